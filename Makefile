@@ -1,0 +1,81 @@
+# Two commands are enough: `make run` and `make test`. Both need only Python >= 3.11 and git.
+PYTHON ?= python3
+PORT ?= 4000
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup run fmt check test test-clients nightly bench docs lock clean
+
+# Fails with a clear sentence where Python is too old, else makes the virtual environment.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "headrace needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing)."; \
+	  echo "Install one and say: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+# What the service needs, locked and checked by hash; then headrace itself, in place.
+$(VENV)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
+	@echo "Installing headrace into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements/run.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The same and the development tools.
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.run
+	@echo "Installing the development tools into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements/dev.txt
+	@touch $@
+
+setup: $(VENV)/.dev
+
+# Serves the embedded canned upstream: no key and no network needed. `make run PORT=4100`.
+run: $(VENV)/.run
+	@$(BIN)/headrace demo --port $(PORT)
+
+fmt: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+test: $(VENV)/.dev
+	$(BIN)/pytest -q
+
+# The clients of others, from npm as clients/package-lock.json says, into a folder that `make clean` throws away.
+CLIENTS := $(VENV)/node-clients
+$(CLIENTS)/.installed: clients/package.json clients/package-lock.json clients/.npmrc | $(BIN)/python
+	@command -v npm >/dev/null || { echo "make test-clients needs Node.js 20 or newer, with npm."; exit 1; }
+	@mkdir -p $(CLIENTS)
+	@cp clients/package.json clients/package-lock.json clients/.npmrc $(CLIENTS)/
+	npm ci --prefix $(CLIENTS) --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+test-clients: $(VENV)/.dev $(CLIENTS)/.installed
+	HEADRACE_NODE_CLIENTS=$(CURDIR)/$(CLIENTS) $(BIN)/pytest -q tests/test_clients
+
+# Twenty thousand examples of each property, where CI tries five hundred.
+nightly: $(VENV)/.dev
+	HYPOTHESIS_PROFILE=nightly $(BIN)/pytest -q tests/test_wire
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks
+
+# Writes the generated pages (docs/stages.md, docs/errors.md); a test fails when they are stale.
+docs: $(VENV)/.dev
+	$(BIN)/python -m pipeline.gateway docs --write docs
+
+# Locks the newest versions that pyproject.toml allows.
+lock: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade \
+	  pyproject.toml requirements/build.in --output-file requirements/run.txt
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade \
+	  --group dev pyproject.toml --constraint requirements/run.txt --output-file requirements/dev.txt
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,0 +1,29 @@
+"""``make bench``: everything that can be said in under three minutes. The full runs: README.md."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from benchmarks import bench_codec, bench_engine, bench_gateway
+
+
+def main() -> int:
+    """Run the quick form of the benchmarks that need nothing but this repository."""
+    began = time.monotonic()
+    quick = ["--quick"]
+    for title, run in (
+        ("engine", bench_engine.main),
+        ("wire code", bench_codec.main),
+        ("whole service", bench_gateway.main),
+    ):
+        print(f"\n== {title} ({time.monotonic() - began:.0f} s so far)\n", flush=True)
+        if run(quick):
+            return 1
+    print(f"\n{time.monotonic() - began:.0f} s. One short round each: hints. For figures to rely on and for other")
+    print("gateways, see benchmarks/README.md: bench_gateway and bench_peers without --quick, then benchmarks.report.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""Measure the engine alone: a hop between tasks, a codec stage, a request's set-up, and what the meters cost.
+
+Run: ``python -m benchmarks.bench_engine``. Times are per batch or per run; A and B take turns in each round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import trio
+import trio.lowlevel
+
+from benchmarks.recording import Recording, Stopwatch, begin, number, table
+from benchmarks.unmetered import unmetered
+from pipeline import Inlet, Outlet, Pipeline, RequestContext, Stage, codec_stage
+
+STAGES = 6
+"""As many as our longest route has."""
+
+
+class Forward:
+    """A stage in a task of its own that hands on what it gets: the least that a hop can cost."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        async for batch in inlet:
+            await outlet.send(batch)
+
+
+class Same:
+    """A codec that changes nothing."""
+
+    def feed(self, batch: list[int], /) -> list[int]:
+        return batch
+
+    def flush(self) -> list[int]:
+        return []
+
+
+class Drop:
+    """The last stage: it keeps nothing, so that results do not pile up."""
+
+    name = "drop"
+
+    async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        async for _ in inlet:
+            pass
+
+
+def chain(stages: int, make: Callable[[str], Stage[Any, Any]]) -> Pipeline[int, int]:
+    """Give ``stages`` equal stages and the one that drops."""
+    made = Pipeline(make("stage-0"))
+    for i in range(1, stages):
+        made = made.then(make(f"stage-{i}"))
+    return made.then(Drop())
+
+
+def codec(name: str) -> Stage[int, int]:
+    """Give a stage around `Same`."""
+    return codec_stage(name, lambda ctx: Same())
+
+
+def ready(batches: int, events: int) -> Iterator[list[int]]:
+    """A source that always has more."""
+    return ([0] * events for _ in range(batches))
+
+
+async def trickle(batches: int, events: int) -> AsyncIterator[list[int]]:
+    """A source whose consumers are all asleep when the next batch comes, as with a model that streams."""
+    for _ in range(batches):
+        await trio.lowlevel.checkpoint()
+        for _ in range(STAGES):  # a turn for each stage
+            await trio.lowlevel.checkpoint()
+        yield [0] * events
+
+
+async def per_batch_ns(
+    made: Pipeline[int, int], batches: int, events: int, *, is_slow: bool = False, **clock: Any
+) -> float:
+    """Run once; give the time per batch."""
+    source: Any = trickle(batches, events) if is_slow else ready(batches, events)
+    with Stopwatch() as watch:
+        await made.run(source, RequestContext("bench"), **clock)
+    return watch.ns / batches
+
+
+async def one_round(recording: Recording, batches: int) -> None:
+    """Measure everything once."""
+    record = recording.add
+    for is_slow, kind in ((False, "ready"), (True, "trickling")):
+        short = await per_batch_ns(chain(1, Forward), batches, 1, is_slow=is_slow)
+        long = await per_batch_ns(chain(STAGES, Forward), batches, 1, is_slow=is_slow)
+        record(f"hop, {kind} source", "engine", {"ns": (long - short) / (STAGES - 1)})
+    for events in (1, 64):
+        short = await per_batch_ns(chain(1, codec), batches, events)
+        long = await per_batch_ns(chain(STAGES, codec), batches, events)
+        record(f"codec stage, tasks, batch of {events}", "engine", {"ns": (long - short) / (STAGES - 1)})
+        short = await per_batch_ns(chain(1, codec).fused(), batches, events)
+        long = await per_batch_ns(chain(STAGES, codec).fused(), batches, events)
+        record(f"codec stage, fused, batch of {events}", "engine", {"ns": (long - short) / (STAGES - 1)})
+    runs = max(1, batches // 50)
+    for is_fused in (False, True):
+        made = chain(STAGES, codec).fused() if is_fused else chain(STAGES, codec)
+        with Stopwatch() as watch:
+            for _ in range(runs):
+                await made.run(ready(1, 1), RequestContext("bench"))
+        record(f"set-up of {STAGES + 1} stages, {'fused' if is_fused else 'tasks'}", "engine", {"ns": watch.ns / runs})
+    for name, made in (("tasks", chain(STAGES, codec)), ("fused", chain(STAGES, codec).fused())):
+        for is_slow in (False, True):
+            await _meters(
+                recording, made, f"{STAGES + 1} stages, {name}, {'trickling' if is_slow else 'ready'}", batches, is_slow
+            )
+
+
+async def _meters(recording: Recording, made: Pipeline[int, int], what: str, batches: int, is_slow: bool) -> None:
+    """Measure a chain with its meters, with a clock that costs nothing, and with meters that do nothing."""
+    metered = await per_batch_ns(made, batches, 1, is_slow=is_slow)
+    clockless = await per_batch_ns(made, batches, 1, is_slow=is_slow, clock=itertools.repeat(0).__next__)
+    with unmetered():
+        bare = await per_batch_ns(made, batches, 1, is_slow=is_slow)
+    figures = {
+        "ns": metered,
+        "clockless_ns": clockless,
+        "bare_ns": bare,
+        "meters_ns": metered - bare,
+        "share": (metered - bare) / metered,
+    }
+    recording.add(what, "meters", figures)
+
+
+def summary(recording: Recording, *, markdown: bool = False) -> str:
+    """Lay out the medians."""
+    rows = [["engine", "ns", "least", "most"]]
+    for row in recording.rows:
+        if row.measure == "engine":
+            values = [figures["ns"] for figures in row.rounds]
+            rows.append([row.subject, *(number(value, 0) for value in (row.median("ns"), min(values), max(values)))])
+    meters = [["meters: ns per batch through", "metered", "without clock", "without meters", "cost of meters", "share"]]
+    for row in recording.rows:
+        if row.measure == "meters":
+            cells = [number(row.median(figure), 0) for figure in ("ns", "clockless_ns", "bare_ns", "meters_ns")]
+            meters.append([row.subject, *cells, f"{row.median('share') or 0:.1%}"])
+    return table(rows, markdown=markdown) + "\n\n" + table(meters, markdown=markdown)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description="What the engine costs.")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--rounds", type=int, help="how often everything is measured")
+    parser.add_argument("--batches", type=int, default=5000, help="batches per run (%(default)s)")
+    parser.add_argument("--output", type=Path, help="where to write the JSON (benchmarks/results/<date>-engine.json)")
+    options = parser.parse_args(arguments)
+    recording = begin("engine", is_quick=options.quick)
+    for _ in range(options.rounds or (3 if options.quick else 9)):
+        trio.run(one_round, recording, options.batches)
+    recording.notes = [
+        "Stages do nothing here, so the share of the meters is the largest it can be; what it is of a whole service's "
+        "CPU is measured by bench_gateway (headrace against 'headrace without meters')."
+    ]
+    print(summary(recording))
+    recording.save(options.output)
+
+
+if __name__ == "__main__":
+    main()

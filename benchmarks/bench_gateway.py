@@ -1,0 +1,218 @@
+"""Measure the whole service as a process: throughput, latency, memory, start-up, workers, the cost of its meters.
+
+Run: ``python -m benchmarks.bench_gateway`` (about 15 minutes), or with ``--quick`` (under two). The service has
+the first core to itself, the mock upstream and the load generator the others. README.md says what the figures mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.gateways import serving, start_up_s
+from benchmarks.loads import LOADS, TITLES, Tools, compare, measure, medians, open_tools, say, shape
+from benchmarks.processes import NotReady, raise_descriptor_limit
+from benchmarks.recording import Recording, begin, commit, number, table
+
+UNMETERED = "headrace without meters"
+TWO = "headrace, 2 workers"
+PARTS = ("ceiling", "loads", "meters", "start-up", "memory", "workers")
+METER_LOADS = ("paced-100", "long")
+WORKER_LOADS = ("requests", "short", "long")
+
+
+def ceiling(recording: Recording, tools: Tools, names: Sequence[str], seconds: float) -> None:
+    """Put the loads on the upstream itself, once: more than that no service can show here."""
+    compare(recording, tools, [tools.direct()], names, rounds=1, seconds=seconds)
+
+
+def loads(
+    recording: Recording,
+    tools: Tools,
+    names: Sequence[str],
+    rounds: int,
+    seconds: float,
+    against: Path | None,
+    settings: str,
+) -> None:
+    """Put the loads on the service, in turn with another tree of it or other settings, if there are such."""
+    with contextlib.ExitStack() as stack:
+        subjects = [stack.enter_context(serving(tools))]
+        if against is not None:
+            subjects.append(stack.enter_context(serving(tools, name=f"headrace {commit(against)}", source=against)))
+        if settings:
+            subjects.append(stack.enter_context(serving(tools, name=f"headrace ({settings})", settings=settings)))
+        compare(recording, tools, subjects, names, rounds=rounds, seconds=seconds)
+
+
+def meters(recording: Recording, tools: Tools, rounds: int, seconds: float) -> None:
+    """Compare the service with itself without meters, in turn."""
+    with (
+        serving(tools, name="headrace with meters") as metered,
+        serving(tools, name=UNMETERED, module="benchmarks.unmetered") as bare,
+    ):
+        for round_number in range(rounds):
+            for name in METER_LOADS:
+                for subject in (metered, bare) if round_number % 2 else (bare, metered):
+                    figures, reasons = measure(tools, subject, shape(name, subject, seconds=seconds))
+                    recording.add(subject.name, f"meters {name}", figures, reasons)
+                    say(round_number, f"meters {name}", subject.name, figures, reasons)
+
+
+def start_up(recording: Recording, tools: Tools, rounds: int, against: Path | None) -> None:
+    """Start the service again and again."""
+    for round_number in range(rounds):
+        for name, source in (("headrace", None), (f"headrace {commit(against)}" if against else "", against)):
+            if name:
+                seconds = start_up_s(tools, source) if source else start_up_s(tools)
+                recording.add(name, "start-up", {"ready_s": round(seconds, 4)})
+                print(f"{round_number + 1}  start-up    {name:<22} ready after {seconds:.2f} s", flush=True)
+
+
+def memory(recording: Recording, tools: Tools, counts: Sequence[int], seconds: float) -> None:
+    """Open many streams on a fresh service; give its growth divided by their number, silent and speaking ones."""
+    for kind, model in (("silent", "mock-n1-s600000000-r0"), ("speaking", "mock-n600-d1000000-t1-r1")):
+        for count in counts:
+            with serving(tools) as subject:
+                measure(
+                    tools, subject, shape("requests", subject, seconds=0.2, warmup_s=0.0)
+                )  # what it needs for its first request
+                hold = {
+                    "mode": "hold",
+                    "awaits_head": kind == "speaking",
+                    "open_per_s": 1000.0,
+                    "warmup_s": min(1.0, seconds),
+                }
+                load = shape("", subject, model=model, connections=count, seconds=seconds, limit_s=60.0, **hold)
+                figures, reasons = measure(tools, subject, load)
+            grown_kb = figures["rss_kb"] - figures["rss_before_kb"]
+            figures["kb_per_stream"] = round(grown_kb / figures["active"], 2) if figures["active"] else 0
+            if figures["active"] < count:
+                reasons.append(f"only {figures['active']} of {count} streams came up")
+            recording.add("headrace", f"memory, {kind}, {count} streams", figures, reasons)
+            print(
+                f"1  memory      {count} {kind} streams: {figures['kb_per_stream']:.1f} KB each {reasons or ''}",
+                flush=True,
+            )
+
+
+def workers(recording: Recording, tools: Tools, rounds: int, seconds: float) -> None:
+    """Compare two processes with one."""
+    with serving(tools, name="headrace, 1 worker") as one, serving(tools, name=TWO, workers=2) as two:
+        for round_number in range(rounds):
+            for name in WORKER_LOADS:
+                for subject in (one, two):
+                    load = shape(name, subject, seconds=seconds, connections=32)
+                    figures, reasons = measure(tools, subject, load)
+                    recording.add(subject.name, f"workers {name}", figures, reasons)
+                    say(round_number, name, subject.name, figures, reasons)
+
+
+def summary(recording: Recording, *, markdown: bool = False) -> str:
+    """Lay out all medians."""
+    names = [name for name in LOADS if any(row.measure == name for row in recording.rows)]
+    parts = [medians(recording, names, markdown=markdown)] if names else []
+    rest = [["what", "service", "figure", "remarks"]]
+    for row in recording.rows:
+        remarks = "; ".join(dict.fromkeys(row.flags))
+        if row.measure == "start-up":
+            rest.append(["start-up to ready", row.subject, number(row.median("ready_s")) + " s", remarks])
+        elif row.measure.startswith("memory"):
+            rest.append([row.measure, row.subject, number(row.median("kb_per_stream"), 1) + " KB/stream", remarks])
+    for name in METER_LOADS:
+        if shares := meter_shares(recording, name):
+            spread = f"{len(shares)} pairs of rounds, from {min(shares):.1%} to {max(shares):.1%}"
+            rest += [[f"meters, {name}", "headrace", f"{statistics.median(shares):.1%} of CPU per event", spread]]
+    for name in WORKER_LOADS:
+        if (ratio := worker_ratio(recording, name)) is not None:
+            two = recording.row(TWO, f"workers {name}")
+            remarks = "; ".join(dict.fromkeys(two.flags if two else []))
+            rest.append([f"2 workers, {name}", "headrace", f"{ratio:.2f} x 1 worker", remarks])
+    return "\n\n".join([*parts, table(rest, markdown=markdown)] if len(rest) > 1 else parts)
+
+
+def meter_shares(recording: Recording, load: str) -> list[float]:
+    """Give the part of the CPU per event that the meters cost, once for each pair of rounds that took turns."""
+    metered = recording.row("headrace with meters", f"meters {load}")
+    bare = recording.row(UNMETERED, f"meters {load}")
+    pairs = zip(metered.rounds, bare.rounds, strict=False) if metered and bare else ()
+    costs = ((with_them["cpu_us_per_event"], without["cpu_us_per_event"]) for with_them, without in pairs)
+    return [round((dear - cheap) / dear, 4) for dear, cheap in costs if dear]
+
+
+def worker_ratio(recording: Recording, load: str) -> float | None:
+    """Give how much more two workers do than one, or None if it was not measured."""
+    figure = "events_per_s" if load == "long" else "requests_per_s"
+    one = recording.median("headrace, 1 worker", f"workers {load}", figure)
+    two = recording.median(TWO, f"workers {load}", figure)
+    return two / one if one and two is not None else None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description="What the whole service does.")
+    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--only", help=f"parts to measure, with commas: {','.join(PARTS)}")
+    parser.add_argument("--loads", help=f"loads to measure, with commas: {','.join(LOADS)}")
+    parser.add_argument("--rounds", type=int, help="rounds (5; quick: 1)")
+    parser.add_argument("--seconds", type=float, help="measured seconds of each round (5; quick: 1.5)")
+    parser.add_argument("--streams", help="numbers of streams for memory, with commas (1000,5000; quick: 500)")
+    parser.add_argument(
+        "--tools", choices=("python", "c"), default="python", help="c: those of ../shared/tools (%(default)s)"
+    )
+    parser.add_argument(
+        "--against", type=Path, metavar="DIR", help="another tree of headrace, measured in turn with this one"
+    )
+    parser.add_argument(
+        "--settings", default="", help="pipeline_settings of a second subject, such as 'execution: tasks'"
+    )
+    parser.add_argument("--output", type=Path, help="where to write the JSON (benchmarks/results/<date>-gateway.json)")
+    options = parser.parse_args(arguments)
+    parts = options.only.split(",") if options.only else PARTS
+    names = options.loads.split(",") if options.loads else list(LOADS)
+    if unknown := [*(set(parts) - set(PARTS)), *(set(names) - set(LOADS))]:
+        parser.error(f"there is no {unknown[0]!r} (parts: {', '.join(PARTS)}; loads: {', '.join(LOADS)})")
+    rounds = options.rounds or (1 if options.quick else 5)
+    seconds = options.seconds or (1.5 if options.quick else 5.0)
+    counts = [int(count) for count in (options.streams or ("500" if options.quick else "1000,5000")).split(",")]
+    limit = raise_descriptor_limit()
+
+    recording = begin("gateway", is_quick=options.quick, tools=options.tools)
+    for name in names:
+        print(f"   {name:<11} {TITLES[name]}")
+    try:
+        with open_tools(options.tools) as tools:
+            if "ceiling" in parts:
+                ceiling(recording, tools, names, min(seconds, 2.0))
+            if "loads" in parts:
+                loads(recording, tools, names, rounds, seconds, options.against, options.settings)
+            if "meters" in parts:
+                meters(
+                    recording,
+                    tools,
+                    3 if options.quick else max(rounds, 9),
+                    min(seconds, 1.0 if options.quick else 3.0),
+                )
+            if "start-up" in parts:
+                start_up(recording, tools, rounds if options.quick else max(rounds, 5), options.against)
+            if "memory" in parts:
+                possible = [count for count in counts if 2 * count + 100 <= limit]
+                recording.notes += [
+                    f"{c} streams not measured: only {limit} descriptors" for c in counts if c not in possible
+                ]
+                memory(recording, tools, possible, min(seconds, 3.0))
+            if "workers" in parts:
+                workers(recording, tools, rounds, seconds)
+    except NotReady as error:
+        print(f"a server did not start: {error}")
+        return 1
+    print(f"\n{summary(recording)}")
+    recording.save(options.output)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

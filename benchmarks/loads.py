@@ -1,0 +1,254 @@
+"""The loads that services are compared by, and how one round of one of them is measured and judged."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import tempfile
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks import ctools
+from benchmarks.plan import Load
+from benchmarks.processes import (
+    TOOL_CORES,
+    Server,
+    busy_ns,
+    cpu_ns,
+    family,
+    free_port,
+    get,
+    python,
+    rss_kb,
+    running,
+)
+from benchmarks.recording import Figures, Recording, number, table
+
+LOADS: dict[str, dict[str, Any]] = {
+    "requests": {"model": "mock-n20-t0", "stream": False, "connections": 10},
+    "short": {"model": "mock-n20-t0", "events": 20, "connections": 16},
+    "long": {"model": "mock-n2000-t0", "events": 2000, "connections": 16},
+    "paced-100": {"model": "mock-n250-d20000-t1-r1", "events": 250, "connections": 100, "warmup_s": 1.0},
+    "paced-500": {"model": "mock-n250-d20000-t1-r1", "events": 250, "connections": 500, "warmup_s": 2.0},
+    "paced-1000": {"model": "mock-n250-d20000-t1-r1", "events": 250, "connections": 1000, "warmup_s": 3.0},
+    "slow-1000": {"model": "mock-n25-d200000-t1-r1", "events": 25, "connections": 1000, "warmup_s": 3.0},
+    "first-1": {"model": "mock-n20-t0", "events": 20, "connections": 1},
+    "burst-100": {
+        "model": "mock-n20-d20000-t1-r0", "events": 20, "connections": 100,
+        "mode": "once", "open_per_s": 0.0, "limit_s": 30.0,
+    },
+}  # fmt: skip
+
+TITLES = {
+    "requests": "non-streaming requests, 10 at a time",
+    "short": "streams of 20 events, as fast as possible, 16 at a time",
+    "long": "streams of 2 000 events, as fast as possible, 16 at a time",
+    "paced-100": "100 streams x 50 events/s (5 000 offered)",
+    "paced-500": "500 streams x 50 events/s (25 000 offered)",
+    "paced-1000": "1 000 streams x 50 events/s (50 000 offered)",
+    "slow-1000": "1 000 streams x 5 events/s (5 000 offered)",
+    "first-1": "first text of one stream at a time",
+    "burst-100": "100 streams opened at once on new connections",
+}
+
+COLUMNS: dict[str, str] = {
+    "requests/s": "requests_per_s",
+    "events/s": "events_per_s",
+    "cpu us/event": "cpu_us_per_event",
+    "cpu us/request": "cpu_us_per_request",
+    "first p50 ms": "first_ms.p50",
+    "first p99 ms": "first_ms.p99",
+    "added p50 ms": "added_ms.p50",
+    "added p99 ms": "added_ms.p99",
+    "server cpu": "server_cpu",
+    "tools cpu": "tools_cpu",
+    "others cpu": "foreign_cpu",
+    "errors": "error_count",
+}
+"""Heads of the result tables, each with the figure below it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A service that loads can be put on.
+
+    Attributes:
+        name: how the tables call it.
+        cores: how many cores it may use.
+        settings: fields of `Load` that it needs: its path, dialect, headers.
+        model: the only model it knows, if it does not know ours; the upstream's script stands in the message then.
+    """
+
+    name: str
+    port: int
+    pids: Sequence[int] = ()
+    cores: int = 1
+    settings: dict[str, Any] = field(default_factory=dict)
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """A running mock upstream, and what loads are made with."""
+
+    kind: str
+    upstream: Server
+    port: int
+
+    def direct(self) -> Subject:
+        """Give the upstream itself as a subject: what the tools can do when nothing is between them."""
+        settings = {"path": "/v1/responses", "dialect": "responses"}
+        return Subject("tools alone", self.port, settings=settings)
+
+    def stats(self, *, reset: bool = False) -> dict[str, Any]:
+        """Give the upstream's counters; the C one has fewer."""
+        body = get(self.port, "/reset" if reset else "/stats").partition(b"\r\n\r\n")[2]
+        return msgspec.json.decode(body) if body else {}
+
+    def settle(self, subject: Subject, patience_s: float = 5.0) -> None:
+        """Wait until no stream of the round before is left and the service rests: clearing up is not the next."""
+        limit = time.monotonic() + patience_s
+        while time.monotonic() < limit:
+            before = cpu_ns(family_of(subject))
+            time.sleep(0.1)
+            is_idle = cpu_ns(family_of(subject)) - before < 10_000_000  # a tenth of a core
+            if is_idle and not self.stats().get("active"):
+                return
+
+
+@contextlib.contextmanager
+def open_tools(kind: str = "python") -> Generator[Tools]:
+    """Run the mock upstream for the length of a block, on the first core that is not the server's."""
+    port = free_port()
+    if kind == "c":
+        command = [str(ctools.compiled() / "mockup"), "-p", str(port)]
+    else:
+        command = python("-m", "benchmarks.upstream", "--port", str(port))
+    with running(command, cores=TOOL_CORES[:1]) as upstream:
+        upstream.wait_ready(port, "/stats", patience_s=20)
+        yield Tools(kind, upstream, port)
+
+
+def shape(name: str, subject: Subject, **changes: Any) -> Load:
+    """Give a named load, made for ``subject``."""
+    if "seconds" in changes:  # a very short round, in tests, needs no longer warm-up
+        changes = {"warmup_s": min(LOADS.get(name, {}).get("warmup_s", 0.5), 2 * changes["seconds"]), **changes}
+    fields = {**LOADS.get(name, {}), "port": subject.port, "pids": list(subject.pids), **subject.settings, **changes}
+    if subject.model:
+        fields |= {"model": subject.model, "hint": fields["model"]}
+    return Load(**fields)
+
+
+def measure(tools: Tools, subject: Subject, load: Load) -> tuple[Figures, list[str]]:
+    """Put ``load`` on ``subject`` once; give the figures, and the reasons for not believing them."""
+    tools.settle(subject)
+    tools.stats(reset=True)
+    upstream = [tools.upstream.pid]
+    before, busy_before, since = cpu_ns(upstream), busy_ns(), time.monotonic()
+    server_before = cpu_ns(family_of(subject))
+    figures = _run_c(load) if tools.kind == "c" and ctools.can_run(load) else _run_python(load)
+    elapsed_s = time.monotonic() - since
+    # Over the whole run, warm-up included: the upstream cannot see where the measurement begins.
+    upstream_cpu = (cpu_ns(upstream) - before) / 1e9 / elapsed_s
+    server_cpu = (cpu_ns(family_of(subject)) - server_before) / 1e9 / elapsed_s
+    machine_cpu = (busy_ns() - busy_before) / 1e9 / elapsed_s
+    figures["upstream_cpu"] = round(upstream_cpu, 4)
+    figures["upstream_lag_ms"] = tools.stats().get("lag_ms", {})
+    load_cpu = figures["load_cpu"]
+    figures["tools_cpu"] = round(max(upstream_cpu, load_cpu) if len(TOOL_CORES) > 1 else upstream_cpu + load_cpu, 4)
+    figures["foreign_cpu"] = round(max(0.0, machine_cpu - upstream_cpu - server_cpu - load_cpu), 4)
+    return figures, flags(figures, subject)
+
+
+def flags(figures: Figures, subject: Subject) -> list[str]:
+    """Say what speaks against a round."""
+    found = []
+    if subject.pids and figures["tools_cpu"] > 0.9 and figures["server_cpu"] < 0.9 * subject.cores:
+        found.append("limited by the load generator")
+    if figures["foreign_cpu"] > 0.15:
+        found.append(f"other processes used {figures['foreign_cpu']:.0%} of a core")
+    if figures["error_count"]:
+        found.append(f"{figures['error_count']} errors: {figures['errors']}")
+    return found
+
+
+def family_of(subject: Subject) -> list[int]:
+    """Give all processes of a subject."""
+    return [member for pid in subject.pids for member in family(pid)]
+
+
+def _run_python(load: Load) -> Figures:
+    command = python("-m", "benchmarks.load", msgspec.json.encode(load).decode())
+    figures: Figures = msgspec.json.decode(_run(command, load))
+    return figures
+
+
+def _run_c(load: Load) -> Figures:
+    rss_before_kb = rss_kb(member for pid in load.pids for member in family(pid))
+    with tempfile.NamedTemporaryFile(suffix=".json") as output:
+        _run(ctools.command(load, Path(output.name)), load)
+        return ctools.figures(load, Path(output.name), rss_before_kb)
+
+
+def _run(command: list[str], load: Load) -> bytes:
+    patience_s = load.seconds + load.warmup_s + load.limit_s + 30
+    with running(command, cores=TOOL_CORES[-1:]) as generator:
+        try:
+            status = generator.process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            status = None
+        if status != 0:
+            raise RuntimeError(f"the load generator ended with {status}: {generator.said()[-2000:]}")
+        return generator.said().strip().rpartition("\n")[2].encode()
+
+
+def compare(
+    recording: Recording,
+    tools: Tools,
+    subjects: Sequence[Subject],
+    names: Sequence[str],
+    *,
+    rounds: int,
+    seconds: float,
+) -> None:
+    """Measure each load on each subject in turn, round after round, so that all see the same noise."""
+    for round_number in range(rounds):
+        for name in names:
+            for subject in subjects:
+                figures, reasons = measure(tools, subject, shape(name, subject, seconds=seconds))
+                recording.add(subject.name, name, figures, reasons)
+                say(round_number, name, subject.name, figures, reasons)
+
+
+def say(round_number: int, name: str, subject: str, figures: Figures, reasons: list[str]) -> None:
+    """Print one round as it comes."""
+    shown = (
+        f"{number(figures['requests_per_s']):>8} req/s {number(figures['events_per_s']):>10} ev/s "
+        f"{number(figures['cpu_us_per_event']):>7} us/ev  first p50 {number(figures['first_ms'].get('p50')):>6} ms  "
+        f"added p50 {number(figures['added_ms'].get('p50')):>6} p99 {number(figures['added_ms'].get('p99')):>6} ms  "
+        f"cpu {figures['server_cpu']:.0%}, tools {figures['tools_cpu']:.0%}"
+    )
+    print(
+        f"{round_number + 1}  {name:<11} {subject:<22} {shown}{'  ! ' + '; '.join(reasons) if reasons else ''}",
+        flush=True,
+    )
+
+
+def medians(recording: Recording, names: Sequence[str], *, markdown: bool = False, against: str | None = None) -> str:
+    """Lay out the medians of loads; ``against`` adds the ratio of events or requests per second to that subject."""
+    rows = [["load", "service", *COLUMNS, *(["ratio"] if against else []), "remarks"]]
+    for name in names:
+        for row in recording.rows:
+            if row.measure == name:
+                cells = [number(row.median(figure)) for figure in COLUMNS.values()]
+                if against:
+                    speed = "requests_per_s" if name in ("requests", "short") else "events_per_s"
+                    mine, theirs = row.median(speed), recording.median(against, name, speed)
+                    cells.append(number(mine / theirs) + " x" if mine is not None and theirs else "-")
+                rows.append([name, row.subject, *cells, "; ".join(dict.fromkeys(row.flags))])
+    return table(rows, markdown=markdown)

@@ -1,0 +1,67 @@
+"""What a load asks for: the settings of a run of `benchmarks.load`, and the bytes of its request."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """What to ask for, how often, for how long.
+
+    Attributes:
+        mode: ``repeat`` keeps ``connections`` requests going for warm-up and measurement; ``once`` sends each of them
+            one request and ends with the last answer; ``hold`` waits until all requests stand, then for the warm-up,
+            then measures.
+        awaits_head: whether a request stands when its answer's head has come, or already when it has been sent.
+        hint: said by the user: the upstream's script, for a service that knows only its own models.
+        dialect: what the request looks like and how a complete stream ends.
+        events: deltas that a whole stream must have; 0 not to check.
+        open_per_s: connections opened in a second; 0 for all at once.
+        pids: processes (with their descendants) whose CPU and memory to account.
+        limit_s: how long ``once`` and ``hold`` may take to get there.
+    """
+
+    port: int
+    model: str
+    hint: str = ""
+    connections: int = 1
+    seconds: float = 5.0
+    warmup_s: float = 0.5
+    mode: Literal["repeat", "once", "hold"] = "repeat"
+    awaits_head: bool = True
+    path: str = "/cursor/chat/completions"
+    dialect: Literal["chat", "responses"] = "chat"
+    stream: bool = True
+    events: int = 0
+    token: str = "sk-bench"
+    headers: dict[str, str] = {}
+    open_per_s: float = 2000.0
+    pids: list[int] = []
+    limit_s: float = 60.0
+
+
+def request(load: Load) -> bytes:
+    """Give the request of a load, the same each time."""
+    body: dict[str, Any] = {"model": load.model, "stream": load.stream}
+    system, user = "You are a helpful assistant.", f"hello {load.hint}"
+    said = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+    if load.dialect == "responses":
+        body |= {"input": said}
+    else:
+        body |= {"temperature": 1, "messages": said}
+        if load.stream:
+            body |= {"stream_options": {"include_usage": True}}
+    content = msgspec.json.encode(body)
+    headers = {
+        "Host": f"127.0.0.1:{load.port}",
+        "Authorization": f"Bearer {load.token}",
+        "Content-Type": "application/json",
+        "Accept": "text/event-stream" if load.stream else "application/json",
+        "User-Agent": "headrace-bench",
+        "Content-Length": str(len(content)),
+        **load.headers,
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"POST {load.path} HTTP/1.1\r\n{head}\r\n".encode() + content

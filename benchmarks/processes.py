@@ -1,0 +1,189 @@
+"""Servers and tools as processes: started on a core of their own, watched through /proc, ended at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+SERVER_CORES = CORES[:1] if len(CORES) > 1 else []
+"""Where the service under test runs: alone, if there are two cores; anywhere, if there is one."""
+TOOL_CORES = CORES[1:3]
+"""Where the tools run: the upstream on the first of them, the load generator on the last."""
+_PAGE_KB = resource.getpagesize() // 1024
+
+
+class NotReady(Exception):
+    """A server did not come up; the message has the end of what it said."""
+
+
+def percentiles(values: Iterable[int], per: float) -> dict[str, float]:
+    """Give the count, mean, percentiles and maximum of ``values``, each divided by ``per``."""
+    ordered = sorted(values)
+    if not ordered:
+        return {"n": 0}
+    last = len(ordered) - 1
+    quantiles = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "max": 1.0}
+    picked = {name: round(ordered[round(last * q)] / per, 4) for name, q in quantiles.items()}
+    return {"n": len(ordered), "mean": round(sum(ordered) / len(ordered) / per, 4), **picked}
+
+
+def raise_descriptor_limit() -> int:
+    """Allow as many descriptors as the system lets us; give the limit. Children inherit it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def free_port() -> int:
+    """Give a port on which nobody listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str], *, cores: Sequence[int] = (), environ: Mapping[str, str] | None = None, cwd: Path = ROOT
+) -> Generator[Server]:
+    """Run a server for the length of a block, on ``cores`` if there are any, in a session of its own."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=cwd,
+            env={**os.environ, **(environ or {})},
+            start_new_session=True,
+            preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if cores else None,
+        )
+        try:
+            yield Server(process, output)
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for wanted, patience_s in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, wanted)  # the session that we made, workers included
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience_s)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+class Server:
+    """A running server."""
+
+    def __init__(self, process: subprocess.Popen[bytes], output: Any) -> None:
+        self.process = process
+        self.pid = process.pid
+        self._output = output
+
+    def said(self) -> str:
+        """Give what it has printed so far."""
+        self._output.seek(0)
+        return str(self._output.read().decode(errors="replace"))
+
+    def wait_ready(
+        self, port: int, path: str = "/livez", *, patience_s: float = 60.0, any_status: bool = False
+    ) -> None:
+        """Wait until a GET of ``path`` is answered with 200.
+
+        Raises:
+            NotReady: if it ends or does not answer in time.
+        """
+        limit = time.monotonic() + patience_s
+        while time.monotonic() < limit and self.process.poll() is None:
+            status = get_status(port, path)
+            if status == 200 or (any_status and status):
+                return
+            time.sleep(0.005)
+        end = "ended" if self.process.poll() is not None else f"did not answer within {patience_s:.0f} s"
+        raise NotReady(f"{self.process.args!r} {end}; it said:\n{self.said()[-2000:]}")
+
+
+def get(port: int, path: str, timeout_s: float = 1.0) -> bytes:
+    """Give the whole answer to a GET, or nothing if there is none."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as connection:
+            connection.sendall(b"GET %b HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n" % path.encode())
+            answer = b""
+            while data := connection.recv(65536):
+                answer += data
+                head, _, body = answer.partition(b"\r\n\r\n")
+                if b"content-length: %d\r\n" % len(body) in head.lower() + b"\r\n":
+                    break
+            return answer
+    except OSError:
+        return b""
+
+
+def get_status(port: int, path: str) -> int:
+    """Give the status of a GET, or 0 if nobody answers."""
+    fields = get(port, path).split(b" ", 2)
+    return int(fields[1]) if len(fields) > 1 and fields[1].isdigit() else 0
+
+
+def python(*arguments: str) -> list[str]:
+    """Give the command that runs this Python."""
+    return [sys.executable, *arguments]
+
+
+def family(pid: int) -> list[int]:
+    """Give a process and its descendants."""
+    parents: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                parent = int(Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()[1])
+                parents.setdefault(parent, []).append(int(entry))
+    found = [pid]
+    for member in found:
+        found += parents.get(member, [])
+    return found
+
+
+def cpu_ns(pids: Iterable[int]) -> int:
+    """Give the CPU time that processes have used so far, exact where the kernel keeps it (schedstat)."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks_ns = (int(fields[11]) + int(fields[12])) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+            exact_ns = 0
+            with contextlib.suppress(OSError):
+                for task in os.listdir(f"/proc/{pid}/task"):
+                    exact_ns += int(Path(f"/proc/{pid}/task/{task}/schedstat").read_text().split()[0])
+            # Threads that have ended are only in the ticks, which are no finer than 10 ms each.
+            total += exact_ns if exact_ns > ticks_ns - 50_000_000 else ticks_ns
+    return total
+
+
+def rss_kb(pids: Iterable[int]) -> int:
+    """Give the resident memory of processes."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_KB
+    return total
+
+
+def busy_ns() -> int:
+    """Give the CPU time that the whole machine has used so far."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return (sum(fields) - fields[3] - fields[4]) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")

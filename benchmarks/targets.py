@@ -1,0 +1,115 @@
+"""What issue 4 demands of the service, each with where the figure comes from."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.bench_gateway import meter_shares, worker_ratio
+from benchmarks.recording import Recording, number
+
+OURS = "headrace"
+LIMIT = "byte splice"
+Found = float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One demand.
+
+    Attributes:
+        what: the load and the figure.
+        bound: the number to reach.
+        is_least: whether more is better.
+        find: gives the figure of the two recordings (whole service, peers), None if it was not measured.
+        unit: what it is counted in.
+        measure: the load in the recordings, for its flags.
+    """
+
+    what: str
+    bound: float
+    is_least: bool
+    find: Callable[[Recording, Recording], Found]
+    unit: str = ""
+    measure: str = ""
+
+    def row(self, gateway: Recording, peers: Recording) -> list[str]:
+        """Give what it says in the table of targets."""
+        value = self.find(gateway, peers)
+        if value is None:
+            verdict = "not measured, or not well enough"
+        else:
+            verdict = "met" if (value >= self.bound) == self.is_least or value == self.bound else "**missed**"
+        row = gateway.row(OURS, self.measure)
+        remarks = "; ".join(dict.fromkeys(row.flags)) if row else ""
+        sign = ">=" if self.is_least else "<="
+        return [self.what, f"{sign} {number(self.bound)} {self.unit}".strip(), number(value), verdict, remarks]
+
+
+def _of(load: str, figure: str) -> Callable[[Recording, Recording], Found]:
+    return lambda gateway, peers: gateway.median(OURS, load, figure)
+
+
+def _ratio(load: str, figure: str, other: str) -> Callable[[Recording, Recording], Found]:
+    """Compare with another service of the same run: rates of two runs do not compare."""
+
+    def find(gateway: Recording, peers: Recording) -> Found:
+        mine, theirs = peers.median(OURS, load, figure), peers.median(other, load, figure)
+        return mine / theirs if mine is not None and theirs else None
+
+    return find
+
+
+def _meters(gateway: Recording) -> Found:
+    """Give the median share of the meters; nothing if the rounds scatter by more than the demand (then add rounds)."""
+    shares = sorted(meter_shares(gateway, "paced-100"))
+    if len(shares) < 5:
+        return None
+    quarter = len(shares) // 4
+    scatter = (shares[-1 - quarter] - shares[quarter]) / len(shares) ** 0.5  # of the median, roughly
+    return statistics.median(shares) if scatter <= 0.03 else None
+
+
+TARGETS = (
+    Target("non-streaming requests", 3000, True, _of("requests", "requests_per_s"), "/s", "requests"),
+    Target("non-streaming requests, against LiteLLM", 50, True, _ratio("requests", "requests_per_s", "LiteLLM"), "x"),
+    Target("short streams of 20 events", 1500, True, _of("short", "requests_per_s"), "/s", "short"),
+    Target("long bursts", 350_000, True, _of("long", "events_per_s"), "events/s", "long"),
+    Target(
+        "100 streams x 50/s: CPU per event, against the splice",
+        1.6,
+        False,
+        _ratio("paced-100", "cpu_us_per_event", LIMIT),
+        "x",
+    ),
+    Target("100 streams x 50/s: added latency p50", 0.3, False, _of("paced-100", "added_ms.p50"), "ms", "paced-100"),
+    Target("100 streams x 50/s: added latency p99", 5, False, _of("paced-100", "added_ms.p99"), "ms", "paced-100"),
+    # A stream's opening and end take a little of its time, so 50 000 offered are never quite 50 000 in each second.
+    Target(
+        "1 000 streams x 50/s: delivered", 49_000, True, _of("paced-1000", "events_per_s"), "events/s", "paced-1000"
+    ),
+    Target("1 000 streams x 50/s: added latency p50", 60, False, _of("paced-1000", "added_ms.p50"), "ms", "paced-1000"),
+    Target("1 000 streams x 50/s: first text p50", 1000, False, _of("paced-1000", "first_ms.p50"), "ms", "paced-1000"),
+    Target("1 000 streams x 5/s: added latency p99", 50, False, _of("slow-1000", "added_ms.p99"), "ms", "slow-1000"),
+    Target("first text, 1 stream, p50", 2, False, _of("first-1", "first_ms.p50"), "ms", "first-1"),
+    Target("first text, 100 opened at once, p50", 100, False, _of("burst-100", "first_ms.p50"), "ms", "burst-100"),
+    Target(
+        "memory of a speaking stream, of 5 000",
+        40,
+        False,
+        _of("memory, speaking, 5000 streams", "kb_per_stream"),
+        "KB",
+        "memory, speaking, 5000 streams",
+    ),
+    Target("start-up to ready", 1.0, False, _of("start-up", "ready_s"), "s", "start-up"),
+    Target("2 workers against 1: requests", 1.7, True, lambda gateway, _: worker_ratio(gateway, "requests"), "x"),
+    Target("2 workers against 1: short streams", 1.7, True, lambda gateway, _: worker_ratio(gateway, "short"), "x"),
+    Target(
+        "meters' part of the CPU per paced event",
+        0.03,
+        False,
+        lambda gateway, _: _meters(gateway),
+        "of 1",
+    ),
+)

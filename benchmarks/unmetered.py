@@ -1,0 +1,59 @@
+"""headrace without its meters, to learn what they cost. Not a mode of the product: it exists only here.
+
+Run as ``python -m benchmarks.unmetered serve ...`` in place of ``headrace serve ...``. Every call to a meter remains
+and does nothing: no clock is read, nothing is summed. What stays is the call itself and the counting of batches and
+events.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Generator
+
+from pipeline import graph
+from pipeline.meter import Clock, Doing, Meter
+
+
+class NullMeter(Meter):
+    """A stopwatch that never runs."""
+
+    __slots__ = ()
+
+    def __init__(self, name: str, clock: Clock = lambda: 0, *, fused: bool = False) -> None:
+        super().__init__(name, lambda: 0, fused=fused)
+
+    def enter(self, doing: Doing) -> int:
+        return 0
+
+    def resume(self) -> int:
+        return 0
+
+    def rest(self) -> int:
+        return 0
+
+    def begin_closing(self) -> int:
+        return 0
+
+
+@contextlib.contextmanager
+def unmetered() -> Generator[None]:
+    """Make pipelines with meters that do nothing, for the length of a block."""
+    metered = vars(graph)["Meter"]
+    setattr(graph, "Meter", NullMeter)  # noqa: B010  # the type checker rightly minds an assignment
+    try:
+        yield
+    finally:
+        setattr(graph, "Meter", metered)  # noqa: B010
+
+
+def main() -> int:
+    """Run the ``headrace`` command without meters."""
+    from pipeline.gateway.cli import main as headrace
+
+    with unmetered():
+        return headrace()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""What can go wrong with a request, sorted by whose fault it is.
+
+A `PipelineError` is the only kind of exception that leaves a pipeline. Its text is shown to the client, so it
+never holds a secret, prompt text or words of a foreign exception: those belong in ``__cause__``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PipelineError(Exception):
+    """The abstract base of every failure that a request can end with.
+
+    Args:
+        public: what happened, to what, and what to do; safe to show to the client.
+        code: one of a bounded set of words (it is a metric label); by default the word of the class.
+        param: the request field to blame, as ``input[3].role``.
+        retry_after_s: how long the client should wait before it tries again, in seconds.
+        status_hint: the HTTP status that the far side gave, where there is one. Policy is the gateway's.
+    """
+
+    code: str = "pipeline_error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        public: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+        status_hint: int | None = None,
+    ) -> None:
+        if type(self) is PipelineError:
+            raise TypeError("raise one of the subclasses: they say whose fault it is")
+        super().__init__(public)
+        self.public = public
+        if code is not None:
+            self.code = code
+        self.param = param
+        self.retry_after_s = retry_after_s
+        self.status_hint = status_hint
+        self.stage: str | None = None
+        """Where it happened; the pipeline fills it in."""
+
+
+class ClientFault(PipelineError):
+    """The caller sent something that we cannot or may not serve."""
+
+    code = "invalid_request"
+
+
+class UpstreamFault(PipelineError):
+    """The far side refused, broke its protocol, or went silent."""
+
+    code = "upstream_error"
+    retryable = True
+
+
+class Overloaded(PipelineError):
+    """We shed this request on purpose: there is no room for it now."""
+
+    code = "overloaded"
+    retryable = True
+
+
+class DeadlineExceeded(PipelineError):
+    """The request's own time budget ran out."""
+
+    code = "deadline_exceeded"
+
+
+class StageBug(PipelineError):
+    """A stage raised something that it does not declare: our mistake, with the cause in ``__cause__``."""
+
+    code = "internal_error"
+
+
+def blame(error: Exception, stage: str) -> PipelineError:
+    """Give ``error`` as the failure of ``stage``: itself if it says whose fault it is, else a `StageBug`.
+
+    The first stage to be blamed stays blamed, so an error may be passed through here more than once.
+    """
+    if not isinstance(error, PipelineError):
+        bug = StageBug("something went wrong inside the gateway; the operator's log has the details")
+        bug.__cause__ = error
+        error = bug
+    error.stage = error.stage or stage
+    return error

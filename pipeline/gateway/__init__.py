@@ -1,0 +1,1 @@
+"""The HTTP service: the composition root, and the only importer of the stages."""

@@ -1,0 +1,254 @@
+"""The ASGI application: the chat routes go to the bridge, everything else to a Quart-Trio app.
+
+It is a plain ASGI application that any server can run; our own (`pipeline.gateway.server`) runs it fastest.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+
+import msgspec
+from quart import Response, request
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from pipeline import ClientFault, PipelineError
+from pipeline.gateway.assembly import assemble
+from pipeline.gateway.bridge import Bridge, OnEnd, Receive, Scope, Send
+from pipeline.gateway.clients import ClientSettings, UpstreamClients
+from pipeline.gateway.failures import render
+from pipeline.gateway.keys import KeyStore
+from pipeline.gateway.settings import PipelineSettings, Settings
+from pipeline.registry import AnyPlugin
+from stages.authenticate import identify
+from stages.choose_deployment import Deployments
+from stages.principal import Principal
+from stages.reasoning.opening import open_store
+from stages.reasoning.store import ReasoningStore
+from stages.upstreams.anthropic import AnthropicUpstream
+from stages.upstreams.canned import CannedUpstream
+from stages.upstreams.chat import ChatUpstream
+from stages.upstreams.responses import ResponsesUpstream
+from stages.wire.profiles import CURSOR, OPENAI, Profile
+
+ANONYMOUS = Principal("anonymous")
+"""Who a request without a key is where `allow_anonymous` is on."""
+
+CHAT_PATHS = frozenset(
+    {"/cursor/chat/completions", "/cursor/v1/chat/completions", "/v1/chat/completions", "/chat/completions"}
+)
+CHAT_PATH_OF_DEPLOYMENT = re.compile(r"/openai/deployments/(?P<name>.+)/chat/completions")
+"""Azure OpenAI's form: the model is in the path (Cursor's Azure settings use it)."""
+MODELS_PATHS = ("/cursor/models", "/cursor/v1/models", "/v1/models", "/models")
+LIVE_PATHS = ("/health/liveliness", "/health/liveness", "/livez")
+READY_PATHS = ("/health/readiness", "/readyz")
+
+CORS_METHODS = "GET, POST, OPTIONS"
+
+
+class Application:
+    """Everything behind one listening socket.
+
+    Args:
+        settings: the configuration, resolved.
+        plugins: the stages that are installed, by name.
+        on_end: takes what makes the record of a finished request.
+
+    Raises:
+        PluginError: if a configured stage does not exist or does not fit.
+    """
+
+    def __init__(self, settings: Settings, *, plugins: Mapping[str, AnyPlugin], on_end: OnEnd) -> None:
+        own = settings.pipeline
+        self.keys = KeyStore(settings.master_key, settings.keys)
+        self.anonymous = ANONYMOUS if own.allow_anonymous else None
+        self.deployments = Deployments(settings.deployments)
+        self.clients = UpstreamClients(
+            ClientSettings(
+                max_connections=own.upstream_max_connections,
+                idle_expiry_s=own.upstream_idle_expiry_s,
+                ca_file=own.ca_file,
+                proxy=own.proxy,
+                http2=own.http2,
+            )
+        )
+        self.reasoning = _reasoning_store(own)
+        self.started_s = int(time.time())  # noqa: TID251 - shown as `created` of the models
+        self.bridge = Bridge(
+            assemble(
+                keys=self.keys,
+                anonymous=self.anonymous,
+                deployments=self.deployments,
+                upstreams={
+                    "responses": ResponsesUpstream(self.clients.transport_for),
+                    "chat": ChatUpstream(self.clients.transport_for),
+                    "anthropic": AnthropicUpstream(self.clients.transport_for),
+                    "canned": CannedUpstream(),
+                },
+                max_body_bytes=own.max_body_bytes,
+                keep_alive_interval_s=own.keep_alive_interval_s,
+                reasoning=self.reasoning,
+                insertions=own.stages,
+                plugins=plugins,
+                execution=own.execution,
+            ),
+            profile_of=_profile_chooser(own),
+            on_end=on_end,
+            response_headers=_cors_headers(own.allowed_origins),
+            request_timeout_s=own.request_timeout_s,
+            body_timeout_s=own.body_timeout_s,
+        )
+        self._cors = [(name.decode(), value.decode()) for name, value in _cors_headers(own.allowed_origins)]
+        self._pages = self._make_pages()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Dispatch by path; lifespan goes to Quart, which opens and closes what we need."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            path = str(scope["path"]).rstrip("/")
+            if path in CHAT_PATHS:
+                return await self.bridge(scope, receive, send)
+            if (match := CHAT_PATH_OF_DEPLOYMENT.fullmatch(path)) is not None:
+                return await self.bridge(scope, receive, send, model_in_path=match["name"])
+        await self._pages(scope, receive, send)  # type: ignore[arg-type]  # Quart wants hypercorn's TypedDicts
+
+    def _make_pages(self) -> QuartTrio:
+        pages = QuartTrio("headrace", static_folder=None)
+        pages.json.sort_keys = False  # type: ignore[attr-defined]  # Quart's default provider has it
+        opened = AsyncExitStack()
+
+        @pages.before_serving
+        async def open_clients() -> None:
+            await opened.enter_async_context(self.clients)
+            if self.reasoning is not None:
+                await opened.enter_async_context(self.reasoning)
+
+        @pages.after_serving
+        async def close_clients() -> None:
+            await opened.aclose()
+
+        async def models() -> Response:
+            principal = identify(_headers(), self.keys, self.anonymous)
+            return _json(
+                {
+                    "object": "list",
+                    "data": [
+                        {"id": name, "object": "model", "created": self.started_s, "owned_by": "headrace"}
+                        for name in self.deployments.visible_to(principal)
+                    ],
+                }
+            )
+
+        async def alive() -> Response:
+            return _json("I'm alive!")
+
+        async def ready() -> Response:
+            if self.bridge.draining:
+                return _json({"status": "draining"}, 503)
+            return _json({"status": "healthy", "db": "Not connected"})
+
+        async def fail(error: Exception) -> Response:
+            assert isinstance(error, PipelineError)
+            rendered = render(error)
+            return Response(rendered.body, rendered.status, {k.decode(): v.decode() for k, v in rendered.headers})
+
+        async def fail_http(error: Exception) -> Response:
+            assert isinstance(error, HTTPException)
+            if not isinstance(error, MethodNotAllowed):
+                return await fail(
+                    ClientFault(
+                        f"there is no {request.path} here: Cursor's base URL ends in /cursor, an SDK's in /v1",
+                        code="route_not_found",
+                    )
+                )
+            allowed = sorted(error.valid_methods or ())
+            response = await fail(
+                ClientFault(
+                    f"{request.path} does not take {request.method}, but {', '.join(allowed)}",
+                    code="method_not_allowed",
+                )
+            )
+            response.headers["allow"] = ", ".join(allowed)  # RFC 9110, 15.5.6: a 405 must say what is allowed
+            return response
+
+        async def allow(response: Response) -> Response:
+            for name, value in self._cors:
+                response.headers[name] = value
+            response.headers["x-request-id"] = self.bridge.request_id_of(_headers())
+            return response
+
+        async def preflight() -> Response | None:
+            if request.method != "OPTIONS":
+                return None
+            return Response(
+                b"",
+                204,
+                {
+                    "access-control-allow-methods": CORS_METHODS,
+                    "access-control-allow-headers": request.headers.get("access-control-request-headers", "*"),
+                    "access-control-max-age": "86400",
+                },
+            )
+
+        async def chat_is_post() -> Response:
+            raise MethodNotAllowed(["POST"])
+
+        for path in MODELS_PATHS:
+            pages.add_url_rule(path, f"models {path}", models, methods=["GET"])
+        for path in LIVE_PATHS:
+            pages.add_url_rule(path, f"alive {path}", alive, methods=["GET"])
+        for path in READY_PATHS:
+            pages.add_url_rule(path, f"ready {path}", ready, methods=["GET"])
+        for path in CHAT_PATHS:
+            pages.add_url_rule(path, f"chat {path}", chat_is_post, methods=["GET", "PUT", "PATCH", "DELETE"])
+        pages.before_request(preflight)
+        pages.register_error_handler(PipelineError, fail)
+        pages.register_error_handler(HTTPException, fail_http)
+        pages.after_request(allow)
+        return pages
+
+
+def _headers() -> dict[bytes, bytes]:
+    """Give the headers of the page's request as the bridge has them."""
+    return {name.lower().encode("latin-1"): value.encode("latin-1") for name, value in request.headers}
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, content_type="application/json")
+
+
+def _reasoning_store(own: PipelineSettings) -> ReasoningStore | None:
+    if not own.restore_reasoning:
+        return None
+    return open_store(
+        own.reasoning_store,
+        file=own.reasoning_store_file,
+        max_entries=own.reasoning_max_entries,
+        max_mb=own.reasoning_max_mb,
+        max_age_h=own.reasoning_max_age_h,
+    )
+
+
+def _cors_headers(origins: tuple[str, ...]) -> list[tuple[bytes, bytes]]:
+    """Give the CORS headers of every response; keys travel in headers, not in cookies, so ``*`` gives nothing away."""
+    if not origins:
+        return []
+    return [
+        (b"access-control-allow-origin", ", ".join(origins).encode("latin-1")),
+        (b"access-control-expose-headers", b"x-request-id, retry-after"),
+    ]
+
+
+def _profile_chooser(own: PipelineSettings) -> Callable[[dict[bytes, bytes]], Profile]:
+    """Give a function from a request's headers to its client profile."""
+    display = own.reasoning_display
+    openai = msgspec.structs.replace(OPENAI, reasoning_display=display)
+    errors_as_400 = own.cursor_error_status == 400
+    cursor = msgspec.structs.replace(CURSOR, errors_as_400=errors_as_400, reasoning_display=display)
+    if own.client_profile == "cursor":
+        return lambda headers: cursor
+    if own.client_profile == "openai":
+        return lambda headers: openai
+    return lambda headers: cursor if headers.get(b"user-agent", b"")[:7].lower() == b"cursor/" else openai

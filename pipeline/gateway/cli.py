@@ -1,0 +1,179 @@
+"""The ``headrace`` command: serve · demo · check-config · stages · docs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+
+from pipeline.gateway.config import ConfigError, describe, load_settings, parse_settings
+from pipeline.gateway.settings import Settings
+from pipeline.registry import PluginError, discover
+
+DISTRIBUTION = "headrace"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; give the process's exit status: 0, 1 for a failure, 2 for a wrong configuration or call."""
+    options = _parser().parse_args(arguments)
+    try:
+        check_ownership()
+        status: int = options.run(options)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        return 2
+    except (PluginError, OSError) as error:
+        print(f"headrace: {error}", file=sys.stderr)
+        return 2
+    return status
+
+
+def check_ownership() -> None:
+    """Check that no other distribution has overwritten our packages, whose names are generic (ADR 0001).
+
+    Raises:
+        PluginError: if one has, naming it.
+    """
+    owners = packages_distributions()
+    for package in ("pipeline", "stages"):
+        if others := sorted(set(owners.get(package, ())) - {DISTRIBUTION}):
+            raise PluginError(
+                f"the installed distribution {others[0]!r} also has a package named {package!r}, and one overwrites "
+                "the other: install headrace in a virtual environment of its own"
+            )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="headrace", description="A gateway between Cursor and any model.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"headrace {version(DISTRIBUTION)}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    serve = commands.add_parser("serve", help="serve a configuration")
+    serve.add_argument("--config", "-c", metavar="FILE", required=True, help="a LiteLLM-compatible config.yaml")
+    serve.add_argument("--host", help="address to listen on (pipeline_settings.host)")
+    serve.add_argument("--port", type=int, help="port to listen on (pipeline_settings.port)")
+    serve.add_argument("--workers", type=int, help="processes (pipeline_settings.workers)")
+    serve.add_argument("--inherited", metavar="FD,FD", help=argparse.SUPPRESS)  # from the supervisor to its workers
+    serve.set_defaults(run=_serve)
+
+    demo = commands.add_parser("demo", help="serve the embedded models: no key, no network")
+    demo.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    demo.add_argument("--port", type=int, default=4000, help="port to listen on (%(default)s)")
+    demo.set_defaults(run=_demo)
+
+    check = commands.add_parser("check-config", help="say what a configuration means, or what is wrong with it")
+    check.add_argument("file", metavar="FILE")
+    check.set_defaults(run=_check_config)
+
+    stages = commands.add_parser("stages", help="list the built-in stages and the ones that are installed")
+    stages.set_defaults(run=_stages)
+
+    docs = commands.add_parser("docs", help="write the pages of the documentation that are generated")
+    docs.add_argument("--write", metavar="FOLDER", required=True)
+    docs.set_defaults(run=_docs)
+    return parser
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from pipeline.gateway.service import serve  # not for the commands that serve nothing: it takes half a second
+
+    environ = dict(os.environ)
+    for name in ("host", "port", "workers"):
+        if (given := getattr(options, name)) is not None:
+            environ[f"HEADRACE_{name.upper()}"] = str(given)
+    settings = load_settings(options.config, environ)
+    arguments = ["serve", "--config", options.config]
+    inherited = None
+    if options.inherited is not None:
+        listener, _, lifeline = options.inherited.partition(",")
+        inherited = int(listener), int(lifeline)
+    return serve(settings, plugins=discover(), worker_arguments=arguments, worker_environ=environ, inherited=inherited)
+
+
+DEMO_CONFIG = """\
+model_list:
+  - model_name: headrace-echo
+    litellm_params: {model: canned/echo}
+  - model_name: headrace-story
+    litellm_params: {model: canned/story}
+  - model_name: headrace-agent
+    litellm_params: {model: canned/agent}
+general_settings:
+  master_key: os.environ/HEADRACE_DEMO_KEY
+"""
+
+WELCOME = """\
+headrace serves its embedded models on http://{host}:{port} (no upstream, no network needed).
+
+  key     {key}
+
+Try it, streaming and not:
+
+  curl -N http://{host}:{port}/cursor/chat/completions \\
+    -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\
+    -d '{{"model": "headrace-story", "input": "Tell me a story", "stream": true}}'
+
+  curl http://{host}:{port}/cursor/chat/completions \\
+    -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\
+    -d '{{"model": "headrace-echo", "input": "Hello there"}}'
+
+In Cursor (Settings > Models): OpenAI API key = the key above, Override OpenAI Base URL = https://YOUR-HOST/cursor,
+then add the custom models headrace-echo, headrace-story and headrace-agent. Cursor calls from its own servers, so
+YOUR-HOST must be reachable from the internet by https: a tunnel or a proxy in front of this port.
+
+Your own models: headrace serve --config config.yaml
+"""
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from pipeline.gateway.service import serve
+
+    key = f"sk-{secrets.token_urlsafe(24)}"
+    environ = {
+        "HEADRACE_DEMO_KEY": key,
+        "HEADRACE_HOST": options.host,
+        "HEADRACE_PORT": str(options.port),
+        "HEADRACE_LOG_FORMAT": "text",
+    }
+    settings = parse_settings(DEMO_CONFIG, source="the demo", environ=environ)
+
+    def welcome(host: str, port: int) -> None:
+        print(WELCOME.format(host=host, port=port, key=key), flush=True)
+
+    return serve(settings, plugins=discover(), on_listening=welcome)
+
+
+def _check_config(options: argparse.Namespace) -> int:
+    settings: Settings = load_settings(options.file)
+    from pipeline.gateway.app import Application
+
+    Application(settings, plugins=discover(), on_end=lambda record: None)  # the configured stages fit
+    print(describe(settings))
+    return 0
+
+
+def _stages(options: argparse.Namespace) -> int:
+    from pipeline.gateway.reference import built_in_stages
+
+    for name, summary in built_in_stages():
+        print(f"{name:20} {summary}")
+    plugins = discover()
+    print("\ninstalled:" if plugins else "\nno other stages are installed; docs/writing-a-stage.md shows how")
+    for plugin in plugins.values():
+        print(f"{plugin.name:20} {plugin.summary}")
+    return 0
+
+
+def _docs(options: argparse.Namespace) -> int:
+    from pipeline.gateway.reference import pages
+
+    for name, text in pages().items():
+        Path(options.write, name).write_text(text, encoding="utf-8")
+    return 0

@@ -1,0 +1,129 @@
+"""What a failure looks like to the client and in the log: the one table.
+
+A code says what happened; a client profile says how it wants to be told. HTTP statuses are decided here and nowhere
+else. `docs/errors.md` is generated from the table.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from pipeline import PipelineError
+
+EndCode = Literal["OK", "DC", "DS", "UT", "UC", "UE", "UP", "RL", "AU", "OV", "ST", "DR", "BR"]
+
+END_CODES: dict[EndCode, str] = {
+    "OK": "the answer is complete",
+    "DC": "the client left",
+    "DS": "the client stopped reading",
+    "UT": "the upstream did not answer in time",
+    "UC": "the upstream could not be reached",
+    "UE": "the upstream answered with an error",
+    "UP": "the upstream broke its protocol",
+    "RL": "the upstream limited the rate",
+    "AU": "the key is missing, unknown, or may not do this",
+    "BR": "the request is at fault",
+    "OV": "no room for the request",
+    "ST": "a stage failed: a bug of ours or of a plugin's",
+    "DR": "cut off by a restart",
+}
+
+
+class Row(Struct, frozen=True):
+    """One kind of failure."""
+
+    status: int
+    type: str
+    """OpenAI's ``error.type``."""
+    end: EndCode
+    meaning: str
+    """For the documentation: what happened, and what to do."""
+
+
+_CLIENT = "invalid_request_error"
+_SERVER = "server_error"
+
+TABLE: dict[str, Row] = {
+    "invalid_request": Row(400, _CLIENT, "BR", "The body cannot be read; `param` names the field. Correct it."),
+    "unsupported_encoding": Row(415, _CLIENT, "BR", "The body is compressed. Send it uncompressed."),
+    "body_too_large": Row(413, _CLIENT, "BR", "The body is over `pipeline_settings.max_body_mb`. Shorten the chat."),
+    "body_timeout": Row(408, _CLIENT, "BR", "The body did not arrive within `pipeline_settings.body_timeout_s`."),
+    "unauthorized": Row(401, "authentication_error", "AU", "No key, or one that nobody has. Check the key."),
+    "model_forbidden": Row(403, "permission_error", "AU", "The key's `models` do not allow this model."),
+    "model_not_found": Row(
+        404, _CLIENT, "BR", "No entry of `model_list` has this name. `GET /cursor/models` lists them."
+    ),
+    "route_not_found": Row(404, _CLIENT, "BR", "There is no such path. The README lists the routes."),
+    "method_not_allowed": Row(405, _CLIENT, "BR", "The path exists, but not with this method."),
+    "upstream_unreachable": Row(502, _SERVER, "UC", "Connection refused, no DNS answer, or a failed TLS handshake."),
+    "upstream_timeout": Row(504, _SERVER, "UT", "No connection, head or event in time; the message says which limit."),
+    "upstream_protocol": Row(502, _SERVER, "UP", "Broken HTTP, a broken event, or a stream that ended early."),
+    "upstream_error": Row(502, _SERVER, "UE", "The upstream failed (5xx, or a failed response). Try again."),
+    "upstream_rejected": Row(400, _CLIENT, "UE", "The upstream refuses the request as it is."),
+    "upstream_unauthorized": Row(502, _SERVER, "UE", "The upstream refuses the deployment's key: the operator's job."),
+    "upstream_not_found": Row(502, _SERVER, "UE", "The upstream has no such model or path: check the deployment."),
+    "upstream_rate_limited": Row(
+        429, "rate_limit_error", "RL", "The upstream limits the rate. Wait for `Retry-After`."
+    ),
+    "upstream_pool_full": Row(503, _SERVER, "OV", "All connections to the upstream are in use. Try again."),
+    "overloaded": Row(503, _SERVER, "OV", "The gateway sheds load. Try again."),
+    "draining": Row(503, _SERVER, "DR", "This worker is about to stop. Try again at once."),
+    "deadline_exceeded": Row(504, _SERVER, "UT", "The request took longer than `request_timeout_s`."),
+    # The HTTP server's own, before there is a request: no line in the request log.
+    "malformed_request": Row(400, _CLIENT, "BR", "Not HTTP/1.1 as RFC 9112 has it; the connection is closed."),
+    "request_timeout": Row(408, _CLIENT, "BR", "The headers did not arrive within `header_timeout_s`."),
+    "uri_too_long": Row(414, _CLIENT, "BR", "The request line is too long; the connection is closed."),
+    "headers_too_large": Row(431, _CLIENT, "BR", "The headers are over 64 KiB; the connection is closed."),
+    "method_not_supported": Row(501, _CLIENT, "BR", "A method that HTTP does not know, or CONNECT."),
+    "transfer_coding_not_supported": Row(501, _CLIENT, "BR", "A transfer coding other than `chunked`."),
+    "http_version_not_supported": Row(505, _CLIENT, "BR", "Neither HTTP/1.1 nor HTTP/1.0."),
+    "too_many_connections": Row(503, _SERVER, "OV", "Over `pipeline_settings.max_connections`. Try again."),
+    "internal_error": Row(500, _SERVER, "ST", "A bug of ours or of a plugin's; the log has the details."),
+}
+
+
+class Rendered(Struct, frozen=True):
+    """A failure as an HTTP response."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+def row_of(code: str) -> Row:
+    """Give the table's row; a code that it does not know is a bug of ours."""
+    return TABLE.get(code) or TABLE["internal_error"]
+
+
+def render(error: PipelineError, *, as_400: bool = False) -> Rendered:
+    """Give a failure as a status, headers and a body in OpenAI's error shape.
+
+    Args:
+        error: what happened.
+        as_400: the client hides the text of 429 and 5xx answers, so that every failure that is not its key's
+            becomes a 400 (Cursor; cursor-wire facts, section 4).
+    """
+    code = error.code if error.code in TABLE else "internal_error"
+    row = TABLE[code]
+    status, kind = row.status, row.type
+    if code == "upstream_rejected" and error.status_hint is not None:
+        status = error.status_hint
+    if as_400 and status not in (401, 403, 404):
+        status, kind = 400, _CLIENT
+    body = error_body(error.public, kind, code, error.param)
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
+    elif status == 503:
+        headers.append((b"retry-after", b"1"))
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    return Rendered(status, headers, body)
+
+
+def error_body(message: str, kind: str, code: str, param: str | None = None) -> bytes:
+    """Give OpenAI's error document."""
+    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": code}})

@@ -1,0 +1,180 @@
+"""LiteLLM's settings by name: those that we honour, those that need nothing from us, those we do not support yet.
+
+Source: docs.litellm.ai/docs/proxy/config_settings (October 2026) and facts/litellm.md 4.1. The names serve warnings
+only: to tell "not supported yet" from a typing error. What is in no list is warned about as unknown.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Names(Struct, frozen=True):
+    """The names of one section."""
+
+    honoured: frozenset[str]
+    """Read by us."""
+    harmless: frozenset[str]
+    """We behave that way anyway, or it has no meaning here: accepted silently."""
+    unsupported: frozenset[str]
+    """One warning each."""
+    told_when_false: frozenset[str] = frozenset()
+    """Settings whose false, zero or empty value asks for something too."""
+
+    @property
+    def known(self) -> frozenset[str]:
+        """All of them."""
+        return self.honoured | self.harmless | self.unsupported
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+TOP_LEVEL = Names(
+    honoured=_set(
+        "model_list litellm_settings general_settings router_settings environment_variables include pipeline_settings"
+    ),
+    harmless=frozenset(),
+    unsupported=_set(
+        "guardrails callback_settings credential_list mcp_servers mcp_tools vector_store_registry "
+        "search_tools files_settings finetune_settings prompts assistant_settings agent_list "
+        "default_internal_user_params default_team_settings password_reset_settings sso_settings policies "
+        "policy_attachments key_management_settings model_group_alias worker_config"
+    ),
+)
+
+GENERAL_SETTINGS = Names(
+    honoured=_set("master_key max_request_size_mb"),
+    harmless=_set(
+        "cancel_on_disconnect disable_spend_logs disable_spend_updates disable_master_key_return "
+        "disable_reset_budget disable_adding_master_key_hash_to_db disable_prisma_schema_update "
+        "disable_responses_id_security allow_requests_on_db_unavailable store_prompts_in_spend_logs "
+        "disable_retry_on_max_parallel_request_limit_error"
+    ),
+    unsupported=_set(
+        "completion_model forward_client_headers_to_llm_api forward_openai_org_id enable_jwt_auth "
+        "litellm_jwtauth enforce_user_param reject_clientside_metadata_tags allowed_routes admin_only_routes "
+        "public_routes allowed_ips key_management_system key_management_settings database_url database_type "
+        "database_args database_connection_pool_limit database_connection_timeout custom_auth "
+        "custom_key_generate custom_sso max_parallel_requests global_max_parallel_requests "
+        "infer_model_from_keys background_health_checks health_check_interval health_check_details "
+        "health_check_concurrency alerting alerting_threshold alerting_args alert_types alert_to_webhook_url "
+        "spend_report_frequency use_client_credentials_pass_through_routes pass_through_endpoints "
+        "enforced_params enable_oauth2_auth enable_oauth2_proxy_auth oauth2_config_mappings "
+        "use_x_forwarded_for service_account_settings image_generation_model embedding_model moderation_model "
+        "store_model_in_db supported_db_objects user_mcp_management_mode max_response_size_mb "
+        "proxy_budget_rescheduler_min_time proxy_budget_rescheduler_max_time proxy_batch_write_at "
+        "proxy_batch_polling_interval default_team_disabled allow_user_auth user_api_key_cache_ttl "
+        "litellm_key_header_name allow_client_side_credentials use_azure_key_vault use_google_kms "
+        "ui_access_mode litellm_license maximum_spend_logs_retention_period "
+        "maximum_spend_logs_retention_interval always_include_stream_usage use_redis_transaction_buffer "
+        "use_shared_health_check role_permissions control_plane_url user_header_name user_header_mappings "
+        "token_rate_limit_type mcp_internal_ip_ranges mcp_client_side_auth_header_name "
+        "mcp_trusted_proxy_ranges required_mcp_params"
+    ),
+)
+
+LITELLM_SETTINGS = Names(
+    honoured=_set("request_timeout sse_keepalive_ping_interval_seconds"),
+    harmless=_set(
+        "drop_params turn_off_message_logging redact_user_api_key_info json_logs suppress_debug_info "
+        "telemetry disable_end_user_cost_tracking disable_end_user_cost_tracking_prometheus_only "
+        "disable_hf_tokenizer_download disable_copilot_system_to_assistant "
+        "disable_add_transform_inline_image_block modify_params set_verbose "
+        "use_chat_completions_url_for_anthropic_messages enable_preview_features"
+    ),
+    unsupported=_set(
+        "callbacks success_callback failure_callback service_callbacks audit_log_callbacks "
+        "langfuse_default_tags num_retries cache cache_params default_fallbacks fallbacks "
+        "context_window_fallbacks content_policy_fallbacks max_budget budget_duration max_end_user_budget "
+        "max_internal_user_budget internal_user_budget_duration upperbound_key_generate_params "
+        "default_key_generate_params key_generation_settings default_internal_user_params default_team_params "
+        "default_team_settings max_user_budget force_ipv4 ssl_verify ssl_certificate ssl_security_level "
+        "mcp_aliases enable_json_schema_validation enable_key_alias_format_validation max_parallel_requests "
+        "allowed_fails cooldown_time model_group_settings routing_strategy model_alias_map "
+        "custom_provider_map add_function_to_prompt post_call_rules pre_call_rules prometheus_metrics_config "
+        "prometheus_initialize_budget_metrics custom_prometheus_metadata_labels custom_prometheus_tags "
+        "require_auth_for_metrics_endpoint s3_callback_params datadog_params gcs_params priority_reservation "
+        "priority_reservation_settings public_model_groups forward_traceparent_to_llm_provider "
+        "tag_budget_config provider_budget_config network_mock store_audit_logs guardrail_name_config_map "
+        "responses_api_encrypted_content_affinity extra_spend_tag_headers default_redis_ttl api_base api_key "
+        "openai_key azure_key headers organization cost_discount_config cost_margin_config "
+        "enable_loadbalancing_on_batch_endpoints"
+    ),
+    told_when_false=_set("ssl_verify"),
+)
+
+ROUTER_SETTINGS = Names(
+    honoured=_set("timeout stream_timeout"),
+    harmless=_set("debug_level set_verbose client_ttl polling_interval"),
+    unsupported=_set(
+        "routing_strategy routing_strategy_args num_retries retry_after max_fallbacks retry_policy "
+        "model_group_retry_policy allowed_fails cooldown_time allowed_fails_policy disable_cooldowns "
+        "fallbacks default_fallbacks context_window_fallbacks content_policy_fallbacks model_group_alias "
+        "enable_pre_call_checks enable_pre_call_check enable_tag_filtering tag_filtering_match_any redis_host "
+        "redis_port redis_password redis_url redis_db redis_ssl cache_responses cache_kwargs caching_groups "
+        "default_max_parallel_requests default_priority default_litellm_params provider_budget_config "
+        "alerting_config optional_pre_call_checks assistants_config ignore_invalid_deployments search_tools "
+        "guardrail_list deployment_affinity_ttl_seconds enable_health_check_routing "
+        "health_check_staleness_threshold routing_groups model_list"
+    ),
+)
+
+LITELLM_PARAMS = Names(
+    honoured=_set(
+        "model api_base base_url api_key api_version timeout stream_timeout request_timeout extra_headers "
+        "headers organization custom_llm_provider use_chat_completions_api"
+    ),
+    harmless=_set(
+        "drop_params additional_drop_params allowed_openai_params merge_reasoning_content_in_choices "
+        "base_model input_cost_per_token output_cost_per_token input_cost_per_second output_cost_per_second "
+        "cache_read_input_token_cost cache_creation_input_token_cost input_cost_per_token_batches "
+        "output_cost_per_token_batches input_cost_per_pixel output_cost_per_pixel supports_system_message "
+        "litellm_system_prompt_note model_info use_in_pass_through cost_per_query no-log verbose rust"
+    ),
+    unsupported=_set(
+        "rpm tpm itpm otpm weight order max_parallel_requests max_retries num_retries tags tag_regex "
+        "keepalive_seconds allow_client_keepalive_override max_budget budget_duration litellm_credential_name "
+        "region_name aws_region_name aws_access_key_id aws_secret_access_key aws_session_token "
+        "aws_session_name aws_profile_name aws_role_name aws_web_identity_token aws_bedrock_runtime_endpoint "
+        "vertex_project vertex_location vertex_credentials tenant_id client_id client_secret azure_ad_token "
+        "azure_username azure_password azure_scope watsonx_region_name ssl_verify mock_response mock_timeout "
+        "temperature top_p max_tokens max_completion_tokens max_output_tokens stop seed presence_penalty "
+        "frequency_penalty n logit_bias response_format tools tool_choice parallel_tool_calls reasoning "
+        "reasoning_effort thinking verbosity service_tier store user metadata extra_body extra_query "
+        "instructions truncation include stream stream_options guardrails fallbacks "
+        "context_window_fallback_dict cooldown_time retry_policy enable_prompt_caching cache caching "
+        "cache_control_injection_points prompt_id prompt_variables litellm_system_prompt "
+        "configurable_clientside_auth_params default_api_key_rpm_limit default_api_key_tpm_limit "
+        "max_file_size_mb auto_router_config_path auto_router_config auto_router_default_model "
+        "auto_router_embedding_model complexity_router_config input_type dimensions encoding_format num_ctx "
+        "keep_alive provider_specific_header proxy force_timeout use_litellm_proxy"
+    ),
+    told_when_false=_set(
+        "ssl_verify keepalive_seconds temperature top_p presence_penalty frequency_penalty "
+        "parallel_tool_calls store seed stream"
+    ),
+)
+
+MODEL_LIST_ENTRY = Names(
+    honoured=_set("model_name litellm_params model_info"),
+    harmless=frozenset(),
+    unsupported=_set("tpm rpm access_groups"),
+)
+
+MODEL_INFO = Names(  # LiteLLM lets users keep notes of their own here: only a near miss of these is told
+    honoured=_set("id mode supported_endpoints"), harmless=frozenset(), unsupported=frozenset()
+)
+
+UNREACHED_PROVIDERS = _set(
+    "vertex_ai vertex_ai_beta palm bedrock bedrock_converse sagemaker sagemaker_chat cohere cohere_chat "
+    "replicate huggingface ai21 ai21_chat nlp_cloud aleph_alpha baseten watsonx watsonx_text cloudflare "
+    "anyscale voyage jina_ai azure_ai azure_text azure_anthropic text-completion-openai custom petals triton "
+    "predibase galadriel aiohttp_openai chatgpt clarifai datarobot gigachat gradient_ai heroku infinity oci "
+    "snowflake topaz xinference maritalk empower bytez cometapi compactifai ovhcloud abliteration amazon_nova "
+    "sap langgraph a2a ragflow text-completion-codestral oobabooga deepgram elevenlabs assemblyai recraft "
+    "publicai anthropic_text bedrock_mantle tencent qwencloud modelscope edenai manus veniceai scaleway "
+    "helicone qwen_ai_platform nadir"
+)
+"""Prefixes that LiteLLM knows and we cannot reach yet: told apart from a ``/`` inside a model's name."""

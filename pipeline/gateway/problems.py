@@ -1,0 +1,94 @@
+"""What is wrong with a configuration: all of it at once, each with file, line, field, finding and remedy.
+
+No message may show a secret. Values of fields that may hold one are never put into a message; of other text only
+short plain words are, and never what came from the environment.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable
+
+from pipeline.gateway.logs import redact
+
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_.,:/+*\- ]{0,24}\Z")
+_SPOT = re.compile(r"(.+?):([0-9]+)(?=[: ])")
+_NAME = re.compile(r"[A-Za-z0-9_.*/@:+\- ]{1,64}\Z")
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. ``problems`` holds one sentence for each thing to repair."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class Problems:
+    """Collects errors and warnings while a configuration is read, so that one run tells all of them."""
+
+    def __init__(self) -> None:
+        self._errors: list[str] = []
+        self._warnings: list[str] = []
+        self._repeated: dict[str, tuple[int, list[int]]] = {}
+
+    def error(self, where: str, message: str) -> None:
+        """Note an error; ``where`` is a node's ``where``, or any other name of the place."""
+        self._errors.append(f"{where}: {message}")
+
+    def warn(self, where: str, message: str) -> None:
+        """Note a warning; ``message`` goes on where ``where`` ends: "is not supported yet and is ignored"."""
+        self._warnings.append(f"{where} {message}")
+
+    def warn_once(self, topic: str, where: str, message: str, line: int) -> None:
+        """Note a warning that many places may give: the first is told, with the lines of the others."""
+        if topic in self._repeated:
+            lines = self._repeated[topic][1]
+            if lines[-1] != line:  # not where an alias repeats it
+                lines.append(line)
+            return
+        self._repeated[topic] = (len(self._warnings), [line])
+        self.warn(where, message)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """All warnings, in the order of the file."""
+        told = list(self._warnings)
+        for at, lines in self._repeated.values():
+            if others := lines[1:]:
+                places = ", ".join(str(line) for line in others[:5]) + (" ..." if len(others) > 5 else "")
+                told[at] += f" (also on line{'s' if len(others) > 1 else ''} {places})"
+        return tuple(sorted(told, key=_place))
+
+    def raise_errors(self) -> None:
+        """Raise what was noted, if anything was.
+
+        Raises:
+            ConfigError: if there is at least one error.
+        """
+        if self._errors:
+            raise ConfigError(sorted(self._errors, key=_place))
+
+
+def _place(problem: str) -> tuple[str, float]:
+    """Order by file and line; what concerns no line comes last."""
+    found = _SPOT.match(problem)
+    return (found[1], float(found[2])) if found else ("\U0010ffff", math.inf)
+
+
+def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.7) -> str:
+    """Return ``; did you mean x?`` for a near miss, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def safe_name(name: str) -> str:
+    """Return the name of a field as a message may show it: names are harmless, unless a key was put in their place."""
+    return name if _NAME.match(name) and redact(name) == name else "<unreadable name>"
+
+
+def safe_word(text: str) -> str | None:
+    """Return ``text`` if a message may show it: a short plain word that does not look like a key; else None."""
+    return text if _PLAIN_WORD.match(text) and redact(text) == text else None

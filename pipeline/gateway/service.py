@@ -1,0 +1,138 @@
+"""The running service: what ``headrace serve`` does once it knows its settings."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import resource
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+import trio
+
+from pipeline.gateway.app import Application
+from pipeline.gateway.bridge import Record
+from pipeline.gateway.connection import ServerSettings
+from pipeline.gateway.logs import configure_logging, log_request, logs_requests
+from pipeline.gateway.server import StartupError, hypercorn_config, serve_until_signalled
+from pipeline.gateway.settings import PipelineSettings, Settings
+from pipeline.gateway.sockets import bind_socket, prepare_listener
+from pipeline.gateway.supervisor import WorkerCommand, run_workers
+from pipeline.registry import AnyPlugin
+
+KILL_MARGIN_S = 10.0
+"""What the supervisor adds to the longest drain before it kills a worker."""
+
+GC_THRESHOLDS = (20_000, 20, 50)
+"""Objects between two collections of the youngest, and collections between two of the older ones. A request makes a few
+hundred and leaves none in cycles (the engine's tests see to that), so CPython's 700 only finds work to do in vain."""
+
+log = logging.getLogger("headrace")
+
+
+def serve(
+    settings: Settings,
+    *,
+    plugins: Mapping[str, AnyPlugin],
+    worker_arguments: Sequence[str] = (),
+    worker_environ: Mapping[str, str] | None = None,
+    inherited: tuple[int, int] | None = None,
+    on_listening: Callable[[str, int], None] | None = None,
+) -> int:
+    """Serve until told to stop, in this process or under a supervisor; give the exit status.
+
+    Args:
+        settings: the configuration, resolved.
+        plugins: the installed stages.
+        worker_arguments, worker_environ: how a worker process is started, if there are to be several.
+        inherited: in a worker, the descriptors of the listening socket and of its lifeline.
+        on_listening: called with the host and port once the socket is bound.
+
+    Raises:
+        OSError: if the address cannot be bound; the message names it.
+    """
+    own = settings.pipeline
+    configure_logging(own.log_format, own.log_level)
+    _allow_many_files()
+    app = Application(settings, plugins=plugins, on_end=_log)  # fails here, and not in each worker
+    if inherited is not None:
+        listener, lifeline = (socket.socket(fileno=fd) for fd in inherited)
+        prepare_listener(listener)
+        return _run(app, own, listener, lifeline)
+    for warning in settings.warnings:
+        log.warning(warning)
+    listener = bind_socket(own.host, own.port)
+    port = listener.getsockname()[1]
+    if on_listening is not None:
+        on_listening(own.host, port)
+    if own.workers == 1:
+        return _run(app, own, listener, None)
+
+    def start_worker(listeners: Sequence[int], lifeline: int) -> WorkerCommand:
+        argv = [sys.executable, "-m", "pipeline.gateway", *worker_arguments]
+        return WorkerCommand([*argv, "--inherited", f"{listeners[0]},{lifeline}"], worker_environ)
+
+    log.info("%d workers on %s port %d", own.workers, own.host, port)
+    limits = server_settings(own)
+    longest_drain_s = limits.graceful_timeout_s + limits.last_words_timeout_s + KILL_MARGIN_S
+    return run_workers(own.workers, [listener], start_worker, stop_timeout_s=longest_drain_s)
+
+
+def _log(record: Callable[[], Record]) -> None:
+    if logs_requests():
+        log_request(record())
+
+
+def _allow_many_files() -> None:
+    """Raise the limit of open files to what the system allows: each stream needs two, and 1024 is a common default."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def server_settings(own: PipelineSettings) -> ServerSettings:
+    """Give the server's part of our settings."""
+    return ServerSettings(
+        max_connections=own.max_connections,
+        keep_alive_timeout_s=own.keep_alive_timeout_s,
+        header_timeout_s=own.header_timeout_s,
+        write_timeout_s=own.write_timeout_s,
+        graceful_timeout_s=own.graceful_timeout_s,
+    )
+
+
+def _run(app: Application, own: PipelineSettings, listener: socket.socket, lifeline: socket.socket | None) -> int:
+    """Serve in this process."""
+    limits = server_settings(own)
+    config = hypercorn_config(limits, certfile=own.tls_certfile, keyfile=own.tls_keyfile)
+
+    async def main() -> None:
+        await serve_until_signalled(
+            app,
+            config,
+            [listener],
+            limits,
+            lifeline=lifeline,
+            on_shutdown=app.bridge.drain,
+            on_drain_deadline=app.bridge.cut_off,
+            task_status=_Announcement(),
+        )
+
+    # What is here now stays: without it each full collection walks all modules (p99 of added latency, stack facts 1a).
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    try:
+        trio.run(main)
+    except StartupError as error:
+        log.error("%s", error)
+        return 1
+    return 0
+
+
+class _Announcement(trio.TaskStatus[list[str]]):
+    """Tells the log when the application is up."""
+
+    def started(self, value: list[str] | None = None) -> None:
+        log.info("serving %s", ", ".join(value or ()))

@@ -1,0 +1,302 @@
+"""The byte side of a client connection: listening sockets, and a transport over TCP with or without TLS."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import ssl
+import struct
+import termios
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final, Protocol
+
+import trio
+
+KIB: Final = 1024
+READ_BYTES: Final = 64 * KIB
+BACKLOG: Final = 1024
+"""hypercorn's 100 made 9000 connects take 88 s (facts/stack.md section 6)."""
+TCP_USER_TIMEOUT_MS: Final = 20_000
+"""A peer that acknowledges nothing for this long is gone (stack.md section 4.6)."""
+KEEPALIVE_IDLE_S: Final = 15
+KEEPALIVE_INTERVAL_S: Final = 5
+KEEPALIVE_PROBES: Final = 3
+STALL_CHECKS: Final = 4
+"""How often per write time-out to look whether a stuck client has taken bytes; the reset is that much late at worst."""
+UNSENT_LOW_WATER_BYTES: Final = 16 * KIB
+"""TCP_NOTSENT_LOWAT, as trio sets it: a stalled client holds little kernel memory, and backpressure comes early."""
+
+
+def bind_socket(host: str, port: int) -> socket.socket:
+    """Open a listening TCP socket, ready for `serve` and for being inherited by worker processes.
+
+    Args:
+        host: an IPv4 or IPv6 address, or a name; the first address that the name resolves to is taken.
+        port: 0 lets the system choose.
+
+    Raises:
+        OSError: if the address cannot be resolved or bound; the message names it.
+    """
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, proto)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host in ("", "::") else 1)
+            listener.bind(address)
+            prepare_listener(listener)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+    return listener
+
+
+def prepare_listener(listener: socket.socket) -> None:
+    """Give a socket that is ours or inherited the options that accepted sockets inherit from it (Linux), and listen."""
+    listener.setblocking(False)
+    if listener.family in (socket.AF_INET, socket.AF_INET6):
+        tcp = socket.IPPROTO_TCP
+        listener.setsockopt(tcp, socket.TCP_NODELAY, 1)
+        listener.setsockopt(tcp, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        listener.setsockopt(tcp, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+        listener.setsockopt(tcp, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
+        listener.setsockopt(tcp, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+        listener.setsockopt(tcp, socket.TCP_NOTSENT_LOWAT, UNSENT_LOW_WATER_BYTES)
+    listener.listen(BACKLOG)
+
+
+class Transport(Protocol):
+    """What `Connection` needs of the bytes below it. One task may receive while another sends.
+
+    All methods raise `trio.BrokenResourceError` when the peer is gone and `trio.ClosedResourceError` after `close`.
+    """
+
+    def set_watch(self, watch: Callable[[], Awaitable[None]] | None, /) -> None:
+        """Set what runs while a send is stuck, so that somebody sees the peer leave; cancelled when the send ends."""
+
+    async def start(self) -> None: ...
+    def send_nowait(self, chunk: bytes, /) -> int: ...
+    async def send_all(self, chunk: bytes | memoryview, /) -> None: ...
+    async def receive_some(self) -> bytes: ...
+    def receive_nowait(self) -> bytes: ...
+    def stop_sending(self) -> None: ...
+    async def send_eof(self) -> None: ...
+    async def discard_some(self) -> bytes: ...
+    def abort(self) -> None: ...
+    def close(self) -> None: ...
+
+    @property
+    def has_stalled(self) -> bool:
+        """Whether it was reset because the peer took nothing for too long."""
+        ...
+
+
+class TcpTransport:
+    """Reads and writes a non-blocking socket directly: a write that fits costs one system call and no scheduling.
+
+    A send that must wait is shielded, so a cancel never tears a frame in two; it ends when all is sent, when the
+    peer makes no progress for ``write_timeout_s`` (the socket is then reset), or at `stop_sending`.
+    """
+
+    def __init__(self, sock: socket.socket, *, write_timeout_s: float) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._write_timeout_s = write_timeout_s
+        self._send_scope: trio.CancelScope | None = None
+        self._stopped = False
+        self.has_stalled = False
+        self._watch: Callable[[], Awaitable[None]] | None = None
+
+    def set_watch(self, watch: Callable[[], Awaitable[None]] | None, /) -> None:
+        self._watch = watch
+
+    async def start(self) -> None:
+        """Nothing to negotiate."""
+
+    def send_nowait(self, chunk: bytes | memoryview, /) -> int:
+        """Send what fits now and give the number of bytes; never waits."""
+        try:
+            return self._sock.send(chunk)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise self._failure(error) from error
+
+    async def send_all(self, chunk: bytes | memoryview, /) -> None:
+        """Send all of it, in the class's terms; when it returns or raises, the send is over."""
+        unsent = memoryview(chunk)
+        unsent = unsent[self.send_nowait(unsent) :]
+        if not unsent:
+            return
+        if self._watch is None:
+            unsent = await self._send_rest(unsent)
+        else:
+            with trio.CancelScope(shield=True):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._watch)
+                    unsent = await self._send_rest(unsent)
+                    nursery.cancel_scope.cancel()
+        if unsent:
+            raise trio.BrokenResourceError("the client is gone or has stopped reading")
+
+    async def _send_rest(self, unsent: memoryview) -> memoryview:
+        """Give back what could not be sent; it is empty on success. Raises nothing, being used in a nursery."""
+        waiting = self._waiting_bytes()
+        progress_at = trio.current_time()
+        while unsent and not self._stopped:
+            deadline = trio.current_time() + self._write_timeout_s / STALL_CHECKS
+            with trio.CancelScope(shield=True, deadline=deadline) as scope:
+                self._send_scope = scope
+                while unsent:
+                    try:
+                        await trio.lowlevel.wait_writable(self._sock)
+                        sent = self.send_nowait(unsent)
+                    except (trio.BrokenResourceError, trio.ClosedResourceError):
+                        return unsent
+                    if sent:
+                        unsent = unsent[sent:]
+                        progress_at = trio.current_time()
+                        scope.deadline = progress_at + self._write_timeout_s / STALL_CHECKS
+            self._send_scope = None
+            # The kernel reports room only from a low-water mark on: a slow reader may well have taken bytes meanwhile.
+            waited_before, waiting = waiting, self._waiting_bytes()
+            if waiting < waited_before:
+                progress_at = trio.current_time()
+            elif unsent and not self._stopped and trio.current_time() - progress_at >= self._write_timeout_s:
+                self.has_stalled = True
+                self.abort()
+                break
+        return unsent
+
+    def _waiting_bytes(self) -> int:
+        """Bytes that the peer has not acknowledged (SIOCOUTQ, tcp(7)); 0 when the socket cannot say."""
+        try:
+            return int(struct.unpack("i", fcntl.ioctl(self._sock, termios.TIOCOUTQ, bytes(4)))[0])
+        except (OSError, ValueError):
+            return 0
+
+    def stop_sending(self) -> None:
+        """End a waiting send at once: the peer has been seen gone."""
+        self._stopped = True
+        if self._send_scope is not None:
+            self._send_scope.cancel()
+
+    async def receive_some(self) -> bytes:
+        """Wait for bytes and give them; b"" at the end of the stream."""
+        while True:
+            if self._sock.fileno() < 0:
+                raise trio.ClosedResourceError("this connection has been closed")
+            await trio.lowlevel.wait_readable(self._sock)
+            try:
+                return self._sock.recv(READ_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise self._failure(error) from error
+
+    def receive_nowait(self) -> bytes:
+        """Give what has arrived, b"" for nothing or the end."""
+        try:
+            return self._sock.recv(READ_BYTES)
+        except OSError:
+            return b""
+
+    async def discard_some(self) -> bytes:
+        """Receive bytes that nobody wants, after `send_eof`."""
+        return await self.receive_some()
+
+    async def send_eof(self) -> None:
+        """Say that no more will come, and keep receiving."""
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def abort(self) -> None:
+        """Reset the connection: unsent bytes are dropped, the peer sees an error and not an end."""
+        with suppress(OSError):  # closed already
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
+
+    def close(self) -> None:
+        """Close; whoever waits in this transport wakes with `trio.ClosedResourceError`. May be called twice."""
+        if self._sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+
+    def _failure(self, error: OSError) -> Exception:
+        if self._sock.fileno() < 0:
+            return trio.ClosedResourceError("this connection has been closed")
+        return trio.BrokenResourceError(f"the client is gone: {error.strerror}")
+
+
+class TlsTransport:
+    """The same over TLS. Sends are shielded, so no record is ever torn; the deadlines are those of the TCP side."""
+
+    def __init__(self, tcp: TcpTransport, context: ssl.SSLContext) -> None:
+        self._tcp = tcp
+        self._tls = trio.SSLStream(_StreamUnderTls(tcp), context, server_side=True)
+
+    def set_watch(self, watch: Callable[[], Awaitable[None]] | None, /) -> None:
+        self._tcp.set_watch(watch)
+
+    async def start(self) -> None:
+        await self._tls.do_handshake()
+
+    def send_nowait(self, _chunk: bytes, /) -> int:
+        return 0
+
+    async def send_all(self, chunk: bytes | memoryview, /) -> None:
+        with trio.CancelScope(shield=True):
+            await self._tls.send_all(chunk)
+
+    async def receive_some(self) -> bytes:
+        return bytes(await self._tls.receive_some(READ_BYTES))
+
+    def receive_nowait(self) -> bytes:
+        return b""
+
+    def stop_sending(self) -> None:
+        self._tcp.stop_sending()
+
+    async def send_eof(self) -> None:
+        await self._tls.aclose()  # close_notify, then the half-close of _StreamUnderTls
+
+    async def discard_some(self) -> bytes:
+        return await self._tcp.receive_some()
+
+    def abort(self) -> None:
+        self._tcp.abort()
+
+    def close(self) -> None:
+        self._tcp.close()
+
+    @property
+    def has_stalled(self) -> bool:
+        return self._tcp.has_stalled
+
+
+class _StreamUnderTls(trio.abc.Stream):
+    """`TcpTransport` as `trio.SSLStream` wants it; closing it only half-closes, so that the rest can be drained."""
+
+    def __init__(self, tcp: TcpTransport) -> None:
+        self._tcp = tcp
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._tcp.send_all(memoryview(data))
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return await self._tcp.receive_some()
+
+    async def aclose(self) -> None:
+        await self._tcp.send_eof()

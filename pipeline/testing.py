@@ -1,0 +1,204 @@
+"""Checks that every stage must pass, for the authors of stages: ``from pipeline.testing import check_stage``.
+
+`check_stage` runs them all, each in a trio loop of its own on a virtual clock, so a stage that sleeps for a minute is
+tested in no time. The single checks are coroutines for tests that want one of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import trio
+import trio.testing
+
+from pipeline.channel import Inlet, Outlet
+from pipeline.context import RequestContext
+from pipeline.graph import Pipeline
+from pipeline.meter import Doing, Meter
+from pipeline.stage import Stage
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+NewContext = Callable[[], RequestContext]
+
+
+def new_context() -> RequestContext:
+    """Give the context of a request that has no notes and no deadline."""
+    return RequestContext("test")
+
+
+def virtual_ns() -> int:
+    """Give trio's clock in ns: pass it as a pipeline's ``clock`` in tests on virtual time."""
+    return round(trio.current_time() * 1e9)
+
+
+def check_stage(
+    stage: Stage[In, Out],
+    *events: In,
+    context: NewContext = new_context,
+    normalise: Callable[[list[Out]], object] = list,
+    holds_all: bool = False,
+) -> list[Out]:
+    """Run every check of this module on ``stage`` with ``events`` as its input, and return what it gives.
+
+    Not from inside a trio loop: it starts its own.
+
+    Args:
+        stage: the stage to check.
+        events: a typical stream, end included; a dozen events find most mistakes.
+        context: makes the context of one run, for a stage that reads notes.
+        normalise: makes outputs comparable when they may be cut differently, for instance by joining bytes.
+        holds_all: whether the stage collects its whole input by design, so that backpressure cannot be asked of it.
+
+    Raises:
+        AssertionError: if the stage breaks a rule; the message says which and how.
+    """
+
+    def on_virtual_time(check: Callable[[], Awaitable[Any]]) -> Any:
+        return trio.run(check, clock=trio.testing.MockClock(autojump_threshold=0))
+
+    async def given() -> list[Out]:
+        return await collect(stage, *events, context=context)
+
+    on_virtual_time(lambda: assert_forgets_requests(stage, *events, context=context, normalise=normalise))
+    on_virtual_time(lambda: assert_blind_to_batching(stage, *events, context=context, normalise=normalise))
+    on_virtual_time(lambda: assert_waits_declared(stage, *events, context=context))
+    if not holds_all:
+        on_virtual_time(lambda: assert_backpressure(stage, *events, context=context))
+    on_virtual_time(
+        lambda: assert_cancels_cleanly(lambda: collect(stage, *events, batches_of=2, context=context)),
+    )
+    result: list[Out] = on_virtual_time(given)
+    return result
+
+
+async def collect(
+    stage: Stage[In, Out], *events: In, batches_of: int = 1, context: NewContext = new_context
+) -> list[Out]:
+    """Run one stage alone on ``events`` and return all that it gives, batch boundaries removed."""
+    return await Pipeline(stage).run(_batches(events, batches_of), context())
+
+
+def rebatched(events: Sequence[In], cuts: Iterable[int]) -> list[list[In]]:
+    """Split ``events`` at the given indexes, which may come in any order, repeated or out of range."""
+    points = sorted({min(max(cut, 0), len(events)) for cut in cuts} | {0, len(events)})
+    return [list(events[start:end]) for start, end in itertools.pairwise(points)]
+
+
+async def assert_forgets_requests(
+    stage: Stage[In, Out],
+    *events: In,
+    context: NewContext = new_context,
+    normalise: Callable[[list[Out]], object] = list,
+) -> None:
+    """Check that ``stage`` keeps nothing of one request for the next: all requests share it."""
+    first = normalise(await collect(stage, *events, context=context))
+    again = normalise(await collect(stage, *events, context=context))
+    assert again == first, f"{stage.name} remembers an earlier request: first it gave {first!r}, then {again!r}"
+
+
+async def assert_blind_to_batching(
+    stage: Stage[In, Out],
+    *events: In,
+    context: NewContext = new_context,
+    normalise: Callable[[list[Out]], object] = list,
+) -> None:
+    """Check that how events are batched changes nothing but the speed."""
+    want = normalise(await collect(stage, *events, batches_of=max(1, len(events)), context=context))
+    for size in range(1, len(events)):
+        got = normalise(await collect(stage, *events, batches_of=size, context=context))
+        assert got == want, f"{stage.name} depends on batching: in batches of {size} {got!r}, all at once {want!r}"
+
+
+async def assert_waits_declared(stage: Stage[In, Out], *events: In, context: NewContext = new_context) -> None:
+    """Check that time passes for ``stage`` only where the meters see it, and that its buckets sum to its life.
+
+    On a virtual clock code takes no time, so any busy time is a wait that the stage did not put in
+    ``with outlet.meter.outside():``.
+    """
+    ctx = context()
+    await Pipeline(stage).run(_batches(events, 1), ctx, clock=virtual_ns)
+    for meter in ctx.meters:
+        assert_time_conserved(meter)
+        busy_ns = meter.spent_ns[Doing.BUSY] + meter.spent_ns[Doing.CLOSING]
+        assert busy_ns == 0, (
+            f"{meter.name} waited {busy_ns / 1e9:g} s without saying so: put it in `with outlet.meter.outside():`"
+        )
+
+
+def assert_time_conserved(meter: Meter) -> None:
+    """Check that a meter's buckets sum to its lifetime, to the nanosecond."""
+    total_ns = sum(meter.spent_ns)
+    assert total_ns == meter.lifetime_ns, f"{meter.name}: {meter.spent_ns} sum to {total_ns}, not {meter.lifetime_ns}"
+
+
+async def assert_backpressure(
+    stage: Stage[In, Out], *events: In, context: NewContext = new_context, slack_batches: int = 4
+) -> None:
+    """Check that ``stage`` stops taking input soon after its consumer has stopped taking output.
+
+    The events are repeated without end in front of a consumer that takes nothing. A stage that gives nothing for
+    them is not bounded by its consumer and passes.
+    """
+    if not await collect(stage, *events, context=context):
+        return
+    limit = (slack_batches + 1) * max(1, len(events))
+    taken = 0
+
+    async def endless() -> AsyncIterator[list[In]]:
+        nonlocal taken
+        while taken <= limit:
+            for event in events:
+                yield [event]
+                taken += 1
+                await trio.lowlevel.checkpoint()
+
+    class TakeNothing:
+        name = "take_nothing"
+
+        async def run(self, inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+            with outlet.meter.outside():
+                await trio.sleep_forever()
+
+    with trio.move_on_after(60):
+        await Pipeline(stage).then(TakeNothing()).run(endless(), context())
+    assert taken <= limit, f"{stage.name} took {taken} events while nobody took its output: it buffers without bound"
+
+
+async def assert_cancels_cleanly(run: Callable[[], Awaitable[object]], *, limit: int = 10_000) -> int:
+    """Cancel ``run()`` at its 1st, 2nd, 3rd ... task step until it finishes first; return how many steps it has.
+
+    Nothing but the cancellation may come out, and no task may stay behind.
+    """
+    for step in range(1, limit):
+        before = trio.lowlevel.current_statistics().tasks_living
+        with trio.CancelScope() as scope:
+            probe = _CancelAtStep(scope, step)
+            trio.lowlevel.add_instrument(probe)
+            try:
+                await run()
+            finally:
+                trio.lowlevel.remove_instrument(probe)
+        left = trio.lowlevel.current_statistics().tasks_living - before
+        assert left == 0, f"cancelled at step {step}, {left} tasks stayed behind"
+        if not scope.cancel_called:
+            return step
+    raise AssertionError(f"it did not end within {limit} task steps")
+
+
+class _CancelAtStep(trio.abc.Instrument):
+    def __init__(self, scope: trio.CancelScope, step: int) -> None:
+        self._scope = scope
+        self._left = step
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._scope.cancel()
+
+
+def _batches(events: Sequence[In], size: int) -> list[list[In]]:
+    return [list(events[at : at + size]) for at in range(0, len(events), size)]

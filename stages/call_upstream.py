@@ -1,0 +1,55 @@
+"""Ask the chosen upstream, and pass its bytes on as they arrive.
+
+Takes: UpstreamCall, one. Gives: bytes, each all that one read of the socket had; and a Failed as the last item if the
+answer broke off after its head.
+Holds: one chunk. Waits: for the upstream (declared). Fills: ANSWER.
+Raises: UpstreamFault or Overloaded if there is no good head: nothing has been given yet, so it can become a status.
+At cancel the upstream connection is closed at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+
+from pipeline import Inlet, Outlet, Overloaded, RequestContext, UpstreamFault
+from stages.events import Failed
+from stages.faults import failed_from
+from stages.slots import ANSWER
+from stages.upstreams import Upstream, UpstreamCall, UpstreamKind
+
+
+class CallUpstream:
+    """The stage, with the kinds of upstream that it can ask."""
+
+    name = "call_upstream"
+    accepts = UpstreamCall
+    emits = bytes | Failed
+
+    def __init__(self, upstreams: Mapping[UpstreamKind, Upstream]) -> None:
+        self._upstreams = upstreams
+
+    async def run(self, inlet: Inlet[UpstreamCall], outlet: Outlet[bytes | Failed], ctx: RequestContext) -> None:
+        """Relay each call's answer."""
+        meter = outlet.meter
+        async for batch in inlet:
+            for call in batch:
+                async with AsyncExitStack() as connection:
+                    with meter.outside():
+                        answer = await connection.enter_async_context(self._upstreams[call.deployment.kind].open(call))
+                    ctx[ANSWER] = answer
+                    while True:
+                        try:
+                            with meter.outside():
+                                chunk = await answer.receive()
+                        except (UpstreamFault, Overloaded) as fault:
+                            await outlet.send([failed_from(fault)])
+                            break
+                        if not chunk:
+                            break
+                        await outlet.send([chunk])
+
+
+def call_upstream(upstreams: Mapping[UpstreamKind, Upstream]) -> CallUpstream:
+    """Make the stage."""
+    return CallUpstream(upstreams)

@@ -1,0 +1,152 @@
+"""Choose who answers: the deployments of the model that the client asked for, in turn.
+
+A name that is not configured may be that of a variant (``gpt-5-thinking-high``, ``gpt-5-fast``): then the model it is a
+variant of answers, and the body asks for the effort and the tier that the name said, unless it says so itself. The
+client still sees the name that it asked for.
+
+Takes: ResponsesRequest. Gives: UpstreamCall, 1:1. Fills: CALL.
+Raises: ClientFault ``model_forbidden`` if the key may use neither the name nor the model it is a variant of,
+``model_not_found`` if nobody has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import cycle
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from pipeline import ClientFault, CodecStage, RequestContext, codec_stage
+from stages.principal import Principal
+from stages.request import ResponsesRequest
+from stages.slots import CALL, PRINCIPAL
+from stages.upstreams import Deployment, UpstreamCall
+from stages.wire.bad_request import is_object
+from stages.wire.variants import Variant, variants, with_variant
+
+
+class Match(Struct, frozen=True):
+    """Deployments that answer to a name.
+
+    Attributes:
+        group: the deployments, which take turns.
+        star: what stood for the ``*`` in their name; None if they have none.
+        variant: how the name was read.
+    """
+
+    group: cycle[Deployment]
+    star: str | None
+    variant: Variant
+
+    def take_turn(self) -> tuple[Deployment, str]:
+        """Give the deployment whose turn it is and the upstream's name for the model."""
+        chosen = next(self.group)
+        return chosen, chosen.model if self.star is None else chosen.model.replace("*", self.star, 1)
+
+
+class Deployments:
+    """All deployments by the name that clients use; built at start-up.
+
+    An exact name wins over a wildcard, a longer wildcard over a shorter one. Deployments of one name take turns.
+    """
+
+    def __init__(self, deployments: Iterable[Deployment]) -> None:
+        groups: dict[str, list[Deployment]] = {}
+        for deployment in deployments:
+            groups.setdefault(deployment.model_name, []).append(deployment)
+        self.names = tuple(groups)
+        self._exact = {name: cycle(group) for name, group in groups.items() if "*" not in name}
+        self._wild: list[tuple[str, str, cycle[Deployment]]] = []
+        for name in sorted(groups, key=len, reverse=True):
+            start, star, end = name.partition("*")
+            if star:
+                self._wild.append((start, end, cycle(groups[name])))
+
+    def match(self, model: str, *, effort: str | None = None) -> Match | None:
+        """Find who answers to ``model``, or to what it is a variant of; None if nobody does.
+
+        Cursor drops a trailing effort from a name and sends it in the body (ungate b56ddac): so with ``effort`` the
+        name that ends in it, if it is configured, comes right after the name itself.
+
+        A configured name is better than a variant of one, that is better than a wildcard, and that is better than a
+        variant that a wildcard matches: a wildcard takes every name, and ``grok-4-fast`` is one. Only
+        ``-thinking-<effort>`` ends no model's name, so it is taken off before a wildcard sees it.
+        """
+        asked = Variant(model)
+        if (found := self._find_exact(asked)) is not None:
+            return found
+        if effort is not None and (found := self._find_exact(Variant(f"{model}-{effort}"))) is not None:
+            return found
+        readings = variants(model)
+        in_order = (
+            *map(self._find_exact, readings),
+            *(self._find_wild(reading) for reading in readings if reading.is_certain),
+            self._find_wild(asked),
+            *map(self._find_wild, readings),
+        )
+        return next((found for found in in_order if found is not None), None)
+
+    def _find_exact(self, reading: Variant) -> Match | None:
+        group = self._exact.get(reading.name)
+        return None if group is None else Match(group, None, reading)
+
+    def _find_wild(self, reading: Variant) -> Match | None:
+        model = reading.name
+        for start, end, group in self._wild:
+            if len(model) >= len(start) + len(end) and model.startswith(start) and model.endswith(end):
+                return Match(group, model[len(start) : len(model) - len(end)], reading)
+        return None
+
+    def visible_to(self, principal: Principal) -> list[str]:
+        """Give the names that a key may use, in the order of the configuration."""
+        return [name for name in self.names if principal.may_use(name)]
+
+
+class _Choose:
+    def __init__(self, deployments: Deployments, ctx: RequestContext) -> None:
+        self._deployments = deployments
+        self._ctx = ctx
+
+    def feed(self, batch: list[ResponsesRequest], /) -> list[UpstreamCall]:
+        return [self._choose(request) for request in batch]
+
+    def _choose(self, request: ResponsesRequest) -> UpstreamCall:
+        principal = self._ctx[PRINCIPAL]
+        match = self._deployments.match(request.model, effort=_effort(request))
+        # Scopes bind to the model: who may use it may use its variants, and a name of a variant may be listed alone.
+        if not principal.may_use(request.model) and (match is None or not principal.may_use(match.variant.name)):
+            raise ClientFault(
+                f"this API key may not use the model {request.model!r}: GET /cursor/models lists the ones it may use",
+                code="model_forbidden",
+                param="model",
+            )
+        if match is None:
+            raise ClientFault(
+                f"there is no model {request.model!r} here: GET /cursor/models lists the ones there are",
+                code="model_not_found",
+                param="model",
+            )
+        deployment, model = match.take_turn()
+        body = with_variant(request.body, match.variant)
+        if body is not request.body:
+            request = replace(request, body=body)
+        call = UpstreamCall(request=request, deployment=deployment, model=model)
+        self._ctx[CALL] = call
+        return call
+
+    def flush(self) -> list[UpstreamCall]:
+        return []
+
+
+def _effort(request: ResponsesRequest) -> str | None:
+    reasoning = request.body.get("reasoning")
+    effort = reasoning.get("effort") if is_object(reasoning) else None
+    return effort if isinstance(effort, str) else None
+
+
+def choose_deployment(deployments: Deployments) -> CodecStage[ResponsesRequest, UpstreamCall]:
+    """Make the stage."""
+    return codec_stage(
+        "choose_deployment", lambda ctx: _Choose(deployments, ctx), accepts=ResponsesRequest, emits=UpstreamCall
+    )

@@ -1,0 +1,45 @@
+"""Turn events into server-sent Chat Completions chunks.
+
+Takes: StreamEvent. Gives: bytes, at most one item per batch with all its frames; ``data: [DONE]`` ends a good stream.
+Holds: a few names. Fills: ENCODER.
+Raises: UpstreamFault if the stream failed before it gave anything: it can still become a status.
+A failure after that is told in the stream, in the form that the client profile wants.
+Source: OpenAI API reference, Chat Completions streaming (2026-08); shared facts, mapping section 0.
+"""
+
+from __future__ import annotations
+
+from pipeline import RequestContext, codec_stage
+from stages.events import StreamEvent
+from stages.faults import fault_from
+from stages.slots import CALL, ENCODER, HEAD, PROFILE
+from stages.wire.chat import ChunkEncoder
+
+
+class _Encode:
+    __slots__ = ("_encoder",)
+
+    def __init__(self, ctx: RequestContext) -> None:
+        request = ctx[CALL].request
+        self._encoder = ChunkEncoder(
+            model=request.model,
+            chunk_id=f"chatcmpl-{ctx.request_id}",
+            created=ctx[HEAD].received_s,
+            include_usage=request.include_usage,
+            profile=ctx[PROFILE],
+        )
+        ctx[ENCODER] = self._encoder
+
+    def feed(self, batch: list[StreamEvent], /) -> list[bytes]:
+        return self._checked(self._encoder.feed(batch))
+
+    def flush(self) -> list[bytes]:
+        return self._checked(self._encoder.flush())
+
+    def _checked(self, frames: list[bytes]) -> list[bytes]:
+        if (failed := self._encoder.failed) is not None:
+            raise fault_from(failed)
+        return frames
+
+
+encode_chunks = codec_stage("encode_chunks", _Encode, accepts=StreamEvent, emits=bytes)

@@ -1,0 +1,147 @@
+"""What flows from the decoder to the encoder: a closed, tagged union of small frozen records.
+
+Every kind of upstream is decoded *into* these, and the encoder and the collector know nothing else. A match over
+`StreamEvent` ends in ``assert_never``; a new kind of event needs an ADR.
+
+``gc=False`` hides a record from the cycle collector, so it stands only where every field is a leaf.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from msgspec import Raw, Struct
+
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+class Started(Struct, frozen=True, gc=False, tag=True):
+    """The upstream has begun its answer; the first event of every stream that gets that far."""
+
+    response_id: str
+    model: str
+    created: int
+    """Seconds since the epoch; 0 if the upstream did not say."""
+    service_tier: str | None = None
+
+
+class TextDelta(Struct, frozen=True, gc=False, tag=True):
+    """More of the answer's text. Never empty."""
+
+    text: str
+
+
+class RefusalDelta(Struct, frozen=True, gc=False, tag=True):
+    """More of the model's refusal. Never empty."""
+
+    text: str
+
+
+class ReasoningDelta(Struct, frozen=True, gc=False, tag=True):
+    """More of the model's reasoning, or of its summary. Never empty; separators between parts are included."""
+
+    text: str
+
+
+class ReasoningItem(Struct, frozen=True, tag=True):
+    """A finished piece of reasoning in the upstream's own form, for giving it back on the next turn. Never shown.
+
+    It comes before the calls and the text that it led to.
+
+    ``responses``: a ``reasoning`` item with ``encrypted_content``. ``chat``: ``{"reasoning_content": "..."}`` and,
+    from Gemini, the signature in ``extra_content``.
+    ``anthropic``: a ``thinking`` block with its signature, or a ``redacted_thinking`` block.
+    """
+
+    form: Literal["responses", "chat", "anthropic"]
+    payload: Raw
+
+
+class ToolCallStarted(Struct, frozen=True, gc=False, tag=True):
+    """The model calls a tool of the client's. ``index`` counts 0, 1, 2 ... in order of appearance."""
+
+    index: int
+    call_id: str
+    name: str
+    is_custom: bool = False
+    """A custom tool: its arguments are raw text, not JSON."""
+
+
+class ToolCallDelta(Struct, frozen=True, gc=False, tag=True):
+    """More of the arguments (or of the raw input) of call ``index``. Never empty."""
+
+    index: int
+    arguments: str
+
+
+class Citation(Struct, frozen=True, gc=False):
+    """A page that a stretch of the answer's text cites; indices count characters of the whole answer."""
+
+    url: str
+    title: str = ""
+    start_index: int = 0
+    end_index: int = 0
+
+
+class Annotations(Struct, frozen=True, tag=True):
+    """All citations of the answer; at most once a stream, before `Finished`."""
+
+    citations: tuple[Citation, ...]
+
+
+class LogProbs(Struct, frozen=True, tag=True):
+    """Token log probabilities in Chat Completions' form, one JSON object each."""
+
+    content: tuple[Raw, ...]
+
+
+class Usage(Struct, frozen=True, gc=False, tag=True):
+    """What the answer cost, in tokens; a detail is None where the upstream did not report it."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class Finished(Struct, frozen=True, gc=False, tag=True):
+    """The answer is complete. The last event of a good stream (`Usage` and `Annotations` come before it)."""
+
+    reason: FinishReason
+
+
+class Failed(Struct, frozen=True, gc=False, tag=True):
+    """The answer broke off. The last event of a bad stream; everything before it is good.
+
+    An event and not an exception, because an exception overtakes the events that are still on their way.
+    ``message`` is safe to show to the client; ``code`` is one of the upstream codes in ``docs/errors.md``.
+    """
+
+    code: str
+    message: str
+    upstream_code: str | None = None
+    """The upstream's own word for it, e.g. ``rate_limit_exceeded``."""
+    retry_after_s: float | None = None
+
+
+class Heartbeat(Struct, frozen=True, gc=False, tag=True):
+    """The upstream is alive but has nothing to say yet."""
+
+
+StreamEvent: TypeAlias = (
+    Started
+    | TextDelta
+    | RefusalDelta
+    | ReasoningDelta
+    | ReasoningItem
+    | ToolCallStarted
+    | ToolCallDelta
+    | Annotations
+    | LogProbs
+    | Usage
+    | Finished
+    | Failed
+    | Heartbeat
+)

@@ -1,0 +1,31 @@
+"""Say ``: keepalive`` to a client that has heard nothing for a while, also before the upstream's first byte.
+
+Proxies and Cursor's backend drop a stream that is silent for long; comments are ignored by all clients.
+
+Takes: bytes. Gives: the same, 1:1, and a comment after each interval in which there was nothing else to give.
+Holds: nothing. Waits: only for its inlet and outlet. Raises: nothing.
+Source: WHATWG HTML, server-sent events (2026-08), 9.2.7: "a comment line every 15 seconds or so".
+"""
+
+from __future__ import annotations
+
+from pipeline import CodecStage, ticking_stage
+
+COMMENT = b": keepalive\n\n"
+
+
+class _KeepAlive:
+    def feed(self, batch: list[bytes], /) -> list[bytes]:
+        return batch
+
+    def flush(self) -> list[bytes]:
+        return []
+
+    def tick(self) -> list[bytes]:
+        return [COMMENT]
+
+
+def keep_alive(interval_s: float) -> CodecStage[bytes, bytes]:
+    """Make the stage; ``interval_s`` is the longest silence."""
+    codec = _KeepAlive()
+    return ticking_stage("keep_alive", lambda ctx: codec, interval_s, accepts=bytes, emits=bytes)

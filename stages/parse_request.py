@@ -1,0 +1,70 @@
+"""Read the body, whatever dialect it is in, as one normal form.
+
+Takes: the body as it arrives (bytes). Gives: one ResponsesRequest, when the body is complete.
+Holds: the body, at most ``max_body_bytes``.
+Raises: ClientFault ``body_too_large`` as soon as the limit is passed (by the announced length: at the first byte, which
+is after authentication); ``unsupported_encoding`` for a compressed body; ``invalid_request`` naming the field.
+"""
+
+from __future__ import annotations
+
+from pipeline import ClientFault, CodecStage, RequestContext, codec_stage
+from stages.request import ResponsesRequest
+from stages.slots import HEAD, RequestHead
+from stages.wire.bad_request import BadRequest
+from stages.wire.cursor import parse_body
+
+
+class _Body:
+    __slots__ = ("_head", "_max_bytes", "_parts", "_size")
+
+    def __init__(self, head: RequestHead, max_bytes: int) -> None:
+        self._head = head
+        self._max_bytes = max_bytes
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def feed(self, batch: list[bytes], /) -> list[ResponsesRequest]:
+        if not self._parts:
+            self._check_head()
+        for part in batch:
+            self._size += len(part)
+            self._check(self._size)
+            self._parts.append(part)
+        return []
+
+    def flush(self) -> list[ResponsesRequest]:
+        body = b"".join(self._parts)
+        self._parts.clear()
+        try:
+            return [parse_body(body, model=self._head.model_in_path)]
+        except BadRequest as bad:
+            raise ClientFault(bad.message, param=bad.param, code=bad.code) from None
+
+    def _check_head(self) -> None:
+        encoding = self._head.headers.get(b"content-encoding", b"identity").strip().lower()
+        if encoding not in (b"", b"identity"):
+            raise ClientFault(
+                "the request body is compressed (Content-Encoding): send it uncompressed",
+                code="unsupported_encoding",
+            )
+        announced = self._head.headers.get(b"content-length", b"")
+        if announced.isdigit():
+            self._check(int(announced))
+
+    def _check(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise ClientFault(
+                f"the request body is larger than {self._max_bytes:,} bytes: "
+                "start a new chat, send smaller images, or raise pipeline_settings.max_body_mb",
+                code="body_too_large",
+            )
+
+
+def parse_request(max_body_bytes: int) -> CodecStage[bytes, ResponsesRequest]:
+    """Make the stage."""
+
+    def open(ctx: RequestContext) -> _Body:
+        return _Body(ctx[HEAD], max_body_bytes)
+
+    return codec_stage("parse_request", open, accepts=bytes, emits=ResponsesRequest)

@@ -1,0 +1,233 @@
+"""One turn's reasoning, and its place among the calls and the text of the turn.
+
+A turn is one answer of a model: ``reasoning, call, call`` or ``reasoning, text`` or ``reasoning, call, reasoning,
+call``. Clients send the calls and the text back, and the text always before the calls. So the reasoning that came
+first goes before all of them, other reasoning before the call that it led to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from stages.events import ReasoningItem
+from stages.reasoning.keys import Scope, TextDigest, count_users, digest_of, is_user, text_of
+
+LEADING = -1
+"""The place of reasoning that came before everything else of the turn."""
+BEFORE_TEXT = -2
+"""The place of reasoning between a call and the text that came after it."""
+
+
+class Piece(Struct, frozen=True, array_like=True):
+    """One item of reasoning in the normal form, and its place: `LEADING`, `BEFORE_TEXT` or the number of a call."""
+
+    place: int
+    item: dict[str, Any]  # JSON of the upstream's
+
+
+class Turn(Struct, frozen=True, array_like=True):
+    """The reasoning of one turn.
+
+    Attributes:
+        calls: the keys of its calls, in order; the first one is the key of the turn. Empty if it has only text.
+        pieces: its reasoning, in order.
+    """
+
+    calls: tuple[bytes, ...]
+    pieces: tuple[Piece, ...]
+
+
+_TURN = msgspec.json.Decoder(Turn)
+_OBJECT = msgspec.json.Decoder(dict[str, Any])
+
+# Of a Responses item: what it may not have in an input although it has it in an output.
+_OUTPUT_ONLY = frozenset({"status"})
+
+
+def write_turn(turn: Turn) -> bytes:
+    """Give a turn as it is stored."""
+    return msgspec.json.encode(turn)
+
+
+def read_turn(value: bytes) -> Turn | None:
+    """Read what `write_turn` gave; None if another version of us wrote it."""
+    try:
+        return _TURN.decode(value)
+    except ValueError:
+        return None
+
+
+def normal_item(event: ReasoningItem) -> dict[str, Any] | None:
+    """Give reasoning as an item of the normal form; None if it is nothing that could be given back."""
+    try:
+        payload = _OBJECT.decode(event.payload)
+    except (ValueError, RecursionError):
+        return None
+    if event.form == "anthropic":
+        return {"type": "reasoning", "summary": [], "anthropic_blocks": [payload]}
+    if event.form == "chat":
+        text, extra = payload.get("reasoning_content"), payload.get("extra_content")
+        item: dict[str, Any] = {"type": "reasoning", "summary": []}
+        if isinstance(text, str) and text:
+            item["content"] = [{"type": "reasoning_text", "text": text}]
+        if extra:  # a signature of Gemini's
+            item["extra_content"] = extra
+        return item if len(item) > 2 else None
+    # OpenAI refuses null where it expects a value, and items that are not its own.
+    item = {key: value for key, value in payload.items() if value is not None and key not in _OUTPUT_ONLY}
+    if not item.get("content"):
+        item.pop("content", None)
+    return {"type": "reasoning", "summary": [], **item}
+
+
+def joined(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
+    """Join Anthropic's neighbouring blocks of one place to one item."""
+    out: list[Piece] = []
+    for piece in pieces:
+        last = out[-1] if out else None
+        if last and last.place == piece.place and "anthropic_blocks" in last.item and "anthropic_blocks" in piece.item:
+            blocks = [*last.item["anthropic_blocks"], *piece.item["anthropic_blocks"]]
+            out[-1] = Piece(last.place, {**last.item, "anthropic_blocks": blocks})
+        else:
+            out.append(piece)
+    return tuple(out)
+
+
+class Places:
+    """Where the turns of a conversation are in the ``input`` that came back.
+
+    Attributes:
+        keys: the keys of all calls and of all texts that may be a whole turn, in order.
+    """
+
+    def __init__(self, items: Sequence[dict[str, Any]], scope: Scope) -> None:
+        self._items = items
+        self._calls: dict[bytes, int] = {}
+        self._texts: dict[bytes, int] = {}
+        users = 0
+        for index, item in enumerate(items):
+            if is_user(item):
+                users += 1
+            elif _is_assistant(item):
+                if not _is_call(items, index + 1) and (digest := digest_of(text_of(item))) is not None:
+                    self._texts.setdefault(scope.of_text(digest, users), index)
+            elif _is_call(items, index):
+                # Where a server uses an id twice, the last call is the one that its turn was kept for.
+                self._calls[scope.of_call(item["call_id"])] = index
+        self.keys = [*self._calls, *self._texts]
+
+    def restored(self, turns: Mapping[bytes, Turn]) -> list[dict[str, Any]] | None:
+        """Give the items with the reasoning of ``turns`` in its places; None if nothing is to be added.
+
+        The reasoning of a turn is restored whole or not at all, and only where there is none: OpenAI refuses a
+        ``reasoning`` item that is not followed by what it led to.
+        """
+        insertions: dict[int, list[dict[str, Any]]] = {}
+        for key in self.keys:
+            turn = turns.get(key)
+            if turn is not None:
+                for index, piece in self._placed(key, turn):
+                    insertions.setdefault(index, []).append(piece.item)
+        if not insertions:
+            return None
+        out: list[dict[str, Any]] = []
+        for index, item in enumerate(self._items):
+            out += insertions.get(index, ())
+            out.append(item)
+        return out
+
+    def _placed(self, key: bytes, turn: Turn) -> list[tuple[int, Piece]]:
+        if not turn.calls:
+            start = self._texts.get(key, -1)
+            if start < 0 or self._has_reasoning(start, start):
+                return []
+            return [(start, piece) for piece in turn.pieces]
+        first = self._calls.get(key)
+        if first is None or turn.calls[0] != key:
+            return []
+        start = first
+        while start > 0 and _is_assistant(self._items[start - 1]):
+            start -= 1
+        placed: list[tuple[int, Piece]] = []
+        end = first
+        for piece in turn.pieces:
+            index = start
+            if piece.place >= 0:
+                call = self._calls.get(turn.calls[piece.place]) if piece.place < len(turn.calls) else None
+                if call is None or call < end:
+                    return []  # a call is missing, or they are in another order: not the turn that we know
+                index = end = call
+            placed.append((index, piece))
+        return [] if self._has_reasoning(start, end) else placed
+
+    def _has_reasoning(self, start: int, end: int) -> bool:
+        return any(item.get("type") == "reasoning" for item in self._items[max(start - 1, 0) : end + 1])
+
+
+class TurnRecorder:
+    """Gathers the reasoning of one answer; the caller stores `turn` under `key` when it may have changed.
+
+    Args:
+        scope: whose answer it is.
+        items: the ``input`` that it answers.
+    """
+
+    def __init__(self, scope: Scope, items: Any) -> None:
+        self._scope = scope
+        self._users = count_users(items)
+        self._calls: list[bytes] = []
+        self._pieces: list[Piece] = []
+        self._waiting: list[dict[str, Any]] = []
+        self._has_begun = False
+
+    def reasoning(self, event: ReasoningItem) -> None:
+        """Note reasoning; it counts once something has come of it."""
+        item = normal_item(event)
+        if item is not None:
+            self._waiting.append(item)
+
+    def call(self, call_id: str) -> None:
+        """Note that a call has begun."""
+        self._calls.append(self._scope.of_call(call_id))
+        self._settle(len(self._calls) - 1)
+
+    def text(self) -> None:
+        """Note that there is text."""
+        self._settle(BEFORE_TEXT)
+
+    def _settle(self, place: int) -> None:
+        if not self._has_begun:
+            place = LEADING
+            self._has_begun = True
+        self._pieces += (Piece(place, item) for item in self._waiting)
+        self._waiting.clear()
+
+    @property
+    def size(self) -> int:
+        """How many pieces have their place."""
+        return len(self._pieces)
+
+    def key(self, text: TextDigest | None) -> bytes | None:
+        """Give the key of the turn: its first call or its whole text; None if there is nothing to know it by."""
+        if self._calls:
+            return self._calls[0]
+        return None if text is None or text.is_empty else self._scope.of_text(text.digest(), self._users)
+
+    def value(self) -> bytes:
+        """Give the turn as far as it has come, as it is stored."""
+        return write_turn(Turn(tuple(self._calls), joined(self._pieces)))
+
+
+def _is_assistant(item: Mapping[str, Any]) -> bool:
+    return item.get("role") == "assistant"
+
+
+def _is_call(items: Sequence[Mapping[str, Any]], index: int) -> bool:
+    if index >= len(items):
+        return False
+    kind = items[index].get("type")
+    return isinstance(kind, str) and kind.endswith("_call") and isinstance(items[index].get("call_id"), str)

@@ -1,0 +1,83 @@
+"""Put back the reasoning of earlier turns, which clients drop, before the calls and the text that it led to.
+
+Also names the conversation to the upstream (``prompt_cache_key``) if the client does not, and asks for reasoning in the
+form that can be given back. A request that refers to a conversation which the upstream keeps is left alone.
+
+Takes: UpstreamCall. Gives: UpstreamCall, 1:1.
+Holds: one call. Waits: for the store (declared). Raises: nothing: what the store does not have stays away.
+Source: cursor-wire.md 3; https://platform.openai.com/docs/guides/reasoning (2025-11).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from pipeline import CodecStage, Meter, RequestContext, async_codec_stage
+from stages.reasoning.keys import Scope, conversation_of
+from stages.reasoning.store import ReasoningStore
+from stages.reasoning.turns import Places, read_turn
+from stages.slots import HEAD, PRINCIPAL
+from stages.upstreams import UpstreamCall
+from stages.wire.bad_request import is_list
+
+ENCRYPTED = "reasoning.encrypted_content"
+
+_KEPT_UPSTREAM = ("previous_response_id", "conversation")
+"""Fields that refer to a conversation which the upstream keeps, with its reasoning."""
+
+
+class _Restore:
+    def __init__(self, store: ReasoningStore | None, ctx: RequestContext, meter: Meter) -> None:
+        self._store = store
+        self._ctx = ctx
+        self._meter = meter
+
+    async def feed(self, batch: list[UpstreamCall], /) -> list[UpstreamCall]:
+        return [await self._completed(call) for call in batch]
+
+    async def flush(self) -> list[UpstreamCall]:
+        return []
+
+    async def _completed(self, call: UpstreamCall) -> UpstreamCall:
+        body = call.request.body
+        if any(body.get(field) for field in _KEPT_UPSTREAM):
+            return call
+        conversation = conversation_of(call.request, self._ctx[HEAD].headers)
+        changes: dict[str, Any] = {}
+        if not body.get("prompt_cache_key"):
+            changes["prompt_cache_key"] = conversation
+        if self._store is not None and call.deployment.kind != "canned":
+            if call.deployment.kind == "responses" and _lacks_encrypted(body):
+                changes["include"] = [*(body.get("include") or ()), ENCRYPTED]
+            if is_list(items := body.get("input")):
+                places = Places(items, Scope(self._ctx[PRINCIPAL], call, conversation))
+                if places.keys:
+                    with self._meter.outside():
+                        found = await self._store.find(places.keys)
+                    turns = {key: turn for key, value in found.items() if (turn := read_turn(value)) is not None}
+                    if (restored := places.restored(turns)) is not None:
+                        changes["input"] = restored
+        return replace(call, request=replace(call.request, body={**body, **changes}))
+
+
+def _lacks_encrypted(body: dict[str, Any]) -> bool:
+    """Whether reasoning would come in a form that cannot be given back although there is a next turn to give it to.
+
+    Only if the client speaks of reasoning, as a model that has none refuses the question. What the upstream stores can
+    be given back by nobody but it.
+    """
+    if body.get("store") is True or not body.get("reasoning") or ENCRYPTED in (body.get("include") or ()):
+        return False
+    return body.get("store") is False or bool(body.get("tools"))
+
+
+def restore_reasoning(store: ReasoningStore | None) -> CodecStage[UpstreamCall, UpstreamCall]:
+    """Make the stage; without a store nothing is restored, and the conversation is still named."""
+    return async_codec_stage(
+        "restore_reasoning",
+        lambda ctx, meter: _Restore(store, ctx, meter),
+        accepts=UpstreamCall,
+        emits=UpstreamCall,
+    )

@@ -1,0 +1,134 @@
+"""What Anthropic's models take differently: one table, by family and version.
+
+Sources, all 2026-11: platform.claude.com/docs/en/models (limits), .../models/opus-5-5/migration-guide and its siblings
+for Sonnet 5.5 and Haiku 5.5 (thinking that cannot be turned off, forced tools), .../build-with-claude/effort and
+.../build-with-claude/structured-outputs; AI SDK's @ai-sdk/anthropic for the models from before 4.5.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Literal
+
+from msgspec import Struct
+
+_DISABLED: Final = MappingProxyType({"type": "disabled"})
+_EFFORTS: Final = MappingProxyType(
+    {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
+)
+_EFFORTS_OF_4_6: Final = MappingProxyType({**_EFFORTS, "xhigh": "max"})
+
+
+class ClaudeModel(Struct, frozen=True, kw_only=True):
+    """What one model takes.
+
+    Attributes:
+        max_output: the most tokens of an answer; None if nothing is known.
+        thinking: how it is told to think: with a budget, or adaptively with an effort.
+        thinks_by_default: whether it thinks if nothing is said.
+        no_thinking: what ``thinking`` is for no thinking; None if it has no such thing.
+        efforts: how it calls each reasoning effort, if it thinks adaptively.
+        has_sampling: whether it takes temperature or top_p.
+        takes_forced_tools: whether it takes ``tool_choice`` of the types ``any`` and ``tool``.
+        has_prefill: whether a conversation may end with the assistant.
+        has_formats: whether it takes ``output_config.format``.
+    """
+
+    max_output: int | None = 128_000
+    thinking: Literal["none", "budget", "adaptive"] = "adaptive"
+    thinks_by_default: bool = False
+    no_thinking: Mapping[str, str] | None = _DISABLED
+    efforts: Mapping[str, str] = _EFFORTS
+    has_sampling: bool = False
+    takes_forced_tools: bool = True
+    has_prefill: bool = False
+    has_formats: bool = True
+
+
+_ALWAYS_THINKING: Final = ClaudeModel(thinks_by_default=True, no_thinking=None, takes_forced_tools=False)
+_SONNET_5_5: Final = ClaudeModel(
+    thinks_by_default=True, no_thinking=MappingProxyType({"type": "between_tools"}), takes_forced_tools=False
+)
+_FIVE: Final = ClaudeModel(thinks_by_default=True)
+_FOUR_SIX: Final = ClaudeModel(efforts=_EFFORTS_OF_4_6, has_sampling=True)
+_FOUR_FIVE: Final = ClaudeModel(max_output=64_000, thinking="budget", has_sampling=True, has_prefill=True)
+_FOUR_ONE: Final = ClaudeModel(max_output=32_000, thinking="budget", has_sampling=True, has_prefill=True)
+_OPUS_4: Final = ClaudeModel(
+    max_output=32_000, thinking="budget", has_sampling=True, has_prefill=True, has_formats=False
+)
+_SONNET_4: Final = ClaudeModel(
+    max_output=64_000, thinking="budget", has_sampling=True, has_prefill=True, has_formats=False
+)
+_THREE_FIVE: Final = ClaudeModel(
+    max_output=8192, thinking="none", no_thinking=None, has_sampling=True, has_prefill=True, has_formats=False
+)
+_THREE: Final = ClaudeModel(
+    max_output=4096, thinking="none", no_thinking=None, has_sampling=True, has_prefill=True, has_formats=False
+)
+
+CLAUDE_MODELS: Final[Mapping[str, tuple[tuple[tuple[int, int], ClaudeModel], ...]]] = {
+    "opus": (
+        ((5, 5), _ALWAYS_THINKING),
+        ((5, 0), _FIVE),
+        ((4, 7), ClaudeModel()),
+        ((4, 6), _FOUR_SIX),
+        ((4, 5), _FOUR_FIVE),
+        ((4, 1), _FOUR_ONE),
+        ((4, 0), _OPUS_4),
+        ((0, 0), _THREE),
+    ),
+    "sonnet": (
+        ((5, 5), _SONNET_5_5),
+        ((5, 0), _FIVE),
+        ((4, 6), _FOUR_SIX),
+        ((4, 5), _FOUR_FIVE),
+        ((3, 7), _SONNET_4),
+        ((3, 5), _THREE_FIVE),
+        ((0, 0), _THREE),
+    ),
+    "haiku": (
+        ((5, 0), _FIVE),
+        ((4, 5), _FOUR_FIVE),
+        ((3, 5), _THREE_FIVE),
+        ((0, 0), _THREE),
+    ),
+    "fable": (
+        ((5, 1), _ALWAYS_THINKING),
+        ((0, 0), ClaudeModel(thinks_by_default=True, no_thinking=None)),
+    ),
+    "mythos": (
+        ((5, 1), _ALWAYS_THINKING),
+        ((0, 0), ClaudeModel(thinks_by_default=True, no_thinking=None)),
+    ),
+}
+"""By family: from which version on a model takes what, the newest first."""
+
+_NOT_CLAUDE: Final = ClaudeModel(max_output=None, thinking="budget", has_sampling=True, has_formats=False)
+"""Other vendors' models behind an API of Anthropic's shape (DeepSeek, Kimi, GLM, MiniMax): they know its older half."""
+
+_VERSION: Final = re.compile(
+    r"(?:(?P<major>\d)(?:[.-](?P<minor>\d))?-)?"
+    r"(?P<family>opus|sonnet|haiku|fable|mythos)"
+    r"(?:-(?P<later_major>\d{1,2})(?:[.-](?P<later_minor>\d{1,2}))?(?!\d))?"
+)
+
+
+def claude_model(name: str) -> ClaudeModel:
+    """Give what the model of that name takes.
+
+    The version stands behind the family (``claude-opus-4-5-20251101``, ``us.anthropic.claude-opus-4-6-v1``) or before
+    it (``claude-3-7-sonnet-20250219``). A name without one, or of a family to come, is taken for the newest model:
+    that one takes the least.
+    """
+    name = name.lower()
+    found = _VERSION.search(name)
+    if found is None:
+        return _ALWAYS_THINKING if "claude" in name else _NOT_CLAUDE
+    entries = CLAUDE_MODELS[found["family"]]
+    major, minor = found["later_major"] or found["major"], found["later_minor"] or found["minor"]
+    if major is None:
+        return entries[0][1]
+    version = (int(major), int(minor or 0))
+    return next(model for since, model in entries if version >= since)

@@ -1,0 +1,255 @@
+"""The conversation of the normal form, as messages of Chat Completions.
+
+There a call is part of an assistant's message, and its result must follow that message at once. So the calls that
+belong together are gathered into one message with what the assistant said before, their results follow, and what stood
+between them goes before the calls.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from stages.wire.bad_request import BadRequest, Json, is_list, is_object
+from stages.wire.chat_parts import encode
+from stages.wire.chat_up_content import plain_text, refusal_text, tool_content, user_content
+from stages.wire.chat_up_dialects import Dialect, short_id
+from stages.wire.chat_up_tools import ChatTools
+from stages.wire.unwrap import FIELD
+
+# Items that the client carries out, and where the arguments are.
+_NATIVE_CALLS: Final = {
+    "local_shell_call": ("local_shell", ("action",)),
+    "shell_call": ("shell", ("action",)),
+    "apply_patch_call": ("apply_patch", ("operation",)),
+    "computer_call": ("computer", ("action", "actions")),
+}
+_CALLS: Final = frozenset({"function_call", "custom_tool_call", *_NATIVE_CALLS})
+_OUTPUTS: Final = frozenset(f"{kind}_output" for kind in _CALLS)
+_SEE_NEXT: Final = "The result is in the next message."
+
+# Gemini's way out for calls that have no signature, as those of another model (ai.google.dev/gemini-api/docs/
+# thought-signatures, "FAQs"). Models before Gemini 3 ask for none.
+_NO_SIGNATURE: Final = {"google": {"thought_signature": "skip_thought_signature_validator"}}
+_UNSIGNED_MODELS: Final = ("gemini-1", "gemini-2")
+
+
+class _Turn:
+    """One message of the assistant, while it is gathered."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.refusals: list[str] = []
+        self.reasoning: list[str] = []
+        self.calls: list[dict[str, Json]] = []
+        self.outputs: list[tuple[str, Json, str]] = []
+        self.awaited: set[int] = set()
+        """Where in the conversation the outputs of its calls are that have not been passed yet."""
+        self.has_output = False
+
+
+class ChatHistory:
+    """Builds the messages of one request.
+
+    Args:
+        dialect: of the upstream.
+        model: the upstream's name for it.
+        tools: of the request.
+
+    Attributes:
+        messages: what was built so far.
+    """
+
+    def __init__(self, dialect: Dialect, model: str, tools: ChatTools) -> None:
+        self.messages: list[dict[str, Json]] = []
+        self._dialect = dialect
+        self._tools = tools
+        self._signs_calls = dialect.signs_calls and not any(name in model for name in _UNSIGNED_MODELS)
+        self._turn: _Turn | None = None
+        self._reasoning: list[str] = []
+        self._extra: Json = None
+
+    def add_all(self, items: list[dict[str, Json]]) -> None:
+        """Add a conversation.
+
+        Raises:
+            BadRequest: if it refers to something that only another upstream has.
+        """
+        outputs = _paired(items)
+        for position, item in enumerate(items):
+            kind = item.get("type") or ("message" if "role" in item else "item_reference")
+            where = f"input[{position}]"
+            if kind in _CALLS:
+                self._add_call(kind, item, outputs.get(position))
+            elif kind in _OUTPUTS:
+                if self._turn is not None and position in self._turn.awaited:
+                    self._turn.awaited.remove(position)
+                    self._turn.has_output = True
+            elif kind == "message":
+                self._add_message(item, where)
+            elif kind == "reasoning":
+                self._add_reasoning(item)
+            elif kind == "compaction" or (kind == "item_reference" and not str(item.get("id")).startswith("rs_")):
+                raise BadRequest(
+                    f"{where} is of the type {kind}: a part of the conversation that only the upstream which wrote it "
+                    "can read. Send the conversation itself, or start a new chat.",
+                    where,
+                )
+        self.close()
+
+    def add(self, role: str, content: Json) -> None:
+        """Add a message as it is."""
+        self.messages.append({"role": role, "content": content})
+
+    def close(self) -> None:
+        """End the assistant's message that is being gathered, and put the results of its calls behind it."""
+        turn, self._turn = self._turn, None
+        if turn is None:
+            return
+        message: dict[str, Json] = {"role": "assistant"}
+        text = "\n\n".join(filter(None, turn.texts))
+        refusal = "".join(turn.refusals)
+        if refusal and self._dialect.is_openai:
+            message["refusal"] = refusal
+        else:
+            text += refusal
+        message["content"] = text or (self._dialect.empty_content if turn.calls else "")
+        if self._dialect.reasoning is not None:
+            reasoning = "".join(turn.reasoning) or (self._dialect.reasoning if turn.calls else None)
+            if reasoning is not None:
+                message["reasoning_content"] = reasoning
+        if turn.calls:
+            message["tool_calls"] = turn.calls
+            if self._signs_calls:
+                turn.calls[0].setdefault("extra_content", _NO_SIGNATURE)
+        elif not text and not refusal:
+            return
+        self.messages.append(message)
+        self._add_outputs(turn.outputs)
+
+    def _add_outputs(self, outputs: list[tuple[str, Json, str]]) -> None:
+        pictures: list[dict[str, Json]] = []
+        for call_id, output, where in outputs:
+            text, others = tool_content(output, where, has_files=self._dialect.is_openai)
+            self.messages.append(
+                {"role": "tool", "tool_call_id": call_id, "content": text or (_SEE_NEXT if others else "")}
+            )
+            if others:
+                pictures += [{"type": "text", "text": f"From the tool call {call_id}:"}, *others]
+        if pictures:
+            self._say_as_user(pictures)
+
+    def _say_as_user(self, content: Json) -> None:
+        if self._dialect.answers_tools and self.messages and self.messages[-1]["role"] == "tool":
+            self.add("assistant", "Done.")
+        self.add("user", content)
+
+    def _add_message(self, item: dict[str, Json], where: str) -> None:
+        role, content = item.get("role"), item.get("content")
+        if role == "assistant":
+            turn = self._turn
+            if turn is None or not turn.awaited:
+                self.close()
+                turn = self._turn = _Turn()
+            turn.reasoning += self._take_reasoning()
+            turn.texts.append(plain_text(content))
+            turn.refusals.append(refusal_text(content))
+            return
+        self._reasoning.clear()
+        self._extra = None
+        waiting = None
+        if self._turn is not None and self._turn.awaited:
+            waiting, self._turn = self._turn, None  # what stands between a call and its result goes before the call
+        self.close()
+        said = user_content(content, f"{where}.content", has_files=self._dialect.is_openai)
+        if role == "user":
+            self._say_as_user(said)
+        else:
+            self.add("developer" if role == "developer" and self._dialect.is_openai else "system", said)
+        self._turn = waiting
+
+    def _add_reasoning(self, item: dict[str, Json]) -> None:
+        content, summary = item.get("content"), item.get("summary")
+        text = plain_text(content) or ("\n\n".join(plain_text([part]) for part in summary) if is_list(summary) else "")
+        if text:
+            self._reasoning.append(text)
+        if is_object(item.get("extra_content")):
+            self._extra = item["extra_content"]
+
+    def _take_reasoning(self) -> list[str]:
+        reasoning, self._reasoning = self._reasoning, []
+        return reasoning
+
+    def _add_call(self, kind: str, item: dict[str, Json], output: tuple[int, Json] | None) -> None:
+        if self._turn is not None and self._turn.has_output:
+            self.close()
+        turn = self._turn = self._turn or _Turn()
+        turn.reasoning += self._take_reasoning()
+        call_id = _id_of(item)
+        if self._dialect.short_ids:
+            call_id = short_id(call_id)
+        call: dict[str, Json] = {"id": call_id, **self._body_of(kind, item)}
+        if self._extra is not None:
+            if self._dialect.signs_calls:
+                call["extra_content"] = self._extra
+            self._extra = None
+        turn.calls.append(call)
+        if output is None:  # every call must have a result
+            turn.outputs.append((call_id, "", ""))
+        else:
+            place, said = output
+            turn.outputs.append((call_id, said, f"input[{place}].output"))
+            turn.awaited.add(place)
+
+    def _body_of(self, kind: str, item: dict[str, Json]) -> dict[str, Json]:
+        if kind in _NATIVE_CALLS:
+            name, fields = _NATIVE_CALLS[kind]
+            nothing: Json = {}
+            task: Json = next((item[field] for field in fields if field in item), nothing)
+            return {"type": "function", "function": {"name": name, "arguments": encode(task).decode()}}
+        name = self._tools.flat_name(item.get("namespace"), item["name"])
+        if kind == "function_call":
+            return {"type": "function", "function": {"name": name, "arguments": self._arguments(item["arguments"])}}
+        if self._tools.has_native_custom:
+            return {"type": "custom", "custom": {"name": name, "input": item["input"]}}
+        arguments = encode({FIELD: item["input"]}).decode()
+        return {"type": "function", "function": {"name": name, "arguments": arguments}}
+
+    def _arguments(self, arguments: str) -> str:
+        """Give arguments that the upstream can read: a cut-off call must not make the rest of a chat impossible.
+
+        OpenAI reads them as text; chat templates and Gemini parse them, and answer 400 or 500 (gabrii#35).
+        """
+        if not arguments.strip():
+            return "{}"
+        if self._dialect.is_openai:
+            return arguments
+        try:
+            is_good = is_object(msgspec.json.decode(arguments))
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+            is_good = False
+        return arguments if is_good else encode({FIELD: arguments}).decode()
+
+
+def _id_of(item: dict[str, Json]) -> str:
+    return str(item.get("call_id") or item.get("id") or "")
+
+
+def _paired(items: list[dict[str, Json]]) -> dict[int, tuple[int, Json]]:
+    """Find the output of each call: from the call's position to the output's position and what it says.
+
+    An output belongs to the last call of its id that has none yet; others have no call and are not sent.
+    """
+    paired: dict[int, tuple[int, Json]] = {}
+    waiting: dict[str, list[int]] = {}
+    for position, item in enumerate(items):
+        kind = item.get("type")
+        if kind in _CALLS:
+            waiting.setdefault(_id_of(item), []).append(position)
+        elif kind in _OUTPUTS and (calls := waiting.get(_id_of(item))):
+            output = item.get("output")
+            if kind == "shell_call_output" and is_list(output):  # a list of stdout, stderr and outcome
+                output = encode(output).decode()
+            paired[calls.pop()] = (position, "" if output is None else output)
+    return paired

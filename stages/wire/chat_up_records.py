@@ -1,0 +1,157 @@
+"""What is read from the JSON of a Chat Completions upstream, and how: the two readings of ``responses_records``.
+
+The *hot* reading is typed, serves the deltas of text, reasoning and arguments, and fails on anything else in the
+chunk. The *cold* one takes every chunk in every shape: a value of the wrong type counts as absent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Raw, Struct
+from msgspec.json import Decoder
+
+
+class HotFunction(Struct, gc=False):
+    arguments: str | None = None
+    name: str | None = None
+
+
+class HotCall(Struct):
+    index: int
+    function: HotFunction
+    id: str | None = None
+    custom: None = None
+    extra_content: None = None
+
+
+class HotDelta(Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[HotCall] | None = None
+    refusal: None = None
+    function_call: None = None
+    annotations: None = None
+
+
+class HotChoice(Struct):
+    delta: HotDelta
+    index: int = 0
+    finish_reason: None = None
+    usage: None = None
+
+
+class HotChunk(Struct):
+    choices: tuple[HotChoice]
+    usage: None = None
+    error: None = None
+
+
+# From here on Any is foreign JSON, see the first lines.
+class Chunk(Struct):
+    """A chunk, a whole completion, or an error in one of its shapes."""
+
+    id: Any = None
+    model: Any = None
+    created: Any = None
+    service_tier: Any = None
+    object: Any = None
+    type: Any = None
+    code: Any = None
+    message: Any = None
+    detail: Any = None
+    choices: Raw = Raw()
+    usage: Raw = Raw()
+    x_groq: Raw = Raw()
+    error: Raw = Raw()
+
+
+class Choice(Struct):
+    index: Any = None
+    finish_reason: Any = None
+    delta: Raw = Raw()
+    message: Raw = Raw()
+    logprobs: Raw = Raw()
+    usage: Raw = Raw()
+
+
+class Delta(Struct):
+    """A delta, or a whole message."""
+
+    content: Raw = Raw()
+    reasoning_content: Any = None
+    reasoning: Any = None
+    refusal: Any = None
+    tool_calls: Raw = Raw()
+    function_call: Raw = Raw()
+    annotations: Raw = Raw()
+
+
+class Call(Struct):
+    index: Any = None
+    id: Any = None
+    function: Raw = Raw()
+    custom: Raw = Raw()
+    extra_content: Raw = Raw()
+
+
+class Function(Struct):
+    """What is called: a function with ``arguments``, or a custom tool with ``input``."""
+
+    name: Any = None
+    arguments: Raw = Raw()
+    input: Any = None
+
+
+class ContentPart(Struct):
+    """Of Mistral's typed content; ``thinking`` is a list of parts itself."""
+
+    type: Any = None
+    text: Any = None
+    thinking: Raw = Raw()
+
+
+class LogProbsOfChoice(Struct):
+    content: Raw = Raw()
+
+
+class UrlCitation(Struct):
+    """The nested form of OpenAI, or with the fields at the top that of others."""
+
+    type: Any = None
+    url: Any = None
+    title: Any = None
+    start_index: Any = None
+    end_index: Any = None
+    url_citation: Raw = Raw()
+
+
+class ChatUsage(Struct):
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
+    total_tokens: Any = None
+    cached_tokens: Any = None
+    """Moonshot."""
+    prompt_cache_hit_tokens: Any = None
+    """DeepSeek."""
+    prompt_tokens_details: Raw = Raw()
+    completion_tokens_details: Raw = Raw()
+
+
+class GroqExtras(Struct):
+    usage: Raw = Raw()
+    error: Raw = Raw()
+
+
+HOT_CHUNK = Decoder(HotChunk)
+CHUNK = Decoder(Chunk)
+CHOICE = Decoder(Choice)
+DELTA = Decoder(Delta)
+CALL = Decoder(Call)
+FUNCTION = Decoder(Function)
+CONTENT_PART = Decoder(ContentPart)
+LOGPROBS_OF_CHOICE = Decoder(LogProbsOfChoice)
+URL_CITATION = Decoder(UrlCitation)
+CHAT_USAGE = Decoder(ChatUsage)
+GROQ_EXTRAS = Decoder(GroqExtras)

@@ -1,0 +1,43 @@
+"""Raw calls from Responses upstreams that know no custom tools: they were offered functions with one string.
+
+`native_request` wraps the tools; this takes the text out of their calls again, as it streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from stages.events import Failed, Finished, StreamEvent, ToolCallDelta, ToolCallStarted
+from stages.wire.unwrap import StringFieldUnwrapper
+
+
+class WrappedCalls:
+    """Turn the calls of the named functions back into custom calls. Holds what the unwrapper of each call holds."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self._names = names
+        self._open: dict[int, StringFieldUnwrapper] = {}
+
+    def feed(self, events: Iterable[StreamEvent]) -> list[StreamEvent]:
+        """Give the events with raw arguments; what a call still holds comes before the end of the stream."""
+        out: list[StreamEvent] = []
+        for event in events:
+            match event:
+                case ToolCallStarted(index=index, name=name) if name in self._names:
+                    self._open[index] = StringFieldUnwrapper()
+                    out.append(ToolCallStarted(index, event.call_id, name, is_custom=True))
+                case ToolCallDelta(index=index) if index in self._open:
+                    self._give(index, self._open[index].feed(event.arguments), out)
+                case Finished() | Failed():
+                    for index, unwrapper in self._open.items():
+                        self._give(index, unwrapper.flush(), out)
+                    self._open.clear()
+                    out.append(event)
+                case _:
+                    out.append(event)
+        return out
+
+    @staticmethod
+    def _give(index: int, text: str, out: list[StreamEvent]) -> None:
+        if text:
+            out.append(ToolCallDelta(index, text))

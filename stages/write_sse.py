@@ -1,0 +1,48 @@
+"""Write the stream to the client, committing to a 200 with the first bytes.
+
+Takes: bytes, the frames of a batch. Gives: nothing.
+Holds: nothing. Waits: for the client to take the bytes (declared).
+Raises: nothing of its own. Until its first write, a failure of any stage becomes an HTTP status.
+"""
+
+from __future__ import annotations
+
+from typing import Never
+
+from pipeline import Meter, RequestContext, async_codec_stage
+from stages.slots import RESPONSE
+
+HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx, and proxies that follow it: do not collect the stream
+]
+
+
+class _Write:
+    __slots__ = ("_is_started", "_meter", "_response")
+
+    def __init__(self, ctx: RequestContext, meter: Meter) -> None:
+        self._response = ctx[RESPONSE]
+        self._meter = meter
+        self._is_started = False
+
+    async def feed(self, batch: list[bytes], /) -> list[Never]:
+        """Write the batch at once, behind the head if it is the first."""
+        if not self._is_started:
+            self._is_started = True
+            await self._response.start(200, HEADERS)
+        with self._meter.outside():
+            await self._response.write(batch[0] if len(batch) == 1 else b"".join(batch))
+        return []
+
+    async def flush(self) -> list[Never]:
+        """End the response: the stream is complete."""
+        if not self._is_started:
+            await self._response.start(200, HEADERS)
+        with self._meter.outside():
+            await self._response.write(b"", last=True)
+        return []
+
+
+write_sse = async_codec_stage("write_sse", _Write, accepts=bytes)

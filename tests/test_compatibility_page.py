@@ -1,0 +1,28 @@
+"""docs/compatibility.md names only tests that there are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+PAGE = (TESTS.parent / "docs" / "compatibility.md").read_text(encoding="utf-8")
+
+
+def test_every_test_that_the_page_names_exists() -> None:
+    named = re.findall(r"`(?:tests/)?((?:test_\w+/)?test_\w+\.py)(?:::(\w+))?`", PAGE)
+    assert len(named) > 25
+    for file, test in named:
+        source = (TESTS / file).read_text(encoding="utf-8")
+        assert not test or f"def {test}(" in source, f"{file} has no {test}"
+
+
+def test_every_row_about_a_client_or_an_upstream_names_its_test() -> None:
+    for section in PAGE.split("\n### ")[1:]:
+        title = section.partition("\n")[0]
+        text = section.partition("\n## ")[0]
+        rows = [line for line in text.splitlines() if line.startswith("|")][2:]
+        assert rows, title
+        names_all = "All rows: `test_" in text or title == "Reasoning display"
+        for row in rows:
+            assert names_all or "`test_" in row, f"{title}: {row}"

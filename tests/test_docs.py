@@ -1,0 +1,185 @@
+"""The documentation is true: docs/writing-a-stage.md is run as it stands, the generated pages are fresh."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import yaml
+from plugins import EXAMPLE, install
+
+from pipeline import testing
+from pipeline.gateway.app import Application
+from pipeline.gateway.assembly import PLACES
+from pipeline.gateway.config import parse_settings
+from pipeline.gateway.reference import pages
+from pipeline.registry import discover
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGE = (ROOT / "docs" / "writing-a-stage.md").read_text(encoding="utf-8")
+
+BLOCK = re.compile(r"^```(?P<language>\w+)(?: (?P<name>\S+))?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCKS = [(match["language"], match["name"], match["text"]) for match in BLOCK.finditer(PAGE)]
+FILES = {name: text for language, name, text in BLOCKS if language in ("python", "toml")}
+TEXTS = {name: text for _, name, text in BLOCKS if name}
+
+KEY = "sk-a-master-key-of-the-tests"
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with all files of the page, importable."""
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def test_every_python_block_is_a_file_so_that_it_runs() -> None:
+    assert [text for language, name, text in BLOCKS if language == "python" and not name] == []
+    modules = [name for name in FILES if name.endswith(".py") and not name.startswith("test_")]
+    assert modules == ["shout.py", "exclaim.py", "redact_naively.py", "redact.py", "slow_down.py"]
+    assert all(f"test_{name}" in FILES for name in modules)
+    assert PAGE.count("```") == 2 * len(BLOCKS)
+
+
+def test_the_example_distribution_is_the_one_on_the_page() -> None:
+    assert sorted(path.name for path in EXAMPLE.iterdir() if path.is_file()) == [
+        "pyproject.toml",
+        "shout.py",
+        "test_shout.py",
+    ]
+    for path in EXAMPLE.iterdir():
+        if path.is_file():
+            assert path.read_text(encoding="utf-8") == FILES[path.name]
+
+
+def test_the_tests_on_the_page_pass(written: Path) -> None:
+    (written / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    path = os.pathsep.join([str(ROOT), str(written)])
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "pytest.ini", "."]
+    ran = subprocess.run(
+        command,
+        cwd=written,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert f"{PAGE.count('def test_')} passed" in ran.stdout
+
+
+async def test_the_stage_on_the_page_changes_what_the_client_reads_and_is_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, tmp_path)
+    records: list[dict[str, Any]] = []
+    application = serving(TEXTS["config.yaml"], discover(), records.append)
+    for stream in (True, False):
+        answer = await ask(application, {"model": "demo", "input": "Hello there", "stream": stream})
+        assert "HELLO" in answer
+        assert "Hello" not in answer
+    logged = json.loads(TEXTS["log"])["stages"]["shout"]
+    assert list(records[0]["stages"]["shout"]) == list(logged)
+    assert records[0]["stages"]["shout"]["busy_ms"] > 0
+    documented = re.findall(r"^\| `(\w+_ms)` \|", PAGE, re.MULTILINE)
+    assert documented == [name for name in logged if name != "queued_ms"]
+
+
+async def test_options_reach_the_stage(written: Path) -> None:
+    plugins = {name: importlib.import_module(name).plugin for name in ("exclaim", "redact", "slow_down")}
+    config = yaml.safe_load(TEXTS["config.yaml"]) | yaml.safe_load(TEXTS["options"])
+    config["pipeline_settings"]["stages"].append(
+        {"use": "redact", "after": "decode_events", "options": {"secret": "sesame"}}
+    )
+    config["pipeline_settings"]["stages"].append(
+        {"use": "slow_down", "after": "decode_events", "options": {"pause_s": 0}}
+    )
+    application = serving(yaml.safe_dump(config), plugins, lambda record: None)
+    answer = await ask(application, {"model": "demo", "input": "Open sesame.", "stream": False})
+    assert "Open [redacted]!!" in json.loads(answer)["choices"][0]["message"]["content"]
+
+
+def test_the_places_in_the_table_are_those_where_a_stage_may_stand() -> None:
+    table = PAGE.partition("| `after` |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(PLACES)
+
+
+def test_every_check_that_the_contract_names_exists_and_every_check_is_named() -> None:
+    named = set(re.findall(r"`(assert_\w+)`", PAGE))
+    checks = {name for name in vars(testing) if name.startswith("assert_")}
+    assert named == checks - {"assert_time_conserved"}  # asserted by assert_waits_declared, about the engine
+
+
+def test_links_lead_to_files() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", PAGE)
+    assert links
+    assert [link for link in links if not (ROOT / "docs" / link).exists()] == []
+
+
+def serving(config: str, plugins: Any, on_end: Callable[[Any], None]) -> Application:
+    environ = {"HEADRACE_MASTER_KEY": KEY}
+    return Application(
+        parse_settings(config, source="the page", environ=environ),
+        plugins=plugins,
+        on_end=lambda record: on_end(record()),
+    )
+
+
+async def ask(application: Application, body: dict[str, Any]) -> str:
+    """Post ``body`` to the chat route over ASGI and return the response's body."""
+    messages = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
+    sent = bytearray()
+    statuses: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        if messages:
+            return messages.pop()
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+        else:
+            sent.extend(message["body"])
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "headers": [(b"authorization", f"Bearer {KEY}".encode()), (b"content-type", b"application/json")],
+        "extensions": {},
+    }
+    await application(scope, receive, send)
+    assert statuses == [200], sent.decode()
+    return sent.decode()
+
+
+@pytest.mark.parametrize("name", sorted(pages()))
+def test_a_generated_page_is_what_the_code_says_now(name: str) -> None:
+    written = (DOCS / name).read_text()
+    assert written == pages()[name], f"docs/{name} is stale: run `make docs`"
+
+
+def test_every_decision_is_numbered_dated_and_decided() -> None:
+    decisions = sorted((DOCS / "decisions").glob("*.md"))
+    assert [path.name[:4] for path in decisions] == [f"{number:04}" for number in range(1, len(decisions) + 1)]
+    for path in decisions:
+        text = path.read_text()
+        assert text.startswith(f"# {path.name[:4]}: ")
+        assert "Status: " in text
+        assert "Date: 20" in text

@@ -1,0 +1,226 @@
+"""Codecs that wait and codecs that tick, in tasks of their own and fused behind other stages."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+import trio.testing
+
+from pipeline import (
+    ClientFault,
+    CodecStage,
+    Doing,
+    Inlet,
+    Meter,
+    Outlet,
+    Pipeline,
+    RequestContext,
+    async_codec_stage,
+    fuse,
+    per_event,
+    ticking_stage,
+)
+from pipeline.testing import assert_cancels_cleanly, assert_time_conserved, check_stage, virtual_ns
+
+
+class Store:
+    """Takes ``wait_s`` over each batch, and gives at the end how many events there were."""
+
+    def __init__(self, wait_s: float, meter: Meter) -> None:
+        self.wait_s = wait_s
+        self.meter = meter
+        self.count = 0
+
+    async def feed(self, batch: list[str], /) -> list[str]:
+        with self.meter.outside():
+            await trio.sleep(self.wait_s)
+        self.count += len(batch)
+        return batch
+
+    async def flush(self) -> list[str]:
+        with self.meter.outside():
+            await trio.sleep(self.wait_s)
+        return [f"{self.count} in all"]
+
+
+def storing(wait_s: float = 2) -> CodecStage[str, str]:
+    return async_codec_stage("store", lambda ctx, meter: Store(wait_s, meter))
+
+
+class Ticks:
+    def __init__(self) -> None:
+        self.number = 0
+
+    def feed(self, batch: list[str], /) -> list[str]:
+        return [event for event in batch if event != "silence"]
+
+    def flush(self) -> list[str]:
+        return ["end"]
+
+    def tick(self) -> list[str]:
+        self.number += 1
+        return [f"tick {self.number}"] if self.number != 2 else []
+
+
+def ticking(tick_s: float = 10) -> CodecStage[str, str]:
+    return ticking_stage("tick", lambda ctx: Ticks(), tick_s)
+
+
+@per_event
+def exclaim(event: str) -> list[str]:
+    return [event + "!"]
+
+
+class Script:
+    """A head: gives its script, strings at once and numbers as waits in seconds."""
+
+    name = "script"
+
+    def __init__(self, *script: str | float) -> None:
+        self.script = script
+
+    async def run(self, inlet: Inlet[int], outlet: Outlet[str], ctx: RequestContext) -> None:
+        async for _ in inlet:
+            for item in self.script:
+                if isinstance(item, str):
+                    await outlet.send([item])
+                else:
+                    with outlet.meter.outside():
+                        await trio.sleep(item)
+        await outlet.send([])
+
+
+def test_a_codec_that_waits_passes_every_check() -> None:
+    assert check_stage(storing(), "a", "b", "c") == ["a", "b", "c", "3 in all"]
+
+
+def test_a_codec_that_ticks_passes_every_check() -> None:
+    assert check_stage(ticking(), "a", "b") == ["a", "b", "end"]
+
+
+async def test_the_waits_of_a_codec_are_outside(autojump_clock: trio.testing.MockClock) -> None:
+    ctx = RequestContext("r")
+    await Pipeline(exclaim).then(storing(3)).run([["a"], ["b"]], ctx, clock=virtual_ns)
+    assert ctx.meters[1].spent_ns[Doing.OUTSIDE] == 9e9
+
+
+@pytest.mark.parametrize("fused", [False, True])
+async def test_a_silence_is_broken_once_per_interval_and_output_puts_it_off(
+    fused: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    pipeline = Pipeline(Script(25.0, "a", 9.0, "b", 9.0, "silence", 5.0, "c")).then(ticking()).then(exclaim)
+    ctx = RequestContext("r")
+    given = await (pipeline.fused(heads=True) if fused else pipeline).run([[1]], ctx, clock=virtual_ns)
+    # The second tick, after 20 s, had nothing to say; the last comes 10 s after "b".
+    assert given == ["tick 1!", "a!", "b!", "tick 3!", "c!", "end!"]
+    for meter in ctx.meters:
+        assert_time_conserved(meter)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+async def test_a_slow_consumer_is_not_ticked_and_loses_nothing(
+    fused: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    events = [str(number) for number in range(5)]
+    pipeline = Pipeline(Script(*events)).then(ticking(1)).then(storing(100))
+    given = await (pipeline.fused(heads=True) if fused else pipeline).run([[1]], RequestContext("r"))
+    assert [event for event in given if not event.startswith("tick")] == [*events, "end", f"{len(given) - 1} in all"]
+    assert sum(event.startswith("tick") for event in given) <= 1
+
+
+async def test_a_batch_that_comes_during_a_tick_waits_for_it(autojump_clock: trio.testing.MockClock) -> None:
+    pipeline = Pipeline(Script(11.0, "a", "b")).then(ticking()).then(storing(5))
+    assert await pipeline.fused(heads=True).run([[1]], RequestContext("r")) == ["tick 1", "a", "b", "end", "4 in all"]
+
+
+@pytest.mark.parametrize("failing", ["script", "tick", "store", "late"])
+async def test_the_member_that_fails_is_named_also_behind_a_head(
+    failing: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    fault = ClientFault("no")
+
+    class Fails:
+        def feed(self, batch: list[str], /) -> list[str]:
+            raise fault
+
+        def flush(self) -> list[str]:
+            return []
+
+        tick = flush
+
+    class FailsLater:
+        async def feed(self, batch: list[str], /) -> list[str]:
+            raise fault
+
+        async def flush(self) -> list[str]:
+            raise fault
+
+    class FailingHead(Script):
+        async def run(self, inlet: Inlet[int], outlet: Outlet[str], ctx: RequestContext) -> None:
+            await outlet.send(["a"])
+            raise fault
+
+    head = FailingHead() if failing == "script" else Script("a")
+    tick = ticking_stage("tick", lambda ctx: Fails(), 1) if failing == "tick" else ticking()
+    store = async_codec_stage("store", lambda ctx, meter: FailsLater()) if failing == "store" else storing()
+    late = async_codec_stage("late", lambda ctx, meter: FailsLater()) if failing == "late" else exclaim
+    with pytest.raises(ClientFault) as failed:
+        await Pipeline(fuse(head, tick, store, late)).run([[1]], RequestContext("r"))
+    assert failed.value is fault
+    assert fault.stage == failing
+
+
+async def test_a_head_and_its_codecs_count_and_share_time_alike(autojump_clock: trio.testing.MockClock) -> None:
+    pipeline = Pipeline(Script(2.0, "a", 3.0, "b")).then(exclaim).then(storing(1))
+    counts: list[list[tuple[str, int, int, int, int]]] = []
+    for chain in (pipeline, pipeline.fused(heads=True)):
+        ctx = RequestContext("r")
+        assert await chain.run([[1]], ctx, clock=virtual_ns) == ["a!", "b!", "2 in all"]
+        counts.append([(m.name, m.batches_in, m.batches_out, m.events_in, m.events_out) for m in ctx.meters])
+        for meter in ctx.meters:
+            assert_time_conserved(meter)
+        head, _, store = ctx.meters
+        assert head.spent_ns[Doing.OUTSIDE] == 5e9
+        assert store.spent_ns[Doing.OUTSIDE] == 3e9
+    assert counts[0] == counts[1]
+
+
+async def test_a_fused_head_hears_that_its_consumer_left(autojump_clock: trio.testing.MockClock) -> None:
+    class TakeOne:
+        name = "take_one"
+
+        async def run(self, inlet: Inlet[str], outlet: Outlet[str], ctx: RequestContext) -> None:
+            async for batch in inlet:
+                await outlet.send(batch[:1])
+                return
+
+    head = Script(*(["a", 1.0] * 100))
+    assert await Pipeline(fuse(head, exclaim)).then(TakeOne()).run([[1]], RequestContext("r")) == ["a!"]
+    assert trio.current_time() < 10
+
+
+async def test_everything_can_be_cancelled_at_every_step(autojump_clock: trio.testing.MockClock) -> None:
+    pipeline = Pipeline(Script(25.0, "a", 1.0, "b")).then(ticking()).then(storing(3)).fused(heads=True)
+    assert await assert_cancels_cleanly(lambda: pipeline.run([[1]], RequestContext("r"))) > 8
+
+
+async def test_an_offer_to_a_fused_head_is_refused() -> None:
+    seen: list[bool] = []
+
+    class Offering(Script):
+        async def run(self, inlet: Inlet[int], outlet: Outlet[str], ctx: RequestContext) -> None:
+            seen.extend([outlet.offer([]), outlet.offer(["a"])])
+
+    assert await Pipeline(fuse(Offering(), exclaim)).run([[1]], RequestContext("r")) == []
+    assert seen == [True, False]
+
+
+async def test_a_ticking_source_ends_with_its_input(autojump_clock: trio.testing.MockClock) -> None:
+    async def slow() -> AsyncIterator[list[str]]:
+        yield ["a"]
+        await trio.sleep(11)
+        yield ["b"]
+
+    assert await Pipeline(ticking()).run(slow(), RequestContext("r")) == ["a", "tick 1", "b", "end"]

@@ -1,0 +1,60 @@
+"""What the stages of one request share."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from pipeline import RequestContext, Slot
+
+SIZE: Slot[int] = Slot("size")
+
+
+def test_what_one_stage_notes_another_can_read() -> None:
+    ctx = RequestContext("r1")
+    ctx[SIZE] = 3
+    assert ctx[SIZE] == 3
+    assert ctx.get(SIZE) == 3
+    ctx[SIZE] = 4
+    assert ctx[SIZE] == 4
+
+
+def test_reading_a_slot_that_nobody_filled_names_it() -> None:
+    with pytest.raises(LookupError, match=r"^no stage has filled the slot 'size' of this request yet$"):
+        RequestContext("r1")[SIZE]
+
+
+def test_get_gives_none_for_a_slot_that_nobody_filled() -> None:
+    assert RequestContext("r1").get(SIZE) is None
+
+
+def test_a_note_that_is_false_is_still_a_note() -> None:
+    ctx = RequestContext("r1")
+    ctx[SIZE] = 0
+    assert ctx[SIZE] == 0
+    assert ctx.get(SIZE) == 0
+
+
+def test_slots_of_the_same_name_do_not_collide() -> None:
+    other: Slot[int] = Slot("size")
+    ctx = RequestContext("r1")
+    ctx[SIZE] = 3
+    assert ctx.get(other) is None
+
+
+def test_two_requests_share_nothing() -> None:
+    first, second = RequestContext("r1"), RequestContext("r2")
+    first[SIZE] = 3
+    assert second.get(SIZE) is None
+    assert first.meters is not second.meters
+
+
+def test_a_slot_says_its_name() -> None:
+    assert repr(SIZE) == "<Slot size>"
+
+
+def test_a_request_has_no_deadline_unless_it_is_given_one() -> None:
+    assert RequestContext("r1").deadline == math.inf
+    assert RequestContext("r1", deadline=5.0).deadline == 5.0
+    assert RequestContext("r1").request_id == "r1"

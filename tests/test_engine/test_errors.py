@@ -1,0 +1,69 @@
+"""What can go wrong, sorted by whose fault it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline import ClientFault, DeadlineExceeded, Overloaded, PipelineError, StageBug, UpstreamFault
+from pipeline.errors import blame
+
+KINDS: list[tuple[type[PipelineError], str, bool]] = [
+    (ClientFault, "invalid_request", False),
+    (UpstreamFault, "upstream_error", True),
+    (Overloaded, "overloaded", True),
+    (DeadlineExceeded, "deadline_exceeded", False),
+    (StageBug, "internal_error", False),
+]
+
+
+@pytest.mark.parametrize(("kind", "code", "retryable"), KINDS)
+def test_every_kind_has_a_code_and_says_whether_to_try_again(
+    kind: type[PipelineError], code: str, retryable: bool
+) -> None:
+    error = kind("the model did not answer")
+    assert (error.code, error.retryable, error.public, str(error)) == (
+        code,
+        retryable,
+        "the model did not answer",
+        "the model did not answer",
+    )
+    assert (error.param, error.retry_after_s, error.status_hint, error.stage) == (None, None, None, None)
+
+
+def test_an_error_carries_what_the_gateway_needs_to_render_it() -> None:
+    error = UpstreamFault("busy", code="upstream_rate_limited", param="model", retry_after_s=2.5, status_hint=429)
+    assert (error.code, error.param, error.retry_after_s, error.status_hint) == (
+        "upstream_rate_limited",
+        "model",
+        2.5,
+        429,
+    )
+    assert UpstreamFault.code == "upstream_error"
+
+
+def test_the_base_class_cannot_be_raised_because_it_blames_nobody() -> None:
+    with pytest.raises(TypeError, match="whose fault"):
+        PipelineError("something")
+
+
+def test_a_pipeline_error_stays_what_it_is_and_learns_where_it_happened() -> None:
+    error = ClientFault("no model")
+    assert blame(error, "parse_request") is error
+    assert error.stage == "parse_request"
+
+
+def test_the_first_stage_to_be_blamed_stays_blamed() -> None:
+    error = ClientFault("no model")
+    blame(error, "parse_request")
+    blame(error, "parse_request+choose_deployment")
+    assert error.stage == "parse_request"
+
+
+def test_anything_else_is_a_bug_of_the_stage_and_its_words_are_not_shown() -> None:
+    cause = ValueError("sk-secret and the user's prompt")
+    bug = blame(cause, "shout")
+    assert isinstance(bug, StageBug)
+    assert bug.stage == "shout"
+    assert bug.__cause__ is cause
+    assert "secret" not in str(bug)
+    assert "prompt" not in repr(bug)

@@ -1,0 +1,924 @@
+"""A whole pipeline: how it is composed, how it runs, and every way in which it can end."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import math
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from pipeline import (
+    ClientFault,
+    DeadlineExceeded,
+    Doing,
+    DownstreamGone,
+    Inlet,
+    Meter,
+    Outlet,
+    Pipeline,
+    PipelineError,
+    RequestContext,
+    Stage,
+    StageBug,
+    UpstreamFault,
+    codec_stage,
+    fuse,
+    per_event,
+)
+from pipeline.testing import assert_cancels_cleanly, assert_time_conserved, virtual_ns
+
+ROOT = Path(__file__).parents[2]
+
+Body = Callable[[Inlet[Any], Outlet[Any], RequestContext], Awaitable[None]]
+
+
+class Acting:
+    """A stage whose ``run`` is a function of the test's."""
+
+    def __init__(self, body: Body, name: str = "") -> None:
+        self.name = name or body.__name__
+        self.run = body
+
+
+@per_event
+def double(number: int) -> Iterator[int]:
+    yield 2 * number
+
+
+@per_event
+def repeat(number: int) -> Iterator[int]:
+    yield from (number, number)
+
+
+@per_event
+def drop_odd(number: int) -> Iterator[int]:
+    if number % 2 == 0:
+        yield number
+
+
+@per_event
+def explode(number: int) -> Iterator[int]:
+    raise ValueError(f"cannot stand {number}")
+    yield
+
+
+@Acting
+async def pass_on(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+    async for batch in inlet:
+        await outlet.send(batch)
+
+
+@Acting
+async def take_one(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+    async for batch in inlet:
+        await outlet.send(batch)
+        return
+
+
+class Recording:
+    """Passes batches on and notes what it saw, the end of its input above all."""
+
+    name = "record"
+
+    def __init__(self) -> None:
+        self.seen: list[object] = []
+
+    async def run(self, inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        async for batch in inlet:
+            self.seen.append(batch)
+            await outlet.send(batch)
+        self.seen.append("end")
+
+
+async def forever() -> AsyncIterator[list[int]]:
+    for number in itertools.count():
+        yield [number]
+        await trio.lowlevel.checkpoint()
+
+
+def sleeping(seconds: float) -> Acting:
+    """Passes batches on, each after an undeclared sleep."""
+
+    async def sleep(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        async for batch in inlet:
+            await trio.sleep(seconds)
+            await outlet.send(batch)
+
+    return Acting(sleep)
+
+
+def asking(seconds: float, name: str = "ask") -> Acting:
+    """Passes batches on, each after a declared wait."""
+
+    async def ask(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        async for batch in inlet:
+            with outlet.meter.outside():
+                await trio.sleep(seconds)
+            await outlet.send(batch)
+
+    return Acting(ask, name)
+
+
+def failing(error: BaseException, *, after_s: float = 0, name: str = "fail") -> Acting:
+    """Raises ``error`` after a while, having passed on what came until then."""
+
+    async def fail(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pass_on.run, inlet, outlet, ctx)
+            await trio.sleep(after_s)
+            nursery.cancel_scope.cancel()
+        raise error
+
+    return Acting(fail, name)
+
+
+def failing_when_cancelled(error: Exception, name: str = "clean_up") -> Acting:
+    """Raises ``error`` instead of the Cancelled that reaches it."""
+
+    async def clean_up(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        try:
+            async for batch in inlet:
+                await outlet.send(batch)
+            await trio.sleep_forever()
+        finally:
+            raise error
+
+    return Acting(clean_up, name)
+
+
+def context(deadline: float = math.inf) -> RequestContext:
+    return RequestContext("r1", deadline=deadline)
+
+
+async def failure_of(pipeline: Pipeline[Any, Any], source: Any = ([1], [2]), ctx: RequestContext | None = None) -> Any:
+    """Run to the failure and return it."""
+    ctx = ctx or context()
+    with pytest.raises(PipelineError) as failed:
+        await pipeline.run(source, ctx)
+    for meter in ctx.meters:
+        assert_time_conserved(meter)
+    return failed.value
+
+
+# How it is composed.
+
+
+async def test_what_comes_out_of_the_last_stage_is_returned() -> None:
+    assert await Pipeline(double).then(repeat).run([[1, 2], [3]], context()) == [2, 2, 4, 4, 6, 6]
+
+
+async def test_a_source_may_be_synchronous_or_asynchronous() -> None:
+    async def numbers() -> AsyncIterator[list[int]]:
+        yield [1]
+        yield [2]
+
+    assert await Pipeline(double).run(numbers(), context()) == [2, 4]
+    assert await Pipeline(double).run(([n] for n in (1, 2)), context()) == [2, 4]
+    assert await Pipeline(double).run([], context()) == []
+
+
+async def test_an_asynchronous_source_need_not_be_a_generator() -> None:
+    class Numbers:
+        def __init__(self) -> None:
+            self.left = [[2], [1]]
+
+        def __aiter__(self) -> Numbers:
+            return self
+
+        async def __anext__(self) -> list[int]:
+            if not self.left:
+                raise StopAsyncIteration
+            return self.left.pop()
+
+    assert await Pipeline(double).run(Numbers(), context()) == [2, 4]
+
+
+async def test_a_pipeline_can_run_for_many_requests_at_once() -> None:
+    pipeline = Pipeline(double).then(pass_on)
+    results: dict[int, list[int]] = {}
+
+    async def request(number: int) -> None:
+        results[number] = await pipeline.run([[number], [number]], context())
+
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(request, number)
+    assert results == {number: [2 * number, 2 * number] for number in range(20)}
+
+
+async def test_then_and_fused_give_new_pipelines_and_leave_the_old_ones_alone() -> None:
+    short = Pipeline(double)
+    long = short.then(drop_odd)
+    joined = long.fused()
+    assert short.stage_names == ("double",)
+    assert long.stage_names == joined.stage_names == ("double", "drop_odd")
+    assert [type(stage).__name__ for stage, _ in long._links] == ["CodecStage", "CodecStage"]
+    assert [type(stage).__name__ for stage, _ in joined._links] == ["FusedStage"]
+    assert await short.run([[1]], context()) == [2]
+    assert short.then(repeat).stage_names == ("double", "repeat")
+
+
+def test_two_stages_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^two stages of one pipeline are named 'double': give one of them another"):
+        Pipeline(double).then(pass_on).then(double)
+
+
+def test_a_name_hidden_in_a_fused_stage_is_refused_too() -> None:
+    with pytest.raises(ValueError, match="'double'"):
+        Pipeline(double).then(fuse(repeat, double))
+    with pytest.raises(ValueError, match="'repeat'"):
+        Pipeline(fuse(repeat, double)).then(repeat)
+    with pytest.raises(ValueError, match="'double'"):
+        Pipeline(fuse(double, double))
+
+
+def test_a_capacity_below_nothing_is_refused_when_the_pipeline_is_built() -> None:
+    with pytest.raises(ValueError, match=r"^the link to 'repeat' cannot hold -2 batches: give it 0 or more$"):
+        Pipeline(double).then(repeat, capacity=-2)
+
+
+def test_fused_joins_neighbouring_codec_stages_and_heads_if_told_so() -> None:
+    lone = per_event(lambda number: [number])
+    lone.name = "lone"
+    pipeline: Pipeline[int, Any] = (
+        Pipeline(double).then(repeat, capacity=9).then(pass_on, capacity=3).then(lone, capacity=4)
+    )
+    pipeline = pipeline.then(take_one, capacity=0).then(drop_odd, capacity=5).then(explode)
+    assert [(stage.name, capacity) for stage, capacity in pipeline.fused()._links] == [
+        ("double+repeat", 1),
+        ("pass_on", 3),
+        ("lone", 4),
+        ("take_one", 0),
+        ("drop_odd+explode", 5),
+    ]
+    assert [(stage.name, capacity) for stage, capacity in pipeline.fused(heads=True)._links] == [
+        ("double+repeat", 1),
+        ("pass_on+lone", 3),
+        ("take_one+drop_odd+explode", 0),
+    ]
+    assert pipeline.fused().stage_names == pipeline.stage_names
+    assert pipeline.fused().fused()._links[0][0].name == "double+repeat"
+
+
+ILL_TYPED = {
+    "a chain in the wrong order": "Pipeline(to_text).then(to_text)",
+    "a source of the wrong type": "coming = Pipeline(to_number).run([[1]], RequestContext('r'))",
+    "a fused pair in the wrong order": "fuse(to_number, to_number)",
+    "a stage of its own without a name": "Pipeline(Nameless())",
+}
+
+SNIPPET = """
+from collections.abc import Iterator
+from pipeline import Inlet, Outlet, Pipeline, RequestContext, fuse, per_event
+
+@per_event
+def to_text(number: int) -> Iterator[str]:
+    yield str(number)
+
+@per_event
+def to_number(text: str) -> Iterator[int]:
+    yield int(text)
+
+class Nameless:
+    async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None: ...
+
+Pipeline(to_text).then(to_number).then(to_text)
+"""
+
+
+def test_badly_ordered_chains_are_rejected_by_the_type_checker(tmp_path: Path) -> None:
+    snippet = tmp_path / "snippet.py"
+    snippet.write_text(SNIPPET + "\n".join(ILL_TYPED.values()) + "\n")
+    command = [sys.executable, "-m", "mypy", "--config-file=", "--no-site-packages", "--no-error-summary"]
+    command += [f"--cache-dir={ROOT}/.mypy_cache/snippets"]  # its options differ from those of `make check`
+    command += ["--ignore-missing-imports", "--follow-imports=silent", "--no-warn-unused-ignores", str(snippet)]
+    checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50, check=False)
+    errors = [line for line in checked.stdout.splitlines() if ": error:" in line]
+    first = SNIPPET.count("\n") + 1
+    assert [int(line.split(":")[1]) for line in errors] == list(range(first, first + len(ILL_TYPED))), checked.stdout
+    assert 'expected "Stage[str,' in errors[0]
+
+
+# Where the time goes.
+
+
+def seconds(meter: Meter) -> dict[str, float]:
+    return {doing.name: meter.spent_ns[doing] / 1e9 for doing in Doing if meter.spent_ns[doing]}
+
+
+async def every(pause_s: float, batches: Iterable[list[int]]) -> AsyncIterator[list[int]]:
+    for batch in batches:
+        await trio.sleep(pause_s)
+        yield batch
+
+
+async def test_waiting_for_input_is_starved_and_a_declared_wait_is_outside(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    ctx = context()
+    await Pipeline(asking(2)).run(every(10, [[1], [2], [3]]), ctx, clock=virtual_ns)
+    (ask,) = ctx.meters
+    assert seconds(ask) == {"STARVED": 10 + 10 + 10, "OUTSIDE": 6}
+    assert ask.queued_ns == 0
+
+
+async def test_a_slow_consumer_makes_its_producer_blocked_and_its_batches_queue(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    ctx = context()
+    await Pipeline(double).then(asking(5)).run([[1], [2], [3]], ctx, clock=virtual_ns)
+    doubling, ask = ctx.meters
+    assert seconds(doubling) == {"BLOCKED": 5}
+    assert seconds(ask) == {"OUTSIDE": 15}
+    assert (doubling.queued_ns, ask.queued_ns) == (0, (0 + 5 + 10) * 1e9)
+
+
+async def test_more_capacity_moves_the_wait_from_the_producer_into_the_link(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    ctx = context()
+    await Pipeline(double).then(asking(5), capacity=2).run([[1], [2], [3]], ctx, clock=virtual_ns)
+    doubling, ask = ctx.meters
+    assert seconds(doubling) == {}
+    assert ask.queued_ns == 15e9
+
+
+async def test_own_code_is_busy_and_what_follows_the_end_of_input_is_closing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def linger(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        async for batch in inlet:
+            await trio.sleep(3)
+            await outlet.send(batch)
+        await trio.sleep(7)
+        with outlet.meter.outside():
+            await trio.sleep(1)
+        await trio.sleep(4)
+
+    ctx = context()
+    await Pipeline(Acting(linger)).then(pass_on).run([[1]], ctx, clock=virtual_ns)
+    lingering, passing = ctx.meters
+    assert seconds(lingering) == {"BUSY": 3, "CLOSING": 11, "OUTSIDE": 1}
+    assert seconds(passing) == {"STARVED": 15}
+
+
+async def test_unwinding_after_a_cancellation_is_closing(autojump_clock: trio.testing.MockClock) -> None:
+    async def release(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        try:
+            await pass_on.run(inlet, outlet, ctx)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(2)
+
+    ctx = context()
+    with trio.move_on_after(5):
+        await Pipeline(Acting(release)).run(forever_quiet(), ctx, clock=virtual_ns)
+    assert seconds(ctx.meters[0]) == {"STARVED": 5, "CLOSING": 2}
+
+
+async def forever_quiet() -> AsyncIterator[list[int]]:
+    await trio.sleep_forever()
+    yield []
+
+
+async def breaking_off() -> AsyncIterator[list[int]]:
+    yield [1]
+    await trio.sleep(2)
+    raise OSError("the disk is gone")
+
+
+class End:
+    """One kind of end: what stands at the end of the chain, what feeds it, and what is expected."""
+
+    def __init__(
+        self, *stages: Stage[Any, Any], source: Callable[[], Any] = lambda: every(1, [[1], [2, 3], [4]]),
+        deadline_s: float = math.inf, cancel_s: float = math.inf, expect: type[Exception] | None = None,
+    ) -> None:  # fmt: skip
+        self.stages = stages
+        self.source = source
+        self.deadline_s = deadline_s
+        self.cancel_s = cancel_s
+        self.expect = expect
+
+
+ENDS = {
+    "success": End(pass_on),
+    "no input": End(pass_on, source=list),
+    "a codec fails": End(explode, expect=StageBug),
+    "a task fails": End(failing(OSError("gone"), after_s=2.5), expect=StageBug),
+    "a stage blames the client": End(failing(ClientFault("no"), after_s=1.5), expect=ClientFault),
+    "the source fails": End(pass_on, source=breaking_off, expect=StageBug),
+    "a consumer returns early": End(take_one, sleeping(3)),
+    "the last stage returns early": End(take_one, source=forever),
+    "cancelled from outside": End(sleeping(3), cancel_s=2.5),
+    "cancelled while blocked": End(asking(1000, "ask_again"), source=forever, cancel_s=2.5),
+    "out of time": End(sleeping(3), deadline_s=2.5, expect=DeadlineExceeded),
+    "a failure while being cancelled": End(failing_when_cancelled(OSError("gone")), cancel_s=2.5, expect=StageBug),
+}
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+async def test_time_is_conserved_however_a_run_ends(
+    end: End, fused: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    pipeline: Pipeline[int, Any] = Pipeline(double).then(repeat).then(asking(0.5)).then(drop_odd)
+    for stage in end.stages:
+        pipeline = pipeline.then(stage)
+    if fused:
+        pipeline = pipeline.fused()
+    now_s = trio.current_time()
+    ctx = context(now_s + end.deadline_s)
+    before = trio.lowlevel.current_statistics().tasks_living
+    outcome: object = None
+    with trio.CancelScope(deadline=now_s + end.cancel_s) as scope:
+        try:
+            await pipeline.run(end.source(), ctx, clock=virtual_ns)
+        except PipelineError as error:
+            outcome = type(error)
+    assert outcome is end.expect
+    assert scope.cancelled_caught == (end.cancel_s < math.inf and end.expect is None)
+    assert trio.lowlevel.current_statistics().tasks_living == before
+    assert [meter.name for meter in ctx.meters] == list(pipeline.stage_names)
+    for meter in ctx.meters:
+        assert_time_conserved(meter)
+        assert meter.born_ns == round(now_s * 1e9)
+        assert meter.lifetime_ns <= virtual_ns() - meter.born_ns
+    assert max(meter.lifetime_ns for meter in ctx.meters) == virtual_ns() - round(now_s * 1e9)
+
+
+async def test_time_is_conserved_on_the_real_clock() -> None:
+    ctx = context()
+    await Pipeline(double).then(repeat).then(pass_on).then(drop_odd).run([[n] for n in range(100)], ctx)
+    for meter in ctx.meters:
+        assert_time_conserved(meter)
+        assert meter.lifetime_ns > 0
+        assert meter.spent_ns[Doing.BUSY] > 0
+        assert meter.queued_ns >= 0
+    assert [(m.batches_in, m.batches_out, m.events_in, m.events_out) for m in ctx.meters] == [
+        (100, 100, 100, 100),
+        (100, 100, 100, 200),
+        (100, 100, 200, 200),
+        (100, 100, 200, 200),
+    ]
+
+
+# How much is on its way.
+
+
+@pytest.mark.parametrize("capacity", [0, 1, 4])
+async def test_a_link_into_a_stage_holds_its_capacity_in_batches(
+    capacity: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    pulled = 0
+
+    def source() -> Iterator[list[int]]:
+        nonlocal pulled
+        for number in range(100):
+            pulled += 1
+            yield [number] * 50
+
+    async def take_nothing(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        await trio.sleep_forever()
+
+    with trio.move_on_after(1):
+        await Pipeline(pass_on).then(Acting(take_nothing), capacity=capacity).run(source(), context())
+    assert pulled == capacity + 1
+
+
+# The first failure in time wins.
+
+
+async def test_a_failure_keeps_its_kind_and_learns_its_stage() -> None:
+    told = ClientFault("no model was named", code="invalid_model", param="model")
+    failed = await failure_of(Pipeline(double).then(failing(told, name="choose")).then(pass_on))
+    assert failed is told
+    assert (failed.stage, failed.code, failed.param) == ("choose", "invalid_model", "model")
+    assert not hasattr(failed, "__notes__")
+
+
+async def test_anything_undeclared_becomes_a_bug_of_its_stage_with_the_cause_attached() -> None:
+    failed = await failure_of(Pipeline(double).then(explode).then(pass_on))
+    assert isinstance(failed, StageBug)
+    assert failed.stage == "explode"
+    assert repr(failed.__cause__) == "ValueError('cannot stand 2')"
+    assert "cannot stand" not in str(failed)
+
+
+async def test_the_first_failure_in_time_wins_and_later_ones_become_notes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    first = UpstreamFault("the model is silent")
+    pipeline = (
+        Pipeline(failing_when_cancelled(OSError("late"), "first_in_line"))
+        .then(failing(first, after_s=1, name="second"))
+        .then(failing_when_cancelled(ClientFault("later"), "third"))
+    )
+    failed = await failure_of(pipeline, forever_quiet())
+    assert failed is first
+    assert failed.stage == "second"
+    assert sorted(note.split(":")[0] for note in failed.__notes__) == [
+        "then first_in_line failed too",
+        "then third failed too",
+    ]
+    assert any("ClientFault('later')" in note for note in failed.__notes__)
+    assert not any("late')" in note and "OSError" in note for note in failed.__notes__)
+
+
+async def test_a_failure_is_not_lost_when_the_run_is_cancelled_at_the_same_time() -> None:
+    error = UpstreamFault("broke while closing")
+    with trio.CancelScope() as scope:
+        ctx = context()
+        with pytest.raises(UpstreamFault) as failed:
+            await Pipeline(double).then(failing_when_cancelled(error)).run(cancelling(scope), ctx)
+    assert failed.value is error
+    assert not scope.cancelled_caught
+    for meter in ctx.meters:
+        assert_time_conserved(meter)
+
+
+async def cancelling(scope: trio.CancelScope) -> AsyncIterator[list[int]]:
+    yield [1]
+    await trio.testing.wait_all_tasks_blocked()
+    scope.cancel()
+    await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("capacity", [0, 1])
+async def test_a_failing_stage_never_makes_the_next_one_believe_that_the_stream_is_complete(capacity: int) -> None:
+    record = Recording()
+    pipeline = Pipeline(failing(OSError("gone"), after_s=0)).then(record, capacity=capacity)
+    await failure_of(pipeline, forever())
+    assert "end" not in record.seen
+
+
+async def test_not_even_a_consumer_that_is_shielded_sees_a_broken_stream_as_complete(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    record = Recording()
+
+    async def shield(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        with trio.move_on_after(5, shield=True):
+            await record.run(inlet, outlet, ctx)
+
+    await failure_of(Pipeline(failing(OSError("gone"), after_s=1.5)).then(Acting(shield)), every(1, [[1], [2]]))
+    assert record.seen == [[1]]
+    record.seen.clear()
+    await failure_of(Pipeline(Acting(shield)), breaking_off())
+    assert record.seen == [[1]]
+
+
+async def test_a_codec_that_fails_at_its_end_does_not_complete_the_stream() -> None:
+    class Unfinished:
+        def feed(self, batch: list[int], /) -> list[int]:
+            return batch
+
+        def flush(self) -> list[int]:
+            raise UpstreamFault("the stream broke off")
+
+    record = Recording()
+    failed = await failure_of(Pipeline(codec_stage("decode", lambda ctx: Unfinished())).then(record), [[1], [2]])
+    assert failed.stage == "decode"
+    assert record.seen in ([[1], [2]], [[1]], [])
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_failing_source_is_named_and_does_not_complete_the_stream(asynchronous: bool) -> None:
+    def broken() -> Iterator[list[int]]:
+        yield [1]
+        raise OSError("connection reset")
+
+    async def broken_later() -> AsyncIterator[list[int]]:
+        for batch in broken():
+            yield batch
+
+    record = Recording()
+    failed = await failure_of(Pipeline(record), broken_later() if asynchronous else broken())
+    assert isinstance(failed, StageBug)
+    assert failed.stage == "source"
+    assert isinstance(failed.__cause__, OSError)
+    assert "end" not in record.seen
+
+
+async def test_empty_batches_of_a_source_are_passed_over() -> None:
+    assert await Pipeline(double).run([[], [1], [], []], context()) == [2]
+
+
+async def test_a_source_may_say_whose_fault_it_is() -> None:
+    def too_slow() -> Iterator[list[int]]:
+        raise ClientFault("the body did not arrive in time", code="body_timeout")
+        yield
+
+    failed = await failure_of(Pipeline(pass_on), too_slow())
+    assert (failed.stage, failed.code) == ("source", "body_timeout")
+
+
+async def test_an_asynchronous_source_is_closed_when_the_run_stops_before_its_end() -> None:
+    closed: list[str] = []
+
+    async def source() -> AsyncIterator[list[int]]:
+        try:
+            for number in itertools.count():
+                yield [number]
+        finally:
+            closed.append("closed")
+
+    assert await Pipeline(take_one).run(source(), context()) == [0]
+    assert closed == ["closed"]
+
+
+# Stages with a nursery of their own, and the exceptions that are nobody's failure.
+
+
+def with_children(*children: Callable[[], Awaitable[None]]) -> Acting:
+    """A stage that runs ``children`` in a nursery of its own beside its loop."""
+
+    async def branch(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        async with trio.open_nursery() as nursery:
+            for child in children:
+                nursery.start_soon(child)
+            await pass_on.run(inlet, outlet, ctx)
+
+    return Acting(branch)
+
+
+def raising(error: BaseException) -> Callable[[], Awaitable[None]]:
+    async def child() -> None:
+        await trio.lowlevel.checkpoint()
+        raise error
+
+    return child
+
+
+def raising_at_cancel(error: BaseException) -> Callable[[], Awaitable[None]]:
+    async def child() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise error
+
+    return child
+
+
+async def test_a_failure_in_a_nursery_of_the_stages_own_leaves_alone() -> None:
+    error = UpstreamFault("half of it is gone")
+    failed = await failure_of(Pipeline(with_children(raising(error))), forever_quiet())
+    assert failed is error
+    assert failed.stage == "branch"
+
+
+async def test_several_failures_in_a_nursery_of_the_stages_own_are_one_failure_with_notes() -> None:
+    children = raising(ValueError("one")), raising_at_cancel(ClientFault("two"))
+    failed = await failure_of(Pipeline(with_children(*children)), forever_quiet())
+    assert isinstance(failed, StageBug)
+    assert repr(failed.__cause__) == "ValueError('one')"
+    assert failed.__notes__ == ["then branch failed too: ClientFault('two')"]
+
+
+async def test_a_failure_mixed_with_cancellation_in_a_nursery_of_the_stages_own_is_not_lost() -> None:
+    error = UpstreamFault("broke while closing")
+
+    async def also_waiting() -> None:
+        await trio.sleep_forever()
+
+    with trio.CancelScope() as scope:
+        pipeline = Pipeline(with_children(raising_at_cancel(error), also_waiting))
+        with pytest.raises(UpstreamFault) as failed:
+            await pipeline.run(cancelling(scope), context())
+    assert failed.value is error
+
+
+async def test_a_source_with_a_nursery_of_its_own_is_treated_like_a_stage() -> None:
+    class Source:
+        def __aiter__(self) -> Source:
+            return self
+
+        async def __anext__(self) -> list[int]:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(raising_at_cancel(OSError("gone")))
+                nursery.start_soon(trio.sleep_forever)
+            raise AssertionError
+
+    scope = trio.CancelScope()
+
+    async def cancel(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        scope.cancel()
+        await trio.sleep_forever()
+
+    with scope, pytest.raises(StageBug) as failed:
+        await Pipeline(pass_on).then(Acting(cancel)).run(Source(), context())
+    assert failed.value.stage == pass_on.name  # the source runs in the task of the stage that takes from it
+
+
+async def test_a_consumer_that_left_is_a_normal_end_also_inside_a_nursery_of_the_stages_own() -> None:
+    async def spread(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pass_on.run, inlet, outlet, ctx)
+
+    assert await Pipeline(Acting(spread)).then(take_one).then(sleeping(0)).run(forever(), context()) == [0]
+
+
+@pytest.mark.parametrize(
+    "place", ["stage", "nursery of a stage", "nursery with a failure in it", "source", "cancelled"]
+)
+async def test_a_keyboard_interrupt_leaves_as_itself(place: str) -> None:
+    interrupt = KeyboardInterrupt("ctrl-c")
+    stages = {
+        "stage": failing(interrupt),
+        "nursery of a stage": with_children(raising(interrupt)),
+        "nursery with a failure in it": with_children(raising(ValueError("early")), raising_at_cancel(interrupt)),
+        "cancelled": failing_when_cancelled(OSError("late")),
+    }
+
+    def source() -> Iterator[list[int]]:
+        yield [1]
+        if place in ("source", "cancelled"):
+            raise interrupt
+
+    ctx = context()
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        await Pipeline(pass_on).then(stages.get(place, double)).run(source(), ctx)
+    assert stopped.value is interrupt
+    for meter in ctx.meters:
+        assert_time_conserved(meter)
+
+
+async def test_downstream_gone_reaches_a_stage_whose_consumer_left_and_is_a_normal_end() -> None:
+    noticed: list[str] = []
+
+    async def count_on(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        try:
+            for number in itertools.count():
+                await outlet.send([number])
+        except DownstreamGone:
+            noticed.append("gone")
+            raise
+
+    async def wait_and_give(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        async for batch in inlet:
+            await trio.testing.wait_all_tasks_blocked()
+            await outlet.send(batch)
+
+    got = await Pipeline(Acting(count_on)).then(take_one).then(Acting(wait_and_give)).run([], context())
+    assert got == [0]
+    assert noticed == ["gone"]
+
+
+async def test_a_source_whose_consumer_left_is_a_normal_end(autojump_clock: trio.testing.MockClock) -> None:
+    assert await Pipeline(take_one).then(sleeping(1)).run(forever(), context()) == [0]
+
+
+# Cancellation and deadlines.
+
+
+async def test_a_cancellation_from_outside_leaves_as_one_plain_cancelled() -> None:
+    with trio.CancelScope() as scope:
+        with pytest.raises(BaseException) as left:
+            await Pipeline(double).then(pass_on).then(repeat).run(cancelling(scope), context())
+        assert type(left.value) is trio.Cancelled
+        raise left.value
+    assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("capacity", [0, 1])
+async def test_a_run_can_be_cancelled_at_every_step(fused: bool, capacity: int) -> None:
+    pipeline = Pipeline(double).then(repeat, capacity=capacity).then(pass_on, capacity=capacity)
+    pipeline = pipeline.then(drop_odd, capacity=capacity)
+    contexts: list[RequestContext] = []
+
+    async def run() -> None:
+        contexts.append(context())
+        chosen = pipeline.fused() if fused else pipeline
+        assert await chosen.run([[1], [2, 3], [4]], contexts[-1]) == [2, 2, 4, 4, 6, 6, 8, 8]
+
+    steps = await assert_cancels_cleanly(run)
+    assert steps > 5
+    for ctx in contexts:
+        for meter in ctx.meters:
+            assert_time_conserved(meter)
+
+
+async def test_a_deadline_that_passes_is_told_as_such(autojump_clock: trio.testing.MockClock) -> None:
+    ctx = context(trio.current_time() + 3)
+    failed = await failure_of(Pipeline(double), forever_quiet(), ctx)
+    assert isinstance(failed, DeadlineExceeded)
+    assert "request_timeout_s" in str(failed)
+    assert virtual_ns() == 3e9
+
+
+async def test_a_deadline_that_is_long_past_stops_the_run_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    failed = await failure_of(Pipeline(double), forever(), context(trio.current_time() - 1))
+    assert isinstance(failed, DeadlineExceeded)
+
+
+async def test_a_run_that_keeps_its_deadline_is_not_disturbed(autojump_clock: trio.testing.MockClock) -> None:
+    ctx = context(trio.current_time() + 3)
+    assert await Pipeline(sleeping(1)).run([[1], [2]], ctx) == [1, 2]
+
+
+async def test_a_failure_before_the_deadline_wins_even_if_closing_takes_longer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def close_slowly(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(60)
+
+    error = ClientFault("no")
+    pipeline = Pipeline(failing(error, after_s=1)).then(Acting(close_slowly))
+    assert await failure_of(pipeline, forever_quiet(), context(trio.current_time() + 3)) is error
+
+
+async def test_a_deadline_that_passes_after_a_failure_is_not_told(autojump_clock: trio.testing.MockClock) -> None:
+    error = ClientFault("no")
+    pipeline = Pipeline(failing(error, after_s=1)).then(failing_slowly(OSError("late"), after_s=60))
+    failed = await failure_of(pipeline, forever_quiet(), context(trio.current_time() + 3))
+    assert failed is error
+    assert [note.partition(":")[0] for note in failed.__notes__] == ["then close_slowly failed too"]
+
+
+async def test_a_deadline_that_passes_after_the_output_was_complete_is_not_told(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    pipeline = Pipeline(failing_slowly(OSError("late"), after_s=60)).then(take_one)
+    failed = await failure_of(pipeline, every(1, [[1]]), context(trio.current_time() + 3))
+    assert repr(failed.__cause__) == "OSError('late')"
+    assert not hasattr(failed, "__notes__")
+
+
+def failing_slowly(error: Exception, *, after_s: float) -> Acting:
+    """Takes its time when it is cancelled, and then fails."""
+
+    async def close_slowly(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        try:
+            await pass_on.run(inlet, outlet, ctx)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(after_s)
+            raise error
+
+    return Acting(close_slowly)
+
+
+async def test_a_failure_after_the_deadline_is_a_note_of_it(autojump_clock: trio.testing.MockClock) -> None:
+    pipeline = Pipeline(failing_when_cancelled(ClientFault("late")))
+    failed = await failure_of(pipeline, forever_quiet(), context(trio.current_time() + 3))
+    assert isinstance(failed, DeadlineExceeded)
+    assert failed.__notes__ == ["then clean_up failed too: ClientFault('late')"]
+
+
+async def test_output_that_was_complete_before_the_deadline_is_given_even_if_closing_takes_longer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def close_slowly(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        try:
+            await pass_on.run(inlet, outlet, ctx)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(60)
+
+    ctx = context(trio.current_time() + 3)
+    assert await Pipeline(Acting(close_slowly)).then(take_one).run(every(1, [[1]]), ctx) == [1]
+
+
+async def test_a_failure_after_complete_output_is_still_told(autojump_clock: trio.testing.MockClock) -> None:
+    pipeline = Pipeline(failing_when_cancelled(OSError("cannot close"), "hold")).then(take_one)
+    failed = await failure_of(pipeline, every(1, [[1]]))
+    assert (failed.stage, repr(failed.__cause__)) == ("hold", "OSError('cannot close')")
+    assert not hasattr(failed, "__notes__")
+
+
+@pytest.mark.parametrize("how", ["fails", "is cancelled", "succeeds"])
+async def test_a_run_leaves_no_garbage_for_the_collector(how: str) -> None:
+    async def run() -> None:
+        with trio.CancelScope() as scope:
+            source: Any = cancelling(scope) if how == "is cancelled" else [[1], [2]]
+            with contextlib.suppress(StageBug):
+                await Pipeline(double).then(explode if how == "fails" else repeat).then(pass_on).run(source, context())
+
+    await run()
+    gc.collect()
+    gc.disable()
+    try:
+        await run()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = [thing for thing in gc.garbage if isinstance(thing, PipelineError | trio.Cancelled | RequestContext)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert left == []

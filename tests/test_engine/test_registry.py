@@ -1,0 +1,264 @@
+"""Stages from other distributions: found, checked at start-up, and refused with a message that says what to change."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any, Optional, Protocol, TypeVar, Union
+
+import pytest
+import typing_extensions
+from plugins import install
+
+from pipeline import CodecStage, Inlet, Outlet, Plugin, RequestContext, codec_stage, per_event
+from pipeline.registry import NoOptions, PluginError, build, discover
+from pipeline.testing import collect
+
+T = TypeVar("T")
+
+
+class Base: ...
+
+
+class Text(Base): ...
+
+
+class Tool(Base): ...
+
+
+class End(Base): ...
+
+
+@per_event
+def keep_all(event: Text | Tool | End) -> Iterator[Text | Tool | End]:
+    yield event
+
+
+class RelayAll:
+    """What the class says of itself."""
+
+    name = "relay_all"
+
+    async def run(self, inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        async for batch in inlet:
+            await outlet.send(batch)
+
+
+@dataclass(frozen=True)
+class Loudness:
+    times: int = 1
+    mark: str = "!"
+
+
+def make_repeat(options: Loudness) -> CodecStage[str, str]:
+    """Say everything several times.
+
+    And more.
+    """
+    if options.times < 1:
+        raise ValueError("times must be 1 or more")
+
+    @per_event
+    def repeat(event: str) -> Iterator[str]:
+        yield event * options.times + options.mark
+
+    return repeat
+
+
+REPEAT = Plugin("repeat", make_repeat, Loudness, accepts=str, emits=str)
+
+
+def convert(options: Mapping[str, object], kind: type[Any]) -> Any:
+    """What the gateway does with msgspec, in small."""
+    try:
+        return kind(**options)
+    except TypeError as error:
+        raise ValueError(str(error).partition(") ")[2]) from error
+
+
+@pytest.fixture
+def offer(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Make an entry point that loads to ``thing``."""
+
+    def offered(thing: object, name: str = "thing", doc: str | None = None) -> EntryPoint:
+        module = types.ModuleType(f"plugin_of_{name}", doc)
+        module.thing = thing  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        return EntryPoint(name, f"{module.__name__}:thing", "pipeline.stages")
+
+    return offered
+
+
+# What is found.
+
+
+async def test_an_installed_distribution_is_found_by_its_entry_point(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install(monkeypatch, tmp_path / "site")
+    plugin = discover()["shout"]  # who followed the page has installed the same one
+    assert plugin.summary == "Say it louder: the answer's text in capitals."
+    assert plugin.options is NoOptions
+    from stages.events import StreamEvent, TextDelta, Usage
+
+    stage = build(plugin, {}, flowing=StreamEvent, convert=convert)
+    assert await collect(stage, TextDelta("hi"), Usage(1, 2, 3)) == [TextDelta("HI"), Usage(1, 2, 3)]
+
+
+def test_without_plugins_nothing_is_found() -> None:
+    assert discover([]) == {}
+
+
+def test_a_bare_stage_is_a_plugin_without_options(offer: Any) -> None:
+    found = discover([offer(keep_all, doc="Keep all.\n\nReally."), offer(RelayAll(), "relay")])
+    assert list(found) == ["keep_all", "relay_all"]
+    kept = found["keep_all"]
+    assert (kept.options, kept.accepts, kept.emits) == (NoOptions, Text | Tool | End, Text | Tool | End)
+    assert kept.summary == "Keep all."
+    assert build(kept, {}, flowing=Text | Tool | End, convert=convert) is keep_all
+    assert (found["relay_all"].accepts, found["relay_all"].emits) == (None, None)
+    assert found["relay_all"].summary == ""
+
+
+def test_a_plugin_with_options_says_what_it_does_in_its_makers_docstring(offer: Any) -> None:
+    found = discover([offer(REPEAT)])
+    assert found == {"repeat": REPEAT}
+    assert found["repeat"].summary == "Say everything several times."
+
+
+# What is refused when it is loaded.
+
+
+def test_a_plugin_that_cannot_be_imported_is_named() -> None:
+    with pytest.raises(PluginError) as refused:
+        discover([EntryPoint("gone", "no_such_module_at_all:stage", "pipeline.stages")])
+    assert str(refused.value) == (
+        "the stage plugin 'no_such_module_at_all:stage' cannot be imported: "
+        "ModuleNotFoundError(\"No module named 'no_such_module_at_all'\")"
+    )
+
+
+def test_a_plugin_that_breaks_at_import_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "broken_plugin.py").write_text("raise RuntimeError('no licence')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PluginError, match=r"'broken_plugin:stage' cannot be imported: RuntimeError\('no licence'\)"):
+        discover([EntryPoint("broken", "broken_plugin:stage", "pipeline.stages")])
+
+
+def test_a_name_that_the_module_does_not_have_is_named(offer: Any) -> None:
+    module = offer(keep_all).value.partition(":")[0]
+    with pytest.raises(PluginError, match="has no attribute 'stage'"):
+        discover([EntryPoint("keep_all", f"{module}:stage", "pipeline.stages")])
+
+
+@pytest.mark.parametrize("thing", [42, "shout", print, RelayAll, object()])
+def test_what_is_no_stage_is_refused(offer: Any, thing: object) -> None:
+    with pytest.raises(PluginError) as refused:
+        discover([offer(thing)])
+    assert str(refused.value) == (
+        "the entry point 'thing' = 'plugin_of_thing:thing' is not a stage: it must load to what per_event or "
+        "codec_stage give, to an instance of a stage's class, or to a pipeline.Plugin"
+    )
+
+
+def test_two_plugins_of_one_name_are_refused(offer: Any) -> None:
+    with pytest.raises(
+        PluginError, match=r"^two installed distributions offer a stage named 'keep_all': uninstall one"
+    ):
+        discover([offer(keep_all, "one"), offer(keep_all, "two")])
+
+
+# Options.
+
+
+async def test_options_are_converted_and_given_to_the_maker() -> None:
+    stage = build(REPEAT, {"times": 2}, flowing=str, convert=convert)
+    assert await collect(stage, "a", "b") == ["aa!", "bb!"]
+    stage = build(REPEAT, {}, flowing=str, convert=convert)
+    assert await collect(stage, "a") == ["a!"]
+
+
+def test_options_that_do_not_fit_are_told_with_the_stages_name() -> None:
+    with pytest.raises(PluginError) as refused:
+        build(REPEAT, {"tims": 2}, flowing=str, convert=convert)
+    assert str(refused.value) == "the options of stage 'repeat' do not fit: got an unexpected keyword argument 'tims'"
+
+
+def test_options_that_make_no_sense_to_the_maker_are_told_in_its_words() -> None:
+    with pytest.raises(PluginError, match=r"^the options of stage 'repeat' do not fit: times must be 1 or more$"):
+        build(REPEAT, {"times": 0}, flowing=str, convert=convert)
+
+
+def test_options_for_a_stage_that_takes_none_are_refused(offer: Any) -> None:
+    plugin = discover([offer(keep_all)])["keep_all"]
+    with pytest.raises(PluginError, match="the options of stage 'keep_all' do not fit"):
+        build(plugin, {"times": 2}, flowing=Text | Tool | End, convert=convert)
+
+
+def test_a_plugin_whose_stage_has_another_name_is_refused() -> None:
+    plugin = Plugin("echo", make_repeat, Loudness)
+    with pytest.raises(PluginError, match=r"^the plugin 'echo' makes a stage named 'repeat': give both the same name$"):
+        build(plugin, {}, flowing=str, convert=convert)
+
+
+# Item types.
+
+
+class HasWords(Protocol):
+    words: int
+
+
+FITTING: list[tuple[object, object, object]] = [
+    (Text | Tool | End, Text | Tool | End, Text | Tool | End),
+    (Text | Tool | End, Text, Text),
+    (Text | Tool | End, Text, Text | Tool),
+    (Union[Text, Tool], Union[Tool, Text], Text | Tool),  # noqa: UP007 - a plugin may write it so
+    (Optional[Text], Text, Text),  # noqa: UP045
+    (Text, Text, Text),
+    (None, None, Text | Tool),
+    (Any, Any, Text | Tool),
+    (Text, Text, None),
+    (Base, Text | Tool, Text | Tool),
+    (object, Text, Text | Tool),
+    (T, T, Text | Tool),
+    (list[int], list[int], list[int]),
+    (HasWords | Text, Text, Text),
+    (typing_extensions.TypeAliasType("Event", Text | Tool), None, Text | Tool),
+]
+
+
+@pytest.mark.parametrize(("accepts", "emits", "flowing"), FITTING)
+def test_a_stage_that_takes_what_passes_and_gives_what_may_pass_fits(
+    accepts: object, emits: object, flowing: object
+) -> None:
+    plugin = Plugin("relay_all", lambda _: RelayAll(), NoOptions, accepts=accepts, emits=emits)
+    assert build(plugin, {}, flowing=flowing, convert=convert).name == "relay_all"
+
+
+def test_a_stage_that_does_not_take_all_that_passes_is_refused() -> None:
+    plugin = Plugin("only_text", lambda _: codec_stage("only_text", lambda ctx: NoCodec()), NoOptions, accepts=Text)
+    with pytest.raises(PluginError) as refused:
+        build(plugin, {}, flowing=Text | Tool | End, convert=convert)
+    assert str(refused.value) == (
+        "stage 'only_text' does not take End, Tool, which pass there too: "
+        "widen its annotation, and hand on what it does not care about"
+    )
+
+
+def test_a_stage_that_gives_what_the_next_one_does_not_take_is_refused() -> None:
+    plugin = Plugin("relay_all", lambda _: RelayAll(), NoOptions, accepts=Text, emits=Text | list[int])
+    with pytest.raises(PluginError) as refused:
+        build(plugin, {}, flowing=Text, convert=convert)
+    assert str(refused.value) == "stage 'relay_all' gives list, which the next stage does not take"
+
+
+class NoCodec:
+    def feed(self, batch: list[Any], /) -> list[Any]:
+        return batch
+
+    def flush(self) -> list[Any]:
+        return []

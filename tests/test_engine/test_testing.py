@@ -1,0 +1,314 @@
+"""The kit's own negative tests: each kind of bad stage is caught, with a message that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import Inlet, Meter, Outlet, RequestContext, Slot, StageBug, codec_stage, per_event
+from pipeline.testing import (
+    assert_backpressure,
+    assert_blind_to_batching,
+    assert_cancels_cleanly,
+    assert_forgets_requests,
+    assert_time_conserved,
+    assert_waits_declared,
+    check_stage,
+    collect,
+    new_context,
+    rebatched,
+)
+
+PREFIX: Slot[str] = Slot("prefix")
+
+
+@per_event
+def double(number: int) -> Iterator[int]:
+    yield 2 * number
+
+
+class CountBatches:
+    """Numbers the batches, so it is not blind to them."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def feed(self, batch: list[int], /) -> list[int]:
+        self.number += 1
+        return [self.number]
+
+    def flush(self) -> list[int]:
+        return []
+
+
+class SleepQuietly:
+    name = "sleep_quietly"
+
+    async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        async for batch in inlet:
+            await trio.sleep(0.25)
+            await outlet.send(batch)
+
+
+class SleepAtTheEnd:
+    name = "sleep_at_the_end"
+
+    async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        async for batch in inlet:
+            await outlet.send(batch)
+        await trio.sleep(60)
+
+
+class SendInsideAWait:
+    """Sends from inside its declared wait, so what follows the send is not declared any more."""
+
+    name = "send_inside_a_wait"
+
+    async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        async for batch in inlet:
+            with outlet.meter.outside():
+                await trio.sleep(1)
+                await outlet.send(batch)
+                await trio.sleep(2)
+
+
+class AskProperly:
+    name = "ask_properly"
+
+    async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        async for batch in inlet:
+            with outlet.meter.outside():
+                await trio.sleep(3600)
+            await outlet.send(batch)
+
+
+class CollectAll:
+    name = "collect_all"
+
+    async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        held: list[int] = []
+        async for batch in inlet:
+            held += batch
+        await outlet.send(held)
+
+
+class ConvertCancel:
+    """Turns its cancellation into a failure."""
+
+    name = "convert_cancel"
+
+    async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        try:
+            async for batch in inlet:
+                await outlet.send(batch)
+        except trio.Cancelled:
+            raise ConnectionError("interrupted") from None
+
+
+def test_a_good_stage_passes_and_its_output_is_returned() -> None:
+    assert check_stage(double, 1, 2, 3) == [2, 4, 6]
+
+
+def test_a_stage_may_get_no_events_at_all() -> None:
+    assert check_stage(double) == []
+    assert check_stage(double, 1) == [2]
+
+
+def test_a_declared_wait_of_hours_passes_and_takes_no_time() -> None:
+    assert check_stage(AskProperly(), 1, 2) == [1, 2]
+
+
+def test_dependence_on_batching_is_caught() -> None:
+    stage = codec_stage("count_batches", lambda ctx: CountBatches())
+    with pytest.raises(AssertionError) as caught:
+        check_stage(stage, 5, 6, 7)
+    assert str(caught.value).startswith(
+        "count_batches depends on batching: in batches of 1 [1, 2, 3], all at once [1]",
+    )
+
+
+def test_output_that_is_only_cut_differently_can_be_normalised() -> None:
+    joining = codec_stage("join", lambda ctx: JoinBatch())
+    with pytest.raises(AssertionError, match="join depends on batching"):
+        check_stage(joining, b"a", b"b", b"c")
+    assert check_stage(joining, b"a", b"b", b"c", normalise=b"".join) == [b"a", b"b", b"c"]
+
+
+class JoinBatch:
+    """Gives one item per batch."""
+
+    def feed(self, batch: list[bytes], /) -> list[bytes]:
+        return [b"".join(batch)]
+
+    def flush(self) -> list[bytes]:
+        return []
+
+
+def test_memory_of_an_earlier_request_is_caught() -> None:
+    shared: list[int] = []
+
+    @per_event
+    def accumulate(number: int) -> Iterator[int]:
+        shared.append(number)
+        yield sum(shared)
+
+    with pytest.raises(AssertionError) as caught:
+        check_stage(accumulate, 1, 2)
+    assert str(caught.value).startswith("accumulate remembers an earlier request: first it gave [1, 3], then [4, 6]")
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (SleepQuietly(), "sleep_quietly waited 0.5 s without saying so: put it in `with outlet.meter.outside():`"),
+        (SleepAtTheEnd(), "sleep_at_the_end waited 60 s without saying so"),
+        (SendInsideAWait(), "send_inside_a_wait waited 4 s without saying so"),
+    ],
+)
+def test_an_undeclared_wait_is_caught(stage: Any, message: str) -> None:
+    with pytest.raises(AssertionError) as caught:
+        check_stage(stage, 1, 2)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_buffer_without_bound_is_caught() -> None:
+    with pytest.raises(AssertionError) as caught:
+        check_stage(CollectAll(), 1, 2)
+    assert str(caught.value).startswith("collect_all took ")
+    assert "while nobody took its output: it buffers without bound" in str(caught.value)
+
+
+def test_a_stage_that_holds_all_by_design_may_say_so() -> None:
+    assert check_stage(CollectAll(), 1, 2, holds_all=True) == [1, 2]
+
+
+async def test_a_stage_that_gives_nothing_cannot_be_bounded_by_its_consumer(autojump_clock: Any) -> None:
+    swallow = per_event(lambda number: [])
+    await assert_backpressure(swallow, 1, 2)
+
+
+def test_a_cancellation_turned_into_a_failure_is_caught() -> None:
+    with pytest.raises(StageBug) as caught:
+        check_stage(ConvertCancel(), 1, 2)
+    assert caught.value.stage == "convert_cancel"
+    assert isinstance(caught.value.__cause__, ConnectionError)
+
+
+async def test_tasks_that_stay_behind_after_a_cancellation_are_caught() -> None:
+    async def leave_a_task_behind() -> None:
+        trio.lowlevel.spawn_system_task(trio.sleep, 0.01)
+        await trio.sleep(0)
+
+    with pytest.raises(AssertionError, match=r"^cancelled at step 1, 1 tasks stayed behind"):
+        await assert_cancels_cleanly(leave_a_task_behind)
+    await trio.sleep(0.05)
+
+
+async def test_a_run_that_never_ends_by_itself_is_caught(autojump_clock: Any) -> None:
+    async def spin() -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+
+    with pytest.raises(AssertionError, match=r"^it did not end within 50 task steps"):
+        await assert_cancels_cleanly(spin, limit=50)
+
+
+async def test_every_step_of_a_run_is_cancelled_once() -> None:
+    reached: list[int] = []
+
+    async def three_steps() -> None:
+        reached.append(0)
+        for step in (1, 2, 3):
+            await trio.lowlevel.checkpoint()
+            reached[-1] = step
+
+    steps = await assert_cancels_cleanly(three_steps)
+    assert reached[:3] == [0, 1, 2]
+    assert reached[-1] == 3
+    assert steps == len(reached)
+
+
+async def test_a_run_that_survives_one_cancellation_is_still_cancelled_at_its_later_steps() -> None:
+    async def forgive_once() -> None:
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled:
+            return
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled:
+            raise OSError("found") from None
+
+    with pytest.raises(OSError, match="found"):
+        await assert_cancels_cleanly(forgive_once)
+
+
+async def test_a_failure_of_the_run_itself_comes_out() -> None:
+    async def fail() -> None:
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        await assert_cancels_cleanly(fail)
+
+
+def test_meters_that_do_not_add_up_are_caught() -> None:
+    meter = finished_meter()
+    assert_time_conserved(meter)
+    meter.spent_ns[0] += 1
+    with pytest.raises(AssertionError, match=r"^shout: \[.*\] sum to .*, not "):
+        assert_time_conserved(meter)
+
+
+def finished_meter() -> Meter:
+    meter = Meter("shout")
+    meter.begin_closing()
+    return meter
+
+
+def test_a_context_can_be_given_for_a_stage_that_reads_notes() -> None:
+    class Prefix:
+        def __init__(self, ctx: RequestContext) -> None:
+            self.prefix = ctx[PREFIX]
+
+        def feed(self, batch: list[str], /) -> list[str]:
+            return [self.prefix + text for text in batch]
+
+        def flush(self) -> list[str]:
+            return []
+
+    def context() -> RequestContext:
+        ctx = new_context()
+        ctx[PREFIX] = "> "
+        return ctx
+
+    stage = codec_stage("prefix", Prefix)
+    assert check_stage(stage, "a", "b", context=context) == ["> a", "> b"]
+    with pytest.raises(StageBug) as failed:
+        check_stage(stage, "a", "b")
+    assert "'prefix'" in str(failed.value.__cause__)
+
+
+async def test_the_single_checks_can_be_used_alone(autojump_clock: Any) -> None:
+    await assert_blind_to_batching(double, 1, 2, 3)
+    await assert_forgets_requests(double, 1, 2, 3)
+    await assert_waits_declared(double, 1, 2, 3)
+    await assert_backpressure(double, 1, 2, 3)
+    assert await collect(double, 1, 2, 3, batches_of=2) == [2, 4, 6]
+
+
+def test_rebatched_cuts_at_the_given_places() -> None:
+    assert rebatched([1, 2, 3, 4], [1, 3]) == [[1], [2, 3], [4]]
+    assert rebatched([1, 2], [2, 0, 0, -5, 99]) == [[1, 2]]
+    assert rebatched([], [1]) == []
+
+
+@given(st.lists(st.integers()), st.lists(st.integers()))
+def test_rebatched_keeps_every_event_in_order(events: list[int], cuts: list[int]) -> None:
+    batches = rebatched(events, cuts)
+    assert [event for batch in batches for event in batch] == events
+    assert all(batches)

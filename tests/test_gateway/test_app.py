@@ -1,0 +1,276 @@
+"""Routes, keys and bad input, on the running service."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import trio
+from chat_fold import fold_document, fold_stream
+from service import KEY, serving
+
+LIMITED = "sk-limited-key-0123456789"
+HELLO = {"model": "echo", "input": "Hello there"}
+
+CHAT_PATHS = [
+    "/cursor/chat/completions",
+    "/cursor/v1/chat/completions",
+    "/v1/chat/completions",
+    "/chat/completions",
+    "/openai/deployments/echo/chat/completions",
+    "/cursor/chat/completions/",
+]
+
+
+@pytest.mark.parametrize("path", CHAT_PATHS)
+async def test_the_chat_is_at_every_path_that_clients_use(path: str) -> None:
+    async with serving() as service:
+        whole = fold_document((await service.post(HELLO, path=path)).content)
+        assert (whole.content, whole.finish_reason) == ("Hello there", "stop")
+        answer = await service.post({**HELLO, "stream": True}, path=path)
+        assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+        streamed = fold_stream(answer.content)
+        assert (streamed.content, streamed.finish_reason, streamed.is_done) == ("Hello there", "stop", True)
+
+
+async def test_the_model_of_a_deployments_path_needs_no_model_in_the_body() -> None:
+    async with serving() as service:
+        path = "/openai/deployments/echo/chat/completions"
+        answer = await service.post({"messages": [{"role": "user", "content": "hi"}]}, path=path, key=None, api_key=KEY)
+        assert fold_document(answer.content).content == "hi"
+        assert answer.json()["model"] == "echo"
+
+
+@pytest.mark.parametrize("path", ["/cursor/models", "/cursor/v1/models", "/v1/models", "/models"])
+async def test_the_models_are_those_that_the_key_may_use(path: str) -> None:
+    async with serving() as service:
+        listed = (await service.get(path)).json()
+        assert listed["object"] == "list"
+        assert [entry["id"] for entry in listed["data"]] == ["echo", "story", "agent"]
+        assert {entry["object"] for entry in listed["data"]} == {"model"}
+        assert [entry["id"] for entry in (await service.get(path, key=LIMITED)).json()["data"]] == ["echo"]
+        assert (await service.get(path, key=None)).status_code == 401
+        assert (await service.get(path, key="sk-wrong")).json()["error"]["code"] == "unauthorized"
+
+
+async def test_health_needs_no_key_and_readiness_fails_while_draining() -> None:
+    async with serving() as service:
+        for path in ("/health/liveliness", "/health/liveness", "/livez"):
+            alive = await service.get(path, key=None)
+            assert (alive.status_code, alive.json()) == (200, "I'm alive!")
+        for path in ("/health/readiness", "/readyz"):
+            assert (await service.get(path, key=None)).json()["status"] == "healthy"
+        service.app.bridge.drain()
+        assert (await service.get("/readyz", key=None)).status_code == 503
+        refused = await service.post(HELLO)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+        assert refused.headers["retry-after"] == "1"
+
+
+async def test_a_browser_may_ask_first() -> None:
+    async with serving() as service:
+        answer = await service.get(
+            "/cursor/chat/completions",
+            method="OPTIONS",
+            key=None,
+            origin="vscode-file://vscode-app",
+            access_control_request_method="POST",
+            access_control_request_headers="authorization, content-type",
+        )
+        assert answer.status_code == 204
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert "POST" in answer.headers["access-control-allow-methods"]
+        assert answer.headers["access-control-allow-headers"] == "authorization, content-type"
+        assert (await service.post(HELLO)).headers["access-control-allow-origin"] == "*"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nope", 404, "route_not_found"),
+        ("GET", "/", 404, "route_not_found"),
+        ("POST", "/v1/responses", 404, "route_not_found"),
+        ("GET", "/cursor/chat/completions", 405, "method_not_allowed"),
+        ("DELETE", "/v1/chat/completions", 405, "method_not_allowed"),
+        ("POST", "/v1/models", 405, "method_not_allowed"),
+    ],
+)
+async def test_anything_else_is_refused_in_openais_shape(method: str, path: str, status: int, code: str) -> None:
+    async with serving() as service:
+        answer = await service.get(path, method=method)
+        assert answer.status_code == status
+        error = answer.json()["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert error["code"] == code
+        assert len(answer.headers["x-request-id"]) == 24
+        if status == 405:
+            assert answer.headers["allow"] in ("POST", "GET, HEAD, OPTIONS")
+
+
+@pytest.mark.parametrize(
+    ("key", "model", "status", "code"),
+    [
+        (None, "echo", 401, "unauthorized"),
+        ("", "echo", 401, "unauthorized"),
+        ("sk-wrong", "echo", 401, "unauthorized"),
+        ("sk-\xe4", "echo", 401, "unauthorized"),
+        (LIMITED, "story", 403, "model_forbidden"),
+        (LIMITED, "nope", 403, "model_forbidden"),
+        (LIMITED, "team/x", 404, "model_not_found"),
+        (KEY, "nope", 404, "model_not_found"),
+    ],
+)
+async def test_keys_and_models_are_checked(key: str | None, model: str, status: int, code: str) -> None:
+    async with serving() as service:
+        for stream in (True, False):
+            answer = await service.post(
+                {"model": model, "input": "hi", "stream": stream},
+                key=None,
+                **({"x_api_key": key} if key is not None else {}),
+            )
+            assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+            assert "sk-" not in answer.text
+
+
+BAD_BODIES: list[tuple[bytes, str | None]] = [
+    (b"", None),
+    (b"   ", None),
+    (b"{", None),
+    (b'{"model": "echo", "input": "hi"} trailing', None),
+    (b"\xff\xfe{\x00}\x00", None),
+    (b'{"model": "echo", "input": "\xff"}', None),
+    (b'{"model": "echo", "input": "\\ud800"}', None),
+    (b'{"model": "echo", "input": "hi", "temperature": NaN}', None),
+    (b"[" * 100_000 + b"]" * 100_000, None),
+    (b'{"model": "echo", "input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", None),
+    (b'"text"', None),
+    (b"[1, 2]", None),
+    (b"null", None),
+    (b"5", None),
+    (b"{}", "model"),
+    (b'{"input": "hi"}', "model"),
+    (b'{"model": null, "input": "hi"}', "model"),
+    (b'{"model": "", "input": "hi"}', "model"),
+    (b'{"model": ["echo"], "input": "hi"}', "model"),
+    (b'{"model": "echo"}', "input"),
+    (b'{"model": "echo", "input": null}', "input"),
+    (b'{"model": "echo", "input": 5}', "input"),
+    (b'{"model": "echo", "input": []}', "input"),
+    (b'{"model": "echo", "input": [1]}', "input[0]"),
+    (b'{"model": "echo", "messages": "hi"}', "messages"),
+    (b'{"model": "echo", "messages": []}', "messages"),
+    (b'{"model": "echo", "messages": [{"role": "robot", "content": "hi"}]}', "messages[0].role"),
+    (b'{"model": "echo", "input": "hi", "stream": "true"}', "stream"),
+    (b'{"model": "echo", "input": "hi", "temperature": "hot"}', "temperature"),
+    (b'{"model": "echo", "input": "hi", "tools": "x"}', "tools"),
+    (b'{"model": "echo", "input": "hi", "tools": [1]}', "tools[0]"),
+    (b'{"model": "echo", "input": "hi", "max_output_tokens": "x"}', "max_output_tokens"),
+]
+
+
+async def test_bad_input_is_a_400_that_names_the_field_and_never_a_500() -> None:
+    async with serving() as service:
+        for body, param in BAD_BODIES:
+            answer = await service.post(body)
+            error: dict[str, Any] = answer.json()["error"]
+            assert answer.status_code == 400, (body[:60], answer.text)
+            assert error["code"] == "invalid_request"
+            assert error["type"] == "invalid_request_error"
+            assert error["param"] == param, (body[:60], error)
+            assert "Traceback" not in answer.text
+        assert {record["end"] for record in service.records} == {"BR"}
+
+
+async def test_a_body_over_the_limit_is_refused_while_it_arrives() -> None:
+    async with serving(pipeline="  max_body_mb: 0.5") as service:
+        answer = await service.post(b"x" * 600_000)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+        assert (await service.post(b"x" * 600_000, key=None)).status_code == 401
+        assert (await service.post(HELLO)).status_code == 200
+
+
+async def test_a_compressed_body_is_refused() -> None:
+    async with serving() as service:
+        answer = await service.post(HELLO, content_encoding="gzip")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_encoding")
+
+
+async def test_a_body_that_does_not_arrive_is_a_408() -> None:
+    async with serving(pipeline="  body_timeout_s: 0.2") as service:
+        stream = await trio.open_tcp_stream("127.0.0.1", service.port)
+        async with stream:
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+            await stream.send_all(head.encode() + b'Content-Length: 100\r\n\r\n{"model"')
+            answer = b"".join([part async for part in stream])
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b'"body_timeout"' in answer
+
+
+async def test_a_request_id_is_taken_over_or_made() -> None:
+    async with serving() as service:
+        answer = await service.post(HELLO, x_request_id="abc-1.2:3")
+        assert answer.headers["x-request-id"] == "abc-1.2:3"
+        assert answer.json()["id"] == "chatcmpl-abc-1.2:3"
+        for bad in ("a b", "x" * 129, '"'):
+            made = (await service.post(HELLO, x_request_id=bad)).headers["x-request-id"]
+            assert made != bad
+            assert len(made) == 24
+        assert (await service.record(0))["request_id"] == "abc-1.2:3"
+
+
+async def test_the_record_tells_where_the_time_went_and_nothing_that_was_said() -> None:
+    async with serving() as service:
+        secret = "the-quick-brown-fox"
+        await service.post({"model": "echo", "input": secret, "stream": True}, user_agent="Cursor/1.0")
+        record = await service.record()
+        text = json.dumps(record)
+        assert secret not in text
+        assert KEY not in text
+        assert record["key"] == "master"
+        assert (record["model"], record["deployment"], record["stream"]) == ("echo", "echo", True)
+        assert (record["end"], record["status"]) == ("OK", 200)
+        assert isinstance(record["bytes"], int)
+        assert record["bytes"] > 500
+        assert record["events"] == 4  # started, one delta, usage, finished
+        assert 0 < float(str(record["first_byte_ms"])) <= float(str(record["total_ms"]))
+        assert list(record["stages"]) == [  # type: ignore[call-overload]
+            "authenticate",
+            "parse_request",
+            "choose_deployment",
+            "restore_reasoning",
+            "call_upstream",
+            "decode_events",
+            "remember_reasoning",
+            "encode_chunks",
+            "keep_alive",
+            "write_sse",
+        ]
+
+
+@pytest.mark.parametrize("agent", ["Cursor/1.0", "OpenAI/Python"])
+async def test_reasoning_is_shown_where_the_configuration_says(agent: str) -> None:
+    body = {"model": "agent", "input": "hi", "stream": True}
+    shown: dict[str, tuple[bool, bool]] = {}
+    for display, mark in {"reasoning_content": "<", "think": "<think>", "details": "<details>", "none": "<"}.items():
+        async with serving(pipeline=f"  reasoning_display: {display}") as service:
+            folded = fold_stream((await service.post(body, user_agent=agent)).content)
+            shown[display] = (bool(folded.reasoning), (folded.content or "").startswith(mark))
+    assert shown == {
+        "reasoning_content": (True, False),
+        "think": (False, True),
+        "details": (False, True),
+        "none": (False, False),
+    }
+
+
+async def test_fused_and_separate_stages_give_the_same_bytes_and_the_same_meters() -> None:
+    answers: list[tuple[object, list[str]]] = []
+    for execution in ("fused", "tasks", "single"):
+        async with serving(pipeline=f"  execution: {execution}") as service:
+            answer = await service.post({"model": "agent", "input": "hi", "stream": True})
+            folded = fold_stream(answer.content)
+            record = await service.record()
+            calls = [(call["name"], call["arguments"]) for call in folded.tool_calls]
+            answers.append(((folded.content, folded.reasoning, calls), list(record["stages"])))  # type: ignore[call-overload]
+    assert answers[0] == answers[1] == answers[2]

@@ -1,0 +1,459 @@
+"""The bridge on somebody else's ASGI server, in virtual time: nothing but ``receive``, ``send`` and a clock."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from chat_fold import fold_document, fold_stream
+from chat_posts import CREATED, CURSOR, OPENAI_LIKE, ask, completed, delta
+from scripted_upstream import sse
+from service import KEY
+
+from pipeline import ClientFault, Plugin, UpstreamFault, per_event
+from pipeline.gateway.assembly import assemble
+from pipeline.gateway.bridge import Bridge, Message, Record
+from pipeline.gateway.keys import KeyStore
+from pipeline.gateway.settings import StageSettings
+from pipeline.registry import NoOptions
+from stages.choose_deployment import Deployments
+from stages.upstreams import Deployment, UpstreamAnswer, UpstreamCall
+from stages.wire.profiles import CURSOR as CURSOR_PROFILE
+from stages.wire.profiles import OPENAI as OPENAI_PROFILE
+
+KEEP_ALIVE_S = 15.0
+COMMENT = b": keepalive\n\n"
+
+Step = bytes | float | Exception
+
+
+class FakeUpstream:
+    """Gives bytes, sleeps for numbers, raises exceptions; the first steps, before `HEAD`, happen before its head."""
+
+    def __init__(self, *script: Step, before_head: tuple[Step, ...] = ()) -> None:
+        self._script = script
+        self._before_head = before_head
+        self.calls: list[UpstreamCall] = []
+        self.open = 0
+
+    @asynccontextmanager
+    async def __call__(self, call: UpstreamCall) -> AsyncIterator[UpstreamAnswer]:
+        self.calls.append(call)
+        self.open += 1
+        try:
+            for step in self._before_head:
+                await self._play(step)
+            yield FakeAnswer(self)
+        finally:
+            self.open -= 1
+
+    async def _play(self, step: Step) -> bytes:
+        if isinstance(step, Exception):
+            raise step
+        if isinstance(step, bytes):
+            await trio.lowlevel.checkpoint()
+            return step
+        await trio.sleep(step)
+        return b""
+
+
+class FakeAnswer:
+    is_stream = True
+
+    def __init__(self, upstream: FakeUpstream) -> None:
+        self._upstream = upstream
+        self._steps = iter(upstream._script)
+
+    async def receive(self) -> bytes:
+        for step in self._steps:
+            if got := await self._upstream._play(step):
+                return got
+        await trio.lowlevel.checkpoint()
+        return b""
+
+
+class Opens:
+    """An `Upstream` made of a function."""
+
+    def __init__(self, open: Callable[[UpstreamCall], Any]) -> None:
+        self.open = open
+
+
+class Browser:
+    """The other side of ASGI: a client and the server that it is connected to."""
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        body: Any,
+        *,
+        agent: str = OPENAI_LIKE,
+        pieces: int = 1,
+        extensions: dict[str, Any] | None = None,
+        **headers: str,
+    ) -> None:
+        self._extensions = extensions
+        self._bridge = bridge
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        size = -(-len(content) // pieces)
+        self._parts = [content[at : at + size] for at in range(0, len(content), size)] or [b""]
+        self._headers = {"authorization": f"Bearer {KEY}", "user-agent": agent, **headers}
+        self.left = trio.Event()
+        self.stuck: Callable[[], Awaitable[None]] | None = None
+        """Runs within every send: a socket that is full."""
+        self.started: Message | None = None
+        self.sent: list[tuple[float, bytes]] = []
+        self.ended = False
+        self.upload_stops = False
+
+    async def _receive(self) -> Message:
+        if self._parts:
+            part = self._parts.pop(0)
+            await trio.lowlevel.checkpoint()
+            return {"type": "http.request", "body": part, "more_body": bool(self._parts) or self.upload_stops}
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        if self.stuck is not None:
+            await self.stuck()
+        else:
+            await trio.lowlevel.checkpoint()
+        if message["type"] == "http.response.start":
+            assert self.started is None
+            self.started = message
+            return
+        assert self.started is not None
+        assert not self.ended
+        if message["body"]:
+            self.sent.append((trio.current_time(), message["body"]))
+        self.ended = not message["more_body"]
+
+    async def ask(self) -> None:
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/chat/completions",
+            "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in self._headers.items()],
+            **({} if self._extensions is None else {"extensions": self._extensions}),
+        }
+        await self._bridge(scope, self._receive, self._send)
+
+    @property
+    def status(self) -> int | None:
+        return None if self.started is None else self.started["status"]
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(part for _, part in self.sent)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        return json.loads(self.body)["error"]
+
+
+def bridge_to(
+    upstream: FakeUpstream,
+    *,
+    insertion: tuple[str, Plugin[NoOptions]] | None = None,
+    keep_alive_interval_s: float = KEEP_ALIVE_S,
+    **settings: Any,
+) -> tuple[Bridge, list[Record]]:
+    """Give a bridge whose model ``up`` is ``upstream``, and its records."""
+    deployment = Deployment(
+        id="up-1", model_name="up", model="gpt-5", provider="openai", kind="responses", url="http://up"
+    )
+    plugins, insertions = {}, []
+    if insertion is not None:
+        after, plugin = insertion
+        plugins = {plugin.name: plugin}
+        insertions = [StageSettings(use=plugin.name, after=after, where="here")]
+    records: list[Record] = []
+    bridge = Bridge(
+        assemble(
+            keys=KeyStore(KEY, ()),
+            deployments=Deployments((deployment,)),
+            upstreams={"responses": Opens(upstream)},
+            max_body_bytes=1 << 20,
+            keep_alive_interval_s=keep_alive_interval_s,
+            insertions=insertions,
+            plugins=plugins,
+        ),
+        profile_of=lambda headers: CURSOR_PROFILE if headers[b"user-agent"] == CURSOR.encode() else OPENAI_PROFILE,
+        on_end=lambda record: records.append(record()),
+        **settings,
+    )
+    return bridge, records
+
+
+HELLO = sse(CREATED) + sse(delta("Hello"))
+END = sse(completed("Hello"))
+
+
+async def test_an_answer_arrives_whole_and_is_recorded(autojump_clock: trio.testing.MockClock) -> None:
+    for stream in (True, False):
+        bridge, records = bridge_to(FakeUpstream(HELLO, END), response_headers=[(b"x-extra", b"1")])
+        browser = Browser(bridge, ask(stream=stream), pieces=5, x_request_id="id-1")
+        await browser.ask()
+        folded = (fold_stream if stream else fold_document)(browser.body)
+        assert (browser.status, folded.content, folded.id, browser.ended) == (200, "Hello", "chatcmpl-id-1", True)
+        assert browser.started is not None
+        headers = dict(browser.started["headers"])
+        assert (headers[b"x-request-id"], headers[b"x-extra"]) == (b"id-1", b"1")
+        [record] = records
+        assert (record["end"], record["status"], record["request_id"]) == ("OK", 200, "id-1")
+        assert (record["bytes"], record["completion_tokens"]) == (len(browser.body), 2)
+        assert "error" not in record
+        assert bridge.active == set()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_send_is_never_cut_in_half(stream: bool, autojump_clock: trio.testing.MockClock) -> None:
+    """h11's state has advanced before its bytes leave, so a cancelled send poisons the connection."""
+    finished: list[bool] = []
+
+    async def full_socket() -> None:
+        finished.append(False)
+        await trio.sleep(10)
+        finished[-1] = True
+
+    upstream = FakeUpstream(HELLO, END)
+    bridge, records = bridge_to(upstream)
+    browser = Browser(bridge, ask(stream=stream))
+    browser.stuck = full_socket
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(browser.ask)
+        await trio.sleep(5)  # in the middle of the first send
+        assert finished == [False]
+        browser.left.set()
+        await trio.sleep(1)
+        assert finished == [False], "the send goes on"
+    assert finished
+    assert all(finished)
+    assert upstream.open == 0
+    assert [record["end"] for record in records] == ["DC"]
+
+
+async def test_a_server_that_sends_whole_by_itself_is_not_shielded(autojump_clock: trio.testing.MockClock) -> None:
+    """A cancel scope for each write is paid only where it is needed."""
+    bridge, _ = bridge_to(FakeUpstream(HELLO, END))
+    browser = Browser(bridge, ask(), extensions={"headrace.atomic_send": {}})
+    browser.stuck = trio.sleep_forever
+    with trio.move_on_after(1) as given_up:
+        await browser.ask()
+    assert given_up.cancelled_caught
+    assert trio.current_time() == pytest.approx(1)
+
+
+async def test_a_silent_upstream_makes_comments_every_15_seconds_also_before_its_head(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    upstream = FakeUpstream(HELLO, 40.0, END, before_head=(50.0,))
+    bridge, records = bridge_to(upstream)
+    browser = Browser(bridge, ask())
+    began = trio.current_time()
+    await browser.ask()
+    moments = [round(at - began, 3) for at, part in browser.sent if part == COMMENT]
+    assert moments == [15, 30, 45, 65, 80]
+    assert fold_stream(browser.body).content == "Hello"
+    assert records[0]["end"] == "OK"
+    assert records[0]["first_byte_ms"] is not None
+
+
+async def test_a_client_who_does_not_stream_gets_no_comments(autojump_clock: trio.testing.MockClock) -> None:
+    bridge, _ = bridge_to(FakeUpstream(HELLO, END, before_head=(100.0,)))
+    browser = Browser(bridge, ask(stream=False))
+    await browser.ask()
+    assert fold_document(browser.body).content == "Hello"
+
+
+REFUSAL = UpstreamFault("upstream answered 429: slow down", code="upstream_rate_limited", retry_after_s=3)
+
+
+async def test_a_failure_after_a_comment_is_told_in_the_stream(autojump_clock: trio.testing.MockClock) -> None:
+    for agent in (OPENAI_LIKE, CURSOR):
+        bridge, records = bridge_to(FakeUpstream(before_head=(20.0, REFUSAL)))
+        browser = Browser(bridge, ask(), agent=agent)
+        await browser.ask()
+        assert (browser.status, browser.ended) == (200, True)
+        assert browser.body.startswith(COMMENT)
+        folded = fold_stream(browser.body)
+        if agent == CURSOR:
+            assert folded.content is not None
+            assert folded.content.endswith("slow down]")
+            assert (folded.finish_reason, folded.is_done) == ("stop", True)
+        else:
+            assert folded.error is not None
+            assert folded.error["code"] == "upstream_rate_limited"
+            assert not folded.is_done
+        assert (records[0]["end"], records[0]["status"], records[0]["error"]) == ("RL", 200, "upstream_rate_limited")
+
+
+async def test_the_same_failure_before_any_byte_is_a_status(autojump_clock: trio.testing.MockClock) -> None:
+    bridge, records = bridge_to(FakeUpstream(before_head=(10.0, REFUSAL)))
+    browser = Browser(bridge, ask())
+    await browser.ask()
+    assert (browser.status, browser.error["code"], browser.ended) == (429, "upstream_rate_limited", True)
+    assert browser.started is not None
+    assert dict(browser.started["headers"])[b"retry-after"] == b"3"
+    assert (records[0]["end"], records[0]["stage"]) == ("RL", "call_upstream")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_request_that_outlasts_its_budget_and_grace_ends_with_504_or_in_the_stream(
+    stream: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The adapter ends the answer in time; this is the net under it, for an adapter that does not."""
+    upstream = FakeUpstream(HELLO, 10_000.0)
+    bridge, records = bridge_to(upstream, request_timeout_s=60.0)
+    browser = Browser(bridge, ask(stream=stream))
+    began = trio.current_time()
+    await browser.ask()
+    assert trio.current_time() - began == pytest.approx(60 + 30)
+    if stream:
+        folded = fold_stream(browser.body)
+        assert folded.content == "Hello"
+        assert folded.error is not None
+        assert folded.error["code"] == "deadline_exceeded"
+    else:
+        assert (browser.status, browser.error["code"]) == (504, "deadline_exceeded")
+    assert records[0]["end"] == "UT"
+    assert upstream.open == 0
+
+
+async def test_an_upload_that_stops_is_a_408(autojump_clock: trio.testing.MockClock) -> None:
+    upstream = FakeUpstream(HELLO, END)
+    bridge, records = bridge_to(upstream, body_timeout_s=60.0)
+    browser = Browser(bridge, ask())
+    browser.upload_stops = True
+    began = trio.current_time()
+    await browser.ask()
+    assert trio.current_time() - began == pytest.approx(60)
+    assert (browser.status, browser.error["code"], records[0]["end"]) == (408, "body_timeout", "BR")
+    assert upstream.calls == []
+
+
+async def test_while_draining_requests_are_refused_and_running_ones_go_on(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    bridge, records = bridge_to(FakeUpstream(HELLO, 10.0, END))
+    running, late = Browser(bridge, ask()), Browser(bridge, ask())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(running.ask)
+        await trio.sleep(1)
+        bridge.drain()
+        await late.ask()
+        assert (late.status, late.error["code"]) == (503, "draining")
+        assert late.started is not None
+        assert dict(late.started["headers"])[b"retry-after"] == b"1"
+    assert fold_stream(running.body).content == "Hello"
+    assert [record["end"] for record in records] == ["DR", "OK"]
+
+
+async def test_what_still_runs_at_the_deadline_is_cut_off_with_words(autojump_clock: trio.testing.MockClock) -> None:
+    upstream = FakeUpstream(HELLO, 1000.0, END)
+    bridge, records = bridge_to(upstream)
+    streams, shown, whole = (
+        Browser(bridge, ask()),
+        Browser(bridge, ask(), agent=CURSOR),
+        Browser(bridge, ask(stream=False)),
+    )
+    uploads = Browser(bridge, ask())
+    uploads.upload_stops = True
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for browser in (streams, shown, whole, uploads):
+            nursery.start_soon(browser.ask)
+        await trio.sleep(1)
+        assert len(bridge.active) == 4
+        bridge.cut_off()
+    assert trio.current_time() - began == pytest.approx(1)
+    folded = fold_stream(streams.body)
+    assert folded.content == "Hello"
+    assert folded.error is not None
+    assert folded.error["code"] == "draining"
+    assert streams.ended
+    text = fold_stream(shown.body)
+    assert text.content is not None
+    assert text.content.startswith("Hello\n\n[upstream error: draining: ")
+    assert text.is_done
+    for browser in (whole, uploads):
+        assert (browser.status, browser.error["code"]) == (503, "draining")
+    assert [record["end"] for record in records] == ["DR"] * 4
+    assert bridge.active == set()
+    assert upstream.open == 0
+
+
+async def test_a_client_who_left_is_told_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    for before_head, said in (((1000.0,), b""), ((), b"Hello")):
+        upstream = FakeUpstream(HELLO, 1000.0, before_head=before_head)
+        bridge, records = bridge_to(upstream, keep_alive_interval_s=0)
+        browser = Browser(bridge, ask())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(browser.ask)
+            await trio.sleep(5)
+            browser.left.set()
+            await trio.testing.wait_all_tasks_blocked()
+            assert upstream.open == 0
+        assert said in browser.body
+        assert b"error" not in browser.body
+        assert not browser.ended
+        assert (records[0]["end"], records[0]["bytes"]) == ("DC", len(browser.body))
+
+
+async def test_a_request_that_is_cancelled_from_outside_leaves_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    upstream = FakeUpstream(HELLO, 1000.0)
+    bridge, records = bridge_to(upstream)
+    with trio.move_on_after(5) as outside:
+        await Browser(bridge, ask()).ask()
+    assert outside.cancelled_caught
+    assert (upstream.open, bridge.active, len(records)) == (0, set(), 1)
+
+
+# Plugins between the first pipeline's stages may do anything.
+
+
+def plugin(name: str, fn: Any, kind: object) -> Plugin[NoOptions]:
+    stage = per_event(fn)
+    return Plugin(name, lambda _: stage, NoOptions, kind, kind)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+async def test_a_stage_that_loses_or_doubles_the_call_is_a_bug_that_is_told(
+    count: int, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    def multiply(call: UpstreamCall) -> list[UpstreamCall]:
+        return [call] * count
+
+    upstream = FakeUpstream(HELLO, END)
+    bridge, records = bridge_to(upstream, insertion=("choose_deployment", plugin("multiply", multiply, UpstreamCall)))
+    browser = Browser(bridge, ask())
+    await browser.ask()
+    assert (browser.status, browser.error["code"]) == (500, "internal_error")
+    assert (records[0]["end"], records[0]["error"]) == ("ST", "internal_error")
+    assert upstream.calls == []
+    assert f"{count} calls" in caplog.text
+
+
+async def test_a_stage_may_refuse_a_request(autojump_clock: trio.testing.MockClock) -> None:
+    def refuse(call: UpstreamCall) -> list[UpstreamCall]:
+        raise ClientFault("not on a Sunday", param="model")
+
+    bridge, records = bridge_to(
+        FakeUpstream(HELLO, END), insertion=("choose_deployment", plugin("refuse", refuse, UpstreamCall))
+    )
+    browser = Browser(bridge, ask())
+    await browser.ask()
+    assert browser.status == 400
+    assert browser.error == {
+        "message": "not on a Sunday",
+        "type": "invalid_request_error",
+        "param": "model",
+        "code": "invalid_request",
+    }
+    assert (records[0]["end"], records[0]["stage"]) == ("BR", "refuse")

@@ -1,0 +1,187 @@
+"""The ``headrace`` command, as people use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+from chat_fold import fold_document, fold_stream
+from plugins import install
+from raw_client import patiently
+
+from pipeline.gateway import cli, service
+
+GOOD = """\
+model_list:
+  - model_name: echo
+    litellm_params: {model: canned/echo}
+general_settings:
+  master_key: sk-cli-test-0123456789abcdef
+"""
+
+
+def run(*arguments: str, entry: tuple[str, ...] = ("-m", "pipeline.gateway")) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end, in a process of its own."""
+    command = [sys.executable, *entry, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    script = Path(sys.executable).with_name("headrace")
+    command = [str(script)] if script.exists() else [sys.executable, "-m", "pipeline.gateway"]
+    ran = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=20, check=True)
+    assert ran.stdout == f"headrace {version('headrace')}\n"
+
+
+def test_without_a_command_the_usage_is_shown() -> None:
+    ran = run()
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("usage: headrace ")
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_good_configuration_is_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check-config", write(tmp_path, GOOD)]) == 0
+    out, err = capsys.readouterr()
+    assert "echo" in out
+    assert "sk-cli-test" not in out + err
+
+
+BAD = {
+    "model_list: 5\n": "1",
+    GOOD + "pipeline_settings: {prot: 5}\n": "6",
+    GOOD.replace("canned/echo", "canned/ecko"): "3",
+    GOOD + "pipeline_settings:\n  workers: many\n": "7",
+    GOOD + "pipeline_settings:\n  stages:\n    - {use: nope, after: decode_events}\n": "8",
+}
+
+
+@pytest.mark.parametrize("text", BAD, ids=["no list", "unknown setting", "unknown embedded model", "type", "stage"])
+@pytest.mark.parametrize("command", ["check-config", "serve"])
+def test_a_wrong_configuration_is_status_2_and_names_the_line(
+    command: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "configure_logging", lambda format, level: None)  # it is this process's logging
+    path = write(tmp_path, text)
+    arguments = [command, path] if command == "check-config" else [command, "--config", path, "--port", "0"]
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.search(rf"config\.yaml\D+{BAD[text]}\b", err), err
+    assert "Traceback" not in err
+    assert "sk-cli-test" not in err
+
+
+def test_a_file_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check-config", "/no/such/config.yaml"]) == 2
+    assert "/no/such/config.yaml" in capsys.readouterr().err
+
+
+def test_a_wrong_configuration_in_a_process_of_its_own(tmp_path: Path) -> None:
+    ran = run("serve", "--config", write(tmp_path, GOOD + "pipeline_settings: {prot: 5}\n"))
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "did you mean port" in ran.stderr
+
+
+def test_the_stages_are_listed_the_installed_ones_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(monkeypatch, tmp_path)
+    assert cli.main(["stages"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [line.split()[0] for line in lines if line.strip()]
+    assert {"authenticate", "parse_request", "decode_events", "write_sse"} <= set(names)
+    assert "shout                Say it louder: the answer's text in capitals." in lines
+
+
+def test_another_distribution_with_our_package_names_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "packages_distributions", lambda: {"pipeline": ["headrace", "other-pipe"], "stages": []})
+    assert cli.main(["stages"]) == 2
+    assert "'other-pipe' also has a package named 'pipeline'" in capsys.readouterr().err
+
+
+def test_the_packages_are_ours_alone_here() -> None:
+    cli.check_ownership()
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ran = run("serve", "--config", write(tmp_path, GOOD), "--host", "127.0.0.1", "--port", port)
+    assert ran.returncode == 2
+    assert f"cannot listen on 127.0.0.1 port {port}" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+@asynccontextmanager
+async def demo() -> AsyncIterator[tuple[trio.Process, str]]:
+    """Run the demo; give its process and what it printed."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "pipeline.gateway", "demo", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    try:
+        printed = b""
+        with patiently():
+            while b"Your own models" not in printed:
+                chunk = await process.stdout.receive_some(4096)
+                assert chunk, printed
+                printed += chunk
+        yield process, printed.decode()
+    finally:
+        with trio.CancelScope(shield=True):
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+            await process.stdout.aclose()
+
+
+async def test_the_demo_prints_commands_that_work_as_they_stand() -> None:
+    async with demo() as (process, printed):
+        [key] = re.findall(r"^  key +(sk-\S+)$", printed, re.MULTILINE)
+        assert len(key) > 30
+        commands = re.findall(r"^  curl (.*?)\n\n", printed, re.MULTILINE | re.DOTALL)
+        assert len(commands) == 2
+        answers: list[httpx.Response] = []
+        async with httpx.AsyncClient(trust_env=False, verify=False, timeout=20) as client:
+            for command in commands:
+                [url] = re.findall(r"http://\S+", command)
+                headers = dict(header.split(": ", 1) for header in re.findall(r"-H '(.*?)'", command))
+                [data] = re.findall(r"-d '(.*?)'", command, re.DOTALL)
+                body = json.loads(data) | {"max_output_tokens": 20}  # the story takes seven seconds
+                answers.append(await client.post(url, headers=headers, json=body))
+        story, echo = answers
+        assert fold_stream(story.content).content
+        assert fold_document(echo.content).content == "Hello there"
+        process.send_signal(signal.SIGTERM)
+        with patiently():
+            assert await process.wait() == 0
+
+
+def test_the_environment_is_not_needed(tmp_path: Path) -> None:
+    environ = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "PYTHONPATH")}
+    command = [sys.executable, "-m", "pipeline.gateway", "check-config", write(tmp_path, GOOD)]
+    ran = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=20, check=True)
+    assert "echo" in ran.stdout

@@ -1,0 +1,272 @@
+"""The end of a process: streams are finished, or cut off with words; a killed worker takes only its own with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from chat_fold import fold_stream
+from chat_posts import CREATED, CURSOR, OPENAI_LIKE, ask, begun, completed, delta, post_bytes
+from raw_client import RESET, RawClient, patiently
+from scripted_upstream import Exchange, ScriptedUpstream, end, event, events, scripted_upstream, sse_head, stall
+from service import KEY, model, serving
+
+
+class Held:
+    """An upstream's script that says "Hello, " and, when it is let go, the rest."""
+
+    def __init__(self) -> None:
+        self.go = trio.Event()
+
+    async def __call__(self, exchange: Exchange) -> None:
+        await exchange.send(sse_head())
+        await events([CREATED, delta("Hello, ")])(exchange)
+        await self.go.wait()
+        await events([delta("you"), completed("Hello, you")])(exchange)
+        await exchange.send(b"0\r\n\r\n")
+
+
+async def open_stream(port: int, *, agent: str = OPENAI_LIKE) -> RawClient:
+    """Give a client who has read the begin of its answer."""
+    client = await RawClient.open(("127.0.0.1", port))
+    await client.send(post_bytes(ask(), agent=agent))
+    assert (await client.read_head()).status == 200
+    return client
+
+
+async def read_body(client: RawClient) -> bytes:
+    """Read a chunked body to its proper end."""
+    body = b""
+    while size := int((await client.read_until(b"\r\n"))[:-2], 16):
+        body += (await client.read_exactly(size + 2))[:-2]
+    assert await client.read_exactly(2) == b"\r\n"
+    return body
+
+
+async def test_a_shutdown_completes_the_streams_that_run() -> None:
+    held = Held()
+    async with (
+        scripted_upstream(held) as upstream,
+        serving(model("up", upstream.url), "  graceful_timeout_s: 30") as service,
+    ):
+        clients = [await open_stream(service.port) for _ in range(5)]
+        idle = await RawClient.open(("127.0.0.1", service.port))
+        assert (await idle.ask(path="/readyz")).status == 200
+        service.shutdown.set()
+        assert await idle.read_to_end() == (b"", "fin")
+        idle.close()
+        assert service.app.bridge.draining
+        assert not service.ended.is_set()
+        held.go.set()
+        for client in clients:
+            async with client:
+                folded = fold_stream(await read_body(client))
+                assert (folded.content, folded.is_done) == ("Hello, you", True)
+                assert await client.read_to_end() == (b"", "fin")
+        with patiently():
+            await service.ended.wait()
+        assert [record["end"] for record in service.records] == ["OK"] * 5
+        with pytest.raises(OSError, match="refused"):
+            await RawClient.open(("127.0.0.1", service.port))
+
+
+async def test_readiness_turns_red_and_new_requests_are_refused_while_liveness_stays_green() -> None:
+    async with serving() as service:
+        service.app.bridge.drain()
+        assert (await service.get("/health/readiness", key=None)).status_code == 503
+        assert (await service.get("/health/liveliness", key=None)).status_code == 200
+        refused = await service.post(ask("echo"))
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert refused.json()["error"]["code"] == "draining"
+        assert (await service.record())["end"] == "DR"
+
+
+async def test_at_the_drain_deadline_a_stream_is_told_and_its_upstream_closed() -> None:
+    async with (
+        scripted_upstream(*begun("Hello, "), stall()) as upstream,
+        serving(model("up", upstream.url), "  graceful_timeout_s: 0.2") as service,
+    ):
+        async with (
+            await open_stream(service.port) as told,
+            await open_stream(service.port, agent=CURSOR) as shown,
+            await RawClient.open(("127.0.0.1", service.port)) as whole,
+        ):
+            await whole.send(post_bytes(ask(stream=False)))
+            await upstream.request_received(2)
+            began = trio.current_time()
+            service.shutdown.set()
+            folded = fold_stream(await read_body(told))
+            assert trio.current_time() - began == pytest.approx(0.2, abs=0.15)
+            assert folded.content == "Hello, "
+            assert folded.error is not None
+            assert (folded.error["code"], folded.is_done) == ("draining", False)
+            text = fold_stream(await read_body(shown))
+            assert text.content is not None
+            assert text.content.startswith("Hello, \n\n[upstream error: draining: ")
+            assert text.is_done
+            answer = await whole.read_answer()
+            assert (answer.status, json.loads(answer.body)["error"]["code"]) == (503, "draining")
+            for client in (told, shown, whole):
+                assert await client.read_to_end() == (b"", "fin")
+        with patiently():
+            await service.ended.wait()
+        assert [record["end"] for record in service.records] == ["DR"] * 3
+        for at in range(3):
+            await upstream.connection_closed(at)
+
+
+async def test_a_hard_stop_cuts_everything_at_once() -> None:
+    async with (
+        scripted_upstream(*begun("Hello, "), stall()) as upstream,
+        serving(model("up", upstream.url)) as service,
+    ):
+        async with await open_stream(service.port) as client:
+            service.hard_stop.set()
+            rest, how = await client.read_to_end()
+            assert how == RESET
+            assert b"[DONE]" not in rest
+        with patiently():
+            await service.ended.wait()
+        await upstream.connection_closed(0)
+
+
+# The real command, with two workers.
+
+
+class Headrace:
+    """A running ``headrace serve --workers 2`` and its log."""
+
+    def __init__(self, process: trio.Process, port: int) -> None:
+        self.process = process
+        self.port = port
+        self.log = b""
+        self.ended = trio.Event()
+
+    async def collect(self) -> None:
+        assert self.process.stderr is not None
+        async for chunk in self.process.stderr:
+            self.log += chunk
+        await self.process.wait()
+        self.ended.set()
+
+    async def workers(self) -> list[int]:
+        """Give the processes of the workers, when there are two that serve."""
+        with patiently():
+            while self.log.count(b"serving http://") < 2:
+                await trio.sleep(0.01)
+        return [
+            int(path.parent.name) for path in Path("/proc").glob("[0-9]*/stat") if parent_of(path) == self.process.pid
+        ]
+
+    async def streams(self) -> dict[int, RawClient]:
+        """Give one running stream of each worker."""
+        found: dict[int, RawClient] = {}
+        workers = await self.workers()
+        with patiently():
+            while len(found) < 2:
+                client = await open_stream(self.port)
+                owner = owner_of(client, workers)
+                if owner in found:
+                    client.close()
+                    await trio.sleep(0.01)
+                else:
+                    found[owner] = client
+        return found
+
+
+def parent_of(stat: Path) -> int | None:
+    """Read a process's parent, proc(5); None if it has ended meanwhile."""
+    try:
+        return int(stat.read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+
+
+def owner_of(client: RawClient, workers: list[int]) -> int:
+    """Find the worker that holds the other end of a connection, by the kernel's table."""
+    port, peer = client.sock.getpeername()[1], client.sock.getsockname()[1]
+    wanted = [f":{port:04X}", f":{peer:04X}"]
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[1].endswith(wanted[0]) and fields[2].endswith(wanted[1]):
+            inode = f"socket:[{fields[9]}]"
+            for worker in workers:
+                for fd in Path(f"/proc/{worker}/fd").iterdir():
+                    try:
+                        if os.readlink(fd) == inode:
+                            return worker
+                    except OSError:
+                        continue  # closed meanwhile
+    raise AssertionError("nobody holds the other end")
+
+
+@asynccontextmanager
+async def headrace(folder: Path, upstream: ScriptedUpstream) -> AsyncIterator[Headrace]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = folder / "config.yaml"
+    config.write_text(
+        f"model_list:\n{model('up', upstream.url)}"
+        f"general_settings: {{master_key: {KEY}}}\n"
+        f"pipeline_settings: {{port: {port}, host: 127.0.0.1, graceful_timeout_s: 20}}\n"
+    )
+    command = [sys.executable, "-m", "pipeline.gateway", "serve", "--config", str(config), "--workers", "2"]
+    async with trio.open_nursery() as nursery:
+        process = await trio.lowlevel.open_process(command, stderr=subprocess.PIPE)
+        running = Headrace(process, port)
+        nursery.start_soon(running.collect)
+        try:
+            yield running
+        finally:
+            if process.returncode is None:
+                process.kill()
+
+
+async def test_two_workers_finish_their_streams_and_a_killed_one_costs_only_its_own(tmp_path: Path) -> None:
+    held = Held()
+    async with scripted_upstream(held) as upstream, headrace(tmp_path, upstream) as running:
+        (killed, cut), (_, spared) = (await running.streams()).items()
+        os.kill(killed, signal.SIGKILL)
+        async with cut:
+            rest, _ = await cut.read_to_end()
+            assert b"[DONE]" not in rest
+        running.process.send_signal(signal.SIGTERM)
+        with patiently():
+            while b"draining" not in running.log:
+                await trio.sleep(0.01)
+        held.go.set()
+        async with spared:
+            folded = fold_stream(await read_body(spared))
+            assert (folded.content, folded.is_done) == ("Hello, you", True)
+        with patiently():
+            await running.ended.wait()
+        assert running.process.returncode == 0
+        requests = [json.loads(line) for line in running.log.splitlines() if b'"event":"request"' in line]
+        assert [request["end"] for request in requests if request["status"] == 200][-1] == "OK"
+        assert KEY.encode() not in running.log
+        with pytest.raises(OSError, match="refused"):
+            await RawClient.open(("127.0.0.1", running.port))
+
+
+async def test_sigterm_without_streams_ends_both_workers_at_once(tmp_path: Path) -> None:
+    async with scripted_upstream(event(delta("x")), end()) as upstream, headrace(tmp_path, upstream) as running:
+        workers = await running.workers()
+        assert len(workers) == 2
+        began = trio.current_time()
+        running.process.send_signal(signal.SIGTERM)
+        with patiently():
+            await running.ended.wait()
+        assert running.process.returncode == 0
+        assert trio.current_time() - began < 3
+        for worker in workers:
+            assert not Path(f"/proc/{worker}").exists()

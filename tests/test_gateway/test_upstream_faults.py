@@ -1,0 +1,522 @@
+"""What an upstream can do wrong, and what the client is told: rows of the shared fault matrix (facts/faults.md, 4).
+
+Before the first byte a failure is a status with OpenAI's error body. After it, it is told in the stream, behind the
+text that came, without ``[DONE]``; Cursor is told in text. Either way the HTTP response ends properly.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from chat_fold import Folded, fold_document, fold_stream
+from chat_posts import (
+    CREATED,
+    CURSOR,
+    OPENAI_LIKE,
+    ask,
+    begun,
+    completed,
+    delta,
+    failed_event,
+    good_answer,
+    post_bytes,
+    response_of,
+)
+from raw_client import Answer, RawClient
+from scripted_upstream import (
+    Exchange,
+    Step,
+    close,
+    end,
+    error,
+    event,
+    events,
+    json_answer,
+    pieces,
+    reset,
+    scripted_upstream,
+    sse_head,
+    stall,
+)
+from service import KEY, Service, model, serving
+
+from pipeline import Plugin, per_event
+from pipeline.registry import NoOptions
+from stages.events import StreamEvent, TextDelta
+
+UPSTREAM_KEY = "sk-upstream-secret-0123456789"
+"""What `service.model` gives to its deployments."""
+
+
+@asynccontextmanager
+async def asking(*script: Step, pipeline: str = "", **params: Any) -> AsyncIterator[Service]:
+    """Serve the model ``up``, whose upstream follows the script for each request."""
+    async with (
+        scripted_upstream(*script) as upstream,
+        serving(model("up", upstream.url, **params), pipeline) as service,
+    ):
+        yield service
+
+
+async def answer_to(service: Service, *, stream: bool = True, agent: str = OPENAI_LIKE) -> Answer:
+    """Ask on a connection of its own; then check that the response ended properly, by using the connection again."""
+    async with await RawClient.open(("127.0.0.1", service.port)) as client:
+        await client.send(post_bytes(ask(stream=stream), agent=agent))
+        answer = await client.read_answer()
+        assert (await client.ask(path="/livez")).status == 200
+    for secret in (UPSTREAM_KEY, KEY, "Traceback", "Error("):
+        assert secret.encode() not in answer.raw_head + answer.body
+    return answer
+
+
+def error_of(answer: Answer) -> dict[str, Any]:
+    document = json.loads(answer.body)
+    assert set(document) == {"error"}
+    assert set(document["error"]) == {"message", "type", "code", "param"}
+    assert document["error"]["message"]
+    return document["error"]
+
+
+async def last_record(service: Service) -> dict[str, Any]:
+    await service.record(0)
+    record = service.records[-1]
+    text = json.dumps(record)
+    assert UPSTREAM_KEY not in text
+    assert KEY not in text
+    return record
+
+
+@dataclass
+class Fault:
+    """A fault before the first byte, and what it must become."""
+
+    row: str
+    script: tuple[Step, ...]
+    status: int
+    code: str
+    end: str
+    says: str = ""
+
+
+BEFORE = [
+    Fault("6 closes before the head", (close(),), 502, "upstream_protocol", "UP"),
+    Fault("7 resets before the head", (reset(),), 502, "upstream_protocol", "UP"),
+    Fault("8 garbage for a status line", (b"SSH-2.0-OpenSSH_9.9\r\n\r\n", stall()), 502, "upstream_protocol", "UP"),
+    Fault("9 no head", (stall(),), 504, "upstream_timeout", "UT", "did not begin to answer within 0.2 s"),
+    Fault("10 a head, then silence", (sse_head(), stall()), 504, "upstream_timeout", "UT", "sent nothing within 0.2 s"),
+    Fault(
+        "11 400",
+        (json_answer({"error": {"message": "no such tool"}}, 400),),
+        400,
+        "upstream_rejected",
+        "UE",
+        "no such tool",
+    ),
+    Fault("11 422", (json_answer({"detail": "bad"}, 422),), 422, "upstream_rejected", "UE"),
+    Fault(
+        "11 401",
+        (json_answer({"error": {"message": f"bad key {UPSTREAM_KEY}"}}, 401),),
+        502,
+        "upstream_unauthorized",
+        "UE",
+        "bad key [redacted]",
+    ),
+    Fault("11 404", (error(404),), 502, "upstream_not_found", "UE"),
+    Fault(
+        "12 500",
+        (json_answer({"error": {"message": "oops"}}, 500),),
+        502,
+        "upstream_error",
+        "UE",
+        "upstream answered 500: oops",
+    ),
+    Fault("12 503 in HTML", (error(503, b"<html>", content_type="text/html"),), 502, "upstream_error", "UE"),
+    Fault(
+        "13 302",
+        (error(302, headers=[("location", "http://127.0.0.1:1/")]),),
+        502,
+        "upstream_protocol",
+        "UP",
+        "redirect",
+    ),
+    Fault("14 HTML", (error(200, b"<html>", content_type="text/html"),), 502, "upstream_protocol", "UP", "text/html"),
+    Fault(
+        "14 gzip",
+        (error(200, gzip.compress(b"{}"), headers=[("content-encoding", "gzip")]),),
+        502,
+        "upstream_protocol",
+        "UP",
+    ),
+    Fault(
+        "29 a zip bomb",
+        (error(200, gzip.compress(bytes(50 << 20)), headers=[("content-encoding", "gzip")]),),
+        502,
+        "upstream_protocol",
+        "UP",
+    ),
+    Fault("15 resets after the head", (sse_head(), reset()), 502, "upstream_protocol", "UP"),
+    Fault("16 ends within a chunk", (sse_head(), b'100\r\ndata: {"ty', close()), 502, "upstream_protocol", "UP"),
+    Fault("17 a bad chunk header", (sse_head(), b"zz\r\n", stall()), 502, "upstream_protocol", "UP"),
+    Fault("18 ends without a terminal event", (sse_head(), event(b": hm\n\n"), end()), 502, "upstream_protocol", "UP"),
+    Fault(
+        "19 an event that is no JSON", (sse_head(), event(b"data: {nope\n\n"), end()), 502, "upstream_protocol", "UP"
+    ),
+    Fault(
+        "20 fails",
+        (sse_head(), event(failed_event("server_error", "I broke")), end()),
+        502,
+        "upstream_error",
+        "UE",
+        "I broke",
+    ),
+    Fault(
+        "20 fails by rate",
+        (sse_head(), event(failed_event("rate_limit_exceeded", "slow down")), end()),
+        429,
+        "upstream_rate_limited",
+        "RL",
+        "slow down",
+    ),
+    Fault(
+        "20 fails by prompt",
+        (sse_head(), event(failed_event("invalid_prompt", "no")), end()),
+        400,
+        "upstream_rejected",
+        "UE",
+        "no",
+    ),
+    Fault(
+        "20 an error event",
+        (sse_head(), event({"type": "error", "code": "server_error", "message": "I broke"}), end()),
+        502,
+        "upstream_error",
+        "UE",
+        "I broke",
+    ),
+    Fault(
+        "23 an event over 16 MiB",
+        (sse_head(until_close=True), pieces(b"data: " + b"x" * (17 << 20), 1 << 20), stall()),
+        502,
+        "upstream_protocol",
+        "UP",
+    ),
+]
+
+
+@pytest.mark.parametrize("fault", BEFORE, ids=lambda fault: fault.row)
+async def test_a_fault_before_the_first_byte_is_a_status(fault: Fault) -> None:
+    async with asking(*fault.script, timeout=0.2) as service:
+        for stream in (True, False):
+            answer = await answer_to(service, stream=stream)
+            told = error_of(answer)
+            assert (answer.status, told["code"]) == (fault.status, fault.code)
+            assert fault.says in told["message"]
+            record = await last_record(service)
+            assert (record["end"], record["status"], record["error"]) == (fault.end, fault.status, fault.code)
+            # Cursor hides the text of 429 and 5xx answers.
+            masked = await answer_to(service, stream=stream, agent=CURSOR)
+            assert masked.status == (fault.status if fault.status in (401, 403, 404) else 400)
+            told = error_of(masked)
+            assert (told["type"], told["code"]) == ("invalid_request_error", fault.code)
+            assert fault.says in told["message"]
+            assert (await last_record(service))["end"] == fault.end
+
+
+async def test_row_1_an_upstream_that_refuses_connections_is_a_502() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        async with serving(model("up", f"http://127.0.0.1:{nobody.getsockname()[1]}")) as service:
+            answer = await answer_to(service)
+            assert (answer.status, error_of(answer)["code"]) == (502, "upstream_unreachable")
+            assert "refused the connection" in error_of(answer)["message"]
+            assert (await last_record(service))["end"] == "UC"
+
+
+@pytest.fixture
+def deaf_port() -> Iterator[int]:
+    """A port whose listener takes no further connection, so that connecting to it hangs."""
+    with ExitStack() as held:
+        listener = held.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            filler = held.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+async def test_row_2_a_connection_that_hangs_is_a_504(deaf_port: int) -> None:
+    async with serving(model("up", f"http://127.0.0.1:{deaf_port}"), "  request_timeout_s: 0.2") as service:
+        answer = await answer_to(service)
+        assert (answer.status, error_of(answer)["code"]) == (504, "upstream_timeout")
+        assert (await last_record(service))["end"] == "UT"
+        assert service.app.clients.active_connections == 0
+
+
+async def test_row_11_a_rate_limit_passes_on_when_to_come_back() -> None:
+    limited = json_answer({"error": {"message": "slow down"}}, 429, headers=[("retry-after", "7")])
+    async with asking(limited) as service:
+        for agent, status in ((OPENAI_LIKE, 429), (CURSOR, 400)):
+            answer = await answer_to(service, agent=agent)
+            assert (answer.status, answer.headers["retry-after"]) == (status, "7")
+            assert error_of(answer)["code"] == "upstream_rate_limited"
+            record = await last_record(service)
+            assert (record["end"], record["upstream_status"]) == ("RL", 429)
+
+
+async def test_row_13_a_redirect_is_not_followed() -> None:
+    async with scripted_upstream(*good_answer()) as elsewhere:
+        async with asking(error(307, headers=[("location", f"{elsewhere.url}/v1/responses")])) as service:
+            assert (await answer_to(service)).status == 502
+        assert elsewhere.requests == []
+
+
+async def test_cursor_is_told_the_true_status_where_that_is_configured() -> None:
+    async with asking(error(503), pipeline="  cursor_error_status: passthrough") as service:
+        assert (await answer_to(service, agent=CURSOR)).status == 502
+
+
+async def trickle(exchange: Exchange) -> None:
+    """Never stop, never end."""
+    while True:
+        await event(b": hm\n\n")(exchange)
+        await trio.sleep(0.02)
+
+
+AFTER = [
+    Fault("10 silence", (stall(),), 200, "upstream_timeout", "UT", "nothing came within 0.2 s"),
+    Fault("15 resets", (reset(),), 200, "upstream_protocol", "UP"),
+    Fault("16 ends within a chunk", (b'100\r\ndata: {"ty', close()), 200, "upstream_protocol", "UP"),
+    Fault("16 closes between chunks", (close(),), 200, "upstream_protocol", "UP"),
+    Fault("17 a bad chunk header", (b"zz\r\n", stall()), 200, "upstream_protocol", "UP"),
+    Fault("18 ends without a terminal event", (end(),), 200, "upstream_protocol", "UP"),
+    Fault(
+        "18 says [DONE] without a terminal event", (event(b"data: [DONE]\n\n"), end()), 200, "upstream_protocol", "UP"
+    ),
+    Fault(
+        "19 an event that is no JSON",
+        (event(b'data: {"type": "response.output_te\n\n'), end()),
+        200,
+        "upstream_protocol",
+        "UP",
+    ),
+    Fault("20 fails", (event(failed_event("server_error", "I broke")), end()), 200, "upstream_error", "UE", "I broke"),
+    Fault(
+        "20 fails by rate",
+        (event(failed_event("rate_limit_exceeded", "slow down")), end()),
+        200,
+        "upstream_rate_limited",
+        "RL",
+        "slow down",
+    ),
+    Fault(
+        "20 an error event",
+        (event({"type": "error", "error": {"code": "server_error", "message": "I broke"}}), end()),
+        200,
+        "upstream_error",
+        "UE",
+        "I broke",
+    ),
+    Fault(
+        "20 names the key",
+        (event(failed_event("server_error", f"key {UPSTREAM_KEY}")), end()),
+        200,
+        "upstream_error",
+        "UE",
+        "key [redacted]",
+    ),
+    Fault(
+        "23 an event over 16 MiB",
+        (b"1100000\r\n", pieces(b"data: " + b"x" * ((17 << 20) - 6), 1 << 20), stall()),
+        200,
+        "upstream_protocol",
+        "UP",
+    ),
+    Fault("30 the total deadline", (trickle,), 200, "upstream_timeout", "UT", "did not finish its answer within 0.4 s"),
+]
+
+
+@pytest.mark.parametrize("fault", AFTER, ids=lambda fault: fault.row)
+async def test_a_fault_after_the_first_byte_is_told_in_the_stream_behind_the_text(fault: Fault) -> None:
+    script = (*begun("Hello, ", "wor"), *fault.script)
+    total_s = 0.4 if fault.row.startswith("30") else 30
+    async with asking(*script, pipeline=f"  request_timeout_s: {total_s}", stream_timeout=0.2, timeout=5) as service:
+        answer = await answer_to(service)
+        told = fold_stream(answer.body)
+        assert (answer.status, told.content) == (200, "Hello, wor")
+        assert told.error is not None
+        assert told.error["code"] == fault.code
+        assert fault.says in told.error["message"]
+        assert (told.finish_reason, told.is_done) == (None, False)
+        record = await last_record(service)
+        assert (record["end"], record["status"], record["error"]) == (fault.end, 200, fault.code)
+
+        shown = fold_stream((await answer_to(service, agent=CURSOR)).body)
+        assert shown.content is not None
+        assert shown.content.startswith("Hello, wor\n\n[upstream error: ")
+        assert told.error["message"] in shown.content
+        assert (shown.finish_reason, shown.is_done, shown.error) == ("stop", True, None)
+        assert (await last_record(service))["end"] == fault.end
+
+        refused = await answer_to(service, stream=False)
+        assert refused.status >= 400, "who does not stream has seen nothing yet"
+        assert error_of(refused)["code"] == fault.code
+
+
+# What is no fault.
+
+
+async def whole(service: Service) -> tuple[Folded, Folded]:
+    return fold_stream((await answer_to(service)).body), fold_document((await answer_to(service, stream=False)).body)
+
+
+async def test_row_21_what_comes_after_the_end_is_ignored() -> None:
+    script = (
+        sse_head(),
+        events([CREATED, delta("Hello"), completed("Hello"), delta(" again"), failed_event("x", "y")]),
+        end(),
+    )
+    async with asking(*script) as service:
+        for folded in await whole(service):
+            assert (folded.content, folded.finish_reason, folded.error) == ("Hello", "stop", None)
+        assert (await last_record(service))["end"] == "OK"
+
+
+async def test_row_22_what_is_not_known_is_ignored() -> None:
+    odd: list[dict[str, Any] | bytes] = [
+        b": a comment\n\n",
+        CREATED,
+        b"id: 7\nretry: 1000\n\n",
+        {"type": "response.something.new", "delta": "x"},
+        b"event: ping\ndata: {}\n\n",
+        b"nonsense\n\n",
+        {**delta("Hello"), "obfuscation": "abc", "logprobs": []},
+        b"\n\n\n",
+        {"type": "response.output_item.added", "output_index": 1, "item": {"type": "moon_call", "id": "moon_1"}},
+        completed("Hello"),
+        b"data: [DONE]\n\n",
+    ]
+    async with asking(sse_head(), events(odd), end()) as service:
+        for folded in await whole(service):
+            assert (folded.content, folded.finish_reason) == ("Hello", "stop")
+
+
+TEXT = 'Zeile eins\nline two\r\nthree\rfour \u2028\u2029\x85\x0b\x0c\x00\x1f five 🏇 „x“ \\n "q" </script>'
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"], ids=repr)
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+async def test_rows_24_25_28_text_arrives_as_it_is_however_it_is_cut(
+    line_end: str, ascii_only: bool, size: int
+) -> None:
+    payloads = [CREATED, delta(TEXT), delta(TEXT), completed(TEXT * 2)]
+    lines = "".join(f"data: {json.dumps(payload, ensure_ascii=ascii_only)}\n\n" for payload in payloads)
+    stream = lines.replace("\n", line_end).encode()
+    async with asking(sse_head(length=len(stream)), pieces(stream, size)) as service:
+        for folded in await whole(service):
+            assert folded.content == TEXT * 2
+            assert folded.finish_reason == "stop"
+
+
+async def test_row_26_a_thousand_events_in_one_read_are_a_thousand_deltas() -> None:
+    words = [f"{number} " for number in range(1000)]
+    script = (sse_head(), events([CREATED, *map(delta, words), completed("".join(words))], per="write"), end())
+    async with asking(*script) as service:
+        folded = fold_stream((await answer_to(service)).body)
+        assert folded.content == "".join(words)
+
+
+async def test_row_27_a_lone_surrogate_still_gives_valid_json() -> None:
+    broken = (
+        b'data: {"type":"response.output_text.delta","output_index":0,"content_index":0,"delta":"a\\ud83db\\u0000"}\n\n'
+    )
+    async with asking(sse_head(), events([CREATED, broken, completed("")]), end()) as service:
+        answer = await answer_to(service)
+        answer.body.decode("utf-8")
+        folded = fold_stream(answer.body)
+        assert folded.content is not None
+        folded.content.encode("utf-8")
+        assert (folded.content[0], folded.content[-2:]) == ("a", "b\x00")
+        assert folded.finish_reason == "stop"
+
+
+async def test_a_document_is_streamed_to_a_client_who_wants_a_stream() -> None:
+    async with asking(json_answer(response_of("Hello"))) as service:
+        for folded in await whole(service):
+            assert (folded.content, folded.finish_reason, folded.is_done) == ("Hello", "stop", True)
+
+
+# A stage that breaks.
+
+
+SECRET = "hunter2-is-the-password"
+
+
+def breaking(on: str) -> dict[str, Plugin[NoOptions]]:
+    """Give a plugin that raises, with a secret in its text, at the text ``on``."""
+
+    def break_at(event: StreamEvent) -> Iterator[StreamEvent]:
+        if isinstance(event, TextDelta) and event.text == on:
+            raise ValueError(f"cannot digest {SECRET}")
+        yield event
+
+    stage = per_event(break_at)
+    return {"break_at": Plugin("break_at", lambda _: stage, NoOptions, StreamEvent, StreamEvent)}
+
+
+INSERTED = "  stages: [{use: break_at, after: decode_events}]"
+
+
+async def until_it_is_read(exchange: Exchange) -> None:
+    """Let what has been sent get to the client: what breaks in one batch with it would take it along."""
+    await trio.testing.wait_all_tasks_blocked(0.02)
+
+
+@pytest.mark.parametrize("execution", ["tasks", "fused", "single"])
+async def test_rows_61_63_a_stage_that_breaks_is_told_without_what_it_said(
+    execution: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    pipeline = f"{INSERTED}\n  execution: {execution}"
+    async with scripted_upstream(*begun("Hello, "), until_it_is_read, event(delta("boom")), stall()) as upstream:
+        for on, before in (("Hello, ", True), ("boom", False)):
+            caplog.clear()
+            async with serving(model("up", upstream.url), pipeline, plugins=breaking(on)) as service:
+                with caplog.at_level(logging.DEBUG):
+                    answer = await answer_to(service)
+                    shown = await answer_to(service, agent=CURSOR)
+                    refused = await answer_to(service, stream=False)
+                if before:
+                    told = error_of(answer)
+                    assert (answer.status, shown.status) == (500, 400)
+                else:
+                    folded = fold_stream(answer.body)
+                    assert (answer.status, folded.content) == (200, "Hello, ")
+                    assert folded.error is not None
+                    told = folded.error
+                    assert not folded.is_done
+                    text = fold_stream(shown.body)
+                    assert text.content is not None
+                    assert text.content.startswith("Hello, \n\n[upstream error: internal_error: ")
+                    assert (text.finish_reason, text.is_done) == ("stop", True)
+                assert told["code"] == "internal_error"
+                assert (refused.status, error_of(refused)["code"]) == (500, "internal_error")
+                record = await last_record(service)
+                assert (record["end"], record["error"], record["stage"]) == ("ST", "internal_error", "break_at")
+                for where in (answer.body, shown.body, refused.body, json.dumps(record).encode()):
+                    assert SECRET.encode() not in where
+                logged = "\n".join(logging.Formatter().format(entry) for entry in caplog.records)
+                assert SECRET not in logged
+                assert "ValueError" in logged
+                assert "break_at" in logged, "the operator finds the place"
+        for connection in range(len(upstream.connections)):
+            await upstream.connection_closed(connection)

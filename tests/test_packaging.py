@@ -1,0 +1,114 @@
+"""The distribution as it is installed: the wheel's content, the command, and the Procfile."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*command: str, cwd: Path, env: dict[str, str] | None = None) -> str:
+    ran = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=50, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the working tree without network."""
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder), cwd=ROOT)
+    [built] = folder.glob("headrace-*.whl")
+    return built
+
+
+def test_the_wheel_holds_both_packages_typed_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        points = ConfigParser()
+        [info] = {name.partition("/")[0] for name in names if ".dist-info/" in name}
+        points.read_string(archive.read(f"{info}/entry_points.txt").decode())
+        metadata = archive.read(f"{info}/METADATA").decode()
+    assert {name.partition("/")[0] for name in names} == {"pipeline", "stages", info}
+    assert {"pipeline/py.typed", "stages/py.typed"} <= names
+    modules = {
+        str(path.relative_to(ROOT)) for package in ("pipeline", "stages") for path in (ROOT / package).rglob("*.py")
+    }
+    assert {name for name in names if name.endswith(".py")} == modules
+    assert not [name for name in names if "__pycache__" in name or "test_" in name]
+    assert dict(points["console_scripts"]) == {"headrace": "pipeline.gateway.cli:main"}
+    assert re.search(r"^Requires-Python: >=3\.11$", metadata, re.MULTILINE)
+    assert any(name.endswith("LICENSE") for name in names)
+
+
+def test_the_wheel_installs_and_is_imported_from_there(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    command = ["pip", "install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
+    run(sys.executable, "-m", *command, "--target", str(site), str(wheel), cwd=tmp_path)
+    env = {**os.environ, "PYTHONPATH": str(site)}
+    where = (
+        "import pipeline, stages, pipeline.gateway.cli as cli; print(pipeline.__file__, stages.__file__, cli.__file__)"
+    )
+    found = run(sys.executable, "-c", where, cwd=tmp_path, env=env).split()
+    assert [Path(path).relative_to(site).parts[0] for path in found] == ["pipeline", "stages", "pipeline"]
+    assert run(sys.executable, str(site / "bin" / "headrace"), "--version", cwd=tmp_path, env=env).startswith(
+        "headrace "
+    )
+    assert "decode_events" in run(sys.executable, "-m", "pipeline.gateway", "stages", cwd=tmp_path, env=env)
+
+
+def test_the_engine_alone_loads_nothing_of_the_gateway(wheel: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, pipeline; "
+        "print(sorted({'stages', 'msgspec', 'httpx', 'httptools', 'quart', 'hypercorn', 'yaml'} & set(sys.modules)))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(wheel)}
+    assert run(sys.executable, "-c", code, cwd=tmp_path, env=env) == "[]\n"
+
+
+def test_the_procfile_starts_under_honcho() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    env = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")},
+        "PYTHON": sys.executable,
+        "PORT": str(port),
+        "HEADRACE_MASTER_KEY": "sk-procfile-test-0123456789",
+    }
+    command = [sys.executable, "-m", "honcho", "start", "--port", str(port), "web"]
+    process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        deadline = time.monotonic() + 20
+        answer = ""
+        while not answer:
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline, "the service did not come up"
+            try:
+                with opener.open(f"http://127.0.0.1:{port}/health/liveliness", timeout=5) as response:
+                    answer = response.read().decode()
+            except urllib.error.URLError:
+                time.sleep(0.05)
+        assert answer == '"I\'m alive!"'
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=15)
+        with socket.socket() as later, pytest.raises(ConnectionRefusedError):
+            later.connect(("127.0.0.1", port))
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()

@@ -1,0 +1,69 @@
+"""Whose request it is, before its body is read."""
+
+from __future__ import annotations
+
+import pytest
+from contexts import context
+
+from pipeline import ClientFault, RequestContext
+from pipeline.testing import check_stage, collect
+from stages.authenticate import authenticate
+from stages.principal import Principal
+from stages.slots import PRINCIPAL
+
+ALICE = Principal("alice", models=("gpt-*",))
+
+
+class OneKey:
+    def authenticate(self, presented: bytes) -> Principal | None:
+        return ALICE if presented == b"sk-alice" else None
+
+
+def test_it_passes_every_check_and_the_body_unchanged() -> None:
+    def new() -> RequestContext:
+        return context({b"authorization": b"Bearer sk-alice"})
+
+    assert check_stage(authenticate(OneKey()), b'{"a"', b": 1", b"}", context=new) == [b'{"a"', b": 1", b"}"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {b"authorization": b"Bearer sk-alice"},
+        {b"authorization": b"bearer  sk-alice "},
+        {b"x-api-key": b"sk-alice"},
+        {b"api-key": b"sk-alice"},
+    ],
+)
+async def test_every_header_that_clients_use_is_read(headers: dict[bytes, bytes]) -> None:
+    ctx = context(headers)
+    await collect(authenticate(OneKey()), b"x", context=lambda: ctx)
+    assert ctx[PRINCIPAL] is ALICE
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({}, "no API key was sent"),
+        ({b"authorization": b"Bearer "}, "no API key was sent"),
+        ({b"authorization": b"Basic abc"}, "no API key was sent"),
+        ({b"authorization": b"Bearer sk-bob"}, "not known here"),
+        ({b"authorization": "Bearer sk-älice".encode()}, "not known here"),
+    ],
+)
+async def test_a_missing_or_unknown_key_is_refused_before_the_body_is_read(
+    headers: dict[bytes, bytes], words: str
+) -> None:
+    with pytest.raises(ClientFault, match=words) as refusal:
+        await collect(authenticate(OneKey()), context=lambda: context(headers))
+    assert refusal.value.code == "unauthorized"
+    assert refusal.value.stage == "authenticate"
+
+
+async def test_a_request_without_a_key_may_be_let_in_but_not_one_with_a_wrong_key() -> None:
+    nobody = Principal("anonymous")
+    ctx = context({})
+    await collect(authenticate(OneKey(), anonymous=nobody), b"x", context=lambda: ctx)
+    assert ctx[PRINCIPAL] is nobody
+    with pytest.raises(ClientFault, match="not known here"):
+        await collect(authenticate(OneKey(), anonymous=nobody), context=lambda: context({b"api-key": b"sk-bob"}))

@@ -1,0 +1,95 @@
+"""Bytes as they arrive, errors in their place, and nothing left open."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from contexts import call, context
+
+from pipeline import Pipeline, UpstreamFault
+from pipeline.testing import assert_cancels_cleanly, check_stage, collect
+from stages.call_upstream import call_upstream
+from stages.events import Failed
+from stages.slots import ANSWER
+from stages.upstreams import UpstreamAnswer, UpstreamCall
+
+
+class Answer:
+    """Gives its script: bytes, waits in seconds, and at last an exception."""
+
+    is_stream = True
+
+    def __init__(self, script: list[bytes | float | Exception]) -> None:
+        self.script = list(script)
+
+    async def receive(self) -> bytes:
+        while self.script:
+            item = self.script.pop(0)
+            if isinstance(item, Exception):
+                raise item
+            if isinstance(item, bytes):
+                return item
+            await trio.sleep(item)
+        return b""
+
+
+class Scripted:
+    """An upstream that waits a second for its head."""
+
+    def __init__(self, *script: bytes | float | Exception, refusal: Exception | None = None) -> None:
+        self.script = list(script)
+        self.refusal = refusal
+        self.open_now = 0
+
+    @asynccontextmanager
+    async def open(self, call: UpstreamCall, /) -> AsyncIterator[UpstreamAnswer]:
+        self.open_now += 1
+        try:
+            await trio.sleep(1)
+            if self.refusal is not None:
+                raise self.refusal
+            yield Answer(self.script)
+        finally:
+            self.open_now -= 1
+
+
+def test_it_passes_every_check_and_waits_only_outside() -> None:
+    upstream = Scripted(b"one", 2.0, b"two", b"three")
+    given = check_stage(call_upstream({"responses": upstream}), call(), context=context)
+    assert given == [b"one", b"two", b"three"]
+    assert upstream.open_now == 0
+
+
+async def test_a_refusal_is_raised_so_that_it_can_become_a_status(autojump_clock: trio.abc.Clock) -> None:
+    refusal = UpstreamFault("upstream answered 503", code="upstream_error", status_hint=503)
+    with pytest.raises(UpstreamFault) as raised:
+        await collect(call_upstream({"responses": Scripted(refusal=refusal)}), call(), context=context)
+    assert raised.value is refusal
+    assert raised.value.stage == "call_upstream"
+
+
+async def test_a_failure_after_the_head_keeps_its_place_behind_the_bytes(autojump_clock: trio.abc.Clock) -> None:
+    upstream = Scripted(b"one", UpstreamFault("the connection broke", code="upstream_protocol"))
+    given = await collect(call_upstream({"responses": upstream}), call(), context=context)
+    assert given == [b"one", Failed("upstream_protocol", "the connection broke")]
+    assert upstream.open_now == 0
+
+
+async def test_the_answer_is_noted_for_the_decoder(autojump_clock: trio.abc.Clock) -> None:
+    ctx = context()
+    await collect(call_upstream({"responses": Scripted(b"x")}), call(), context=lambda: ctx)
+    assert ctx[ANSWER].is_stream
+
+
+async def test_a_cancel_at_any_step_leaves_no_connection_open(autojump_clock: trio.abc.Clock) -> None:
+    upstream = Scripted(b"one", 1.0, b"two")
+
+    async def run() -> None:
+        await Pipeline(call_upstream({"responses": upstream})).run([[call()]], context())
+        assert upstream.open_now == 0
+
+    assert await assert_cancels_cleanly(run) > 3
+    assert upstream.open_now == 0

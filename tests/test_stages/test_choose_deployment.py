@@ -1,0 +1,227 @@
+"""Who answers."""
+
+from __future__ import annotations
+
+import pytest
+from contexts import context, deployment, request
+
+from pipeline import ClientFault, RequestContext
+from pipeline.testing import check_stage, collect
+from stages.choose_deployment import Deployments, choose_deployment
+from stages.principal import Principal
+from stages.slots import CALL
+
+MODELS = Deployments(
+    [
+        deployment("gpt-5", "gpt-5-2025", id="a"),
+        deployment("gpt-5", "gpt-5-2026", id="b"),
+        deployment("openai/*", "*", id="wild"),
+        deployment("openai/o*", "o*-latest", id="wilder"),
+        deployment("*-mini", "small", id="end"),
+    ]
+)
+
+
+def who_answers(models: Deployments, asked: str) -> tuple[str, str] | None:
+    found = models.match(asked)
+    if found is None:
+        return None
+    chosen, model = found.take_turn()
+    return chosen.id, model
+
+
+def test_it_passes_every_check() -> None:
+    ((given,),) = [check_stage(choose_deployment(MODELS), request("x-mini"), context=context)]
+    assert (given.deployment.id, given.model, given.request.model) == ("end", "small", "x-mini")
+
+
+async def test_deployments_of_one_name_take_turns() -> None:
+    stage = choose_deployment(Deployments([deployment("m", id="a"), deployment("m", id="b")]))
+    given = [(await collect(stage, request("m"), context=context))[0].deployment.id for _ in range(4)]
+    assert given == ["a", "b", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "chosen"),
+    [
+        ("openai/gpt-4", ("wild", "gpt-4")),
+        ("openai/o3", ("wilder", "o3-latest")),
+        ("a-mini", ("end", "small")),
+        ("openai/", ("wild", "")),
+    ],
+)
+def test_a_wildcard_is_filled_in_and_the_longest_one_wins(asked: str, chosen: tuple[str, str]) -> None:
+    assert who_answers(MODELS, asked) == chosen
+
+
+def test_an_exact_name_wins_over_a_wildcard() -> None:
+    models = Deployments([deployment("*", "*", id="wild"), deployment("gpt-5", id="exact")])
+    assert who_answers(models, "gpt-5") == ("exact", "gpt-5")
+
+
+async def test_an_unknown_model_is_not_found() -> None:
+    with pytest.raises(ClientFault, match="no model 'nope'") as refusal:
+        await collect(choose_deployment(MODELS), request("nope"), context=context)
+    assert (refusal.value.code, refusal.value.param) == ("model_not_found", "model")
+
+
+async def test_a_model_that_the_key_may_not_use_is_forbidden_whether_it_exists_or_not() -> None:
+    def limited() -> RequestContext:
+        return context(principal=Principal("bob", models=("*-mini",)))
+
+    for model in ("gpt-5", "nope"):
+        with pytest.raises(ClientFault) as refusal:
+            await collect(choose_deployment(MODELS), request(model), context=limited)
+        assert refusal.value.code == "model_forbidden"
+
+
+async def test_the_call_is_left_for_later_stages() -> None:
+    ctx = context()
+    (given,) = await collect(choose_deployment(MODELS), request("gpt-5"), context=lambda: ctx)
+    assert ctx[CALL] is given
+
+
+def test_a_key_sees_the_names_that_it_may_use_in_their_order() -> None:
+    assert MODELS.visible_to(Principal("all")) == ["gpt-5", "openai/*", "openai/o*", "*-mini"]
+    assert MODELS.visible_to(Principal("some", models=("gpt-5",))) == ["gpt-5"]
+
+
+# Variants of a model
+
+
+VARIED = Deployments(
+    [
+        deployment("gpt-5", "gpt-5-2025", id="five"),
+        deployment("gpt-5-fast", "gpt-5-fast-2025", id="fast"),
+        deployment("kimi-k2-thinking", id="thinking"),
+        deployment("kimi-k2", id="kimi"),
+        deployment("gpt-5.1-codex-max", id="max"),
+        deployment("claude-*", "anthropic-*", id="wild"),
+        deployment("xai/*", "*", id="xai"),
+        deployment("*-mini", "small", id="mini"),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "chosen"),
+    [
+        ("gpt-5-high", "five"),
+        ("gpt-5-thinking-high", "five"),
+        ("gpt-5:low", "five"),
+        ("gpt-5-fast", "fast"),
+        ("gpt-5-fast-medium", "fast"),
+        ("gpt-5-high-fast", "five"),
+        ("kimi-k2-thinking", "thinking"),
+        ("kimi-k2-thinking-high", "thinking"),
+        ("kimi-k2-fast", "kimi"),
+        ("gpt-5.1-codex-max", "max"),
+        ("gpt-5.1-codex-max-high", "max"),
+        ("o4-mini-high", "mini"),
+    ],
+)
+def test_the_longest_configured_name_that_fits_answers(asked: str, chosen: str) -> None:
+    answers = who_answers(VARIED, asked)
+    assert answers is not None
+    assert answers[0] == chosen
+
+
+@pytest.mark.parametrize(
+    ("asked", "chosen"),
+    [
+        ("claude-opus-5-thinking-high", ("wild", "anthropic-opus-5")),
+        ("claude-opus-5-thinking-high-fast", ("wild", "anthropic-opus-5")),
+        ("xai/grok-4-fast", ("xai", "grok-4-fast")),
+        ("xai/grok-4-high", ("xai", "grok-4-high")),
+        ("xai/kimi-k2-thinking", ("xai", "kimi-k2-thinking")),
+    ],
+)
+def test_a_wildcard_takes_names_as_they_are_but_for_thinking_with_an_effort(
+    asked: str, chosen: tuple[str, str]
+) -> None:
+    assert who_answers(VARIED, asked) == chosen
+
+
+@pytest.mark.parametrize("asked", ["gpt-5-thinking", "gpt-5-max", "gpt-5-high-low", "nope-high", "-high", "nope"])
+async def test_a_name_that_is_nobodys_variant_is_not_found(asked: str) -> None:
+    with pytest.raises(ClientFault) as refusal:
+        await collect(choose_deployment(VARIED), request(asked), context=context)
+    assert refusal.value.code == "model_not_found"
+
+
+@pytest.mark.parametrize(
+    ("asked", "body", "sent"),
+    [
+        ("gpt-5-thinking-high", {}, {"reasoning": {"effort": "high"}}),
+        ("gpt-5-extra", {}, {"reasoning": {"effort": "xhigh"}}),
+        ("gpt-5-high", {"reasoning": {"effort": "low"}}, {"reasoning": {"effort": "low"}}),
+        ("gpt-5-high", {"reasoning": {"summary": "auto"}}, {"reasoning": {"summary": "auto", "effort": "high"}}),
+        ("kimi-k2-fast", {}, {"service_tier": "priority"}),
+        ("kimi-k2-fast", {"service_tier": "flex"}, {"service_tier": "flex"}),
+        ("gpt-5-fast", {}, {}),
+        ("gpt-5", {}, {}),
+    ],
+)
+async def test_the_body_asks_for_what_the_name_said_unless_it_says_so_itself(
+    asked: str, body: dict[str, object], sent: dict[str, object]
+) -> None:
+    given = request(asked, body={"input": "hi", **body})
+    (call,) = await collect(choose_deployment(VARIED), given, context=context)
+    assert call.request.body == {"input": "hi", **sent}
+    assert call.request.model == asked
+    assert given.body == {"input": "hi", **body}
+
+
+@pytest.mark.parametrize(
+    ("scope", "asked", "may"),
+    [
+        ("gpt-5", "gpt-5-high", True),
+        ("gpt-5-high", "gpt-5-high", True),
+        ("gpt-5-high", "gpt-5", False),
+        ("gpt-5-high", "gpt-5-low", False),
+        ("gpt-5", "gpt-5-fast", False),
+        ("gpt-5", "nope-high", False),
+    ],
+)
+async def test_a_key_for_a_model_is_a_key_for_its_variants(scope: str, asked: str, may: bool) -> None:
+    stage = choose_deployment(VARIED)
+    limited = lambda: context(principal=Principal("bob", models=(scope,)))  # noqa: E731
+    if may:
+        (call,) = await collect(stage, request(asked), context=limited)
+        assert call.deployment.id == "five"
+        return
+    with pytest.raises(ClientFault) as refusal:
+        await collect(stage, request(asked), context=limited)
+    assert refusal.value.code == "model_forbidden"
+
+
+async def test_a_refused_request_takes_nobodys_turn() -> None:
+    stage = choose_deployment(Deployments([deployment("m", id="a"), deployment("m", id="b")]))
+    with pytest.raises(ClientFault):
+        await collect(stage, request("m"), context=lambda: context(principal=Principal("bob", models=("x",))))
+    assert (await collect(stage, request("m"), context=context))[0].deployment.id == "a"
+
+
+def test_a_name_without_the_effort_that_cursor_dropped_is_found() -> None:
+    models = Deployments(
+        [deployment("sol-fast-medium", id="dropped"), deployment("sol", id="shorter"), deployment("own", id="own")]
+    )
+
+    def found(model: str, effort: str | None) -> str | None:
+        match = models.match(model, effort=effort)
+        return None if match is None else match.take_turn()[0].id
+
+    assert found("sol-fast", "medium") == "dropped"
+    assert found("sol-fast", "high") == "shorter"
+    assert found("sol-fast", None) == "shorter"
+    assert found("own", "medium") == "own"
+    assert found("other", "medium") is None
+
+
+def test_cursors_older_order_of_words_is_read_after_all_others() -> None:
+    todays = deployment("claude-opus-4-6", "t", id="todays")
+    assert who_answers(Deployments([todays]), "claude-4.6-opus-high-thinking") == ("todays", "t")
+    both = Deployments([todays, deployment("claude-4.6-opus", "m", id="older")])
+    assert who_answers(both, "claude-4.6-opus-high-thinking") == ("older", "m")
+    wild = Deployments([deployment("*", "*", id="wild")])
+    assert who_answers(wild, "claude-4.6-opus") == ("wild", "claude-4.6-opus")

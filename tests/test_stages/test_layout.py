@@ -1,0 +1,33 @@
+"""A newcomer guesses right where a stage lives, and each one is tested."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+import stages
+from pipeline.gateway.reference import built_in_stages
+
+TESTS = Path(__file__).parent
+NAMES = [name for name, _ in built_in_stages()]
+
+
+def test_the_table_has_every_stage() -> None:
+    folder = Path(stages.__file__).parent
+    vocabulary = {"__init__", "events", "faults", "principal", "request", "slots"}
+    assert sorted(NAMES) == sorted({path.stem for path in folder.glob("*.py")} - vocabulary)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_stage_has_its_file_its_name_its_contract_and_its_test(name: str) -> None:
+    module = importlib.import_module(f"stages.{name}")
+    stage = getattr(module, name)
+    if not hasattr(stage, "run"):  # it is made with settings
+        assert callable(stage)
+    else:
+        assert stage.name == name
+    for heading in ("Takes:", "Gives:", "Raises:"):
+        assert heading in (module.__doc__ or ""), f"stages/{name}.py does not say what it {heading}"
+    assert (TESTS / f"test_{name}.py").is_file()

@@ -1,0 +1,344 @@
+"""Reasoning comes back before what it led to, whole or not at all, and the same every time."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+from contexts import context, deployment, request
+from msgspec import Raw
+from msgspec.structs import replace
+
+from pipeline.testing import check_stage, collect
+from stages.events import Finished, ReasoningItem, StreamEvent, TextDelta, ToolCallStarted
+from stages.principal import Principal
+from stages.reasoning.store import MemoryStore
+from stages.remember_reasoning import remember_reasoning
+from stages.restore_reasoning import ENCRYPTED, restore_reasoning
+from stages.upstreams import Deployment, UpstreamCall
+from stages.wire.cursor import parse_body
+
+Json = dict[str, Any]
+CONVERSATION = {"cursorConversationId": "3f0b6f7e-6d0e-4a83-9a51-1e2f7c2a9b10"}
+SYSTEM: Json = {"role": "system", "content": "You are an agent."}
+TASK: Json = {"role": "user", "content": "fix it"}
+
+
+def said(text: str) -> Json:
+    return {"role": "assistant", "content": [{"type": "output_text", "text": text}]}
+
+
+def called(call_id: str) -> Json:
+    return {"type": "function_call", "call_id": call_id, "name": "Read", "arguments": "{}"}
+
+
+def result(call_id: str) -> Json:
+    return {"type": "function_call_output", "call_id": call_id, "output": "ok"}
+
+
+def reasoning(name: str) -> Json:
+    return {"type": "reasoning", "summary": [], "id": name, "encrypted_content": f"ENC-{name}"}
+
+
+class Chat:
+    """A conversation with one deployment: answers pass the one stage, requests the other."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.store = MemoryStore()
+        self.deployment: Deployment = deployment(**fields)
+        self.principal = Principal("anna")
+        self.headers: dict[bytes, bytes] = {}
+
+    def call(self, items: Any, **body: Any) -> UpstreamCall:
+        whole = {"input": items, "metadata": CONVERSATION, **body}
+        return UpstreamCall(request=request(body=whole), deployment=self.deployment, model="gpt-5")
+
+    async def answer(self, items: Any, *answer: str, form: Any = "responses") -> None:
+        """Let the model answer ``items`` with reasoning (``r:``), calls (``c:``) and text (``t:``)."""
+        events: list[StreamEvent] = []
+        index = 0
+        for kind, _, value in (part.partition(":") for part in answer):
+            if kind == "r":
+                payload = reasoning(value) if form == "responses" else json.loads(value)
+                events.append(ReasoningItem(form, Raw(json.dumps(payload).encode())))
+            elif kind == "c":
+                events.append(ToolCallStarted(index, value, "Read"))
+                index += 1
+            else:
+                events.append(TextDelta(value))
+        events.append(Finished("tool_calls" if index else "stop"))
+        ctx = context(asked=self.call(items), principal=self.principal, headers=self.headers)
+        await collect(remember_reasoning(self.store), *events, context=lambda: ctx)
+
+    async def ask(self, items: Any, **body: Any) -> UpstreamCall:
+        asked = self.call(items, **body)
+        ctx = context(asked=asked, principal=self.principal, headers=self.headers)
+        (completed,) = await collect(restore_reasoning(self.store), asked, context=lambda: ctx)
+        assert asked.request.body["input"] is items, "the request is not ours to change"
+        return completed
+
+    async def input(self, items: Any, **body: Any) -> list[Json]:
+        """What the upstream gets, with reasoning by name."""
+        sent = (await self.ask(items, **body)).request.body["input"]
+        return [item["id"] if item.get("type") == "reasoning" and "id" in item else item for item in sent]
+
+
+START = [SYSTEM, TASK]
+
+
+async def test_reasoning_comes_before_its_calls_once_for_a_parallel_group() -> None:
+    chat = Chat()
+    await chat.answer(START, "r:rs1", "c:call_a", "c:call_b")
+    history = [*START, called("call_a"), called("call_b"), result("call_a"), result("call_b")]
+    got = await chat.input(history)
+    assert got == [*START, "rs1", *history[2:]]
+
+
+async def test_the_item_is_what_the_upstream_sent_and_nothing_that_it_would_refuse() -> None:
+    chat = Chat()
+    await chat.answer(START, "r:rs1", "c:call_a")
+    sent = (await chat.ask([*START, called("call_a"), result("call_a")])).request.body["input"]
+    assert sent[2] == {"type": "reasoning", "summary": [], "id": "rs1", "encrypted_content": "ENC-rs1"}
+
+
+async def test_calls_whose_results_stand_between_them_are_still_one_turn() -> None:
+    chat = Chat()
+    await chat.answer(START, "r:rs1", "c:call_a", "r:rs2", "c:call_b")
+    got = await chat.input([*START, called("call_a"), result("call_a"), called("call_b"), result("call_b")])
+    expected = [*START, "rs1", called("call_a"), result("call_a"), "rs2", called("call_b"), result("call_b")]
+    assert got == expected
+
+
+async def test_reasoning_comes_before_the_text_that_a_client_puts_before_the_calls() -> None:
+    chat = Chat()
+    await chat.answer(START, "r:rs1", "t:I look.", "r:rs2", "c:call_a")
+    got = await chat.input([*START, said("I look."), called("call_a"), result("call_a")])
+    assert got == [*START, "rs1", said("I look."), "rs2", called("call_a"), result("call_a")]
+
+
+async def test_reasoning_before_a_text_after_the_calls_goes_with_the_text() -> None:
+    chat = Chat()
+    await chat.answer(START, "r:rs1", "c:call_a", "r:rs2", "t:Now wait.")
+    got = await chat.input([*START, said("Now wait."), called("call_a"), result("call_a")])
+    assert got == [*START, "rs1", "rs2", said("Now wait."), called("call_a"), result("call_a")]
+
+
+async def test_a_custom_call_that_comes_back_in_a_function_envelope_is_found() -> None:
+    chat = Chat()
+    await chat.answer(START, "r:rs1", "c:call_patch")
+    body = {
+        "model": "gpt-5",
+        "messages": [
+            *START,
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [
+                    {"id": "call_patch", "type": "function", "function": {"name": "ApplyPatch", "arguments": "*** x"}}
+                ],
+            },
+            {"role": "tool", "tool_call_id": "call_patch", "content": "ok"},
+        ],
+        "tools": [{"type": "custom", "name": "ApplyPatch"}],
+    }
+    items = parse_body(json.dumps(body).encode()).body["input"]
+    got = await chat.input(items)
+    assert got[2] == "rs1"
+    assert (got[3]["type"], got[3]["call_id"]) == ("custom_tool_call", "call_patch")
+
+
+async def test_a_turn_without_calls_is_found_by_its_text_and_its_place() -> None:
+    chat = Chat()
+    await chat.answer(START, "r:rs1", "t:Done.")
+    again = [*START, said("Done. "), TASK]
+    await chat.answer(again, "r:rs2", "t:Done.")
+    got = await chat.input([*again, said("Done."), TASK])
+    assert got == [*START, "rs1", said("Done. "), TASK, "rs2", said("Done."), TASK]
+
+
+async def test_a_whole_conversation_has_the_same_prefix_in_every_turn_and_every_replay() -> None:
+    chat = Chat()
+    history: list[Json] = list(START)
+    sent: list[bytes] = []
+    for turn in range(10):
+        ids = [f"call_{turn}_{part}" for part in range(1 + turn % 3)]
+        sent.append(msgspec.json.encode((await chat.ask(list(history))).request.body["input"]))
+        await chat.answer(list(history), f"r:rs{turn}", *(f"c:{call_id}" for call_id in ids))
+        history += [*map(called, ids), *map(result, ids)]
+    for shorter, longer in itertools.pairwise(sent):
+        assert longer.startswith(shorter[:-1])
+    final = [msgspec.json.encode((await chat.ask(list(history))).request.body) for _ in range(2)]
+    assert final[0] == final[1]
+    assert final[0].count(b'"reasoning"') == 10
+
+
+async def test_a_turn_that_was_lost_does_not_take_the_others_with_it() -> None:
+    chat = Chat()
+    lost = Chat()
+    await lost.answer(START, "r:rs0", "c:call_a")
+    history = [*START, called("call_a"), result("call_a")]
+    await chat.answer(history, "r:rs1", "c:call_b")
+    got = await chat.input([*history, called("call_b"), result("call_b")])
+    assert got == [*history, "rs1", called("call_b"), result("call_b")]
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [*START, called("call_a"), result("call_a")],
+        [*START, called("call_b"), called("call_a"), result("call_a"), result("call_b")],
+        [*START, reasoning("rs1"), called("call_a"), called("call_b"), result("call_a"), result("call_b")],
+        [*START, called("call_a"), reasoning("own"), called("call_b"), result("call_a"), result("call_b")],
+        [*START, {"type": "function_call", "call_id": 5}, {"type": None}, {"role": "assistant", "content": None}],
+    ],
+    ids=["a call is missing", "another order", "it is there", "other reasoning is there", "odd items"],
+)
+async def test_a_turn_that_is_not_the_one_we_know_is_left_alone(history: list[Json]) -> None:
+    chat = Chat()
+    await chat.answer(START, "r:rs1", "c:call_a", "r:rs2", "c:call_b")
+    assert (await chat.ask(history)).request.body["input"] is history
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"principal": Principal("bob")},
+        {"deployment": deployment(id="other-account")},
+        {"deployment": deployment(kind="chat")},
+        {"deployment": deployment(kind="canned")},
+    ],
+    ids=["another key", "another account", "another kind", "canned"],
+)
+async def test_reasoning_stays_with_its_key_and_its_deployment(change: Json) -> None:
+    chat = Chat()
+    await chat.answer(START, "r:rs1", "c:call_a")
+    history = [*START, called("call_a"), result("call_a")]
+    for name, value in change.items():
+        setattr(chat, name, value)
+    assert await chat.input(history) == history
+
+
+async def test_reasoning_stays_with_its_model_and_its_conversation() -> None:
+    chat = Chat()
+    await chat.answer(START, "r:rs1", "c:call_a")
+    history = [*START, called("call_a"), result("call_a")]
+    assert await chat.input(history, metadata={"cursorConversationId": "another"}) == history
+    asked = replace(chat.call(history), model="gpt-6")
+    ctx = context(asked=asked, principal=chat.principal)
+    (completed,) = await collect(restore_reasoning(chat.store), asked, context=lambda: ctx)
+    assert completed.request.body["input"] is history
+
+
+async def test_text_and_signed_blocks_are_good_for_every_deployment_of_the_model() -> None:
+    chat = Chat(kind="chat", id="first")
+    await chat.answer(START, 'r:{"reasoning_content": "Let me look."}', "c:call_a", form="chat")
+    chat.deployment = deployment(kind="chat", id="second", url="http://elsewhere/v1")
+    got = await chat.input([*START, called("call_a"), result("call_a")])
+    assert got[2] == {
+        "type": "reasoning",
+        "summary": [],
+        "content": [{"type": "reasoning_text", "text": "Let me look."}],
+    }
+
+
+async def test_anthropic_blocks_come_back_with_their_signature() -> None:
+    chat = Chat(kind="anthropic")
+    block = {"type": "thinking", "thinking": "t", "signature": "s"}
+    await chat.answer(START, f"r:{json.dumps(block)}", "t:Hm.", "c:call_a", form="anthropic")
+    got = await chat.input([*START, said("Hm."), called("call_a"), result("call_a")])
+    assert got[2] == {"type": "reasoning", "summary": [], "anthropic_blocks": [block]}
+
+
+@pytest.mark.parametrize("field", ["previous_response_id", "conversation"])
+async def test_a_conversation_that_the_upstream_keeps_is_left_alone(field: str) -> None:
+    chat = Chat()
+    await chat.answer(START, "r:rs1", "c:call_a")
+    history = [*START, called("call_a"), result("call_a")]
+    asked = chat.call(history, store=True, **{field: "resp_1"})
+    (completed,) = await collect(restore_reasoning(chat.store), asked, context=lambda: context(asked=asked))
+    assert completed is asked
+
+
+# The name of the conversation.
+
+
+async def key_of(chat: Chat, items: Any, **body: Any) -> Any:
+    return (await chat.ask(items, **body)).request.body.get("prompt_cache_key")
+
+
+async def test_the_prompt_cache_key_is_the_clients_or_the_conversation() -> None:
+    chat = Chat()
+    assert await key_of(chat, START, prompt_cache_key="mine") == "mine"
+    assert await key_of(chat, START) == CONVERSATION["cursorConversationId"]
+    chat.headers = {b"x-cursor-conversation-id": b"from-header"}
+    assert await key_of(chat, START, metadata={}) == "from-header"
+    assert await key_of(chat, START) == CONVERSATION["cursorConversationId"]
+
+
+async def test_without_a_name_the_conversation_is_what_the_user_said_first_and_never_user() -> None:
+    chat = Chat()
+    first = await key_of(chat, START, metadata={}, user="u1")
+    assert len(first) == 64
+    later = [*START, said("hm"), {"role": "user", "content": "go on"}]
+    assert await key_of(chat, later, metadata=None, user="u2") == first
+    info: Json = {"role": "user", "content": [{"type": "input_text", "text": "OS: linux"}]}
+    one, other = [[SYSTEM, info, {"role": "user", "content": query}] for query in ("a", "b")]
+    assert await key_of(chat, one, metadata={}) != await key_of(chat, other, metadata={})
+    assert await key_of(chat, "fix it", metadata={}) == first
+
+
+async def test_a_long_conversation_id_is_shortened_to_what_openai_takes() -> None:
+    chat = Chat()
+    keys = [await key_of(chat, START, metadata={"cursorConversationId": "x" * 90 + end}) for end in "ab"]
+    assert [len(key) for key in keys] == [64, 64]
+    assert keys[0] != keys[1]
+
+
+async def test_without_a_store_the_conversation_is_still_named() -> None:
+    asked = Chat().call(START, reasoning={"effort": "low"}, store=False)
+    (completed,) = await collect(restore_reasoning(None), asked, context=lambda: context(asked=asked))
+    assert completed.request.body["prompt_cache_key"] == CONVERSATION["cursorConversationId"]
+    assert "include" not in completed.request.body
+
+
+@pytest.mark.parametrize(
+    ("body", "include"),
+    [
+        ({"store": False, "reasoning": {"effort": "low"}}, [ENCRYPTED]),
+        ({"tools": [{}], "reasoning": {"effort": "low"}}, [ENCRYPTED]),
+        ({"store": False, "reasoning": {}, "include": ["x"]}, ["x"]),
+        ({"store": False, "reasoning": {"effort": "low"}, "include": ["x"]}, ["x", ENCRYPTED]),
+        ({"store": False, "reasoning": {"effort": "low"}, "include": [ENCRYPTED]}, [ENCRYPTED]),
+        ({"reasoning": {"effort": "low"}}, None),
+        ({"store": False}, None),
+        ({"store": True, "reasoning": {"effort": "low"}, "tools": [{}]}, None),
+    ],
+)
+async def test_encrypted_reasoning_is_asked_for_where_it_can_be_given_back(body: Json, include: Any) -> None:
+    assert (await Chat().ask(START, **body)).request.body.get("include") == include
+    assert "include" not in (await Chat(kind="chat").ask(START, store=False, reasoning={"x": 1})).request.body
+
+
+def test_it_is_a_good_stage_and_declares_its_wait() -> None:
+    class SlowStore(MemoryStore):
+        async def find(self, keys: Iterable[bytes], /) -> dict[bytes, bytes]:
+            await trio.sleep(3)
+            return await super().find(keys)
+
+    asked = Chat().call([*START, called("call_a"), result("call_a")])
+    (given,) = check_stage(restore_reasoning(SlowStore()), asked, context=lambda: context(asked=asked))
+    assert given.request.body["input"] == asked.request.body["input"]
+
+
+async def test_a_value_that_another_version_wrote_is_no_harm() -> None:
+    chat = Chat()
+    await chat.answer(START, "r:rs1", "c:call_a")
+    for key in list(chat.store.take_all()):
+        chat.store.put(key, b'{"another": "form"}')
+    history = [*START, called("call_a"), result("call_a")]
+    assert await chat.input(history) == history

@@ -1,0 +1,22 @@
+"""The document to the client."""
+
+from __future__ import annotations
+
+from contexts import FakeResponse, context
+
+from pipeline import Pipeline
+from pipeline.testing import check_stage
+from stages.write_json import write_json
+
+
+def test_it_passes_every_check() -> None:
+    assert check_stage(write_json, b'{"a"', b": 1}", context=context, holds_all=True) == []
+
+
+async def test_the_document_is_one_write_of_a_known_length() -> None:
+    response = FakeResponse()
+    await Pipeline(write_json).run([[b'{"a"'], [b": 1}"]], context(response=response))
+    assert response.status == 200
+    assert response.headers == {b"content-type": b"application/json", b"content-length": b"8"}
+    assert response.writes == [b'{"a": 1}']
+    assert response.ended

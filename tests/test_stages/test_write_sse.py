@@ -1,0 +1,30 @@
+"""The stream to the client, and the commit to a 200."""
+
+from __future__ import annotations
+
+from contexts import FakeResponse, context
+
+from pipeline import Pipeline
+from pipeline.testing import check_stage, collect
+from stages.write_sse import write_sse
+
+
+def test_it_passes_every_check() -> None:
+    assert check_stage(write_sse, b"data: 1\n\n", b"data: 2\n\n", context=context) == []
+
+
+async def test_a_batch_is_one_write_and_the_end_is_told() -> None:
+    response = FakeResponse()
+    await Pipeline(write_sse).run([[b"a"], [b"b", b"c"]], context(response=response))
+    assert response.status == 200
+    assert response.headers[b"content-type"] == b"text/event-stream; charset=utf-8"
+    assert response.headers[b"cache-control"] == b"no-cache"
+    assert response.headers[b"x-accel-buffering"] == b"no"
+    assert response.writes == [b"a", b"bc", b""]
+    assert response.ended
+
+
+async def test_an_empty_stream_is_still_an_answer() -> None:
+    response = FakeResponse()
+    await collect(write_sse, context=lambda: context(response=response))
+    assert (response.status, response.body, response.ended) == (200, b"", True)

@@ -1,0 +1,150 @@
+"""Raw text comes out of a one-string function's arguments as it arrives, however they were cut."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import texts
+
+from stages.wire.unwrap import StringFieldUnwrapper
+
+
+def unwrap(pieces: list[str]) -> str:
+    unwrapper = StringFieldUnwrapper()
+    return "".join([unwrapper.feed(piece) for piece in pieces]) + unwrapper.flush()
+
+
+def both_ways(arguments: str) -> str:
+    whole = unwrap([arguments])
+    assert unwrap(list(arguments)) == whole
+    return whole
+
+
+@settings(max_examples=60)
+@given(st.lists(texts).map("".join), st.booleans(), st.sampled_from([None, 1]), st.data())
+def test_what_was_wrapped_comes_out_whatever_the_cuts(
+    text: str, escaped: bool, indent: int | None, data: st.DataObject
+) -> None:
+    arguments = json.dumps({"input": text}, ensure_ascii=escaped, indent=indent)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(arguments)), max_size=8)))
+    pieces = [arguments[i:j] for i, j in zip([0, *cuts], [*cuts, len(arguments)], strict=True)]
+    assert unwrap(pieces) == text
+    assert unwrap(list(arguments)) == text
+
+
+@given(st.text(alphabet='{}":,\\ninputd83ce0 \n[]x'), st.data())
+def test_anything_is_unwrapped_alike_however_it_is_cut(arguments: str, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(arguments)), max_size=8)))
+    pieces = [arguments[i:j] for i, j in zip([0, *cuts], [*cuts, len(arguments)], strict=True)]
+    assert unwrap(pieces) == both_ways(arguments)
+
+
+@given(st.text(alphabet='"\\u d83ce0nx,}'), st.data())
+def test_a_string_of_any_quality_is_unwrapped_alike_however_it_is_cut(tail: str, data: st.DataObject) -> None:
+    arguments = '{"input":"' + tail
+    cut = data.draw(st.integers(0, len(arguments)))
+    assert unwrap([arguments[:cut], arguments[cut:]]) == both_ways(arguments)
+
+
+def test_text_is_given_as_soon_as_it_is_there() -> None:
+    unwrapper = StringFieldUnwrapper()
+    pieces = ['{"in', 'put": "', "*** Begin", "\\", "n", "+ \\ud83d", "\\ude00", " end", '"', "}"]
+    given = [unwrapper.feed(piece) for piece in pieces]
+    assert given == ["", "", "*** Begin", "", "\n", "+ ", "😀", " end", "", ""]
+    assert unwrapper.flush() == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ('{"content": "a patch"}', "a patch"),
+        ('{"patch":"x\\ny"}', "x\ny"),
+        ('{"why": "because", "input": "the patch"}', "the patch"),
+        ('{"inpu":"x"}', "x"),
+        ("{}", ""),
+        ("", ""),
+    ],
+)
+def test_other_fields_are_taken_for_it_at_the_end(arguments: str, text: str) -> None:
+    assert both_ways(arguments) == text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "*** Begin Patch\n*** End Patch",
+        " \n*** Begin Patch",
+        '"a JSON string"',
+        '{"input": 5}',
+        '{"input": {"a": "b"}}',
+        '{"a": "b", "c": "d"}',
+        '{"a": "b',
+        "{oops",
+        "[1]",
+        "   ",
+        '{"a":"\ud83d"}',
+        "[" * 100_000,
+        '{"a":' * 100_000,
+    ],
+    ids=range(13),
+)
+def test_what_is_no_such_object_is_given_as_it_is(arguments: str) -> None:
+    assert unwrap([arguments]) == arguments
+    assert unwrap([arguments[:3], arguments[3:]]) == arguments
+
+
+def test_raw_text_is_not_held_back() -> None:
+    assert StringFieldUnwrapper().feed("*** Begin") == "*** Begin"
+
+
+@pytest.mark.parametrize(
+    ("inside", "text"),
+    [
+        ('print("hi")', 'print("hi")'),
+        ('a"b" c', 'a"b" c'),
+        ('a" \n b', 'a" \n b'),
+        ("line\nline", "line\nline"),
+        ("a\\d \\' \\u12", "a\\d \\' \\u12"),
+        ("\\ud83d", "\ufffd"),
+        ("\\ud83d\\u0041", "\ufffdA"),
+        ("\\ude00x", "\ufffdx"),
+        ("\\ud83d\\n", "\ufffd\n"),
+        ('\\u00e9\\/\\b\\f\\r\\t\\\\\\"', 'é/\b\f\r\t\\"'),
+    ],
+)
+def test_what_a_model_gets_wrong_inside_the_string_is_kept(inside: str, text: str) -> None:
+    assert both_ways('{"input":"' + inside + '"}') == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ('{"input":"cut off', "cut off"),
+        ('{"input":"cut off\\', "cut off\\"),
+        ('{"input":"cut off\\u00', "cut off\\u00"),
+        ('{"input":"cut off\\ud83d', "cut off\ufffd"),
+        ('{"input":"whole"', "whole"),
+        ('{"input":"whole" ', "whole"),
+        ('{"input":"whole", "why": "that"}', "whole"),
+        ('{"input":"whole"}{"input":"again"}', "whole"),
+    ],
+)
+def test_what_is_there_of_broken_off_arguments_is_given(arguments: str, text: str) -> None:
+    assert both_ways(arguments) == text
+
+
+def test_nothing_is_given_after_the_end() -> None:
+    unwrapper = StringFieldUnwrapper()
+    unwrapper.feed('{"input":"x')
+    assert unwrapper.flush() == ""
+    assert unwrapper.feed("y") == ""
+    assert unwrapper.flush() == ""
+
+
+def test_the_work_is_linear_in_the_length() -> None:
+    """Quadratic work would take minutes."""
+    for text in ['{"input":"' + "a\\n" * 20_000, "{" + " " * 60_000, '{"input":"x"' + " " * 60_000, " " * 60_000]:
+        unwrap(list(text))
