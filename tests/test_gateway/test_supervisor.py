@@ -86,14 +86,20 @@ async def supervising(workers: int, *, kind: str = "good", stop_timeout_s: float
             if process.returncode is None:
                 process.kill()
             with trio.CancelScope(shield=True):
+                await process.wait()  # a failing test cancels `collect`, and would leave a process that nobody has waited for
                 await process.stdout.aclose()
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return PROGRAM.name.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):  # it may go between the opening and the reading
+        return False
 
 
 async def has_ended(pid: int) -> None:
     with patiently():
-        while (
-            Path(f"/proc/{pid}/cmdline").exists() and PROGRAM.name.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
-        ):
+        while is_running(pid):
             await trio.sleep(0.01)
 
 
