@@ -1,8 +1,8 @@
 """Between ASGI and the pipelines: the commit point, and disconnect = cancel.
 
-Each request runs in one nursery that encloses every ``send``. Somebody is always in ``receive``: the source of the
-first pipeline while the body arrives, then a watcher; so ``http.disconnect`` cancels the request in every phase, and
-the upstream connection is closed at once.
+Each request runs in one cancel scope that encloses every ``send``. Somebody always looks out for the client: the
+source of the first pipeline while the body arrives, then our server's own reader, or a watcher in ``receive`` on other
+servers; so a disconnect cancels the request in every phase, and the upstream connection is closed at once.
 
 Until the first byte has been sent, a failure becomes an HTTP status and a JSON body. After that it is told in the
 stream: by the encoder if it came from the upstream, which keeps its place behind the events before it; by this module
@@ -16,18 +16,19 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from time import perf_counter_ns
 from traceback import extract_tb
-from typing import Any
+from typing import Any, Never, Protocol
 
 import trio
 
-from pipeline import ClientFault, Doing, Meter, Overloaded, PipelineError, RequestContext, StageBug
+from pipeline import ClientFault, Doing, Meter, Overloaded, Pipeline, PipelineError, RequestContext, StageBug
 from pipeline.gateway.assembly import Assembly
 from pipeline.gateway.failures import EndCode, render, row_of
 from stages.faults import failed_from
 from stages.slots import CALL, ENCODER, FAILURE, HEAD, PRINCIPAL, PROFILE, RESPONSE, USAGE, RequestHead
+from stages.upstreams import UpstreamCall
 from stages.wire.profiles import Profile
 
 log = logging.getLogger("headrace")
@@ -50,10 +51,10 @@ SLOW_CLIENT_GRACE_S = 30.0
 class _Response:
     """The client's response over ASGI; see `stages.slots.ClientResponse`."""
 
-    __slots__ = ("_send", "born_ns", "ended", "first_byte_ns", "head", "size", "status")
+    __slots__ = ("_client", "born_ns", "ended", "first_byte_ns", "head", "size", "status")
 
-    def __init__(self, send: Send, head: list[tuple[bytes, bytes]], born_ns: int) -> None:
-        self._send = send
+    def __init__(self, client: Client, head: list[tuple[bytes, bytes]], born_ns: int) -> None:
+        self._client = client
         self.head = head
         self.born_ns = born_ns
         self.status: int | None = None
@@ -63,28 +64,77 @@ class _Response:
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.status = status
-        await self._send({"type": "http.response.start", "status": status, "headers": headers + self.head})
+        await self._client.start(status, headers + self.head)
 
     async def write(self, data: bytes, *, last: bool = False) -> None:
         self.ended = last
-        await self._send({"type": "http.response.body", "body": data, "more_body": not last})
+        await self._client.write(data, last=last)
         self.size += len(data)
         if self.first_byte_ns is None:
             self.first_byte_ns = perf_counter_ns() - self.born_ns
 
 
-def shielded(send: Send) -> Send:
-    """Protect ``send`` from being cut in half by a cancellation, on servers whose state it would poison.
+class Client(Protocol):
+    """The client of one request: `pipeline.gateway.exchange.Exchange` on our own server, or `AsgiClient`."""
 
-    Our own connection promises this by itself and says so in the scope (``headrace.atomic_send``); the price of a
-    cancel scope per write is paid only elsewhere (h11's state advances before its bytes leave: stack facts, 4.5).
-    """
+    def receive_nowait(self) -> Message | None:
+        """Give the next part of the body if it is here, as ASGI's ``http.request``, else None."""
+        ...
 
-    async def send_whole(message: Message) -> None:
+    async def receive(self) -> Message:
+        """Give the next part of the body, or ASGI's ``http.disconnect``."""
+        ...
+
+    async def watch_during(self, work: Coroutine[Any, Any, None], on_disconnect: Callable[[str], None]) -> None:
+        """Do ``work``, which raises nothing, and call ``on_disconnect`` with the reason if the client leaves."""
+        ...
+
+    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Begin the response."""
+        ...
+
+    async def write(self, body: bytes, *, last: bool) -> None:
+        """Send a part of the response, whole: a cancellation does not cut it in half."""
+        ...
+
+
+class AsgiClient:
+    """A client behind any ASGI server: a task watches for its end, and each send is shielded (h11's state advances
+    before its bytes leave: stack facts, 4.5)."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+
+    def receive_nowait(self) -> None:
+        """ASGI cannot tell."""
+
+    async def receive(self) -> Message:
+        """Give the server's next message."""
+        return await self._receive()
+
+    async def watch_during(self, work: Coroutine[Any, Any, None], on_disconnect: Callable[[str], None]) -> None:
+        """Do ``work`` beside a task that waits for ``http.disconnect``."""
+
+        async def watch() -> None:
+            while (message := await self.receive())["type"] != "http.disconnect":
+                pass
+            on_disconnect(message.get("reason", "left"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            await work
+            nursery.cancel_scope.cancel()
+
+    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Send the head."""
         with trio.CancelScope(shield=True):
-            await send(message)
+            await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
-    return send_whole
+    async def write(self, body: bytes, *, last: bool) -> None:
+        """Send a part of the body."""
+        with trio.CancelScope(shield=True):
+            await self._send({"type": "http.response.body", "body": body, "more_body": not last})
 
 
 class Bridge:
@@ -122,9 +172,8 @@ class Bridge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, *, model_in_path: str | None = None) -> None:
         """Serve one request, whatever happens to it."""
-        if "headrace.atomic_send" not in scope.get("extensions", {}):
-            send = shielded(send)
-        exchange = _Exchange(self, scope, receive, send, model_in_path)
+        client: Client = scope.get("extensions", {}).get("headrace.exchange") or AsgiClient(receive, send)
+        exchange = _Exchange(self, scope, client, model_in_path)
         self.active.add(exchange)
         try:
             await exchange.serve()
@@ -155,8 +204,8 @@ class _Exchange:
 
     __slots__ = (
         "_bridge",
-        "_nursery_scope",
-        "_receive",
+        "_client",
+        "_scope",
         "born_ns",
         "client_left",
         "ctx",
@@ -165,10 +214,10 @@ class _Exchange:
         "response",
     )
 
-    def __init__(self, bridge: Bridge, scope: Scope, receive: Receive, send: Send, model_in_path: str | None) -> None:
+    def __init__(self, bridge: Bridge, scope: Scope, client: Client, model_in_path: str | None) -> None:
         self._bridge = bridge
-        self._receive = receive
-        self._nursery_scope: trio.CancelScope | None = None
+        self._client = client
+        self._scope = trio.CancelScope()
         self.born_ns = perf_counter_ns()
         self.client_left: str | None = None
         self.cut = False
@@ -176,7 +225,7 @@ class _Exchange:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = bridge.request_id_of(headers)
         self.response = _Response(
-            send, [(b"x-request-id", request_id.encode("ascii")), *bridge.response_headers], self.born_ns
+            client, [(b"x-request-id", request_id.encode("ascii")), *bridge.response_headers], self.born_ns
         )
         self.ctx = ctx = RequestContext(request_id)
         if bridge.request_timeout_s is not None:
@@ -192,49 +241,43 @@ class _Exchange:
         if self._bridge.draining:
             self.error = Overloaded("this server is restarting: try again at once", code="draining")
         else:
-            async with trio.open_nursery() as nursery:
-                self._nursery_scope = nursery.cancel_scope
+            with self._scope:
                 try:
-                    await self._run(nursery)
+                    await self._run()
                 except PipelineError as error:
                     self.error = error
-                nursery.cancel_scope.cancel()  # the watcher's job is done
         if self.cut:
             self.error = Overloaded("this server is restarting: send the request again", code="draining")
         if self.error is not None and self.client_left is None:
             await self._tell(self.error)
 
-    async def _run(self, nursery: trio.Nursery) -> None:
+    async def _run(self) -> None:
         assembly = self._bridge.assembly
-        calls = await assembly.accept.run(_Body(self, self._bridge.body_timeout_s), self.ctx)
+        calls = await assembly.accept.run(_Body(self, self._client, self._bridge.body_timeout_s), self.ctx)
         if len(calls) != 1:  # only a plugin can do that
             raise StageBug(
                 f"a stage that was added made {len(calls)} calls of one request; it must hand on exactly one"
             )
         [call] = calls
-        nursery.start_soon(self._watch)
         pipeline = assembly.stream if call.request.stream else assembly.whole
-        await pipeline.run([[call]], self.ctx)
+        await self._client.watch_during(self._answer(pipeline, call), self.leave)
 
-    async def _watch(self) -> None:
-        """Wait for the client to leave."""
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
+    async def _answer(self, pipeline: Pipeline[UpstreamCall, Never], call: UpstreamCall) -> None:
+        try:
+            await pipeline.run([[call]], self.ctx)
+        except PipelineError as error:  # here, and not in `serve`: a watcher's nursery would put it into a group
+            self.error = error
 
-    async def receive(self) -> Message:
-        """Give the next message of the client's; if it has left, end this request."""
-        message = await self._receive()
-        if message["type"] == "http.disconnect" and not self.response.ended:
-            self.client_left = str(message.get("reason", "left"))
-            if self._nursery_scope is not None:
-                self._nursery_scope.cancel()
-        return message
+    def leave(self, reason: str) -> None:
+        """End this request because its client has left."""
+        if not self.response.ended:
+            self.client_left = reason
+            self._scope.cancel()
 
     def cut_off(self) -> None:
         """End this request because the process is about to stop."""
         self.cut = True
-        if self._nursery_scope is not None:
-            self._nursery_scope.cancel()
+        self._scope.cancel()
 
     async def _tell(self, error: PipelineError) -> None:
         """Tell the client what went wrong, in the way that is still open."""
@@ -293,10 +336,11 @@ class _Exchange:
 class _Body:
     """The request's body as a pipeline's source; an iterator and not a generator, so that nothing is left to close."""
 
-    __slots__ = ("_complete", "_deadline", "_exchange")
+    __slots__ = ("_client", "_complete", "_deadline", "_exchange")
 
-    def __init__(self, exchange: _Exchange, timeout_s: float) -> None:
+    def __init__(self, exchange: _Exchange, client: Client, timeout_s: float) -> None:
         self._exchange = exchange
+        self._client = client
         self._deadline = trio.current_time() + timeout_s
         self._complete = False
 
@@ -310,16 +354,19 @@ class _Body:
             ClientFault: ``body_timeout`` if the upload takes too long.
         """
         while not self._complete:
-            with trio.CancelScope(deadline=self._deadline) as patience:
-                message = await self._exchange.receive()
-                if message["type"] == "http.disconnect":
-                    await trio.sleep_forever()  # `receive` has cancelled this request
-                self._complete = not message.get("more_body", False)
-                if part := message.get("body", b""):
-                    return [part]
-            if patience.cancelled_caught:
-                raise ClientFault("the request body did not arrive in time: send it faster", code="body_timeout")
+            message = self._client.receive_nowait() or await self._receive()
+            if message["type"] == "http.disconnect":
+                self._exchange.leave(message.get("reason", "left"))
+                await trio.sleep_forever()  # cancelled: by the line above
+            self._complete = not message.get("more_body", False)
+            if part := message.get("body", b""):
+                return [part]
         raise StopAsyncIteration
+
+    async def _receive(self) -> Message:
+        with trio.CancelScope(deadline=self._deadline):
+            return await self._client.receive()
+        raise ClientFault("the request body did not arrive in time: send it faster", code="body_timeout")
 
 
 def _describe(bug: StageBug) -> str:

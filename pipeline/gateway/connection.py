@@ -30,6 +30,8 @@ Scope = dict[str, Any]
 App = Callable[[Any, Any, Any], Awaitable[None]]
 """An ASGI application; Any because each framework types scope and messages in its own way."""
 
+_LINGER: Final = object()
+
 log = logging.getLogger("headrace.server")
 
 
@@ -92,11 +94,14 @@ class Connection:
                 await self._transport.start()
             if handshake.cancelled_caught:
                 return
-            served = 0
-            while await self._serve_request(served):
-                served += 1
-        except RefusedRequest as refused:
-            await self._say_last(refused.status, refused.code, refused.message)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._peer.read_on)
+                end = await self._serve_all()
+                nursery.cancel_scope.cancel()
+            if isinstance(end, RefusedRequest):
+                await self._say_last(end.status, end.code, end.message)
+            elif end is _LINGER:
+                await self._linger()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client left, in whatever state
         finally:
@@ -120,38 +125,49 @@ class Connection:
         """Cut the connection now, whatever it is doing."""
         self._peer.abort()
 
-    async def _serve_request(self, served: int) -> bool:
-        """Serve one request; give whether the connection can carry another one."""
-        head = await self._next_head(first=served == 0)
-        if head is None:
-            return False
+    async def _serve_all(self) -> RefusedRequest | object | None:
+        """Serve request after request; give what is left to say or to do: a refusal, `_LINGER`, or None."""
+        try:
+            head = await self._next_head(first=True)
+            while head is not None:
+                if not await self._serve_request(head):
+                    return None if self._peer.gone else _LINGER
+                head = await self._next_head(first=False)
+        except RefusedRequest as refused:
+            return refused
+        return None
+
+    async def _serve_request(self, head: RequestHead) -> bool:
+        """Serve one request; give whether the connection can carry another one.
+
+        Raises:
+            RefusedRequest: if the body was no HTTP, or the application has not answered at all.
+        """
         peer = self._peer
         exchange = Exchange(peer, head, self._date)
         peer.answering = True
         try:
-            await self._app(self._scope(head), exchange.receive, exchange.send)
+            await self._app(self._scope(head, exchange), exchange.receive, exchange.send)
         except* Exception as failure:
             # except* and not except: while being cancelled, a failure comes in a group with Cancelled, which must pass
             log.error("the application failed on %s %s\n%s", head.method, head.raw_path.decode(), _describe(failure))
         peer.answering = False
+        peer.on_gone = None
         if peer.gone:
             if exchange.fault is not None and not exchange.on_the_wire:
                 raise exchange.fault
             return False
         if not exchange.on_the_wire:
-            await self._say_last(500, "internal_error", "the server failed to answer this request")
-            return False
+            raise RefusedRequest(500, "internal_error", "the server failed to answer this request")
         if not exchange.finished:
             # A chunked response without its last chunk is visibly short; other framings need the reset to be so.
             log.error("the response to %s %s was not finished: reset", head.method, head.raw_path.decode())
             peer.abort()
             return False
-        if exchange.keep_alive and not peer.closing:
-            peer.requests.take_body()
-            if peer.requests.body_complete:
-                return True
-        await self._linger()
-        return False
+        if not exchange.keep_alive or peer.closing:
+            return False
+        peer.requests.take_body()
+        return peer.requests.body_complete
 
     async def _next_head(self, *, first: bool) -> RequestHead | None:
         """Wait for a request; None when the client leaves, idles too long, or we are to stop."""
@@ -177,7 +193,7 @@ class Connection:
             if not timely and not (peer.closing and peer.read_nowait()):
                 return None
 
-    def _scope(self, head: RequestHead) -> Scope:
+    def _scope(self, head: RequestHead, exchange: Exchange) -> Scope:
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -188,14 +204,13 @@ class Connection:
             "query_string": head.query,
             "headers": head.headers,
             "state": self._state.copy(),
-            "extensions": {"headrace.atomic_send": {}},
+            "extensions": {"headrace.exchange": exchange},
             **self._base_scope,
         }
 
     async def _say_last(self, status: int, code: str, message: str, *, retry_after_s: int | None = None) -> None:
         """Answer with an error of the server's own, and end the connection so that the client can read it."""
         data = error_response(status, code, message, date=self._date.current(), retry_after_s=retry_after_s)
-        self._transport.set_watch(None)
         try:
             await self._transport.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from email.utils import formatdate
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -21,6 +21,10 @@ from pipeline.gateway.peer import Peer
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+
+_NOTED: Final = frozenset({b"transfer-encoding", b"connection", b"content-length", b"date", b"server"})
+"""The headers of a response that mean something here."""
 
 
 class DateHeader:
@@ -87,16 +91,8 @@ class Exchange:
         peer = self._peer
         requests = peer.requests
         while not self.finished:
-            if not self._body_told and self.fault is None:
-                try:
-                    body = requests.take_body()
-                except RefusedRequest as fault:
-                    self.fault = fault
-                    peer.lose()
-                    break
-                self._body_told = requests.body_complete
-                if body or self._body_told:
-                    return {"type": "http.request", "body": body, "more_body": not self._body_told}
+            if (message := self.receive_nowait()) is not None:
+                return message
             if peer.gone:
                 break
             if self._continue_due:
@@ -108,10 +104,38 @@ class Exchange:
                     continue
             await peer.read_more()
         # An addition of ours to ASGI, for the log: one that left and one that stopped reading are different faults.
-        return {"type": "http.disconnect", "reason": "stalled" if peer.has_stalled else "left"}
+        return {"type": "http.disconnect", "reason": self._reason}
+
+    def receive_nowait(self) -> Message | None:
+        """Give the next part of the body if it has arrived, else None: wait for it in `receive`."""
+        if self._body_told or self.fault is not None:
+            return None
+        requests = self._peer.requests
+        try:
+            body = requests.take_body()
+        except RefusedRequest as fault:
+            self.fault = fault
+            self._peer.lose()
+            return None
+        self._body_told = requests.body_complete
+        if body or self._body_told:
+            return {"type": "http.request", "body": body, "more_body": not self._body_told}
+        return None
+
+    async def watch_during(self, work: Coroutine[Any, Any, None], on_disconnect: Callable[[str], None]) -> None:
+        """Do ``work``; ``on_disconnect`` is called when the client leaves, with why: ``left`` or ``stalled``."""
+        peer = self._peer
+        peer.on_gone = lambda: on_disconnect(self._reason)
+        if peer.gone:
+            peer.on_gone()
+        await work
+
+    @property
+    def _reason(self) -> str:
+        return "stalled" if self._peer.has_stalled else "left"
 
     async def send(self, message: Message) -> None:
-        """Send a part of the response.
+        """Send a part of the response, as ASGI says it.
 
         Raises:
             RuntimeError: if the application breaks ASGI or the Content-Length that it declared.
@@ -119,37 +143,53 @@ class Exchange:
         """
         kind = message["type"]
         if kind == "http.response.body":
-            if not self._started:
-                raise RuntimeError("http.response.body came before http.response.start")
-            if self._peer.gone or self.finished:
-                await trio.lowlevel.checkpoint()
-                return
-            body = message.get("body", b"")
-            more = message.get("more_body", False)
-            if self._chunked:
-                data = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-                if not more:
-                    data += LAST_CHUNK
-            else:
-                data = self._unchunked(body, more)
-            if self._pending_head:
-                data = self._pending_head + data
-                self._pending_head = b""
-                self.on_the_wire = True
-            if data:
-                sent = self._peer.send_nowait(data)
-                if sent != len(data):
-                    await self._peer.send_rest(memoryview(data)[sent:])
-            if not more:
-                self.finished = True
-                self._peer.wake()
+            await self.write(message.get("body", b""), last=not message.get("more_body", False))
         elif kind == "http.response.start":
-            if self._started:
-                raise RuntimeError("http.response.start came twice")
-            self._pending_head = self._render_head(message["status"], message.get("headers", ()))
-            self._started = True
+            await self.start(message["status"], message.get("headers", ()))
         else:
             raise RuntimeError(f"this server does not know the message {kind!r}")
+
+    async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Begin the response: the head goes out with the first part of the body.
+
+        Raises:
+            RuntimeError: if it has begun, or the status or the Content-Length is none.
+            ValueError: if a header cannot be sent.
+        """
+        if self._started:
+            raise RuntimeError("http.response.start came twice")
+        self._pending_head = self._render_head(status, headers)
+        self._started = True
+
+    async def write(self, body: bytes, *, last: bool) -> None:
+        """Send a part of the body.
+
+        Raises:
+            RuntimeError: if the response has not begun, or breaks the Content-Length that was declared.
+        """
+        peer = self._peer
+        if not self._started:
+            raise RuntimeError("http.response.body came before http.response.start")
+        if peer.gone or self.finished:
+            await trio.lowlevel.checkpoint()
+            return
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if last:
+                data += LAST_CHUNK
+        else:
+            data = self._unchunked(body, not last)
+        if self._pending_head:
+            data = self._pending_head + data
+            self._pending_head = b""
+            self.on_the_wire = True
+        if data:
+            sent = peer.send_nowait(data)
+            if sent != len(data):
+                await peer.send_rest(memoryview(data)[sent:])
+        if last:
+            self.finished = True
+            peer.wake()
 
     def _unchunked(self, body: bytes, more: bool) -> bytes:
         if self._without_body:
@@ -160,7 +200,7 @@ class Exchange:
                 raise RuntimeError("the body does not have the Content-Length that the application declared")
         return bytes(body)
 
-    def _render_head(self, status: int, given: Any) -> bytes:
+    def _render_head(self, status: int, given: Iterable[tuple[bytes, bytes]]) -> bytes:
         if not 200 <= status <= 599:
             raise RuntimeError(f"{status} is not the status of a final response")
         peer = self._peer
@@ -168,25 +208,24 @@ class Exchange:
         has_date = has_server = False
         for raw_name, raw_value in given:
             name, value = bytes(raw_name).lower(), bytes(raw_value)
-            match name:
-                case b"transfer-encoding":
-                    continue  # framing is ours
-                case b"connection":
-                    if b"close" in value.lower():
-                        self.keep_alive = False
-                    continue
-                case b"content-length":
-                    if not value.isdigit():
-                        raise RuntimeError("the application's Content-Length is not a number")
-                    if status == 204:
-                        continue  # RFC 9110 section 8.6
-                    self._length_left = int(value)
-                case b"date":
-                    has_date = True
-                case b"server":
-                    has_server = True
-                case _:
-                    pass
+            if name in _NOTED:
+                match name:
+                    case b"transfer-encoding":
+                        continue  # framing is ours
+                    case b"connection":
+                        if b"close" in value.lower():
+                            self.keep_alive = False
+                        continue
+                    case b"content-length":
+                        if not value.isdigit():
+                            raise RuntimeError("the application's Content-Length is not a number")
+                        if status == 204:
+                            continue  # RFC 9110 section 8.6
+                        self._length_left = int(value)
+                    case b"date":
+                        has_date = True
+                    case _:
+                        has_server = True
             headers.append((name, value))
         self._without_body = self._head.method == "HEAD" or status in (204, 304)
         if peer.closing or not peer.requests.body_has_arrived:

@@ -83,7 +83,10 @@ def log_request(fields: Mapping[str, object]) -> None:
     those. Text is redacted. Gives nothing and raises nothing: a line that cannot be written is dropped and counted.
     """
     if logs_requests():
-        _REQUEST_LOGGER.info("request", extra={_FIELDS: fields})
+        # Not `info`: it would walk the stack for the caller, which is always this line.
+        logger = _REQUEST_LOGGER
+        record = logger.makeRecord(logger.name, logging.INFO, __file__, 0, "request", (), None, extra={_FIELDS: fields})
+        logger.handle(record)
 
 
 def configure_logging(format: LogFormat = "json", level: LogLevel = "info", *, fd: int = 2) -> LineSink:
@@ -101,6 +104,8 @@ def configure_logging(format: LogFormat = "json", level: LogLevel = "info", *, f
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     logging.captureWarnings(True)
+    # Each record would ask for them, and no line of ours shows them (logging HOWTO, "Optimization").
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     return sink
 
 
@@ -117,7 +122,7 @@ class JsonFormatter(logging.Formatter):
                 line["exception"] = redact(problem)
         else:
             line["event"] = "request"
-            line |= cast("dict[str, object]", _clean(fields))
+            line = {**line, **cast("dict[str, object]", _clean(fields)), **line}  # a field does not take their places
         return _encode(line)
 
     def _exception(self, record: logging.LogRecord) -> str:
@@ -229,8 +234,8 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _timestamp(record: logging.LogRecord) -> str:
-    moment = datetime.fromtimestamp(record.created, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+    moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+    return moment.removesuffix("+00:00") + "Z"
 
 
 def _clean(value: object, depth: int = 0) -> object:
@@ -239,6 +244,8 @@ def _clean(value: object, depth: int = 0) -> object:
         return value
     if isinstance(value, str):
         return redact(value)
+    if type(value) is dict and _NUMBERS.issuperset(map(type, cast("dict[object, object]", value).values())):
+        return value  # a stage's figures: most of a record
     if depth < 4 and isinstance(value, dict | Mapping):
         items = cast("Mapping[object, object]", value).items()
         return {

@@ -1,16 +1,18 @@
 """The client at the other end of a connection: what it has sent, whether it is still there, and how to send to it.
 
-Nobody reads ahead of the application. Three places read, and take turns: ``receive()``, the wait for the next request,
-and a send that is stuck, because a client that leaves must be seen there too. Any two tasks may use a peer at once,
-one reading and one sending.
+One task of the connection reads, for as long as the connection lives, so a client that leaves is seen at once
+whatever is being done for it, and no request pays for a task of its own that watches. Who needs more bytes waits in
+`Peer.read_more`. Any two tasks may use a peer at once, one reading and one sending.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Final
 
+import outcome
 import trio
 
 from pipeline.gateway.http1 import RequestBuffer
@@ -18,7 +20,8 @@ from pipeline.gateway.sockets import Transport
 
 KIB: Final = 1024
 MAX_AHEAD_BYTES: Final = 64 * KIB
-"""What a client may send beyond the request that is being answered; more closes the connection."""
+"""What is read before somebody wants it; a client that sends more than this beyond the request that is being answered
+is cut off."""
 
 log = logging.getLogger("headrace.server")
 
@@ -33,52 +36,68 @@ class Peer:
     Attributes:
         requests: what it has sent and nobody has consumed.
         gone: whether it has closed or reset the connection, or half-closed it, or has been cut off.
+        on_gone: called once when it goes.
         answering: whether a request is being answered, so that what arrives after its body is ahead of its time.
         closing: whether the connection ends after the current response.
     """
 
-    __slots__ = ("_read_scope", "_readers", "_sending", "_transport", "answering", "closing", "gone", "requests")
+    __slots__ = (
+        "_paused_reader",
+        "_sending",
+        "_transport",
+        "_waiting",
+        "answering",
+        "closing",
+        "gone",
+        "on_gone",
+        "requests",
+    )
 
     def __init__(self, transport: Transport, *, max_header_bytes: int) -> None:
         self.requests = RequestBuffer(max_header_bytes)
         self.gone = False
+        self.on_gone: Callable[[], None] | None = None
         self.answering = False
         self.closing = False
         self._transport = transport
-        self._read_scope: trio.CancelScope | None = None
-        self._readers = trio.lowlevel.ParkingLot()
+        self._waiting: list[trio.lowlevel.Task] = []
+        self._paused_reader: trio.lowlevel.Task | None = None
         self._sending = trio.Lock()
-        transport.set_watch(self._watch)
+
+    async def read_on(self) -> None:
+        """Read into ``requests`` until the client is gone, pausing while nobody wants what is there already."""
+        requests = self.requests
+        while not self.gone:
+            if len(requests) > MAX_AHEAD_BYTES and not self._waiting:
+                if self.answering and requests.body_complete:
+                    log.info("a client sent more than %d bytes ahead of its answer: connection closed", MAX_AHEAD_BYTES)
+                    self.abort()
+                    return
+                await self._pause()
+            try:
+                chunk = await self._transport.receive_some()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                chunk = b""  # the same as an end
+            if not chunk:
+                self.lose()
+                return
+            requests.feed(chunk)
+            self._tell(True)
 
     async def read_more(self, deadline: float = math.inf) -> bool:
-        """Read once into ``requests``, or wait until the task that is reading has; the end of the peer sets ``gone``.
+        """Wait until more has been read, or the client is gone.
 
         Returns:
             False when the deadline passed or `wake` was called, else True.
         """
-        if self._read_scope is not None:
-            await self._readers.park()
+        if self.gone:
+            await trio.lowlevel.checkpoint()
             return True
-        scope = self._read_scope = trio.CancelScope(deadline=deadline)
-        chunk = b""
-        try:
-            with scope:
-                chunk = await self._transport.receive_some()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the same as an end
-        finally:
-            self._read_scope = None
-            self._readers.unpark_all()
-        if scope.cancelled_caught:
-            return False
-        if not chunk:
-            self.lose()
-            return True
-        self.requests.feed(chunk)
-        if self.answering and self.requests.body_complete and len(self.requests) > MAX_AHEAD_BYTES:
-            log.info("a client sent more than %d bytes ahead of its answer: connection closed", MAX_AHEAD_BYTES)
-            self.abort()
-        return True
+        if deadline == math.inf:
+            return await self._news()
+        with trio.CancelScope(deadline=deadline):
+            return await self._news()
+        return False
 
     def read_nowait(self) -> bool:
         """Read what has arrived already; give whether there was any."""
@@ -88,14 +107,18 @@ class Peer:
 
     def wake(self) -> None:
         """Make whoever waits in `read_more` look again."""
-        if self._read_scope is not None:
-            self._read_scope.cancel()
+        self._tell(False)
 
     def lose(self) -> None:
         """Note that it is gone: ends a waiting send and a waiting read."""
+        if self.gone:
+            return
         self.gone = True
         self._transport.stop_sending()
-        self.wake()
+        self._tell(True)
+        self._resume_reader()
+        if self.on_gone is not None:
+            self.on_gone()
 
     @property
     def has_stalled(self) -> bool:
@@ -127,6 +150,34 @@ class Peer:
                     except (trio.BrokenResourceError, trio.ClosedResourceError):
                         self.lose()
 
-    async def _watch(self) -> None:
-        while not self.gone and len(self.requests) <= MAX_AHEAD_BYTES:
-            await self.read_more()
+    # A task that waits is parked by hand: trio's events and parking lots cost a request several microseconds more.
+
+    async def _news(self) -> bool:
+        task = trio.lowlevel.current_task()
+        self._waiting.append(task)
+        self._resume_reader()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._waiting.remove(task)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        return bool(await trio.lowlevel.wait_task_rescheduled(abort))
+
+    def _tell(self, is_news: bool) -> None:
+        waiting = self._waiting
+        while waiting:
+            trio.lowlevel.reschedule(waiting.pop(), outcome.Value(is_news))
+
+    async def _pause(self) -> None:
+        self._paused_reader = trio.lowlevel.current_task()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._paused_reader = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def _resume_reader(self) -> None:
+        if (reader := self._paused_reader) is not None:
+            self._paused_reader = None
+            trio.lowlevel.reschedule(reader)

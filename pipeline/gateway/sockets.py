@@ -7,7 +7,6 @@ import socket
 import ssl
 import struct
 import termios
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -78,9 +77,6 @@ class Transport(Protocol):
     All methods raise `trio.BrokenResourceError` when the peer is gone and `trio.ClosedResourceError` after `close`.
     """
 
-    def set_watch(self, watch: Callable[[], Awaitable[None]] | None, /) -> None:
-        """Set what runs while a send is stuck, so that somebody sees the peer leave; cancelled when the send ends."""
-
     async def start(self) -> None: ...
     def send_nowait(self, chunk: bytes, /) -> int: ...
     async def send_all(self, chunk: bytes | memoryview, /) -> None: ...
@@ -112,10 +108,6 @@ class TcpTransport:
         self._send_scope: trio.CancelScope | None = None
         self._stopped = False
         self.has_stalled = False
-        self._watch: Callable[[], Awaitable[None]] | None = None
-
-    def set_watch(self, watch: Callable[[], Awaitable[None]] | None, /) -> None:
-        self._watch = watch
 
     async def start(self) -> None:
         """Nothing to negotiate."""
@@ -133,21 +125,11 @@ class TcpTransport:
         """Send all of it, in the class's terms; when it returns or raises, the send is over."""
         unsent = memoryview(chunk)
         unsent = unsent[self.send_nowait(unsent) :]
-        if not unsent:
-            return
-        if self._watch is None:
-            unsent = await self._send_rest(unsent)
-        else:
-            with trio.CancelScope(shield=True):
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._watch)
-                    unsent = await self._send_rest(unsent)
-                    nursery.cancel_scope.cancel()
-        if unsent:
+        if unsent and await self._send_rest(unsent):
             raise trio.BrokenResourceError("the client is gone or has stopped reading")
 
     async def _send_rest(self, unsent: memoryview) -> memoryview:
-        """Give back what could not be sent; it is empty on success. Raises nothing, being used in a nursery."""
+        """Give back what could not be sent; it is empty on success."""
         waiting = self._waiting_bytes()
         progress_at = trio.current_time()
         while unsent and not self._stopped:
@@ -243,9 +225,6 @@ class TlsTransport:
     def __init__(self, tcp: TcpTransport, context: ssl.SSLContext) -> None:
         self._tcp = tcp
         self._tls = trio.SSLStream(_StreamUnderTls(tcp), context, server_side=True)
-
-    def set_watch(self, watch: Callable[[], Awaitable[None]] | None, /) -> None:
-        self._tcp.set_watch(watch)
 
     async def start(self) -> None:
         await self._tls.do_handshake()

@@ -94,10 +94,8 @@ class Browser:
         *,
         agent: str = OPENAI_LIKE,
         pieces: int = 1,
-        extensions: dict[str, Any] | None = None,
         **headers: str,
     ) -> None:
-        self._extensions = extensions
         self._bridge = bridge
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         size = -(-len(content) // pieces)
@@ -140,7 +138,6 @@ class Browser:
             "method": "POST",
             "path": "/v1/chat/completions",
             "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in self._headers.items()],
-            **({} if self._extensions is None else {"extensions": self._extensions}),
         }
         await self._bridge(scope, self._receive, self._send)
 
@@ -237,17 +234,6 @@ async def test_a_send_is_never_cut_in_half(stream: bool, autojump_clock: trio.te
     assert all(finished)
     assert upstream.open == 0
     assert [record["end"] for record in records] == ["DC"]
-
-
-async def test_a_server_that_sends_whole_by_itself_is_not_shielded(autojump_clock: trio.testing.MockClock) -> None:
-    """A cancel scope for each write is paid only where it is needed."""
-    bridge, _ = bridge_to(FakeUpstream(HELLO, END))
-    browser = Browser(bridge, ask(), extensions={"headrace.atomic_send": {}})
-    browser.stuck = trio.sleep_forever
-    with trio.move_on_after(1) as given_up:
-        await browser.ask()
-    assert given_up.cancelled_caught
-    assert trio.current_time() == pytest.approx(1)
 
 
 async def test_a_silent_upstream_makes_comments_every_15_seconds_also_before_its_head(

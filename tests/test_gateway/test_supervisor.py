@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import supervised_program
 import trio
-from raw_client import RESET, RawClient, get, patiently
+from patience import patiently
+from raw_client import RESET, RawClient, get
 
 PROGRAM = Path(supervised_program.__file__)
-WHOLE_STREAM = b"4\r\ntick\r\n" * supervised_program.TICKS + b"3\r\nend\r\n0\r\n\r\n"
+LAST_WORDS = b"3\r\nend\r\n0\r\n\r\n"
 
 
 class Supervised:
@@ -41,10 +42,16 @@ class Supervised:
             await self.ended.wait()
         return self.exit_status
 
+    async def logged(self, words: bytes, times: int = 1) -> None:
+        """Wait until the supervisor or its workers have said this so many times."""
+        with patiently():
+            while self.log.count(words) < times:
+                await trio.sleep(0.01)
+
     async def open_stream(self) -> tuple[RawClient, int]:
-        """Give a running stream and the process that serves it."""
+        """Give a running stream and the process that serves it; it runs until `finish`."""
         client = await RawClient.open(self.address)
-        await client.send(b"GET /stream HTTP/1.1\r\nHost: t\r\n\r\n")
+        await client.send(b"POST /stream HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\n")
         await client.read_until(b"\r\n\r\n")
         await client.read_until(b"\r\n")
         return client, int((await client.read_until(b"\r\n"))[:-2])
@@ -63,8 +70,14 @@ class Supervised:
         return streams
 
 
+async def finish(client: RawClient) -> None:
+    """Let a stream end, and check that it does so properly."""
+    await client.send(b"x")
+    assert await client.read_exactly(len(LAST_WORDS)) == LAST_WORDS
+
+
 @asynccontextmanager
-async def supervising(workers: int, *, kind: str = "good", stop_timeout_s: float = 8) -> AsyncIterator[Supervised]:
+async def supervising(workers: int, *, kind: str = "good", stop_timeout_s: float = 120) -> AsyncIterator[Supervised]:
     environ = {**os.environ, "PYTHONPATH": str(PROGRAM.parent.parent)}
     async with trio.open_nursery() as nursery:
         process = await trio.lowlevel.open_process(
@@ -74,19 +87,19 @@ async def supervising(workers: int, *, kind: str = "good", stop_timeout_s: float
             stderr=subprocess.PIPE,
         )
         assert process.stdout is not None
-        port = b""
-        with patiently():
-            while not port.endswith(b"\n"):
-                port += await process.stdout.receive_some(100)
-        supervised = Supervised(process, ("127.0.0.1", int(port)))
-        nursery.start_soon(supervised.collect)
         try:
+            port = b""
+            with patiently():
+                while not port.endswith(b"\n"):
+                    port += await process.stdout.receive_some(100)
+            supervised = Supervised(process, ("127.0.0.1", int(port)))
+            nursery.start_soon(supervised.collect)
             yield supervised
         finally:
             if process.returncode is None:
                 process.kill()
             with trio.CancelScope(shield=True):
-                await process.wait()  # a failing test cancels `collect`, and would leave a process that nobody has waited for
+                await process.wait()  # a failing test cancels `collect`, which would have waited
                 await process.stdout.aclose()
 
 
@@ -109,8 +122,8 @@ async def test_a_killed_worker_costs_only_its_own_streams_and_is_replaced() -> N
         (killed, cut), (spared, whole) = streams.items()
         os.kill(killed, signal.SIGKILL)
         with cut.sock, whole.sock:
-            assert not (await cut.read_to_end())[0].endswith(b"end\r\n0\r\n\r\n")
-            assert await whole.read_exactly(len(WHOLE_STREAM)) == WHOLE_STREAM
+            assert (await cut.read_to_end())[0] == b""
+            await finish(whole)
         replaced = await supervised.open_streams(2)
         assert spared in replaced
         assert killed not in replaced
@@ -125,11 +138,12 @@ async def test_a_killed_worker_costs_only_its_own_streams_and_is_replaced() -> N
 async def test_a_signal_lets_every_stream_of_every_worker_finish(number: signal.Signals) -> None:
     async with supervising(2) as supervised:
         streams = await supervised.open_streams(2)
-        first, second = streams.values()
+        (done, first), (_, second) = streams.items()
         first.close()  # its worker is done at once, and must not take the other with it
         supervised.process.send_signal(number)
+        await has_ended(done)
         with second.sock:
-            assert await second.read_exactly(len(WHOLE_STREAM)) == WHOLE_STREAM
+            await finish(second)
         assert await supervised.exit() == 0
         with pytest.raises(OSError, match="refused"):
             await RawClient.open(supervised.address)
@@ -139,25 +153,23 @@ async def test_a_second_signal_ends_everything_at_once() -> None:
     async with supervising(2) as supervised:
         streams = await supervised.open_streams(2)
         supervised.process.send_signal(signal.SIGTERM)
-        with patiently():
-            while b"draining" not in supervised.log:
-                await trio.sleep(0.01)
+        await supervised.logged(b"SIGTERM: draining", times=2)
         supervised.process.send_signal(signal.SIGTERM)
         assert await supervised.exit() == 0
         for client in streams.values():
             with client.sock:
                 rest, end = await client.read_to_end()
-                assert end == RESET
-                assert not rest.endswith(b"end\r\n0\r\n\r\n")
+                assert (rest, end) == (b"", RESET)
 
 
 async def test_workers_whose_supervisor_was_killed_drain_and_end() -> None:
     async with supervising(2) as supervised:
         streams = await supervised.open_streams(2)
         supervised.process.kill()
+        await supervised.logged(b"the supervisor is gone: draining", times=2)
         for client in streams.values():
             with client.sock:
-                assert await client.read_exactly(len(WHOLE_STREAM)) == WHOLE_STREAM
+                await finish(client)
         for pid in streams:
             await has_ended(pid)
 
@@ -171,9 +183,7 @@ async def test_workers_that_cannot_start_are_given_up_with_a_reason() -> None:
 
 async def test_a_worker_that_obeys_no_signal_is_killed_at_the_stop_timeout() -> None:
     async with supervising(1, kind="deaf", stop_timeout_s=0.3) as supervised:
-        with patiently():
-            assert supervised.process.stdout is not None
-            assert b"deaf" in await supervised.process.stdout.receive_some(100)
+        await supervised.logged(b"deaf")
         supervised.process.send_signal(signal.SIGTERM)
         assert await supervised.exit() == 0
         assert b"did not drain: killed by SIGKILL" in supervised.log
