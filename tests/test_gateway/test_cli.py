@@ -18,8 +18,8 @@ import httpx
 import pytest
 import trio
 from chat_fold import fold_document, fold_stream
+from patience import PATIENCE_S, patiently
 from plugins import install
-from raw_client import patiently
 
 from pipeline.gateway import cli, service
 
@@ -35,7 +35,7 @@ general_settings:
 def run(*arguments: str, entry: tuple[str, ...] = ("-m", "pipeline.gateway")) -> subprocess.CompletedProcess[str]:
     """Run the command to its end, in a process of its own."""
     command = [sys.executable, *entry, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 def write(folder: Path, text: str) -> str:
@@ -47,7 +47,7 @@ def write(folder: Path, text: str) -> str:
 def test_the_version_is_that_of_the_distribution() -> None:
     script = Path(sys.executable).with_name("headrace")
     command = [str(script)] if script.exists() else [sys.executable, "-m", "pipeline.gateway"]
-    ran = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=20, check=True)
+    ran = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     assert ran.stdout == f"headrace {version('headrace')}\n"
 
 
@@ -112,10 +112,14 @@ def test_the_stages_are_listed_the_installed_ones_too(
     assert "shout                Say it louder: the answer's text in capitals." in lines
 
 
+@pytest.mark.parametrize("told_by", [{"RECORD": "pipeline/__init__.py,,\n"}, {"top_level.txt": "other\npipeline\n"}])
 def test_another_distribution_with_our_package_names_is_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    told_by: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "packages_distributions", lambda: {"pipeline": ["headrace", "other-pipe"], "stages": []})
+    (installed := tmp_path / "other_pipe-1.0.dist-info").mkdir()
+    for name, text in {"METADATA": "Metadata-Version: 2.1\nName: other-pipe\nVersion: 1.0\n", **told_by}.items():
+        (installed / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
     assert cli.main(["stages"]) == 2
     assert "'other-pipe' also has a package named 'pipeline'" in capsys.readouterr().err
 
@@ -165,7 +169,7 @@ async def test_the_demo_prints_commands_that_work_as_they_stand() -> None:
         commands = re.findall(r"^  curl (.*?)\n\n", printed, re.MULTILINE | re.DOTALL)
         assert len(commands) == 2
         answers: list[httpx.Response] = []
-        async with httpx.AsyncClient(trust_env=False, verify=False, timeout=20) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=False, timeout=PATIENCE_S) as client:
             for command in commands:
                 [url] = re.findall(r"http://\S+", command)
                 headers = dict(header.split(": ", 1) for header in re.findall(r"-H '(.*?)'", command))
@@ -183,5 +187,5 @@ async def test_the_demo_prints_commands_that_work_as_they_stand() -> None:
 def test_the_environment_is_not_needed(tmp_path: Path) -> None:
     environ = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "PYTHONPATH")}
     command = [sys.executable, "-m", "pipeline.gateway", "check-config", write(tmp_path, GOOD)]
-    ran = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=20, check=True)
+    ran = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     assert "echo" in ran.stdout
