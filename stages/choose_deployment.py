@@ -12,6 +12,7 @@ Raises: ClientFault ``model_forbidden`` if the key may use neither the name nor 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import cycle
 
 from msgspec import Struct
@@ -24,6 +25,10 @@ from stages.slots import CALL, PRINCIPAL
 from stages.upstreams import Deployment, UpstreamCall
 from stages.wire.bad_request import is_object
 from stages.wire.variants import Variant, variants, with_variant
+
+
+KEPT_MATCHES = 1024
+"""How many names are remembered with who answers to them; a name has at most 512 characters."""
 
 
 class Match(Struct, frozen=True):
@@ -49,6 +54,10 @@ class Deployments:
     """All deployments by the name that clients use; built at start-up.
 
     An exact name wins over a wildcard, a longer wildcard over a shorter one. Deployments of one name take turns.
+
+    Attributes:
+        names: the configured names, in their order.
+        match: `find`, with the latest answers at hand: clients ask for the same few names again and again.
     """
 
     def __init__(self, deployments: Iterable[Deployment]) -> None:
@@ -56,6 +65,7 @@ class Deployments:
         for deployment in deployments:
             groups.setdefault(deployment.model_name, []).append(deployment)
         self.names = tuple(groups)
+        self.match = lru_cache(KEPT_MATCHES)(self.find)
         self._exact = {name: cycle(group) for name, group in groups.items() if "*" not in name}
         self._wild: list[tuple[str, str, cycle[Deployment]]] = []
         for name in sorted(groups, key=len, reverse=True):
@@ -63,7 +73,7 @@ class Deployments:
             if star:
                 self._wild.append((start, end, cycle(groups[name])))
 
-    def match(self, model: str, *, effort: str | None = None) -> Match | None:
+    def find(self, model: str, effort: str | None = None) -> Match | None:
         """Find who answers to ``model``, or to what it is a variant of; None if nobody does.
 
         Cursor drops a trailing effort from a name and sends it in the body (ungate b56ddac): so with ``effort`` the
@@ -113,7 +123,7 @@ class _Choose:
 
     def _choose(self, request: ResponsesRequest) -> UpstreamCall:
         principal = self._ctx[PRINCIPAL]
-        match = self._deployments.match(request.model, effort=_effort(request))
+        match = self._deployments.match(request.model, _effort(request))
         # Scopes bind to the model: who may use it may use its variants, and a name of a variant may be listed alone.
         if not principal.may_use(request.model) and (match is None or not principal.may_use(match.variant.name)):
             raise ClientFault(
