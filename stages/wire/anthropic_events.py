@@ -19,7 +19,6 @@ from stages.events import (
     Started,
     StreamEvent,
 )
-from stages.wire import sse
 from stages.wire.anthropic_blocks import AnswerBlocks
 from stages.wire.anthropic_ends import Spent, failure_in
 from stages.wire.anthropic_records import (
@@ -37,20 +36,17 @@ from stages.wire.chat_up_calls import ChatCalls
 from stages.wire.chat_up_ends import finish_of
 from stages.wire.responses_failures import broken_protocol
 from stages.wire.responses_records import Malformed, index, read, text
+from stages.wire.stream_decoder import EARLY_END, StreamDecoder
 
-_EARLY_END = "The upstream's stream ended before its answer was complete; try again."
-_NOT_JSON = "The upstream sent an event that is not JSON; the answer ends here. Try again."
-_TOO_LARGE = f"The upstream sent an event of more than {sse.MAX_EVENT_BYTES >> 20} MiB; the answer ends here."
 _NOT_A_MESSAGE = "The upstream's answer is not an Anthropic Messages document."
 
 _NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
-class AnthropicDecoder:
-    """Decode a stream of server-sent events, however it was cut.
+class AnthropicDecoder(StreamDecoder["_Answer"]):
+    """Decode a stream of events.
 
-    The last event is Finished or Failed. What comes in after it is ignored. Finished comes with ``message_stop`` or at
-    the end of the input, if there was a stop reason.
+    Finished comes with ``message_stop`` or at the end of the input, if there was a stop reason.
 
     Args:
         custom_tools: names of the custom tools that the client declared. They were sent as functions of one string.
@@ -70,47 +66,17 @@ class AnthropicDecoder:
         used_call_ids: AbstractSet[str] = frozenset(),
         tool_names: Mapping[str, str] = _NO_NAMES,
     ) -> None:
-        self._parser = sse.Parser()
-        self._answer = _Answer(
-            custom_tools=custom_tools,
-            has_hosted_tools=has_hosted_tools,
-            used_call_ids=used_call_ids,
-            tool_names=tool_names,
+        super().__init__(
+            _Answer(
+                custom_tools=custom_tools,
+                has_hosted_tools=has_hosted_tools,
+                used_call_ids=used_call_ids,
+                tool_names=tool_names,
+            )
         )
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the upstream has said why it stopped: a connection that breaks now has cut off no part of it."""
-        return self._answer.stop_word is not None
-
-    def feed(self, batch: list[bytes], /) -> list[StreamEvent]:
-        """Take what was read, give the events in it."""
-        if self._answer.is_over:
-            return []
-        try:
-            return self._decode(self._parser.feed(batch))
-        except sse.EventTooLarge as error:
-            out = self._decode(error.before)
-            if not self._answer.is_over:
-                self._answer.fail(broken_protocol(_TOO_LARGE), out)
-            return out
-
-    def flush(self) -> list[StreamEvent]:
-        """Take the end of the input. Without a stop reason the answer is not complete, whatever was said."""
-        if self._answer.is_over:
-            return []
-        out: list[StreamEvent] = []
-        for data in self._parser.flush():  # an event that lacks its empty line; it may have been cut anywhere
-            try:
-                self._answer.decode(data, out)
-            except Malformed:
-                break
-        if not self._answer.is_over:
-            self._answer.end(out)
-        return out
-
-    def _decode(self, datas: list[bytes]) -> list[StreamEvent]:
-        out: list[StreamEvent] = []
+    def decode_all(self, datas: list[bytes], out: list[StreamEvent], /) -> None:
+        """Decode events: the deltas of text, thinking and arguments in a hurry."""
         answer = self._answer
         blocks = answer.blocks
         decode = HOT_DELTA.decode
@@ -118,10 +84,7 @@ class AnthropicDecoder:
             try:
                 event = decode(data)
             except (ValueError, RecursionError):  # another kind of event, or a surprise in this one
-                try:
-                    answer.decode(data, out)
-                except Malformed:
-                    answer.fail(broken_protocol(_NOT_JSON), out)
+                answer.decode(data, out)
                 if answer.is_over:
                     break
                 continue
@@ -134,7 +97,6 @@ class AnthropicDecoder:
                 blocks.think(event.index, delta.thinking, out)
             else:
                 blocks.argue(event.index, delta.partial_json, out)
-        return out
 
 
 def decode_anthropic_document(
@@ -202,6 +164,11 @@ class _Answer:
         self.is_over = False
         self.stop_word: str | None = None
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the upstream has said why it stopped."""
+        return self.stop_word is not None
+
     def decode(self, data: bytes, out: list[StreamEvent]) -> None:
         """Decode any event, in any shape.
 
@@ -261,7 +228,7 @@ class _Answer:
     def end(self, out: list[StreamEvent]) -> None:
         """Take the end of the stream: good if there was a stop reason."""
         if self.stop_word is None:
-            self.fail(broken_protocol(_EARLY_END), out)
+            self.fail(broken_protocol(EARLY_END), out)
             return
         self.blocks.stop_all(out)
         finish = finish_of(self.stop_word, has_calls=self._calls.begun > 0)

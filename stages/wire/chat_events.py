@@ -24,7 +24,6 @@ from stages.events import (
     TextDelta,
     Usage,
 )
-from stages.wire import sse
 from stages.wire.chat_parts import encode
 from stages.wire.chat_up_calls import ChatCalls
 from stages.wire.chat_up_ends import NO_REASON, failure_in, failure_in_list, finish_of, usage_of
@@ -51,18 +50,15 @@ from stages.wire.chat_up_records import (
 from stages.wire.responses_failures import broken_protocol, error_of, failure_of
 from stages.wire.responses_records import TEXT, Malformed, count, read, read_list, text
 from stages.wire.responses_text import Sent, chat_logprobs
+from stages.wire.stream_decoder import EARLY_END, StreamDecoder
 
-_EARLY_END = "The upstream's stream ended before its answer was complete; try again."
-_NOT_JSON = "The upstream sent an event that is not JSON; the answer ends here. Try again."
-_TOO_LARGE = f"The upstream sent an event of more than {sse.MAX_EVENT_BYTES >> 20} MiB; the answer ends here."
 _NOT_A_COMPLETION = "The upstream's answer is not a Chat Completions document."
 
 
-class ChatDecoder:
-    """Decode a stream of server-sent chunks, however it was cut.
+class ChatDecoder(StreamDecoder["_Answer"]):
+    """Decode a stream of chunks.
 
-    The last event is Finished or Failed. What comes in after it is ignored. Finished comes with ``[DONE]`` or at the
-    end of the input, not with the finish reason: usage may follow that.
+    Finished comes with ``[DONE]`` or at the end of the input, not with the finish reason: usage may follow that.
 
     Args:
         custom_tools: names of the custom tools that the client declared.
@@ -79,48 +75,18 @@ class ChatDecoder:
         wants_logprobs: bool = False,
         used_call_ids: AbstractSet[str] = frozenset(),
     ) -> None:
-        self._parser = sse.Parser()
-        self._answer = _Answer(
-            custom_tools=custom_tools,
-            has_hosted_tools=has_hosted_tools,
-            wants_logprobs=wants_logprobs,
-            used_call_ids=used_call_ids,
+        super().__init__(
+            _Answer(
+                custom_tools=custom_tools,
+                has_hosted_tools=has_hosted_tools,
+                wants_logprobs=wants_logprobs,
+                used_call_ids=used_call_ids,
+            )
         )
         self._takes_hot = not wants_logprobs
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the upstream has said why it finished: a connection that breaks now has cut off no part of it."""
-        return self._answer.finish_word is not None
-
-    def feed(self, batch: list[bytes], /) -> list[StreamEvent]:
-        """Take what was read, give the events in it."""
-        if self._answer.is_over:
-            return []
-        try:
-            return self._decode(self._parser.feed(batch))
-        except sse.EventTooLarge as error:
-            out = self._decode(error.before)
-            if not self._answer.is_over:
-                self._answer.fail(broken_protocol(_TOO_LARGE), out)
-            return out
-
-    def flush(self) -> list[StreamEvent]:
-        """Take the end of the input. Without a finish reason the answer is not complete, whatever was said."""
-        if self._answer.is_over:
-            return []
-        out: list[StreamEvent] = []
-        for data in self._parser.flush():  # an event that lacks its empty line; it may have been cut anywhere
-            try:
-                self._answer.decode(data, out)
-            except Malformed:
-                break
-        if not self._answer.is_over:
-            self._answer.end(out)
-        return out
-
-    def _decode(self, datas: list[bytes]) -> list[StreamEvent]:
-        out: list[StreamEvent] = []
+    def decode_all(self, datas: list[bytes], out: list[StreamEvent], /) -> None:
+        """Decode chunks: those with one more piece of text, reasoning or a call in a hurry."""
         answer = self._answer
         decode = HOT_CHUNK.decode
         for data in datas:
@@ -139,13 +105,9 @@ class ChatDecoder:
                         if delta.tool_calls:
                             answer.call(delta.tool_calls, out)
                     continue
-            try:
-                answer.decode(data, out)
-            except Malformed:
-                answer.fail(broken_protocol(_NOT_JSON), out)
+            answer.decode(data, out)
             if answer.is_over:
                 break
-        return out
 
 
 def decode_chat_document(
@@ -212,6 +174,11 @@ class _Answer:
         self.is_over = False
         self.finish_word: str | None = None
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the upstream has said why it finished."""
+        return self.finish_word is not None
+
     def decode(self, data: bytes, out: list[StreamEvent]) -> None:
         """Decode any chunk, in any shape.
 
@@ -269,7 +236,7 @@ class _Answer:
     def end(self, out: list[StreamEvent]) -> None:
         """Take the end of the stream: good if there was a finish reason."""
         if self.finish_word is None:
-            self.fail(broken_protocol(_EARLY_END), out)
+            self.fail(broken_protocol(EARLY_END), out)
             return
         finish = finish_of(self.finish_word, has_calls=self._calls.begun > 0)
         if isinstance(finish, Failed):

@@ -103,8 +103,11 @@ class ChatCalls:
                 call.waiting.append(arguments)
 
     def close_all(self, out: list[StreamEvent], *, is_complete: bool) -> None:
-        """End the calls. In a complete answer a function without arguments gets ``{}``: clients parse them."""
-        for call in self._calls:
+        """End the calls in the order in which they began.
+
+        In a complete answer a function without arguments gets ``{}``: clients parse them.
+        """
+        for call in sorted(self._calls, key=lambda call: call.index):
             if call.index < 0:
                 continue
             if call.unwrapper is not None:

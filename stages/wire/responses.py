@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 
 from stages.events import StreamEvent, TextDelta
-from stages.wire import sse
-from stages.wire.responses_events import EARLY_END, EventDecoder
+from stages.wire.responses_events import EventDecoder
 from stages.wire.responses_failures import broken_protocol, error_of
 from stages.wire.responses_records import (
     HOT,
@@ -25,17 +24,14 @@ from stages.wire.responses_records import (
     read,
 )
 from stages.wire.responses_text import Sent
+from stages.wire.stream_decoder import StreamDecoder
 
-_NOT_JSON = "The upstream sent an event that is not JSON; the answer ends here. Try again."
-_TOO_LARGE = f"The upstream sent an event of more than {sse.MAX_EVENT_BYTES >> 20} MiB; the answer ends here."
 _NOT_A_RESPONSE = "The upstream's answer is not a Responses API document."
 _NOT_COMPLETE = "The upstream answered with a response that is still in progress."
 
 
-class ResponsesDecoder:
-    """Decode a stream of server-sent events, however it was cut.
-
-    The last event is Finished or Failed. What comes in after it is ignored.
+class ResponsesDecoder(StreamDecoder[EventDecoder]):
+    """Decode a stream of the Responses API's events.
 
     Args:
         custom_tools: names of the custom tools that the client declared.
@@ -43,9 +39,6 @@ class ResponsesDecoder:
         wants_logprobs: whether to give LogProbs, each before the TextDelta that it belongs to.
         used_call_ids: the ids of the calls in the conversation so far (`call_ids_of`); none is given again.
     """
-
-    is_complete = False
-    """Whether the answer is whole although its end has not been given. Never: the terminal event says both."""
 
     def __init__(
         self,
@@ -55,48 +48,23 @@ class ResponsesDecoder:
         wants_logprobs: bool = False,
         used_call_ids: AbstractSet[str] = frozenset(),
     ) -> None:
-        self._parser = sse.Parser()
-        self._decode_hot = (HOT_WITHOUT_TEXT if wants_logprobs else HOT).decode
-        self._events = EventDecoder(
-            custom_tools=custom_tools,
-            has_hosted_tools=has_hosted_tools,
-            wants_logprobs=wants_logprobs,
-            used_call_ids=used_call_ids,
+        super().__init__(
+            EventDecoder(
+                custom_tools=custom_tools,
+                has_hosted_tools=has_hosted_tools,
+                wants_logprobs=wants_logprobs,
+                used_call_ids=used_call_ids,
+            )
         )
+        self._decode_hot = (HOT_WITHOUT_TEXT if wants_logprobs else HOT).decode
         # The text part of the last hot delta: nearly every delta continues it.
         self._output_index: int | None = None
         self._content_index: int | None = None
         self._sent = Sent()
 
-    def feed(self, batch: list[bytes], /) -> list[StreamEvent]:
-        """Take what was read, give the events in it."""
-        if self._events.is_over:
-            return []
-        try:
-            return self._decode(self._parser.feed(batch))
-        except sse.EventTooLarge as error:
-            out = self._decode(error.before)
-            if not self._events.is_over:
-                self._events.fail(broken_protocol(_TOO_LARGE), out)
-            return out
-
-    def flush(self) -> list[StreamEvent]:
-        """Take the end of the input: if the upstream has not said that its answer is complete, then it is not."""
-        if self._events.is_over:
-            return []
-        out: list[StreamEvent] = []
-        for data in self._parser.flush():  # an event that lacks its empty line; it may have been cut anywhere
-            try:
-                self._events.decode(data, out)
-            except Malformed:
-                break
-        if not self._events.is_over:
-            self._events.fail(broken_protocol(EARLY_END), out)
-        return out
-
-    def _decode(self, datas: list[bytes]) -> list[StreamEvent]:
+    def decode_all(self, datas: list[bytes], out: list[StreamEvent], /) -> None:
         """Decode events. The loop is unrolled for text: every call in it costs 5-10 % (benchmarks/bench_codec.py)."""
-        out: list[StreamEvent] = []
+        answer = self._answer
         append = out.append
         decode = self._decode_hot
         tail = self._sent.tail
@@ -104,11 +72,8 @@ class ResponsesDecoder:
             try:
                 event = decode(data)
             except (ValueError, RecursionError):  # another kind of event, or a surprise in this one
-                try:
-                    self._events.decode(data, out)
-                except Malformed:
-                    self._events.fail(broken_protocol(_NOT_JSON), out)
-                if self._events.is_over:
+                answer.decode(data, out)
+                if answer.is_over:
                     break
                 continue
             delta = event.delta
@@ -121,28 +86,27 @@ class ResponsesDecoder:
                 tail.append(event.delta)
                 append(TextDelta(delta))
             else:
-                if not self._events.has_started:
-                    self._events.start(Response(), out)
+                if not answer.has_started:
+                    answer.start(Response(), out)
                 if type(event) is ArgumentsDelta:
-                    self._events.calls.delta(event.output_index, delta, out)
+                    answer.calls.delta(event.output_index, delta, out)
                 elif type(event) is InputDelta:
-                    self._events.calls.delta(event.output_index, delta, out, is_custom=True)
+                    answer.calls.delta(event.output_index, delta, out, is_custom=True)
                 elif type(event) is SummaryDelta:
-                    self._events.reasoning.delta("summary", event.output_index, event.summary_index, delta, out)
+                    answer.reasoning.delta("summary", event.output_index, event.summary_index, delta, out)
                 else:
-                    self._events.reasoning.delta("raw", event.output_index, event.content_index, delta, out)
+                    answer.reasoning.delta("raw", event.output_index, event.content_index, delta, out)
         self._sent.compact()
-        return out
 
     def _turn_to(self, event: OutputTextDelta, out: list[StreamEvent]) -> str:
         """Make the part of a delta the current one; give the separator that belongs before the delta."""
-        if not self._events.has_started:
-            self._events.start(Response(), out)
+        if not self._answer.has_started:
+            self._answer.start(Response(), out)
         self._output_index, self._content_index = event.output_index, event.content_index
-        sent = self._events.answer.part(event.output_index, event.content_index)
+        sent = self._answer.messages.part(event.output_index, event.content_index)
         separator = ""
         if sent is None:
-            sent, separator = self._events.answer.open(event.output_index, event.content_index)
+            sent, separator = self._answer.messages.open(event.output_index, event.content_index)
         self._sent.compact()
         self._sent = sent
         return separator
@@ -180,7 +144,7 @@ def decode_document(
         elif response.status is None and error is None and not len(response.output):
             events.fail(broken_protocol(_NOT_A_RESPONSE), out)
         else:
-            events.end("failed" if error is not None else "completed", response, out)
+            events.conclude("failed" if error is not None else "completed", response, out)
     except Malformed:
         events.fail(broken_protocol(_NOT_A_RESPONSE), out)
     return out

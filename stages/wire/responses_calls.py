@@ -1,7 +1,7 @@
 """The tool calls of a Responses upstream that the client is to carry out.
 
-A call is known by its place in the output, never by the id of its item: some upstreams send another id in every event
-(mapping facts, rule 1). The client's own count of calls goes 0, 1, 2 ... in the order in which they begin.
+A call is known by its place in the output (`responses_places`). The client's own count of calls goes 0, 1, 2 ... in the
+order in which they begin.
 """
 
 from __future__ import annotations

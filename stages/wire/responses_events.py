@@ -13,6 +13,7 @@ from msgspec import Raw
 from stages.events import Annotations, Failed, Finished, FinishReason, Heartbeat, Started, StreamEvent, Usage
 from stages.wire.responses_calls import CALL_TYPES, NATIVE_CALLS, ToolCalls
 from stages.wire.responses_failures import broken_protocol, error_of, failure_of
+from stages.wire.responses_places import Places
 from stages.wire.responses_records import (
     ANNOTATION,
     EVENT,
@@ -36,8 +37,8 @@ from stages.wire.responses_records import (
     text,
 )
 from stages.wire.responses_text import Answer, Reasoning
+from stages.wire.stream_decoder import EARLY_END
 
-EARLY_END = "The upstream's stream ended before its answer was complete; try again."
 _NO_REASON = "The upstream reported a failure and gave no reason for it; try again."
 _CANCELLED = "The upstream cancelled the answer; try again."
 
@@ -54,6 +55,9 @@ class EventDecoder:
         is_over: whether Finished or Failed was given; nothing may be decoded after it.
     """
 
+    is_complete = False
+    """Whether the answer is whole although its end has not been given. Never: the terminal event says both."""
+
     def __init__(
         self,
         *,
@@ -62,11 +66,12 @@ class EventDecoder:
         wants_logprobs: bool,
         used_call_ids: AbstractSet[str],
     ) -> None:
-        self.answer = Answer(wants_logprobs=wants_logprobs)
+        self.messages = Answer(wants_logprobs=wants_logprobs)
         self.reasoning = Reasoning()
         self.calls = ToolCalls(
             custom_tools=custom_tools, has_hosted_tools=has_hosted_tools, used_call_ids=used_call_ids
         )
+        self.places = Places()
         self.has_started = False
         self.is_over = False
 
@@ -77,7 +82,7 @@ class EventDecoder:
             Malformed: if it is not JSON.
         """
         if data == b"[DONE]":  # of some gateways: the end of the input
-            self.fail(broken_protocol(EARLY_END), out)
+            self.end(out)
             return
         event = read(EVENT, data)
         if event is None:
@@ -99,72 +104,80 @@ class EventDecoder:
 
     def on_item_added(self, event: Event, out: list[StreamEvent]) -> None:
         item = read(ITEM, event.item)
-        if item is not None and item.type in CALL_TYPES:
-            self.calls.added(index(event.output_index), item, out)
-        elif item is not None and item.type == "message":
-            self.answer.set_phase(index(event.output_index), item.phase)
+        if item is None:
+            return
+        place = self.places.added(event, item)
+        if item.type in CALL_TYPES:
+            self.calls.added(place, item, out)
+        elif item.type == "message":
+            self.messages.set_phase(place, item.phase)
 
     def on_item_done(self, event: Event, out: list[StreamEvent]) -> None:
         item = read(ITEM, event.item)
         if item is not None:
-            self.item_done(index(event.output_index), item, out)
+            self.item_done(self.places.done(event, item), item, out)
             if item.type == "reasoning":
                 self.reasoning.keep(item, event.item, out)
 
     def on_part_done(self, event: Event, out: list[StreamEvent]) -> None:
         part = read(PART, event.part)
-        if part is not None:
-            at, of = index(event.content_index), index(event.output_index)
-            if part.type == "reasoning_text":
-                self.reasoning.done("raw", of, at, text(part.text), out)
-            else:
-                self.answer.part_done(of, at, part, out)
+        if part is None:
+            return
+        at = index(event.content_index)
+        if part.type == "reasoning_text":
+            self.reasoning.done("raw", self.places.of(event, "reasoning"), at, text(part.text), out)
+        else:
+            self.messages.part_done(self.places.of(event, "message"), at, part, out)
 
     def on_text_delta(self, event: Event, out: list[StreamEvent]) -> None:
-        of, at = index(event.output_index), index(event.content_index)
-        self.answer.text_delta(of, at, text(event.delta), event.logprobs, out)
+        of, at = self.places.of(event, "message"), index(event.content_index)
+        self.messages.text_delta(of, at, text(event.delta), event.logprobs, out)
 
     def on_text_done(self, event: Event, out: list[StreamEvent]) -> None:
-        of, at = index(event.output_index), index(event.content_index)
-        self.answer.text_done(of, at, text(event.text), event.logprobs, out)
+        of, at = self.places.of(event, "message"), index(event.content_index)
+        self.messages.text_done(of, at, text(event.text), event.logprobs, out)
 
     def on_annotation(self, event: Event, out: list[StreamEvent]) -> None:
         annotation = read(ANNOTATION, event.annotation)
         if annotation is not None:
-            of, at = index(event.output_index), index(event.content_index)
-            self.answer.cite(of, at, index(event.annotation_index), annotation)
+            of, at = self.places.of(event, "message"), index(event.content_index)
+            self.messages.cite(of, at, index(event.annotation_index), annotation)
 
     def on_refusal_delta(self, event: Event, out: list[StreamEvent]) -> None:
-        self.answer.refusal_delta(index(event.output_index), index(event.content_index), text(event.delta), out)
+        of, at = self.places.of(event, "message"), index(event.content_index)
+        self.messages.refusal_delta(of, at, text(event.delta), out)
 
     def on_refusal_done(self, event: Event, out: list[StreamEvent]) -> None:
-        self.answer.refusal_done(index(event.output_index), index(event.content_index), text(event.refusal), out)
+        of, at = self.places.of(event, "message"), index(event.content_index)
+        self.messages.refusal_done(of, at, text(event.refusal), out)
 
     def on_summary_delta(self, event: Event, out: list[StreamEvent]) -> None:
-        of, at = index(event.output_index), index(event.summary_index)
+        of, at = self.places.of(event, "reasoning"), index(event.summary_index)
         self.reasoning.delta("summary", of, at, text(event.delta), out)
 
     def on_summary_done(self, event: Event, out: list[StreamEvent]) -> None:
-        of, at = index(event.output_index), index(event.summary_index)
+        of, at = self.places.of(event, "reasoning"), index(event.summary_index)
         self.reasoning.done("summary", of, at, text(event.text), out)
 
     def on_reasoning_delta(self, event: Event, out: list[StreamEvent]) -> None:
-        of, at = index(event.output_index), index(event.content_index)
+        of, at = self.places.of(event, "reasoning"), index(event.content_index)
         self.reasoning.delta("raw", of, at, text(event.delta), out)
 
     def on_reasoning_done(self, event: Event, out: list[StreamEvent]) -> None:
-        of, at = index(event.output_index), index(event.content_index)
+        of, at = self.places.of(event, "reasoning"), index(event.content_index)
         self.reasoning.done("raw", of, at, text(event.text), out)
 
-    def on_call_delta(self, event: Event, out: list[StreamEvent]) -> None:
-        is_custom = event.type == "response.custom_tool_call_input.delta"
-        self.calls.delta(index(event.output_index), text(event.delta), out, is_custom=is_custom)
+    def on_arguments_delta(self, event: Event, out: list[StreamEvent]) -> None:
+        self.calls.delta(self.places.of(event, "function_call"), text(event.delta), out)
 
     def on_arguments_done(self, event: Event, out: list[StreamEvent]) -> None:
-        self.calls.arguments_done(index(event.output_index), text(event.arguments), out)
+        self.calls.arguments_done(self.places.of(event, "function_call"), text(event.arguments), out)
+
+    def on_input_delta(self, event: Event, out: list[StreamEvent]) -> None:
+        self.calls.delta(self.places.of(event, "custom_tool_call"), text(event.delta), out, is_custom=True)
 
     def on_input_done(self, event: Event, out: list[StreamEvent]) -> None:
-        self.calls.arguments_done(index(event.output_index), text(event.input), out)
+        self.calls.arguments_done(self.places.of(event, "custom_tool_call"), text(event.input), out)
 
     def on_error(self, event: Event, out: list[StreamEvent]) -> None:
         error = Error(code=event.code, message=event.message, error=event.error)
@@ -172,11 +185,11 @@ class EventDecoder:
 
     def on_end(self, event: Event, out: list[StreamEvent]) -> None:
         ending = event.type.removeprefix("response.")
-        self.end(ending, read(RESPONSE, event.response) or Response(), out)
+        self.conclude(ending, read(RESPONSE, event.response) or Response(), out)
 
     # The end.
 
-    def end(self, ending: str, response: Response, out: list[StreamEvent]) -> None:
+    def conclude(self, ending: str, response: Response, out: list[StreamEvent]) -> None:
         """Take the terminal event: complete what it shows and deltas did not, and finish."""
         ending = max(ending, text(response.status), key=lambda it: _ENDINGS.index(it) if it in _ENDINGS else 0)
         usage = _usage_of(response)
@@ -199,7 +212,7 @@ class EventDecoder:
         else:
             self.calls.close_all(out)
             reason = "tool_calls" if self.calls.begun else "stop"
-        if citations := self.answer.citations():
+        if citations := self.messages.citations():
             out.append(Annotations(citations))
         if usage is not None:
             out.append(usage)
@@ -218,14 +231,14 @@ class EventDecoder:
         counted = all(
             place < len(items) and (item := items[place]) is not None and _kind_of(item) == kind
             for kind, places in (
-                ("message", self.answer.places()),
+                ("message", self.messages.places()),
                 ("reasoning", self.reasoning.places()),
                 ("call", self.calls.places()),
             )
             for place in places
         )
         has_sent = {
-            "message": not self.answer.is_empty,
+            "message": not self.messages.is_empty,
             "reasoning": not self.reasoning.is_empty,
             "call": self.calls.begun > 0,
         }
@@ -242,11 +255,11 @@ class EventDecoder:
 
     def item_done(self, place: int, item: Item, out: list[StreamEvent]) -> None:
         if item.type == "message":
-            self.answer.set_phase(place, item.phase)
+            self.messages.set_phase(place, item.phase)
             parts = read_list(PART, item.content)
             for content_index, part in enumerate(parts):
                 if part is not None:
-                    self.answer.part_done(place, content_index, part, out)
+                    self.messages.part_done(place, content_index, part, out)
         elif item.type == "reasoning":
             summary, content = read_list(PART, item.summary), read_list(PART, item.content)
             self.reasoning.item_done(place, summary, content, out)
@@ -269,6 +282,10 @@ class EventDecoder:
         )
         self.calls.response_id = started.response_id
         out.append(started)
+
+    def end(self, out: list[StreamEvent]) -> None:
+        """Take the end of the input: no terminal event has come, so the answer is not complete."""
+        self.fail(broken_protocol(EARLY_END), out)
 
     def fail(self, failed: Failed, out: list[StreamEvent]) -> None:
         out.append(failed)
@@ -322,9 +339,9 @@ _HANDLERS: dict[str, _Handler] = {
     "response.reasoning_text.done": EventDecoder.on_reasoning_done,
     "response.reasoning.delta": EventDecoder.on_reasoning_delta,
     "response.reasoning.done": EventDecoder.on_reasoning_done,
-    "response.function_call_arguments.delta": EventDecoder.on_call_delta,
+    "response.function_call_arguments.delta": EventDecoder.on_arguments_delta,
     "response.function_call_arguments.done": EventDecoder.on_arguments_done,
-    "response.custom_tool_call_input.delta": EventDecoder.on_call_delta,
+    "response.custom_tool_call_input.delta": EventDecoder.on_input_delta,
     "response.custom_tool_call_input.done": EventDecoder.on_input_done,
     "error": EventDecoder.on_error,
     "response.error": EventDecoder.on_error,

@@ -18,31 +18,33 @@ from msgspec.json import Decoder
 T = TypeVar("T")
 
 
+# Their `output_index` is required: a delta without it is known by its item's id (`responses_places`), and to read ids
+# costs time that the usual stream need not spend. So such a delta is read cold.
 class OutputTextDelta(Struct, gc=False, tag="response.output_text.delta"):
     delta: str
-    output_index: int = 0
+    output_index: int
     content_index: int = 0
 
 
 class ArgumentsDelta(Struct, gc=False, tag="response.function_call_arguments.delta"):
     delta: str
-    output_index: int = 0
+    output_index: int
 
 
 class InputDelta(Struct, gc=False, tag="response.custom_tool_call_input.delta"):
     delta: str
-    output_index: int = 0
+    output_index: int
 
 
 class SummaryDelta(Struct, gc=False, tag="response.reasoning_summary_text.delta"):
     delta: str
-    output_index: int = 0
+    output_index: int
     summary_index: int = 0
 
 
 class RawReasoningDelta(Struct, gc=False, tag="response.reasoning_text.delta"):
     delta: str
-    output_index: int = 0
+    output_index: int
     content_index: int = 0
 
 
@@ -56,6 +58,7 @@ class _Typed(Struct):
 
 class Event(_Typed):
     output_index: Any = None
+    item_id: Any = None
     content_index: Any = None
     summary_index: Any = None
     annotation_index: Any = None
@@ -64,7 +67,6 @@ class Event(_Typed):
     refusal: Any = None
     arguments: Any = None
     input: Any = None
-    name: Any = None
     message: Any = None
     code: Any = None
     item: Raw = Raw()

@@ -119,6 +119,7 @@ class Answer:
         if sent is None:
             sent, separator = self.open(output_index, content_index)
         sent.tail.append(delta)
+        sent.compact()
         self._send_logprobs(sent, logprobs, out)
         out.append(TextDelta(separator + delta))
 

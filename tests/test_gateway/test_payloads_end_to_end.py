@@ -400,6 +400,10 @@ def events_of(payload: Json) -> list[Json]:
     return copy.deepcopy(payload["mock_upstream_events"])
 
 
+def without(field: str, one: Json) -> Json:
+    return {key: value for key, value in one.items() if key != field}
+
+
 def of_type(payloads: list[Json], *kinds: str) -> list[Json]:
     return [one for one in payloads if one["type"] in kinds]
 
@@ -472,9 +476,11 @@ async def interleaved_arguments_are_told_apart(payload: Json) -> None:
     a1, a2, b1, b2 = of_type(told, "response.function_call_arguments.delta")
     done = of_type(told, "response.function_call_arguments.done", "response.output_item.done")
     interleaved = [*told[:2], *added, b1, a1, a2, b2, *done, told[-1]]
-    without_ids = [{key: value for key, value in one.items() if key != "item_id"} for one in interleaved]
+    without_ids = [without("item_id", one) for one in interleaved]
+    without_indices = [without("output_index", one) for one in interleaved]
     rotating = [{**one, "item_id": f"fc_{at}"} for at, one in enumerate(interleaved)]  # as GitHub Copilot's are
-    for shown in (interleaved, without_ids, rotating):
+    with_neither = [without("output_index", without("item_id", one)) for one in told]  # so told one after the other
+    for shown in (interleaved, without_ids, without_indices, rotating, with_neither):
         calls = (await play(payload, streamed(shown))).folded.tool_calls
         assert [json.loads(call["arguments"])["pattern"] for call in calls] == ["foo", "bar"]
 

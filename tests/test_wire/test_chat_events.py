@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Iterable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
-from chat_fold import assert_as_expected, chunks_of, fold_document, fold_stream
+from chat_fold import fold_stream
+from chat_stream import DONE, STARTED, call, calls, chunk, document
+from decoded import decode as decode_by
+from decoded import decode_anything, encode, folded_calls
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
-from recorded_documents import chat_document, payloads_in
-from shared import SHARED, expected_of, needs_shared, recordings
-from strategies import cuts, sse
+from strategies import sse
 
 from stages.events import (
     Annotations,
@@ -34,63 +33,11 @@ from stages.events import (
     ToolCallStarted,
     Usage,
 )
-from stages.wire import chat_events
-from stages.wire.chat import ChunkEncoder, CompletionCollector, error_frame
 from stages.wire.chat_events import ChatDecoder, decode_chat_document
-
-DONE = "[DONE]"
-STARTED = Started("c1", "m", 7)
-EARLY = Failed("upstream_protocol", "The upstream's stream ended before its answer was complete; try again.")
-
-
-def chunk(delta: Any = None, finish: Any = None, **more: Any) -> dict[str, Any]:
-    choice = {"index": 0, "delta": {} if delta is None else delta, "finish_reason": finish}
-    return {"id": "c1", "object": "chat.completion.chunk", "created": 7, "model": "m", "choices": [choice], **more}
-
-
-def calls(*entries: dict[str, Any]) -> dict[str, Any]:
-    return chunk({"tool_calls": list(entries)})
-
-
-def call(index: int | None, call_id: str | None, name: str | None, arguments: Any, **more: Any) -> dict[str, Any]:
-    entry: dict[str, Any] = {"function": {"arguments": arguments}, **more}
-    if index is not None:
-        entry["index"] = index
-    if call_id is not None:
-        entry["id"] = call_id
-    if name is not None:
-        entry["function"]["name"] = name
-    return entry
 
 
 def decode(*events: dict[str, Any] | str | bytes, **settings: Any) -> list[StreamEvent]:
-    """Decode a stream; it makes no difference whether it comes whole or byte by byte."""
-    stream = sse(*events)
-    decoder = ChatDecoder(**settings)
-    whole = decoder.feed([stream]) + decoder.flush()
-    assert decoder.feed([stream]) == []
-    assert decoder.flush() == []
-    decoder = ChatDecoder(**settings)
-    by_byte = [event for i in range(len(stream)) for event in decoder.feed([stream[i : i + 1]])]
-    assert by_byte + decoder.flush() == whole
-    assert isinstance(whole[-1], Finished | Failed)
-    assert not any(isinstance(event, Finished | Failed) for event in whole[:-1])
-    return whole
-
-
-def folded_calls(events: Iterable[StreamEvent]) -> list[tuple[str, str, str, bool]]:
-    """Give the calls as id, name, arguments and whether they are custom."""
-    started: list[ToolCallStarted] = []
-    arguments: list[str] = []
-    for event in events:
-        if isinstance(event, ToolCallStarted):
-            assert event.index == len(started)
-            started.append(event)
-            arguments.append("")
-        elif isinstance(event, ToolCallDelta):
-            assert event.arguments
-            arguments[event.index] += event.arguments
-    return [(it.call_id, it.name, text, it.is_custom) for it, text in zip(started, arguments, strict=True)]
+    return decode_by(partial(ChatDecoder, **settings), *events)
 
 
 def items(events: Iterable[StreamEvent]) -> list[Any]:
@@ -301,18 +248,12 @@ def test_an_id_that_changes_without_a_name_is_the_same_call() -> None:
     assert folded_calls(events) == [("a", "f", '{"x":2}', False)]
 
 
-def test_an_id_that_the_conversation_knows_is_replaced() -> None:
+def test_the_id_that_replaces_a_known_one_is_new_as_well() -> None:
     made = [calls(call(0, "call_0", "f", "{}"), call(1, "call_1", "f", "{}")), chunk({}, "tool_calls")]
-    assert [it[0] for it in folded_calls(decode(*made))] == ["call_0", "call_1"]
     used = frozenset({"call_0", "call_c1_0"})
     assert [it[0] for it in folded_calls(decode(*made, used_call_ids=used))] == ["call_c1_1", "call_1"]
     made[0]["id"] = None
     assert folded_calls(decode(*made, used_call_ids=used))[0][0] == "call_7_0"
-
-
-def test_a_call_without_a_name_is_no_call() -> None:
-    events = decode(calls(call(0, "a", None, "{}"), {"index": 1}, 5), chunk({}, "tool_calls"), DONE)  # type: ignore[arg-type]
-    assert events == [STARTED, Finished("stop")]
 
 
 def test_the_function_call_of_2023_is_a_call() -> None:
@@ -351,32 +292,12 @@ def test_geminis_signature_is_given_before_its_call() -> None:
 PATCH = '*** Begin Patch\n+ say("hé 😀 \\o/")\n*** End Patch\n'
 
 
-def test_litellm_7_a_custom_tool_that_was_sent_as_a_function_streams_its_raw_text() -> None:
-    arguments = json.dumps({"input": PATCH})
-    pieces = [arguments[i : i + 3] for i in range(0, len(arguments), 3)]
-    events = decode(
-        calls(call(0, "a", "ApplyPatch", "")),
-        *(calls(call(0, None, None, piece)) for piece in pieces),
-        chunk({}, "tool_calls"),
-        DONE,
-        custom_tools=frozenset({"ApplyPatch"}),
-    )
-    assert folded_calls(events) == [("a", "ApplyPatch", PATCH, True)]
-    assert sum(isinstance(event, ToolCallDelta) for event in events) > len(pieces) / 2
-
-
 @pytest.mark.parametrize("arguments", [json.dumps({"content": PATCH}), PATCH, json.dumps({"why": 1, "input": PATCH})])
 def test_a_custom_tool_is_unwrapped_from_what_the_model_made_of_it(arguments: str) -> None:
     tools = frozenset({"ApplyPatch"})
     assert folded_calls(
         decode(calls(call(0, "a", "ApplyPatch", arguments)), chunk({}, "stop"), custom_tools=tools)
     ) == [("a", "ApplyPatch", PATCH, True)]
-
-
-def test_a_custom_tool_may_get_an_empty_text() -> None:
-    for arguments in ("", "{}", '{"input":""}'):
-        events = decode(calls(call(0, "a", "T", arguments)), chunk({}, "stop"), custom_tools=frozenset({"T"}))
-        assert folded_calls(events) == [("a", "T", "", True)]
 
 
 def test_a_custom_call_of_openais_own_is_raw_already() -> None:
@@ -388,6 +309,24 @@ def test_a_custom_call_of_openais_own_is_raw_already() -> None:
     ]
     events = decode(*map(calls, entries), chunk({}, "tool_calls"), DONE, custom_tools=frozenset({"T"}))
     assert folded_calls(events) == [("a", "T", '{"input":1', True), ("b", "T", "", True)]
+
+
+def test_open_custom_calls_end_in_the_order_in_which_they_began() -> None:
+    """The first to come is the second to begin, as it has no name yet."""
+    held = '{"why":1,"input":"%s"}'
+    events = decode(
+        calls(call(0, "a", None, held % "a"), call(1, "b", "T", held % "b")),
+        calls(call(0, None, "T", "")),
+        chunk({}, "tool_calls"),
+        custom_tools=frozenset({"T"}),
+    )
+    assert events[1:] == [
+        ToolCallStarted(0, "b", "T", is_custom=True),
+        ToolCallStarted(1, "a", "T", is_custom=True),
+        ToolCallDelta(0, "b"),
+        ToolCallDelta(1, "a"),
+        Finished("tool_calls"),
+    ]
 
 
 def test_a_custom_call_that_nobody_declared_is_the_upstreams_own_if_it_has_tools() -> None:
@@ -425,22 +364,16 @@ def test_finish_reasons_are_brought_into_the_words_of_openai(word: str, reason: 
     assert decode(chunk({"content": "a"}), chunk({}, word), DONE)[-1] == Finished(reason)
 
 
-@pytest.mark.parametrize("word", ["error", "abort", "network_error", "function_call_filter: MALFORMED_FUNCTION_CALL"])
+@pytest.mark.parametrize("word", ["abort", "network_error", "function_call_filter: MALFORMED_FUNCTION_CALL"])
 def test_a_finish_reason_may_be_a_failure(word: str) -> None:
     end = decode(chunk({"content": "a"}), chunk({}, word), DONE)[-1]
     assert isinstance(end, Failed)
     assert end.code == "upstream_error"
 
 
-def test_litellm_20_a_stream_without_a_finish_reason_is_never_a_good_one() -> None:
-    assert decode(chunk({"content": "a"})) == [STARTED, TextDelta("a"), EARLY]
-    assert decode(chunk({"content": "a"}), DONE) == [STARTED, TextDelta("a"), EARLY]
-    assert decode(chunk({"content": "a"}, "")) == [STARTED, TextDelta("a"), EARLY]
-    assert decode(DONE) == [EARLY]
-    assert decode() == [EARLY]
-
-
 def test_an_empty_finish_reason_counts_with_done_only() -> None:
+    early = "The upstream's stream ended before its answer was complete; try again."
+    assert decode(chunk({"content": "a"}, ""))[-1] == Failed("upstream_protocol", early)
     assert decode(chunk({"content": "a"}, ""), chunk({}, ""), DONE)[-1] == Finished("stop")
     assert decode(chunk({"content": "a"}, ""), chunk({}, None), DONE)[-1] == Finished("stop")
     assert decode(chunk({"content": "a"}, ""), chunk({}, "length"), chunk({}, ""), DONE)[-1] == Finished("length")
@@ -450,31 +383,8 @@ def test_done_may_be_missing() -> None:
     assert decode(chunk({"content": "a"}, "stop"))[-1] == Finished("stop")
 
 
-def test_done_may_lack_its_empty_line() -> None:
-    decoder = ChatDecoder()
-    assert decoder.feed([sse(chunk({}, "stop")) + b"data: [DONE]"]) == [STARTED]
-    assert decoder.flush() == [Finished("stop")]
-
-
 def test_what_comes_after_done_is_ignored() -> None:
     assert decode(chunk({}, "stop"), " [DONE] ", chunk({"content": "late"})) == [STARTED, Finished("stop")]
-
-
-def test_the_decoder_knows_when_nothing_is_missing_any_more() -> None:
-    decoder = ChatDecoder()
-    decoder.feed([sse(chunk({"content": "a"}))])
-    assert not decoder.is_complete
-    assert decoder.feed([sse(chunk({}, "stop"))]) == []
-    assert decoder.is_complete
-    assert decoder.flush() == [Finished("stop")]
-
-
-@pytest.mark.parametrize("cut", [3, 40, -2])
-def test_an_event_cut_off_at_the_end_of_the_input_is_no_answer(cut: int) -> None:
-    stream = sse(chunk({"content": "a"})) + sse(chunk({}, "stop"))[:cut]
-    decoder = ChatDecoder()
-    events = decoder.feed([stream]) + decoder.flush()
-    assert events[-1] == (Finished("stop") if cut == -2 else EARLY)
 
 
 COUNTS = {"prompt_tokens": 5, "completion_tokens": 6, "total_tokens": 11}
@@ -559,33 +469,6 @@ def test_a_failure_before_the_start_comes_alone_and_keeps_no_secret() -> None:
     assert failed == Failed("upstream_rate_limited", "bad key [redacted]", "429")
 
 
-def test_usage_before_a_failure_is_told() -> None:
-    events = decode(chunk({"content": "a"}, None, usage=COUNTS), {"error": LIMIT})
-    assert events[2:] == [Usage(5, 6, 11), LIMITED]
-
-
-@pytest.mark.parametrize("junk", [b"junk", b"{", b"[" * 100_000, b'{"choices":[}'], ids=range(4))
-def test_what_is_not_json_ends_the_answer(junk: bytes) -> None:
-    decoder = ChatDecoder()
-    events = decoder.feed([sse(chunk({"content": "a"}), junk, chunk({}, "stop"), DONE)])
-    message = "The upstream sent an event that is not JSON; the answer ends here. Try again."
-    assert events == [STARTED, TextDelta("a"), Failed("upstream_protocol", message)]
-
-
-def test_an_event_that_is_too_large_ends_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = chat_events.sse.Parser
-    monkeypatch.setattr(chat_events.sse, "Parser", lambda: small(max_event_bytes=300))
-    decoder = ChatDecoder()
-    events = decoder.feed([sse(chunk({"content": "a"}), chunk({"content": "b" * 300}))])
-    assert events[:2] == [STARTED, TextDelta("a")]
-    assert events[2:] == [
-        Failed("upstream_protocol", "The upstream sent an event of more than 16 MiB; the answer ends here.")
-    ]
-    decoder = ChatDecoder()
-    over = sse(chunk({}, "stop"), DONE, chunk({"content": "b" * 300}))
-    assert decoder.feed([over]) == [STARTED, Finished("stop")]
-
-
 def test_strange_but_harmless_chunks_are_passed_over() -> None:
     strange: list[Any] = [
         "5",
@@ -601,6 +484,7 @@ def test_strange_but_harmless_chunks_are_passed_over() -> None:
         {"choices": [{"delta": 5, "finish_reason": 5}]},
         {"choices": [{"delta": {"content": 5, "tool_calls": 5, "function_call": 5, "refusal": 5, "annotations": 5}}]},
         {"choices": [{"delta": {"content": None, "tool_calls": None, "refusal": None}}]},
+        {"choices": [{"delta": {"tool_calls": [{"index": 1}, {"index": 2, "id": "a"}, 5]}}]},
         {"choices": [{"delta": {"content": "b\ud83d"}}]},
     ]
     events = decode(*strange, chunk({"content": "a"}), *later, chunk({}, "stop"), DONE)
@@ -618,12 +502,6 @@ def test_text_of_a_gateway_that_splits_text_and_calls_into_two_choices_is_joined
 
 
 # --- documents -------------------------------------------------------------------------------------------------------
-
-
-def document(message: dict[str, Any], finish: Any = "stop", **more: Any) -> bytes:
-    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish}
-    head = {"id": "c1", "object": "chat.completion", "created": 7, "model": "m", "choices": [choice]}
-    return json.dumps({**head, **more}).encode()
 
 
 def test_a_document_gives_the_events_of_its_stream() -> None:
@@ -652,11 +530,6 @@ def test_a_document_gives_the_events_of_its_stream() -> None:
     assert events[-2:] == [Usage(5, 6, 11), Finished("tool_calls")]
 
 
-def test_a_document_may_lack_its_finish_reason() -> None:
-    assert decode_chat_document(document({"content": "a"}, None)) == [STARTED, TextDelta("a"), Finished("stop")]
-    assert decode_chat_document(document({"content": "a"}, "length"))[-1] == Finished("length")
-
-
 def test_a_document_with_logprobs_refusal_and_citations() -> None:
     body = json.loads(document({"content": "a", "refusal": "b", "annotations": [{"type": "url_citation", "url": "u"}]}))
     body["choices"][0]["logprobs"] = {"content": [{"token": "a", "logprob": -1}]}
@@ -667,12 +540,6 @@ def test_a_document_with_logprobs_refusal_and_citations() -> None:
 @pytest.mark.parametrize("body", [b'{"error":{"message":"m","code":"c"}}', b'[{"error":{"message":"m","code":"c"}}]'])
 def test_a_document_may_be_a_failure(body: bytes) -> None:
     assert decode_chat_document(body) == [Failed("upstream_error", "m", "c")]
-
-
-@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"[]", b"5", b'{"id":"x","choices":[]}', b"[" * 100_000])
-def test_what_is_no_document_is_a_failure(body: bytes) -> None:
-    end = decode_chat_document(body)[-1]
-    assert end == Failed("upstream_protocol", "The upstream's answer is not a Chat Completions document.")
 
 
 # --- anything --------------------------------------------------------------------------------------------------------
@@ -722,92 +589,7 @@ def test_anything_ends_in_one_end_and_cuts_make_no_difference(
     chunks: list[dict[str, Any]], hosted: bool, data: st.DataObject
 ) -> None:
     stream = sse(*chunks, DONE)
-    settings = {"custom_tools": frozenset({"a"}), "has_hosted_tools": hosted, "wants_logprobs": hosted}
-    decoder = ChatDecoder(**settings)  # type: ignore[arg-type]
-    whole = decoder.feed([stream]) + decoder.flush()
-    assert isinstance(whole[-1], Finished | Failed)
-    assert not any(isinstance(event, Finished | Failed) for event in whole[:-1])
-    folded_calls(whole)
-    fold_stream(encode(whole))
-    decoder = ChatDecoder(**settings)  # type: ignore[arg-type]
-    again = [event for read in data.draw(cuts(stream)) for event in decoder.feed(read)] + decoder.flush()
-    assert again == whole
+    wanted = {"custom_tools": frozenset({"a"}), "has_hosted_tools": hosted, "wants_logprobs": hosted}
+    fold_stream(encode(decode_anything(partial(ChatDecoder, **wanted), stream, data)))  # type: ignore[arg-type]
     for one in chunks:
         assert isinstance(decode_chat_document(json.dumps(one).encode())[-1], Finished | Failed)
-
-
-# --- recordings ------------------------------------------------------------------------------------------------------
-
-RECORDINGS = recordings("chat")
-each_recording = pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)
-
-
-def encode(events: list[StreamEvent]) -> bytes:
-    encoder = ChunkEncoder(model="alias", chunk_id="chatcmpl-1", created=1, include_usage=True)
-    frames = encoder.feed(events) + encoder.flush()
-    return b"".join(frames) if encoder.failed is None else error_frame(encoder.failed)
-
-
-def collect(events: list[StreamEvent]) -> bytes:
-    collector = CompletionCollector(model="alias", chunk_id="chatcmpl-1", created=1)
-    (answer,) = collector.feed(events) + collector.flush()
-    return answer
-
-
-def read_all(reads: Iterable[list[bytes]]) -> list[StreamEvent]:
-    decoder = ChatDecoder()
-    return [event for read in reads for event in decoder.feed(read)] + decoder.flush()
-
-
-def result_of(path: Path) -> dict[str, Any]:
-    """Give the expected result, with the time that the recording has and its writers left out."""
-    expected = expected_of(path)
-    assert expected["created"] == 0
-    created = next(chunk["created"] for chunk in payloads_in(path) if chunk["created"])
-    return {**expected, "created": created}
-
-
-def document_of(path: Path) -> bytes:
-    return json.dumps(chat_document(path)).encode()
-
-
-@needs_shared
-def test_all_nine_recordings_are_here() -> None:
-    assert len(RECORDINGS) == 9
-
-
-@needs_shared
-@each_recording
-def test_a_recording_gives_the_expected_stream_and_document(path: Path) -> None:
-    validator = Draft202012Validator(json.loads((SHARED / "schema/chat_chunk.schema.json").read_text()))
-    events = read_all([[path.read_bytes()]])
-    stream = encode(events)
-    for one in chunks_of(stream):
-        validator.validate(one)
-    assert_as_expected(fold_stream(stream), result_of(path))
-    validator = Draft202012Validator(json.loads((SHARED / "schema/chat_completion.schema.json").read_text()))
-    answer = collect(events)
-    validator.validate(json.loads(answer))
-    assert_as_expected(fold_document(answer), result_of(path))
-
-
-@needs_shared
-@each_recording
-def test_a_recording_gives_the_same_events_however_it_is_cut(path: Path) -> None:
-    stream = path.read_bytes()
-    whole = read_all([[stream]])
-    assert read_all([stream[i : i + 1]] for i in range(len(stream))) == whole
-    assert read_all([[stream.replace(b"\n", b"\r\n")]]) == whole
-    rng = random.Random(path.stem)
-    for _ in range(5):
-        points = sorted(rng.choices(range(len(stream)), k=rng.choice((1, 10, 300))))
-        pieces = [stream[i:j] for i, j in zip([0, *points], [*points, len(stream)], strict=True)]
-        assert read_all([piece] for piece in pieces) == whole
-
-
-@needs_shared
-@each_recording
-def test_a_recording_as_a_document_gives_the_expected_result_both_ways(path: Path) -> None:
-    events = decode_chat_document(document_of(path))
-    assert_as_expected(fold_document(collect(events)), result_of(path))
-    assert_as_expected(fold_stream(encode(events)), result_of(path))
