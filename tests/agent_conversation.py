@@ -83,13 +83,14 @@ class Cursor:
         """Write the request of the next turn."""
         common: Json = {"model": self.model, "stream": True, "tool_choice": "auto", "user": "google-oauth2|user_01HASH"}
         if mode == "ask":
+            common["reasoning"] = {"effort": "medium"}
             if self.sends_temperature:
                 common["temperature"] = 0
             flat_and_nested = [APPLY_PATCH, *({"type": "function", "function": tool} for tool in (SHELL, READ_FILE))]
             return common | {"messages": self._messages(), "tools": flat_and_nested}
         return common | {
             "input": self._items(),
-            "tools": [*({"type": "function", "strict": False} | tool for tool in (SHELL, READ_FILE)), APPLY_PATCH],
+            "tools": [*({"type": "function"} | tool | {"strict": False} for tool in (SHELL, READ_FILE)), APPLY_PATCH],
             "store": False,
             "include": ["reasoning.encrypted_content"],
             "reasoning": {"effort": "medium", "summary": "auto"},
@@ -210,7 +211,7 @@ class StrictResponses:
         self._model = model
         self._replies = replies
         self._followed_by: dict[str, str] = {}
-        """Which item came after which reasoning, by its encrypted content."""
+        """Which item came after which reasoning, by its encrypted content, or its id if it is stored."""
         self.inputs: list[list[Json]] = []
         self.bodies: list[Json] = []
         self.refusals: list[str] = []
@@ -231,7 +232,7 @@ class StrictResponses:
         self.inputs.append(body["input"])
         self.bodies.append(body)
         await exchange.send(sse_head())
-        for event in self._events(len(self.inputs), reply):
+        for event in self._events(len(self.inputs), reply, body):
             await exchange.send_chunk(b"data: %b\n\n" % json.dumps(event).encode())
         await exchange.send(b"0\r\n\r\n")
 
@@ -364,7 +365,10 @@ class StrictResponses:
     def _check_reasoning(self, item: Json, following: list[Json], where: str) -> None:
         if not isinstance(item.get("summary"), list):
             raise Refused(f"Missing required parameter: '{where}.summary'.", f"{where}.summary")
-        expected = self._followed_by.get(item.get("encrypted_content", ""))
+        encrypted = item.get("encrypted_content")
+        expected = self._followed_by.get(item.get("id", "") if encrypted is None else encrypted)
+        if expected is None and encrypted is None:
+            raise Refused(f"Item with id '{item.get('id')}' not found.", where)
         if expected is None:
             raise Refused("The encrypted content could not be verified.", where, "invalid_encrypted_content")
         if not following or _mark_of(following[0]) != expected:
@@ -374,14 +378,15 @@ class StrictResponses:
 
     # What it answers.
 
-    def _events(self, turn: int, reply: Reply) -> list[Json]:
+    def _events(self, turn: int, reply: Reply, body: Json) -> list[Json]:
         head = {"id": f"resp_{turn}", "created_at": 1_790_000_000 + turn, "model": self._model}
         thought = {
             "type": "reasoning",
             "id": f"rs_{turn}",
             "summary": [{"type": "summary_text", "text": f"**Turn {turn}**"}],
-            "encrypted_content": f"gAAAAA-turn-{turn}-" + "x" * 40,
         }
+        if "reasoning.encrypted_content" in body.get("include", ()):
+            thought["encrypted_content"] = f"gAAAAA-turn-{turn}-" + "x" * 40
         items: list[Json] = [thought]
         if reply.text:
             part = {"type": "output_text", "text": reply.text, "annotations": []}
@@ -392,7 +397,10 @@ class StrictResponses:
                 items.append({"type": "custom_tool_call", "id": f"ctc_{turn}_{n}", "input": given} | base)
             else:
                 items.append({"type": "function_call", "id": f"fc_{turn}_{n}", "arguments": given} | base)
-        self._followed_by[thought["encrypted_content"]] = _mark_of(items[1])
+        if "encrypted_content" in thought:
+            self._followed_by[thought["encrypted_content"]] = _mark_of(items[1])
+        if body.get("store") is not False:
+            self._followed_by[thought["id"]] = _mark_of(items[1])
         events: list[Json] = [{"type": "response.created", "response": head | {"status": "in_progress", "output": []}}]
         for at, item in enumerate(items):
             events += _events_of(at, item)

@@ -1,7 +1,8 @@
 """Whose turn it is: the keys under which reasoning is kept.
 
-A key is a hash of the API key's name, the deployment, the conversation, and the turn's first call id or its text. So
-nobody sees another's reasoning, and a store holds nothing that a client wrote.
+A key is a hash of the API key's name and the deployment, with the turn's first call id and its conversation, or with
+the turn's text and what the user said before it. So nobody sees another's reasoning, and a store holds nothing that a
+client wrote.
 """
 
 from __future__ import annotations
@@ -83,14 +84,14 @@ class Scope:
         conversation = b"" if _RANDOM.search(short) else self._conversation
         return _key(self._owner, conversation, b"call", _utf8(short))
 
-    def of_text(self, digest: bytes, users_before: int) -> bytes:
-        """Give the key of a turn without calls.
+    def of_text(self, digest: bytes, asked: bytes) -> bytes:
+        """Give the key of a turn without calls. What was said names the conversation: see `of_call`.
 
         Args:
             digest: of its text, from `TextDigest`.
-            users_before: how many messages of the user come before it, as "Done." may be said more than once.
+            asked: hash of all that the user said before it, from `Asked`, as "Done." may be said more than once.
         """
-        return _key(self._owner, self._conversation, b"text", b"%d:%b" % (users_before, digest))
+        return _key(self._owner, b"text", asked + digest)
 
 
 def _key(*parts: bytes) -> bytes:
@@ -131,9 +132,33 @@ def digest_of(text: str) -> bytes | None:
     return sha256(_utf8(text)).digest() if text else None
 
 
-def count_users(items: Any) -> int:
-    """Count the user's messages in an ``input``, which may be a plain text."""
-    return sum(map(is_user, items)) if is_list(items) else 1
+class Asked:
+    """A hash of all that the user has said so far; the same however a client writes it down."""
+
+    __slots__ = ("_hash",)
+
+    def __init__(self) -> None:
+        self._hash = sha256()
+
+    def update(self, text: str) -> None:
+        """Take the next message. Blank ones do not count: they are dropped from bodies of one shape only."""
+        if (digest := digest_of(text)) is not None:
+            self._hash.update(digest)
+
+    def digest(self) -> bytes:
+        """Give the hash of what has come."""
+        return self._hash.digest()
+
+
+def asked_in(items: Any) -> bytes:
+    """Give the hash of all that the user says in an ``input``, which may be a plain text."""
+    asked = Asked()
+    if isinstance(items, str):
+        asked.update(items)
+    for item in items if is_list(items) else ():
+        if is_user(item):
+            asked.update(text_of(item))
+    return asked.digest()
 
 
 def is_user(item: Any) -> bool:

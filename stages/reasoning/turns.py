@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from stages.events import ReasoningItem
-from stages.reasoning.keys import Scope, TextDigest, count_users, digest_of, is_user, text_of
+from stages.reasoning.keys import Asked, Scope, TextDigest, asked_in, digest_of, is_user, text_of
 
 LEADING = -1
 """The place of reasoning that came before everything else of the turn."""
@@ -108,13 +108,13 @@ class Places:
         self._items = items
         self._calls: dict[bytes, int] = {}
         self._texts: dict[bytes, int] = {}
-        users = 0
+        asked = Asked()
         for index, item in enumerate(items):
             if is_user(item):
-                users += 1
+                asked.update(text_of(item))
             elif _is_assistant(item):
                 if not _is_call(items, index + 1) and (digest := digest_of(text_of(item))) is not None:
-                    self._texts.setdefault(scope.of_text(digest, users), index)
+                    self._texts.setdefault(scope.of_text(digest, asked.digest()), index)
             elif _is_call(items, index):
                 # Where a server uses an id twice, the last call is the one that its turn was kept for.
                 self._calls[scope.of_call(item["call_id"])] = index
@@ -178,7 +178,7 @@ class TurnRecorder:
 
     def __init__(self, scope: Scope, items: Any) -> None:
         self._scope = scope
-        self._users = count_users(items)
+        self._asked = asked_in(items)
         self._calls: list[bytes] = []
         self._pieces: list[Piece] = []
         self._waiting: list[dict[str, Any]] = []
@@ -215,7 +215,7 @@ class TurnRecorder:
         """Give the key of the turn: its first call or its whole text; None if there is nothing to know it by."""
         if self._calls:
             return self._calls[0]
-        return None if text is None or text.is_empty else self._scope.of_text(text.digest(), self._users)
+        return None if text is None or text.is_empty else self._scope.of_text(text.digest(), self._asked)
 
     def value(self) -> bytes:
         """Give the turn as far as it has come, as it is stored."""

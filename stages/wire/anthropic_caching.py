@@ -18,18 +18,26 @@ over 20 blocks only, and a turn with many parallel calls has more."""
 
 
 def put_breakpoints(body: dict[str, Json]) -> None:
-    """Mark what the next request will have in common with this one, unless the client marked something itself.
+    """Mark what the next request will have in common with this one, as far as the client does not do so itself.
 
     The client's own breakpoints stay as they are, as far as Anthropic takes them: the last four, and none for an hour
-    behind one for five minutes. Nothing but breakpoints ever changes, so what was cached is found again.
+    behind one for five minutes. If none of them is in the last turns (only the system prompt is marked, say, or what
+    the user asked many calls ago), ours go there, as many as there may be: else all that a conversation grows by would
+    be paid for again in every turn. Nothing but breakpoints ever changes, so what was cached is found again.
     """
     system, tools, messages = body.get("system", []), body.get("tools", []), body["messages"]
     blocks = [*tools, *system, *(block for message in messages for block in message["content"])]
+    turns = [place for place, message in enumerate(messages) if message["role"] == "user"][-_MARKED_TURNS:]
+    ends: list[list[dict[str, Json]]] = [messages[place]["content"] for place in turns]
     if marked := [block for block in blocks if "cache_control" in block]:
         _sanitise(marked)
-        return
-    users = [message["content"] for message in messages if message["role"] == "user"]
-    for group in (tools, system, *users[-_MARKED_TURNS:]):
+        last_turns = [block for message in messages[turns[0] :] for block in message["content"]]
+        is_kept_up = any("cache_control" in block for block in last_turns)
+        free = 0 if is_kept_up else max(0, MAX_BREAKPOINTS - len(marked))
+        groups = ends[max(0, len(ends) - free) :]
+    else:
+        groups = [tools, system, *ends]
+    for group in groups:
         if group:
             group[-1]["cache_control"] = {"type": "ephemeral"}
 

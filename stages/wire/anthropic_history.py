@@ -15,20 +15,19 @@ import msgspec
 
 from stages.wire.anthropic_content import content_blocks, marked, text_blocks
 from stages.wire.anthropic_tools import AnthropicTools
-from stages.wire.bad_request import BadRequest, Json, is_list, is_object
-from stages.wire.chat_parts import encode
+from stages.wire.bad_request import Json, is_list, is_object
 from stages.wire.ids import legal_call_id, numbered_call_id
+from stages.wire.translation import (
+    CALLS,
+    OUTPUTS,
+    call_id_of,
+    kind_of,
+    native_task,
+    output_of,
+    output_places,
+    refuse_unreadable,
+)
 from stages.wire.unwrap import FIELD
-
-# Items that the client carries out, and where the arguments are.
-_NATIVE_CALLS: Final = {
-    "local_shell_call": ("local_shell", ("action",)),
-    "shell_call": ("shell", ("action",)),
-    "apply_patch_call": ("apply_patch", ("operation",)),
-    "computer_call": ("computer", ("action", "actions")),
-}
-_CALLS: Final = frozenset({"function_call", "custom_tool_call", *_NATIVE_CALLS})
-_OUTPUTS: Final = frozenset(f"{kind}_output" for kind in _CALLS)
 
 _MAX_DEPTH_LEVELS: Final = 100
 """Ours: who encodes the body recurses, and arguments come as text that nobody has looked into before."""
@@ -81,13 +80,13 @@ class AnthropicHistory:
         Raises:
             BadRequest: if it refers to something that only another upstream has.
         """
-        calls = _paired(items)
+        call_ids, outputs = _own_ids(items), output_places(items)
         for position, item in enumerate(items):
-            kind = item.get("type") or ("message" if "role" in item else "item_reference")
+            kind = kind_of(item)
             where = f"input[{position}]"
-            if kind in _CALLS:
-                self._add_call(kind, item, calls[position], items)
-            elif kind in _OUTPUTS:
+            if kind in CALLS:
+                self._add_call(kind, item, call_ids[position], outputs.get(position), items)
+            elif kind in OUTPUTS:
                 if position in self._awaited:
                     self._awaited.remove(position)
                     self._has_passed = True
@@ -96,12 +95,8 @@ class AnthropicHistory:
             elif kind == "reasoning":
                 if self._has_thinking:
                     self._thoughts += _signed(item.get("anthropic_blocks"))
-            elif kind == "compaction" or (kind == "item_reference" and not str(item.get("id")).startswith("rs_")):
-                raise BadRequest(
-                    f"{where} is of the type {kind}: a part of the conversation that only the upstream which wrote it "
-                    "can read. Send the conversation itself, or start a new chat.",
-                    where,
-                )
+            else:
+                refuse_unreadable(kind, item, where)
         self.close()
 
     def close(self) -> None:
@@ -144,66 +139,44 @@ class AnthropicHistory:
             place = len(said)
         said[place:place] = blocks  # between a call and its result nobody can speak: it goes before the calls
 
-    def _add_call(self, kind: str, item: dict[str, Json], call: _Call, items: list[dict[str, Json]]) -> None:
+    def _add_call(
+        self, kind: str, item: dict[str, Json], call_id: str, place: int | None, items: list[dict[str, Json]]
+    ) -> None:
         if self._has_passed:
             self.close()
         name, arguments = self._body_of(kind, item)
         self.called[name] = None
-        block: dict[str, Json] = {"type": "tool_use", "id": call.call_id, "name": name, "input": arguments}
+        block: dict[str, Json] = {"type": "tool_use", "id": call_id, "name": name, "input": arguments}
         self._open().append(marked(item, block))
-        result: dict[str, Json] = {"type": "tool_result", "tool_use_id": call.call_id}
-        if call.output_at is not None:
-            self._awaited.add(call.output_at)
-            _fill(result, items[call.output_at], f"input[{call.output_at}].output")
+        result: dict[str, Json] = {"type": "tool_result", "tool_use_id": call_id}
+        if place is not None:
+            self._awaited.add(place)
+            _fill(result, items[place], f"input[{place}].output")
         self._results.append(result)
 
     def _body_of(self, kind: str, item: dict[str, Json]) -> tuple[str, dict[str, Json]]:
-        if kind in _NATIVE_CALLS:
-            name, fields = _NATIVE_CALLS[kind]
-            task: Json = next((item[field] for field in fields if field in item), None)
+        if (native := native_task(kind, item)) is not None:
+            name, task = native
             return name, task if is_object(task) else {} if task is None else {FIELD: task}
         name = self._tools.name_of(item)
         return name, _arguments(item["arguments"]) if kind == "function_call" else {FIELD: item["input"]}
 
 
-class _Call:
-    __slots__ = ("call_id", "output_at")
-
-    def __init__(self, call_id: str) -> None:
-        self.call_id = call_id
-        self.output_at: int | None = None
-
-
-def _paired(items: list[dict[str, Json]]) -> dict[int, _Call]:
-    """Give each call, by its position, an id of its own that is legal, and the position of its output.
-
-    An output belongs to the last call of its id that has none yet; others have no call and are not sent.
-    """
-    calls: dict[int, _Call] = {}
-    waiting: dict[str, list[_Call]] = {}
+def _own_ids(items: list[dict[str, Json]]) -> dict[int, str]:
+    """Give each call, by its position, an id of its own that is legal."""
+    own_ids: dict[int, str] = {}
     counts: dict[str, int] = {}
     for position, item in enumerate(items):
-        kind = item.get("type")
-        if kind in _CALLS:
-            own_id = _id_of(item)
-            counts[own_id] = counts.get(own_id, 0) + 1
-            call = calls[position] = _Call(numbered_call_id(legal_call_id(own_id) or "call", counts[own_id]))
-            waiting.setdefault(own_id, []).append(call)
-        elif kind in _OUTPUTS and (known := waiting.get(_id_of(item))):
-            known.pop().output_at = position
-    return calls
-
-
-def _id_of(item: dict[str, Json]) -> str:
-    return str(item.get("call_id") or item.get("id") or "")
+        if item.get("type") in CALLS:
+            call_id = call_id_of(item)
+            number = counts[call_id] = counts.get(call_id, 0) + 1
+            own_ids[position] = numbered_call_id(legal_call_id(call_id) or "call", number)
+    return own_ids
 
 
 def _fill(result: dict[str, Json], item: dict[str, Json], where: str) -> None:
     """Put what a tool gave back into its result: one text if it is nothing else."""
-    output = item.get("output")
-    if item.get("type") == "shell_call_output" and is_list(output):  # a list of stdout, stderr and outcome
-        output = encode(output).decode()
-    blocks = content_blocks(output, where)
+    blocks = content_blocks(output_of(item), where)
     marks = [block.pop("cache_control") for block in blocks if "cache_control" in block]
     if blocks:
         is_text = all(block["type"] == "text" for block in blocks)

@@ -18,10 +18,8 @@ from stages.wire.anthropic_format import output_format
 from stages.wire.anthropic_history import AnthropicHistory
 from stages.wire.anthropic_models import ClaudeModel, claude_model
 from stages.wire.anthropic_tools import AnthropicTools, forces
-from stages.wire.bad_request import BadRequest, Json, is_list, is_object
-
-_ELSEWHERE: Final = ("previous_response_id", "conversation", "prompt")
-"""Parameters that name something which is stored at OpenAI."""
+from stages.wire.bad_request import BadRequest, Json, is_list
+from stages.wire.translation import group, refuse_stored
 
 _GO_ON: Final = "Continue."
 """What the user says where one of the two must speak first or last and does not (litellm-cursor-proxy)."""
@@ -60,18 +58,12 @@ def anthropic_request(request: ResponsesRequest, *, model: str) -> dict[str, Jso
             conversation that is stored elsewhere, names files by id, or may use none of the tools that are left.
     """
     body = request.body
-    for name in _ELSEWHERE:
-        if body.get(name) is not None:
-            raise BadRequest(
-                f"{name} names something that is stored at another service; the upstream of this model does not have "
-                "it. Send the whole conversation as input.",
-                name,
-            )
+    refuse_stored(body)
     claude = claude_model(model)
     tools = AnthropicTools(body.get("tools") or [])
     history = _history(body, claude, tools)
     result: dict[str, Json] = {"model": model, "max_tokens": 0}
-    layout, hint = output_format(_group(body, "text").get("format"), has_formats=claude.has_formats)
+    layout, hint = output_format(group(body, "text").get("format"), has_formats=claude.has_formats)
     if hint is not None:
         history.add_system(hint)
     if history.system:
@@ -151,10 +143,10 @@ def _put_thinking(
 
 def _effort(body: dict[str, Json]) -> tuple[str | None, int]:
     """Give how hard the model is to think, and the tokens for it if the client says so in Anthropic's dialect."""
-    effort = _group(body, "reasoning").get("effort")
+    effort = group(body, "reasoning").get("effort")
     if isinstance(effort, str) and (effort in _BUDGETS or effort == "none"):
         return effort, 0
-    thinking = _group(body, "thinking")
+    thinking = group(body, "thinking")
     match thinking.get("type"):
         case "disabled":
             return "none", 0
@@ -227,8 +219,3 @@ def _put_parameters(body: dict[str, Json], claude: ClaudeModel, result: dict[str
     tier = body.get("service_tier")
     if isinstance(tier, str) and tier in _TIERS:
         result["service_tier"] = _TIERS[tier]
-
-
-def _group(body: dict[str, Json], name: str) -> dict[str, Json]:
-    group = body.get(name)
-    return group if is_object(group) else {}

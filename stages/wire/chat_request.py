@@ -6,17 +6,13 @@ in ``chat_up_dialects``; ``chat_up_history``, ``chat_up_content`` and ``chat_up_
 
 from __future__ import annotations
 
-from typing import Final
-
 from stages.request import ResponsesRequest
 from stages.wire.bad_request import BadRequest, Json, is_object
 from stages.wire.chat_up_dialects import Dialect, dialect_of
 from stages.wire.chat_up_history import ChatHistory
 from stages.wire.chat_up_tools import ChatTools
 from stages.wire.model_names import reasons
-
-_ELSEWHERE: Final = ("previous_response_id", "conversation", "prompt")
-"""Parameters that name something which is stored at OpenAI."""
+from stages.wire.translation import group, refuse_stored
 
 
 def chat_request(request: ResponsesRequest, *, model: str, provider: str) -> dict[str, Json]:
@@ -35,13 +31,7 @@ def chat_request(request: ResponsesRequest, *, model: str, provider: str) -> dic
             conversation that is stored at OpenAI, names files by id, or is left without the tools that it forces.
     """
     body = request.body
-    for name in _ELSEWHERE:
-        if body.get(name) is not None:
-            raise BadRequest(
-                f"{name} names something that is stored at another service; the upstream of this model does not have "
-                "it. Send the whole conversation as input.",
-                name,
-            )
+    refuse_stored(body)
     dialect = dialect_of(provider, model)
     tools = ChatTools(body.get("tools") or [], dialect, model)
     result: dict[str, Json] = {"model": model, "messages": _messages(body, dialect, model, tools)}
@@ -93,7 +83,7 @@ def _put_parameters(request: ResponsesRequest, dialect: Dialect, model: str, res
     if not result.get("store"):  # OpenAI: "The 'metadata' parameter is only allowed when 'store' is enabled."
         result.pop("metadata", None)
     reasons_first = reasons(model)
-    effort = _group(body, "reasoning").get("effort")
+    effort = group(body, "reasoning").get("effort")
     if not (dialect.is_openai and reasons_first and effort != "none"):
         for name in ("temperature", "top_p"):
             if body.get(name) is not None:
@@ -105,7 +95,7 @@ def _put_parameters(request: ResponsesRequest, dialect: Dialect, model: str, res
         if body.get("top_logprobs"):
             result["top_logprobs"] = body["top_logprobs"]
     _put_effort(effort, dialect, model, result)
-    text = _group(body, "text")
+    text = group(body, "text")
     if (layout := _response_format(text.get("format"))) is not None:
         result["response_format"] = layout
     if dialect.is_openai and text.get("verbosity") is not None:
@@ -132,8 +122,3 @@ def _response_format(layout: Json) -> dict[str, Json] | None:
         return {"type": layout["type"]}
     schema = {key: value for key, value in layout.items() if key != "type" and value is not None}
     return {"type": "json_schema", "json_schema": {"name": "answer", **schema}}
-
-
-def _group(body: dict[str, Json], name: str) -> dict[str, Json]:
-    group = body.get(name)
-    return group if is_object(group) else {}

@@ -11,22 +11,23 @@ from typing import Final
 
 import msgspec
 
-from stages.wire.bad_request import BadRequest, Json, is_list, is_object
+from stages.wire.bad_request import Json, is_list, is_object
 from stages.wire.chat_parts import encode
 from stages.wire.chat_up_content import plain_text, refusal_text, tool_content, user_content
 from stages.wire.chat_up_dialects import Dialect, short_id
 from stages.wire.chat_up_tools import ChatTools
+from stages.wire.translation import (
+    CALLS,
+    OUTPUTS,
+    call_id_of,
+    kind_of,
+    native_task,
+    output_of,
+    output_places,
+    refuse_unreadable,
+)
 from stages.wire.unwrap import FIELD
 
-# Items that the client carries out, and where the arguments are.
-_NATIVE_CALLS: Final = {
-    "local_shell_call": ("local_shell", ("action",)),
-    "shell_call": ("shell", ("action",)),
-    "apply_patch_call": ("apply_patch", ("operation",)),
-    "computer_call": ("computer", ("action", "actions")),
-}
-_CALLS: Final = frozenset({"function_call", "custom_tool_call", *_NATIVE_CALLS})
-_OUTPUTS: Final = frozenset(f"{kind}_output" for kind in _CALLS)
 _SEE_NEXT: Final = "The result is in the next message."
 
 # Gemini's way out for calls that have no signature, as those of another model (ai.google.dev/gemini-api/docs/
@@ -76,13 +77,13 @@ class ChatHistory:
         Raises:
             BadRequest: if it refers to something that only another upstream has.
         """
-        outputs = _paired(items)
+        outputs = output_places(items)
         for position, item in enumerate(items):
-            kind = item.get("type") or ("message" if "role" in item else "item_reference")
+            kind = kind_of(item)
             where = f"input[{position}]"
-            if kind in _CALLS:
-                self._add_call(kind, item, outputs.get(position))
-            elif kind in _OUTPUTS:
+            if kind in CALLS:
+                self._add_call(kind, item, outputs.get(position), items)
+            elif kind in OUTPUTS:
                 if self._turn is not None and position in self._turn.awaited:
                     self._turn.awaited.remove(position)
                     self._turn.has_output = True
@@ -90,12 +91,8 @@ class ChatHistory:
                 self._add_message(item, where)
             elif kind == "reasoning":
                 self._add_reasoning(item)
-            elif kind == "compaction" or (kind == "item_reference" and not str(item.get("id")).startswith("rs_")):
-                raise BadRequest(
-                    f"{where} is of the type {kind}: a part of the conversation that only the upstream which wrote it "
-                    "can read. Send the conversation itself, or start a new chat.",
-                    where,
-                )
+            else:
+                refuse_unreadable(kind, item, where)
         self.close()
 
     def add(self, role: str, content: Json) -> None:
@@ -181,12 +178,12 @@ class ChatHistory:
         reasoning, self._reasoning = self._reasoning, []
         return reasoning
 
-    def _add_call(self, kind: str, item: dict[str, Json], output: tuple[int, Json] | None) -> None:
+    def _add_call(self, kind: str, item: dict[str, Json], place: int | None, items: list[dict[str, Json]]) -> None:
         if self._turn is not None and self._turn.has_output:
             self.close()
         turn = self._turn = self._turn or _Turn()
         turn.reasoning += self._take_reasoning()
-        call_id = _id_of(item)
+        call_id = call_id_of(item)
         if self._dialect.short_ids:
             call_id = short_id(call_id)
         call: dict[str, Json] = {"id": call_id, **self._body_of(kind, item)}
@@ -195,19 +192,17 @@ class ChatHistory:
                 call["extra_content"] = self._extra
             self._extra = None
         turn.calls.append(call)
-        if output is None:  # every call must have a result
+        if place is None:  # every call must have a result
             turn.outputs.append((call_id, "", ""))
         else:
-            place, said = output
-            turn.outputs.append((call_id, said, f"input[{place}].output"))
+            turn.outputs.append((call_id, output_of(items[place]), f"input[{place}].output"))
             turn.awaited.add(place)
 
     def _body_of(self, kind: str, item: dict[str, Json]) -> dict[str, Json]:
-        if kind in _NATIVE_CALLS:
-            name, fields = _NATIVE_CALLS[kind]
-            nothing: Json = {}
-            task: Json = next((item[field] for field in fields if field in item), nothing)
-            return {"type": "function", "function": {"name": name, "arguments": encode(task).decode()}}
+        if (native := native_task(kind, item)) is not None:
+            name, task = native
+            arguments = encode({} if task is None else task).decode()
+            return {"type": "function", "function": {"name": name, "arguments": arguments}}
         name = self._tools.flat_name(item.get("namespace"), item["name"])
         if kind == "function_call":
             return {"type": "function", "function": {"name": name, "arguments": self._arguments(item["arguments"])}}
@@ -230,26 +225,3 @@ class ChatHistory:
         except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
             is_good = False
         return arguments if is_good else encode({FIELD: arguments}).decode()
-
-
-def _id_of(item: dict[str, Json]) -> str:
-    return str(item.get("call_id") or item.get("id") or "")
-
-
-def _paired(items: list[dict[str, Json]]) -> dict[int, tuple[int, Json]]:
-    """Find the output of each call: from the call's position to the output's position and what it says.
-
-    An output belongs to the last call of its id that has none yet; others have no call and are not sent.
-    """
-    paired: dict[int, tuple[int, Json]] = {}
-    waiting: dict[str, list[int]] = {}
-    for position, item in enumerate(items):
-        kind = item.get("type")
-        if kind in _CALLS:
-            waiting.setdefault(_id_of(item), []).append(position)
-        elif kind in _OUTPUTS and (calls := waiting.get(_id_of(item))):
-            output = item.get("output")
-            if kind == "shell_call_output" and is_list(output):  # a list of stdout, stderr and outcome
-                output = encode(output).decode()
-            paired[calls.pop()] = (position, "" if output is None else output)
-    return paired

@@ -1,8 +1,8 @@
 """Tools and tool choices of the normal form, as Chat Completions has them.
 
-Custom tools, which take raw text, exist on OpenAI's own API only. Others get a function with one string, ``input``;
-``unwrap`` takes the text out again. Tools that the client carries out although they are not functions (shell ...)
-become functions of that name; tools that the upstream would run itself do not exist here.
+Custom tools, which take raw text, exist on OpenAI's own API only; others get functions (`native_tools`). Tools that the
+client carries out although they are not functions (shell ...) become functions of that name; tools that the upstream
+would run itself do not exist here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from typing import Final
 
 from stages.wire.bad_request import BadRequest, Json, is_list, is_object
 from stages.wire.chat_up_dialects import Dialect
-from stages.wire.unwrap import FIELD
+from stages.wire.native_tools import as_function
+from stages.wire.tools import flat_tools
+from stages.wire.translation import group
 
 _NO_PARAMETERS: Final[dict[str, Json]] = {"type": "object", "properties": {}}
 
@@ -67,12 +69,10 @@ class ChatTools:
         self._has_search = dialect.is_openai and _SEARCHES.search(model) is not None
         self._customs: set[str] = set()
         self._names: dict[tuple[str, str], str] = {}
-        flat = [tool["name"] for tool in tools if tool["type"] in ("function", "custom")]
-        for tool in tools:
-            if tool["type"] == "namespace":
-                self._add_namespace(tool, flat)
-            else:
-                self._add(tool)
+        for tool, namespace, name in flat_tools(tools):
+            if namespace is not None:
+                self._names[namespace, tool["name"]] = name
+            self._add(tool, name)
 
     def flat_name(self, namespace: Json, name: str) -> str:
         """Give the name under which a tool, of a namespace perhaps, is declared."""
@@ -117,12 +117,12 @@ class ChatTools:
         self.tools = allowed
         return self.choice(mode)
 
-    def _add(self, tool: dict[str, Json], *, name: str | None = None) -> None:
+    def _add(self, tool: dict[str, Json], name: str) -> None:
         kind = tool["type"]
         if kind == "function":
-            self._add_function(tool, name or tool["name"])
+            self._add_function(tool, name)
         elif kind == "custom":
-            self._add_custom(tool, name or tool["name"])
+            self._add_custom(tool, name)
         elif kind in _NATIVE and not _runs_at_upstream(tool):
             description, properties = _NATIVE[kind]
             schema = {"type": "object", "properties": properties, "required": _NATIVE_REQUIRED[kind]}
@@ -131,16 +131,6 @@ class ChatTools:
             self.searches = True
         else:
             self.dropped.append(kind)
-
-    def _add_namespace(self, namespace: dict[str, Json], taken: list[str]) -> None:
-        """Add the tools of a namespace: under their own names, or with the namespace's before a name that is taken."""
-        prefix, tools = namespace.get("name"), namespace.get("tools")
-        for tool in tools if is_list(tools) else []:
-            if is_object(tool) and tool.get("type") in ("function", "custom") and isinstance(tool.get("name"), str):
-                name = f"{prefix}__{tool['name']}" if tool["name"] in taken else tool["name"]
-                taken.append(name)
-                self._names[str(prefix), tool["name"]] = name
-                self._add(tool, name=name)
 
     def _add_function(self, tool: dict[str, Json], name: str) -> None:
         function: dict[str, Json] = {"name": name}
@@ -153,28 +143,20 @@ class ChatTools:
         self.tools.append({"type": "function", "function": function})
 
     def _add_custom(self, tool: dict[str, Json], name: str) -> None:
-        layout = tool.get("format")
-        layout = layout if is_object(layout) else {}
-        description = tool.get("description") or ""
-        if self.has_native_custom:
-            self._customs.add(name)
-            custom: dict[str, Json] = {"name": name}
-            if description:
-                custom["description"] = description
-            if layout.get("type") == "grammar":
-                grammar = {key: layout[key] for key in ("syntax", "definition") if key in layout}
-                custom["format"] = {"type": "grammar", "grammar": grammar}
-            elif layout:
-                custom["format"] = layout
-            self.tools.append({"type": "custom", "custom": custom})
+        if not self.has_native_custom:
+            self._add_function(as_function(tool), name)
             return
-        if definition := layout.get("definition"):
-            syntax = layout.get("syntax") or "lark"
-            rule = f"The text in `{FIELD}` must match this {syntax} grammar:\n{definition}"
-            description = f"{description}\n\n{rule}" if description else rule
-        text = {"type": "string", "description": "The whole raw text of the call."}
-        schema = {"type": "object", "properties": {FIELD: text}, "required": [FIELD], "additionalProperties": False}
-        self._add_function({"description": description, "parameters": schema}, name)
+        self._customs.add(name)
+        custom: dict[str, Json] = {"name": name}
+        if tool.get("description"):
+            custom["description"] = tool["description"]
+        layout = group(tool, "format")
+        if layout.get("type") == "grammar":
+            grammar = {key: layout[key] for key in ("syntax", "definition") if key in layout}
+            custom["format"] = {"type": "grammar", "grammar": grammar}
+        elif layout:
+            custom["format"] = layout
+        self.tools.append({"type": "custom", "custom": custom})
 
 
 def _runs_at_upstream(tool: dict[str, Json]) -> bool:

@@ -3,13 +3,14 @@
 Most of a request passes untouched and uncopied. Taken out everywhere: what belongs to other APIs (``cache_control``,
 signed thinking, ``stop`` and its like, which the Responses API does not have), and reasoning that nobody could use.
 ``stream_options`` is never sent: ``include_usage`` is 400 "Unknown parameter" (litellm#18200), and usage comes anyway.
-What one provider alone cannot take is in `native_providers`.
+What one provider alone cannot take is in `native_providers`. What the assistant said is brought into one form, so that
+a conversation has the same bytes whichever shape it came in (ADR 0012).
 """
 
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import Final
+from typing import Final, Literal
 
 from stages.wire.bad_request import Json, is_list, is_object
 from stages.wire.model_names import reasons
@@ -30,6 +31,9 @@ _BASIC_ITEMS: Final = frozenset({"message", "function_call", "function_call_outp
 _CUSTOM_ITEMS: Final = frozenset({"custom_tool_call", "custom_tool_call_output"})
 _NOT_SAID: Final = frozenset({"user", "system", "developer"})
 _SAID: Final = ("output_text", "input_text", "text", "refusal")
+_BARE_PARTS: Final = frozenset({"openai", "azure"})
+"""Who takes parts of ``output_text`` without the id and status that they came with. OpenAI's own types know no such
+message, and servers that check requests by them refuse it (vllm#33089; OpenRouter: cherry-studio#10477)."""
 
 
 def native_request(body: dict[str, Json], *, provider: str, model: str, stream: bool) -> dict[str, Json]:
@@ -55,8 +59,23 @@ def native_request(body: dict[str, Json], *, provider: str, model: str, stream: 
     _put_reasoning_and_text(request, able)
     _put_tools(request, able)
     if is_list(items := request["input"]):
-        request["input"] = _items(items, able, is_stored=body.get("store") is not False)
+        form = _form_of_texts(provider, model)
+        request["input"] = _items(items, able, form, is_stored=body.get("store") is not False)
     return request
+
+
+_Form = Literal["parts", "string"] | None
+
+
+def _form_of_texts(provider: str, model: str) -> _Form:
+    """Give the one form for a text of the assistant's; None if it stays in the form that it came in.
+
+    OpenAI's models get the form in which they gave it, other providers the one that every server takes. Behind
+    ``openai/`` with another model's name may be any server: it gets what the client wrote.
+    """
+    if provider not in _BARE_PARTS:
+        return "string"
+    return "parts" if reasons(model) else None
 
 
 def _effort(request: dict[str, Json]) -> Json:
@@ -112,9 +131,9 @@ def _put_tools(request: dict[str, Json], able: Provider) -> None:
     usable: list[dict[str, Json]] = []
     for tool in tools:
         kind = tool["type"]
-        if kind == "custom" and not able.has_custom_tools:
-            tool = as_function(tool)
-        elif kind not in ("function", "custom") and able.tool_types is not None and kind not in able.tool_types:
+        if not able.has_custom_tools and kind in ("custom", "namespace"):
+            tool = _without_custom(tool)
+        if kind not in ("function", "custom") and able.tool_types is not None and kind not in able.tool_types:
             continue
         usable.append(_without(tool, _CACHE) if _CACHE in tool else tool)
     if not tools:
@@ -132,7 +151,20 @@ def _put_tools(request: dict[str, Json], able: Provider) -> None:
             request["tool_choice"] = choice
 
 
-def _items(items: list[dict[str, Json]], able: Provider, *, is_stored: bool) -> list[dict[str, Json]]:
+def _without_custom(tool: dict[str, Json]) -> dict[str, Json]:
+    """Give a custom tool as a function; a namespace with its custom tools as functions."""
+    if tool["type"] == "custom":
+        return as_function(tool)
+    inner: list[Json] = tool["tools"] if is_list(tool.get("tools")) else []
+    plain = [as_function(one) if _is_custom(one) else one for one in inner]
+    return {**tool, "tools": plain} if any(map(_is_custom, inner)) else tool
+
+
+def _is_custom(tool: Json) -> bool:
+    return is_object(tool) and tool.get("type") == "custom" and isinstance(tool.get("name"), str)
+
+
+def _items(items: list[dict[str, Json]], able: Provider, form: _Form, *, is_stored: bool) -> list[dict[str, Json]]:
     """Go through the items from the end, to know of each reasoning item whether what it led to is there."""
     sent: list[dict[str, Json]] = []
     is_answer_next = False
@@ -143,7 +175,7 @@ def _items(items: list[dict[str, Json]], able: Provider, *, is_stored: bool) -> 
             if reasoning is not None:
                 sent.append(reasoning)
             continue
-        usable = _item(item, kind, able)
+        usable = _item(item, kind, able, form)
         if usable is None:
             continue
         # What the model gave: all but messages of others, outputs, and references to we do not know what.
@@ -171,7 +203,7 @@ def _reasoning(item: dict[str, Json], able: Provider, *, is_stored: bool) -> dic
     return None
 
 
-def _item(item: dict[str, Json], kind: Json, able: Provider) -> dict[str, Json] | None:
+def _item(item: dict[str, Json], kind: Json, able: Provider, form: _Form) -> dict[str, Json] | None:
     item = _noted_off(item, able)
     role = item.get("role")
     if role is not None:
@@ -180,6 +212,8 @@ def _item(item: dict[str, Json], kind: Json, able: Provider) -> dict[str, Json] 
             item = _with_content(item, "content", content)
             if role == "assistant" and able.is_basic:
                 item = {**item, "content": _said(item["content"])}
+        if role == "assistant" and form is not None:
+            item = _in_form(item, form)
         return {**item, "role": "system"} if role == "developer" and not able.has_developer else item
     if is_list(output := item.get("output")):
         item = _with_content(item, "output", output)
@@ -203,6 +237,26 @@ def _with_content(item: dict[str, Json], key: str, parts: list[Json]) -> dict[st
     if not any(is_object(part) and _CACHE in part for part in parts):
         return item
     return {**item, key: [_without(part, _CACHE) if is_object(part) else part for part in parts]}
+
+
+def _in_form(item: dict[str, Json], form: Literal["parts", "string"]) -> dict[str, Json]:
+    """Give a message of the assistant's in one form if it is a text and nothing else, which loses nothing."""
+    content = item.get("content")
+    if form == "parts":
+        is_text = isinstance(content, str) and bool(content)
+        return {**item, "content": [{"type": "output_text", "text": content}]} if is_text else item
+    if is_list(content) and len(content) == 1 and "id" not in item and _is_bare(content[0]):
+        return {**item, "content": content[0]["text"]}
+    return item
+
+
+def _is_bare(part: Json) -> bool:
+    return (
+        is_object(part)
+        and part.keys() == {"type", "text"}
+        and part["type"] == "output_text"
+        and isinstance(part["text"], str)
+    )
 
 
 def _said(content: list[Json]) -> str:

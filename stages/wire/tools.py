@@ -29,6 +29,7 @@ _CLIENT_RUN = frozenset(
 )
 """Types of tools that the client executes; any other type runs at the upstream."""
 
+_NAMED = ("function", "custom")  # no set: what is looked up may be unhashable
 _ANTHROPIC_ONLY = frozenset({"type", "input_schema"})
 _CACHE = "cache_control"
 _NOT_OBJECTS = frozenset({"$ref", "anyOf", "oneOf", "allOf", "enum", "const", "not"})
@@ -42,7 +43,7 @@ class Toolbox(Struct, frozen=True):
 
     tools: list[Json] = []
     custom: frozenset[str] = frozenset()
-    """Names of the tools that take raw text instead of JSON."""
+    """Names of the tools that take raw text instead of JSON, those of namespaces as `flat_tools` has them."""
     has_hosted: bool = False
     """Whether there are tools that the upstream runs itself."""
 
@@ -60,7 +61,7 @@ def open_toolbox(tools: Json, param: str = "tools") -> Toolbox:
     flat = [_flat_tool(tool, f"{param}[{index}]") for index, tool in enumerate(tools)]
     return Toolbox(
         tools=flat,
-        custom=frozenset(tool["name"] for tool in flat if tool["type"] == "custom"),
+        custom=frozenset(name for tool, _, name in flat_tools(flat) if tool["type"] == "custom"),
         has_hosted=any(tool["type"] not in _CLIENT_RUN for tool in flat),
     )
 
@@ -79,6 +80,30 @@ def open_functions(functions: Json) -> Toolbox:
             for index, function in enumerate(functions)
         ]
     )
+
+
+def flat_tools(tools: list[Json]) -> list[tuple[dict[str, Json], str | None, str]]:
+    """Give each tool with its namespace and the name that it has where there are no namespaces.
+
+    It is the tool's own name, with the namespace's before it if that is taken. Of a namespace only functions and custom
+    tools with names are given.
+
+    Args:
+        tools: in Responses form.
+    """
+    flat: list[tuple[dict[str, Json], str | None, str]] = []
+    taken = {tool["name"] for tool in tools if tool["type"] in _NAMED}
+    for tool in tools:
+        if tool["type"] != "namespace":
+            flat.append((tool, None, tool["name"] if tool["type"] in _NAMED else ""))
+            continue
+        namespace, inner = str(tool.get("name")), tool.get("tools")
+        for one in inner if is_list(inner) else []:
+            if is_object(one) and one.get("type") in _NAMED and isinstance(own := one.get("name"), str):
+                name = f"{namespace}__{own}" if own in taken else own
+                taken.add(name)
+                flat.append((one, namespace, name))
+    return flat
 
 
 def _flat_tool(tool: Json, where: str) -> dict[str, Json]:
@@ -109,7 +134,7 @@ def _flat_tool(tool: Json, where: str) -> dict[str, Json]:
 def _function(function: dict[str, Json], where: str) -> dict[str, Json]:
     """Flatten a Chat Completions function. ``strict`` is off by default there, and on in the Responses API."""
     need_text(function, "name", where)
-    flat = {key: value for key, value in function.items() if value is not None}
+    flat: dict[str, Json] = {"type": "function", **{key: value for key, value in function.items() if value is not None}}
     flat["type"] = "function"
     flat["parameters"] = _object_schema(flat.get("parameters", {}))
     flat.setdefault("strict", False)

@@ -27,7 +27,7 @@ from stages.events import (
     Usage,
 )
 from stages.principal import Principal
-from stages.reasoning.keys import Scope, conversation_of, digest_of
+from stages.reasoning.keys import Scope, asked_in, conversation_of, digest_of
 from stages.reasoning.store import MemoryStore
 from stages.reasoning.turns import BEFORE_TEXT, LEADING, Turn, read_turn
 from stages.remember_reasoning import remember_reasoning
@@ -98,7 +98,7 @@ async def test_what_came_before_the_first_reasoning_counts_too() -> None:
 async def test_a_turn_without_calls_is_known_by_its_text_whose_edges_clients_trim() -> None:
     digest = digest_of("Hello  world.")
     assert digest is not None
-    key = scope().of_text(digest, 1)
+    key = scope().of_text(digest, asked_in(BODY["input"]))
     texts = [TextDelta(text) for text in ("\n", " Hello ", " ", "world", ".", " \n", "\n")]
     assert places(await stored(reasoned("a"), *texts, Finished("stop"), key=key)) == [(LEADING, "a")]
 

@@ -161,6 +161,30 @@ async def test_a_turn_without_calls_is_found_by_its_text_and_its_place() -> None
     assert got == [*START, "rs1", said("Done. "), TASK, "rs2", said("Done."), TASK]
 
 
+async def test_a_text_is_found_although_the_other_shape_neither_names_the_conversation_nor_writes_it_alike() -> None:
+    chat = Chat()
+    parts = [{"type": "input_text", "text": "fix it\n"}]
+    again = [SYSTEM, {"role": "user", "content": " "}, {"role": "user", "content": parts}, said("Done."), TASK]
+    await chat.answer(START, "r:rs1", "t:Done.")
+    await chat.answer([*START, {"role": "assistant", "content": "Done."}, TASK], "r:rs2", "t:Done.")
+    got = await chat.input([*again, said("Done.")], metadata={})
+    assert got == [*again[:3], "rs1", *again[3:], "rs2", said("Done.")]
+
+
+@pytest.mark.parametrize("asked", ["fix that", "", "fix itfix it"])
+async def test_a_text_in_answer_to_something_else_is_another_turn(asked: str) -> None:
+    chat = Chat()
+    await chat.answer([*START, TASK], "r:rs1", "t:Done.")
+    other = [*START, {"role": "user", "content": asked}, said("Done.")]
+    assert await chat.input(other) == other
+
+
+async def test_a_plain_text_that_was_asked_is_a_message_of_the_user_in_the_next_turn() -> None:
+    chat = Chat()
+    await chat.answer("fix it", "r:rs1", "t:Done.")
+    assert await chat.input([TASK, said("Done."), TASK]) == [TASK, "rs1", said("Done."), TASK]
+
+
 async def test_a_whole_conversation_has_the_same_prefix_in_every_turn_and_every_replay() -> None:
     chat = Chat()
     history: list[Json] = list(START)

@@ -1006,7 +1006,7 @@ def test_breakpoints_are_on_the_last_tool_the_system_and_the_last_two_turns_of_t
     assert marks(ask()) == ["/messages/0/content/0"]
 
 
-def test_the_clients_own_breakpoints_are_kept_and_no_others_made() -> None:
+def test_the_clients_own_breakpoints_are_kept_and_no_others_made_where_it_marks_the_last_turns() -> None:
     long = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
     body = ask(
         tools=[{**FUNCTION, **long}, PATCH],
@@ -1034,6 +1034,52 @@ def test_the_clients_own_breakpoints_are_kept_and_no_others_made() -> None:
         ]
     )
     assert marks(body) == ["/messages/2/content/0", "/messages/2/content/1"]
+
+
+@pytest.mark.parametrize(
+    ("client", "ours"),
+    [
+        (["/system/0"], ["/messages/2/content/0", "/messages/4/content/0"]),
+        (["/system/0", "/tools/0"], ["/messages/2/content/0", "/messages/4/content/0"]),
+        (["/system/0", "/tools/0", "/tools/1"], ["/messages/4/content/0"]),
+        (["/system/0", "/messages/0/content/0", "/tools/0", "/tools/1"], []),
+        (["/messages/0/content/0"], ["/messages/2/content/0", "/messages/4/content/0"]),
+        (["/messages/2/content/0"], []),  # it marks what the user said last, and a call was made since then
+        (["/system/0", "/messages/4/content/0"], []),
+    ],
+)
+def test_a_client_that_does_not_mark_the_last_turns_gets_our_breakpoints_there(
+    client: list[str], ours: list[str]
+) -> None:
+    def cache(path: str) -> dict[str, Any]:
+        return {"cache_control": {"type": "ephemeral", "ttl": "1h"}} if path in client else {}
+
+    body = ask(
+        tools=[{**FUNCTION, **cache("/tools/0")}, {**FUNCTION, "name": "g", **cache("/tools/1")}],
+        input=[
+            {"role": "system", "content": "s", **cache("/system/0")},
+            user("a", **cache("/messages/0/content/0")),
+            said("b"),
+            user("c", **cache("/messages/2/content/0")),
+            call("1"),
+            output("1", "r", **cache("/messages/4/content/0")),
+        ],
+    )
+    assert sorted(marks(body)) == sorted([*client, *ours])
+    for block in (body["messages"][int(path.split("/")[2])]["content"][0] for path in ours):
+        assert block["cache_control"] == {"type": "ephemeral"}
+
+
+def test_what_a_conversation_grows_by_is_written_once_although_only_the_system_prompt_is_marked() -> None:
+    items = [{"role": "system", "content": "s", **CACHE}, user("a")]
+    written: list[str] = []
+    for number in range(8):
+        found = marks(ask(input=items))
+        # What this request reads is where the one before it has written.
+        assert not written or written[-1] in found
+        written.append(found[-1])
+        items += [call(str(number)), output(str(number))]
+    assert written == [f"/messages/{2 * number}/content/0" for number in range(8)]
 
 
 def test_a_turn_is_the_beginning_of_the_next_one() -> None:

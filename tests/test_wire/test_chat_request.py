@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared import needs_shared, payloads
 
+from stages.events import ToolCallDelta
 from stages.request import ResponsesRequest
 from stages.wire.bad_request import BadRequest
+from stages.wire.chat_events import decode_chat_document
 from stages.wire.chat_request import chat_request
 from stages.wire.chat_up_dialects import DIALECTS, short_id
 from stages.wire.cursor import parse_body
@@ -422,7 +424,7 @@ def test_a_custom_tool_is_a_function_with_one_string_and_its_grammar_in_words() 
     bare = {"type": "custom", "name": "x"}
     (tool, other) = ask(tools=[bare, {**PATCH, "description": None}])["tools"]
     assert "description" not in tool["function"]
-    assert other["function"]["description"].startswith("The text in `input`")
+    assert other["function"]["description"].startswith("The input must follow this lark grammar:")
 
 
 def test_a_custom_tool_is_openais_own_where_that_exists() -> None:
@@ -444,6 +446,19 @@ def test_tools_of_a_namespace_are_flat_and_their_names_different() -> None:
     got = ask(tools=[FUNCTION, space, {"type": "namespace", "name": "no"}], input=[call("1", namespace="ns")])
     assert [tool["function"]["name"] for tool in got["tools"]] == ["f", "ns__f", "g"]
     assert got["messages"][0]["tool_calls"][0]["function"]["name"] == "ns__f"
+
+
+def test_a_custom_tool_of_a_namespace_is_called_with_raw_text_too() -> None:
+    space = {"type": "namespace", "name": "ns", "tools": [PATCH, {"type": "custom", "name": "f"}]}
+    request = parse_body(json.dumps({"model": "m", "input": "hi", "tools": [FUNCTION, space]}).encode())
+    declared = chat_request(request, model="m", provider="hosted_vllm")["tools"]
+    assert [tool["function"]["name"] for tool in declared] == ["f", "ApplyPatch", "ns__f"]
+    for name, arguments in (("ApplyPatch", "*** Begin"), ("ns__f", "*** Begin"), ("f", '{"input":"*** Begin"}')):
+        function = {"name": name, "arguments": '{"input":"*** Begin"}'}
+        message = {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": function}]}
+        answer = {"id": "r", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
+        events = decode_chat_document(json.dumps(answer).encode(), custom_tools=request.custom_tools)
+        assert [event.arguments for event in events if isinstance(event, ToolCallDelta)] == [arguments]
 
 
 def test_tools_that_the_client_carries_out_are_functions() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -386,25 +387,87 @@ def test_stream_null_is_no_stream() -> None:
 # Anything
 
 
-def check_survives(body: bytes) -> None:
+def outcome(body: bytes) -> ResponsesRequest | BadRequest:
+    """Parse a body; anything but a request or a refusal fails the test."""
     try:
-        request = parse_body(body)
-    except BadRequest as caught:
-        error = caught
-    else:
-        encoded = msgspec.json.encode(request.body)
-        again = parse_body(msgspec.json.encode({"model": request.model, "stream": request.stream, **request.body}))
-        assert msgspec.json.encode(again.body) == encoded  # the normal form is its own normal form
-        return
-    assert 0 < len(error.message) < 600
-    assert error.param != ""
+        return parse_body(body)
+    except BadRequest as refused:
+        return refused
+
+
+def check(body: dict[str, Any]) -> None:
+    """Assert that a body is served in normal form, or refused in words that name one of its fields."""
+    match outcome(json.dumps(body).encode()):
+        case BadRequest() as refused:
+            check_refusal(refused, {"model", "input", *body})
+        case ResponsesRequest() as request:
+            check_normal(request)
+
+
+def check_refusal(refused: BadRequest, fields: set[str]) -> None:
+    assert 0 < len(refused.message) < 600
+    if refused.param is not None:
+        (name,) = [name for name in fields if re.match(rf"{re.escape(name)}(?![^.\[])", refused.param)]
+        assert name in refused.message
+
+
+CHAT_ONLY = {"messages", "functions", "function_call", "max_tokens", "reasoning_effort", "response_format", "system"}
+NAMED_BY_ROLE = {"assistant": {"output_text"}}
+
+
+def check_normal(request: ResponsesRequest) -> None:
+    """Assert what every adapter relies on."""
+    body = request.body
+    assert not body.keys() & {"model", "stream", "stream_options", *CHAT_ONLY}
+    assert None not in body.values()
+    assert body["input"]
+    again = parse_body(msgspec.json.encode({"model": request.model, "stream": request.stream, **body}))
+    assert msgspec.json.encode(again.body) == msgspec.json.encode(body)  # the normal form is its own normal form
+    assert again.custom_tools == request.custom_tools
+    for tool in body.get("tools", []):
+        assert isinstance(tool["type"], str)
+        assert tool["type"] not in ("function", "custom") or tool["name"]
+        assert tool.get("function") is None or tool["type"] != "function"
+    items: list[dict[str, Any]] = [] if isinstance(body["input"], str) else body["input"]
+    open_calls: dict[str, str] = {}
+    for item in items:
+        kind = item.get("type", "message")
+        if kind == "message" and "role" in item:
+            assert item["role"] in ("system", "developer", "user", "assistant")
+            texts = NAMED_BY_ROLE.get(item["role"], {"input_text"})
+            parts = [] if isinstance(item["content"], str) else item["content"]
+            assert {part["type"] for part in parts if part["type"].endswith("text")} <= texts
+            assert not item.keys() & {"tool_calls", "function_call", "reasoning_content", "refusal"}
+        elif kind in ("function_call", "custom_tool_call"):
+            assert len(item["call_id"]) <= 64
+            assert item["call_id"] not in open_calls
+            assert isinstance(item["arguments" if kind == "function_call" else "input"], str)
+            assert kind == "custom_tool_call" or item["name"] not in request.custom_tools
+            open_calls[item["call_id"]] = f"{kind}_output"
+        elif kind in ("function_call_output", "custom_tool_call_output") and item["call_id"] in open_calls:
+            assert open_calls.pop(item["call_id"]) == kind
+            assert isinstance(item["output"], str | list)
+    assert not open_calls, "every call has its output"
 
 
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_refused_in_words(body: bytes) -> None:
-    check_survives(body)
-    check_survives(b'{"model":"m","input":"' + body + b'"}')
-    check_survives(b'{"model":"m","input":[' + body + b"]}")
+    refused = outcome(body)
+    assert isinstance(refused, BadRequest)
+    check_refusal(refused, {"model"})
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_in_a_body_are_its_text_or_refused(body: bytes) -> None:
+    whole = b'{"model":"m","input":"' + body + b'"}'
+    match outcome(whole):
+        case BadRequest() as refused:
+            check_refusal(refused, {"input"})
+        case ResponsesRequest() as request:
+            assert request.body == {"input": json.loads(whole)["input"]}
+    refused = outcome(b'{"model":"m","input":[' + body + b"]}")
+    assert isinstance(refused, BadRequest)  # no item is as short as that by chance
+    check_refusal(refused, {"input"})
 
 
 RICH: dict[str, Any] = {
@@ -450,27 +513,27 @@ KEYS = st.sampled_from([*RICH, "messages", "functions", "function_call", "max_to
 
 @given(st.dictionaries(KEYS, json_values, max_size=5))
 def test_arbitrary_values_of_known_fields_are_served_or_refused(fields: dict[str, Any]) -> None:
-    check_survives(json.dumps({"model": "m", "input": "hi", **fields}).encode())
+    check({"model": "m", "input": "hi", **fields})
 
 
 @given(spoiled(st.sampled_from([RICH, {**RICH, "input": None, "messages": RICH["input"]}])))
 def test_a_good_body_with_one_odd_value_is_served_or_refused(body: dict[str, Any]) -> None:
-    check_survives(json.dumps(body).encode())
+    check(body)
 
 
 @given(bodies)
 def test_a_body_in_any_mix_of_dialects_is_served_or_refused(body: dict[str, Any]) -> None:
-    check_survives(json.dumps(body).encode())
+    check(body)
 
 
 @given(spoiled())
 def test_such_a_body_with_one_odd_value_is_served_or_refused(body: dict[str, Any]) -> None:
-    check_survives(json.dumps(body).encode())
+    check(body)
 
 
 def test_the_rich_body_itself_is_served() -> None:
     request = parse_body(json.dumps(RICH).encode())
-    check_survives(json.dumps(RICH).encode())
+    check_normal(request)
     assert [item.get("type", item.get("role")) for item in request.body["input"]] == [
         "system", "user", "assistant", "function_call", "function_call_output", "assistant", "function_call",
         "custom_tool_call", "custom_tool_call", "custom_tool_call_output", "function_call_output",

@@ -148,6 +148,18 @@ def test_a_custom_tool_is_a_function_with_one_string_where_it_is_not_known(provi
     assert wrapped_tools(frozenset({"P"}), provider) == {"P"}
 
 
+@pytest.mark.parametrize("provider", ["hosted_vllm", "vllm"])
+def test_custom_tools_of_a_namespace_are_functions_too(provider: str) -> None:
+    space = {"type": "namespace", "name": "n", "tools": [FUNCTION, CUSTOM, {"type": "custom"}, "odd"]}
+    wrapped = sent(provider, tools=[CUSTOM])["tools"]
+    assert sent(provider, tools=[space])["tools"] == [
+        {**space, "tools": [FUNCTION, *wrapped, {"type": "custom"}, "odd"]}
+    ]
+    for untouched in ({"type": "namespace", "name": "n", "tools": [FUNCTION]}, {"type": "namespace", "tools": 5}):
+        assert sent(provider, tools=[untouched])["tools"][0] is untouched
+    assert sent("openai", tools=[space])["tools"] == [space]
+
+
 def test_nothing_is_wrapped_where_custom_tools_are_known() -> None:
     assert wrapped_tools(frozenset({"P"}), "openai") == frozenset()
     assert wrapped_tools(frozenset({"P"}), "somebody") == frozenset()
@@ -196,6 +208,50 @@ def test_items_that_are_known_pass_as_the_same_objects(provider: str) -> None:
         {"type": "item_reference", "id": "msg_1"},
     ]
     assert all(new is old for new, old in zip(items(provider, *history), history, strict=True))
+
+
+TEXT = {"role": "assistant", "content": "so"}
+PART = {"role": "assistant", "content": [{"type": "output_text", "text": "so"}]}
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "form"),
+    [
+        ("openai", "gpt-5.4", PART),
+        ("azure", "o3", PART),
+        ("openrouter", "openai/gpt-5.4", TEXT),
+        ("somebody", "gpt-5.4", TEXT),
+        ("hosted_vllm", "gpt-5.4", TEXT),
+        ("openai", "kimi-k3", None),  # any server may be there
+        ("azure", "my-own-name", None),
+    ],
+)
+def test_what_the_assistant_said_has_one_form_whichever_it_came_in(provider: str, model: str, form: Any) -> None:
+    for came in (TEXT, PART):
+        message = {"type": "message", **came, "phase": "final_answer"}
+        request = native_request({"input": [message]}, provider=provider, model=model, stream=True)
+        assert request["input"] == [{**message, **(form or came)}]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": [{"type": "output_text", "text": "a"}, {"type": "output_text", "text": "b"}]},
+        {"content": [{"type": "output_text", "text": "a", "annotations": [{"type": "url_citation"}]}]},
+        {"content": [{"type": "output_text", "text": "a", "from_the_future": 1}]},
+        {"content": [{"type": "refusal", "refusal": "no"}]},
+        {"content": [{"type": "output_text", "text": 5}]},
+        {"content": []},
+        {"content": ""},
+        {"content": None},
+        {"id": "msg_1", "status": "completed", "content": [{"type": "output_text", "text": "a"}]},
+    ],
+)
+@pytest.mark.parametrize(("provider", "model"), [("openai", "gpt-5.4"), ("somebody", "m")])
+def test_what_is_more_than_a_text_keeps_its_form(provider: str, model: str, message: dict[str, Any]) -> None:
+    said = {"role": "assistant", **message}
+    (sent_on,) = native_request({"input": [said]}, provider=provider, model=model, stream=True)["input"]
+    assert sent_on is said
 
 
 @pytest.mark.parametrize("provider", [*PROVIDERS, "somebody"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from stages.wire.bad_request import BadRequest
-from stages.wire.tools import Toolbox, flat_tool_choice, open_functions, open_toolbox
+from stages.wire.tools import Toolbox, flat_tool_choice, flat_tools, open_functions, open_toolbox
 
 SCHEMA = {"type": "object", "properties": {"path": {"type": "string"}}}
 GRAMMAR = {"syntax": "lark", "definition": "start: WORD"}
@@ -114,6 +115,31 @@ def test_a_nested_custom_tool_is_flattened_with_its_grammar() -> None:
     assert one({"type": "custom", "custom": inner}) == flat
     assert one({"type": "custom", **inner}) == flat  # flat, with the grammar of chat
     assert one({"type": "custom", "custom": {"name": "Free"}}) == {"type": "custom", "name": "Free"}
+
+
+def test_custom_tools_of_a_namespace_are_known_by_the_names_that_upstreams_without_namespaces_get() -> None:
+    custom = {"type": "custom", "name": "Patch"}
+    toolbox = open_toolbox(
+        [
+            {"type": "namespace", "name": "a", "tools": [custom, {"type": "function", "name": "Read"}]},
+            {
+                "type": "namespace",
+                "name": "b",
+                "tools": [custom, {"type": "custom", "name": "Read"}, {"type": "custom"}],
+            },
+            {"type": "function", "name": "Read"},
+            {"type": "namespace", "name": "c", "tools": "odd"},
+        ]
+    )
+    assert toolbox.custom == {"Patch", "b__Patch", "b__Read"}
+    assert [name for _, _, name in flat_tools(toolbox.tools)] == ["Patch", "a__Read", "b__Patch", "b__Read", "Read"]
+
+
+@pytest.mark.parametrize("extra", [{}, {"type": "function"}])
+def test_a_nested_function_has_the_bytes_of_a_flat_one(extra: dict[str, Any]) -> None:
+    function = {"name": "Read", "description": "d", "parameters": SCHEMA}
+    flat = one({"type": "function", **function, "strict": False})
+    assert json.dumps(one({"type": "function", "function": {**extra, **function}})) == json.dumps(flat)
 
 
 def test_one_array_may_mix_dialects() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from time import process_time
 
 import pytest
 from hypothesis import given, settings
@@ -144,7 +146,22 @@ def test_nothing_is_given_after_the_end() -> None:
     assert unwrapper.flush() == ""
 
 
-def test_the_work_is_linear_in_the_length() -> None:
-    """Quadratic work would take minutes."""
-    for text in ['{"input":"' + "a\\n" * 20_000, "{" + " " * 60_000, '{"input":"x"' + " " * 60_000, " " * 60_000]:
-        unwrap(list(text))
+@pytest.mark.parametrize(
+    ("head", "unit", "text"),
+    [
+        ('{"input":"', "a\\n", lambda times: "a\n" * times),
+        ("{", " ", lambda times: "{" + " " * times),
+        ('{"input":"x"', " ", lambda times: "x"),
+        ("", " ", lambda times: " " * times),
+    ],
+    ids=["escapes", "in the head", "after the quote", "blank"],
+)
+def test_the_work_is_linear_in_the_length(head: str, unit: str, text: Callable[[int], str]) -> None:
+    def seconds(times: int) -> float:
+        pieces = list(head + unit * times)
+        begun = process_time()
+        assert unwrap(pieces) == text(times)
+        return process_time() - begun
+
+    short, long = (min(seconds(times) for _ in range(3)) for times in (20_000, 80_000))
+    assert long < 8 * short, "four times the text: quadratic work takes 16 times as long"
