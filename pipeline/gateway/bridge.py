@@ -390,11 +390,14 @@ def _total(meters: list[Meter], name: str) -> int:
     return sum(meter.events_out for meter in meters if meter.name == name)
 
 
-_STATES = tuple(f"{doing.name.lower()}_ms" for doing in Doing)
-
-
 def _stage_record(meter: Meter) -> Record:
     """Give where a stage's time went, in ms."""
-    record: Record = dict(zip(_STATES, [spent_ns // 1000 / 1000 for spent_ns in meter.spent_ns], strict=True))
-    record["queued_ms"] = meter.queued_ns // 1000 / 1000
-    return record
+    starved_ns, busy_ns, outside_ns, blocked_ns, closing_ns = meter.spent_ns  # in the order of `Doing`
+    return {
+        "starved_ms": starved_ns // 1000 / 1000,
+        "busy_ms": busy_ns // 1000 / 1000,
+        "outside_ms": outside_ns // 1000 / 1000,
+        "blocked_ms": blocked_ns // 1000 / 1000,
+        "closing_ms": closing_ns // 1000 / 1000,
+        "queued_ms": meter.queued_ns // 1000 / 1000,
+    }

@@ -61,6 +61,7 @@ class UpstreamClients:
     def __init__(self, settings: ClientSettings | None = None) -> None:
         self._settings = settings or ClientSettings()
         self._transports: dict[tuple[str, str, str, int | None], HeadraceTransport | HttpxTransport] = {}
+        self._by_url: dict[tuple[str, str], HeadraceTransport | HttpxTransport] = {}  # a URL takes 30 us to read
         self._is_open = False
         if self._settings.ca_file is not None:
             self._tls()  # a wrong file is to fail at start-up, not with the first request
@@ -75,6 +76,7 @@ class UpstreamClients:
         self._is_open = False
         transports = list(self._transports.values())
         self._transports.clear()
+        self._by_url.clear()
         with trio.CancelScope(deadline=trio.current_time() + _CLOSE_LIMIT_S, shield=True):
             for transport in transports:
                 await transport.aclose()
@@ -97,11 +99,15 @@ class UpstreamClients:
         """
         if not self._is_open:
             raise RuntimeError("upstream clients are used before the lifespan has begun, or after its end")
+        known = self._by_url.get((deployment.transport, deployment.url))
+        if known is not None:
+            return known
         url = httpx.URL(deployment.url)
         key = (deployment.transport, url.scheme, url.host, url.port)
         transport = self._transports.get(key)
         if transport is None:
             transport = self._transports[key] = self._open(deployment, url)
+        self._by_url[deployment.transport, deployment.url] = transport
         return transport
 
     def _open(self, deployment: Deployment, url: httpx.URL) -> HeadraceTransport | HttpxTransport:

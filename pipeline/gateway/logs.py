@@ -53,8 +53,8 @@ _HINTS = (
     *("sk-", "pk-", "rk-", "sess-", "xai-", "pplx-", "glpat-", "xox", "gsk_", "gh", "github_", "akia", "aiza", "hf_"),
     *("dapi", "fw_", "eyj", "://", "bearer", "basic", "key", "token", "secret", "passw", "authorization", "cookie"),
 )
-_NUMBERS = (int, float)
-_KINDS_OF_NUMBERS = frozenset({int, float, bool})
+_NUMBERS = (int, float, type(None))
+_KINDS_OF_NUMBERS = frozenset({int, float, bool, type(None)})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 
@@ -241,14 +241,15 @@ def _timestamp(record: logging.LogRecord) -> str:
 
 def _clean(value: object, depth: int = 0) -> object:
     """Return ``value`` made of plain JSON types, with secrets and oddities taken out."""
-    if value is None or isinstance(value, _NUMBERS):
+    if isinstance(value, _NUMBERS):
         return value
     if isinstance(value, str):
         return redact(value)
     if depth < 4 and _is_mapping(value):
-        if value.__class__ is dict and _KINDS_OF_NUMBERS.issuperset(map(type, value.values())):
-            return value  # a stage's figures: most of a record
-        return {str(name): _clean_field(str(name), item, depth + 1) for name, item in value.items()}
+        return {
+            str(name): item if _is_plain(item) else _clean_field(str(name), item, depth + 1)
+            for name, item in value.items()
+        }
     if depth < 4 and isinstance(value, list | tuple):
         return [_clean(item, depth + 1) for item in cast("list[object]", value)]
     return f"<{type(value).__name__}>"  # its repr might hold anything
@@ -258,9 +259,15 @@ def _is_mapping(value: object) -> TypeGuard[Mapping[object, object]]:
     return type(value) is dict or isinstance(value, Mapping)  # the latter alone takes ten times as long
 
 
+def _is_plain(value: object) -> bool:
+    """Tell whether there is nothing to clean: numbers, and a stage's figures, which are most of a record."""
+    kind = value.__class__
+    return kind in _KINDS_OF_NUMBERS or (
+        kind is dict and _KINDS_OF_NUMBERS.issuperset(map(type, cast("dict[str, object]", value).values()))
+    )
+
+
 def _clean_field(name: str, value: object, depth: int) -> object:
-    if value is None or isinstance(value, _NUMBERS):
-        return value
     return REDACTED if _is_secret_name(name) else _clean(value, depth)
 
 
