@@ -1,4 +1,4 @@
-"""Measure the engine alone: a hop between tasks, a codec stage, a request's set-up, and what the meters cost.
+"""Measure the engine alone: a hop, a codec stage, a request's set-up, an answer that streams, what the meters cost.
 
 Run: ``python -m benchmarks.bench_engine``. Times are per batch or per run; A and B take turns in each round.
 """
@@ -16,7 +16,17 @@ import trio.lowlevel
 
 from benchmarks.recording import Recording, Stopwatch, begin, number, table
 from benchmarks.unmetered import unmetered
-from pipeline import Inlet, Outlet, Pipeline, RequestContext, Stage, codec_stage
+from pipeline import (
+    Inlet,
+    Meter,
+    Outlet,
+    Pipeline,
+    RequestContext,
+    Stage,
+    async_codec_stage,
+    codec_stage,
+    ticking_stage,
+)
 
 STAGES = 6
 """As many as our longest route has."""
@@ -66,6 +76,51 @@ def codec(name: str) -> Stage[int, int]:
     return codec_stage(name, lambda ctx: Same())
 
 
+class Tick(Same):
+    """A codec that would break a silence, as `keep_alive` does."""
+
+    def tick(self) -> list[int]:
+        return [0]
+
+
+class Write:
+    """A codec that waits for the world, which is always ready."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    async def feed(self, batch: list[int], /) -> list[int]:
+        with self._meter.outside():
+            return []
+
+    async def flush(self) -> list[int]:
+        with self._meter.outside():
+            return []
+
+
+class Ask:
+    """A stage of its own that gives so many batches, one at a time, as `call_upstream` does with a model's."""
+
+    name = "ask"
+
+    def __init__(self, batches: int) -> None:
+        self._batches = batches
+
+    async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        async for _ in inlet:
+            for _ in range(self._batches):
+                with outlet.meter.outside():
+                    await trio.lowlevel.checkpoint()
+                await outlet.send([0])
+
+
+def answer(batches: int) -> Pipeline[int, int]:
+    """Give a chain like that of an answer that streams, fused."""
+    made = Pipeline(Ask(batches)).then(codec("decode")).then(codec("remember")).then(codec("encode"))
+    ticking = made.then(ticking_stage("keep_alive", lambda ctx: Tick(), 15))
+    return ticking.then(async_codec_stage("write", lambda ctx, meter: Write(meter))).fused()
+
+
 def ready(batches: int, events: int) -> Iterator[list[int]]:
     """A source that always has more."""
     return ([0] * events for _ in range(batches))
@@ -111,6 +166,14 @@ async def one_round(recording: Recording, batches: int) -> None:
             for _ in range(runs):
                 await made.run(ready(1, 1), RequestContext("bench"))
         record(f"set-up of {STAGES + 1} stages, {'fused' if is_fused else 'tasks'}", "engine", {"ns": watch.ns / runs})
+    short, long = answer(1), answer(batches)
+    with Stopwatch() as watch:
+        for _ in range(runs):
+            await short.run([[0]], RequestContext("bench"))
+    record("answer of one event", "engine", {"ns": watch.ns / runs})
+    with Stopwatch() as watch:
+        await long.run([[0]], RequestContext("bench"))
+    record("answer, each event", "engine", {"ns": watch.ns / batches})
     for name, made in (("tasks", chain(STAGES, codec)), ("fused", chain(STAGES, codec).fused())):
         for is_slow in (False, True):
             await _meters(

@@ -5,6 +5,7 @@ This page is the whole public interface for authors of stages; `pipeline.testing
 - ``stage``    the `Stage` and `Codec` protocols; `per_event`, `codec_stage` and their kin; `fuse`
 - ``channel``  `Inlet` and `Outlet`: bounded, batch-carrying, metered
 - ``graph``    `Pipeline`: one nursery per request, one task per stage, first failure in time wins
+- ``alarm``    what wakes a task after a silence
 - ``meter``    where a stage's time went: starved, busy, outside, blocked, closing
 - ``context``  what the stages of one request share
 - ``errors``   what can go wrong, sorted by whose fault it is

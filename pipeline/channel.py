@@ -21,10 +21,10 @@ from pipeline.meter import Clock, Doing, Meter
 
 T = TypeVar("T")
 
-# An attribute of an enum class is a slow look-up on Python 3.11, and these stand in every hop.
-_STARVED: Final = Doing.STARVED
-_BLOCKED: Final = Doing.BLOCKED
-_CLOSING: Final = Doing.CLOSING
+# An attribute of an enum class is a slow look-up on Python 3.11, and a member a slow index; these stand in every hop.
+_STARVED: Final = int(Doing.STARVED)
+_BLOCKED: Final = int(Doing.BLOCKED)
+_CLOSING: Final = int(Doing.CLOSING)
 
 
 class DownstreamGone(Exception):
@@ -35,7 +35,11 @@ class DownstreamGone(Exception):
 
 
 class EndOfInput(Exception):
-    """The stage before has returned: its output is complete. Never seen outside this module."""
+    """The stage before has returned: its output is complete. Stages never see it."""
+
+
+class Woken(Exception):
+    """Whoever waited for a batch was woken before one came. Stages never see it."""
 
 
 class Link(Generic[T]):
@@ -84,48 +88,58 @@ class Link(Generic[T]):
             raise trio.BusyResourceError("two tasks send to one outlet at once: a stage has one writer")
         self._giver = trio.lowlevel.current_task()
         self._pending = (offered_ns, batch)
+        await trio.lowlevel.wait_task_rescheduled(self._abort_give)
 
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._giver = self._pending = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
+    def _abort_give(self, _: object) -> trio.lowlevel.Abort:
+        self._giver = self._pending = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
     async def take(self) -> tuple[int, list[T]]:
         """Take the next batch, waiting for one.
 
         Raises:
             EndOfInput: if there will be none.
+            Woken: if `wake` was called while it waited.
             trio.BusyResourceError: if another task is waiting to take; a stage has one reader.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
         if self._entries:
+            await trio.lowlevel.checkpoint_if_cancelled()
             entry = self._entries.popleft()
             self._admit_giver(self._entries.append)
             return entry
         if self._pending is not None:  # a link without room: straight from hand to hand
+            await trio.lowlevel.checkpoint_if_cancelled()
             taken: list[tuple[int, list[T]]] = []
             self._admit_giver(taken.append)
             return taken[0]
         if self._is_complete:
+            await trio.lowlevel.checkpoint_if_cancelled()
             raise EndOfInput
         if self._taker is not None:
             raise trio.BusyResourceError("two tasks read from one inlet at once: a stage has one reader")
         self._taker = trio.lowlevel.current_task()
+        given: tuple[int, list[T]] | type[Exception] = await trio.lowlevel.wait_task_rescheduled(self._abort_take)
+        if isinstance(given, tuple):
+            return given
+        raise given  # here, as an `outcome.Error` is dear
 
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._taker = None
-            return trio.lowlevel.Abort.SUCCEEDED
+    def _abort_take(self, _: object) -> trio.lowlevel.Abort:
+        self._taker = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
-        given: tuple[int, list[T]] = await trio.lowlevel.wait_task_rescheduled(abort)
-        return given
+    def wake(self) -> None:
+        """Have the task that waits to take, if there is one, wait no longer; no batch is lost."""
+        self._disappoint_taker(Woken)
 
     def complete(self) -> None:
         """Say that no more batches come."""
         self._is_complete = True
+        self._disappoint_taker(EndOfInput)
+
+    def _disappoint_taker(self, why: type[Exception]) -> None:
         if (taker := self._taker) is not None:
             self._taker = None
-            trio.lowlevel.reschedule(taker, outcome.Error(EndOfInput()))
+            trio.lowlevel.reschedule(taker, outcome.Value(why))
 
     def abandon(self) -> None:
         """Say that no more batches are wanted; what is queued is dropped."""
@@ -144,9 +158,12 @@ class Link(Generic[T]):
 
 
 class Source(Link[T]):
-    """The far end of the first inlet: takes straight from an iterator, so that no task and no queue stand between."""
+    """The far end of the first inlet: takes straight from an iterator, so that no task and no queue stand between.
 
-    __slots__ = ("_async_batches", "_batches", "_clock")
+    Nobody can wake who waits here.
+    """
+
+    __slots__ = ("_async_batches", "_batches", "_clock", "_is_begun")
 
     def __init__(self, batches: Iterable[list[T]] | AsyncIterable[list[T]], clock: Clock) -> None:
         super().__init__(0)
@@ -157,9 +174,10 @@ class Source(Link[T]):
         else:
             self._batches = iter(batches)
         self._clock = clock
+        self._is_begun = False
 
     async def take(self) -> tuple[int, list[T]]:
-        """Take the next batch of the iterator.
+        """Take the next batch of the iterator. One that need not be awaited is a checkpoint from its second batch on.
 
         Raises:
             EndOfInput: if there are no more.
@@ -170,8 +188,14 @@ class Source(Link[T]):
                 if self._async_batches is not None:
                     batch = await anext(self._async_batches)
                 else:
-                    await trio.lowlevel.checkpoint()
-                    batch = next(self._batches)
+                    if not self._entries:
+                        self._entries.append((0, next(self._batches)))
+                    if self._is_begun:
+                        await trio.lowlevel.checkpoint()
+                    else:  # a request has one batch as a rule: what its stage waits for comes soon enough
+                        await trio.lowlevel.checkpoint_if_cancelled()
+                        self._is_begun = True
+                    batch = self._entries.popleft()[1]
             except (StopIteration, StopAsyncIteration):
                 raise EndOfInput from None
             except Exception as error:
@@ -204,10 +228,10 @@ class Inlet(Generic[T]):
     a batch is either yours or still in the channel. One task reads.
     """
 
-    __slots__ = ("_link", "meter")
+    __slots__ = ("link", "meter")
 
     def __init__(self, link: Link[T], meter: Meter) -> None:
-        self._link = link
+        self.link = link
         self.meter = meter
 
     def __aiter__(self) -> Inlet[T]:
@@ -217,14 +241,14 @@ class Inlet(Generic[T]):
         meter = self.meter
         meter.enter(_STARVED)
         try:
-            offered_ns, batch = await self._link.take()
+            offered_ns, batch = await self.link.take()
         except EndOfInput:
             meter.begin_closing()
             raise StopAsyncIteration from None
         except BaseException:
             meter.enter(_CLOSING)
             raise
-        taken_ns = meter.resume()
+        taken_ns = meter.enter(meter.home)
         meter.queued_ns += taken_ns - offered_ns
         meter.batches_in += 1
         meter.events_in += len(batch)
@@ -232,16 +256,16 @@ class Inlet(Generic[T]):
 
     def close(self) -> None:
         """Tell the stage before that nobody will take its batches any more."""
-        self._link.abandon()
+        self.link.abandon()
 
 
 class Outlet(Generic[T]):
     """Where a stage's batches go. Empty batches are never sent. One task writes."""
 
-    __slots__ = ("_link", "meter")
+    __slots__ = ("link", "meter")
 
     def __init__(self, link: Link[T], meter: Meter) -> None:
-        self._link = link
+        self.link = link
         self.meter = meter
 
     async def send(self, batch: list[T]) -> None:
@@ -254,31 +278,27 @@ class Outlet(Generic[T]):
         Raises:
             DownstreamGone: if the consumer has closed its inlet.
         """
-        if batch and not self.offer(batch):
-            await self._wait_and_send(batch)
+        if not batch:
+            return
+        meter = self.meter
+        size = len(batch)  # the consumer may change the batch as soon as it has it
+        if self.link.give_nowait(meter.enter(meter.home), batch):
+            meter.batches_out += 1
+            meter.events_out += size
+        else:
+            await self.wait_and_send(batch)
 
-    def offer(self, batch: list[T]) -> bool:
-        """Hand over a batch if there is room for it now; say whether it was taken. An empty one always is.
+    async def wait_and_send(self, batch: list[T]) -> None:
+        """Hand over a batch for which the link has just had no room.
 
         Raises:
             DownstreamGone: if the consumer has closed its inlet.
         """
-        if not batch:
-            return True
-        meter = self.meter
-        size = len(batch)  # the consumer may change the batch as soon as it has it
-        if not self._link.give_nowait(meter.resume(), batch):
-            return False
-        meter.batches_out += 1
-        meter.events_out += size
-        return True
-
-    async def _wait_and_send(self, batch: list[T]) -> None:
         meter = self.meter
         size = len(batch)
         offered_ns = meter.enter(_BLOCKED)
         try:
-            await self._link.give(offered_ns, batch)
+            await self.link.give(offered_ns, batch)
         except DownstreamGone:
             meter.resume()
             raise
@@ -291,7 +311,7 @@ class Outlet(Generic[T]):
 
     def close(self) -> None:
         """Tell the stage after that the stream is complete."""
-        self._link.complete()
+        self.link.complete()
 
 
 def open_link(capacity: int, upstream: Meter, downstream: Meter) -> tuple[Outlet[Any], Inlet[Any]]:

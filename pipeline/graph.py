@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
-from contextlib import aclosing
 from time import perf_counter_ns
 from typing import Any, Generic, TypeVar, cast
 
@@ -13,7 +14,7 @@ from pipeline.channel import DownstreamGone, Inlet, Outlet, Sink, Source, open_l
 from pipeline.context import RequestContext
 from pipeline.errors import DeadlineExceeded, PipelineError, blame
 from pipeline.meter import Clock, Meter
-from pipeline.stage import CodecStage, FusedStage, Stage, fuse
+from pipeline.stage import CodecStage, FusedStage, Stage
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -36,7 +37,7 @@ class Pipeline(Generic[In, Out]):
     """
 
     def __init__(self, first: Stage[In, Out]) -> None:
-        self._links: Links = _checked(((first, DEFAULT_CAPACITY),))  # it takes from the source, without a link
+        self._set_links(((first, DEFAULT_CAPACITY),))  # it takes from the source, without a link
 
     def then(self, stage: Stage[Out, New], *, capacity: int = DEFAULT_CAPACITY) -> Pipeline[In, New]:
         """Give a chain with ``stage`` at its end, the link to it holding at most ``capacity`` batches.
@@ -45,32 +46,43 @@ class Pipeline(Generic[In, Out]):
             ValueError: if the chain already has a stage of that name: their meters would be confused.
         """
         longer = cast("Pipeline[In, New]", Pipeline(self._links[0][0]))
-        longer._links = _checked((*self._links, (stage, capacity)))
+        longer._set_links((*self._links, (stage, capacity)))
         return longer
 
-    def fused(self, *, heads: bool = False) -> Pipeline[In, Out]:
+    def fused(self) -> Pipeline[In, Out]:
         """Give the same chain with every run of neighbouring codec stages joined into one task.
 
         The link into a joined run keeps the capacity of its first member.
-
-        Args:
-            heads: also join each stage of another kind with the codec stages behind it. It saves a channel and a task
-                more, but what the stage waits for and what the codecs do no longer overlap.
         """
-        runs: list[tuple[Stage[Any, Any], list[CodecStage[Any, Any]], int]] = []
-        for stage, capacity in self._links:
-            if runs and isinstance(stage, CodecStage) and _may_lead(runs[-1][0], heads=heads):
-                runs[-1][1].append(stage)
+        links: list[tuple[Stage[Any, Any], int]] = []
+        for are_codecs, run in itertools.groupby(self._links, lambda link: isinstance(link[0], CodecStage)):
+            stages = list(run)
+            if are_codecs and len(stages) > 1:
+                links.append(
+                    (FusedStage(tuple(cast("CodecStage[Any, Any]", stage) for stage, _ in stages)), stages[0][1])
+                )
             else:
-                runs.append((stage, [], capacity))
+                links += stages
         joined = cast("Pipeline[In, Out]", Pipeline(self._links[0][0]))
-        joined._links = tuple((fuse(head, *codecs) if codecs else head, capacity) for head, codecs, capacity in runs)
+        joined._set_links(tuple(links))
         return joined
+
+    def _set_links(self, links: Links) -> None:
+        self._links = links
+        self._names = tuple(_names(stage) for stage, _ in links)  # for each stage those of its members
+        seen: set[str] = set()
+        for (stage, capacity), names in zip(links, self._names, strict=True):
+            if capacity < 0:
+                raise ValueError(f"the link to {stage.name!r} cannot hold {capacity} batches: give it 0 or more")
+            for name in names:
+                if name in seen:
+                    raise ValueError(f"two stages of one pipeline are named {name!r}: give one of them another name")
+                seen.add(name)
 
     @property
     def stage_names(self) -> tuple[str, ...]:
         """The names of all stages in order, members of fused stages one by one."""
-        return tuple(name for stage, _ in self._links for name in _names(stage))
+        return tuple(name for names in self._names for name in names)
 
     async def run(
         self,
@@ -90,27 +102,11 @@ class Pipeline(Generic[In, Out]):
                 the run was being cancelled. No exception group leaves.
             DeadlineExceeded: if ``ctx.deadline`` passed before the last stage had returned.
         """
-        return await _Run(ctx, clock).run(self._links, source)
-
-
-def _may_lead(stage: Stage[Any, Any], *, heads: bool) -> bool:
-    return isinstance(stage, CodecStage) or (heads and not isinstance(stage, FusedStage))
+        return await _Run(ctx, clock).run(self._links, self._names, source)
 
 
 def _names(stage: Stage[Any, Any]) -> tuple[str, ...]:
     return stage.member_names if isinstance(stage, FusedStage) else (stage.name,)
-
-
-def _checked(links: Links) -> Links:
-    seen: set[str] = set()
-    for stage, capacity in links:
-        if capacity < 0:
-            raise ValueError(f"the link to {stage.name!r} cannot hold {capacity} batches: give it 0 or more")
-        for name in _names(stage):
-            if name in seen:
-                raise ValueError(f"two stages of one pipeline are named {name!r}: give one of them another name")
-            seen.add(name)
-    return links
 
 
 class _Run:
@@ -118,23 +114,26 @@ class _Run:
 
     __slots__ = ("clock", "complete", "ctx", "failures", "scope")
 
-    scope: trio.CancelScope
-
     def __init__(self, ctx: RequestContext, clock: Clock) -> None:
         self.ctx = ctx
         self.clock = clock
         self.failures: list[PipelineError] = []
         self.complete = False
+        self.scope: trio.CancelScope | None = None  # of all stages; None if there is nothing to stop
 
-    async def run(self, links: Links, source: Any) -> list[Any]:
+    async def run(self, links: Links, names: tuple[tuple[str, ...], ...], source: Any) -> list[Any]:
+        clock = self.clock
+        groups = [[Meter(name, clock, fused=i > 0) for i, name in enumerate(members)] for members in names]
+        for group in groups:
+            self.ctx.meters += group
         out: list[Any] = []
         end: BaseException | None = None
         try:
-            if isinstance(source, AsyncGenerator):
-                async with aclosing(cast("AsyncGenerator[list[Any]]", source)):  # it may be left half-way
-                    await self._run_stages(links, source, out)
-            else:
-                await self._run_stages(links, source, out)
+            try:
+                await self._run_stages(links, groups, Source(source, clock), out)
+            finally:
+                if isinstance(source, AsyncGenerator):
+                    await cast("AsyncGenerator[list[Any]]", source).aclose()  # it may be left half-way
         except BaseException as unwinding:
             end = _most_urgent(unwinding)
         # A stage that breaks while the request is being cancelled from outside must not vanish behind the Cancelled.
@@ -149,25 +148,25 @@ class _Run:
         finally:
             del end  # else its traceback holds this frame, which holds it: garbage that only the collector frees
 
-    async def _run_stages(self, links: Links, source: Any, out: list[Any]) -> None:
+    async def _run_stages(self, links: Links, groups: list[list[Meter]], source: Source[Any], out: list[Any]) -> None:
         """Run all stages but the last in tasks of their own, and the last one here.
 
         The first takes straight from the source and the last gives straight into ``out``: a chain of n stages has
         n - 1 tasks and n - 1 channels.
         """
-        clock = self.clock
-        groups = [[Meter(name, clock, fused=i > 0) for i, name in enumerate(_names(stage))] for stage, _ in links]
-        for group in groups:
-            self.ctx.meters.extend(group)
-        inlet: Inlet[Any] = Inlet(Source(source, clock), groups[0][0])
+        inlet: Inlet[Any] = Inlet(source, groups[0][0])
         end: Outlet[Any] = Outlet(Sink(out), groups[-1][-1])
-        if len(links) == 1:  # nobody to run beside it: a scope is a third of a nursery's price
+        if len(links) == 1:  # nobody to run beside it: a scope is a third of a nursery's price, and none is free
+            if self.ctx.deadline == math.inf:
+                self.complete = await self._supervise(links[0][0], inlet, end, groups[0])
+                return
             with trio.CancelScope(deadline=self.ctx.deadline) as self.scope:
                 self.complete = await self._supervise(links[0][0], inlet, end, groups[0])
             return
         async with trio.open_nursery() as nursery:
             self.scope = nursery.cancel_scope
-            self.scope.deadline = self.ctx.deadline
+            if self.ctx.deadline < math.inf:
+                self.scope.deadline = self.ctx.deadline
             for at in range(len(links) - 1):
                 stage = links[at][0]
                 outlet, following = open_link(links[at + 1][1], groups[at][-1], groups[at + 1][0])
@@ -175,7 +174,8 @@ class _Run:
                 inlet = following
             if await self._supervise(links[-1][0], inlet, end, groups[-1]):
                 self.complete = True
-                self.scope.cancel()  # what is left of the others is not needed
+                if nursery.child_tasks:  # what is left of the others is not needed
+                    self.scope.cancel()
 
     async def _supervise(
         self, stage: Stage[Any, Any], inlet: Inlet[Any], outlet: Outlet[Any], meters: list[Meter]
@@ -184,14 +184,14 @@ class _Run:
 
         Its ends are closed only then, so that a broken stream never looks complete.
         """
-        meters[0].resume()
         try:
             if isinstance(stage, FusedStage):
-                await stage.run_metered(inlet, outlet, self.ctx, meters)
+                await stage.line(outlet, self.ctx, meters).run(inlet)
             else:
+                meters[0].resume()
                 await stage.run(inlet, outlet, self.ctx)
         except BaseException as error:
-            # What a codec of a fused stage raised bears its name already; the rest is the head's.
+            # What a codec of a fused stage raised bears its name already.
             failed = self._note_failures(error, meters[0].name)
             if not isinstance(error, Exception):
                 raise
@@ -216,11 +216,11 @@ class _Run:
             if isinstance(leaf, Exception) and not isinstance(leaf, DownstreamGone)
         ]
         if failures:
-            scope = self.scope
-            if trio.current_time() >= scope.deadline and not self.failures and not self.complete:
+            if trio.current_time() >= self.ctx.deadline and not self.failures and not self.complete:
                 self.failures.append(_deadline_exceeded())  # that came first
             self.failures.extend(failures)
-            scope.cancel()
+            if self.scope is not None:
+                self.scope.cancel()
         return bool(failures)
 
     def _first_failure(self) -> PipelineError:

@@ -2,11 +2,15 @@
 
 One bucket is running at any moment, and one clock read closes it and opens the next, so the buckets sum to the
 stage's lifetime by construction. That identity is what makes the figures trustworthy; the test kit asserts it.
+
+Codecs that share a task take turns many times per batch, and switches would cost more than their work. Their meters
+rest meanwhile, and the work is summed beside the running bucket, which gives it up when it closes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from enum import IntEnum
 from time import perf_counter_ns
 from types import TracebackType
@@ -31,11 +35,11 @@ class Doing(IntEnum):
     """From the end of its input, or from its cancellation, to its exit."""
 
 
-# An attribute of an enum class is a slow look-up on Python 3.11, and these stand in every hop.
-_STARVED: Final = Doing.STARVED
-_BUSY: Final = Doing.BUSY
-_OUTSIDE: Final = Doing.OUTSIDE
-_CLOSING: Final = Doing.CLOSING
+# An attribute of an enum class is a slow look-up on Python 3.11, and a member a slow index; these stand in every hop.
+_STARVED: Final = int(Doing.STARVED)
+_BUSY: Final = int(Doing.BUSY)
+_OUTSIDE: Final = int(Doing.OUTSIDE)
+_CLOSING: Final = int(Doing.CLOSING)
 
 
 class Meter:
@@ -44,84 +48,94 @@ class Meter:
     Attributes:
         name: the stage's name.
         fused: whether the stage shared its task with the stage before it.
-        spent_ns: one figure per `Doing`, in its order.
+        home: the bucket of its own work: busy, or closing once the end has begun.
+        worked_ns: work done while the running bucket was that of a rest, and to be taken out of it.
         queued_ns: how long the batches it took had waited in its inlet's channel, summed.
         batches_in, batches_out, events_in, events_out: what went through.
     """
 
     __slots__ = (
-        "_clock",
         "_doing",
-        "_home",
         "_since",
+        "_spent_ns",
         "batches_in",
         "batches_out",
         "born_ns",
+        "clock",
         "events_in",
         "events_out",
         "fused",
+        "home",
         "name",
         "queued_ns",
-        "spent_ns",
+        "worked_ns",
     )
 
     def __init__(self, name: str, clock: Clock = perf_counter_ns, *, fused: bool = False) -> None:
         self.name = name
         self.fused = fused
-        self._clock = clock
-        self._home: Doing = _BUSY
-        self._doing: Doing = _STARVED  # until its task has its first turn
+        self.clock = clock
+        self.home: int = _BUSY
+        self._doing: int = _STARVED  # until its task has its first turn
         self.born_ns = self._since = clock()
-        self.spent_ns = [0, 0, 0, 0, 0]
-        self.queued_ns = 0
+        self._spent_ns = [0, 0, 0, 0, 0]
+        self.worked_ns = self.queued_ns = 0
         self.batches_in = self.batches_out = self.events_in = self.events_out = 0
 
-    def enter(self, doing: Doing) -> int:
-        """Close the running bucket and open another; return the time of the switch, in ns."""
-        now = self._clock()
-        self.spent_ns[self._doing] += now - self._since
+    def enter(self, doing: int) -> int:
+        """Close the running bucket and open that of ``doing``, a `Doing`; return the time of the switch, in ns."""
+        now = self.clock()
+        spent_ns = self._spent_ns
+        spent_ns[self._doing] += now - self._since
+        if self.worked_ns:
+            spent_ns[self._doing] -= self.worked_ns
+            spent_ns[self.home] += self.worked_ns
+            self.worked_ns = 0
         self._doing = doing
         self._since = now
         return now
 
     def resume(self) -> int:
         """Go back to work after a wait: busy, or closing once the end has begun; return the time, in ns."""
-        return self.enter(self._home)
+        return self.enter(self.home)
 
     def rest(self) -> int:
         """Stop working until more input comes: starved, or closing once the end has begun; return the time, in ns."""
-        return self.enter(_STARVED if self._home is _BUSY else _CLOSING)
+        return self.enter(_STARVED if self.home == _BUSY else _CLOSING)
 
     def begin_closing(self) -> int:
         """Charge what is left of this life to the end of it; return the time, in ns."""
-        self._home = _CLOSING
-        return self.enter(_CLOSING)
+        now = self.enter(_CLOSING)
+        self.home = _CLOSING
+        return now
 
-    def outside(self) -> Outside:
+    def outside(self) -> AbstractContextManager[None]:
         """Give a context manager that charges its block to the world rather than to the stage."""
-        return Outside(self)
-
-    @property
-    def lifetime_ns(self) -> int:
-        """From birth to the last switch."""
-        return self._since - self.born_ns
-
-
-class Outside:
-    """The context manager behind `Meter.outside`: a class, because it stands in every read of a stream."""
-
-    __slots__ = ("_meter",)
-
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
+        return self  # a context of its own would be made and thrown away with every read of a stream
 
     def __enter__(self) -> None:
-        self._meter.enter(_OUTSIDE)
+        self.enter(_OUTSIDE)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if kind is None or issubclass(kind, Exception):
-            self._meter.resume()
+            self.enter(self.home)
         else:  # cancelled while outside; perhaps only by a deadline of the stage's own, so it may resume
-            self._meter.enter(_CLOSING)
+            self.enter(_CLOSING)
+
+    @property
+    def spent_ns(self) -> list[int]:
+        """One figure per `Doing`, in its order, from birth to the last switch."""
+        self._charge_work()
+        return self._spent_ns
+
+    @property
+    def lifetime_ns(self) -> int:
+        """From birth to the last switch."""
+        self._charge_work()
+        return self._since - self.born_ns
+
+    def _charge_work(self) -> None:
+        if self.worked_ns:  # of a request that is still running: only a switch can tell work from rest
+            self.enter(self._doing)

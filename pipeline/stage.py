@@ -7,21 +7,22 @@ and a `Stage` with an async `run` (when it must wait for something other than it
 from __future__ import annotations
 
 import typing
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import trio
 
-from pipeline.channel import Inlet, Outlet
+from pipeline.alarm import Alarm
+from pipeline.channel import EndOfInput, Inlet, Link, Outlet, Source, Woken
 from pipeline.context import RequestContext
-from pipeline.errors import blame
+from pipeline.errors import PipelineError, blame
 from pipeline.meter import Doing, Meter
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 New = TypeVar("New")
 
-_BLOCKED: Final = Doing.BLOCKED
+_BLOCKED: Final = int(Doing.BLOCKED)
 
 
 class Stage(Protocol[In, Out]):
@@ -190,48 +191,41 @@ def _annotated_types(fn: Callable[..., object]) -> tuple[object, object]:
 
 
 class FusedStage(Generic[In, Out]):
-    """A stage and the codec stages behind it run in one task; build it with `fuse`. The results are the same.
+    """Neighbouring codec stages run in one task; build it with `fuse`. The results are the same.
 
     Each member keeps its meter. There is no queue between members: one that is not at work is starved while the
     task waits for input or another member works, and blocked while the task waits for room.
 
     Attributes:
-        head: the first member, if it is not a codec stage.
-        codecs: the other members.
+        codecs: the members.
+        member_names: their names, in order.
     """
 
-    __slots__ = ("codecs", "head", "name")
+    __slots__ = ("codecs", "member_names", "name")
 
-    def __init__(self, head: Stage[Any, Any] | None, codecs: tuple[CodecStage[Any, Any], ...]) -> None:
-        self.head = head
+    def __init__(self, codecs: tuple[CodecStage[Any, Any], ...]) -> None:
         self.codecs = codecs
+        self.member_names = tuple(codec.name for codec in codecs)
         self.name = "+".join(self.member_names)
 
-    @property
-    def member_names(self) -> tuple[str, ...]:
-        """The names of all members in order."""
-        names = tuple(codec.name for codec in self.codecs)
-        return names if self.head is None else (self.head.name, *names)
-
     async def run(self, inlet: Inlet[In], outlet: Outlet[Out], ctx: RequestContext) -> None:
-        """Run inside another stage: its meter has the whole, and nobody reads those of the members."""
-        await self.run_metered(inlet, outlet, ctx, [Meter(name) for name in self.member_names])
+        """Run inside another stage: its meter has the whole."""
+        await self.line(outlet, ctx, [outlet.meter] * len(self.codecs)).run(inlet)
 
-    async def run_metered(
-        self, inlet: Inlet[In], outlet: Outlet[Out], ctx: RequestContext, meters: list[Meter]
-    ) -> None:
-        """Run all members; ``meters`` has one for each. In a pipeline the ends' are the inlet's and the outlet's."""
-        if self.head is None:
-            await _Line(self.codecs, ctx, meters, outlet).run(inlet)
-        else:
-            line = _Line(self.codecs, ctx, meters[1:], outlet)
-            await line.run_behind(self.head, inlet, ctx, meters[0])
+    def line(self, outlet: Outlet[Out], ctx: RequestContext, meters: list[Meter]) -> _Line:
+        """Open the codecs of one request; ``meters`` has one for each, the ends' being the inlet's and the outlet's."""
+        return _Line(self.codecs, ctx, meters, outlet)
 
 
 class _Line:
-    """The codecs of one request in a row, in one task, each working on its own meter."""
+    """The codecs of one request in a row, in one task.
 
-    __slots__ = ("_codecs", "_given_s", "_is_closing", "_is_working", "_members", "_meters", "_outlet", "_tick_ended")
+    Only one of them works at a time, so one clock read ends the work of one and begins that of the next. Their meters
+    rest meanwhile, and the work is summed beside (`Meter.worked_ns`); only a codec that waits for the world has its
+    meter switched, because it switches it too.
+    """
+
+    __slots__ = ("_alarms", "_clock", "_codecs", "_is_closing", "_members", "_meters", "_outlet")
 
     def __init__(
         self,
@@ -243,164 +237,160 @@ class _Line:
         self._members = members
         self._meters = meters
         self._outlet = outlet
+        self._alarms: dict[int, Alarm] = {}  # those of the members that tick, by position
+        self._is_closing = False
         self._codecs: list[Any] = []
-        for member, meter in zip(members, meters, strict=True):
-            meter.resume()
+        self._clock = clock = outlet.meter.clock
+        since_ns = meters[0].rest()
+        for at, member in enumerate(members):
+            meter = meters[at]
             try:
                 self._codecs.append(member.open(ctx, meter))
             except Exception as error:
-                raise blame(error, member.name)  # noqa: B904 - it bears its cause; a name for it would make a cycle
-            meter.rest()
-        # Only for members that tick: when each of them last gave something, and who is at work.
-        self._given_s = {at: trio.current_time() for at, member in enumerate(members) if member.tick_s is not None}
-        self._is_working = self._is_closing = False
-        self._tick_ended: trio.Event | None = None
+                raise self._blame(error, at, since_ns)  # noqa: B904 - see there
+            now_ns = clock()
+            meter.worked_ns += now_ns - since_ns
+            since_ns = now_ns
 
     async def run(self, inlet: Inlet[Any]) -> None:
         """Take batches from ``inlet``, and push them through."""
-        if self._given_s:
-            await self._beside_ticks(self._take_all, inlet)
-        else:
-            await self._take_all(inlet)
-
-    async def run_behind(self, head: Stage[Any, Any], inlet: Inlet[Any], ctx: RequestContext, meter: Meter) -> None:
-        """Run ``head`` on ``inlet``, and push through what it gives."""
-        relay = _Relay(self, meter)
-
-        async def run_head() -> None:
-            meter.resume()
-            await head.run(inlet, relay, ctx)
-            meter.begin_closing()
-            await self._finish()
-
-        if self._given_s:
-            await self._beside_ticks(run_head)
-        else:
-            await run_head()
-
-    async def push(self, batch: list[Any]) -> None:
-        """Feed ``batch`` to the first codec, what comes out to the next, and the result to the outlet."""
-        if not self._given_s:
-            await self._forward(batch, 0)
-            return
-        if self._tick_ended is not None:
-            await self._tick_ended.wait()
-        self._is_working = True
-        await self._forward(batch, 0)
-        self._is_working = False
-
-    async def _take_all(self, inlet: Inlet[Any]) -> None:
-        async for batch in inlet:
-            await self.push(batch)
+        link, alarms = inlet.link, self._alarms
+        for at, member in enumerate(self._members):
+            if member.tick_s is not None:
+                if isinstance(link, Source):
+                    return await self._run_behind_pump(link, inlet.meter)
+                alarms[at] = Alarm(member.tick_s, link.wake)
+        clock, meter = self._clock, self._meters[0]
+        try:
+            while True:
+                try:
+                    entry = await link.take()
+                except EndOfInput:
+                    break
+                except Woken:
+                    entry = None
+                if entry is None:
+                    await self._tick()
+                    continue
+                taken_ns = clock()
+                offered_ns, batch = entry
+                meter.queued_ns += taken_ns - offered_ns
+                meter.batches_in += 1
+                meter.events_in += len(batch)
+                await self._forward(batch, 0, taken_ns)
+        finally:
+            for alarm in alarms.values():
+                alarm.stop()
+            alarms.clear()
         await self._finish()
+
+    async def _run_behind_pump(self, source: Source[Any], meter: Meter) -> None:
+        """Run on a link, from which an alarm can wake: a task of its own moves the batches from the source to there."""
+        link: Link[Any] = Link(0)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_pump, source, link)
+            await self.run(Inlet(link, meter))
+            nursery.cancel_scope.cancel()
+
+    async def _forward(self, batch: list[Any], position: int, since_ns: int) -> None:
+        """Push ``batch`` through the codecs from ``position`` on, and what comes out into the outlet.
+
+        The work of the first begins at ``since_ns``.
+        """
+        clock, members, codecs, meters, alarms = self._clock, self._members, self._codecs, self._meters, self._alarms
+        for at in range(position, len(codecs)):
+            member, meter = members[at], meters[at]
+            if at and (giver := meters[at - 1]) is not meter:  # the inlet's batches and the outlet's are counted there
+                size = len(batch)
+                giver.batches_out += 1
+                giver.events_out += size
+                meter.batches_in += 1
+                meter.events_in += size
+            try:
+                if member.is_async:
+                    meter.enter(meter.home)
+                    batch = await codecs[at].feed(batch)
+                    since_ns = meter.rest()
+                else:
+                    batch = codecs[at].feed(batch)
+                    now_ns = clock()
+                    meter.worked_ns += now_ns - since_ns
+                    since_ns = now_ns
+            except Exception as error:
+                raise self._blame(error, at, since_ns)  # noqa: B904 - see there
+            if not batch:
+                return
+            if at in alarms:
+                alarms[at].put_off()
+        outlet = self._outlet
+        size = len(batch)  # the consumer may change the batch as soon as it has it
+        if outlet.link.give_nowait(since_ns, batch):
+            outlet.meter.batches_out += 1
+            outlet.meter.events_out += size
+            return
+        if not self._is_closing:
+            for meter in meters:
+                meter.enter(_BLOCKED)
+        await outlet.wait_and_send(batch)
+        for meter in meters:
+            meter.rest()
+
+    async def _tick(self) -> None:
+        """Ask the codecs that have given nothing for their interval."""
+        for at, alarm in self._alarms.items():
+            if alarm.is_due():
+                alarm.put_off()
+                since_ns = self._clock()
+                try:
+                    batch = self._codecs[at].tick()
+                except Exception as error:
+                    raise self._blame(error, at, since_ns)  # noqa: B904 - see there
+                now_ns = self._clock()
+                self._meters[at].worked_ns += now_ns - since_ns
+                if batch:
+                    await self._forward(batch, at + 1, now_ns)
 
     async def _finish(self) -> None:
         """Flush the codecs one after the other, each through the ones behind it."""
         for meter in self._meters:
             meter.begin_closing()
-        self._is_closing = self._is_working = True  # no ticks from here on
+        self._is_closing = True
         for at, (member, codec) in enumerate(zip(self._members, self._codecs, strict=True)):
             try:
                 rest = await codec.flush() if member.is_async else codec.flush()
             except Exception as error:
                 raise blame(error, member.name)  # noqa: B904 - it bears its cause; a name for it would make a cycle
             if rest:
-                await self._forward(rest, at + 1)
+                await self._forward(rest, at + 1, self._clock())
 
-    async def _forward(self, batch: list[Any], position: int) -> None:
-        """Push ``batch`` through the codecs from ``position`` on, and what comes out into the outlet."""
-        codecs, meters = self._codecs, self._meters
-        for at in range(position, len(codecs)):
-            meter = meters[at]
-            meter.resume()
-            if at:  # the inlet has counted for the first, the outlet will count for the last
-                count_hand_over(meters[at - 1], meter, batch)
-            member = self._members[at]
-            try:
-                batch = await codecs[at].feed(batch) if member.is_async else codecs[at].feed(batch)
-            except Exception as error:
-                raise blame(error, member.name)  # noqa: B904 - it bears its cause; a name for it would make a cycle
-            meter.rest()
-            if not batch:
-                return
-            if member.tick_s is not None:
-                self._given_s[at] = trio.current_time()
-        if self._outlet.offer(batch):
-            meters[-1].rest()
-            return
-        if not self._is_closing:
-            for meter in meters:
-                meter.enter(_BLOCKED)
-        await self._outlet.send(batch)
-        for meter in meters:
-            meter.rest()
+    def _blame(self, error: Exception, at: int, since_ns: int) -> PipelineError:
+        """Charge the codec that failed with its work until now, and name it.
 
-    async def _beside_ticks(self, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
-        async with trio.open_nursery() as nursery:
-            for at in self._given_s:
-                nursery.start_soon(self._tick, at)
-            await work(*arguments)
-            nursery.cancel_scope.cancel()
+        The error bears its cause; where it is raised, a name for it would make a cycle.
+        """
+        member, meter = self._members[at], self._meters[at]
+        if not member.is_async:
+            meter.worked_ns += self._clock() - since_ns
+        return blame(error, member.name)
 
-    async def _tick(self, at: int) -> None:
-        """Ask codec ``at`` for something to say whenever it has given nothing for its interval."""
-        interval_s = self._members[at].tick_s or 0.0
+
+async def _pump(source: Source[Any], link: Link[Any]) -> None:
+    """Move batches until there are no more."""
+    try:
         while True:
-            await trio.sleep_until(self._given_s[at] + interval_s)
-            now = trio.current_time()
-            if now < self._given_s[at] + interval_s:
-                continue
-            self._given_s[at] = now
-            if self._is_working or self._tick_ended is not None:
-                continue  # something is on its way, perhaps to a client that does not read
-            self._tick_ended = trio.Event()
-            meter = self._meters[at]
-            meter.resume()
-            batch = self._codecs[at].tick()
-            meter.rest()
-            if batch:
-                await self._forward(batch, at + 1)
-            self._tick_ended.set()
-            self._tick_ended = None
+            offered_ns, batch = await source.take()
+            if not link.give_nowait(offered_ns, batch):
+                await link.give(offered_ns, batch)
+    except EndOfInput:
+        link.complete()
 
 
-class _Relay(Outlet[Any]):
-    """The outlet of a fused head: it has the codecs behind it work at once, in the head's own task."""
-
-    __slots__ = ("_line",)
-
-    def __init__(self, line: _Line, meter: Meter) -> None:
-        self._line = line
-        self.meter = meter
-
-    async def send(self, batch: list[Any]) -> None:
-        """Push the batch through; the head is starved meanwhile, as it is when another stage's task runs."""
-        if batch:
-            count_hand_over(self.meter, self._line._meters[0], batch)  # pyright: ignore[reportPrivateUsage] # one module
-            self.meter.rest()
-            await self._line.push(batch)
-            self.meter.resume()
-
-    def offer(self, batch: list[Any]) -> bool:
-        """Refuse: what is behind may have to wait."""
-        return not batch
-
-
-def count_hand_over(giver: Meter, taker: Meter, batch: list[Any]) -> None:
-    """Count a batch that goes from one stage to the next without a link."""
-    size = len(batch)
-    giver.batches_out += 1
-    giver.events_out += size
-    taker.batches_in += 1
-    taker.events_in += size
-
-
-def fuse(first: Stage[In, New], second: CodecStage[New, Out], /, *more: CodecStage[Any, Any]) -> FusedStage[In, Any]:
-    """Join a stage and the codec stages behind it into one task, one meter per stage kept.
+def fuse(
+    first: CodecStage[In, New], second: CodecStage[New, Out], /, *more: CodecStage[Any, Any]
+) -> FusedStage[In, Any]:
+    """Join neighbouring codec stages into one task, one meter per stage kept.
 
     It saves a channel hop per batch and a task per request for each member but the first; it costs the queues between
     them, so one member cannot work ahead of the next.
     """
-    if isinstance(first, CodecStage):
-        return FusedStage(None, (first, second, *more))
-    return FusedStage(first, (second, *more))
+    return FusedStage((first, second, *more))

@@ -10,7 +10,6 @@ At cancel the upstream connection is closed at once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
 
 from pipeline import Inlet, Outlet, Overloaded, RequestContext, UpstreamFault
 from stages.events import Failed
@@ -31,16 +30,16 @@ class CallUpstream:
 
     async def run(self, inlet: Inlet[UpstreamCall], outlet: Outlet[bytes | Failed], ctx: RequestContext) -> None:
         """Relay each call's answer."""
-        meter = outlet.meter
+        outside = outlet.meter.outside()
         async for batch in inlet:
             for call in batch:
-                async with AsyncExitStack() as connection:
-                    with meter.outside():
-                        answer = await connection.enter_async_context(self._upstreams[call.deployment.kind].open(call))
+                with outside:
+                    answer = await self._upstreams[call.deployment.kind].open(call)
+                try:
                     ctx[ANSWER] = answer
                     while True:
                         try:
-                            with meter.outside():
+                            with outside:
                                 chunk = await answer.receive()
                         except (UpstreamFault, Overloaded) as fault:
                             await outlet.send([failed_from(fault)])
@@ -48,6 +47,8 @@ class CallUpstream:
                         if not chunk:
                             break
                         await outlet.send([chunk])
+                finally:
+                    await answer.aclose()
 
 
 def call_upstream(upstreams: Mapping[UpstreamKind, Upstream]) -> CallUpstream:

@@ -26,7 +26,6 @@ from stages.upstreams import Deployment, UpstreamCall
 from stages.wire.bad_request import is_object
 from stages.wire.variants import Variant, variants, with_variant
 
-
 KEPT_MATCHES = 1024
 """How many names are remembered with who answers to them; a name has at most 512 characters."""
 

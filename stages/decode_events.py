@@ -29,6 +29,9 @@ MAX_DOCUMENT_BYTES = 64 << 20
 """A whole answer with images in it; four times the limit of one event."""
 
 
+_ENDS = (Finished, Failed)  # a union made anew for each look at a batch costs more than the look
+
+
 class Wanted(TypedDict, total=False):
     """What a decoder needs to know of the request; ``tool_names`` only Anthropic's."""
 
@@ -86,7 +89,7 @@ class _Decode:
         call = self._ctx[CALL]
         answer = self._ctx.get(ANSWER)
         make_decoder, decode = FORMATS[call.deployment.kind]
-        if call.deployment.kind == "responses":
+        if call.deployment.kind == "responses" and call.request.custom_tools:
             names = wrapped_tools(call.request.custom_tools, call.deployment.provider)
             self._wrapped = WrappedCalls(names) if names else None
         wanted: Wanted = {
@@ -107,7 +110,7 @@ class _Decode:
         """Leave notes when the end is among ``events``: it is always the last one."""
         if self._wrapped is not None:
             events = self._wrapped.feed(events)
-        if events and isinstance(end := events[-1], Finished | Failed):
+        if events and isinstance(end := events[-1], _ENDS):
             self._ended = True
             if isinstance(end, Failed):
                 self._ctx[FAILURE] = end

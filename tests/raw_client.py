@@ -9,17 +9,14 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import trio
+from patience import patiently
 
 from pipeline.gateway.connection import App, ServerSettings
 from pipeline.gateway.server import hypercorn_config, serve
 from pipeline.gateway.sockets import bind_socket
-
-PATIENCE_S = 10
-"""No step of a test takes nearly as long; a test that hangs fails here, with a place."""
 
 RESET = "reset"
 
@@ -56,10 +53,13 @@ async def serving(
     on_drain_deadline: Callable[[], None] | None = None,
     **limits: Any,
 ) -> AsyncIterator[Served]:
-    """Serve ``app`` on a free port; at the end stop hard, and check that no file descriptor is left."""
+    """Serve ``app`` on a free port; at the end stop hard, and check that no file descriptor is left.
+
+    Time limits are a minute, so that none passes by chance on a slow machine; a test that is about one sets it.
+    """
     fds = len(os.listdir("/proc/self/fd"))
     settings = ServerSettings(
-        **{"linger_timeout_s": 0.5, "graceful_timeout_s": 5, "last_words_timeout_s": 0.5, **limits}
+        **{"linger_timeout_s": 60, "graceful_timeout_s": 60, "last_words_timeout_s": 60, **limits}
     )
     listener = bind_socket("127.0.0.1", 0)
     if send_buffer_bytes is not None:
@@ -85,7 +85,7 @@ async def serving(
         await nursery.start(run)
         yield served
         served.hard_stop.set()
-        with trio.fail_after(PATIENCE_S):
+        with patiently():
             await served.ended.wait()
     assert len(os.listdir("/proc/self/fd")) <= fds + 1  # the test's own client may not have been closed yet
 
@@ -125,7 +125,7 @@ class RawClient:
         await self.stream.send_all(data)
 
     async def read_some(self) -> bytes:
-        with trio.fail_after(PATIENCE_S):
+        with patiently():
             return bytes(await self.stream.receive_some(65536))
 
     async def read_until(self, mark: bytes) -> bytes:
@@ -197,6 +197,3 @@ async def get(address: tuple[str, int], path: str = "/") -> Answer:
     """Ask once, on a connection of its own."""
     async with await RawClient.open(address) as client:
         return await client.ask(path=path)
-
-
-patiently = partial(trio.fail_after, PATIENCE_S)

@@ -4,7 +4,7 @@
         ...  # call f"{up.url}/v1/responses"
         assert up.requests[0].json()["model"] == "m"
         await up.connection_closed()
-        assert up.connections[0].closed_at - left_at < 0.1
+        assert up.connections[0].closed_at - left_at < AT_ONCE_S
 
 **A script** is a sequence of steps; it runs once for each request. A step is `bytes` (sent as they are) or a function
 ``async (exchange) -> None``, as those that the helpers below return. When the last step is done, the connection
@@ -45,6 +45,7 @@ from typing import Any, Literal
 
 import httptools
 import trio
+from patience import patiently
 
 Step = bytes | Callable[["Exchange"], Awaitable[None]]
 Script = Sequence[Step]
@@ -291,17 +292,17 @@ class ScriptedUpstream:
         """How many connections neither side has closed."""
         return sum(1 for connection in self.connections if connection.closed_at is None)
 
-    async def connection_closed(self, at: int = 0, *, within_s: float = 1.0) -> Connection:
-        """Wait until connection number ``at`` has been closed and give it; fail after ``within_s``."""
-        with trio.fail_after(within_s):
+    async def connection_closed(self, at: int = 0) -> Connection:
+        """Wait until connection number ``at`` has been closed and give it."""
+        with patiently():
             while len(self.connections) <= at:
                 await self._news.wait()
             await self.connections[at].closed.wait()
         return self.connections[at]
 
-    async def request_received(self, at: int = 0, *, within_s: float = 1.0) -> Received:
-        """Wait until request number ``at`` has come in whole and give it; fail after ``within_s``."""
-        with trio.fail_after(within_s):
+    async def request_received(self, at: int = 0) -> Received:
+        """Wait until request number ``at`` has come in whole and give it."""
+        with patiently():
             while len(self.requests) <= at:
                 await self._news.wait()
         return self.requests[at]

@@ -12,40 +12,33 @@ from typing import Any
 
 import trio
 
-TICKS = 25
-TICK_S = 0.02
-
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Tell the process id, then tick for a while."""
-    if scope["type"] != "http":
+    """Tell the process id; a stream ends when the client sends its request's body, be it early or late."""
+    if scope["type"] == "lifespan":
+        os.write(2, b"a worker has started\n")
         return
-    await receive()
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"%d" % os.getpid(), "more_body": scope["path"] == "/stream"})
     if scope["path"] == "/stream":
-        for _ in range(TICKS):
-            await trio.sleep(TICK_S)
-            await send({"type": "http.response.body", "body": b"tick", "more_body": True})
+        await receive()
         await send({"type": "http.response.body", "body": b"end"})
 
 
 def work(kind: str, fd: int, lifeline_fd: int) -> None:
-    if kind == "broken":
-        sys.exit("this worker cannot start")
     if kind == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         with socket.socket(fileno=lifeline_fd) as lifeline:
-            os.write(1, b"deaf\n")
+            os.write(2, b"deaf\n")
             lifeline.recv(1)
         return
-    from pipeline.gateway.connection import ServerSettings  # here, so that a worker that cannot start fails fast
+    from pipeline.gateway.connection import ServerSettings  # here: it takes a while, and not every process needs it
     from pipeline.gateway.server import hypercorn_config, serve_until_signalled
     from pipeline.gateway.sockets import prepare_listener
 
     listener = socket.socket(fileno=fd)
     prepare_listener(listener)
-    settings = ServerSettings(graceful_timeout_s=5, last_words_timeout_s=0.5)
+    settings = ServerSettings(graceful_timeout_s=60)
     lifeline = socket.socket(fileno=lifeline_fd)
     trio.run(partial(serve_until_signalled, app, hypercorn_config(settings), [listener], settings, lifeline=lifeline))
 
@@ -58,6 +51,8 @@ def supervise(workers: int, stop_timeout_s: float, kind: str) -> int:
     os.write(1, b"%d\n" % listener.getsockname()[1])
 
     def start_worker(fds: Any, lifeline_fd: int) -> WorkerCommand:
+        if kind == "broken":  # no Python: on a slow machine it would take too long to count as one that cannot start
+            return WorkerCommand(["sh", "-c", "echo this worker cannot start >&2; exit 1"])
         return WorkerCommand([sys.executable, __file__, "worker", kind, str(fds[0]), str(lifeline_fd)])
 
     return run_workers(workers, [listener], start_worker, stop_timeout_s=stop_timeout_s)

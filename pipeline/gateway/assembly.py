@@ -106,9 +106,8 @@ def assemble(
         frames = frames.then(keep_alive(keep_alive_interval_s))
     stream = frames.then(write_sse)
     whole = events.then(collect_completion).then(write_json)
-    if execution != "tasks":
-        whole_chain = execution == "single"
-        return Assembly(accept.fused(), stream.fused(heads=whole_chain), whole.fused(heads=whole_chain))
+    if execution == "fused":
+        return Assembly(accept.fused(), stream.fused(), whole.fused())
     return Assembly(accept, stream, whole)
 
 

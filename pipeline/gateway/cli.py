@@ -11,6 +11,7 @@ from importlib.metadata import distributions, version
 from pathlib import Path
 
 from pipeline.gateway.config import ConfigError, describe, load_settings, parse_settings
+from pipeline.gateway.own_settings import FLAGS
 from pipeline.gateway.settings import Settings
 from pipeline.registry import PluginError, discover
 
@@ -89,17 +90,14 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(options: argparse.Namespace) -> int:
     from pipeline.gateway.service import serve  # not for the commands that serve nothing: it takes half a second
 
-    environ = dict(os.environ)
-    for name in ("host", "port", "workers"):
-        if (given := getattr(options, name)) is not None:
-            environ[f"HEADRACE_{name.upper()}"] = str(given)
-    settings = load_settings(options.config, environ)
-    arguments = ["serve", "--config", options.config]
+    flags = {f"--{name}": str(given) for name in FLAGS if (given := getattr(options, name)) is not None}
+    settings = load_settings(options.config, {**os.environ, **flags})
+    arguments = ["serve", "--config", options.config, *(f"{flag}={given}" for flag, given in flags.items())]
     inherited = None
     if options.inherited is not None:
         listener, _, lifeline = options.inherited.partition(",")
         inherited = int(listener), int(lifeline)
-    return serve(settings, plugins=discover(), worker_arguments=arguments, worker_environ=environ, inherited=inherited)
+    return serve(settings, plugins=discover(), worker_arguments=arguments, inherited=inherited)
 
 
 DEMO_CONFIG = """\
@@ -143,8 +141,8 @@ def _demo(options: argparse.Namespace) -> int:
     key = f"sk-{secrets.token_urlsafe(24)}"
     environ = {
         "HEADRACE_DEMO_KEY": key,
-        "HEADRACE_HOST": options.host,
-        "HEADRACE_PORT": str(options.port),
+        "--host": options.host,
+        "--port": str(options.port),
         "HEADRACE_LOG_FORMAT": "text",
     }
     settings = parse_settings(DEMO_CONFIG, source="the demo", environ=environ)

@@ -1,4 +1,4 @@
-"""The section ``pipeline_settings`` and the environment variables that override it.
+"""The section ``pipeline_settings``, and the environment variables and flags that override it.
 
 Here, unlike in LiteLLM's sections, a name that we do not know is an error: nobody else reads this section.
 """
@@ -23,6 +23,8 @@ from pipeline.gateway.settings import PipelineSettings, StageSettings
 from pipeline.gateway.yaml_lines import Node
 
 PREFIX = "HEADRACE_"
+FLAGS = ("host", "port", "workers")
+"""Settings that are flags of the command line too. They come among the variables, as ``--host``."""
 WEAK_KEY_CHARACTERS = 16
 """Shorter plain keys are warned about: 16 random letters and digits are 95 bits, LiteLLM's example is ``sk-1234``."""
 
@@ -38,7 +40,7 @@ _STAGE_FIELDS = ("use", "after", "options")
 def read_pipeline_settings(
     node: Node | None, environment: Environment, process: Mapping[str, str], fallbacks: Mapping[str, object]
 ) -> PipelineSettings:
-    """Read the section; ``fallbacks`` are LiteLLM's settings of like meaning, the environment has the last word."""
+    """Read the section; ``fallbacks`` are LiteLLM's settings of like meaning, ``process`` has the last word."""
     problems = environment.problems
     section = Section(node, environment)
     values: dict[str, Any] = dict(fallbacks)
@@ -51,8 +53,8 @@ def read_pipeline_settings(
             values[name] = _stages(field, environment)
         elif (value := _from_file(field, name, environment)) is not None:
             values[name] = value
-    _override(values, process, environment)
-    _check_together(section, values, environment)
+    overridden = _override(values, process, environment)
+    _check_together(section, values, overridden, environment)
     return PipelineSettings(**values)
 
 
@@ -115,19 +117,22 @@ def _from_file(node: Node, name: str, environment: Environment) -> object | None
         return None
 
 
-def _override(values: dict[str, Any], process: Mapping[str, str], environment: Environment) -> None:
-    """Apply ``PORT``, then ``HEADRACE_<SETTING>``; an empty variable counts as absent."""
+def _override(values: dict[str, Any], process: Mapping[str, str], environment: Environment) -> dict[str, str]:
+    """Apply ``PORT``, then ``HEADRACE_<SETTING>``, then flags; an empty one counts as absent. Gives who set what."""
     sources = [("PORT", "port"), *((PREFIX + name.upper(), name) for name in _SCALARS)]
+    sources += [(f"--{name}", name) for name in FLAGS]
+    overridden: dict[str, str] = {}
     for variable, name in sources:
         text = process.get(variable, "").strip()
         if not text:
             continue
+        overridden[name] = where = variable if variable.startswith("--") else f"environment variable {variable}"
         try:
             values[name] = _convert(name, text)
         except ValueError:
             word = safe_word(text) if name not in _SECRET else None
             found = f'found "{word}"' if word else "cannot be read"
-            environment.problems.error(f"environment variable {variable}", f"{found}, expected {_expected(name)}")
+            environment.problems.error(where, f"{found}, expected {_expected(name)}")
     known = {variable for variable, _ in sources}
     for variable in process:
         if variable.startswith(PREFIX) and variable not in known and variable not in environment.named:
@@ -138,6 +143,7 @@ def _override(values: dict[str, Any], process: Mapping[str, str], environment: E
                     f"environment variable {safe_name(variable)}",
                     f"is not a setting and is ignored; did you mean {near}?",
                 )
+    return overridden
 
 
 def _convert(name: str, value: object) -> object:
@@ -161,13 +167,15 @@ def _convert(name: str, value: object) -> object:
     return converted
 
 
-def _check_together(section: Section, values: dict[str, Any], environment: Environment) -> None:
+def _check_together(
+    section: Section, values: dict[str, Any], overridden: Mapping[str, str], environment: Environment
+) -> None:
     """Check settings that depend on each other, on files and on packages."""
     problems = environment.problems
 
     def place(name: str) -> str:
         node = section.get(name)
-        return node.where if node else f"environment variable {PREFIX}{name.upper()}"
+        return overridden.get(name) or (node.where if node else name)
 
     for name in ("proxy", "http2"):
         if values.get(name):

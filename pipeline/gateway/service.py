@@ -36,7 +36,6 @@ def serve(
     *,
     plugins: Mapping[str, AnyPlugin],
     worker_arguments: Sequence[str] = (),
-    worker_environ: Mapping[str, str] | None = None,
     inherited: tuple[int, int] | None = None,
     on_listening: Callable[[str, int], None] | None = None,
 ) -> int:
@@ -45,7 +44,7 @@ def serve(
     Args:
         settings: the configuration, resolved.
         plugins: the installed stages.
-        worker_arguments, worker_environ: how a worker process is started, if there are to be several.
+        worker_arguments: how a worker process is started, if there are to be several.
         inherited: in a worker, the descriptors of the listening socket and of its lifeline.
         on_listening: called with the host and port once the socket is bound.
 
@@ -71,7 +70,7 @@ def serve(
 
     def start_worker(listeners: Sequence[int], lifeline: int) -> WorkerCommand:
         argv = [sys.executable, "-m", "pipeline.gateway", *worker_arguments]
-        return WorkerCommand([*argv, "--inherited", f"{listeners[0]},{lifeline}"], worker_environ)
+        return WorkerCommand([*argv, "--inherited", f"{listeners[0]},{lifeline}"])
 
     log.info("%d workers on %s port %d", own.workers, own.host, port)
     limits = server_settings(own)

@@ -19,8 +19,8 @@ from stages.wire.profiles import ReasoningDisplay
 Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=604_800, description="seconds, more than 0, such as 30")]
 SecondsOrOff: TypeAlias = Annotated[float, Meta(ge=0, le=604_800, description="seconds, such as 15, or 0 for never")]
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000, description="a whole number from 1, such as 1000")]
-Execution: TypeAlias = Literal["tasks", "fused", "single"]
-"""Whether each stage of a request is a task of its own, or codecs run in the task of the stage before them."""
+Execution: TypeAlias = Literal["tasks", "fused"]
+"""Whether each stage of a request is a task of its own, or neighbouring codecs share one."""
 
 
 class StageSettings(Struct, frozen=True, kw_only=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -78,12 +77,21 @@ class UpstreamAnswer(Protocol):
         """
         ...
 
+    async def aclose(self) -> None:
+        """Give the connection back if all of the body was read, else close it. Whoever opened the answer does it.
+
+        Does its work also in a task that is cancelled, and raises nothing of the connection's.
+        """
+        ...
+
 
 class Upstream(Protocol):
     """One kind of upstream API."""
 
-    def open(self, call: UpstreamCall, /) -> AbstractAsyncContextManager[UpstreamAnswer]:
-        """Send the request and wait for a good head; leaving the context closes or returns the connection.
+    async def open(self, call: UpstreamCall, /) -> UpstreamAnswer:
+        """Send the request and wait for a good head; the caller closes the answer.
+
+        If it raises, or is cancelled, nothing is left open.
 
         Raises:
             UpstreamFault: if it cannot be reached, does not answer in time, or answers with an error status;

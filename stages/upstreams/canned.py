@@ -7,8 +7,7 @@ tools and ends when they have answered; ``replay:<file.sse>`` gives the bytes of
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Final
 
@@ -57,8 +56,7 @@ class CannedUpstream:
         self._now = now
         self._new_key = new_key
 
-    @asynccontextmanager
-    async def open(self, call: UpstreamCall, /) -> AsyncGenerator[UpstreamAnswer, None]:
+    async def open(self, call: UpstreamCall, /) -> UpstreamAnswer:
         """Begin the answer; a paced one that is no stream takes its whole time here, as a model's would.
 
         Raises:
@@ -74,8 +72,7 @@ class CannedUpstream:
                 recording = _last_snapshot(recording, model)
             starts = range(0, len(recording), REPLAY_CHUNK_BYTES)
             frames = (Frame(recording[start : start + REPLAY_CHUNK_BYTES], is_token=False) for start in starts)
-            yield _Answer(frames, is_stream=is_stream, pace_s=0)
-            return
+            return _Answer(frames, is_stream=is_stream, pace_s=0)
         if model not in _ANSWERS:
             known = ", ".join(f"canned/{name}" for name in _ANSWERS)
             raise UpstreamFault(
@@ -86,11 +83,10 @@ class CannedUpstream:
         head = Head(key=self._new_key(), created_at=self._now(), model=f"canned/{model}", request=call.request)
         pace_s = _PACES_S.get(model, 0)
         if is_stream:
-            yield _Answer(stream_answer(outputs, head), is_stream=True, pace_s=pace_s)
-        else:
-            await trio.sleep(pace_s * count_tokens(outputs))
-            frames = (Frame(document, is_token=False) for document in (whole_answer(outputs, head),))
-            yield _Answer(frames, is_stream=False, pace_s=0)
+            return _Answer(stream_answer(outputs, head), is_stream=True, pace_s=pace_s)
+        await trio.sleep(pace_s * count_tokens(outputs))
+        frames = (Frame(document, is_token=False) for document in (whole_answer(outputs, head),))
+        return _Answer(frames, is_stream=False, pace_s=0)
 
 
 class _Answer:
@@ -115,6 +111,9 @@ class _Answer:
         else:
             await trio.lowlevel.checkpoint()
         return b"" if frame is None else frame.data
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
 
 
 async def _read(file: str) -> bytes:

@@ -154,39 +154,43 @@ class Connection:
             httpx.ReadError: if the connection broke.
             httpx.RemoteProtocolError: if it ended too early or what came is not HTTP/1.1.
         """
+        if self.is_closed:  # since the last read; a closed socket cannot be waited for
+            raise httpx.ReadError("the connection was closed")
         while True:
-            data = await self._read()
-            if self._tls is not None:
-                try:
-                    data = self._tls.decrypt(data)
-                except ssl.SSLError as error:
-                    raise httpx.ReadError("the TLS session was broken") from error
-                if not data and not self._tls.is_ended:
-                    continue
-            if data:
-                self.reader.feed(data)
-            if not data or (self._tls is not None and self._tls.is_ended):
-                self.reader.feed_eof()
-            return
-
-    async def _read(self) -> bytes:
-        try:
-            if self._has_more:  # the last read was full: do not ask the kernel whether there is more
-                await trio.lowlevel.checkpoint()
-            else:
-                await trio.lowlevel.wait_readable(self._sock)
-            while True:
-                try:
-                    data = self._sock.recv(READ_BYTES)
-                except BlockingIOError:
-                    await trio.lowlevel.wait_readable(self._sock)
+            try:
+                if self._has_more:  # the last read was full: do not ask the kernel whether there is more
+                    await trio.lowlevel.checkpoint()
                 else:
-                    self._has_more = len(data) == READ_BYTES
-                    return data
-        except (OSError, trio.ClosedResourceError) as error:
-            if self._is_expired:
-                raise httpx.ReadTimeout("the upstream was silent for too long") from None
-            raise httpx.ReadError("the connection broke") from error
+                    await trio.lowlevel.wait_readable(self._sock)
+                data = self._sock.recv(READ_BYTES)
+            except BlockingIOError:
+                self._has_more = False
+                continue
+            except (OSError, trio.ClosedResourceError) as error:
+                if self._is_expired:
+                    raise httpx.ReadTimeout("the upstream was silent for too long") from None
+                raise httpx.ReadError("the connection broke") from error
+            self._has_more = len(data) == READ_BYTES
+            if self._tls is None:
+                if data:
+                    self.reader.feed(data)
+                else:
+                    self.reader.feed_eof()
+                return
+            if self._feed_decrypted(data, self._tls):
+                return
+
+    def _feed_decrypted(self, data: bytes, tls: TlsSession) -> bool:
+        """Feed `reader` what ``data`` holds, and say whether that was anything: TLS has things of its own to say."""
+        try:
+            data = tls.decrypt(data)
+        except ssl.SSLError as error:
+            raise httpx.ReadError("the TLS session was broken") from error
+        if data:
+            self.reader.feed(data)
+        if tls.is_ended:
+            self.reader.feed_eof()
+        return bool(data) or tls.is_ended
 
 
 class Watchdog:

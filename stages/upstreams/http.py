@@ -1,12 +1,11 @@
-"""What every upstream that is reached over HTTP shares: the request's fixed part, deadlines, faults, the answer."""
+"""What every upstream that is reached over HTTP shares: asking, deadlines, faults, the answer."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -15,6 +14,8 @@ import trio
 
 from pipeline import ClientFault, PipelineError, UpstreamFault
 from stages.upstreams import Deployment, UpstreamCall
+from stages.upstreams.endpoint import Endpoint, user_agent
+from stages.upstreams.exchange import Exchange
 from stages.upstreams.faults import (
     FOREIGN_ERRORS,
     Phase,
@@ -22,230 +23,13 @@ from stages.upstreams.faults import (
     fault_of_status,
     fault_of_total,
     redact,
-    secrets_in,
 )
-from stages.upstreams.http1 import check_header
 from stages.wire.bad_request import BadRequest
 
 ERROR_BODY_BYTES = 64 * 1024
 """How much of an error answer is read for the message in it; OpenAI's are under 1 KiB."""
 ERROR_BODY_LIMIT_S = 5.0
 """How long an error answer may take to arrive; then its status has to do."""
-_CLOSE_LIMIT_S = 2.0
-
-_NOT_OVERRIDDEN = frozenset({"content-length", "transfer-encoding", "connection", "accept-encoding"})
-
-
-def user_agent() -> str:
-    """Return what we call ourselves towards upstreams."""
-    try:
-        return f"headrace/{version('headrace')}"
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "headrace"
-
-
-class Endpoint:
-    """One deployment's address and headers, put into httpx's form once and used by each request.
-
-    A request carries the deployment's own headers and: ``host``, ``user-agent``, ``content-type``, ``accept``,
-    ``accept-encoding: identity``. The deployment's win, except over the framing and the encoding.
-
-    Raises:
-        UpstreamFault: ``upstream_unreachable`` if the address or a header cannot be sent at all.
-    """
-
-    def __init__(self, deployment: Deployment, agent: str) -> None:
-        self.secrets = secrets_in(deployment.headers)
-        fault: PipelineError | None = None
-        own: dict[bytes, bytes] = {}
-        try:
-            self._url = httpx.URL(deployment.url)
-            for name, value in deployment.headers:
-                if name.lower() not in _NOT_OVERRIDDEN:
-                    field, content = name.lower().encode("ascii"), value.encode("latin-1")
-                    check_header(field, content)
-                    own[field] = content
-        except FOREIGN_ERRORS as error:
-            fault = fault_of_exception(error, f"the upstream of deployment {deployment.id}", "head", {})
-        if fault is not None:  # raised out here: inside, it would carry the foreign exception as its context
-            raise fault
-        fixed = {
-            b"host": self._url.netloc,
-            b"user-agent": agent.encode("ascii"),
-            b"content-type": b"application/json",
-            b"accept-encoding": b"identity",
-        }
-        self._headers = {
-            stream: [*({**fixed, b"accept": accept, **own}).items()]
-            for stream, accept in ((True, b"text/event-stream"), (False, b"application/json"))
-        }
-
-    def request(self, body: bytes, *, stream: bool, timeouts: dict[str, float | None]) -> httpx.Request:
-        """Return a POST of ``body``; ``timeouts`` may be changed until its response has been read."""
-        return httpx.Request(
-            "POST",
-            self._url,
-            headers=[*self._headers[stream], (b"content-length", b"%d" % len(body))],
-            stream=httpx.ByteStream(body),
-            extensions={"timeout": timeouts},
-        )
-
-
-class HttpAnswer:
-    """An answer with a good head; `UpstreamAnswer` says what it offers. Made by `open_answer`."""
-
-    def __init__(self, parts: AsyncIterator[bytes], *, is_stream: bool, clock: _Clock) -> None:
-        self._parts = parts
-        self._is_stream = is_stream
-        self._clock = clock
-
-    @property
-    def is_stream(self) -> bool:
-        """Whether the body is server-sent events; else it is one JSON document."""
-        return self._is_stream
-
-    async def receive(self) -> bytes:
-        """Give the next part of the body, all that one read of the socket had; ``b""`` when it is complete.
-
-        Raises:
-            UpstreamFault: ``upstream_timeout`` if nothing comes for too long or the call lasts too long,
-                ``upstream_protocol`` if the connection breaks or what comes is not HTTP.
-        """
-        clock = self._clock
-        if clock.total_at != math.inf:
-            clock.bound_read()
-        try:
-            chunk = await anext(self._parts, b"")
-        except FOREIGN_ERRORS as error:
-            fault = clock.fault_of(error)
-        else:
-            if clock.phase != "idle":
-                clock.enter("idle", clock.idle_s)
-            return chunk
-        raise fault  # out here: inside, it would carry the foreign exception as its context
-
-
-class _Clock:
-    """The deadlines of one call, kept by the transport; and what to say when one has passed."""
-
-    def __init__(self, call: UpstreamCall) -> None:
-        limits = call.deployment.timeouts
-        self.who = f"the upstream of model {call.request.model[:100]!r}"
-        self.phase: Phase = "head"
-        self.total_s = limits.total_s
-        self.total_at = math.inf if limits.total_s is None else trio.current_time() + limits.total_s
-        self.first_event_s = limits.first_event_s
-        self.idle_s = limits.idle_s
-        self._read_s = limits.headers_s
-        # Sending has no limit of its own in the configuration; it gets that of the wait which follows it.
-        self.timeouts: dict[str, float | None] = {
-            "connect": limits.connect_s,
-            "pool": limits.connect_s,
-            "write": limits.headers_s,
-            "read": limits.headers_s,
-        }
-
-    def enter(self, phase: Phase, limit_s: float | None) -> None:
-        """Bound the reads that follow by ``limit_s``."""
-        self.phase = phase
-        self._read_s = self.timeouts["read"] = limit_s
-
-    def bound_read(self) -> None:
-        """Bound the next read by what is left of the whole, too.
-
-        Raises:
-            UpstreamFault: if nothing is left.
-        """
-        left_s = self.total_at - trio.current_time()
-        if left_s <= 0:
-            raise fault_of_total(self.who, self.total_s)
-        self.timeouts["read"] = left_s if self._read_s is None else min(self._read_s, left_s)
-
-    def fault_of(self, error: Exception) -> PipelineError:
-        """Say what ``error`` of the transport means at this point of the call."""
-        if isinstance(error, httpx.ReadTimeout) and trio.current_time() >= self.total_at:
-            return fault_of_total(self.who, self.total_s)
-        limits_s = {"connect": self.timeouts["connect"], "write": self.timeouts["write"], self.phase: self._read_s}
-        return fault_of_exception(error, self.who, self.phase, limits_s)
-
-
-@asynccontextmanager
-async def open_answer(
-    transport: httpx.AsyncBaseTransport, endpoint: Endpoint, call: UpstreamCall, body: bytes
-) -> AsyncGenerator[HttpAnswer]:
-    """Post ``body`` and wait for a good head; leaving closes the connection, or gives it back if all was read.
-
-    Raises:
-        UpstreamFault: ``upstream_unreachable``, ``upstream_timeout`` or ``upstream_protocol`` if there is no answer,
-            or none that we can read; by its status if it is an error.
-        Overloaded: ``upstream_pool_full`` if no connection became free in time.
-    """
-    clock = _Clock(call)
-    stream = call.request.stream
-    response = await _head(transport, endpoint.request(body, stream=stream, timeouts=clock.timeouts), clock)
-    assert isinstance(response.stream, httpx.AsyncByteStream)  # the contract of an asynchronous transport
-    try:
-        if not 200 <= response.status_code < 300:
-            raise await _refusal(response, response.stream, clock, endpoint.secrets)
-        is_stream = _is_event_stream(response, clock.who, wants_stream=stream, secrets=endpoint.secrets)
-        clock.enter("first_event", clock.first_event_s)
-        yield HttpAnswer(aiter(response.stream), is_stream=is_stream, clock=clock)
-    finally:
-        with trio.CancelScope(deadline=trio.current_time() + _CLOSE_LIMIT_S, shield=True):
-            with suppress(*FOREIGN_ERRORS):  # it is over: how the connection ends concerns nobody
-                await response.stream.aclose()
-
-
-async def _head(transport: httpx.AsyncBaseTransport, request: httpx.Request, clock: _Clock) -> httpx.Response:
-    fault: PipelineError
-    try:
-        if clock.total_at == math.inf:
-            return await transport.handle_async_request(request)
-        with trio.CancelScope(deadline=clock.total_at):
-            return await transport.handle_async_request(request)
-        fault = fault_of_total(clock.who, clock.total_s)
-    except FOREIGN_ERRORS as error:
-        fault = clock.fault_of(error)
-    raise fault
-
-
-async def _refusal(
-    response: httpx.Response, stream: httpx.AsyncByteStream, clock: _Clock, secrets: frozenset[str]
-) -> UpstreamFault:
-    """Read what an error answer says, as far as it can be read soon, and name it."""
-    body = bytearray()
-    if response.headers.get("content-encoding", "identity") == "identity":
-        with trio.move_on_after(ERROR_BODY_LIMIT_S), suppress(*FOREIGN_ERRORS):
-            async for chunk in stream:
-                body += chunk
-                if len(body) > ERROR_BODY_BYTES:
-                    break
-    return fault_of_status(response.status_code, response.headers, bytes(body[:ERROR_BODY_BYTES]), clock.who, secrets)
-
-
-def _is_event_stream(response: httpx.Response, who: str, *, wants_stream: bool, secrets: frozenset[str]) -> bool:
-    encoding = response.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        # We asked for none, and some 400 KiB of gzip can be a single chunk of 64 MiB.
-        raise UpstreamFault(
-            f"{who} answered with content-encoding {_quoted(encoding, secrets)}, which was not asked for",
-            code="upstream_protocol",
-        )
-    content_type = response.headers.get("content-type", "")
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind == "text/event-stream" or (not kind and wants_stream and response.status_code == 200):
-        return True
-    if kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json")):
-        return False
-    told = f"content-type {_quoted(kind, secrets)}" if kind else "no content-type"
-    raise UpstreamFault(
-        f"{who} answered with {told} where JSON or an event stream was expected; check api_base",
-        code="upstream_protocol",
-    )
-
-
-def _quoted(value: str, secrets: frozenset[str]) -> str:
-    return repr(redact(value[:100], secrets))
 
 
 class HttpUpstream(ABC):
@@ -271,8 +55,8 @@ class HttpUpstream(ABC):
             BadRequest: if the request has no form in this kind of API.
         """
 
-    def open(self, call: UpstreamCall, /) -> AbstractAsyncContextManager[HttpAnswer]:
-        """Send the request and wait for a good head; leaving the context closes or returns the connection.
+    async def open(self, call: UpstreamCall, /) -> HttpAnswer:
+        """Send the request and wait for a good head; the caller closes the answer.
 
         Raises:
             ClientFault: ``invalid_request`` if the request has no form in this kind of API.
@@ -289,4 +73,144 @@ class HttpUpstream(ABC):
             body = msgspec.json.encode(self.body(call))
         except BadRequest as bad:
             raise ClientFault(bad.message, param=bad.param, code=bad.code) from None
-        return open_answer(self._transport_for(deployment), endpoint, call, body)
+        clock = _Clock(call)
+        exchange = await _exchange(self._transport_for(deployment), endpoint, body, clock)
+        try:
+            if not 200 <= exchange.status < 300:
+                raise await _refusal(exchange, clock, endpoint.secrets)
+            is_stream = _is_event_stream(exchange, clock, endpoint.secrets)
+        except BaseException:
+            await exchange.aclose()
+            raise
+        clock.enter("first_event", deployment.timeouts.first_event_s)
+        return HttpAnswer(exchange, clock, is_stream=is_stream)
+
+
+class HttpAnswer:
+    """An answer with a good head; `UpstreamAnswer` says what it offers."""
+
+    __slots__ = ("_clock", "_exchange", "is_stream")
+
+    def __init__(self, exchange: Exchange, clock: _Clock, *, is_stream: bool) -> None:
+        self._exchange = exchange
+        self._clock = clock
+        self.is_stream = is_stream
+
+    async def receive(self) -> bytes:
+        """Give the next part of the body, all that one read of the socket had; ``b""`` when it is complete.
+
+        Raises:
+            UpstreamFault: ``upstream_timeout`` if nothing comes for too long or the call lasts too long,
+                ``upstream_protocol`` if the connection breaks or what comes is not HTTP.
+        """
+        clock = self._clock
+        limit_s = clock.limit_s if clock.total_at == math.inf else clock.bounded_limit_s()
+        try:
+            chunk = await self._exchange.receive(limit_s)
+        except FOREIGN_ERRORS as error:
+            fault = clock.fault_of(error)
+        else:
+            if clock.phase != "idle":
+                clock.enter("idle", clock.call.deployment.timeouts.idle_s)
+            return chunk
+        raise fault  # out here: inside, it would carry the foreign exception as its context
+
+    async def aclose(self) -> None:
+        """Close the connection, or give it back if all was read."""
+        await self._exchange.aclose()
+
+
+class _Clock:
+    """The deadlines of one call, and what to say when one has passed."""
+
+    __slots__ = ("call", "limit_s", "phase", "total_at")
+
+    def __init__(self, call: UpstreamCall) -> None:
+        limits = call.deployment.timeouts
+        self.call = call
+        self.phase: Phase = "head"
+        self.limit_s = limits.headers_s
+        self.total_at = math.inf if limits.total_s is None else trio.current_time() + limits.total_s
+
+    @property
+    def who(self) -> str:
+        """Name the upstream to the client."""
+        return f"the upstream of model {self.call.request.model[:100]!r}"
+
+    def enter(self, phase: Phase, limit_s: float | None) -> None:
+        """Bound the reads that follow by ``limit_s``."""
+        self.phase = phase
+        self.limit_s = limit_s
+
+    def bounded_limit_s(self) -> float:
+        """Give how long the next read may take if what is left of the whole is a bound too.
+
+        Raises:
+            UpstreamFault: if nothing is left.
+        """
+        left_s = self.total_at - trio.current_time()
+        if left_s <= 0:
+            raise self.fault_of_total()
+        return left_s if self.limit_s is None else min(self.limit_s, left_s)
+
+    def fault_of(self, error: Exception) -> PipelineError:
+        """Say what ``error`` of the transport means at this point of the call."""
+        if isinstance(error, httpx.ReadTimeout) and trio.current_time() >= self.total_at:
+            return self.fault_of_total()
+        limits = self.call.deployment.timeouts
+        limits_s = {"connect": limits.connect_s, "write": limits.headers_s, self.phase: self.limit_s}
+        return fault_of_exception(error, self.who, self.phase, limits_s)
+
+    def fault_of_total(self) -> UpstreamFault:
+        """Say that the call has lasted too long as a whole."""
+        return fault_of_total(self.who, self.call.deployment.timeouts.total_s)
+
+
+async def _exchange(transport: httpx.AsyncBaseTransport, endpoint: Endpoint, body: bytes, clock: _Clock) -> Exchange:
+    stream = clock.call.request.stream
+    fault: PipelineError
+    try:
+        if clock.total_at == math.inf:
+            return await endpoint.post(transport, body, stream=stream)
+        with trio.CancelScope(deadline=clock.total_at):
+            return await endpoint.post(transport, body, stream=stream)
+        fault = clock.fault_of_total()
+    except FOREIGN_ERRORS as error:
+        fault = clock.fault_of(error)
+    raise fault
+
+
+async def _refusal(exchange: Exchange, clock: _Clock, secrets: frozenset[str]) -> UpstreamFault:
+    """Read what an error answer says, as far as it can be read soon, and name it."""
+    headers = httpx.Headers(exchange.headers)
+    body = bytearray()
+    if headers.get("content-encoding", "identity") == "identity":
+        with trio.move_on_after(ERROR_BODY_LIMIT_S), suppress(*FOREIGN_ERRORS):
+            while len(body) <= ERROR_BODY_BYTES and (chunk := await exchange.receive(clock.limit_s)):
+                body += chunk
+    return fault_of_status(exchange.status, headers, bytes(body[:ERROR_BODY_BYTES]), clock.who, secrets)
+
+
+def _is_event_stream(exchange: Exchange, clock: _Clock, secrets: frozenset[str]) -> bool:
+    headers = dict(exchange.headers)
+    encoding = headers.get(b"content-encoding", b"identity")
+    if encoding != b"identity":
+        # We asked for none, and some 400 KiB of gzip can be a single chunk of 64 MiB.
+        raise UpstreamFault(
+            f"{clock.who} answered with content-encoding {_quoted(encoding, secrets)}, which was not asked for",
+            code="upstream_protocol",
+        )
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind == b"text/event-stream" or (not kind and clock.call.request.stream and exchange.status == 200):
+        return True
+    if kind == b"application/json" or (kind.startswith(b"application/") and kind.endswith(b"+json")):
+        return False
+    told = f"content-type {_quoted(kind, secrets)}" if kind else "no content-type"
+    raise UpstreamFault(
+        f"{clock.who} answered with {told} where JSON or an event stream was expected; check api_base",
+        code="upstream_protocol",
+    )
+
+
+def _quoted(value: bytes, secrets: frozenset[str]) -> str:
+    return repr(redact(value[:100].decode("latin-1"), secrets))

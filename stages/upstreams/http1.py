@@ -7,6 +7,7 @@ sizes are errors.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import httptools
 import httpx
@@ -20,39 +21,40 @@ _BAD_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 section 5.5
 _BAD_IN_TARGET = re.compile(rb"[^\x21-\x7e]")
 
 
+def request_head(method: str, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the request line and the headers as they go over the wire; a blank line has to follow, and the body.
+
+    Raises:
+        httpx.LocalProtocolError: if a part could be read as something else (a line break, a space, a NUL). The message
+            names the header and never holds its value, which may be a key.
+    """
+    verb = method.encode("ascii", "replace")
+    if not _TOKEN.fullmatch(verb) or verb == b"CONNECT":
+        raise httpx.LocalProtocolError("the request's method cannot be sent")
+    if _BAD_IN_TARGET.search(target):
+        raise httpx.LocalProtocolError("the request's path holds characters that cannot be sent")
+    lines = [b"%b %b HTTP/1.1\r\n" % (verb, target)]
+    for name, value in headers:
+        _check_header(name, value)
+        lines.append(b"%b: %b\r\n" % (name, value))
+    return b"".join(lines)
+
+
 def request_bytes(request: httpx.Request, body: bytes) -> bytes:
     """Return ``request`` as it goes over the wire, head and body in one.
 
     Raises:
-        httpx.LocalProtocolError: if a part of the head could be read as something else (a line break, a space, a
-            NUL). The message names the header and never holds its value, which may be a key.
+        httpx.LocalProtocolError: as `request_head` does.
     """
-    method = request.method.encode("ascii", "replace")
-    target = request.url.raw_path
-    if not _TOKEN.fullmatch(method) or method == b"CONNECT":
-        raise httpx.LocalProtocolError("the request's method cannot be sent")
-    if _BAD_IN_TARGET.search(target):
-        raise httpx.LocalProtocolError("the request's path holds characters that cannot be sent")
-    lines = [b"%b %b HTTP/1.1\r\n" % (method, target)]
-    for name, value in request.headers.raw:
-        check_header(name, value)
-        lines.append(b"%b: %b\r\n" % (name, value))
-    lines.append(b"\r\n")
+    head = request_head(request.method, request.url.raw_path, request.headers.raw)
     if "transfer-encoding" not in request.headers:
-        lines.append(body)
-    elif body:
-        lines.append(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
-    else:
-        lines.append(b"0\r\n\r\n")
-    return b"".join(lines)
+        return b"%b\r\n%b" % (head, body)
+    if body:
+        return b"%b\r\n%x\r\n%b\r\n0\r\n\r\n" % (head, len(body), body)
+    return b"%b\r\n0\r\n\r\n" % head
 
 
-def check_header(name: bytes, value: bytes) -> None:
-    """Refuse a header that could be read as something else.
-
-    Raises:
-        httpx.LocalProtocolError: if it could; the message names the header if that can be done, never its value.
-    """
+def _check_header(name: bytes, value: bytes) -> None:
     if not _TOKEN.fullmatch(name):
         raise httpx.LocalProtocolError("the name of a request header holds characters that cannot be sent")
     if _BAD_IN_VALUE.search(value):
@@ -66,7 +68,7 @@ class ResponseReader:
 
     Attributes:
         status: the status of the response, 0 until its head is complete.
-        headers: the headers of the response, as they came.
+        headers: the headers of the response in their order, the names in lower case.
         has_head: whether the head is complete; 1xx answers are skipped.
         is_done: whether the response is complete.
         is_reusable: whether the connection may carry another request. Meaningful once ``is_done``.
@@ -182,27 +184,25 @@ class ResponseReader:
         self.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name, value))
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None  # it is the caller
         status = self._parser.get_status_code()
         if status < 200 and status != 101:
             return
-        close_delimited, fault = True, None
+        close_delimited, fault, size = True, None, 0
         for name, value in self.headers:
-            match name.lower():
-                case b"content-length":
-                    close_delimited = False
-                case b"transfer-encoding":
-                    close_delimited = False
-                    if value.strip().lower() != b"chunked":
-                        fault = "the response has an unknown transfer-encoding"
-                case _:
-                    pass
+            size += len(name) + len(value) + 4
+            if name == b"content-length":
+                close_delimited = False
+            elif name == b"transfer-encoding":
+                close_delimited = False
+                if value.strip().lower() != b"chunked":
+                    fault = "the response has an unknown transfer-encoding"
         if status == 101:
             fault = "the response switches to another protocol"
-        elif sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD_BYTES:
+        elif size > MAX_HEAD_BYTES:
             fault = f"the response's head is over {MAX_HEAD_BYTES} bytes"
         if fault is not None:
             self._error = httpx.RemoteProtocolError(fault)

@@ -11,6 +11,7 @@ import trio
 
 from stages.upstreams.connection import Connection, Watchdog
 from stages.upstreams.dial import dial
+from stages.upstreams.lag import Lag
 from stages.upstreams.tls import client_context
 
 Origin = tuple[str, str, int]
@@ -38,6 +39,7 @@ class Pool:
         self._idle: defaultdict[Origin, deque[Connection]] = defaultdict(deque)
         self._active: set[Connection] = set()
         self._watchdog = Watchdog(self._active, self._close_expired)
+        self.lag = Lag(self._active)
         self._is_closed = False
 
     @property
@@ -88,7 +90,7 @@ class Pool:
                 except httpx.WriteError:
                     pass  # closed since. Nothing was written, so another connection may be tried
                 else:
-                    self._active.add(connection)
+                    self._activate(connection)
                     return connection, rest
             connection.close()
         scheme, host, port = origin
@@ -106,8 +108,12 @@ class Pool:
         except BaseException:
             connection.close()
             raise
-        self._active.add(connection)
+        self._activate(connection)
         return connection, rest
+
+    def _activate(self, connection: Connection) -> None:
+        self._active.add(connection)
+        self.lag.watch()
 
     def limit_wait(self, connection: Connection, limit_s: float | None) -> None:
         """Say how long the wait that follows on ``connection`` may last; None is for ever."""
@@ -140,6 +146,7 @@ class Pool:
         """Close all connections, also those that are in use; their tasks get `httpx.ReadError`."""
         self._is_closed = True
         self._watchdog.stop()
+        self.lag.stop()
         for kept in self._idle.values():
             for connection in kept:
                 connection.close()

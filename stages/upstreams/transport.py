@@ -12,9 +12,11 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 
 import httpx
+import trio
 
 from stages.upstreams.connection import Connection
 from stages.upstreams.http1 import request_bytes
+from stages.upstreams.lag import GATHER_BYTES
 from stages.upstreams.pool import Origin, Pool
 
 RECV_BUFFER_BYTES = 256 * 1024
@@ -39,6 +41,9 @@ class HeadraceTransport(httpx.AsyncBaseTransport):
     connecting and TLS together; ``write`` the sending of the request; ``read`` the time from the request's last byte
     to the end of the response's head, and then each read of the body; ``pool`` the wait for ``max_connections``.
     The mapping is looked at before each wait, so a caller may change it while the response arrives.
+
+    When this process has more to do than it can, a stream that gives little in a read rests before the next: see
+    `stages.upstreams.lag`. A rest is no part of a ``read`` timeout.
 
     Args:
         ssl_context: for https; by default one that trusts the system's authorities, made at first use.
@@ -82,6 +87,28 @@ class HeadraceTransport(httpx.AsyncBaseTransport):
         Raises:
             httpx.UnsupportedProtocol: if the URL is not http or https.
             httpx.LocalProtocolError: if the request cannot be put into HTTP/1.1.
+            httpx.HTTPError, RuntimeError: as `exchange` does.
+        """
+        origin = origin_of(request.url)
+        data = request_bytes(request, await request.aread())
+        timeouts: Mapping[str, float | None] = request.extensions.get("timeout") or {}
+        exchange = await self.exchange(origin, request.method, data, timeouts)
+        return httpx.Response(
+            exchange.status,
+            headers=exchange.headers,
+            stream=_Body(exchange, timeouts),
+            extensions={"http_version": b"HTTP/1.1"},
+        )
+
+    async def exchange(
+        self, origin: Origin, method: str, data: bytes, timeouts: Mapping[str, float | None]
+    ) -> HeadraceExchange:
+        """Send a request that is bytes already, and give the answer as soon as its head is there.
+
+        This is `handle_async_request` without httpx's objects, which cost more than all the rest of a request (ADR
+        0014).
+
+        Raises:
             httpx.PoolTimeout: if ``max_connections`` are busy for too long.
             httpx.ConnectError: if no connection can be made.
             httpx.ConnectTimeout: if that takes too long.
@@ -92,14 +119,11 @@ class HeadraceTransport(httpx.AsyncBaseTransport):
             httpx.RemoteProtocolError: if what comes is not HTTP/1.1, or ends too early.
             RuntimeError: if the transport is closed.
         """
-        origin = _origin_of(request.url)
-        data = request_bytes(request, await request.aread())
-        timeouts: Mapping[str, float | None] = request.extensions.get("timeout") or {}
         pool = self._pool
         await pool.take_slot(timeouts.get("pool"))
         connection: Connection | None = None
         try:
-            connection, rest = await pool.begin(origin, request.method, data, timeouts.get("connect"))
+            connection, rest = await pool.begin(origin, method, data, timeouts.get("connect"))
             is_all_sent = not rest or await connection.finish_sending(rest, timeouts.get("write"))
             reader = connection.reader
             if not reader.has_head:
@@ -107,12 +131,7 @@ class HeadraceTransport(httpx.AsyncBaseTransport):
                 while not reader.has_head:
                     await connection.receive()
                 connection.expires_at = math.inf
-            return httpx.Response(
-                reader.status,
-                headers=reader.headers,
-                stream=_Body(pool, origin, connection, timeouts, is_all_sent),
-                extensions={"http_version": b"HTTP/1.1"},
-            )
+            return HeadraceExchange(pool, origin, connection, is_all_sent=is_all_sent)
         except BaseException:
             pool.discard(connection)
             raise
@@ -122,44 +141,50 @@ class HeadraceTransport(httpx.AsyncBaseTransport):
         self._pool.close()
 
 
-class _Body(httpx.AsyncByteStream):
-    """The body of one response; gives its connection back when it has been read, and closes it when it has not."""
+class HeadraceExchange:
+    """The answer to one request; gives its connection back when it has been read, and closes it when it has not.
 
-    __slots__ = ("_connection", "_is_all_sent", "_origin", "_pool", "_timeouts")
+    `stages.upstreams.exchange.Exchange` says what it offers.
+    """
 
-    def __init__(
-        self,
-        pool: Pool,
-        origin: Origin,
-        connection: Connection,
-        timeouts: Mapping[str, float | None],
-        is_all_sent: bool,
-    ) -> None:
+    __slots__ = ("_connection", "_is_all_sent", "_not_before", "_origin", "_pool", "headers", "status")
+
+    def __init__(self, pool: Pool, origin: Origin, connection: Connection, *, is_all_sent: bool) -> None:
         self._pool = pool
         self._origin = origin
         self._connection: Connection | None = connection
-        self._timeouts = timeouts
         self._is_all_sent = is_all_sent
+        self._not_before = -math.inf
+        self.status = connection.reader.status
+        self.headers = connection.reader.headers
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
+    async def receive(self, limit_s: float | None) -> bytes:
+        """Give the next part of the body, all that one read of the socket had; ``b""`` when it is complete.
 
-    async def __anext__(self) -> bytes:
+        Raises:
+            httpx.ReadTimeout: if nothing comes for ``limit_s``.
+            httpx.ReadError: if the connection broke.
+            httpx.RemoteProtocolError: if it ended too early or what came is not HTTP/1.1.
+        """
         connection = self._connection
         if connection is None:
-            raise StopAsyncIteration
-        reader = connection.reader
+            return b""
+        pool, reader = self._pool, connection.reader
         try:
             while not (chunk := reader.take()):
                 if reader.is_done:
                     self._end(is_good=True)
-                    raise StopAsyncIteration
-                self._pool.limit_wait(connection, self._timeouts.get("read"))
+                    return b""
+                if pool.lag.rest_s and trio.current_time() < self._not_before:
+                    await trio.sleep_until(self._not_before)
+                pool.limit_wait(connection, limit_s)
                 await connection.receive()
                 connection.expires_at = math.inf
         except BaseException:
             self._end(is_good=False)
             raise
+        if (rest_s := pool.lag.rest_s) and len(chunk) < GATHER_BYTES:
+            self._not_before = trio.current_time() + rest_s
         return chunk
 
     async def aclose(self) -> None:
@@ -176,7 +201,32 @@ class _Body(httpx.AsyncByteStream):
             self._pool.discard(connection)
 
 
-def _origin_of(url: httpx.URL) -> Origin:
+class _Body(httpx.AsyncByteStream):
+    """An exchange in the form in which httpx reads it."""
+
+    def __init__(self, exchange: HeadraceExchange, timeouts: Mapping[str, float | None]) -> None:
+        self._exchange = exchange
+        self._timeouts = timeouts
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await self._exchange.receive(self._timeouts.get("read"))
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
+
+    async def aclose(self) -> None:
+        await self._exchange.aclose()
+
+
+def origin_of(url: httpx.URL) -> Origin:
+    """Return what requests to ``url`` share their connections with.
+
+    Raises:
+        httpx.UnsupportedProtocol: if it is not http or https.
+    """
     if url.scheme not in _DEFAULT_PORTS or not url.host:
         raise httpx.UnsupportedProtocol("the upstream's URL must start with http:// or https:// and name a host")
     return url.scheme, url.raw_host.decode("ascii"), url.port or _DEFAULT_PORTS[url.scheme]

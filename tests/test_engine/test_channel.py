@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import Doing, DownstreamGone, Inlet, Meter, Outlet
-from pipeline.channel import open_link
+from pipeline.channel import EndOfInput, Link, Source, Woken, open_link
 from pipeline.testing import assert_time_conserved, virtual_ns
 
 
@@ -23,7 +23,7 @@ def link(capacity: int = 1) -> tuple[Outlet[int], Inlet[int]]:
 
 def waiting(channel: Outlet[int] | Inlet[int]) -> tuple[int, int]:
     """How many batches are in the channel, and how many tasks wait to send."""
-    link = channel._link
+    link = channel.link
     return len(link._entries), int(link._giver is not None)
 
 
@@ -96,21 +96,9 @@ async def test_a_second_writer_or_reader_that_would_have_to_wait_is_a_mistake() 
 async def test_an_empty_batch_is_dropped_also_when_there_is_no_room() -> None:
     outlet, inlet = link(0)
     await outlet.send([])
-    assert outlet.offer([])
     outlet.close()
     assert [batch async for batch in inlet] == []
     assert outlet.meter.batches_out == 0
-
-
-async def test_an_offer_is_taken_only_if_there_is_room() -> None:
-    outlet, inlet = link(1)
-    assert outlet.offer([1])
-    assert not outlet.offer([2])
-    assert await anext(inlet) == [1]
-    assert outlet.offer([3])
-    outlet.close()
-    assert [batch async for batch in inlet] == [[3]]
-    assert (outlet.meter.batches_out, outlet.meter.events_out) == (2, 2)
 
 
 async def test_a_send_that_finds_room_does_not_wait_even_when_cancelled() -> None:
@@ -134,8 +122,6 @@ async def test_sending_to_nobody_says_that_downstream_is_gone() -> None:
     inlet.close()
     with pytest.raises(DownstreamGone):
         await outlet.send([1])
-    with pytest.raises(DownstreamGone):
-        outlet.offer([1])
 
 
 async def test_a_taker_that_leaves_wakes_the_giver_that_waits_for_room() -> None:
@@ -177,8 +163,11 @@ async def test_iterating_an_inlet_again_goes_on_where_it_stopped() -> None:
 
 async def _give_and_take_with_cancels(
     outlet: Outlet[int], inlet: Inlet[int], sends: list[int], takes: list[int]
-) -> None:
-    """Send 0, 1, 2 ... and take them, each operation cancelled after so many scheduler passes and then tried again."""
+) -> list[int]:
+    """Send 0, 1, 2 ... and take them, each operation cancelled after so many scheduler passes and then tried again.
+
+    Gives what was taken.
+    """
     got: list[int] = []
 
     async def cancelled_after(passes: int, scope: trio.CancelScope) -> None:
@@ -212,8 +201,7 @@ async def _give_and_take_with_cancels(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(give)
         nursery.start_soon(take)
-    assert got == list(range(len(sends)))
-    assert outlet.meter.batches_out == inlet.meter.batches_in == len(sends)
+    return got
 
 
 @given(
@@ -225,11 +213,71 @@ async def _give_and_take_with_cancels(
 def test_cancelling_a_send_or_a_receive_loses_nothing_and_doubles_nothing(
     capacity: int, sends: list[int], takes: list[int]
 ) -> None:
-    async def main() -> None:
+    async def main() -> tuple[list[int], int, int]:
         outlet, inlet = link(capacity)
-        await _give_and_take_with_cancels(outlet, inlet, sends, takes)
+        got = await _give_and_take_with_cancels(outlet, inlet, sends, takes)
+        return got, outlet.meter.batches_out, inlet.meter.batches_in
 
-    trio.run(main)
+    assert trio.run(main) == (list(range(len(sends))), len(sends), len(sends))
+
+
+@given(
+    capacity=st.integers(0, 2),
+    pauses=st.lists(st.integers(0, 4), max_size=12),
+    wakes=st.lists(st.integers(0, 3), max_size=24),
+)
+@settings(max_examples=80, deadline=None)
+def test_waking_a_taker_loses_nothing_and_doubles_nothing(capacity: int, pauses: list[int], wakes: list[int]) -> None:
+    async def main() -> list[int]:
+        made: Link[int] = Link(capacity)
+        got: list[int] = []
+
+        async def give() -> None:
+            for number, pause in enumerate(pauses):
+                for _ in range(pause):
+                    await trio.lowlevel.checkpoint()
+                if not made.give_nowait(0, [number]):
+                    await made.give(0, [number])
+            made.complete()
+
+        async def wake() -> None:
+            for pause in wakes:
+                for _ in range(pause):
+                    await trio.lowlevel.checkpoint()
+                made.wake()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(give)
+            nursery.start_soon(wake)
+            while True:
+                try:
+                    got += (await made.take())[1]
+                except Woken:
+                    continue
+                except EndOfInput:
+                    return got
+
+    assert trio.run(main) == list(range(len(pauses)))
+
+
+async def test_waking_nobody_changes_nothing() -> None:
+    made: Link[int] = Link(1)
+    made.wake()
+    assert made.give_nowait(7, [1])
+    made.wake()
+    assert await made.take() == (7, [1])
+
+
+async def test_a_batch_of_a_source_is_not_lost_when_the_taking_is_cancelled() -> None:
+    source: Source[int] = Source([[1], [2]], lambda: 7)
+    for number in (1, 2):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await source.take()
+        assert scope.cancelled_caught
+        assert await source.take() == (7, [number])
+    with pytest.raises(EndOfInput):
+        await source.take()
 
 
 async def test_the_wait_for_room_is_blocked_and_the_wait_for_input_is_starved(

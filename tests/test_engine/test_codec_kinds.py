@@ -1,4 +1,4 @@
-"""Codecs that wait and codecs that tick, in tasks of their own and fused behind other stages."""
+"""Codecs that wait and codecs that tick, in tasks of their own and fused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from pipeline import (
     Pipeline,
     RequestContext,
     async_codec_stage,
-    fuse,
     per_event,
     ticking_stage,
 )
@@ -74,7 +73,7 @@ def exclaim(event: str) -> list[str]:
 
 
 class Script:
-    """A head: gives its script, strings at once and numbers as waits in seconds."""
+    """Gives its script, strings at once and numbers as waits in seconds."""
 
     name = "script"
 
@@ -112,7 +111,7 @@ async def test_a_silence_is_broken_once_per_interval_and_output_puts_it_off(
 ) -> None:
     pipeline = Pipeline(Script(25.0, "a", 9.0, "b", 9.0, "silence", 5.0, "c")).then(ticking()).then(exclaim)
     ctx = RequestContext("r")
-    given = await (pipeline.fused(heads=True) if fused else pipeline).run([[1]], ctx, clock=virtual_ns)
+    given = await (pipeline.fused() if fused else pipeline).run([[1]], ctx, clock=virtual_ns)
     # The second tick, after 20 s, had nothing to say; the last comes 10 s after "b".
     assert given == ["tick 1!", "a!", "b!", "tick 3!", "c!", "end!"]
     for meter in ctx.meters:
@@ -125,20 +124,18 @@ async def test_a_slow_consumer_is_not_ticked_and_loses_nothing(
 ) -> None:
     events = [str(number) for number in range(5)]
     pipeline = Pipeline(Script(*events)).then(ticking(1)).then(storing(100))
-    given = await (pipeline.fused(heads=True) if fused else pipeline).run([[1]], RequestContext("r"))
+    given = await (pipeline.fused() if fused else pipeline).run([[1]], RequestContext("r"))
     assert [event for event in given if not event.startswith("tick")] == [*events, "end", f"{len(given) - 1} in all"]
     assert sum(event.startswith("tick") for event in given) <= 1
 
 
 async def test_a_batch_that_comes_during_a_tick_waits_for_it(autojump_clock: trio.testing.MockClock) -> None:
     pipeline = Pipeline(Script(11.0, "a", "b")).then(ticking()).then(storing(5))
-    assert await pipeline.fused(heads=True).run([[1]], RequestContext("r")) == ["tick 1", "a", "b", "end", "4 in all"]
+    assert await pipeline.fused().run([[1]], RequestContext("r")) == ["tick 1", "a", "b", "end", "4 in all"]
 
 
 @pytest.mark.parametrize("failing", ["script", "tick", "store", "late"])
-async def test_the_member_that_fails_is_named_also_behind_a_head(
-    failing: str, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_the_stage_that_fails_is_named(failing: str, autojump_clock: trio.testing.MockClock) -> None:
     fault = ClientFault("no")
 
     class Fails:
@@ -167,15 +164,15 @@ async def test_the_member_that_fails_is_named_also_behind_a_head(
     store = async_codec_stage("store", lambda ctx, meter: FailsLater()) if failing == "store" else storing()
     late = async_codec_stage("late", lambda ctx, meter: FailsLater()) if failing == "late" else exclaim
     with pytest.raises(ClientFault) as failed:
-        await Pipeline(fuse(head, tick, store, late)).run([[1]], RequestContext("r"))
+        await Pipeline(head).then(tick).then(store).then(late).fused().run([[1]], RequestContext("r"))
     assert failed.value is fault
     assert fault.stage == failing
 
 
-async def test_a_head_and_its_codecs_count_and_share_time_alike(autojump_clock: trio.testing.MockClock) -> None:
+async def test_fused_or_not_the_stages_count_and_share_time_alike(autojump_clock: trio.testing.MockClock) -> None:
     pipeline = Pipeline(Script(2.0, "a", 3.0, "b")).then(exclaim).then(storing(1))
     counts: list[list[tuple[str, int, int, int, int]]] = []
-    for chain in (pipeline, pipeline.fused(heads=True)):
+    for chain in (pipeline, pipeline.fused()):
         ctx = RequestContext("r")
         assert await chain.run([[1]], ctx, clock=virtual_ns) == ["a!", "b!", "2 in all"]
         counts.append([(m.name, m.batches_in, m.batches_out, m.events_in, m.events_out) for m in ctx.meters])
@@ -187,34 +184,108 @@ async def test_a_head_and_its_codecs_count_and_share_time_alike(autojump_clock: 
     assert counts[0] == counts[1]
 
 
-async def test_a_fused_head_hears_that_its_consumer_left(autojump_clock: trio.testing.MockClock) -> None:
-    class TakeOne:
-        name = "take_one"
-
-        async def run(self, inlet: Inlet[str], outlet: Outlet[str], ctx: RequestContext) -> None:
-            async for batch in inlet:
-                await outlet.send(batch[:1])
-                return
-
-    head = Script(*(["a", 1.0] * 100))
-    assert await Pipeline(fuse(head, exclaim)).then(TakeOne()).run([[1]], RequestContext("r")) == ["a!"]
-    assert trio.current_time() < 10
-
-
 async def test_everything_can_be_cancelled_at_every_step(autojump_clock: trio.testing.MockClock) -> None:
-    pipeline = Pipeline(Script(25.0, "a", 1.0, "b")).then(ticking()).then(storing(3)).fused(heads=True)
+    pipeline = Pipeline(Script(25.0, "a", 1.0, "b")).then(ticking()).then(storing(3)).fused()
     assert await assert_cancels_cleanly(lambda: pipeline.run([[1]], RequestContext("r"))) > 8
 
 
-async def test_an_offer_to_a_fused_head_is_refused() -> None:
-    seen: list[bool] = []
+class TicksOf:
+    """Passes everything on, and says its name at each tick."""
 
-    class Offering(Script):
-        async def run(self, inlet: Inlet[int], outlet: Outlet[str], ctx: RequestContext) -> None:
-            seen.extend([outlet.offer([]), outlet.offer(["a"])])
+    def __init__(self, name: str) -> None:
+        self.name = name
 
-    assert await Pipeline(fuse(Offering(), exclaim)).run([[1]], RequestContext("r")) == []
-    assert seen == [True, False]
+    def feed(self, batch: list[str], /) -> list[str]:
+        return batch
+
+    def flush(self) -> list[str]:
+        return []
+
+    def tick(self) -> list[str]:
+        return [self.name]
+
+
+async def test_each_of_several_that_tick_has_its_own_silence(autojump_clock: trio.testing.MockClock) -> None:
+    fast = ticking_stage("fast", lambda ctx: TicksOf("fast"), 10)
+    slow = ticking_stage("slow", lambda ctx: TicksOf("slow"), 15)
+    # What the first says is no silence for the second; what the second says is news of the first to nobody.
+    assert await Pipeline(Script(31.0)).then(fast).then(slow).fused().run([[1]], RequestContext("r")) == ["fast"] * 3
+    given = await Pipeline(Script(31.0)).then(slow).then(fast).fused().run([[1]], RequestContext("r"))
+    assert given == ["fast", "slow", "fast", "slow"]
+
+
+async def test_two_that_are_due_at_once_both_tick(autojump_clock: trio.testing.MockClock) -> None:
+    silent = ticking_stage("silent", lambda ctx: Ticks(), 5)  # its second tick gives nothing
+    other = ticking_stage("other", lambda ctx: TicksOf("other"), 5)
+    given = await Pipeline(Script(11.0)).then(silent).then(other).fused().run([[1]], RequestContext("r"))
+    assert given == ["tick 1", "other", "end"]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+async def test_a_tick_that_fails_is_blamed_on_its_stage(fused: bool, autojump_clock: trio.testing.MockClock) -> None:
+    class Breaks(TicksOf):
+        def tick(self) -> list[str]:
+            raise ClientFault("no")
+
+    breaks = ticking_stage("breaks", lambda ctx: Breaks(""), 5)
+    pipeline = Pipeline(Script(11.0)).then(exclaim).then(breaks)
+    ctx = RequestContext("r")
+    with pytest.raises(ClientFault) as failed:
+        await (pipeline.fused() if fused else pipeline).run([[1]], ctx, clock=virtual_ns)
+    assert failed.value.stage == "breaks"
+    assert trio.current_time() == 5
+    for meter in ctx.meters:
+        assert_time_conserved(meter)
+
+
+async def test_the_meters_of_a_running_request_are_sensible_and_sum(autojump_clock: trio.testing.MockClock) -> None:
+    worked_ns = 0
+
+    def clock() -> int:
+        return virtual_ns() + worked_ns
+
+    @per_event
+    def work(event: str) -> list[str]:
+        nonlocal worked_ns
+        worked_ns += 3 * 10**9
+        return [event]
+
+    seen: list[tuple[list[int], list[int]]] = []
+
+    async def look() -> None:
+        await trio.sleep(20)
+        seen.append(([*ctx.meters[1].spent_ns], [*ctx.meters[2].spent_ns]))
+        for meter in ctx.meters:
+            assert_time_conserved(meter)
+            meter_lifetime = meter.lifetime_ns
+            assert meter_lifetime == sum(meter.spent_ns)
+
+    ctx = RequestContext("r")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        pipeline = Pipeline(Script(1.0, "a", 4.0, "b", 100.0)).then(work).then(exclaim).fused()
+        await pipeline.run([[1]], ctx, clock=clock)
+    # Twice three seconds of work; from its task's first turn the rest is waiting. The other has not worked at all.
+    assert seen == [([20 * 10**9, 6 * 10**9, 0, 0, 0], [0, 0, 0, 0, 0])]
+
+
+@pytest.mark.parametrize("how", ["fails", "is cancelled"])
+async def test_a_ticking_source_that_ends_otherwise(how: str, autojump_clock: trio.testing.MockClock) -> None:
+    async def breaking() -> AsyncIterator[list[str]]:
+        yield ["a"]
+        await trio.sleep(11)
+        raise ClientFault("no more")
+
+    ctx = RequestContext("r")
+    if how == "fails":
+        with pytest.raises(ClientFault) as failed:
+            await Pipeline(ticking()).run(breaking(), ctx, clock=virtual_ns)
+        assert failed.value.stage == "source"
+    else:
+        with trio.move_on_after(5):
+            await Pipeline(ticking()).run(breaking(), ctx, clock=virtual_ns)
+        assert trio.current_time() == 5
+    assert_time_conserved(ctx.meters[0])
 
 
 async def test_a_ticking_source_ends_with_its_input(autojump_clock: trio.testing.MockClock) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -41,16 +40,16 @@ class FakeUpstream:
         self.calls: list[UpstreamCall] = []
         self.open = 0
 
-    @asynccontextmanager
-    async def __call__(self, call: UpstreamCall) -> AsyncIterator[UpstreamAnswer]:
+    async def __call__(self, call: UpstreamCall) -> UpstreamAnswer:
         self.calls.append(call)
         self.open += 1
         try:
             for step in self._before_head:
                 await self._play(step)
-            yield FakeAnswer(self)
-        finally:
+        except BaseException:
             self.open -= 1
+            raise
+        return FakeAnswer(self)
 
     async def _play(self, step: Step) -> bytes:
         if isinstance(step, Exception):
@@ -75,6 +74,9 @@ class FakeAnswer:
                 return got
         await trio.lowlevel.checkpoint()
         return b""
+
+    async def aclose(self) -> None:
+        self._upstream.open -= 1
 
 
 class Opens:

@@ -18,10 +18,12 @@ import httpx
 import pytest
 import trio
 from chat_fold import fold_document, fold_stream
-from patience import PATIENCE_S, patiently
+from patience import PATIENCE_S, PROCESSES_S, patiently_with_processes
 from plugins import install
 
 from pipeline.gateway import cli, service
+
+pytestmark = pytest.mark.timeout(300)  # processes
 
 GOOD = """\
 model_list:
@@ -35,7 +37,7 @@ general_settings:
 def run(*arguments: str, entry: tuple[str, ...] = ("-m", "pipeline.gateway")) -> subprocess.CompletedProcess[str]:
     """Run the command to its end, in a process of its own."""
     command = [sys.executable, *entry, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PROCESSES_S, check=False)
 
 
 def write(folder: Path, text: str) -> str:
@@ -47,7 +49,7 @@ def write(folder: Path, text: str) -> str:
 def test_the_version_is_that_of_the_distribution() -> None:
     script = Path(sys.executable).with_name("headrace")
     command = [str(script)] if script.exists() else [sys.executable, "-m", "pipeline.gateway"]
-    ran = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=PATIENCE_S, check=True)
+    ran = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=PROCESSES_S, check=True)
     assert ran.stdout == f"headrace {version('headrace')}\n"
 
 
@@ -148,7 +150,7 @@ async def demo() -> AsyncIterator[tuple[trio.Process, str]]:
     assert process.stdout is not None
     try:
         printed = b""
-        with patiently():
+        with patiently_with_processes():
             while b"Your own models" not in printed:
                 chunk = await process.stdout.receive_some(4096)
                 assert chunk, printed
@@ -180,12 +182,12 @@ async def test_the_demo_prints_commands_that_work_as_they_stand() -> None:
         assert fold_stream(story.content).content
         assert fold_document(echo.content).content == "Hello there"
         process.send_signal(signal.SIGTERM)
-        with patiently():
+        with patiently_with_processes():
             assert await process.wait() == 0
 
 
 def test_the_environment_is_not_needed(tmp_path: Path) -> None:
     environ = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "PYTHONPATH")}
     command = [sys.executable, "-m", "pipeline.gateway", "check-config", write(tmp_path, GOOD)]
-    ran = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
+    ran = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PROCESSES_S, check=True)
     assert "echo" in ran.stdout

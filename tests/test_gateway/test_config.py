@@ -240,7 +240,7 @@ MISTAKES = [
     ("pipeline_settings:\n  http2: 1\n",
      "config.yaml:2: pipeline_settings.http2: found 1 (a number), expected true or false"),
     ("pipeline_settings:\n  execution: fuse\n", "config.yaml:2: pipeline_settings.execution: "
-     'found "fuse" (text), expected one of: tasks, fused, single; did you mean fused?'),
+     'found "fuse" (text), expected one of: tasks, fused; did you mean fused?'),
     ("pipeline_settings:\n  fuse: true\n", "config.yaml:2: pipeline_settings.fuse: is not a setting"),
     ("pipeline_settings:\n  reasoning_display: thinking\n", "config.yaml:2: pipeline_settings.reasoning_display: "
      'found "thinking" (text), expected one of: reasoning_content, think, details, none; did you mean think?'),
@@ -561,7 +561,7 @@ def test_our_own_settings_are_read_in_their_types() -> None:
 pipeline_settings:
   port: "8080"
   keep_alive_interval_s: 0
-  execution: single
+  execution: tasks
   cursor_error_status: passthrough
   allowed_origins: [https://example.com]
   request_timeout_s:
@@ -573,7 +573,7 @@ pipeline_settings:
       options: {level: 3, words: [a, os.environ/WORD], deep: {x: null}}
 """, WORD="b")  # fmt: skip
     own = settings.pipeline
-    assert (own.port, own.keep_alive_interval_s, own.execution) == (8080, 0.0, "single")
+    assert (own.port, own.keep_alive_interval_s, own.execution) == (8080, 0.0, "tasks")
     assert (own.cursor_error_status, own.allowed_origins) == ("passthrough", ("https://example.com",))
     assert (own.request_timeout_s, own.transport, own.log_level) == (None, "httpx", "debug")
     (stage,) = own.stages
@@ -601,9 +601,9 @@ def test_the_environment_has_the_last_word() -> None:
     assert parse(text, PORT="2", HEADRACE_PORT="3").pipeline.port == 3
     assert parse(text, HEADRACE_PORT=" ").pipeline.port == 1
     own = parse(
-        text, HEADRACE_EXECUTION="single", HEADRACE_WRITE_TIMEOUT_S="1.5", HEADRACE_CURSOR_ERROR_STATUS="400"
+        text, HEADRACE_EXECUTION="tasks", HEADRACE_WRITE_TIMEOUT_S="1.5", HEADRACE_CURSOR_ERROR_STATUS="400"
     ).pipeline
-    assert (own.execution, own.write_timeout_s, own.cursor_error_status) == ("single", 1.5, 400)
+    assert (own.execution, own.write_timeout_s, own.cursor_error_status) == ("tasks", 1.5, 400)
 
 
 def test_every_scalar_setting_can_be_overridden() -> None:
@@ -653,6 +653,9 @@ def test_reasoning_that_will_not_be_kept_as_one_may_expect_is_warned_about() -> 
         "config.yaml:6: pipeline_settings.workers is more than 1, and reasoning is kept in each worker's memory: turns "
         "that another worker answers go on without it; set reasoning_store: sqlite",
     )
+    for variable, place in (("HEADRACE_WORKERS", "environment variable HEADRACE_WORKERS"), ("--workers", "--workers")):
+        [warning] = parse(text + "pipeline_settings:\n  workers: 1\n", **{variable: "2"}).warnings
+        assert warning.startswith(f"{place} is more than 1, and reasoning is kept in each worker's memory")
     assert parse(text + "pipeline_settings:\n  workers: 2\n  restore_reasoning: false\n").warnings == ()
     assert parse(text + "pipeline_settings:\n  reasoning_store_file: a.sqlite\n").warnings == (
         "config.yaml:6: pipeline_settings.reasoning_store_file is not used: "
@@ -663,6 +666,9 @@ def test_reasoning_that_will_not_be_kept_as_one_may_expect_is_warned_about() -> 
 def test_a_wrong_variable_is_told_and_a_misspelt_one_warned_about() -> None:
     assert problems("", PORT="http") == (
         'environment variable PORT: found "http", expected a port number, 1 to 65535, or 0 for any free one',
+    )
+    assert problems("", HEADRACE_PORT="1", **{"--port": "99999"}) == (
+        '--port: found "99999", expected a port number, 1 to 65535, or 0 for any free one',
     )
     assert problems("", HEADRACE_LOG_LEVEL="x" * 30) == (
         "environment variable HEADRACE_LOG_LEVEL: cannot be read, expected one of: debug, info, warning, error",
@@ -813,6 +819,22 @@ def test_the_example_configuration_starts_without_warnings() -> None:
     settings = load_settings(ROOT / "config.example.yaml", {"HEADRACE_MASTER_KEY": MASTER})
     assert settings.warnings == ()
     assert {deployment.kind for deployment in settings.deployments} == {"canned"}
+
+
+def test_what_the_example_configuration_has_in_comments_works_too() -> None:
+    text = (ROOT / "config.example.yaml").read_text()
+    text = re.sub(r"^  # (?=- |  |keys:|stages:)", "  ", text, flags=re.MULTILINE)
+    named = ("HEADRACE_MASTER_KEY", "ANNA_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "DEEPSEEK_API_KEY")
+    settings = parse_settings(text, source="config.example.yaml", environ={name: f"{MASTER}-{name}" for name in named})
+    assert settings.warnings == ()
+    assert {deployment.model_name: deployment.kind for deployment in settings.deployments} == {
+        **dict.fromkeys(("echo", "story", "agent"), "canned"),
+        **dict.fromkeys(("my-gpt", "openai/*", "my-qwen"), "responses"),
+        **dict.fromkeys(("my-gpt-by-chat", "my-deepseek"), "chat"),
+        "my-claude": "anthropic",
+    }
+    assert [key.name for key in settings.keys] == ["anna-laptop"]
+    assert [stage.use for stage in settings.pipeline.stages] == ["strip_thinking"]
 
 
 def test_every_setting_is_documented_with_its_default() -> None:

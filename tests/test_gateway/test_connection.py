@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from raw_client import RESET, RawClient, get, patiently, serving
-
-NOTICED_S = 0.1
-"""How soon the application must know that its client has left."""
+from patience import AT_ONCE_S, patiently
+from raw_client import RESET, RawClient, get, serving
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -139,7 +137,7 @@ async def test_connection_close_is_honoured_at_once() -> None:
         answer = await client.ask(headers="Connection: close\r\n")
         assert answer.headers["connection"] == "close"
         assert await client.read_to_end() == (b"", "fin")
-        assert trio.current_time() - began < 0.3
+        assert trio.current_time() - began < AT_ONCE_S
 
 
 @pytest.mark.parametrize("path", ["/", "/chunked"])
@@ -239,18 +237,21 @@ async def test_a_request_body_that_nobody_reads_does_not_become_a_request() -> N
 
 async def test_the_first_bytes_leave_together_with_the_head() -> None:
     """One write, one segment: the receiver gets both in its first read."""
+    has_read = trio.Event()
 
     @app_of
     async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         await send(start())
         await trio.sleep(0.02)
         await send(body(b"first", more=True))
-        await trio.sleep(0.02)
+        await has_read.wait()
         await send(body(b""))
 
     async with serving(app) as served, await RawClient.open(served.address) as client:
         await client.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
         assert (await client.read_some()).endswith(b"\r\n\r\n5\r\nfirst\r\n")
+        has_read.set()
+        assert await client.read_until(b"0\r\n\r\n") == b"0\r\n\r\n"
 
 
 # Failures of the application.
@@ -374,7 +375,7 @@ class Watched:
 async def test_a_client_that_leaves_is_noticed_at_once(leave: Leave, phase: str, before: str) -> None:
     app = Watched(phase)
     uploading = phase == "uploading"
-    async with serving(app, send_buffer_bytes=8192, write_timeout_s=8) as served:
+    async with serving(app, send_buffer_bytes=8192, write_timeout_s=60) as served:
         async with await RawClient.open(served.address, receive_buffer_bytes=8192) as client:
             if before == "after another request":
                 await client.ask(path="/before")
@@ -389,7 +390,7 @@ async def test_a_client_that_leaves_is_noticed_at_once(leave: Leave, phase: str,
             leave(client)
             with patiently():
                 await app.left.wait()
-            assert app.left_at - left_at < NOTICED_S
+            assert app.left_at - left_at < AT_ONCE_S
 
 
 async def test_a_client_that_sends_far_ahead_is_closed() -> None:
@@ -426,14 +427,26 @@ async def test_receive_tells_a_disconnect_when_the_response_is_finished() -> Non
 
 
 async def test_sending_to_a_client_that_left_does_nothing_and_lets_others_run() -> None:
-    ended = trio.Event()
+    left, enough, ended = trio.Event(), trio.Event(), trio.Event()
+    sent_in_vain = 0
 
     @app_of
     async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        await send(start())
-        with trio.move_on_after(0.3):
-            while True:
+        nonlocal sent_in_vain
+        if scope["path"] == "/other":
+            return await echo(scope, receive, send)
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                left.set()
+
+            nursery.start_soon(watch)
+            await send(start())
+            while not enough.is_set():
                 await send(body(b"x" * 1000, more=True))
+                sent_in_vain += left.is_set()
         ended.set()
 
     async with serving(app) as served:
@@ -441,7 +454,11 @@ async def test_sending_to_a_client_that_left_does_nothing_and_lets_others_run() 
             await client.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
             await client.read_some()
         with patiently():
+            await left.wait()
+            assert (await get(served.address, "/other")).status == 200  # while the sends go on
+            enough.set()
             await ended.wait()
+        assert sent_in_vain > 1
 
 
 # Slow and stalled readers.
@@ -468,7 +485,7 @@ async def test_a_client_that_stops_reading_is_reset_at_the_write_timeout() -> No
             await client.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
             with patiently():
                 await ended.wait()
-            assert 0.35 < gone_after_s[0] < 1.5
+            assert 0.4 <= gone_after_s[0] < AT_ONCE_S
             _, end = await client.read_to_end()
             assert end == RESET
 
@@ -481,38 +498,42 @@ async def test_a_reader_of_a_few_bytes_at_a_time_gets_everything() -> None:
         await send(start())
         await send(body(whole))
 
-    async with serving(app, send_buffer_bytes=4096, write_timeout_s=0.3) as served:
+    # The window opens when half of the buffer is free: after about ten reads, a tenth of the time limit.
+    async with serving(app, send_buffer_bytes=4096, write_timeout_s=1) as served:
         async with await RawClient.open(served.address, receive_buffer_bytes=2048) as client:
             await client.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
             began = trio.current_time()
             received = b""
             while not received.endswith(b"\r\n0\r\n\r\n"):
-                await trio.sleep(0.005)
-                chunk = await client.stream.receive_some(50)
+                await trio.sleep(0.01)
+                chunk = await client.stream.receive_some(100)
                 assert chunk, f"cut after {len(received)} bytes"
                 received += chunk
-            assert trio.current_time() - began > 1.5, "this was no slow reader"
+            assert trio.current_time() - began > 1, "this was no slow reader"
             assert received.partition(b"\r\n\r\n")[2] == b"5000\r\n" + whole + b"\r\n0\r\n\r\n"
 
 
 async def test_a_cancel_during_a_stuck_send_tears_no_frame() -> None:
     """A frame that has begun is sent whole before the cancel is felt."""
+    sending = trio.CancelScope()
 
     @app_of
     async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         await send(start())
-        with trio.move_on_after(0.05) as cancelled:
+        with sending:
             for _ in range(50):
                 await send(body(b"x" * 50_000, more=True))
                 await trio.lowlevel.checkpoint_if_cancelled()
-        assert cancelled.cancelled_caught
         await send(body(b"after"))
 
     async with serving(app, send_buffer_bytes=8192) as served:
         async with await RawClient.open(served.address, receive_buffer_bytes=8192) as client:
             await client.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
-            await trio.sleep(0.15)
+            await trio.testing.wait_all_tasks_blocked(0.05)  # the buffers are full
+            sending.cancel()
+            await trio.testing.wait_all_tasks_blocked(0.05)
             answer = await client.read_answer()
+            assert sending.cancelled_caught
             assert answer.body == b"x" * (len(answer.body) - 5) + b"after"
             assert (len(answer.body) - 5) % 50_000 == 0
             assert len(answer.body) < 2_500_000
@@ -523,10 +544,10 @@ async def test_a_cancel_during_a_stuck_send_tears_no_frame() -> None:
 
 async def test_an_idle_connection_is_closed_at_the_keep_alive_timeout() -> None:
     async with serving(echo, keep_alive_timeout_s=0.2) as served, await RawClient.open(served.address) as client:
-        await client.ask()
         began = trio.current_time()
+        await client.ask()
         assert await client.read_to_end() == (b"", "fin")
-        assert 0.15 < trio.current_time() - began < 0.6
+        assert 0.2 <= trio.current_time() - began < AT_ONCE_S
 
 
 async def test_a_connection_that_never_asks_is_closed() -> None:
@@ -536,7 +557,7 @@ async def test_a_connection_that_never_asks_is_closed() -> None:
 
 @pytest.mark.parametrize("first", [True, False])
 async def test_a_head_that_drips_is_answered_408(first: bool) -> None:
-    async with serving(echo, header_timeout_s=0.3) as served, await RawClient.open(served.address) as client:
+    async with serving(echo, header_timeout_s=1) as served, await RawClient.open(served.address) as client:
         if not first:
             await client.ask()
         await client.send(b"GET / HTTP/1.1\r\n")
@@ -684,7 +705,7 @@ async def test_bad_chunks_after_the_response_began_cut_the_connection() -> None:
 
 async def test_a_thousand_clients_that_leave_mid_request_leave_nothing() -> None:
     app = Watched("silent")
-    async with serving(app, header_timeout_s=5) as served:
+    async with serving(app, header_timeout_s=60) as served:
         for round_ in range(10):
             clients = [await RawClient.open(served.address) for _ in range(100)]
             for number, client in enumerate(clients):

@@ -15,6 +15,7 @@ import trio
 import trio.testing
 from chat_fold import fold_stream
 from chat_posts import CREATED, ask, begun, completed, delta, post_bytes, response_of
+from patience import AT_ONCE_S, PATIENCE_S, patiently
 from raw_client import RawClient
 from scripted_upstream import (
     Exchange,
@@ -30,7 +31,6 @@ from scripted_upstream import (
 )
 from service import Service, model, serving
 
-AT_ONCE_S = 0.1
 WRITE_TIMEOUT_S = 0.5
 SMALL_BUFFER_BYTES = 4096
 
@@ -66,7 +66,7 @@ class World:
         clients = self.service.app.clients
         now: tuple[int, int, int, int, int] | None = None
         wanted = (self.tasks, self.files, 0, 0, 0)
-        with trio.move_on_after(2):
+        with trio.move_on_after(PATIENCE_S):
             while now != wanted:
                 await trio.sleep(0.002)
                 now = (
@@ -91,17 +91,20 @@ def open_files() -> int:
 
 
 @asynccontextmanager
-async def world(*script: Step, transport: str = "headrace") -> AsyncIterator[World]:
+async def world(*script: Step, transport: str = "headrace", write_timeout_s: float = 60) -> AsyncIterator[World]:
     """Serve with an upstream that answers the first request well, the second by ``script``, and later ones well."""
-    pipeline = f"  write_timeout_s: {WRITE_TIMEOUT_S}\n  transport: {transport}"
+    pipeline = f"  write_timeout_s: {write_timeout_s}\n  transport: {transport}"
     async with (
         scripted_upstream(in_turn(LAST, script, LAST)) as upstream,
         serving(model("up", upstream.url), pipeline) as service,
     ):
-        made = World(service, upstream, 0, 0)
+        made = World(service, upstream, 0, open_files())
         await made.assert_the_next_request_is_served(0)
-        await trio.testing.wait_all_tasks_blocked(0.01)
-        made.tasks, made.files = trio.lowlevel.current_statistics().tasks_living, open_files()
+        with patiently():
+            while open_files() > made.files:
+                await trio.sleep(0.002)
+        await trio.testing.wait_all_tasks_blocked()
+        made.tasks = trio.lowlevel.current_statistics().tasks_living  # the first request starts one that stays
         yield made
 
 
@@ -117,8 +120,9 @@ async def test_leaving_during_the_upload_asks_no_upstream(leave: Leave) -> None:
     async with world(*LAST) as here:
         async with await here.open() as client:
             await client.send(post_bytes(ask(), length=10_000))
-            await trio.testing.wait_all_tasks_blocked(0.02)
-            assert len(here.service.app.bridge.active) == 1
+            with patiently():
+                while not here.service.app.bridge.active:
+                    await trio.sleep(0.002)
             left_at = trio.current_time()
             leave(client)
             record = await here.service.record(1)
@@ -189,29 +193,26 @@ async def endless(exchange: Exchange) -> None:
 
 @each_transport
 async def test_a_reader_who_stalls_is_reset_at_the_write_deadline(transport: str) -> None:
-    async with world(endless, transport=transport) as here:
+    async with world(endless, transport=transport, write_timeout_s=WRITE_TIMEOUT_S) as here:
         async with await here.open(receive_buffer_bytes=SMALL_BUFFER_BYTES) as client:
             await client.send(post_bytes(ask()))
             await client.read_until(b'"content":"xxx')
             stalled_at = trio.current_time()
-            connection = await here.upstream.connection_closed(1, within_s=3)
+            connection = await here.upstream.connection_closed(1)
             assert connection.closed_at is not None
-            # The kernel takes a while to fill; the deadline counts from the last progress, looked at four times in it.
-            assert WRITE_TIMEOUT_S < connection.closed_at - stalled_at < WRITE_TIMEOUT_S * 2
+            assert WRITE_TIMEOUT_S <= connection.closed_at - stalled_at < AT_ONCE_S
             assert (await here.service.record(1))["status"] == 200
             assert (await client.read_to_end())[1] == "reset"
         await here.assert_nothing_leaks()
         await here.assert_the_next_request_is_served(2)
 
 
-# Fails until the server says why the client is gone: the bridge reads `reason: "stalled"` from `http.disconnect`, but
-# pipeline/gateway/exchange.py never puts it there (sockets.py knows it in `_send_rest`, where it aborts).
 async def test_the_record_tells_a_reader_who_stalled_from_one_who_left() -> None:
-    async with world(endless) as here:
+    async with world(endless, write_timeout_s=WRITE_TIMEOUT_S) as here:
         async with await here.open(receive_buffer_bytes=SMALL_BUFFER_BYTES) as client:
             await client.send(post_bytes(ask()))
             await client.read_until(b'"content":"xxx')
-            with trio.fail_after(3):
+            with patiently():
                 assert (await here.service.record(1))["end"] == "DS"
 
 
@@ -221,7 +222,7 @@ async def test_leaving_while_stalled_closes_the_upstream_at_once(leave: Leave) -
         async with await here.open(receive_buffer_bytes=SMALL_BUFFER_BYTES) as client:
             await client.send(post_bytes(ask()))
             await client.read_until(b'"content":"xxx')
-            await trio.sleep(WRITE_TIMEOUT_S / 3)  # buffers are full by now, and the deadline is still far
+            await trio.testing.wait_all_tasks_blocked(0.1)  # the buffers are full
             left_at = trio.current_time()
             leave(client)
             await assert_ended_at_once(here, left_at)
@@ -239,12 +240,13 @@ async def test_a_reader_who_is_slow_but_reads_is_served_to_the_end() -> None:
         await events([completed(text)])(exchange)
         await exchange.send(b"0\r\n\r\n")
 
-    async with world(answer) as here:
+    write_timeout_s = 1
+    async with world(answer, write_timeout_s=write_timeout_s) as here:
         async with await here.open(receive_buffer_bytes=SMALL_BUFFER_BYTES) as client:
             await client.send(post_bytes(ask()))
             await client.read_head()
             began = trio.current_time()
-            while trio.current_time() < began + 2 * WRITE_TIMEOUT_S:  # slower than the upstream for twice the deadline
+            while trio.current_time() < began + 2 * write_timeout_s:  # slower than the upstream for twice the deadline
                 client.buffer += await client.stream.receive_some(1024)
                 await trio.sleep(0.02)
             body = b""
@@ -295,14 +297,12 @@ async def test_two_hundred_clients_who_leave_at_once_leave_nothing(transport: st
         for at in range(200):
             await upstream.connection_closed(at)
         last = max(connection.closed_at or 0 for connection in upstream.connections)
-        assert last - left_at < 1.0
+        assert last - left_at < 2 * AT_ONCE_S  # there are two hundred, and the first timer is that of 15 s comments
         await service.record(199)
         assert {record["end"] for record in service.records} == {"DC"}
         assert len(service.app.bridge.active) == 0
         assert service.app.clients.active_connections == service.app.clients.idle_connections == 0
-        with trio.fail_after(2):
-            while (
-                trio.lowlevel.current_statistics().tasks_living > tasks - 200 * 4
-            ):  # the connection's, the watcher's, the stages'
+        with patiently():
+            # Of each: three tasks (the connection's, the watcher's, a stage's), and either side of two connections.
+            while trio.lowlevel.current_statistics().tasks_living > tasks - 200 * 3 or open_files() > files - 200 * 4:
                 await trio.sleep(0.005)
-        assert open_files() <= files - 200 * 4  # either side of the client's and of the upstream's connection

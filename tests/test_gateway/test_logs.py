@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from patience import AT_ONCE_S
 
 from pipeline.gateway.logs import JsonFormatter, LineSink, TextFormatter, configure_logging, log_request, redact
 
@@ -220,6 +221,7 @@ def test_values_that_json_does_not_have_show_their_type_only(log_file: Path) -> 
         max_size=5,
     )
 )
+@example({"ts": None, "event": 1})
 def test_any_fields_make_one_line_of_json_and_one_of_text(fields: dict[str, object]) -> None:
     made = record("request")
     made.headrace_fields = fields
@@ -237,7 +239,7 @@ def test_a_reader_that_stalls_costs_lines_and_not_time() -> None:
         for number in range(400):
             sink.write(f"{number:04d}" + "x" * 1000)
         took_s = time.perf_counter() - start
-        assert took_s < 1.0
+        assert took_s < AT_ONCE_S  # a wait of 20 ms for each of them would take longer
         assert sink.dropped_lines > 300
         got = os.read(reading, 1 << 20).decode().splitlines()
         assert got[0].startswith("0000x")

@@ -107,7 +107,7 @@ async def test_an_installed_stage_changes_what_the_client_sees(tmp_path: Path, m
             assert stages[stages.index("remember_reasoning") + 1] == "shout"  # what is remembered is the upstream's own
 
 
-@pytest.mark.parametrize("execution", ["tasks", "fused", "single"])
+@pytest.mark.parametrize("execution", ["tasks", "fused"])
 async def test_stages_after_the_same_one_stand_in_the_order_of_the_list(execution: str) -> None:
     pipeline = f"""\
   execution: {execution}

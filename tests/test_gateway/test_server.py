@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 import trustme
+from patience import AT_ONCE_S, patiently
 from quart import ResponseReturnValue, request
 from quart_trio import QuartTrio
-from raw_client import RESET, RawClient, get, patiently, serving
+from raw_client import RESET, RawClient, get, serving
 
 from pipeline.gateway.connection import ServerSettings
 from pipeline.gateway.server import StartupError, hypercorn_config, serve
@@ -87,8 +89,10 @@ async def test_running_out_of_file_descriptors_is_logged_once_and_survived(caplo
         os.close(lowest_free)
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + 10, hard))
         try:
-            with caplog.at_level(logging.ERROR, "headrace.server"):
-                await trio.sleep(0.35)
+            with caplog.at_level(logging.ERROR, "headrace.server"), patiently():
+                while not caplog.records:
+                    await trio.sleep(0.01)
+                await trio.sleep(0.35)  # for more attempts, which are not logged
             assert [record.getMessage() for record in caplog.records] == [
                 "cannot accept connections: Too many open files; raise the limit of open files (ulimit -n) "
                 "or lower max_connections"
@@ -114,10 +118,8 @@ async def test_a_drain_lets_streams_finish_and_closes_idle_connections_at_once()
     async with serving(app, on_shutdown=lambda: noted.append("shutdown")) as served:
         async with await app.open(served.address) as stream, await RawClient.open(served.address) as idle:
             await idle.ask()
-            began = trio.current_time()
             served.shutdown.set()
             assert await idle.read_to_end() == (b"", "fin")
-            assert trio.current_time() - began < 0.2
             with pytest.raises(OSError, match="refused"):
                 await RawClient.open(served.address)
             assert not served.ended.is_set()
@@ -129,28 +131,32 @@ async def test_a_drain_lets_streams_finish_and_closes_idle_connections_at_once()
 
 
 async def test_while_the_shutdown_is_delayed_new_requests_are_served() -> None:
-    async with serving(Streams(), shutdown_delay_s=0.3) as served:
+    async with serving(Streams(), shutdown_delay_s=60) as served:
         served.shutdown.set()
-        await trio.sleep(0.05)
+        await trio.testing.wait_all_tasks_blocked()
         assert (await get(served.address)).status == 200
+    async with serving(Streams(), shutdown_delay_s=0.1) as served:
+        served.shutdown.set()
         with patiently():
             await served.ended.wait()
 
 
 async def test_a_response_that_begins_during_the_drain_says_close() -> None:
-    release = trio.Event()
+    asked, release = trio.Event(), trio.Event()
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "http":
+            asked.set()
             await release.wait()
             await send(START)
             await send({"type": "http.response.body", "body": b"late"})
 
     async with serving(app) as served, await RawClient.open(served.address) as client:
         await client.send(REQUEST)
-        await trio.sleep(0.02)
+        with patiently():
+            await asked.wait()
         served.shutdown.set()
-        await trio.sleep(0.02)
+        await trio.testing.wait_all_tasks_blocked()
         release.set()
         answer = await client.read_answer()
         assert (answer.body, answer.headers["connection"]) == (b"late", "close")
@@ -188,7 +194,7 @@ async def test_streams_that_ignore_the_hook_are_cut() -> None:
             with patiently():
                 await served.ended.wait()
             assert (await client.read_to_end())[1] == RESET
-    assert 0.3 <= served.ended_at - began < 1
+    assert served.ended_at - began >= 0.3
 
 
 async def test_a_hard_stop_cuts_everything_at_once() -> None:
@@ -199,19 +205,19 @@ async def test_a_hard_stop_cuts_everything_at_once() -> None:
         assert (await client.read_to_end())[1] == RESET
         with patiently():
             await served.ended.wait()
-        assert served.ended_at - began < 0.2
+        assert served.ended_at - began < AT_ONCE_S
 
 
 async def test_a_second_word_ends_a_drain_at_once() -> None:
     app = Streams()
     async with serving(app) as served, await app.open(served.address):
         served.shutdown.set()
-        await trio.sleep(0.05)
+        await trio.testing.wait_all_tasks_blocked()
         began = trio.current_time()
         served.hard_stop.set()
         with patiently():
             await served.ended.wait()
-        assert served.ended_at - began < 0.2
+        assert served.ended_at - began < AT_ONCE_S
 
 
 async def test_readers_that_have_stalled_do_not_hold_up_the_end() -> None:
@@ -223,7 +229,7 @@ async def test_readers_that_have_stalled_do_not_hold_up_the_end() -> None:
             stuck.set()
             await send({"type": "http.response.body", "body": b"x" * 5_000_000})
 
-    async with serving(app, graceful_timeout_s=0.2, last_words_timeout_s=0.2, write_timeout_s=30) as served:
+    async with serving(app, graceful_timeout_s=0.2, last_words_timeout_s=0.2, write_timeout_s=60) as served:
         async with await RawClient.open(served.address, receive_buffer_bytes=4096) as client:
             await client.send(REQUEST)
             await stuck.wait()
@@ -231,7 +237,7 @@ async def test_readers_that_have_stalled_do_not_hold_up_the_end() -> None:
             served.shutdown.set()
             with patiently():
                 await served.ended.wait()
-            assert served.ended_at - began < 1
+            assert served.ended_at - began < AT_ONCE_S
             assert (await client.read_to_end())[1] == RESET
 
 
@@ -261,21 +267,28 @@ async def test_a_failure_while_being_cancelled_is_logged_and_the_end_is_clean(ca
 @pytest.mark.parametrize("moment", ["start", "body", "last"])
 async def test_a_cancel_around_any_send_closes_the_connection_cleanly(moment: str) -> None:
     """The cancel comes from the drain deadline, while the application is about to send."""
+    reached = trio.Event()
+
+    async def stop_here() -> None:
+        reached.set()
+        await trio.sleep_forever()
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
         if moment == "start":
-            await trio.sleep_forever()
+            await stop_here()
         await send(START)
         await send({"type": "http.response.body", "body": b"x", "more_body": True})
         if moment == "body":
-            await trio.sleep_forever()
+            await stop_here()
         await send({"type": "http.response.body"})
-        await trio.sleep_forever()
+        await stop_here()
 
     async with serving(app, graceful_timeout_s=0.05) as served, await RawClient.open(served.address) as client:
         await client.send(REQUEST)
+        with patiently():
+            await reached.wait()
         served.shutdown.set()
         rest, _ = await client.read_to_end()
         assert rest.endswith(b"0\r\n\r\n") == (moment == "last")
@@ -338,7 +351,7 @@ async def test_the_lifespan_surrounds_the_requests_and_its_state_reaches_them() 
 
 async def test_quart_runs_on_it_and_sees_its_clients_leave() -> None:
     app = QuartTrio("hello")
-    left = trio.Event()
+    asked, left = trio.Event(), trio.Event()
 
     @app.route("/hello", methods=["GET", "POST"])
     async def hello() -> ResponseReturnValue:
@@ -346,6 +359,7 @@ async def test_quart_runs_on_it_and_sees_its_clients_leave() -> None:
 
     @app.route("/silent")
     async def silent() -> ResponseReturnValue:
+        asked.set()
         try:
             await trio.sleep_forever()
         finally:
@@ -362,8 +376,9 @@ async def test_quart_runs_on_it_and_sees_its_clients_leave() -> None:
             assert await client.read_to_end() == (b"", "fin")
         async with await RawClient.open(served.address) as client:
             await client.send(b"GET /silent HTTP/1.1\r\nHost: t\r\n\r\n")
-            await trio.sleep(0.05)
-        with trio.fail_after(0.5):
+            with patiently():
+                await asked.wait()
+        with patiently():
             await left.wait()
 
 
@@ -403,7 +418,7 @@ async def test_tls_serves_streams_and_notices_who_leaves(certificate: tuple[ssl.
             await send(START)
             await send({"type": "http.response.body", "body": b"x" * 20_000_000, "more_body": True})
 
-    async with serving(watched, certfile=certfile, keyfile=keyfile) as served:
+    async with serving(watched, certfile=certfile, keyfile=keyfile, write_timeout_s=60) as served:
         async with await RawClient.open(served.address, tls=context) as client:
             assert (await client.ask(path="/a")).body == b"ended"
             assert (await client.ask(path="/b", headers="Connection: close\r\n")).body == b"ended"
@@ -414,7 +429,7 @@ async def test_tls_serves_streams_and_notices_who_leaves(certificate: tuple[ssl.
             left_at = trio.current_time()
         with patiently():
             await left.wait()
-        assert trio.current_time() - left_at < 0.2
+        assert trio.current_time() - left_at < AT_ONCE_S
         async with await RawClient.open(served.address) as plain:
             await plain.send(REQUEST)
             assert (await plain.read_to_end())[0][:1] != b"H"
@@ -427,23 +442,30 @@ async def test_a_tls_client_that_stops_reading_is_reset_and_a_slow_one_gets_all(
 ) -> None:
     context, certfile, keyfile = certificate
     size = 1_000_000
+    over = trio.Event()
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             await send(START)
             await send({"type": "http.response.body", "body": b"x" * size})
+            over.set()
 
-    async with serving(app, certfile=certfile, keyfile=keyfile, write_timeout_s=0.3, send_buffer_bytes=8192) as served:
+    files = {"certfile": certfile, "keyfile": keyfile}
+    async with serving(app, **files, write_timeout_s=0.3, send_buffer_bytes=8192) as served:
         async with await RawClient.open(served.address, tls=context, receive_buffer_bytes=8192) as client:
             await client.send(REQUEST)
-            await trio.sleep(0.8)
+            with patiently():
+                await over.wait()
             rest, end = await client.read_to_end()
             assert end == RESET
             assert len(rest) < size
+    async with serving(app, **files, write_timeout_s=1, send_buffer_bytes=8192) as served:
         async with await RawClient.open(served.address, tls=context, receive_buffer_bytes=8192) as client:
             await client.send(REQUEST)
+            began = trio.current_time()
             received = b""
             while not received.endswith(b"\r\n0\r\n\r\n"):
-                await trio.sleep(0.01)
+                await trio.sleep(0.02)
                 received += await client.stream.receive_some(16384)
             assert len(received) > size
+            assert trio.current_time() - began > 1, "this was no slow reader"

@@ -32,5 +32,14 @@ def test_an_address_that_is_taken_is_named() -> None:
 
 
 def test_an_address_that_does_not_exist_is_named() -> None:
-    with pytest.raises(OSError, match=r"cannot listen on host\.invalid port 1: "):
+    with pytest.raises(OSError, match=r"cannot listen on 192\.0\.2\.1 port 1234: Cannot assign"):
+        bind_socket("192.0.2.1", 1234)  # RFC 5737: for documentation
+
+
+def test_a_name_that_does_not_resolve_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:  # a real resolver may take a minute to say so
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(OSError, match=r"cannot listen on host\.invalid port 1: Name or service not known"):
         bind_socket("host.invalid", 1)

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 import supervised_program
 import trio
-from patience import patiently
+from patience import patiently_with_processes
 from raw_client import RESET, RawClient, get
+
+pytestmark = pytest.mark.timeout(300)  # processes
 
 PROGRAM = Path(supervised_program.__file__)
 LAST_WORDS = b"3\r\nend\r\n0\r\n\r\n"
@@ -38,13 +40,13 @@ class Supervised:
         self.ended.set()
 
     async def exit(self) -> int | None:
-        with patiently():
+        with patiently_with_processes():
             await self.ended.wait()
         return self.exit_status
 
     async def logged(self, words: bytes, times: int = 1) -> None:
         """Wait until the supervisor or its workers have said this so many times."""
-        with patiently():
+        with patiently_with_processes():
             while self.log.count(words) < times:
                 await trio.sleep(0.01)
 
@@ -56,11 +58,12 @@ class Supervised:
         await client.read_until(b"\r\n")
         return client, int((await client.read_until(b"\r\n"))[:-2])
 
-    async def open_streams(self, workers: int) -> dict[int, RawClient]:
-        """Give one running stream of each worker."""
+    async def open_streams(self, *, started: int = 2) -> dict[int, RawClient]:
+        """Give one running stream of each of two workers, when so many have started in all."""
+        await self.logged(b"a worker has started", times=started)
         streams: dict[int, RawClient] = {}
-        with patiently():
-            while len(streams) < workers:
+        with patiently_with_processes():
+            while len(streams) < 2:
                 client, pid = await self.open_stream()
                 if pid in streams:
                     client.close()
@@ -89,7 +92,7 @@ async def supervising(workers: int, *, kind: str = "good", stop_timeout_s: float
         assert process.stdout is not None
         try:
             port = b""
-            with patiently():
+            with patiently_with_processes():
                 while not port.endswith(b"\n"):
                     port += await process.stdout.receive_some(100)
             supervised = Supervised(process, ("127.0.0.1", int(port)))
@@ -111,20 +114,20 @@ def is_running(pid: int) -> bool:
 
 
 async def has_ended(pid: int) -> None:
-    with patiently():
+    with patiently_with_processes():
         while is_running(pid):
             await trio.sleep(0.01)
 
 
 async def test_a_killed_worker_costs_only_its_own_streams_and_is_replaced() -> None:
     async with supervising(2) as supervised:
-        streams = await supervised.open_streams(2)
+        streams = await supervised.open_streams()
         (killed, cut), (spared, whole) = streams.items()
         os.kill(killed, signal.SIGKILL)
         with cut.sock, whole.sock:
             assert (await cut.read_to_end())[0] == b""
             await finish(whole)
-        replaced = await supervised.open_streams(2)
+        replaced = await supervised.open_streams(started=3)
         assert spared in replaced
         assert killed not in replaced
         for client in replaced.values():
@@ -137,7 +140,7 @@ async def test_a_killed_worker_costs_only_its_own_streams_and_is_replaced() -> N
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_lets_every_stream_of_every_worker_finish(number: signal.Signals) -> None:
     async with supervising(2) as supervised:
-        streams = await supervised.open_streams(2)
+        streams = await supervised.open_streams()
         (done, first), (_, second) = streams.items()
         first.close()  # its worker is done at once, and must not take the other with it
         supervised.process.send_signal(number)
@@ -151,7 +154,7 @@ async def test_a_signal_lets_every_stream_of_every_worker_finish(number: signal.
 
 async def test_a_second_signal_ends_everything_at_once() -> None:
     async with supervising(2) as supervised:
-        streams = await supervised.open_streams(2)
+        streams = await supervised.open_streams()
         supervised.process.send_signal(signal.SIGTERM)
         await supervised.logged(b"SIGTERM: draining", times=2)
         supervised.process.send_signal(signal.SIGTERM)
@@ -164,7 +167,7 @@ async def test_a_second_signal_ends_everything_at_once() -> None:
 
 async def test_workers_whose_supervisor_was_killed_drain_and_end() -> None:
     async with supervising(2) as supervised:
-        streams = await supervised.open_streams(2)
+        streams = await supervised.open_streams()
         supervised.process.kill()
         await supervised.logged(b"the supervisor is gone: draining", times=2)
         for client in streams.values():
@@ -191,7 +194,7 @@ async def test_a_worker_that_obeys_no_signal_is_killed_at_the_stop_timeout() -> 
 
 async def test_requests_are_served_while_a_worker_is_being_replaced() -> None:
     async with supervising(2) as supervised:
-        streams = await supervised.open_streams(2)
+        streams = await supervised.open_streams()
         for client in streams.values():
             client.close()
         os.kill(min(streams), signal.SIGKILL)

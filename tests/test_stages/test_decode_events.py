@@ -45,6 +45,9 @@ class Answer:
     async def receive(self) -> bytes:
         return b""
 
+    async def aclose(self) -> None:
+        pass
+
 
 def text(events: list[StreamEvent]) -> str:
     return "".join(event.text for event in events if isinstance(event, TextDelta))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
+
 import pytest
 import trio
 from scripted_upstream import Step, end, error, events, json_answer, scripted_upstream, sse_head
@@ -44,7 +46,7 @@ def call_to(url: str, *, stream: bool = True, provider: str = "deepseek", **body
 
 async def ask(transport: HeadraceTransport, call: UpstreamCall) -> bytes:
     got = b""
-    async with ChatUpstream(lambda _: transport).open(call) as answer:
+    async with aclosing(await ChatUpstream(lambda _: transport).open(call)) as answer:
         assert answer.is_stream == call.request.stream
         while chunk := await answer.receive():
             got += chunk
@@ -113,8 +115,11 @@ async def test_one_upstream_serves_many_calls_of_a_deployment_at_once() -> None:
         call = call_to(up.url)
 
         async def one() -> None:
-            async with upstream.open(call) as answer:
-                assert b'"hi"' in await answer.receive()
+            async with aclosing(await upstream.open(call)) as answer:
+                got = await answer.receive()
+                while chunk := await answer.receive():
+                    got += chunk
+            assert b'"hi"' in got
 
         async with trio.open_nursery() as nursery:
             for _ in range(5):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import aclosing
 from pathlib import Path
 
 import h2.config
@@ -10,6 +11,7 @@ import h2.connection
 import h2.events
 import pytest
 import trio
+import trio.testing
 import trustme
 from scripted_upstream import Step, end, events, scripted_upstream, sse_head, stall
 
@@ -33,7 +35,7 @@ async def ask(clients: UpstreamClients, to: Deployment) -> bytes:
     request = ResponsesRequest(model="m", stream=True, include_usage=False, body={"input": "hi"})
     call = UpstreamCall(request=request, deployment=to, model="m")
     got = b""
-    async with ResponsesUpstream(clients.transport_for).open(call) as answer:
+    async with aclosing(await ResponsesUpstream(clients.transport_for).open(call)) as answer:
         while chunk := await answer.receive():
             got += chunk
     return got
@@ -68,7 +70,7 @@ async def test_leaving_closes_all_connections(transport: Transport) -> None:
                 assert await ask(clients, deployment(f"{up.url}/r", transport)) == b"data: x\n\n"
                 nursery.start_soon(ask, clients, deployment(f"{stalled.url}/r", transport))
                 await stalled.request_received()
-                await trio.sleep(0.01)
+                await trio.testing.wait_all_tasks_blocked()  # the head has been read too
                 assert (clients.active_connections, clients.idle_connections) == (1, 1)
                 nursery.cancel_scope.cancel()
         await up.connection_closed()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -44,7 +45,7 @@ async def arrived(provider: str, body: dict[str, Any]) -> Any:
             deployment=deployment("nice", "up", provider=provider, url=f"{up.url}/v1/responses"),
             model="up",
         )
-        async with ResponsesUpstream(lambda _: transport).open(call) as answer:
+        async with aclosing(await ResponsesUpstream(lambda _: transport).open(call)) as answer:
             while await answer.receive():
                 pass
         (request,) = up.requests

@@ -14,7 +14,10 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 import trio
+import trio.testing
 import trustme
+from cancel_at import CancelAt
+from patience import AT_ONCE_S, PATIENCE_S, patiently
 from scripted_upstream import (
     Exchange,
     Step,
@@ -69,7 +72,7 @@ def make(request: pytest.FixtureRequest) -> Make:
 
 
 def post(url: str, body: bytes = b"{}", *, headers: object = None, **timeouts: float | None) -> httpx.Request:
-    limits = {"connect": 5.0, "write": 5.0, "read": 5.0, "pool": 5.0, **timeouts}
+    limits = {**dict.fromkeys(("connect", "write", "read", "pool"), PATIENCE_S), **timeouts}
     return httpx.Request("POST", url, content=body, headers=headers, extensions={"timeout": limits})
 
 
@@ -334,7 +337,7 @@ async def test_a_head_that_does_not_come_is_a_read_timeout(make: Make) -> None:
         started = trio.current_time()
         with pytest.raises(httpx.ReadTimeout):
             await read(transport, post(up.url, read=0.1))
-        assert 0.09 < trio.current_time() - started < 2
+        assert 0.1 <= trio.current_time() - started < AT_ONCE_S
         await up.connection_closed()
 
 
@@ -350,40 +353,39 @@ async def test_a_head_that_trickles_is_a_read_timeout(make: Make) -> None:
         started = trio.current_time()
         with pytest.raises(httpx.ReadTimeout):
             await read(transport, post(up.url, read=0.1))
-        assert trio.current_time() - started < 2
+        assert trio.current_time() - started < AT_ONCE_S
 
 
 async def test_the_read_limit_may_change_between_reads_and_counts_from_each(make: Make) -> None:
-    script = (sse_head(), events([b"a"] * 6, gap_s=0.04), stall())
+    script = (sse_head(), events([b"a"] * 6, gap_s=0.25), stall())
     async with scripted_upstream(*script) as up, make() as transport:
-        request = post(up.url, read=5)
+        request = post(up.url)
+        started = trio.current_time()
         async with answer(transport, request) as response:
-            request.extensions["timeout"]["read"] = 0.2
-            started = trio.current_time()
+            request.extensions["timeout"]["read"] = 1
             got, failure = await read_until_error(response)
         assert got == b"aaaaaa"
         assert type(failure) is httpx.ReadTimeout
-        assert 0.36 < trio.current_time() - started < 3
+        assert trio.current_time() - started > 5 * 0.25 + 1
 
 
 async def test_time_spent_outside_of_reads_does_not_count(make: Make) -> None:
     async with scripted_upstream(sse_head(), events([b"a"]), wait(0.02), events([b"b"]), end()) as up:
         async with make() as transport:
             got = b""
-            async with answer(transport, post(up.url, read=0.1)) as response:
+            async with answer(transport, post(up.url, read=0.5)) as response:
                 async for chunk in response.stream:
                     got += chunk
-                    await trio.sleep(0.15)
+                    await trio.sleep(0.6)
             assert got == b"ab"
 
 
 async def test_an_upstream_that_is_not_there_is_a_connect_error(make: Make) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    async with make() as transport:
-        with pytest.raises(httpx.ConnectError):
-            await read(transport, post(f"http://127.0.0.1:{port}/"))
+    with socket.socket() as nobody:  # bound, so that nobody else can take the port, and not listening
+        nobody.bind(("127.0.0.1", 0))
+        async with make() as transport:
+            with pytest.raises(httpx.ConnectError):
+                await read(transport, post(f"http://127.0.0.1:{nobody.getsockname()[1]}/"))
 
 
 @contextlib.contextmanager
@@ -446,7 +448,7 @@ async def test_a_name_that_does_not_resolve_is_a_connect_error(make: Make) -> No
 
 
 async def test_slow_names_are_a_connect_timeout(make: Make) -> None:
-    trio.socket.set_custom_hostname_resolver(Names(delay_s=5))
+    trio.socket.set_custom_hostname_resolver(Names(delay_s=60))
     async with make() as transport:
         with pytest.raises(httpx.ConnectTimeout):
             await read(transport, post("http://slow.name/", connect=0.05))
@@ -475,7 +477,7 @@ async def test_a_hanging_first_address_costs_a_quarter_of_a_second() -> None:
             before = sockets_open()
             started = trio.current_time()
             assert await read(transport, post("http://two.addresses/")) == STREAM
-            assert 0.2 < trio.current_time() - started < 2
+            assert 0.25 <= trio.current_time() - started < AT_ONCE_S
             assert sockets_open() == before + 2  # one connection, both of its ends
 
 
@@ -527,7 +529,7 @@ async def test_a_half_read_connection_is_closed_at_once_and_never_used_again(mak
         left_at = trio.current_time()
         closed = await up.connection_closed()
         assert closed.closed_at is not None
-        assert closed.closed_at - left_at < 0.1
+        assert closed.closed_at - left_at < AT_ONCE_S
         assert (transport.active_connections, transport.idle_connections) == (0, 0)
 
 
@@ -562,22 +564,31 @@ async def test_a_connection_that_the_upstream_closed_while_idle_is_not_used(make
 async def test_bytes_after_the_response_belong_to_nobody(surplus: bytes, later: bool) -> None:
     good = error(200, b'{"a":1}')
     assert isinstance(good, bytes)
-    script = (good, wait(0.02), surplus) if later else (good + surplus,)
-    async with scripted_upstream(in_turn(script, (good,))) as up, HeadraceTransport() as transport:
+    sent = trio.Event()
+
+    async def send(exchange: Exchange) -> None:
+        await exchange.send(good if later else good + surplus)
+        if later:
+            await trio.testing.wait_all_tasks_blocked()  # the response has been read
+            await exchange.send(surplus)
+        sent.set()
+
+    async with scripted_upstream(in_turn((send,), (good,))) as up, HeadraceTransport() as transport:
         assert await read(transport, post(up.url)) == b'{"a":1}'
-        await trio.sleep(0.05 if later else 0)
+        with patiently():
+            await sent.wait()
         assert await read(transport, post(up.url)) == b'{"a":1}'
         assert len(up.connections) == 2
 
 
 async def test_idle_connections_are_closed_when_their_time_is_over() -> None:
-    async with scripted_upstream(*GOOD) as up, HeadraceTransport(idle_expiry_s=0.05) as transport:
+    async with scripted_upstream(*GOOD) as up, HeadraceTransport(idle_expiry_s=0.5) as transport:
         await read(transport, post(up.url))
         assert transport.idle_connections == 1
         closed = await up.connection_closed()
         assert transport.idle_connections == 0
         assert closed.closed_at is not None
-        assert 0.04 < closed.closed_at - up.requests[0].at < 0.9
+        assert 0.5 <= closed.closed_at - up.requests[0].at < AT_ONCE_S
 
 
 async def test_no_more_connections_are_kept_than_allowed() -> None:
@@ -594,7 +605,7 @@ async def test_a_full_pool_makes_calls_wait_and_then_refuses_them(make: Make) ->
         async with answer(transport, post(up.url)):
             with pytest.raises(httpx.PoolTimeout):
                 await read(transport, post(up.url, pool=0.05))
-        assert await read(transport, post(up.url, pool=0.05)) == STREAM
+        assert await read(transport, post(up.url)) == STREAM
 
 
 async def test_a_slot_is_passed_on_to_who_waits(make: Make) -> None:
@@ -659,7 +670,7 @@ async def test_closing_the_transport_closes_every_connection_and_ends_running_re
 
 async def test_httpx_clients_can_use_ours() -> None:
     async with scripted_upstream(*GOOD) as up:
-        async with httpx.AsyncClient(transport=HeadraceTransport(), timeout=2) as client:
+        async with httpx.AsyncClient(transport=HeadraceTransport(), timeout=PATIENCE_S) as client:
             response = await client.post(up.url, json={"a": 1})
             assert response.content == STREAM
             async with client.stream("POST", up.url, content=b"x") as streamed:
@@ -667,29 +678,6 @@ async def test_httpx_clients_can_use_ours() -> None:
 
 
 # --- cancellation ----------------------------------------------------------------------------------------------------
-
-
-class CancelAt(trio.abc.Instrument):
-    """Cancels a task at its ``step``-th scheduler step, before or after it."""
-
-    def __init__(self, task: trio.lowlevel.Task, scope: trio.CancelScope, step: int, *, after: bool) -> None:
-        self.task, self.scope, self.step, self.after = task, scope, step, after
-        self.steps = 0
-        self.has_hit = False
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task is self.task:
-            self.steps += 1
-            self._maybe_cancel(after=False)
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task is self.task:
-            self._maybe_cancel(after=True)
-
-    def _maybe_cancel(self, *, after: bool) -> None:
-        if self.after is after and self.steps == self.step and not self.has_hit:
-            self.has_hit = True
-            self.scope.cancel()
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -725,9 +713,9 @@ async def test_cancelling_at_any_step_leaks_nothing(make: Make, scenario: str, a
                             trio.lowlevel.remove_instrument(instrument)
                 assert transport.active_connections == 0, f"step {step}"
                 assert transport.idle_connections <= 1
-                with trio.fail_after(5):  # and the pool still serves
+                with patiently():  # and the pool still serves
                     assert await read(transport, post(url)) == b"onetwo"
-            with trio.fail_after(2):
+            with patiently():
                 while up.open_connections or sockets_open() > outside:
                     await trio.sleep(0.001)
             if not instrument.has_hit:

@@ -1,0 +1,68 @@
+"""One request and its answer on the wire, whichever transport carries them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Protocol
+
+import httpx
+import trio
+
+from stages.upstreams.faults import FOREIGN_ERRORS
+
+_CLOSE_LIMIT_S = 2.0
+
+
+class Exchange(Protocol):
+    """An answer whose head is here."""
+
+    @property
+    def status(self) -> int:
+        """The status of the response."""
+        ...
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """The headers in their order, the names in lower case."""
+        ...
+
+    async def receive(self, limit_s: float | None) -> bytes:
+        """Give the next part of the body, all that one read of the socket had; ``b""`` when it is complete.
+
+        Raises:
+            httpx.ReadTimeout: if nothing comes for ``limit_s`` seconds; None is for ever.
+            httpx.HTTPError: another one if the connection breaks or what comes is not HTTP.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Give the connection back if all of the body was read, else close it; also in a task that is cancelled."""
+        ...
+
+
+class HttpxExchange:
+    """An `Exchange` over a transport that speaks httpx's interface only.
+
+    Args:
+        response: as the transport gave it.
+        timeouts: those in the extensions of the request, which the transport looks at before each read.
+    """
+
+    def __init__(self, response: httpx.Response, timeouts: dict[str, float | None]) -> None:
+        assert isinstance(response.stream, httpx.AsyncByteStream)  # the contract of an asynchronous transport
+        self.status = response.status_code
+        self.headers = [(name.lower(), value) for name, value in response.headers.raw]
+        self._stream = response.stream
+        self._parts = aiter(response.stream)
+        self._timeouts = timeouts
+
+    async def receive(self, limit_s: float | None) -> bytes:
+        """As in `Exchange`."""
+        self._timeouts["read"] = limit_s
+        return await anext(self._parts, b"")
+
+    async def aclose(self) -> None:
+        """As in `Exchange`; how the connection ends concerns nobody, but it must end, and soon."""
+        with trio.CancelScope(deadline=trio.current_time() + _CLOSE_LIMIT_S, shield=True), suppress(*FOREIGN_ERRORS):
+            await self._stream.aclose()
