@@ -33,13 +33,15 @@ _ENDS = (Finished, Failed)  # a union made anew for each look at a batch costs m
 
 
 class Wanted(TypedDict, total=False):
-    """What a decoder needs to know of the request; ``tool_names`` only Anthropic's."""
+    """What a decoder needs to know of the request."""
 
     custom_tools: frozenset[str]
+    used_call_ids: frozenset[str]
+    # Anthropic's: it has no log probabilities, and what it runs itself does not look like a call of the client's.
+    tool_names: Mapping[str, str]
+    # All others'.
     has_hosted_tools: bool
     wants_logprobs: bool
-    used_call_ids: frozenset[str]
-    tool_names: Mapping[str, str]
 
 
 class Decoder(Protocol):
@@ -94,12 +96,13 @@ class _Decode:
             self._wrapped = WrappedCalls(names) if names else None
         wanted: Wanted = {
             "custom_tools": call.request.custom_tools,
-            "has_hosted_tools": call.request.has_hosted_tools,
-            "wants_logprobs": call.request.wants_logprobs,
             "used_call_ids": call_ids_of(call.request.body),
         }
         if call.deployment.kind == "anthropic":
             wanted["tool_names"] = tool_names(call.request)
+        else:
+            wanted["has_hosted_tools"] = call.request.has_hosted_tools
+            wanted["wants_logprobs"] = call.request.wants_logprobs
         if answer is None or answer.is_stream:
             self._decoder = make_decoder(**wanted)
         else:
@@ -112,6 +115,8 @@ class _Decode:
             events = self._wrapped.feed(events)
         if events and isinstance(end := events[-1], _ENDS):
             self._ended = True
+            if (answer := self._ctx.get(ANSWER)) is not None:
+                answer.expect_end()
             if isinstance(end, Failed):
                 self._ctx[FAILURE] = end
             for event in events:

@@ -77,6 +77,10 @@ class UpstreamAnswer(Protocol):
         """
         ...
 
+    def expect_end(self) -> None:
+        """Take notice that all that matters has been received: nothing but the body's end is worth a short wait."""
+        ...
+
     async def aclose(self) -> None:
         """Give the connection back if all of the body was read, else close it. Whoever opened the answer does it.
 

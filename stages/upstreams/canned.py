@@ -112,6 +112,9 @@ class _Answer:
             await trio.lowlevel.checkpoint()
         return b"" if frame is None else frame.data
 
+    def expect_end(self) -> None:
+        """It comes at once."""
+
     async def aclose(self) -> None:
         """Nothing is open."""
 

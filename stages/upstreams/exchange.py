@@ -36,6 +36,10 @@ class Exchange(Protocol):
         """
         ...
 
+    def hurry(self, limit_s: float) -> None:
+        """Let the wait that is under way, if one is, end in ``limit_s`` seconds at the latest."""
+        ...
+
     async def aclose(self) -> None:
         """Give the connection back if all of the body was read, else close it; also in a task that is cancelled."""
         ...
@@ -56,11 +60,19 @@ class HttpxExchange:
         self._stream = response.stream
         self._parts = aiter(response.stream)
         self._timeouts = timeouts
+        self._wait = trio.CancelScope()
 
     async def receive(self, limit_s: float | None) -> bytes:
         """As in `Exchange`."""
         self._timeouts["read"] = limit_s
-        return await anext(self._parts, b"")
+        self._wait = trio.CancelScope()
+        with self._wait:
+            return await anext(self._parts, b"")
+        raise httpx.ReadTimeout("the body did not end in time")
+
+    def hurry(self, limit_s: float) -> None:
+        """As in `Exchange`."""
+        self._wait.deadline = trio.current_time() + limit_s
 
     async def aclose(self) -> None:
         """As in `Exchange`; how the connection ends concerns nobody, but it must end, and soon."""

@@ -31,6 +31,10 @@ ERROR_BODY_BYTES = 64 * 1024
 ERROR_BODY_LIMIT_S = 5.0
 """How long an error answer may take to arrive; then its status has to do."""
 
+END_LIMIT_S = 1.0
+"""How long the end of a body may take whose last event is here. Servers send both at once; where one keeps its stream
+open, the client of a whole document would wait for nothing, and its connection could take no other request."""
+
 
 class HttpUpstream(ABC):
     """An `Upstream` over HTTP: what all kinds share. One serves all deployments of its kind, and all requests.
@@ -114,6 +118,11 @@ class HttpAnswer:
                 clock.enter("idle", clock.call.deployment.timeouts.idle_s)
             return chunk
         raise fault  # out here: inside, it would carry the foreign exception as its context
+
+    def expect_end(self) -> None:
+        """Wait no longer than `END_LIMIT_S` for what follows, beginning now."""
+        self._clock.enter("idle", END_LIMIT_S)
+        self._exchange.hurry(END_LIMIT_S)
 
     async def aclose(self) -> None:
         """Close the connection, or give it back if all was read."""

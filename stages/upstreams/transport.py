@@ -187,6 +187,12 @@ class HeadraceExchange:
             self._not_before = trio.current_time() + rest_s
         return chunk
 
+    def hurry(self, limit_s: float) -> None:
+        """Let the wait that is under way, if one is, end in ``limit_s`` seconds at the latest."""
+        connection = self._connection
+        if connection is not None and not connection.reader.is_done:
+            self._pool.limit_wait(connection, limit_s)
+
     async def aclose(self) -> None:
         """Close the connection, now, unless all of the body has come in. Never waits."""
         self._end(is_good=self._connection is not None and self._connection.reader.is_done)
@@ -195,6 +201,7 @@ class HeadraceExchange:
         connection, self._connection = self._connection, None
         if connection is None:
             return
+        connection.expires_at = math.inf
         if is_good and self._is_all_sent and connection.reader.is_reusable:
             self._pool.keep(self._origin, connection)
         else:

@@ -50,9 +50,6 @@ class AnthropicDecoder(StreamDecoder["_Answer"]):
 
     Args:
         custom_tools: names of the custom tools that the client declared. They were sent as functions of one string.
-        has_hosted_tools: whether tools are declared that the upstream runs itself. Its own calls look like no others
-            here, so nothing depends on it.
-        wants_logprobs: the same for all decoders; Anthropic has no log probabilities.
         used_call_ids: the ids of the calls in the conversation so far; none is given again.
         tool_names: the client's name of each tool that was sent under another (`anthropic_request.tool_names`).
     """
@@ -61,15 +58,12 @@ class AnthropicDecoder(StreamDecoder["_Answer"]):
         self,
         *,
         custom_tools: AbstractSet[str] = frozenset(),
-        has_hosted_tools: bool = False,
-        wants_logprobs: bool = False,
         used_call_ids: AbstractSet[str] = frozenset(),
         tool_names: Mapping[str, str] = _NO_NAMES,
     ) -> None:
         super().__init__(
             _Answer(
                 custom_tools=custom_tools,
-                has_hosted_tools=has_hosted_tools,
                 used_call_ids=used_call_ids,
                 tool_names=tool_names,
             )
@@ -103,8 +97,6 @@ def decode_anthropic_document(
     body: bytes,
     *,
     custom_tools: AbstractSet[str] = frozenset(),
-    has_hosted_tools: bool = False,
-    wants_logprobs: bool = False,
     used_call_ids: AbstractSet[str] = frozenset(),
     tool_names: Mapping[str, str] = _NO_NAMES,
 ) -> list[StreamEvent]:
@@ -115,7 +107,6 @@ def decode_anthropic_document(
     """
     answer = _Answer(
         custom_tools=custom_tools,
-        has_hosted_tools=has_hosted_tools,
         used_call_ids=used_call_ids,
         tool_names=tool_names,
     )
@@ -150,13 +141,11 @@ class _Answer:
         self,
         *,
         custom_tools: AbstractSet[str],
-        has_hosted_tools: bool,
         used_call_ids: AbstractSet[str],
         tool_names: Mapping[str, str],
     ) -> None:
-        self._calls = ChatCalls(
-            custom_tools=custom_tools, has_hosted_tools=has_hosted_tools, used_call_ids=used_call_ids
-        )
+        # What the upstream runs itself is no `tool_use` here, so nothing needs to be told from the client's calls.
+        self._calls = ChatCalls(custom_tools=custom_tools, has_hosted_tools=False, used_call_ids=used_call_ids)
         self.blocks = AnswerBlocks(self._calls, tool_names)
         self._spent = Spent()
         self._has_head = False

@@ -75,6 +75,9 @@ class FakeAnswer:
         await trio.lowlevel.checkpoint()
         return b""
 
+    def expect_end(self) -> None:
+        """It has one soon."""
+
     async def aclose(self) -> None:
         self._upstream.open -= 1
 

@@ -397,6 +397,16 @@ async def test_row_21_what_comes_after_the_end_is_ignored() -> None:
         assert (await last_record(service))["end"] == "OK"
 
 
+async def test_an_answer_is_over_with_its_last_event_though_the_upstream_keeps_the_stream_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("stages.upstreams.http.END_LIMIT_S", 0.05)
+    async with asking(sse_head(), events([CREATED, delta("Hello"), completed("Hello")]), stall()) as service:
+        for folded in await whole(service):
+            assert (folded.content, folded.finish_reason) == ("Hello", "stop")
+    assert {record["end"] for record in service.records} == {"OK"}
+
+
 async def test_row_22_what_is_not_known_is_ignored() -> None:
     odd: list[dict[str, Any] | bytes] = [
         b": a comment\n\n",

@@ -33,6 +33,9 @@ class Answer:
             await trio.sleep(item)
         return b""
 
+    def expect_end(self) -> None:
+        """It has one soon."""
+
     async def aclose(self) -> None:
         self.upstream.open_now -= 1
 

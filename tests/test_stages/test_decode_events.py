@@ -7,7 +7,7 @@ import json
 from contexts import call, context, deployment
 from msgspec import structs
 
-from pipeline import RequestContext
+from pipeline import Meter, RequestContext
 from pipeline.testing import check_stage, collect
 from stages.decode_events import MAX_DOCUMENT_BYTES, decode_events
 from stages.events import Failed, Finished, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted, Usage
@@ -42,8 +42,13 @@ class Answer:
     def __init__(self, *, is_stream: bool) -> None:
         self.is_stream = is_stream
 
+        self.is_ending = False
+
     async def receive(self) -> bytes:
         return b""
+
+    def expect_end(self) -> None:
+        self.is_ending = True
 
     async def aclose(self) -> None:
         pass
@@ -57,6 +62,16 @@ def test_it_passes_every_check() -> None:
     events = check_stage(decode_events, *FRAMES, context=context)
     assert text(events) == "Hello"
     assert events[-1] == Finished("stop")
+
+
+def test_the_upstream_is_told_that_its_last_event_is_here() -> None:
+    ctx = context()
+    ctx[ANSWER] = answer = Answer(is_stream=True)
+    codec = decode_events.open(ctx, Meter("decode_events"))
+    codec.feed(FRAMES[:-1])
+    assert not answer.is_ending
+    codec.feed(FRAMES[-1:])
+    assert answer.is_ending
 
 
 async def test_usage_is_noted() -> None:

@@ -210,6 +210,30 @@ async def test_cancelling_closes_the_upstream_connection_at_once(make: Make, scr
         assert (transport.active_connections, transport.idle_connections) == (0, 0)
 
 
+@pytest.mark.parametrize("is_waiting", [False, True])
+async def test_an_end_that_is_expected_is_not_waited_for_long(
+    make: Make, is_waiting: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.upstreams.http.END_LIMIT_S", 0.05)
+    async with scripted_upstream(sse_head(), events(EVENTS), stall()) as up, make() as transport:
+        async with aclosing(await ResponsesUpstream(lambda _: transport).open(call_to(up.url))) as answer:
+            while b"completed" not in await answer.receive():
+                pass
+            async with trio.open_nursery() as nursery:
+                if not is_waiting:
+                    answer.expect_end()
+
+                async def see_the_limit_pass() -> None:
+                    with pytest.raises(UpstreamFault, match="stopped sending"):
+                        await answer.receive()
+
+                nursery.start_soon(see_the_limit_pass)
+                await trio.testing.wait_all_tasks_blocked()
+                if is_waiting:
+                    answer.expect_end()
+        assert (transport.active_connections, transport.idle_connections) == (0, 0)
+
+
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("script", [GOOD, (error(503, b'{"error": "later"}'),)], ids=["good", "refused"])
 async def test_a_cancel_at_any_step_leaves_nothing_open(make: Make, script: tuple[Step, ...], after: bool) -> None:

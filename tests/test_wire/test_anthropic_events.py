@@ -602,11 +602,9 @@ _event = st.fixed_dictionaries(
 
 
 @settings(max_examples=100)
-@given(st.lists(_event, max_size=10), st.booleans(), st.data())
-def test_anything_ends_in_one_end_and_cuts_make_no_difference(
-    events: list[Json], hosted: bool, data: st.DataObject
-) -> None:
-    make_decoder = partial(AnthropicDecoder, custom_tools=frozenset({"a"}), has_hosted_tools=hosted)
+@given(st.lists(_event, max_size=10), st.data())
+def test_anything_ends_in_one_end_and_cuts_make_no_difference(events: list[Json], data: st.DataObject) -> None:
+    make_decoder = partial(AnthropicDecoder, custom_tools=frozenset({"a"}))
     fold_stream(encode(decode_anything(make_decoder, sse(*events, last(), STOP), data)))
 
 
