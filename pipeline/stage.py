@@ -263,17 +263,17 @@ class _Line:
         clock, meter = self._clock, self._meters[0]
         try:
             while True:
+                batch = None  # let go of it: it may hold 64 KiB, and the wait be long
                 try:
-                    entry = await link.take()
+                    offered_ns, batch = await link.take()
                 except EndOfInput:
                     break
                 except Woken:
-                    entry = None
-                if entry is None:
+                    pass  # ticks outside of the handler: what they raise has nothing to do with this
+                if batch is None:
                     await self._tick()
                     continue
                 taken_ns = clock()
-                offered_ns, batch = entry
                 meter.queued_ns += taken_ns - offered_ns
                 meter.batches_in += 1
                 meter.events_in += len(batch)

@@ -47,6 +47,7 @@ class CallUpstream:
                         if not chunk:
                             break
                         await outlet.send([chunk])
+                        del chunk  # it may be 64 KiB, and the next wait long
                 finally:
                     await answer.aclose()
 

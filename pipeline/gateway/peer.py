@@ -82,6 +82,7 @@ class Peer:
                 self.lose()
                 return
             requests.feed(chunk)
+            del chunk  # the next wait may be long, and this may be 64 KiB
             self._tell(True)
 
     async def read_more(self, deadline: float = math.inf) -> bool:

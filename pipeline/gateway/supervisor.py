@@ -16,7 +16,7 @@ import logging
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -36,15 +36,13 @@ log = logging.getLogger("headrace.supervisor")
 
 
 class WorkerCommand(msgspec.Struct, frozen=True):
-    """How to start one worker.
+    """How to start one worker, in the supervisor's own environment.
 
     Attributes:
         argv: the program and its arguments.
-        environ: its environment; None for the supervisor's own.
     """
 
     argv: Sequence[str]
-    environ: Mapping[str, str] | None = None
 
 
 StartWorker = Callable[[Sequence[int], int], WorkerCommand]
@@ -139,7 +137,6 @@ class _Supervisor:
             try:
                 process = await trio.lowlevel.open_process(
                     list(command.argv),
-                    env=command.environ,
                     stdin=subprocess.DEVNULL,
                     pass_fds=(*fds, theirs.fileno()),
                     process_group=0,
