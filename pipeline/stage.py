@@ -263,7 +263,7 @@ class _Line:
         clock, meter = self._clock, self._meters[0]
         try:
             while True:
-                batch = None  # let go of it: it may hold 64 KiB, and the wait be long
+                offered_ns, batch = 0, None  # let go of the last one: it may hold 64 KiB, and the wait be long
                 try:
                     offered_ns, batch = await link.take()
                 except EndOfInput:

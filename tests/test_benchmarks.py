@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+import socket
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from benchmarks import __main__ as everything  # noqa: E402
 from benchmarks import bench_codec, bench_engine, bench_gateway, bench_peers, report  # noqa: E402
 from benchmarks.behaviour import STAMP, script  # noqa: E402
 from benchmarks.loads import LOADS, TITLES, Subject, Tools, flags, measure, open_tools, shape  # noqa: E402
+from benchmarks.processes import free_port  # noqa: E402
 from benchmarks.recording import Recording, load, number, table  # noqa: E402
 
 pytestmark = [
@@ -59,6 +62,16 @@ def test_a_stream_from_the_mock_upstream_is_counted_to_its_end(tools: Tools, dia
     figures, _ = measure(tools, subject, shape("short", subject, mode="once", connections=3, open_per_s=0.0))
     assert (figures["complete"], figures["events"], figures["errors"]) == (3, 60, {})
     assert figures["first_ms"]["n"] == 3
+
+
+def test_a_free_port_is_not_taken_and_below_those_that_the_system_gives_away() -> None:
+    state = random.getstate()
+    with socket.socket() as taken:
+        port = free_port()
+        assert 20_000 <= port < 30_000
+        taken.bind(("127.0.0.1", port))
+        random.setstate(state)  # the same port is the first to be tried again
+        assert free_port() != port
 
 
 def test_time_stamps_give_the_added_latency(tools: Tools) -> None:
