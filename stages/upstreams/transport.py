@@ -176,7 +176,7 @@ class HeadraceExchange:
                     self._end(is_good=True)
                     return b""
                 if pool.lag.rest_s and trio.current_time() < self._not_before:
-                    await trio.sleep_until(self._not_before)
+                    await pool.lag.rest_until(self._not_before)
                 pool.limit_wait(connection, limit_s)
                 await connection.receive()
                 connection.expires_at = math.inf

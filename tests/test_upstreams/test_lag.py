@@ -103,13 +103,53 @@ async def test_a_pool_measures_while_many_of_its_connections_are_in_use(
     pool.close()
 
 
+async def test_who_rests_is_woken_in_time_and_at_the_latest_when_there_is_no_lag_any_more(
+    mock_clock: MockClock,
+) -> None:
+    streams = list(range(MIN_STREAMS))
+    lag = Lag(streams)
+    lag.watch()
+    await busy_for(mock_clock, SAMPLE_S + 0.01, 50)
+    assert lag.rest_s > 0
+    woken: dict[str, float] = {}
+
+    async def rest(name: str, rest_s: float) -> None:
+        began_at = trio.current_time()
+        await lag.rest_until(began_at + rest_s)
+        woken[name] = trio.current_time() - began_at
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rest, "short", 0.1)
+        nursery.start_soon(rest, "past", -0.1)
+        with trio.CancelScope() as left:
+            nursery.start_soon(rest, "long", 1000.0)
+            await busy_for(mock_clock, SAMPLE_S + 0.01, 50)
+            assert 0.1 <= woken["short"] < 0.1 + 4 * (SAMPLE_S + 0.01)
+            assert woken["past"] < 4 * (SAMPLE_S + 0.01)
+            left.cancel()
+            await lag.rest_until(trio.current_time() + 1000)
+        assert left.cancelled_caught
+        assert "long" not in woken
+        streams.clear()
+        await busy_for(mock_clock, SAMPLE_S + 0.01, 5)
+        assert woken["long"] < 10
+
+
 # --- what it does to a stream ----------------------------------------------------------------------------------------
+
+
+class Told(Lag):
+    """A lag as a test sets it."""
+
+    async def rest_until(self, moment: float) -> None:
+        await trio.sleep_until(moment)
 
 
 class Stream:
     """An exchange of which the head is here, and the upstream's end of it; ``pool.lag`` is as a test sets it."""
 
     def __init__(self, pool: Pool, connection: Connection, upstream: socket.socket) -> None:
+        pool.lag = Told(())
         self.pool = pool
         self.connection = connection
         self.exchange = HeadraceExchange(pool, ORIGIN, connection, is_all_sent=True)
