@@ -20,8 +20,8 @@ class NullMeter(Meter):
 
     __slots__ = ()
 
-    def __init__(self, name: str, clock: Clock = lambda: 0, *, fused: bool = False) -> None:
-        super().__init__(name, lambda: 0, fused=fused)
+    def __init__(self, name: str, clock: Clock = int, *, fused: bool = False) -> None:
+        super().__init__(name, int, fused=fused)  # `int()` is 0, and cheaper than any clock
 
     def enter(self, doing: Doing) -> int:
         return 0

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # benchmarks are no part of the distribution
 
 from benchmarks import __main__ as everything  # noqa: E402
-from benchmarks import bench_codec, bench_engine, bench_gateway, bench_peers, report  # noqa: E402
+from benchmarks import bench_codec, bench_engine, bench_gateway, bench_peers, profile_service, report  # noqa: E402
 from benchmarks.behaviour import STAMP, script  # noqa: E402
 from benchmarks.loads import LOADS, TITLES, Subject, Tools, flags, measure, open_tools, shape  # noqa: E402
 from benchmarks.processes import free_port  # noqa: E402
@@ -161,6 +161,19 @@ def test_bench_gateway_measures_the_service(tmp_path: Path, capsys: pytest.Captu
     for image in re.findall(r"\(img/([\w.-]+)\)", page):
         assert ElementTree.parse(tmp_path / "docs" / "img" / image).getroot().tag.endswith("svg")
     assert "img/memory.svg" in page
+
+
+def test_a_profile_names_the_functions_by_their_own_time(capsys: pytest.CaptureFixture[str]) -> None:
+    assert profile_service.main(["--load", "requests", "--seconds", SECONDS]) == 0
+    first, what, _, head, everything, *functions = capsys.readouterr().out.splitlines()
+    assert first == "$ python -m benchmarks.profile_service --load requests"
+    assert what.endswith(", requests, per request")
+    assert head.split()[0] == "own"
+    assert "everything" in everything
+    assert len(functions) == profile_service.TOP
+    assert any(re.search(r"pipeline/stage\.py: _forward$", line) for line in functions)
+    own_us = [float(line.split()[0]) for line in functions]
+    assert own_us == sorted(own_us, reverse=True)
 
 
 def test_bench_peers_says_what_it_found_and_measures_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

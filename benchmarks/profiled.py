@@ -1,0 +1,31 @@
+"""headrace under a profiler. Not a mode of the product: `profile_service` runs it.
+
+``python -m benchmarks.profiled serve ...`` in place of ``headrace serve ...``. SIGUSR1 begins; SIGUSR2 ends, and writes
+the statistics to the file that $HEADRACE_PROFILE names.
+"""
+
+from __future__ import annotations
+
+import cProfile
+import os
+import signal
+import sys
+
+
+def main() -> int:
+    """Run the ``headrace`` command, ready to be profiled."""
+    from pipeline.gateway.cli import main as headrace
+
+    profile = cProfile.Profile()
+
+    def write(*_: object) -> None:
+        profile.disable()
+        profile.dump_stats(os.environ["HEADRACE_PROFILE"])
+
+    signal.signal(signal.SIGUSR1, lambda *_: profile.enable())
+    signal.signal(signal.SIGUSR2, write)
+    return headrace()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
