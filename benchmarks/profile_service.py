@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Profile and print."""
     parser = argparse.ArgumentParser(description="The functions in which the service spends its time.")
     parser.add_argument("--load", default="requests", choices=list(LOADS), help="(%(default)s)")
-    parser.add_argument("--source", type=Path, default=ROOT, help="the tree to run, with `profiled.py` in it (this one)")
+    parser.add_argument("--source", type=Path, default=ROOT, help="the tree to run, our profiled.py in it (this one)")
     parser.add_argument("--seconds", type=float, default=5.0, help="(%(default)s)")
     parser.add_argument("--tools", choices=("python", "c"), default="python", help="(%(default)s)")
     options = parser.parse_args(arguments)

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from pipeline import CodecStage, Meter, RequestContext, async_codec_stage
 from stages.reasoning.keys import Scope, conversation_of
 from stages.reasoning.store import ReasoningStore
-from stages.reasoning.turns import Places, read_turn
+from stages.reasoning.turns import Places, has_turns, read_turn
 from stages.slots import HEAD, PRINCIPAL
 from stages.upstreams import UpstreamCall
 from stages.wire.bad_request import is_list
@@ -51,7 +51,7 @@ class _Restore:
         if self._store is not None and call.deployment.kind != "canned":
             if call.deployment.kind == "responses" and _lacks_encrypted(body):
                 changes["include"] = [*(body.get("include") or ()), ENCRYPTED]
-            if is_list(items := body.get("input")):
+            if is_list(items := body.get("input")) and has_turns(items):
                 places = Places(items, Scope(self._ctx[PRINCIPAL], call, conversation))
                 if places.keys:
                     with self._meter.outside():

@@ -11,6 +11,7 @@ from typing import Never
 
 from pipeline import Meter, RequestContext, async_codec_stage
 from stages.slots import RESPONSE
+from stages.wire.chat import DONE
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -20,24 +21,33 @@ HEADERS = [
 
 
 class _Write:
-    __slots__ = ("_is_started", "_meter", "_response")
+    __slots__ = ("_has_ended", "_is_started", "_meter", "_response")
 
     def __init__(self, ctx: RequestContext, meter: Meter) -> None:
         self._response = ctx[RESPONSE]
         self._meter = meter
         self._is_started = False
+        self._has_ended = False
 
     async def feed(self, batch: list[bytes], /) -> list[Never]:
-        """Write the batch at once, behind the head if it is the first."""
+        """Write the batch at once, behind the head if it is the first.
+
+        Nothing may follow ``[DONE]``, so the response ends with it: one write less, and no waiting for the upstream.
+        """
+        if self._has_ended:
+            return []
         if not self._is_started:
             self._is_started = True
             await self._response.start(200, HEADERS)
         with self._meter.outside():
-            await self._response.write(batch[0] if len(batch) == 1 else b"".join(batch))
+            self._has_ended = batch[-1].endswith(DONE)
+            await self._response.write(batch[0] if len(batch) == 1 else b"".join(batch), last=self._has_ended)
         return []
 
     async def flush(self) -> list[Never]:
-        """End the response: the stream is complete."""
+        """End the response, if that has not been done: the stream is complete."""
+        if self._has_ended:
+            return []
         if not self._is_started:
             await self._response.start(200, HEADERS)
         with self._meter.outside():

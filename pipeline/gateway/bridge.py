@@ -306,6 +306,8 @@ class _Exchange:
         """Give the log record of a finished request. No prompt, no answer, no key."""
         ctx, response = self.ctx, self.response
         call, principal, usage = ctx.get(CALL), ctx.get(PRINCIPAL), ctx.get(USAGE)
+        meters = {meter.name: meter for meter in ctx.meters}
+        calling, decoding = meters.get("call_upstream"), meters.get("decode_events")
         record: Record = {
             "request_id": ctx.request_id,
             "key": principal.name if principal else None,
@@ -315,10 +317,10 @@ class _Exchange:
             "end": self.end_code(),
             "status": response.status,
             "bytes": response.size,
-            "events": _total(ctx.meters, "decode_events"),
+            "events": decoding.events_out if decoding else 0,
             "first_byte_ms": _ms(response.first_byte_ns),
             "total_ms": _ms(perf_counter_ns() - self.born_ns),
-            "upstream_wait_ms": _ms(sum(m.spent_ns[Doing.OUTSIDE] for m in ctx.meters if m.name == "call_upstream")),
+            "upstream_wait_ms": _ms(calling.spent_ns[Doing.OUTSIDE] if calling else 0),
         }
         if self.error is not None:
             record["error"] = self.error.code
@@ -329,7 +331,7 @@ class _Exchange:
         if usage is not None:
             record["prompt_tokens"] = usage.prompt_tokens
             record["completion_tokens"] = usage.completion_tokens
-        record["stages"] = {meter.name: _stage_record(meter) for meter in ctx.meters}
+        record["stages"] = {name: _stage_record(meter) for name, meter in meters.items()}
         return record
 
 
@@ -384,10 +386,6 @@ def _describe(bug: StageBug) -> str:
 
 def _ms(duration_ns: int | None) -> float | None:
     return None if duration_ns is None else duration_ns // 1000 / 1000
-
-
-def _total(meters: list[Meter], name: str) -> int:
-    return sum(meter.events_out for meter in meters if meter.name == name)
 
 
 def _stage_record(meter: Meter) -> Record:

@@ -189,6 +189,7 @@ class Exchange:
                 await peer.send_rest(memoryview(data)[sent:])
         if last:
             self.finished = True
+            peer.answering = False  # the application may have more to do, but what comes now is the next request
             peer.wake()
 
     def _unchunked(self, body: bytes, more: bool) -> bytes:

@@ -27,7 +27,6 @@ _REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb"++) ([!-~]++) HTTP/([0-9])
 _HEADER_LINE: Final = re.compile(_TOKEN + rb"++:[\t\x20-\x7e\x80-\xff]*+\r\n")
 _HEADER_LINES: Final = re.compile(rb"(?:" + _HEADER_LINE.pattern + rb")*+\r\n")
 _TOKEN_BYTE: Final = re.compile(_TOKEN)
-_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 _CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 _HOST: Final = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*")
@@ -223,12 +222,15 @@ class RequestBuffer:
         if _TOKEN_BYTE.match(buffer) is None:  # a TLS handshake or noise: no line end may ever come
             raise _malformed("this is not an HTTP request")
         end = buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))
-        if _BARE_LF.search(buffer, max(0, self._scanned - 1), end if end >= 0 else len(buffer)) is not None:
+        till = end if end >= 0 else len(buffer)
+        # Counted, as a regular expression for it would take as long as everything else here. Of what was scanned
+        # before, the last byte may be the CR of the first new LF.
+        if buffer.count(b"\n", self._scanned, till) != buffer.count(b"\r\n", max(0, self._scanned - 1), till):
             raise _malformed("lines must end in CRLF, not in a bare LF")
         self._scanned = len(buffer)
         if buffer.find(b"\r\n", 0, MAX_REQUEST_LINE_BYTES) < 0 and len(buffer) >= MAX_REQUEST_LINE_BYTES:
             raise RefusedRequest(414, "uri_too_long", f"the request line is longer than {MAX_REQUEST_LINE_BYTES} bytes")
-        if (end if end >= 0 else len(buffer)) + 4 > self._max_header_bytes:
+        if till + 4 > self._max_header_bytes:
             raise RefusedRequest(
                 431, "headers_too_large", f"the request head is larger than {self._max_header_bytes} bytes"
             )
@@ -296,7 +298,7 @@ class RequestBuffer:
                 limit = MAX_CHUNK_LINE_BYTES if in_size else self._body_left
                 if (end_at if end_at >= 0 else len(buffer)) - at > limit:
                     raise _malformed("a chunk line or the trailer section is too long")
-                if _BARE_LF.search(buffer, at, end_at if end_at >= 0 else len(buffer)) is not None:
+                if buffer.find(b"\n", at, end_at if end_at >= 0 else len(buffer)) >= 0:
                     raise _malformed("chunk lines must end in CRLF, not in a bare LF")
                 if end_at < 0:
                     break

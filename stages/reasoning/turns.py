@@ -44,6 +44,8 @@ class Turn(Struct, frozen=True, array_like=True):
 _TURN = msgspec.json.Decoder(Turn)
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 
+_TOLD = ("user", "system", "developer")  # no set: what is looked up may be unhashable
+
 # Of a Responses item: what it may not have in an input although it has it in an output.
 _OUTPUT_ONLY = frozenset({"status"})
 
@@ -95,6 +97,11 @@ def joined(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
         else:
             out.append(piece)
     return tuple(out)
+
+
+def has_turns(items: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether there is more in an ``input`` than what the model was told; a new chat has no `Places` to look for."""
+    return any(item.get("role") not in _TOLD for item in items)
 
 
 class Places:

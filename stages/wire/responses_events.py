@@ -191,7 +191,9 @@ class EventDecoder:
 
     def conclude(self, ending: str, response: Response, out: list[StreamEvent]) -> None:
         """Take the terminal event: complete what it shows and deltas did not, and finish."""
-        ending = max(ending, text(response.status), key=lambda it: _ENDINGS.index(it) if it in _ENDINGS else 0)
+        status = text(response.status)
+        if status != ending:
+            ending = max(ending, status, key=lambda it: _ENDINGS.index(it) if it in _ENDINGS else 0)
         usage = _usage_of(response)
         if ending in ("failed", "cancelled"):
             if usage is not None:
@@ -228,7 +230,12 @@ class EventDecoder:
         raws = read(LIST, output) or []
         items = [read(ITEM, raw) for raw in raws]
         has_kept = self.reasoning.has_kept
-        counted = all(
+        has_sent = {
+            "message": not self.messages.is_empty,
+            "reasoning": not self.reasoning.is_empty,
+            "call": self.calls.begun > 0,
+        }
+        counted = True not in has_sent.values() or all(
             place < len(items) and (item := items[place]) is not None and _kind_of(item) == kind
             for kind, places in (
                 ("message", self.messages.places()),
@@ -237,11 +244,6 @@ class EventDecoder:
             )
             for place in places
         )
-        has_sent = {
-            "message": not self.messages.is_empty,
-            "reasoning": not self.reasoning.is_empty,
-            "call": self.calls.begun > 0,
-        }
         for place, item in enumerate(items):
             if item is None:
                 continue

@@ -53,7 +53,8 @@ class _Typed(Struct):
     type: Any = ""
 
     def __post_init__(self) -> None:
-        self.type = text(self.type)
+        if type(self.type) is not str:
+            self.type = ""
 
 
 class Event(_Typed):
@@ -185,6 +186,8 @@ KIND = Decoder(Kind)
 TEXT = Decoder(str)
 LIST = Decoder(list[Raw])
 
+_NULL = b"null"
+
 # One escape sequence of a JSON string; group 1 is a UTF-16 surrogate that has lost its other half.
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
@@ -204,7 +207,8 @@ def read(decoder: Decoder[T], data: bytes | Raw) -> T | None:
     Raises:
         Malformed: if it is not JSON.
     """
-    if not len(data):
+    size = len(data)
+    if not size or (size == len(_NULL) and bytes(data) == _NULL):  # usual, and no decoder here takes it
         return None
     try:
         try:

@@ -157,8 +157,7 @@ class Answer:
         elif part.type in ("output_text", "text"):
             self.text_done(output_index, content_index, text(part.text), part.logprobs, out)
             listed = read_list(ANNOTATION, part.annotations)
-            found = {n: annotation for n, annotation in enumerate(listed) if annotation is not None}
-            if found:
+            if found := {n: annotation for n, annotation in enumerate(listed) if annotation is not None}:
                 self._citations[output_index, content_index] = found
 
     def cite(self, output_index: int, content_index: int, annotation_index: int, annotation: Annotation) -> None:

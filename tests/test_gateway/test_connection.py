@@ -550,6 +550,45 @@ async def test_an_idle_connection_is_closed_at_the_keep_alive_timeout() -> None:
         assert 0.2 <= trio.current_time() - began < AT_ONCE_S
 
 
+async def test_the_keep_alive_timeout_does_not_end_a_request_that_takes_longer() -> None:
+    async def slow(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["path"] == "/slow":
+            await trio.sleep(0.25)
+        await echo(scope, receive, send)
+
+    async with (
+        serving(app_of(slow), keep_alive_timeout_s=0.1) as served,
+        await RawClient.open(served.address) as client,
+    ):
+        await client.ask()
+        began = trio.current_time()
+        assert (await client.ask(path="/slow")).status == 200
+        assert await client.read_to_end() == (b"", "fin")
+        assert 0.25 + 0.1 <= trio.current_time() - began < AT_ONCE_S  # it idles from the end of the request on
+
+
+async def test_a_large_request_may_follow_an_answer_whose_application_still_works() -> None:
+    has_followed = trio.Event()
+
+    async def tidy(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        await echo(scope, receive, send)
+        if scope["path"] == "/first":
+            await has_followed.wait()
+
+    async with serving(app_of(tidy)) as served, await RawClient.open(served.address) as client:
+        await client.ask(path="/first")
+        large = b"x" * 300_000
+
+        async with trio.open_nursery() as nursery:
+
+            async def follow() -> None:
+                assert json.loads((await client.ask("POST", "/next", large)).body)["body"] == large.decode()
+
+            nursery.start_soon(follow)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            has_followed.set()
+
+
 async def test_a_connection_that_never_asks_is_closed() -> None:
     async with serving(echo, header_timeout_s=0.1) as served, await RawClient.open(served.address) as client:
         assert await client.read_to_end() == (b"", "fin")

@@ -24,6 +24,14 @@ async def test_a_batch_is_one_write_and_the_end_is_told() -> None:
     assert response.ended
 
 
+async def test_the_response_ends_with_the_done_that_nothing_may_follow() -> None:
+    response = FakeResponse()
+    done = b"data: [DONE]\n\n"
+    await Pipeline(write_sse).run([[b"a"], [b"b", done], [b"late"]], context(response=response))
+    assert response.writes == [b"a", b"b" + done]
+    assert response.ended
+
+
 async def test_an_empty_stream_is_still_an_answer() -> None:
     response = FakeResponse()
     await collect(write_sse, context=lambda: context(response=response))
