@@ -36,7 +36,10 @@ LOADS: dict[str, dict[str, Any]] = {
     "paced-100": {"model": "mock-n250-d20000-t1-r1", "events": 250, "connections": 100, "warmup_s": 1.0},
     "paced-500": {"model": "mock-n250-d20000-t1-r1", "events": 250, "connections": 500, "warmup_s": 2.0},
     "paced-1000": {"model": "mock-n250-d20000-t1-r1", "events": 250, "connections": 1000, "warmup_s": 3.0},
-    "slow-1000": {"model": "mock-n25-d200000-t1-r1", "events": 25, "connections": 1000, "warmup_s": 3.0},
+    # A stream takes 5 s: opened evenly over that time, not all at once every 5 s; burst-100 is for that.
+    "slow-1000": {
+        "model": "mock-n25-d200000-t1-r1", "events": 25, "connections": 1000, "open_per_s": 200.0, "warmup_s": 7.0,
+    },
     "first-1": {"model": "mock-n20-t0", "events": 20, "connections": 1},
     "burst-100": {
         "model": "mock-n20-d20000-t1-r0", "events": 20, "connections": 100,
