@@ -15,6 +15,7 @@ class Exchange:
         "carry",
         "events",
         "is_done",
+        "keeps_alive",
         "last",
         "parser",
         "pieces",
@@ -43,11 +44,12 @@ class Exchange:
 
     def on_message_complete(self) -> None:
         self.is_done = True
+        self.keeps_alive = self.parser.should_keep_alive()  # llhttp knows it only now
 
     def begin(self, now_ns: int) -> None:
         """Forget the answer before."""
         self.started_ns = now_ns
         self.carry = self.last = self.previous = b""
         self.events = self.status = 0
-        self.is_done = False
+        self.is_done = self.keeps_alive = False
         self.requests += 1

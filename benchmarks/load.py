@@ -217,7 +217,7 @@ class Generator:
         if load.mode == "once":
             self.finished += 1
             self._close(exchange)
-        elif not exchange.parser.should_keep_alive():
+        elif not exchange.keeps_alive:
             self._close(exchange)
             self._open(exchange)
         else:
