@@ -64,6 +64,14 @@ def test_a_stream_from_the_mock_upstream_is_counted_to_its_end(tools: Tools, dia
     assert figures["first_ms"]["n"] == 3
 
 
+def test_connections_are_used_again(tools: Tools) -> None:
+    subject = direct(tools, "responses")
+    measure(tools, subject, shape("requests", subject, seconds=0.5))
+    said = tools.stats()
+    assert said["requests"] > 100
+    assert said["accepted"] < 20  # ten of the load's, and ours that ask for figures
+
+
 def test_a_free_port_is_not_taken_and_below_those_that_the_system_gives_away() -> None:
     state = random.getstate()
     with socket.socket() as taken:
