@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import pstats
+import shlex
 import signal
 import sys
 import tempfile
@@ -81,7 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with open_tools(options.tools) as tools:
         text = top_list(tools, options.load, options.source.resolve(), options.seconds)
-    print(f"$ python -m benchmarks.profile_service --load {options.load}\n{text}")
+    given = sys.argv[1:] if arguments is None else arguments
+    print(f"$ {shlex.join(['python', '-m', 'benchmarks.profile_service', *given])}\n{text}")
     return 0
 
 

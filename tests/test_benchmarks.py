@@ -174,7 +174,7 @@ def test_bench_gateway_measures_the_service(tmp_path: Path, capsys: pytest.Captu
 def test_a_profile_names_the_functions_by_their_own_time(capsys: pytest.CaptureFixture[str]) -> None:
     assert profile_service.main(["--load", "requests", "--seconds", SECONDS]) == 0
     first, what, _, head, everything, *functions = capsys.readouterr().out.splitlines()
-    assert first == "$ python -m benchmarks.profile_service --load requests"
+    assert first == f"$ python -m benchmarks.profile_service --load requests --seconds {SECONDS}"
     assert what.endswith(", requests, per request")
     assert head.split()[0] == "own"
     assert "everything" in everything

@@ -19,7 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from time import perf_counter_ns
 from traceback import extract_tb
-from typing import Any, Never, Protocol
+from typing import Any, Final, Never, Protocol
 
 import trio
 
@@ -43,6 +43,9 @@ OnEnd = Callable[[Callable[[], Record]], None]
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 """What we take over from a client's ``x-request-id``: it goes into a header, the log and the answer's id."""
 
+
+_LEAVING: Final[dict[str, EndCode]] = {"left": "DC", "stalled": "DS"}
+"""Why a client is gone; the connection also cuts off one whose body is no HTTP, with that fault's code."""
 
 SLOW_CLIENT_GRACE_S = 30.0
 """How much longer than its time budget a request may take to get its end to a slow client."""
@@ -246,7 +249,7 @@ class _Exchange:
                     await self._run()
                 except PipelineError as error:
                     self.error = error
-        if self.cut:
+        if self.cut and not self.response.ended:
             self.error = Overloaded("this server is restarting: send the request again", code="draining")
         if self.error is not None and self.client_left is None:
             await self._tell(self.error)
@@ -295,7 +298,7 @@ class _Exchange:
     def end_code(self) -> EndCode:
         """Say how this request ended, in one word of the closed vocabulary."""
         if self.client_left is not None:
-            return "DS" if self.client_left == "stalled" else "DC"
+            return _LEAVING.get(self.client_left) or row_of(self.client_left).end
         if self.error is not None:
             return row_of(self.error.code).end
         if (failed := self.ctx.get(FAILURE)) is not None:

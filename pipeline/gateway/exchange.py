@@ -123,7 +123,10 @@ class Exchange:
         return None
 
     async def watch_during(self, work: Coroutine[Any, Any, None], on_disconnect: Callable[[str], None]) -> None:
-        """Do ``work``; ``on_disconnect`` is called when the client leaves, with why: ``left`` or ``stalled``."""
+        """Do ``work``; ``on_disconnect`` is called when the client leaves.
+
+        It gets the reason: ``left``, ``stalled``, or the code of what was wrong with the body.
+        """
         peer = self._peer
         peer.on_gone = lambda: on_disconnect(self._reason)
         if peer.gone:
@@ -132,6 +135,8 @@ class Exchange:
 
     @property
     def _reason(self) -> str:
+        if self.fault is not None:
+            return self.fault.code
         return "stalled" if self._peer.has_stalled else "left"
 
     async def send(self, message: Message) -> None:

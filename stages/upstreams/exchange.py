@@ -37,7 +37,7 @@ class Exchange(Protocol):
         ...
 
     def hurry(self, limit_s: float) -> None:
-        """Let the wait that is under way, if one is, end in ``limit_s`` seconds at the latest."""
+        """Let the wait that is under way, if one is, take ``limit_s`` more seconds at the most."""
         ...
 
     async def aclose(self) -> None:

@@ -147,7 +147,7 @@ class HeadraceExchange:
     `stages.upstreams.exchange.Exchange` says what it offers.
     """
 
-    __slots__ = ("_connection", "_is_all_sent", "_not_before", "_origin", "_pool", "headers", "status")
+    __slots__ = ("_connection", "_hurry_s", "_is_all_sent", "_not_before", "_origin", "_pool", "headers", "status")
 
     def __init__(self, pool: Pool, origin: Origin, connection: Connection, *, is_all_sent: bool) -> None:
         self._pool = pool
@@ -155,6 +155,7 @@ class HeadraceExchange:
         self._connection: Connection | None = connection
         self._is_all_sent = is_all_sent
         self._not_before = -math.inf
+        self._hurry_s = math.inf
         self.status = connection.reader.status
         self.headers = connection.reader.headers
 
@@ -177,6 +178,8 @@ class HeadraceExchange:
                     return b""
                 if pool.lag.rest_s and trio.current_time() < self._not_before:
                     await pool.lag.rest_until(self._not_before)
+                if self._hurry_s < math.inf:  # perhaps since the rest began
+                    limit_s = self._hurry_s if limit_s is None else min(limit_s, self._hurry_s)
                 pool.limit_wait(connection, limit_s)
                 await connection.receive()
                 connection.expires_at = math.inf
@@ -188,7 +191,8 @@ class HeadraceExchange:
         return chunk
 
     def hurry(self, limit_s: float) -> None:
-        """Let the wait that is under way, if one is, end in ``limit_s`` seconds at the latest."""
+        """Let the wait that is under way, and those that follow, take ``limit_s`` seconds at the most."""
+        self._hurry_s = limit_s
         connection = self._connection
         if connection is not None and not connection.reader.is_done:
             self._pool.limit_wait(connection, limit_s)

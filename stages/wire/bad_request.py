@@ -52,7 +52,10 @@ def json_kind(value: Json) -> str:
 
 
 def wrong_type(param: str, expected: str, value: Json) -> BadRequest:
-    return BadRequest(f"{param} must be {expected}, not {json_kind(value)}.", param)
+    found = json_kind(value)
+    if found == "a number" and ("number" in expected or expected[:1].isdigit()):
+        found = "another number"
+    return BadRequest(f"{param} must be {expected}, not {found}.", param)
 
 
 def need_object(value: Json, param: str) -> dict[str, Json]:

@@ -92,7 +92,7 @@ def _decode(body: bytes | bytearray) -> dict[str, Json]:
     except RecursionError:
         raise BadRequest(f"The request body is nested too deeply: {MAX_DEPTH_LEVELS} levels are allowed.") from None
     except msgspec.DecodeError as error:  # its text tells positions, never content
-        reason = str(error).removeprefix("JSON is malformed: ")
+        reason = str(error).removeprefix("JSON is malformed: ").partition(" - at `")[0]
         raise BadRequest(f"The request body is not valid JSON: {reason}.") from None
     if not is_object(raw):
         raise BadRequest(f"The request body must be a JSON object, not {json_kind(raw)}.")

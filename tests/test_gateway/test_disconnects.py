@@ -122,6 +122,17 @@ async def assert_ended_at_once(world: World, left_at: float, *, end_code: str = 
     assert (await world.service.record(1))["end"] == end_code
 
 
+async def test_a_body_that_is_no_http_is_a_bad_request_and_no_departure() -> None:
+    async with world(*LAST) as here, await here.open() as client:
+        head, _, _ = post_bytes(ask(), length=10).partition(b"\r\n\r\n")
+        chunked = b"\r\n".join(line for line in head.split(b"\r\n") if not line.lower().startswith(b"content-length"))
+        await client.send(chunked + b"\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+        answer = await client.read_answer()
+        assert answer.status == 400
+        assert b"malformed_request" in answer.body
+        assert (await here.service.record(1))["end"] == "BR"
+
+
 @each_way
 async def test_leaving_during_the_upload_asks_no_upstream(leave: Leave) -> None:
     async with world(*LAST) as here:

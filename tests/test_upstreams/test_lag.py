@@ -248,6 +248,25 @@ async def test_the_rest_is_no_silence_of_the_upstreams(autojump_clock: MockClock
         await stream.exchange.receive(0.05)
 
 
+async def test_an_end_that_is_expected_during_a_rest_is_not_waited_for_long(
+    autojump_clock: MockClock, stream: Stream
+) -> None:
+    stream.pool.lag.rest_s = 0.1
+    stream.send(b"the last event")
+    await stream.exchange.receive(600)
+    began_at = trio.current_time()
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def hurry() -> None:
+            await trio.sleep(0.05)
+            stream.exchange.hurry(1.0)
+
+        with pytest.raises(httpx.ReadTimeout):
+            await stream.exchange.receive(600)
+    assert trio.current_time() - began_at < 2
+
+
 async def test_a_connection_that_is_closed_meanwhile_is_an_error(autojump_clock: MockClock, stream: Stream) -> None:
     stream.pool.lag.rest_s = 0.1
     stream.send(b"first")

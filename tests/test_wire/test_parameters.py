@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stages.wire.cursor import parse_body
+from stages.wire.cursor import BadRequest, parse_body
 
 FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}
 
@@ -129,3 +129,17 @@ def test_what_only_chat_knows_is_kept_for_a_chat_upstream() -> None:
     fields = {"stop": ["a"], "seed": -5, "frequency_penalty": 0.5, "presence_penalty": 1, "logit_bias": {"5": 1}}
     assert sent(**fields, n=1, prediction={"type": "content"}) == {**fields, "prediction": {"type": "content"}}
     assert sent(stop="a", stop_sequences=["b"]) == {"stop": "a"}
+
+
+@pytest.mark.parametrize(
+    ("field", "told"),
+    [
+        ('"n":3', "n must be 1: one answer is given to one request, not another number."),
+        ('"max_output_tokens":-1', "max_output_tokens must be a whole number above 0, not another number."),
+        ('"temperature":1e999', "The request body is not valid JSON: Number out of range."),
+    ],
+)
+def test_what_is_wrong_with_a_number_is_told_in_words_that_are_true(field: str, told: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        parse_body(b'{"model":"m","input":"x",%b}' % field.encode())
+    assert refused.value.message == told
