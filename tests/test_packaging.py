@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import signal
 import socket
@@ -18,6 +17,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # benchmarks are no part of the distribution
+
+from benchmarks.processes import free_port  # noqa: E402
 
 pytestmark = pytest.mark.timeout(300)  # pip, and many Pythons one after the other
 
@@ -79,18 +81,6 @@ def test_the_engine_alone_loads_nothing_of_the_gateway(wheel: Path, tmp_path: Pa
     )
     env = {**os.environ, "PYTHONPATH": str(wheel)}
     assert run(sys.executable, "-c", code, cwd=tmp_path, env=env) == "[]\n"
-
-
-def free_port() -> int:
-    """Give a port that is free and stays so: below those that the system itself gives away (Linux: 32768 on)."""
-    while True:
-        port = random.randrange(20_000, 30_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
 
 
 def test_the_procfile_starts_under_honcho() -> None:
