@@ -14,8 +14,8 @@ import msgspec
 
 from benchmarks.recording import Recording, Stopwatch, begin, number, table
 from stages.events import StreamEvent
-from stages.wire.chat import ChunkEncoder
-from stages.wire.responses import ResponsesDecoder
+from stages.wire.downstream.chat_stream import ChunkEncoder
+from stages.wire.responses.decoder import ResponsesDecoder
 
 EVENTS = 20_000
 ROUNDS = 7

@@ -23,8 +23,8 @@ from stages.principal import Principal
 from stages.request import ResponsesRequest
 from stages.slots import CALL, PRINCIPAL
 from stages.upstreams import Deployment, UpstreamCall
-from stages.wire.bad_request import is_object
-from stages.wire.variants import Variant, variants, with_variant
+from stages.wire.downstream.model_variants import Variant, variants, with_variant
+from stages.wire.foreign_json import is_object
 
 KEPT_MATCHES = 1024
 """How many names are remembered with who answers to them; a name has at most 512 characters."""

@@ -10,7 +10,7 @@ from pipeline import RequestContext, codec_stage
 from stages.events import StreamEvent
 from stages.faults import fault_from
 from stages.slots import CALL, HEAD, PROFILE
-from stages.wire.chat import CompletionCollector
+from stages.wire.downstream.chat_document import CompletionCollector
 
 
 class _Collect:

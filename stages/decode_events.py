@@ -17,13 +17,13 @@ from pipeline import RequestContext, codec_stage
 from stages.events import Failed, Finished, StreamEvent, Usage
 from stages.slots import ANSWER, CALL, FAILURE, USAGE
 from stages.upstreams import UpstreamKind
-from stages.wire.anthropic_events import AnthropicDecoder, decode_anthropic_document
-from stages.wire.anthropic_request import tool_names
-from stages.wire.chat_events import ChatDecoder, decode_chat_document
-from stages.wire.native_request import wrapped_tools
-from stages.wire.native_unwrap import WrappedCalls
-from stages.wire.responses import ResponsesDecoder, decode_document
-from stages.wire.responses_calls import call_ids_of
+from stages.wire.anthropic.decoder import AnthropicDecoder, decode_anthropic_document
+from stages.wire.anthropic.request import tool_names
+from stages.wire.chat.decoder import ChatDecoder, decode_chat_document
+from stages.wire.normal_form import call_ids_of
+from stages.wire.responses.decoder import ResponsesDecoder, decode_document
+from stages.wire.responses.request import wrapped_tools
+from stages.wire.responses.wrapped_calls import WrappedCalls
 
 MAX_DOCUMENT_BYTES = 64 << 20
 """A whole answer with images in it; four times the limit of one event."""

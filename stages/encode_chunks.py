@@ -13,7 +13,7 @@ from pipeline import RequestContext, codec_stage
 from stages.events import StreamEvent
 from stages.faults import fault_from
 from stages.slots import CALL, ENCODER, HEAD, PROFILE
-from stages.wire.chat import ChunkEncoder
+from stages.wire.downstream.chat_stream import ChunkEncoder
 
 
 class _Encode:

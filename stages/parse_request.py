@@ -12,7 +12,7 @@ from pipeline import ClientFault, CodecStage, RequestContext, codec_stage
 from stages.request import ResponsesRequest
 from stages.slots import HEAD, RequestHead
 from stages.wire.bad_request import BadRequest
-from stages.wire.cursor import parse_body
+from stages.wire.downstream.request import parse_body
 
 
 class _Body:

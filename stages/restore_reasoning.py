@@ -20,7 +20,7 @@ from stages.reasoning.store import ReasoningStore
 from stages.reasoning.turns import Places, has_turns, read_turn
 from stages.slots import HEAD, PRINCIPAL
 from stages.upstreams import UpstreamCall
-from stages.wire.bad_request import is_list
+from stages.wire.foreign_json import is_list
 
 ENCRYPTED = "reasoning.encrypted_content"
 

@@ -13,8 +13,8 @@ from pipeline import Slot
 from stages.events import Failed, Usage
 from stages.principal import Principal
 from stages.upstreams import UpstreamAnswer, UpstreamCall
-from stages.wire.chat import ChunkEncoder
-from stages.wire.profiles import Profile
+from stages.wire.downstream.chat_stream import ChunkEncoder
+from stages.wire.downstream.profiles import Profile
 
 
 class RequestHead(Struct, frozen=True):

@@ -11,7 +11,7 @@ from typing import Never
 
 from pipeline import Meter, RequestContext, async_codec_stage
 from stages.slots import RESPONSE
-from stages.wire.chat import DONE
+from stages.wire.downstream.chat_stream import DONE
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import trio
-from chat_fold import Folded, chunks_of, fold_document, fold_stream
-from chat_posts import CREATED, CURSOR, completed, delta, post_bytes, response_of
-from patience import patiently
-from scripted_upstream import (
+from kit.clients.chat_fold import Folded, chunks_of, fold_document, fold_stream
+from kit.clients.chat_posts import CREATED, CURSOR, completed, delta, post_bytes, response_of
+from kit.service.running import KEY, Service, model, serving
+from kit.time.patience import patiently
+from kit.upstreams.scripted import (
     Exchange,
     ScriptedUpstream,
     Step,
@@ -26,7 +27,6 @@ from scripted_upstream import (
     scripted_upstream,
     sse_head,
 )
-from service import KEY, Service, model, serving
 from wired import BY_ANTHROPIC, BY_CHAT, needs_anthropic, needs_chat
 
 Json = dict[str, Any]

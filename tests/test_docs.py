@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import trio
 import yaml
-from plugins import EXAMPLE, install
+from kit.service.plugins import EXAMPLE, install
 
 from pipeline import testing
 from pipeline.gateway.app import Application
 from pipeline.gateway.assembly import PLACES
-from pipeline.gateway.config import parse_settings
+from pipeline.gateway.config.load import parse_settings
 from pipeline.gateway.reference import pages
 from pipeline.registry import discover
 

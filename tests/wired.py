@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from service import CONFIG, KEY, model
+from kit.service.running import CONFIG, KEY, model
 
-from pipeline.gateway.config import parse_settings
+from pipeline.gateway.config.load import parse_settings
 from stages.upstreams import UpstreamKind
 
 BY_CHAT = "openai/chat_completions/gpt-x"

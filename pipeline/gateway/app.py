@@ -1,6 +1,6 @@
 """The ASGI application: the chat routes go to the bridge, everything else to a Quart-Trio app.
 
-It is a plain ASGI application that any server can run; our own (`pipeline.gateway.server`) runs it fastest.
+It is a plain ASGI application that any server can run; our own (`pipeline.gateway.http.server`) runs it fastest.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from pipeline import ClientFault, PipelineError
 from pipeline.gateway.assembly import assemble
 from pipeline.gateway.bridge import Bridge, OnEnd, Receive, Scope, Send
-from pipeline.gateway.clients import ClientSettings, UpstreamClients
+from pipeline.gateway.config.keys import KeyStore
+from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.failures import render
-from pipeline.gateway.keys import KeyStore
-from pipeline.gateway.settings import PipelineSettings, Settings
+from pipeline.gateway.upstream_clients import ClientSettings, UpstreamClients
 from pipeline.registry import AnyPlugin
 from stages.authenticate import identify
 from stages.choose_deployment import Deployments
@@ -29,10 +29,10 @@ from stages.principal import Principal
 from stages.reasoning.opening import open_store
 from stages.reasoning.store import ReasoningStore
 from stages.upstreams.anthropic import AnthropicUpstream
-from stages.upstreams.canned import CannedUpstream
+from stages.upstreams.canned.upstream import CannedUpstream
 from stages.upstreams.chat import ChatUpstream
 from stages.upstreams.responses import ResponsesUpstream
-from stages.wire.profiles import CURSOR, OPENAI, Profile
+from stages.wire.downstream.profiles import CURSOR, OPENAI, Profile
 
 ANONYMOUS = Principal("anonymous")
 """Who a request without a key is where `allow_anonymous` is on."""

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from pipeline import Pipeline, Stage
-from pipeline.gateway.settings import Execution, StageSettings
+from pipeline.gateway.config.settings import Execution, StageSettings
 from pipeline.registry import AnyPlugin, PluginError, build
 from stages.authenticate import Keys, authenticate
 from stages.call_upstream import call_upstream

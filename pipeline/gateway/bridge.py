@@ -29,7 +29,7 @@ from pipeline.gateway.failures import EndCode, render, row_of
 from stages.faults import failed_from
 from stages.slots import CALL, ENCODER, FAILURE, HEAD, PRINCIPAL, PROFILE, RESPONSE, USAGE, RequestHead
 from stages.upstreams import UpstreamCall
-from stages.wire.profiles import Profile
+from stages.wire.downstream.profiles import Profile
 
 log = logging.getLogger("headrace")
 
@@ -78,7 +78,7 @@ class _Response:
 
 
 class Client(Protocol):
-    """The client of one request: `pipeline.gateway.exchange.Exchange` on our own server, or `AsgiClient`."""
+    """The client of one request: `pipeline.gateway.http.request_cycle.Exchange` on our own server, or `AsgiClient`."""
 
     def receive_nowait(self) -> Message | None:
         """Give the next part of the body if it is here, as ASGI's ``http.request``, else None."""

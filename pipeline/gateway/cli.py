@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from importlib.metadata import distributions, version
 from pathlib import Path
 
-from pipeline.gateway.config import ConfigError, describe, load_settings, parse_settings
-from pipeline.gateway.own_settings import FLAGS
-from pipeline.gateway.settings import Settings
+from pipeline.gateway.config.load import ConfigError, describe, load_settings, parse_settings
+from pipeline.gateway.config.pipeline_section import FLAGS
+from pipeline.gateway.config.settings import Settings
 from pipeline.registry import PluginError, discover
 
 DISTRIBUTION = "headrace"

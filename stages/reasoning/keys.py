@@ -17,8 +17,8 @@ import msgspec
 from stages.principal import Principal
 from stages.request import ResponsesRequest
 from stages.upstreams import UpstreamCall
-from stages.wire.bad_request import is_list, is_object
-from stages.wire.ids import short_call_id
+from stages.wire.call_ids import short_call_id
+from stages.wire.foreign_json import is_list, is_object
 
 KEY_BYTES = 16
 """Of a SHA-256; by chance two of 20 000 keys are the same once in 10^30 stores."""

@@ -1,6 +1,6 @@
 """Upstreams that speak Anthropic's Messages API: the request is translated, with the deployment's model.
 
-Source: Anthropic's Messages reference (2026-08); ``stages/wire/anthropic_request.py`` says how. The key
+Source: Anthropic's Messages reference (2026-08); ``stages/wire/anthropic/request.py`` says how. The key
 (``x-api-key``) and ``anthropic-version`` are headers of the deployment, from the configuration.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from stages.upstreams import UpstreamCall
 from stages.upstreams.http import HttpUpstream
-from stages.wire.anthropic_request import anthropic_request
+from stages.wire.anthropic.request import anthropic_request
 
 
 class AnthropicUpstream(HttpUpstream):

@@ -1,6 +1,6 @@
 """Upstreams that speak Chat Completions: the request is translated, with the deployment's model.
 
-Source: https://platform.openai.com/docs/api-reference/chat (2025-11); ``stages/wire/chat_request.py`` says how.
+Source: https://platform.openai.com/docs/api-reference/chat (2025-11); ``stages/wire/chat/request.py`` says how.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from stages.upstreams import Deployment, UpstreamCall
 from stages.upstreams.http import HttpUpstream
-from stages.wire.chat_request import chat_request
+from stages.wire.chat.request import chat_request
 
 COMPATIBLE = "openai_compatible"
 """The dialect of a server of which nothing is known but that it speaks Chat Completions."""

@@ -8,10 +8,10 @@ import httpx
 
 from pipeline import PipelineError
 from stages.upstreams import Deployment
-from stages.upstreams.exchange import Exchange, HttpxExchange
-from stages.upstreams.faults import FOREIGN_ERRORS, fault_of_exception, secrets_in
-from stages.upstreams.http1 import request_head
-from stages.upstreams.transport import HeadraceTransport, origin_of
+from stages.upstreams.faults import fault_of_exception, secrets_in
+from stages.upstreams.transport.exchange import FOREIGN_ERRORS, Exchange, HttpxExchange
+from stages.upstreams.transport.http1 import request_head
+from stages.upstreams.transport.transport import HeadraceTransport, origin_of
 
 _NOT_OVERRIDDEN = frozenset({"content-length", "transfer-encoding", "connection", "accept-encoding"})
 _ACCEPT = {True: b"text/event-stream", False: b"application/json"}

@@ -21,7 +21,6 @@ from typing import Any, Literal
 
 import httpx
 import msgspec
-import trio
 
 from pipeline import Overloaded, PipelineError, UpstreamFault
 
@@ -31,16 +30,6 @@ MESSAGE_CHARS = 2000
 Phase = Literal["head", "first_event", "idle", "total"]
 """What a call is waiting for once its request is sent, or that its whole time is over."""
 
-FOREIGN_ERRORS = (
-    httpx.HTTPError,
-    httpx.InvalidURL,
-    httpx.StreamError,
-    UnicodeError,
-    OSError,
-    trio.BrokenResourceError,
-    trio.ClosedResourceError,
-)
-"""All that a transport may raise; InvalidURL, StreamError and UnicodeEncodeError are no HTTPError of httpx's."""
 
 _QUOTING_ERRORS = (httpx.LocalProtocolError, httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError)
 

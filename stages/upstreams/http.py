@@ -15,15 +15,8 @@ import trio
 from pipeline import ClientFault, PipelineError, UpstreamFault
 from stages.upstreams import Deployment, UpstreamCall
 from stages.upstreams.endpoint import Endpoint, user_agent
-from stages.upstreams.exchange import Exchange
-from stages.upstreams.faults import (
-    FOREIGN_ERRORS,
-    Phase,
-    fault_of_exception,
-    fault_of_status,
-    fault_of_total,
-    redact,
-)
+from stages.upstreams.faults import Phase, fault_of_exception, fault_of_status, fault_of_total, redact
+from stages.upstreams.transport.exchange import FOREIGN_ERRORS, Exchange
 from stages.wire.bad_request import BadRequest
 
 ERROR_BODY_BYTES = 64 * 1024

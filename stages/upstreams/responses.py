@@ -9,7 +9,7 @@ from typing import Any
 
 from stages.upstreams import UpstreamCall
 from stages.upstreams.http import HttpUpstream
-from stages.wire.native_request import native_request
+from stages.wire.responses.request import native_request
 
 
 class ResponsesUpstream(HttpUpstream):

@@ -5,9 +5,7 @@ Messages name the field, what was found (its JSON type, never its text) and what
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias, TypeGuard
-
-Json: TypeAlias = Any  # JSON of a foreign shape: only looking tells what it is
+from stages.wire.foreign_json import Json, is_object
 
 
 class BadRequest(ValueError):
@@ -24,14 +22,6 @@ class BadRequest(ValueError):
         self.message = message
         self.param = param
         self.code = code
-
-
-def is_object(value: Json) -> TypeGuard[dict[str, Json]]:
-    return isinstance(value, dict)
-
-
-def is_list(value: Json) -> TypeGuard[list[Json]]:
-    return isinstance(value, list)
 
 
 def json_kind(value: Json) -> str:

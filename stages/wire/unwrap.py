@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from stages.wire.bad_request import Json
+from stages.wire.foreign_json import Json
 
 FIELD = "input"
 """The name of the one property."""

@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 import pytest
 import trio
-from chat_posts import CREATED, delta, response_of
-from scripted_upstream import Exchange, scripted_upstream, sse_head
-from service import KEY, Service, model, serving
+from kit.clients.chat_posts import CREATED, delta, response_of
+from kit.service.running import KEY, Service, model, serving
+from kit.upstreams.scripted import Exchange, scripted_upstream, sse_head
 
 Json = dict[str, Any]
 

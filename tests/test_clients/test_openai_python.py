@@ -14,12 +14,12 @@ import openai
 import pytest
 import trio
 import trio.testing
-from chat_posts import begun, failed_event, good_answer, response_of
+from kit.clients.chat_posts import begun, failed_event, good_answer, response_of
+from kit.service.running import KEY, Service, model, replay, serving
+from kit.time.patience import PATIENCE_S
+from kit.upstreams.scripted import end, error, event, json_answer, reset, scripted_upstream, stall
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionMessageFunctionToolCall
-from patience import PATIENCE_S
-from scripted_upstream import end, error, event, json_answer, reset, scripted_upstream, stall
-from service import KEY, Service, model, replay, serving
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:Async generator '(openai|httpx|httpcore)\.:ResourceWarning")
 """The client stops reading at ``[DONE]`` and leaves its generators to the garbage collector; trio warns of that."""

@@ -12,7 +12,7 @@ from typing import Any, Optional, Protocol, TypeVar, Union
 
 import pytest
 import typing_extensions
-from plugins import install
+from kit.service.plugins import install
 
 from pipeline import CodecStage, Inlet, Outlet, Plugin, RequestContext, codec_stage, per_event
 from pipeline.registry import NoOptions, PluginError, build, discover

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import pytest
-from agent_conversation import Cursor, Json, Output, Refused, Reply, Said, StrictResponses, User
-from chat_fold import Folded, fold_stream
-from scripted_upstream import scripted_upstream
-from service import Service, model, serving
+from kit.clients.chat_fold import Folded, fold_stream
+from kit.service.running import Service, model, serving
+from kit.upstreams.agent_conversation import Cursor, Json, Output, Refused, Reply, Said, StrictResponses, User
+from kit.upstreams.scripted import scripted_upstream
 
 IMAGE = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
 PATCH = "*** Begin Patch\n*** Update File: /w/app/main.py\n@@\n-print('hi')\n+print(\"hello\")\n*** End Patch"

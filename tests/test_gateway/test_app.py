@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import trio
-from chat_fold import fold_document, fold_stream
-from service import KEY, serving
+from kit.clients.chat_fold import fold_document, fold_stream
+from kit.service.running import KEY, serving
 
 LIMITED = "sk-limited-key-0123456789"
 HELLO = {"model": "echo", "input": "Hello there"}

@@ -9,21 +9,21 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from chat_fold import fold_document, fold_stream
-from chat_posts import CREATED, CURSOR, OPENAI_LIKE, ask, completed, delta
-from scripted_upstream import sse
-from service import KEY
+from kit.clients.chat_fold import fold_document, fold_stream
+from kit.clients.chat_posts import CREATED, CURSOR, OPENAI_LIKE, ask, completed, delta
+from kit.service.running import KEY
+from kit.upstreams.scripted import sse
 
 from pipeline import ClientFault, Plugin, UpstreamFault, per_event
 from pipeline.gateway.assembly import assemble
 from pipeline.gateway.bridge import Bridge, Message, Record
-from pipeline.gateway.keys import KeyStore
-from pipeline.gateway.settings import StageSettings
+from pipeline.gateway.config.keys import KeyStore
+from pipeline.gateway.config.settings import StageSettings
 from pipeline.registry import NoOptions
 from stages.choose_deployment import Deployments
 from stages.upstreams import Deployment, UpstreamAnswer, UpstreamCall
-from stages.wire.profiles import CURSOR as CURSOR_PROFILE
-from stages.wire.profiles import OPENAI as OPENAI_PROFILE
+from stages.wire.downstream.profiles import CURSOR as CURSOR_PROFILE
+from stages.wire.downstream.profiles import OPENAI as OPENAI_PROFILE
 
 KEEP_ALIVE_S = 15.0
 COMMENT = b": keepalive\n\n"

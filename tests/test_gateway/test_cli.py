@@ -17,9 +17,9 @@ from pathlib import Path
 import httpx
 import pytest
 import trio
-from chat_fold import fold_document, fold_stream
-from patience import PATIENCE_S, PROCESSES_S, patiently_with_processes
-from plugins import install
+from kit.clients.chat_fold import fold_document, fold_stream
+from kit.service.plugins import install
+from kit.time.patience import PATIENCE_S, PROCESSES_S, patiently_with_processes
 
 from pipeline.gateway import cli, service
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import pytest
 import trio
 import trio.testing
-from chat_fold import fold_stream
-from chat_posts import CREATED, ask, begun, completed, delta, post_bytes, response_of
-from patience import AT_ONCE_S, PATIENCE_S, patiently
-from raw_client import RawClient
-from scripted_upstream import (
+from kit.clients.chat_fold import fold_stream
+from kit.clients.chat_posts import CREATED, ask, begun, completed, delta, post_bytes, response_of
+from kit.clients.raw import RawClient
+from kit.service.running import Service, model, serving
+from kit.time.patience import AT_ONCE_S, PATIENCE_S, patiently
+from kit.upstreams.scripted import (
     Exchange,
     ScriptedUpstream,
     Step,
@@ -29,7 +30,6 @@ from scripted_upstream import (
     sse_head,
     stall,
 )
-from service import Service, model, serving
 
 from pipeline import alarm
 

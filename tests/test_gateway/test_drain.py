@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 import trio
-from chat_fold import fold_stream
-from chat_posts import CREATED, CURSOR, OPENAI_LIKE, ask, begun, completed, delta, post_bytes
-from patience import patiently, patiently_with_processes
-from raw_client import RESET, RawClient
-from scripted_upstream import Exchange, ScriptedUpstream, end, event, events, scripted_upstream, sse_head, stall
-from service import KEY, model, serving
+from kit.clients.chat_fold import fold_stream
+from kit.clients.chat_posts import CREATED, CURSOR, OPENAI_LIKE, ask, begun, completed, delta, post_bytes
+from kit.clients.raw import RESET, RawClient
+from kit.service.running import KEY, model, serving
+from kit.time.patience import patiently, patiently_with_processes
+from kit.upstreams.scripted import Exchange, ScriptedUpstream, end, event, events, scripted_upstream, sse_head, stall
 
 
 class Held:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from patience import AT_ONCE_S
+from kit.time.patience import AT_ONCE_S
 
 from pipeline.gateway.logs import JsonFormatter, LineSink, TextFormatter, configure_logging, log_request, redact
 

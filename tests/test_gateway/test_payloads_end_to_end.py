@@ -15,10 +15,12 @@ from typing import Any
 
 import httpx
 import pytest
-from chat_fold import Folded, data_of, fold_document, fold_stream
-from chat_posts import post_bytes
-from raw_client import RawClient
-from scripted_upstream import (
+from kit.clients.chat_fold import Folded, data_of, fold_document, fold_stream
+from kit.clients.chat_posts import post_bytes
+from kit.clients.raw import RawClient
+from kit.recordings import needs_shared, payloads
+from kit.service.running import KEY, Service, model, serving
+from kit.upstreams.scripted import (
     ScriptedUpstream,
     Step,
     close,
@@ -31,8 +33,6 @@ from scripted_upstream import (
     sse_head,
     stall,
 )
-from service import KEY, Service, model, serving
-from shared import needs_shared, payloads
 
 Json = dict[str, Any]
 

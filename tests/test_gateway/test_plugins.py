@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_fold import fold_document, fold_stream
-from chat_posts import ask, good_answer
-from plugins import install
-from scripted_upstream import scripted_upstream
-from service import model, serving
+from kit.clients.chat_fold import fold_document, fold_stream
+from kit.clients.chat_posts import ask, good_answer
+from kit.service.plugins import install
+from kit.service.running import model, serving
+from kit.upstreams.scripted import scripted_upstream
 
 from pipeline import Plugin, Stage, per_event
 from pipeline.registry import AnyPlugin, NoOptions, PluginError, discover

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_fold import Folded, assert_as_expected, fold_document, fold_stream
-from chat_posts import AGENTS, CURSOR, OPENAI_LIKE
-from recorded_documents import Json, anthropic_document, chat_document, responses_document
-from scripted_upstream import Exchange, head, scripted_upstream, sse_head
-from service import Service, model, replay, serving
-from shared import expected_of, needs_shared, recordings
+from kit.clients.chat_fold import Folded, assert_as_expected, fold_document, fold_stream
+from kit.clients.chat_posts import AGENTS, CURSOR, OPENAI_LIKE
+from kit.recordings import expected_of, needs_shared, recordings
+from kit.service.running import Service, model, replay, serving
+from kit.upstreams.recorded_documents import Json, anthropic_document, chat_document, responses_document
+from kit.upstreams.scripted import Exchange, head, scripted_upstream, sse_head
 
 RECORDINGS = [*recordings("responses"), *recordings("chat"), *recordings("anthropic")]
 OUR_OWN = sorted((Path(__file__).parents[1] / "data").glob("*.sse"))

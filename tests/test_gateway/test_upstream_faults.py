@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from chat_fold import Folded, fold_document, fold_stream
-from chat_posts import (
+from kit.clients.chat_fold import Folded, fold_document, fold_stream
+from kit.clients.chat_posts import (
     CREATED,
     CURSOR,
     OPENAI_LIKE,
@@ -32,8 +32,9 @@ from chat_posts import (
     post_bytes,
     response_of,
 )
-from raw_client import Answer, RawClient
-from scripted_upstream import (
+from kit.clients.raw import Answer, RawClient
+from kit.service.running import KEY, Service, model, serving
+from kit.upstreams.scripted import (
     Exchange,
     Step,
     close,
@@ -48,7 +49,6 @@ from scripted_upstream import (
     sse_head,
     stall,
 )
-from service import KEY, Service, model, serving
 
 from pipeline import Plugin, per_event
 from pipeline.registry import NoOptions

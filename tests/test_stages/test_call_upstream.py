@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from contexts import call, context
+from kit.service.contexts import call, context
 
 from pipeline import Pipeline, UpstreamFault
 from pipeline.testing import assert_cancels_cleanly, check_stage, collect

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from contexts import context, deployment, request
+from kit.service.contexts import context, deployment, request
 
 from pipeline import ClientFault, RequestContext
 from pipeline.testing import check_stage, collect

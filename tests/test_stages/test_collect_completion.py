@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from contexts import RECEIVED_S, context
+from kit.service.contexts import RECEIVED_S, context
 
 from pipeline import UpstreamFault
 from pipeline.testing import check_stage, collect

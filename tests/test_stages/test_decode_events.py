@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from contexts import call, context, deployment
+from kit.service.contexts import call, context, deployment
 from msgspec import structs
 
 from pipeline import Meter, RequestContext

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from contexts import RECEIVED_S, call, context
+from kit.service.contexts import RECEIVED_S, call, context
 
 from pipeline import UpstreamFault
 from pipeline.testing import check_stage, collect
 from stages.encode_chunks import encode_chunks
 from stages.events import Failed, Finished, Started, StreamEvent, TextDelta, Usage
-from stages.wire.profiles import CURSOR
+from stages.wire.downstream.profiles import CURSOR
 
 EVENTS: list[StreamEvent] = [
     Started("resp_1", "gpt-5-2026", 0),

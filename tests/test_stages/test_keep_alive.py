@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import trio
-from contexts import context
+from kit.service.contexts import context
 
 from pipeline import Inlet, Outlet, Pipeline, RequestContext, per_event
 from pipeline.testing import check_stage

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from contexts import context
+from kit.service.contexts import context
 
 from pipeline import ClientFault
 from pipeline.testing import check_stage, collect

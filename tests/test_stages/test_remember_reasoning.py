@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from contexts import call as asked_call
-from contexts import context, deployment
+from kit.service.contexts import call as asked_call
+from kit.service.contexts import context, deployment
 from msgspec import Raw
 from msgspec.structs import replace
 

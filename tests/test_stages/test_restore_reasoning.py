@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from contexts import context, deployment, request
+from kit.service.contexts import context, deployment, request
 from msgspec import Raw
 from msgspec.structs import replace
 
@@ -21,7 +21,7 @@ from stages.reasoning.store import MemoryStore
 from stages.remember_reasoning import remember_reasoning
 from stages.restore_reasoning import ENCRYPTED, restore_reasoning
 from stages.upstreams import Deployment, UpstreamCall
-from stages.wire.cursor import parse_body
+from stages.wire.downstream.request import parse_body
 
 Json = dict[str, Any]
 CONVERSATION = {"cursorConversationId": "3f0b6f7e-6d0e-4a83-9a51-1e2f7c2a9b10"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contexts import FakeResponse, context
+from kit.service.contexts import FakeResponse, context
 
 from pipeline import Pipeline
 from pipeline.testing import check_stage

@@ -6,15 +6,15 @@ from contextlib import aclosing
 
 import pytest
 import trio
-from scripted_upstream import Step, end, error, events, json_answer, scripted_upstream, sse_head
+from kit.upstreams.scripted import Step, end, error, events, json_answer, scripted_upstream, sse_head
 
 from pipeline import ClientFault, UpstreamFault
 from stages.events import Failed, Finished, Started, StreamEvent, TextDelta
 from stages.request import ResponsesRequest
 from stages.upstreams import Deployment, UpstreamCall
 from stages.upstreams.anthropic import AnthropicUpstream
-from stages.upstreams.transport import HeadraceTransport
-from stages.wire.anthropic_events import AnthropicDecoder, decode_anthropic_document
+from stages.upstreams.transport.transport import HeadraceTransport
+from stages.wire.anthropic.decoder import AnthropicDecoder, decode_anthropic_document
 
 KEY = "sk-ant-api03-abcdefgh1234567890SECRET"
 HEAD = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-x", "content": []}

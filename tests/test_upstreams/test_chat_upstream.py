@@ -6,15 +6,15 @@ from contextlib import aclosing
 
 import pytest
 import trio
-from scripted_upstream import Step, end, error, events, json_answer, scripted_upstream, sse_head
+from kit.upstreams.scripted import Step, end, error, events, json_answer, scripted_upstream, sse_head
 
 from pipeline import ClientFault, UpstreamFault
 from stages.events import Finished, Started, TextDelta
 from stages.request import ResponsesRequest
 from stages.upstreams import Deployment, UpstreamCall
 from stages.upstreams.chat import ChatUpstream, provider_of
-from stages.upstreams.transport import HeadraceTransport
-from stages.wire.chat_events import ChatDecoder, decode_chat_document
+from stages.upstreams.transport.transport import HeadraceTransport
+from stages.wire.chat.decoder import ChatDecoder, decode_chat_document
 
 KEY = "sk-proj-abcdefgh1234567890SECRET"
 CHUNKS = [

@@ -13,9 +13,9 @@ from contextlib import aclosing, asynccontextmanager, suppress
 import httpx
 import pytest
 import trio
-from cancel_at import CancelAt
-from patience import AT_ONCE_S
-from scripted_upstream import (
+from kit.time.cancel_at import CancelAt
+from kit.time.patience import AT_ONCE_S
+from kit.upstreams.scripted import (
     Step,
     close,
     end,
@@ -35,10 +35,10 @@ from scripted_upstream import (
 from pipeline import Overloaded, PipelineError, UpstreamFault
 from stages.request import ResponsesRequest
 from stages.upstreams import Deployment, Timeouts, UpstreamAnswer, UpstreamCall
-from stages.upstreams.httpx_transport import HttpxTransport
 from stages.upstreams.responses import ResponsesUpstream
-from stages.upstreams.tls import client_context
-from stages.upstreams.transport import HeadraceTransport
+from stages.upstreams.transport.httpx_transport import HttpxTransport
+from stages.upstreams.transport.tls import client_context
+from stages.upstreams.transport.transport import HeadraceTransport
 
 KEY = "sk-proj-abcdefgh1234567890SECRET"
 EVENTS = [{"type": "response.created"}, {"type": "response.completed"}]

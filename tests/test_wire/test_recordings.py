@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_fold import Folded, assert_as_expected, chunks_of, fold_document, fold_stream
 from jsonschema import Draft202012Validator
+from kit.clients.chat_fold import Folded, assert_as_expected, chunks_of, fold_document, fold_stream
 
 from stages.events import Failed, StreamEvent
-from stages.wire.chat import ChunkEncoder, CompletionCollector, error_frame
-from stages.wire.profiles import CURSOR
-from stages.wire.responses import ResponsesDecoder, decode_document
+from stages.wire.downstream.chat_document import CompletionCollector
+from stages.wire.downstream.chat_stream import ChunkEncoder
+from stages.wire.downstream.errors import error_frame
+from stages.wire.downstream.profiles import CURSOR
+from stages.wire.responses.decoder import ResponsesDecoder, decode_document
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 if not SHARED.exists():

@@ -7,7 +7,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import cuts
+from kit.strategies.streams import cuts
 
 from stages.wire.sse import EventTooLarge, Parser, frame
 

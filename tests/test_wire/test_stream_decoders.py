@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import anthropic_stream as anthropic
-import chat_stream as chat
+import kit.upstreams.anthropic_stream as anthropic
+import kit.upstreams.chat_stream as chat
 import pytest
-from chat_fold import assert_as_expected, chunks_of, fold_document, fold_stream
-from decoded import collect, decode, encode, folded_calls, read_all
 from jsonschema import Draft202012Validator
-from recorded_documents import anthropic_document, chat_document, payloads_in
-from shared import SHARED, expected_of, needs_shared, recordings
-from strategies import sse
+from kit.clients.chat_fold import assert_as_expected, chunks_of, fold_document, fold_stream
+from kit.recordings import SHARED, expected_of, needs_shared, recordings
+from kit.strategies.streams import sse
+from kit.upstreams.decoded import collect, decode, encode, folded_calls, read_all
+from kit.upstreams.recorded_documents import anthropic_document, chat_document, payloads_in
 
 from stages.events import Failed, Finished, Started, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted, Usage
-from stages.wire.anthropic_events import AnthropicDecoder, decode_anthropic_document
-from stages.wire.chat_events import ChatDecoder, decode_chat_document
-from stages.wire.responses import ResponsesDecoder
+from stages.wire.answers.stream_decoder import StreamDecoder
+from stages.wire.anthropic.decoder import AnthropicDecoder, decode_anthropic_document
+from stages.wire.chat.decoder import ChatDecoder, decode_chat_document
+from stages.wire.responses.decoder import ResponsesDecoder
 from stages.wire.sse import Parser
-from stages.wire.stream_decoder import StreamDecoder
 
 Json = dict[str, Any]
 

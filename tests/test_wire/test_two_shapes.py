@@ -8,13 +8,13 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from agent_conversation import Cursor, Output, Said, User
+from kit.upstreams.agent_conversation import Cursor, Output, Said, User
 
 from stages.request import ResponsesRequest
-from stages.wire.anthropic_request import anthropic_request
-from stages.wire.chat_request import chat_request
-from stages.wire.cursor import parse_body
-from stages.wire.native_request import native_request
+from stages.wire.anthropic.request import anthropic_request
+from stages.wire.chat.request import chat_request
+from stages.wire.downstream.request import parse_body
+from stages.wire.responses.request import native_request
 
 PNG = "data:image/png;base64,iVBORw0KGgo="
 PATCH = '*** Begin Patch\n*** Add File: a\n+"x"\n*** End Patch'

@@ -9,7 +9,7 @@ from time import process_time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import texts
+from kit.strategies.streams import texts
 
 from stages.wire.unwrap import StringFieldUnwrapper
 

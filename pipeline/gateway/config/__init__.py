@@ -1,0 +1,1 @@
+"""YAML to Settings: reading, checking and explaining config.yaml."""

@@ -1,0 +1,73 @@
+"""What ``headrace check-config`` prints: what the configuration comes to, without any secret."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from pipeline.gateway.config.settings import PipelineSettings, Settings
+from stages.upstreams import Deployment
+
+_HIDDEN = ("proxy", "stages")
+
+
+def describe(settings: Settings) -> str:
+    """Return deployments, keys by name, settings that differ from their default, and warnings, as lines of text."""
+    return "\n".join(_lines(settings)) + "\n"
+
+
+def _lines(settings: Settings) -> Iterator[str]:
+    yield f"{settings.source}: usable, {_count(len(settings.warnings), 'warning')}"
+    yield ""
+    yield f"{_count(len(settings.deployments), 'deployment')}:"
+    width = max((len(deployment.model_name) for deployment in settings.deployments), default=0)
+    for deployment in settings.deployments:
+        yield f"  {deployment.model_name:<{width}} -> {_target(deployment)}"
+    names = [*(["master"] if settings.master_key is not None else []), *(key.name for key in settings.keys)]
+    yield ""
+    yield f"{_count(len(names), 'key')}:{'' if names else ' everybody is let in'}"
+    for key in settings.keys:
+        limit = f", only {', '.join(key.models)}" if key.models is not None else ""
+        yield f"  {key.name}{limit}"
+    if settings.master_key is not None:
+        yield "  master, may do everything"
+    changed = list(_changed(settings.pipeline))
+    if changed:
+        yield ""
+        yield "settings that differ from their default:"
+        yield from (f"  {line}" for line in changed)
+    if settings.warnings:
+        yield ""
+        yield "warnings:"
+        yield from (f"  {warning}" for warning in settings.warnings)
+
+
+def _target(deployment: Deployment) -> str:
+    model = deployment.model
+    if model.startswith("replay:"):
+        model = f"replay:{Path(model.removeprefix('replay:')).name}"
+    text = f"{deployment.provider}/{model} ({deployment.kind}"
+    if deployment.url:
+        parts = urlsplit(deployment.url)
+        text += f" at {parts.hostname}{f':{parts.port}' if parts.port else ''}"
+    named = f", id {deployment.id}" if deployment.id != deployment.model_name else ""
+    return f"{text}{named})"
+
+
+def _changed(pipeline: PipelineSettings) -> Iterator[str]:
+    for field in msgspec.structs.fields(PipelineSettings):
+        value = getattr(pipeline, field.name)
+        if value == field.default or value == ():
+            continue
+        if field.name == "stages":
+            for stage in pipeline.stages:
+                yield f"stages: {stage.use} after {stage.after}"
+        else:
+            yield f"{field.name}: {'(set)' if field.name in _HIDDEN else value}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

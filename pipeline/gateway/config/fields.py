@@ -1,0 +1,193 @@
+"""Typed reading of a section's fields: what is wrong is noted with its place, and reading goes on.
+
+``os.environ/NAME`` is filled in here, wherever text is read, and only for fields that are read: a setting that we
+ignore may name a variable that does not exist.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipeline.gateway.config.problems import Problems
+from pipeline.gateway.config.yaml_tree import Node
+
+ENVIRON = "os.environ/"
+
+
+class Environment:
+    """The variables that ``os.environ/NAME`` can name: the process's, then ``environment_variables`` of the file."""
+
+    def __init__(self, process: Mapping[str, str], problems: Problems) -> None:
+        self._process = process
+        self._of_file: dict[str, str] = {}
+        self.problems = problems
+        self.named: set[str] = set()
+        """Every variable that the configuration has asked for."""
+
+    def add_default(self, name: str, value: str) -> None:
+        """Give a variable a value for when the process has none (LiteLLM's order). The process's are not touched."""
+        self._of_file[name] = value
+
+    def get(self, name: str) -> str | None:
+        """Return the variable without white space around it, or None if it is absent or empty."""
+        value = self._process.get(name, "").strip() or self._of_file.get(name, "").strip()
+        return value or None
+
+    def first_of(self, names: tuple[str, ...]) -> str | None:
+        """Return the first of the variables that is set."""
+        return next((value for name in names if (value := self.get(name))), None)
+
+    def fill_in(self, node: Node) -> str | None:
+        """Return a text node's text, variables filled in; None, with an error noted, if the variable is not set."""
+        text = str(node.value)
+        if not text.startswith(ENVIRON):
+            return text
+        name = text.removeprefix(ENVIRON).strip()
+        self.named.add(name)
+        value = self.get(name)
+        if value is None:
+            self.problems.error(
+                node.where,
+                f"the environment variable {_shown(name)} is not set, or is empty: set it, or write the value here",
+            )
+        return value
+
+
+class Section:
+    """The fields of one mapping. A getter gives None for what is absent, and for what is wrong, which it notes."""
+
+    def __init__(self, node: Node | None, environment: Environment) -> None:
+        """Take a mapping, or None for an empty one; anything else is noted as an error and read as empty."""
+        self.environment = environment
+        self.problems = environment.problems
+        self.node = node
+        self._fields: dict[str, Node] = {}
+        if node is None or node.value is None:
+            return
+        if isinstance(node.value, dict):
+            self._fields = node.value
+        else:
+            self.problems.error(
+                node.where, f"{node.found(secret=True)}, expected a mapping (name: value lines, indented)"
+            )
+
+    def __iter__(self) -> Iterator[tuple[str, Node]]:
+        return iter(self._fields.items())
+
+    def get(self, name: str) -> Node | None:
+        """Return the field if it is there and not null."""
+        found = self._fields.get(name)
+        return found if found is not None and found.value is not None else None
+
+    def text(self, name: str, expected: str, *, secret: bool = False) -> str | None:
+        """Return the text of a field, without white space around it. ``expected`` ends the error message."""
+        node = self.get(name)
+        if node is None:
+            return None
+        if not isinstance(node.value, str):
+            # A date is text to us; a number is not, since YAML has already dropped its zeros and underscores.
+            hint = "; put quotes around it" if secret and not isinstance(node.value, dict | list) else ""
+            self.problems.error(node.where, f"{node.found(secret=secret)}, expected {expected}{hint}")
+            return None
+        text = self.environment.fill_in(node)
+        if text is not None and not text.strip():
+            self.problems.error(node.where, f"found empty text, expected {expected}")
+            return None
+        return text.strip() if text is not None else None
+
+    def secret(self, name: str, expected: str) -> str | None:
+        """Return a key: text without white space around it, visible ASCII inside. Never shown in messages."""
+        text = self.text(name, expected, secret=True)
+        node = self.get(name)
+        if text is None or node is None:
+            return None
+        if problem := secret_problem(text):
+            self.problems.error(node.where, problem)
+            return None
+        return text
+
+    def seconds(self, name: str) -> float | None:
+        """Return a positive number of seconds; text that reads as a number will do, as it does for LiteLLM."""
+        node = self.get(name)
+        if node is None:
+            return None
+        value = self.environment.fill_in(node) if isinstance(node.value, str) else node.value
+        if value is None:
+            return None
+        number = math.nan
+        if isinstance(value, int | float | str) and not isinstance(value, bool):
+            try:
+                number = float(value)
+            except (ValueError, OverflowError):
+                number = math.nan
+        if not 0 < number < math.inf:
+            self.problems.error(
+                node.where, f"{node.found(secret=is_filled_in(node))}, expected seconds, more than 0, such as 60"
+            )
+            return None
+        return number
+
+    def flag(self, name: str) -> bool | None:
+        """Return a yes/no value; the words true and false will do."""
+        node = self.get(name)
+        if node is None:
+            return None
+        value = self.environment.fill_in(node) if isinstance(node.value, str) else node.value
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in ("true", "false"):
+            return value.lower() == "true"
+        if value is not None:
+            self.problems.error(node.where, f"{node.found(secret=is_filled_in(node))}, expected true or false")
+        return None
+
+    def texts(self, name: str, expected: str) -> tuple[str, ...] | None:
+        """Return a list of texts."""
+        node = self.get(name)
+        if node is None:
+            return None
+        if not isinstance(node.value, list):
+            self.problems.error(node.where, f"{node.found()}, expected {expected}")
+            return None
+        found: list[str] = []
+        for item in node.value:
+            if isinstance(item.value, str) and item.value.strip():
+                text = self.environment.fill_in(item)
+                if text is not None:
+                    found.append(text.strip())
+            else:
+                self.problems.error(item.where, f"{item.found()}, expected text")
+        return tuple(found)
+
+
+def is_filled_in(node: Node) -> bool:
+    """Return whether the node's text names an environment variable."""
+    return isinstance(node.value, str) and node.value.startswith(ENVIRON)
+
+
+def secret_problem(text: str) -> str | None:
+    """Return what is wrong with a key, without showing it; None if nothing is."""
+    if not text.isascii():
+        return "the key holds a character that is not ASCII, which no HTTP header can carry: copy the key again"
+    if not text.isprintable() or " " in text:
+        return "the key holds a space, line break or control character inside: copy the key again, on one line"
+    return None
+
+
+def plain(node: Node, environment: Environment) -> Any:  # Any: a value of the user's own making, for a stage's options
+    """Return the node as plain Python values, variables filled in."""
+    match node.value:
+        case dict():
+            return {name: plain(item, environment) for name, item in node.value.items()}
+        case list():
+            return [plain(item, environment) for item in node.value]
+        case str():
+            return environment.fill_in(node)
+        case _:
+            return node.value
+
+
+def _shown(name: str) -> str:
+    return name if name.isidentifier() and name.isascii() and len(name) <= 80 else "named here"

@@ -1,0 +1,124 @@
+"""The headers of a deployment: its key in the form that the provider wants, and what the user adds.
+
+A key that is not in the file comes from the provider's variable, and goes to that provider only.
+"""
+
+from __future__ import annotations
+
+import re
+
+from pipeline.gateway.config.fields import Environment, Section, secret_problem
+from pipeline.gateway.config.problems import safe_name
+from pipeline.gateway.config.urls import default_url, is_same_owner
+from pipeline.gateway.config.yaml_tree import Node
+from stages.upstreams import UpstreamKind
+from stages.upstreams.providers import Provider
+
+ANTHROPIC_VERSION = "2023-06-01"
+"""The only version that Messages have: docs.anthropic.com/en/api/versioning."""
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")  # RFC 9110 section 5.6.2
+_OURS = frozenset(
+    {"host", "content-length", "transfer-encoding", "connection", "content-type", "accept", "accept-encoding"}
+    | {"expect", "te", "trailer", "upgrade"}
+)
+"""Headers that frame the request or that the adapter depends on."""
+_CREDENTIALS = ("authorization", "api-key", "x-api-key")
+
+
+class HeaderReader:
+    """Reads the headers of one entry of ``model_list``.
+
+    Args:
+        entry: the entry, for places in messages.
+        params: its ``litellm_params``.
+        environment: where variables come from, and where problems go.
+    """
+
+    def __init__(self, entry: Node, params: Section, environment: Environment) -> None:
+        self._environment = environment
+        self._problems = environment.problems
+        self._params = params
+        self._line = entry.line
+        self._key_place = f"{(params.node or entry).where}.api_key"
+
+    def read(self, provider: str, known: Provider, kind: UpstreamKind, url: str) -> tuple[tuple[str, str], ...]:
+        """Return the headers; the user's own replace ours of the same name."""
+        headers: dict[str, tuple[str, str]] = {}
+        if key := self._key(provider, known, kind, url):
+            is_bearer = known.key_header == "authorization"
+            headers[known.key_header] = (known.key_header, f"Bearer {key}" if is_bearer else key)
+            if kind == "anthropic":  # servers with several APIs take either: vLLM knows Bearer only
+                headers["x-api-key"] = ("x-api-key", key)
+        if kind == "anthropic":
+            headers["anthropic-version"] = ("anthropic-version", ANTHROPIC_VERSION)
+        if organization := self._params.secret("organization", "text such as org-123"):
+            headers["openai-organization"] = ("openai-organization", organization)
+        for field in ("headers", "extra_headers"):
+            for name, value in self._extra(field):
+                headers[name.lower()] = (name, value)
+        return tuple(headers.values())
+
+    def _key(self, provider: str, known: Provider, kind: UpstreamKind, url: str) -> str | None:
+        if self._params.get("api_key") is not None:
+            return self._params.secret("api_key", "text such as os.environ/OPENAI_API_KEY")
+        has_base = self._params.get("api_base") is not None or self._params.get("base_url") is not None
+        own = default_url(known, kind) or known.origin
+        is_default = own is None or not has_base or is_same_owner(url, own)
+        key = self._environment.first_of(known.key_names)
+        if key is not None and is_default:
+            if problem := secret_problem(key):
+                self._problems.error(f"environment variable {' or '.join(known.key_names)}", problem)
+                return None
+            return key
+        if key is not None:
+            self._problems.warn_once(
+                f"unsent key {provider}",
+                self._key_place,
+                f"is missing: requests go out without a key, since {known.key_names[0]} is not for this api_base; "
+                f"write api_key: os.environ/{known.key_names[0]} if it is",
+                self._line,
+            )
+        elif known.needs_key and is_default and not self._has_credentials():
+            names = f", or set {known.key_names[0]}" if known.key_names else ""
+            self._problems.error(
+                self._key_place, f"is missing: provider {safe_name(provider)} needs text such as os.environ/NAME{names}"
+            )
+        return None
+
+    def _has_credentials(self) -> bool:
+        """Return whether a header of the user's own brings the key."""
+        nodes = [self._params.get(field) for field in ("extra_headers", "headers")]
+        return any(
+            name.lower() in _CREDENTIALS
+            for node in nodes
+            if node is not None and isinstance(node.value, dict)
+            for name in node.value
+        )
+
+    def _extra(self, field: str) -> list[tuple[str, str]]:
+        good: list[tuple[str, str]] = []
+        for name, value in Section(self._params.get(field), self._environment):
+            if not _TOKEN.match(name):
+                self._problems.error(
+                    value.where, "the name of a header holds a character that HTTP does not allow there"
+                )
+                continue
+            if name.lower() in _OURS:
+                self._problems.error(value.where, "this header is set by headrace itself: remove it")
+                continue
+            if isinstance(value.value, dict | list | None):
+                self._problems.error(value.where, f"{value.found()}, expected the text of a header")
+                continue
+            text = self._environment.fill_in(value) if isinstance(value.value, str) else value.raw
+            if text is None:
+                continue
+            text = text.strip()
+            if not text.isascii() or not text.isprintable():
+                self._problems.error(
+                    value.where,
+                    "the header's value holds a line break, a control character or one that is not ASCII: remove it",
+                )
+                continue
+            good.append((name, text))
+        return good

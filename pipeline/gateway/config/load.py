@@ -1,0 +1,239 @@
+"""Reads the configuration: LiteLLM's ``config.yaml`` with our own ``pipeline_settings``, then the environment.
+
+An unmodified LiteLLM file starts: what we do not support yet is named in one warning each. What cannot work is an
+error, and all errors of a file are told at once. ``docs/config.md`` describes every setting.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.gateway.config.describe import describe
+from pipeline.gateway.config.fields import Environment, Section
+from pipeline.gateway.config.keys import KeySettings
+from pipeline.gateway.config.litellm_names import GENERAL_SETTINGS, LITELLM_SETTINGS, ROUTER_SETTINGS, TOP_LEVEL
+from pipeline.gateway.config.model_list import Defaults, read_deployments, warn_ignored
+from pipeline.gateway.config.pipeline_section import check_key, read_keys, read_pipeline_settings
+from pipeline.gateway.config.problems import ConfigError, Problems
+from pipeline.gateway.config.settings import PipelineSettings, Settings, StageSettings
+from pipeline.gateway.config.yaml_tree import MAX_FILE_BYTES, Node, read_yaml
+
+__all__ = [
+    "ConfigError",
+    "KeySettings",
+    "PipelineSettings",
+    "Settings",
+    "StageSettings",
+    "describe",
+    "load_settings",
+    "parse_settings",
+]
+
+MASTER_KEY_NAMES = ("HEADRACE_MASTER_KEY", "LITELLM_MASTER_KEY")
+"""Variables that hold the master key when the file has none; the second is LiteLLM's."""
+MAX_INCLUDED_FILES = 100
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def load_settings(path: str | Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read a configuration file.
+
+    Raises:
+        ConfigError: if it cannot be read or used; ``problems`` names everything that is wrong.
+    """
+    return parse_settings(_read_file(Path(path)), source=str(path), environ=environ)
+
+
+def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read a configuration from text. Files that it names are looked for beside ``source``.
+
+    Raises:
+        ConfigError: if it cannot be used; ``problems`` names everything that is wrong.
+    """
+    problems = Problems()
+    environment = Environment(environ, problems)
+    top = Section(_with_included(read_yaml(text, source, problems), problems), environment)
+    _add_file_variables(top, environment)
+    warn_ignored(top, TOP_LEVEL, problems)
+
+    general = Section(top.get("general_settings"), environment)
+    litellm = Section(top.get("litellm_settings"), environment)
+    router = Section(top.get("router_settings"), environment)
+    warn_ignored(general, GENERAL_SETTINGS, problems)
+    warn_ignored(litellm, LITELLM_SETTINGS, problems)
+    warn_ignored(router, ROUTER_SETTINGS, problems)
+
+    pipeline = read_pipeline_settings(
+        top.get("pipeline_settings"), environment, environ, _fallbacks(general, litellm, environment)
+    )
+    own = top.get("pipeline_settings")
+    keys = read_keys(Section(own if own is not None and isinstance(own.value, dict) else None, environment))
+    master_key = _master_key(general, keys, environment)
+    defaults = Defaults(
+        # LiteLLM's request_timeout is the default of its `timeout`, and does not bound a stream that goes on.
+        timeout_s=router.seconds("timeout") or litellm.seconds("request_timeout"),
+        stream_timeout_s=router.seconds("stream_timeout"),
+        total_s=pipeline.request_timeout_s,
+        transport=pipeline.transport,
+    )
+    deployments = read_deployments(_model_list(top), environment, defaults)
+    if not deployments:
+        problems.warn(source, "has no deployment that can be used: every request will be answered with model_not_found")
+    has_key = master_key is not None or bool(keys)
+    is_tried = general.get("master_key") is not None or (own is not None and own.child("keys") is not None)
+    _check_access(source, has_key, is_tried, pipeline, problems)
+    problems.raise_errors()
+    return Settings(
+        deployments=deployments,
+        keys=keys,
+        master_key=master_key,
+        pipeline=pipeline,
+        warnings=problems.warnings,
+        source=source,
+    )
+
+
+def _read_file(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError([f"{path}: there is no such file: check the name after --config"]) from None
+    except IsADirectoryError:
+        raise ConfigError([f"{path}: is a folder: name the file in it, such as {path}/config.yaml"]) from None
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or "the name is not one of a file"
+        raise ConfigError([f"{path}: cannot be read ({reason}): check its name and its permissions"]) from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError([f"{path}:{line}: is not UTF-8: save the file in that encoding"]) from None
+
+
+def _with_included(top: Node, problems: Problems) -> Node:
+    """Add what ``include`` names, as LiteLLM does: lists are continued, any other field is replaced."""
+    assert isinstance(top.value, dict)  # read_yaml sees to that
+    fields = dict(top.value)
+    waiting, seen = [top], {str(Path(top.source).resolve())}
+    while waiting:
+        including = waiting.pop(0)
+        names = including.child("include")
+        for item in _listed(names, problems):
+            file = Path(item.source).parent / str(item.value)
+            if str(file.resolve()) in seen:
+                continue
+            if len(seen) > MAX_INCLUDED_FILES:
+                problems.error(item.where, f"is file {len(seen)} that is included: at most {MAX_INCLUDED_FILES} may be")
+                continue
+            seen.add(str(file.resolve()))
+            try:
+                included = read_yaml(_read_file(file), str(file), problems)
+            except ConfigError as error:
+                for problem in error.problems:
+                    problems.error(item.where, f"the included file is not usable: {problem}")
+                continue
+            waiting.append(included)
+            assert isinstance(included.value, dict)
+            for name, node in included.value.items():
+                there = fields.get(name)
+                if there is not None and isinstance(there.value, list) and isinstance(node.value, list):
+                    fields[name] = Node([*there.value, *node.value], there.source, there.line, there.path)
+                elif name != "include":
+                    fields[name] = node
+    return Node(fields, top.source, top.line, top.path)
+
+
+def _listed(names: Node | None, problems: Problems) -> list[Node]:
+    if names is None:
+        return []
+    if not isinstance(names.value, list) or any(
+        not isinstance(item.value, str) or "\0" in item.value for item in names.value
+    ):
+        problems.error(names.where, f"{names.found()}, expected a list of file names, such as [models.yaml]")
+        return []
+    return names.value
+
+
+def _add_file_variables(top: Section, environment: Environment) -> None:
+    for name, node in Section(top.get("environment_variables"), environment):
+        if isinstance(node.value, dict | list):
+            environment.problems.error(node.where, f"{node.found()}, expected the text of a variable")
+        elif isinstance(node.value, str):
+            text = environment.fill_in(node)
+            if text is not None:
+                environment.add_default(name, text)
+        elif node.value is not None:
+            environment.add_default(name, node.raw)
+
+
+def _fallbacks(general: Section, litellm: Section, environment: Environment) -> dict[str, object]:
+    """Return LiteLLM's settings that mean the same as some of ours, under our names."""
+    fallbacks: dict[str, object] = {}
+    ping = litellm.get("sse_keepalive_ping_interval_seconds")
+    if ping is not None:
+        # LiteLLM turns it off with 0.
+        is_off = ping.value in (0, False, "0")
+        seconds = 0.0 if is_off else litellm.seconds("sse_keepalive_ping_interval_seconds")
+        if seconds is not None:
+            fallbacks["keep_alive_interval_s"] = seconds
+    limit = general.get("max_request_size_mb")
+    if limit is not None:
+        if isinstance(limit.value, int | float) and not isinstance(limit.value, bool) and 0 < limit.value <= 2048:
+            fallbacks["max_body_mb"] = float(limit.value)
+        else:
+            environment.problems.error(
+                limit.where, f"{limit.found(secret=True)}, expected a number of MiB, such as 100"
+            )
+    return fallbacks
+
+
+def _master_key(general: Section, keys: tuple[KeySettings, ...], environment: Environment) -> str | None:
+    problems = environment.problems
+    node = general.get("master_key")
+    if node is not None:
+        text = general.secret("master_key", "text such as os.environ/LITELLM_MASTER_KEY")
+    else:
+        text = environment.first_of(MASTER_KEY_NAMES)
+    if text is None:
+        return None
+    digest = check_key(node, text, problems)
+    if digest is None:
+        return None
+    where = node.where if node else f"environment variable {' or '.join(MASTER_KEY_NAMES)}"
+    if node is not None and not text.startswith(("sk-", "sha256:")):
+        problems.warn(where, "does not begin with sk-: LiteLLM would refuse it (headrace does not)")
+    for key in keys:
+        if key.digest == digest:
+            problems.error(where, f"is the same key as that of {key.name}: give each its own")
+    return text
+
+
+def _model_list(top: Section) -> list[Node]:
+    node = top.get("model_list")
+    if node is None:
+        return []
+    if not isinstance(node.value, list):
+        top.problems.error(node.where, f"{node.found()}, expected a list of models, each beginning with - model_name:")
+        return []
+    return node.value
+
+
+def _check_access(source: str, has_key: bool, is_tried: bool, pipeline: PipelineSettings, problems: Problems) -> None:
+    """Refuse a gateway without keys, unless that is wanted; a key that was refused already has its own error."""
+    if not has_key and not is_tried and not pipeline.allow_anonymous:
+        problems.error(
+            source,
+            "there is no key, so nobody could be let in: set general_settings.master_key, pipeline_settings.keys or "
+            "the environment variable HEADRACE_MASTER_KEY "
+            "(or pipeline_settings.allow_anonymous: true, to let everybody in)",
+        )
+    if not has_key and pipeline.allow_anonymous and pipeline.host not in _LOOPBACK:
+        problems.warn(
+            source,
+            "lets everybody in (allow_anonymous) on an address that others can reach: "
+            "they spend on your upstream keys; set pipeline_settings.host to 127.0.0.1, or a master_key",
+        )

@@ -1,0 +1,308 @@
+"""``model_list`` to deployments: which upstream answers to which name, in which way.
+
+What we cannot reach (Bedrock, Vertex AI ...) is left out with one warning, before its other fields are looked at: a
+file made for LiteLLM starts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from pipeline.gateway.config.fields import Environment, Section
+from pipeline.gateway.config.headers import HeaderReader
+from pipeline.gateway.config.litellm_names import LITELLM_PARAMS, MODEL_INFO, MODEL_LIST_ENTRY, Names
+from pipeline.gateway.config.problems import Problems, did_you_mean, safe_name, safe_word
+from pipeline.gateway.config.urls import ENDPOINTS, azure_url, base_problem, default_url, endpoint_url
+from pipeline.gateway.config.yaml_tree import Node
+from stages.upstreams import Deployment, Timeouts, Transport, UpstreamKind
+from stages.upstreams.providers import COMPATIBLE, PROVIDERS, UNKNOWN, Provider, split_model
+
+CANNED = ("echo", "story", "agent")
+"""The built-in models of ``canned/``; ``replay:<file>`` comes besides."""
+
+_SERVED_MODES = ("chat", "responses")
+_VERSION = re.compile(r"[A-Za-z0-9._\-]+\Z")
+_CHAT_PREFIX = "chat_completions/"  # LiteLLM: `openai/chat_completions/<name>` asks for the chat bridge
+_RESPONSES_PREFIX = "responses/"
+
+
+class Defaults(Struct, frozen=True, kw_only=True):
+    """What applies to every deployment that does not say otherwise; durations in seconds."""
+
+    timeout_s: float | None = None
+    stream_timeout_s: float | None = None
+    total_s: float | None = None
+    transport: Transport = "headrace"
+
+
+def read_deployments(nodes: list[Node], environment: Environment, defaults: Defaults) -> tuple[Deployment, ...]:
+    """Read the entries of ``model_list``, in order. Errors and warnings go to ``environment.problems``."""
+    found: list[tuple[Node, str | None, Deployment]] = []
+    for node in nodes:
+        if not isinstance(node.value, dict):
+            expected = "expected a mapping with model_name and litellm_params"
+            environment.problems.error(node.where, f"{node.found(secret=True)}, {expected}")
+            continue
+        entry = _Entry(node, environment, defaults)
+        deployment = entry.read()
+        if deployment is not None:
+            found.append((node, entry.id, deployment))
+    return _with_ids(found, environment.problems)
+
+
+def warn_ignored(section: Section, names: Names, problems: Problems, *, near_misses_only: bool = False) -> None:
+    """Note one warning for each field of the section that is not supported yet, or that nobody knows."""
+    for name, node in section:
+        if name in names.honoured or name in names.harmless:
+            continue
+        asks_nothing = node.value in (None, False, 0, "") or node.value in ([], {})
+        if name in names.unsupported:
+            if not asks_nothing or name in names.told_when_false:
+                topic = re.sub(r"\[\d+\]", "[]", node.path)
+                problems.warn_once(topic, node.where, "is not supported yet and is ignored", node.line)
+            continue
+        hint = did_you_mean(name, names.honoured if near_misses_only else names.known, cutoff=0.8)
+        if hint or not near_misses_only:
+            topic = re.sub(r"\[\d+\]", "[]", node.path)
+            problems.warn_once(topic, node.where, f"is not a setting that we know and is ignored{hint}", node.line)
+
+
+class _Entry:
+    """One entry of ``model_list`` while it is read."""
+
+    def __init__(self, node: Node, environment: Environment, defaults: Defaults) -> None:
+        self._environment = environment
+        self._problems = environment.problems
+        self._defaults = defaults
+        self._node = node
+        self._entry = Section(node, environment)
+        params = self._entry.get("litellm_params")
+        self._params = Section(params, environment)
+        self._info = Section(self._entry.get("model_info"), environment)
+        self.id: str | None = None
+
+    def read(self) -> Deployment | None:
+        """Return the deployment; None if it is left out, or if an error was noted that hides what it is."""
+        model_name = self._required(self._entry, "model_name", "the name that clients ask for, such as gpt-5")
+        written = None
+        if self._entry.get("litellm_params") is None:
+            self._problems.error(self._node.where, "has no litellm_params: expected model, api_key and so on")
+        else:
+            written = self._required(self._params, "model", "text such as openai/gpt-5")
+        if model_name is None or written is None:
+            return None
+        provider, model = split_model(written)
+        if named := self._params.text("custom_llm_provider", "the name of a provider, such as openai"):
+            provider, model = named, written.removeprefix(f"{named}/")
+        kind, reason = self._kind(provider, model, model_name)
+        if kind is None:
+            self._problems.warn(self._node.where, f"({safe_name(model_name)}): {reason}; the deployment is left out")
+            return None
+        warn_ignored(self._entry, MODEL_LIST_ENTRY, self._problems)
+        warn_ignored(self._params, LITELLM_PARAMS, self._problems)
+        warn_ignored(self._info, MODEL_INFO, self._problems, near_misses_only=True)
+        if "*" in model and "*" not in model_name:
+            place = self._params.get("model")
+            where = place.where if place else self._node.where
+            self._problems.error(
+                where, "holds a *, but model_name does not: write the same * there, or name one model here"
+            )
+        self.id = self._read_id()
+        timeouts = self._timeouts()
+        if provider == "canned":
+            return self._canned(model_name, model, timeouts)
+        model = model.removeprefix(_CHAT_PREFIX).removeprefix(_RESPONSES_PREFIX)
+        return self._remote(model_name, provider or COMPATIBLE, model, kind, timeouts)
+
+    def _required(self, section: Section, name: str, expected: str) -> str | None:
+        if section.node is not None and isinstance(section.node.value, dict) and section.get(name) is None:
+            self._problems.error(section.node.where, f"has no {name}: expected {expected}")
+            return None
+        return section.text(name, expected)
+
+    def _kind(self, provider: str | None, model: str, model_name: str) -> tuple[UpstreamKind | None, str]:
+        """Choose the API to speak; None, with the reason, if the entry is left out."""
+        mode = self._info.text("mode", "chat or responses")
+        if provider == "canned":
+            return "canned", ""
+        if mode is not None and mode not in _SERVED_MODES:
+            return None, f"{safe_word(mode) or 'this'} models are not supported yet"
+        if model_name.count("*") > 1 or model.count("*") > 1:
+            return None, "a name with more than one * is not supported yet"
+        if self._params.get("litellm_credential_name") is not None:
+            return None, "litellm_credential_name is not supported yet"
+        known = PROVIDERS.get(provider or "", UNKNOWN)
+        asked = self._asked_kinds(known, model, mode)
+        has_base = self._base_node() is not None or self._environment.first_of(known.base_names) is not None
+        kind = _usual_kind(known, model)
+        for wanted in asked:
+            if wanted in known.kinds or has_base:
+                kind = wanted
+                break
+        if kind is None and asked:
+            return None, "a provider that we do not know needs an api_base"
+        if kind is None and provider is None:
+            return None, "the provider of its model is not known (expected a prefix, as in openai/gpt-5)"
+        if kind is None:
+            return None, f"provider {safe_name(provider or '')} is not supported yet"
+        if provider == "github_copilot" and self._params.get("api_key") is None:
+            return None, "signing in to GitHub Copilot is not supported yet (a token as api_key is)"
+        return kind, ""
+
+    def _asked_kinds(self, known: Provider, model: str, mode: str | None) -> list[UpstreamKind]:
+        """Return the APIs that the entry asks for, the best first; empty if it does not say."""
+        wants_chat = self._params.flag("use_chat_completions_api") or model.startswith(_CHAT_PREFIX)
+        found = self._info.texts("supported_endpoints", 'a list such as ["/v1/responses"]') or ()
+        listed: list[UpstreamKind] = [
+            kind for endpoint in found for kind, ending in ENDPOINTS.items() if endpoint.rstrip("/").endswith(ending)
+        ]
+        # To LiteLLM this means its bridge, which for Anthropic's models is Messages all the same.
+        if wants_chat and known.kinds != ("anthropic",):
+            return ["chat"]
+        if mode == "responses" or "responses" in listed or model.startswith(_RESPONSES_PREFIX):
+            return ["responses"]
+        usual = _usual_kind(known, model)
+        return [usual] if usual in listed else listed
+
+    def _read_id(self) -> str | None:
+        node = self._info.get("id")
+        if node is None:
+            return None
+        if isinstance(node.value, int) and not isinstance(node.value, bool):
+            return node.raw
+        return self._info.text("id", "text such as gpt-5-eu")
+
+    def _timeouts(self) -> Timeouts:
+        """Map LiteLLM's two durations onto ours; ``docs/config.md`` explains it."""
+        timeout_s = (
+            self._params.seconds("timeout") or self._params.seconds("request_timeout") or self._defaults.timeout_s
+        )
+        stream_timeout_s = self._params.seconds("stream_timeout") or self._defaults.stream_timeout_s
+        usual = Timeouts()
+        return Timeouts(
+            headers_s=timeout_s or usual.headers_s,
+            first_event_s=stream_timeout_s or timeout_s or usual.first_event_s,
+            idle_s=stream_timeout_s or timeout_s or usual.idle_s,
+            total_s=self._defaults.total_s,
+        )
+
+    def _canned(self, model_name: str, model: str, timeouts: Timeouts) -> Deployment | None:
+        node = self._params.get("model")
+        where = node.where if node else self._node.where
+        kind, colon, name = model.partition(":")
+        if colon and kind == "replay" and name:
+            file = Path(self._node.source).parent / name
+            if not os.path.isfile(file):  # unlike Path's, it raises for no name
+                self._problems.error(
+                    where,
+                    f"there is no file {file}: expected a recorded stream (from the configuration's folder)",
+                )
+                return None
+            model = f"replay:{file.resolve()}"
+        elif model not in CANNED:
+            hint = did_you_mean(model, CANNED, cutoff=0.6)
+            self._problems.error(
+                where,
+                f"is no canned model: expected canned/{', canned/'.join(CANNED)} or canned/replay:<file.sse>{hint}",
+            )
+            return None
+        return Deployment(
+            id="", model_name=model_name, model=model, provider="canned", kind="canned", url="", timeouts=timeouts,
+            transport=self._defaults.transport,
+        )  # fmt: skip
+
+    def _remote(
+        self, model_name: str, provider: str, model: str, kind: UpstreamKind, timeouts: Timeouts
+    ) -> Deployment | None:
+        known = PROVIDERS.get(provider, UNKNOWN)
+        url = self._url(provider, known, kind, model)
+        if url is None:
+            return None
+        headers = HeaderReader(self._node, self._params, self._environment).read(provider, known, kind, url)
+        return Deployment(
+            id="", model_name=model_name, model=model, provider=provider, kind=kind, url=url, headers=headers,
+            timeouts=timeouts, transport=self._defaults.transport,
+        )  # fmt: skip
+
+    def _base_node(self) -> Node | None:
+        return self._params.get("api_base") or self._params.get("base_url")
+
+    def _url(self, provider: str, known: Provider, kind: UpstreamKind, model: str) -> str | None:
+        expected = "a URL such as https://api.example.com/v1"
+        version = self._params.text("api_version", "text such as 2025-04-01-preview")
+        node = self._base_node()
+        if node is not None:
+            base = self._params.text("api_base" if self._params.get("api_base") else "base_url", expected, secret=True)
+            where = node.where
+        else:
+            base = self._environment.first_of(known.base_names)
+            where = self._params_where("api_base")
+            if base is None and (usual := default_url(known, kind)) is not None:
+                return usual
+            if base is None:
+                names = f", or set {' or '.join(known.base_names)}" if known.base_names else ""
+                self._problems.error(where, f"is missing: provider {safe_name(provider)} needs {expected}{names}")
+                return None
+        if base is None:
+            return None
+        if problem := base_problem(base):
+            self._problems.error(where, problem)
+            return None
+        if version is not None and not _VERSION.match(version):
+            node = self._params.get("api_version")
+            self._problems.error(
+                node.where if node else where,
+                "holds a character that a version does not have: expected text such as 2025-04-01-preview",
+            )
+            return None
+        if provider != "azure" or kind == "anthropic":
+            return endpoint_url(base, known, kind)
+        url = azure_url(base, version, kind, model)
+        if "/deployments/*/" in url:
+            place = self._params.get("model")
+            self._problems.error(
+                place.where if place else where,
+                "holds a *, which Azure's dated addresses cannot have: leave api_version out, or name one model here",
+            )
+            return None
+        return url
+
+    def _params_where(self, name: str) -> str:
+        node = self._params.node or self._node
+        return f"{node.where}.{name}"
+
+
+def _usual_kind(known: Provider, model: str) -> UpstreamKind | None:
+    """Return the API that a provider's model is asked in if the entry does not say."""
+    if known.responses_for is not None and not known.responses_for.search(model):
+        return "chat"
+    return known.kinds[0] if known.kinds else None
+
+
+def _with_ids(found: list[tuple[Node, str | None, Deployment]], problems: Problems) -> tuple[Deployment, ...]:
+    """Give each deployment its own id: what the file says, or its name, numbered when that is taken."""
+    taken: dict[str, Node] = {}
+    for node, chosen, _ in found:
+        if chosen is not None:
+            if chosen in taken:
+                problems.error(
+                    f"{node.where}.model_info.id",
+                    f"is also that of the deployment on line {taken[chosen].line}: write another",
+                )
+            taken[chosen] = node
+    named: list[Deployment] = []
+    for node, chosen, deployment in found:
+        name = chosen
+        if name is None:
+            name, count = deployment.model_name, 1
+            while name in taken:
+                count += 1
+                name = f"{deployment.model_name}#{count}"
+            taken[name] = node
+        named.append(replace(deployment, id=name))
+    return tuple(named)

@@ -1,0 +1,122 @@
+"""What the gateway is configured with, resolved: every default applied, every variable filled in.
+
+Each field of `PipelineSettings` says in its ``description`` what is expected; error messages quote it, and
+``docs/config.md`` has a row for each (a test compares them).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from msgspec import Meta, Struct
+
+from pipeline.gateway.config.keys import KeySettings
+from pipeline.gateway.logs import LogFormat, LogLevel
+from stages.reasoning.opening import StoreKind
+from stages.upstreams import Deployment, Transport
+from stages.wire.downstream.profiles import ReasoningDisplay
+
+Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=604_800, description="seconds, more than 0, such as 30")]
+SecondsOrOff: TypeAlias = Annotated[float, Meta(ge=0, le=604_800, description="seconds, such as 15, or 0 for never")]
+Count: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000, description="a whole number from 1, such as 1000")]
+Execution: TypeAlias = Literal["tasks", "fused"]
+"""Whether each stage of a request is a task of its own, or neighbouring codecs share one."""
+
+
+class StageSettings(Struct, frozen=True, kw_only=True):
+    """A stage that the user adds to the pipeline.
+
+    Attributes:
+        use: the name under which it is registered.
+        after: the stage that it follows.
+        options: what it is constructed with.
+        where: the place in the configuration, for error messages.
+    """
+
+    use: str
+    after: str
+    options: dict[str, Any] = {}  # checked by the registry, against the stage's own type
+    where: str = ""
+
+    def __repr__(self) -> str:
+        """Name the stage without its options, which may hold a secret."""
+        return f"<StageSettings {self.use} after {self.after}>"
+
+
+class PipelineSettings(Struct, frozen=True, kw_only=True):
+    """The section ``pipeline_settings``: what LiteLLM's file has no words for."""
+
+    host: Annotated[str, Meta(min_length=1, description="an address to listen on, such as 127.0.0.1")] = "0.0.0.0"
+    port: Annotated[int, Meta(ge=0, le=65535, description="a port number, 1 to 65535, or 0 for any free one")] = 4000
+    workers: Annotated[int, Meta(ge=1, le=256, description="a number of processes, such as 2")] = 1
+    max_connections: Count = 10_000
+    keep_alive_timeout_s: Seconds = 75.0
+    header_timeout_s: Seconds = 15.0
+    body_timeout_s: Seconds = 60.0
+    write_timeout_s: Seconds = 20.0
+    graceful_timeout_s: SecondsOrOff = 120.0
+    max_body_mb: Annotated[float, Meta(gt=0, le=2048, description="a number of MiB, such as 100")] = 100.0
+    keep_alive_interval_s: SecondsOrOff = 15.0
+    request_timeout_s: Seconds | None = None
+    client_profile: Literal["auto", "cursor", "openai"] = "auto"
+    cursor_error_status: Literal[400, "passthrough"] = 400
+    reasoning_display: ReasoningDisplay = "reasoning_content"
+    restore_reasoning: Annotated[bool, Meta(description="true or false")] = True
+    reasoning_store: StoreKind = "memory"
+    reasoning_store_file: Annotated[str, Meta(description="the name of a file, such as reasoning.sqlite")] | None = None
+    reasoning_max_entries: Count | None = None
+    reasoning_max_mb: (
+        Annotated[float, Meta(gt=0, le=1_048_576, description="a number of MiB, more than 0, such as 64")] | None
+    ) = None
+    reasoning_max_age_h: (
+        Annotated[float, Meta(gt=0, le=87_600, description="a number of hours, more than 0, such as 24")] | None
+    ) = None
+    allow_anonymous: Annotated[bool, Meta(description="true or false")] = False
+    allowed_origins: Annotated[
+        tuple[str, ...], Meta(description='a list of origins, such as ["https://example.com"]')
+    ] = ("*",)
+    execution: Execution = "fused"
+    stages: tuple[StageSettings, ...] = ()
+    transport: Transport = "headrace"
+    proxy: Annotated[str, Meta(description="the URL of a proxy, such as http://proxy.example.com:3128")] | None = None
+    http2: Annotated[bool, Meta(description="true or false")] = False
+    ca_file: Annotated[str, Meta(description="the name of a file with certificates in PEM form")] | None = None
+    upstream_max_connections: Count = 10_000
+    upstream_idle_expiry_s: SecondsOrOff = 30.0
+    tls_certfile: Annotated[str, Meta(description="the name of a file with our certificate in PEM form")] | None = None
+    tls_keyfile: Annotated[str, Meta(description="the name of a file with its private key in PEM form")] | None = None
+    log_format: LogFormat = "json"
+    log_level: LogLevel = "info"
+
+    @property
+    def max_body_bytes(self) -> int:
+        """``max_body_mb`` in bytes."""
+        return int(self.max_body_mb * 1024 * 1024)
+
+    def __repr__(self) -> str:
+        """Say little: ``proxy`` and the options of stages may hold a secret."""
+        return f"<PipelineSettings {self.host}:{self.port}>"
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Everything the gateway needs.
+
+    Attributes:
+        deployments: the usable entries of ``model_list``, in their order; several of one name are a group.
+        keys: the static keys.
+        master_key: the key that may do everything, plain or ``sha256:`` hashed.
+        pipeline: our own section.
+        warnings: what the file asks for and will not get; to be logged at the start, each once.
+        source: the configuration file's name.
+    """
+
+    deployments: tuple[Deployment, ...]
+    keys: tuple[KeySettings, ...] = ()
+    master_key: str | None = None
+    pipeline: PipelineSettings = PipelineSettings()
+    warnings: tuple[str, ...] = ()
+    source: str = ""
+
+    def __repr__(self) -> str:
+        """Count what it holds, without the keys."""
+        return f"<Settings of {self.source}: {len(self.deployments)} deployments, {len(self.keys)} keys>"

@@ -1,0 +1,184 @@
+"""The client at the other end of a connection: what it has sent, whether it is still there, and how to send to it.
+
+One task of the connection reads, for as long as the connection lives, so a client that leaves is seen at once
+whatever is being done for it, and no request pays for a task of its own that watches. Who needs more bytes waits in
+`Peer.read_more`. Any two tasks may use a peer at once, one reading and one sending.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Final
+
+import outcome
+import trio
+
+from pipeline.gateway.http.http1 import RequestBuffer
+from pipeline.gateway.http.sockets import Transport
+
+KIB: Final = 1024
+MAX_AHEAD_BYTES: Final = 64 * KIB
+"""What is read before somebody wants it; a client that sends more than this beyond the request that is being answered
+is cut off."""
+
+log = logging.getLogger("headrace.server")
+
+
+class Peer:
+    """One client.
+
+    Args:
+        transport: the connected socket.
+        max_header_bytes: limit of one request head.
+
+    Attributes:
+        requests: what it has sent and nobody has consumed.
+        gone: whether it has closed or reset the connection, or half-closed it, or has been cut off.
+        on_gone: called once when it goes.
+        answering: whether a request is being answered, so that what arrives after its body is ahead of its time.
+        closing: whether the connection ends after the current response.
+    """
+
+    __slots__ = (
+        "_paused_reader",
+        "_sending",
+        "_transport",
+        "_waiting",
+        "answering",
+        "closing",
+        "gone",
+        "on_gone",
+        "requests",
+    )
+
+    def __init__(self, transport: Transport, *, max_header_bytes: int) -> None:
+        self.requests = RequestBuffer(max_header_bytes)
+        self.gone = False
+        self.on_gone: Callable[[], None] | None = None
+        self.answering = False
+        self.closing = False
+        self._transport = transport
+        self._waiting: list[trio.lowlevel.Task] = []
+        self._paused_reader: trio.lowlevel.Task | None = None
+        self._sending = trio.Lock()
+
+    async def read_on(self) -> None:
+        """Read into ``requests`` until the client is gone, pausing while nobody wants what is there already."""
+        requests = self.requests
+        while not self.gone:
+            if len(requests) > MAX_AHEAD_BYTES and not self._waiting:
+                if self.answering and requests.body_complete:
+                    log.info("a client sent more than %d bytes ahead of its answer: connection closed", MAX_AHEAD_BYTES)
+                    self.abort()
+                    return
+                await self._pause()
+            try:
+                chunk = await self._transport.receive_some()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                chunk = b""  # the same as an end
+            if not chunk:
+                self.lose()
+                return
+            requests.feed(chunk)
+            del chunk  # the next wait may be long, and this may be 64 KiB
+            self._tell(True)
+
+    async def read_more(self, deadline: float = math.inf) -> bool:
+        """Wait until more has been read, or the client is gone.
+
+        Returns:
+            False when the deadline passed or `wake` was called, else True.
+        """
+        if self.gone:
+            await trio.lowlevel.checkpoint()
+            return True
+        if deadline == math.inf:
+            return await self._news()
+        with trio.CancelScope(deadline=deadline):
+            return await self._news()
+        return False
+
+    def read_nowait(self) -> bool:
+        """Read what has arrived already; give whether there was any."""
+        chunk = self._transport.receive_nowait()
+        self.requests.feed(chunk)
+        return bool(chunk)
+
+    def wake(self) -> None:
+        """Make whoever waits in `read_more` look again."""
+        self._tell(False)
+
+    def lose(self) -> None:
+        """Note that it is gone: ends a waiting send and a waiting read."""
+        if self.gone:
+            return
+        self.gone = True
+        self._transport.stop_sending()
+        self._tell(True)
+        self._resume_reader()
+        if self.on_gone is not None:
+            self.on_gone()
+
+    @property
+    def has_stalled(self) -> bool:
+        """Whether it is gone because it took nothing for too long."""
+        return self._transport.has_stalled
+
+    def abort(self) -> None:
+        """Cut it off now, whatever is being done: it sees a reset."""
+        self._transport.abort()
+        self.lose()
+
+    def send_nowait(self, data: bytes) -> int:
+        """Send what fits now and give the number of bytes; 0 while another task's send is waiting."""
+        if self._sending.locked():
+            return 0
+        try:
+            return self._transport.send_nowait(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self.lose()
+            return len(data)
+
+    async def send_rest(self, data: memoryview) -> None:
+        """Send what did not fit, to its end or to that of the connection: a cancel does not tear it."""
+        with trio.CancelScope(shield=True):
+            async with self._sending:
+                if not self.gone:
+                    try:
+                        await self._transport.send_all(data)
+                    except (trio.BrokenResourceError, trio.ClosedResourceError):
+                        self.lose()
+
+    # A task that waits is parked by hand: trio's events and parking lots cost a request several microseconds more.
+
+    async def _news(self) -> bool:
+        task = trio.lowlevel.current_task()
+        self._waiting.append(task)
+        self._resume_reader()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._waiting.remove(task)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        return bool(await trio.lowlevel.wait_task_rescheduled(abort))
+
+    def _tell(self, is_news: bool) -> None:
+        waiting = self._waiting
+        while waiting:
+            trio.lowlevel.reschedule(waiting.pop(), outcome.Value(is_news))
+
+    async def _pause(self) -> None:
+        self._paused_reader = trio.lowlevel.current_task()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._paused_reader = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def _resume_reader(self) -> None:
+        if (reader := self._paused_reader) is not None:
+            self._paused_reader = None
+            trio.lowlevel.reschedule(reader)

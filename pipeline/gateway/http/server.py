@@ -1,0 +1,377 @@
+"""The life of one server process: start the application, accept, drain, stop.
+
+It is hypercorn's trio worker life cycle (its `Config`, its `Lifespan`, its TLS settings) around our own accept loop
+and `Connection`. Why not hypercorn's own classes: one malformed upgrade request ends its process, and a stalled
+reader outlives every time-out (``facts/stack.md`` sections 3 and 4).
+
+The end of a process, in order: ``shutdown`` is set; ``on_shutdown`` is called (readiness turns red) and
+``shutdown_delay_s`` passes; listening stops and idle connections close; running requests have ``graceful_timeout_s``;
+``on_drain_deadline`` is called, or the applications are cancelled when there is none: either way they have
+``last_words_timeout_s`` to end their streams properly; sockets that are left are reset. ``hard_stop`` jumps to that.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import signal
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio.lifespan import Lifespan
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
+from hypercorn.typing import Scope as HypercornScope
+from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
+
+from pipeline.gateway.http.connection import App, Connection, Scope, ServerSettings
+from pipeline.gateway.http.request_cycle import DateHeader
+from pipeline.gateway.http.sockets import TcpTransport, TlsTransport, Transport
+
+ACCEPT_PAUSE_S: Final = 0.1
+"""How long to leave the listener alone when the process has no file descriptor or memory for a connection."""
+ACCEPT_LOG_PAUSE_S: Final = 10.0
+MAX_REFUSALS: Final = 64
+"""Refusals (503) under way at once; a flood beyond it is closed without a word."""
+_NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+log = logging.getLogger("headrace.server")
+
+
+class StartupError(Exception):
+    """The application did not start; the message is its own explanation."""
+
+
+def hypercorn_config(
+    settings: ServerSettings, *, certfile: str | None = None, keyfile: str | None = None, root_path: str = ""
+) -> Config:
+    """Give hypercorn's configuration in agreement with ours: what its defaults would cut short is set."""
+    config = Config()
+    config.certfile = certfile
+    config.keyfile = keyfile
+    config.root_path = root_path
+    config.alpn_protocols = ["http/1.1"]
+    config.graceful_timeout = settings.graceful_timeout_s
+    config.keep_alive_timeout = settings.keep_alive_timeout_s
+    return config
+
+
+async def serve(
+    app: App,
+    config: Config,
+    sockets: Sequence[socket.socket],
+    settings: ServerSettings,
+    *,
+    shutdown: trio.Event,
+    hard_stop: trio.Event | None = None,
+    on_shutdown: Callable[[], None] | None = None,
+    on_drain_deadline: Callable[[], None] | None = None,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve an ASGI application until ``shutdown``, then drain as the module says.
+
+    Nothing that a client sends and no failure of the application ends it. Cancelling it cuts all connections.
+
+    Args:
+        app: the ASGI application; its lifespan is run.
+        config: TLS files, root path, and time limits of start-up and shutdown of the lifespan.
+        sockets: listening sockets (`bind_socket`, or `prepare_listener` on an inherited one); closed on return.
+        settings: the limits of connections and of the drain.
+        shutdown: set it to begin the drain.
+        hard_stop: set it to end at once, before or during the drain.
+        on_shutdown: called when the drain begins, while new connections are still accepted.
+        on_drain_deadline: called when the graceful time is over; the application should then end its requests by
+            itself, in-band. Without it the applications are cancelled, and may say last words in a shielded scope.
+        task_status: told the URLs that are served, once the application is up.
+
+    Raises:
+        StartupError: if the application refuses to start or takes too long.
+    """
+    state: dict[str, Any] = {}
+
+    async def lifespan_app(
+        scope: HypercornScope,
+        receive: ASGIReceiveCallable,
+        send: ASGISendCallable,
+        sync_spawn: Callable[..., Any],
+        call_soon: Callable[..., Any],
+    ) -> None:
+        await app(scope, receive, send)
+
+    lifespan = Lifespan(lifespan_app, config, state)
+    refusal: StartupError | None = None
+    try:
+        async with trio.open_nursery() as life:
+            ended = trio.Event()
+
+            async def live(task_status: trio.TaskStatus[None]) -> None:
+                try:
+                    await lifespan.handle_lifespan(task_status=task_status)
+                finally:
+                    ended.set()
+
+            await life.start(live)
+            with suppress(trio.ClosedResourceError):  # an application may return from the lifespan scope at once
+                await lifespan.wait_for_startup()
+            if lifespan.shutdown.is_set():  # it has ended already: was that a failure, which cancels us?
+                await ended.wait()
+                await trio.lowlevel.checkpoint_if_cancelled()
+            worker = _Worker(app, config, settings, state)
+            urls = [worker.url(listener) for listener in sockets]
+            await worker.run(
+                sockets,
+                shutdown=shutdown,
+                hard_stop=hard_stop if hard_stop is not None else trio.Event(),
+                on_shutdown=on_shutdown,
+                on_drain_deadline=on_drain_deadline,
+                started=lambda: task_status.started(urls),
+            )
+            with suppress(trio.ClosedResourceError):
+                await lifespan.wait_for_shutdown()
+            life.cancel_scope.cancel()
+    except* LifespanFailureError as group:
+        refusal = StartupError(f"the application did not start: {_only(group)}")
+    except* LifespanTimeoutError:
+        limit_s = config.startup_timeout
+        refusal = StartupError(f"the application's lifespan took longer than {limit_s:g} s")
+    finally:
+        for listener in sockets:
+            listener.close()
+    if refusal is not None:
+        raise refusal
+
+
+async def serve_until_signalled(
+    app: App,
+    config: Config,
+    sockets: Sequence[socket.socket],
+    settings: ServerSettings,
+    *,
+    lifeline: socket.socket | None = None,
+    on_shutdown: Callable[[], None] | None = None,
+    on_drain_deadline: Callable[[], None] | None = None,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """`serve`, with SIGTERM or SIGINT as the begin of the drain, and a second one as the hard stop.
+
+    Args:
+        lifeline: in a worker process, its end of the supervisor's socket: when that closes, the supervisor is dead and
+            the worker drains too.
+
+    Raises:
+        StartupError: as `serve`.
+    """
+    shutdown, hard_stop = trio.Event(), trio.Event()
+
+    async def obey(signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            if shutdown.is_set():
+                hard_stop.set()
+            else:
+                log.info("%s: draining", signal.Signals(number).name)
+                shutdown.set()
+
+    async def hold_on(lifeline: socket.socket) -> None:
+        await trio.lowlevel.wait_readable(lifeline)
+        log.warning("the supervisor is gone: draining")
+        shutdown.set()
+
+    refusal: StartupError | None = None
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(obey, signals)
+            if lifeline is not None:
+                nursery.start_soon(hold_on, lifeline)
+            try:
+                await serve(
+                    app,
+                    config,
+                    sockets,
+                    settings,
+                    shutdown=shutdown,
+                    hard_stop=hard_stop,
+                    on_shutdown=on_shutdown,
+                    on_drain_deadline=on_drain_deadline,
+                    task_status=task_status,
+                )
+            except StartupError as error:
+                refusal = error
+            nursery.cancel_scope.cancel()
+    if refusal is not None:
+        raise refusal
+
+
+class _Worker:
+    """All connections of one process."""
+
+    def __init__(self, app: App, config: Config, settings: ServerSettings, state: dict[str, Any]) -> None:
+        self._app = app
+        self._settings = settings
+        self._state = state
+        self._root_path = config.root_path
+        self._tls = _tls_context(config)
+        self._date = DateHeader()
+        self._connections: set[Connection] = set()
+        self._refusals = 0
+        self._all_closed = trio.Event()
+
+    def url(self, listener: socket.socket) -> str:
+        scheme = "https" if self._tls is not None else "http"
+        if listener.family not in (socket.AF_INET, socket.AF_INET6):
+            return f"{scheme}+unix:{listener.getsockname()}"
+        host, port = listener.getsockname()[:2]
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+    async def run(
+        self,
+        listeners: Sequence[socket.socket],
+        *,
+        shutdown: trio.Event,
+        hard_stop: trio.Event,
+        on_shutdown: Callable[[], None] | None,
+        on_drain_deadline: Callable[[], None] | None,
+        started: Callable[[], None],
+    ) -> None:
+        async with trio.open_nursery() as running:
+            try:
+                async with trio.open_nursery() as accepting:
+                    for listener in listeners:
+                        accepting.start_soon(self._accept, listener, running)
+                    started()
+                    await _first_of(shutdown, hard_stop)
+                    if on_shutdown is not None:
+                        on_shutdown()
+                    with trio.move_on_after(self._settings.shutdown_delay_s):
+                        await hard_stop.wait()
+                    accepting.cancel_scope.cancel()
+                for listener in listeners:
+                    listener.close()
+                for connection in self._connections:
+                    connection.drain()
+                with trio.move_on_after(self._settings.graceful_timeout_s):
+                    await self._closed_or(hard_stop)
+                if self._connections and not hard_stop.is_set():
+                    log.warning("%d requests are still running at the drain deadline", len(self._connections))
+                    if on_drain_deadline is not None:
+                        on_drain_deadline()
+                    else:
+                        running.cancel_scope.cancel()
+                    with trio.move_on_after(self._settings.last_words_timeout_s, shield=True):
+                        await self._closed_or(hard_stop)
+            finally:  # also when cancelled: a shielded send must not keep the process
+                running.cancel_scope.cancel()
+                for connection in self._connections:
+                    connection.abort()
+
+    async def _closed_or(self, hard_stop: trio.Event) -> None:
+        if self._connections:
+            self._all_closed = trio.Event()
+            await _first_of(self._all_closed, hard_stop)
+
+    async def _accept(self, listener: socket.socket, running: trio.Nursery) -> None:
+        log_again_at = trio.current_time()
+        while True:
+            try:
+                sock, address = listener.accept()
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(listener)
+                continue
+            except OSError as error:
+                if error.errno in _NO_ROOM:
+                    if trio.current_time() >= log_again_at:
+                        log_again_at = trio.current_time() + ACCEPT_LOG_PAUSE_S
+                        log.error(
+                            "cannot accept connections: %s; raise the limit of open files (ulimit -n) "
+                            "or lower max_connections",
+                            error.strerror,
+                        )
+                    await trio.sleep(ACCEPT_PAUSE_S)
+                elif error.errno in (errno.EBADF, errno.EINVAL, errno.ENOTSOCK):
+                    raise  # the listener itself is broken
+                else:
+                    await trio.lowlevel.checkpoint()  # accept(2): the error of one connection that is gone already
+                continue
+            self._admit(sock, address, running)
+            # One at a time: workers that share this listener all get their chance in a burst.
+            await trio.lowlevel.checkpoint()
+
+    def _admit(self, sock: socket.socket, address: Any, running: trio.Nursery) -> None:
+        tcp = TcpTransport(sock, write_timeout_s=self._settings.write_timeout_s)
+        transport: Transport = tcp if self._tls is None else TlsTransport(tcp, self._tls)
+        connection = Connection(
+            self._app,
+            transport,
+            self._settings,
+            date=self._date,
+            base_scope=self._base_scope(sock, address),
+            state=self._state,
+        )
+        if len(self._connections) - self._refusals < self._settings.max_connections:
+            self._connections.add(connection)
+            running.start_soon(self._attend, connection)
+        elif self._refusals < MAX_REFUSALS and self._tls is None:
+            self._connections.add(connection)
+            self._refusals += 1
+            running.start_soon(self._refuse, connection)
+        else:
+            transport.close()
+
+    def _base_scope(self, sock: socket.socket, address: Any) -> Scope:
+        internet = sock.family in (socket.AF_INET, socket.AF_INET6)
+        return {
+            "scheme": "http" if self._tls is None else "https",
+            "client": tuple(address[:2]) if internet else None,
+            "server": tuple(sock.getsockname()[:2]) if internet else None,
+            "root_path": self._root_path,
+        }
+
+    async def _attend(self, connection: Connection) -> None:
+        try:
+            await connection.run()
+        except* Exception:  # a defect of ours costs one connection, never the process
+            log.exception("a connection failed")
+        finally:
+            self._forget(connection)
+
+    async def _refuse(self, connection: Connection) -> None:
+        try:
+            await connection.refuse()
+        except* Exception:
+            log.exception("a refusal failed")
+        finally:
+            self._refusals -= 1
+            self._forget(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._all_closed.set()
+
+
+def _tls_context(config: Config) -> ssl.SSLContext | None:
+    context = config.create_ssl_context()
+    if context is not None:
+        context.set_alpn_protocols(["http/1.1"])  # hypercorn's default offers h2, which we do not speak
+    return context
+
+
+async def _first_of(*events: trio.Event) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def wait(event: trio.Event) -> None:
+            await event.wait()
+            nursery.cancel_scope.cancel()
+
+        for event in events:
+            nursery.start_soon(wait, event)
+
+
+def _only(group: BaseExceptionGroup[LifespanFailureError]) -> str:
+    leaf: BaseException = group
+    while isinstance(leaf, BaseExceptionGroup):
+        leaf = leaf.exceptions[0]
+    return str(leaf)

@@ -1,0 +1,186 @@
+"""Several worker processes on one inherited listening socket, under a supervisor that serves nothing itself.
+
+What we want: one worker's death cuts its own streams only, and a drain lets every stream of every worker finish. Why
+not hypercorn's own: its first worker to finish ends the others, and a killed one ends the service (``facts/stack.md``
+section 7). Why one shared socket, not SO_REUSEPORT: a worker that leaves takes no queued connection with it.
+
+Workers are new programs (``exec``), not forks: nothing of a half-used interpreter is inherited, and a restart after an
+upgrade runs the new code. Each is in a process group of its own, so that Ctrl-C in a terminal reaches the supervisor
+alone, which passes it on once. Each holds one end of a socket pair, its lifeline: when the supervisor dies, in whatever
+way, the lifeline ends and the worker drains (`pipeline.gateway.http.server.serve_until_signalled`).
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from typing import Final
+
+import msgspec
+import trio
+
+EARLY_DEATH_S: Final = 5.0
+"""A worker that dies sooner has not served: its restart is delayed, longer each time."""
+FIRST_PAUSE_S: Final = 0.2
+LONGEST_PAUSE_S: Final = 10.0
+GIVE_UP_AFTER: Final = 5
+"""Early deaths in a row, over all workers, while none is up: the fault is in what they are started with."""
+KILL_AFTER_S: Final = 5.0
+"""From the second signal to SIGKILL, for a worker that does not obey it."""
+
+log = logging.getLogger("headrace.supervisor")
+
+
+class WorkerCommand(msgspec.Struct, frozen=True):
+    """How to start one worker, in the supervisor's own environment.
+
+    Attributes:
+        argv: the program and its arguments.
+    """
+
+    argv: Sequence[str]
+
+
+StartWorker = Callable[[Sequence[int], int], WorkerCommand]
+"""Takes the file descriptors of the listening sockets and of the lifeline, both valid in the worker."""
+
+
+def run_workers(
+    count: int, listeners: Sequence[socket.socket], start_worker: StartWorker, *, stop_timeout_s: float
+) -> int:
+    """Keep ``count`` workers running until SIGTERM or SIGINT, then let them drain; a second signal ends them at once.
+
+    Args:
+        count: the number of processes.
+        listeners: the sockets that they inherit; closed here when the drain begins, so that it really ends listening.
+        start_worker: gives the command of one worker.
+        stop_timeout_s: workers still there this long after the first signal are killed; more than a drain takes.
+
+    Returns:
+        The exit status for the process: 0 after a drain, 1 when the workers cannot be kept running.
+    """
+    return trio.run(partial(supervise, count, listeners, start_worker, stop_timeout_s=stop_timeout_s))
+
+
+async def supervise(
+    count: int, listeners: Sequence[socket.socket], start_worker: StartWorker, *, stop_timeout_s: float
+) -> int:
+    """`run_workers` for a caller that has a trio loop."""
+    supervisor = _Supervisor(listeners, start_worker, stop_timeout_s)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervisor.obey, signals)
+            async with trio.open_nursery() as workers:
+                for index in range(count):
+                    workers.start_soon(supervisor.keep_running, index)
+            nursery.cancel_scope.cancel()
+    for listener in listeners:
+        listener.close()
+    return supervisor.status
+
+
+class _Supervisor:
+    def __init__(self, listeners: Sequence[socket.socket], start_worker: StartWorker, stop_timeout_s: float) -> None:
+        self._listeners = listeners
+        self._start_worker = start_worker
+        self._stop_timeout_s = stop_timeout_s
+        self._running: dict[trio.Process, float] = {}
+        self._stopping = trio.Event()
+        self._early_deaths = 0
+        self.status = 0
+
+    async def obey(self, signals: AsyncIterator[int]) -> None:
+        async with trio.open_nursery() as nursery:
+            async for number in signals:
+                name = signal.Signals(number).name
+                if not self._stopping.is_set():
+                    log.info("%s: %d workers are draining", name, len(self._running))
+                    self._stop()
+                    nursery.start_soon(self._kill_after, self._stop_timeout_s)
+                else:
+                    log.warning("%s again: stopping at once", name)
+                    self._signal_all(signal.SIGTERM)
+                    nursery.start_soon(self._kill_after, KILL_AFTER_S)
+
+    async def keep_running(self, index: int) -> None:
+        """Run worker ``index``, and again whenever it dies, until told to stop."""
+        pause_s = FIRST_PAUSE_S
+        while not self._stopping.is_set():
+            died_early = await self._run_worker(index)
+            if self._stopping.is_set():
+                return
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S) if died_early else FIRST_PAUSE_S
+            self._early_deaths = self._early_deaths + 1 if died_early and not self._anyone_is_up() else 0
+            if self._early_deaths >= GIVE_UP_AFTER:
+                log.error(
+                    "giving up: workers died %d times within %g s of their start, and none is left; "
+                    "their own messages above say why",
+                    self._early_deaths,
+                    EARLY_DEATH_S,
+                )
+                self.status = 1
+                self._stop()
+                return
+            with trio.move_on_after(pause_s):
+                await self._stopping.wait()
+
+    async def _run_worker(self, index: int) -> bool:
+        """Run one process to its end; give whether that came early."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            fds = [listener.fileno() for listener in self._listeners]
+            command = self._start_worker(fds, theirs.fileno())
+            try:
+                process = await trio.lowlevel.open_process(
+                    list(command.argv),
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(*fds, theirs.fileno()),
+                    process_group=0,
+                )
+            except OSError as error:
+                log.error("worker %d cannot be started: %s", index, error.strerror)
+                return True
+            theirs.close()
+            started_at = trio.current_time()
+            self._running[process] = started_at
+            if self._stopping.is_set():  # the signal came while the process was being made
+                process.send_signal(signal.SIGTERM)
+            log.info("worker %d is process %d", index, process.pid)
+            try:
+                status = await process.wait()
+            finally:
+                del self._running[process]
+                if process.returncode is None:  # cancelled from outside: leave no orphan
+                    process.kill()
+        if not self._stopping.is_set():
+            log.error("worker %d (process %d) ended by itself: %s", index, process.pid, _ending(status))
+        elif status != 0:
+            log.warning("worker %d (process %d) did not drain: %s", index, process.pid, _ending(status))
+        return trio.current_time() - started_at < EARLY_DEATH_S
+
+    def _anyone_is_up(self) -> bool:
+        up_since = trio.current_time() - EARLY_DEATH_S
+        return any(started_at <= up_since for started_at in self._running.values())
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        for listener in self._listeners:
+            listener.close()
+        self._signal_all(signal.SIGTERM)
+
+    async def _kill_after(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+        log.warning("%d workers did not stop in time: killed", len(self._running))
+        self._signal_all(signal.SIGKILL)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        for process in self._running:
+            process.send_signal(number)
+
+
+def _ending(status: int) -> str:
+    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"

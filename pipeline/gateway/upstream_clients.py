@@ -1,0 +1,144 @@
+"""HTTP clients towards upstreams: one pool of connections for each origin, made at first use, closed together.
+
+A pool for each origin keeps upstreams apart: a slow one cannot take the connections of another.
+"""
+
+from __future__ import annotations
+
+import ssl
+import urllib.request
+from types import TracebackType
+
+import httpx
+import trio
+from msgspec import Struct
+
+from stages.upstreams import Deployment
+from stages.upstreams.transport.httpx_transport import HttpxTransport
+from stages.upstreams.transport.tls import client_context
+from stages.upstreams.transport.transport import RECV_BUFFER_BYTES, HeadraceTransport
+
+_CLOSE_LIMIT_S = 5.0
+
+
+class ClientSettings(Struct, frozen=True, kw_only=True):
+    """How upstreams are connected to."""
+
+    max_connections: int | None = None
+    """For each upstream; a call above it waits for ``connect_s``, then is refused. None: admission sets the limit."""
+    max_idle: int = 1000
+    """Idle connections kept for each upstream: about the number of calls that end within a second."""
+    idle_expiry_s: float = 30.0
+    """How long an idle connection is kept."""
+    recv_buffer_bytes: int | None = RECV_BUFFER_BYTES
+    """SO_RCVBUF: what a stalled client lets the kernel take in from its upstream. None leaves it to the kernel."""
+    ca_file: str | None = None
+    """Trust the authorities in this PEM file instead of the system's."""
+    verify: bool = True
+    """Whether certificates are checked. False is for tests only: anybody on the way can then read the keys."""
+    proxy: str | None = None
+    """Go through this proxy, ``http://[user:password@]host:port``; uses httpx's transport."""
+    proxy_from_environment: bool = False
+    """Without ``proxy``: whether HTTPS_PROXY, HTTP_PROXY and NO_PROXY are looked at."""
+    http2: bool = False
+    """Whether deployments with ``transport: httpx`` offer HTTP/2."""
+
+    def __repr__(self) -> str:
+        """Leave the proxy out: its URL may hold a password."""
+        return f"<ClientSettings: {self.max_connections} connections, proxy {'set' if self.proxy else 'not set'}>"
+
+
+class UpstreamClients:
+    """The transports of one running service. Enter it in the app's lifespan; leaving closes all connections.
+
+    Args:
+        settings: for all upstreams.
+
+    Raises:
+        OSError: if the authorities' file cannot be read.
+    """
+
+    def __init__(self, settings: ClientSettings | None = None) -> None:
+        self._settings = settings or ClientSettings()
+        self._transports: dict[tuple[str, str, str, int | None], HeadraceTransport | HttpxTransport] = {}
+        self._by_url: dict[tuple[str, str], HeadraceTransport | HttpxTransport] = {}  # a URL takes 30 us to read
+        self._is_open = False
+        if self._settings.ca_file is not None:
+            self._tls()  # a wrong file is to fail at start-up, not with the first request
+
+    async def __aenter__(self) -> UpstreamClients:
+        self._is_open = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._is_open = False
+        transports = list(self._transports.values())
+        self._transports.clear()
+        self._by_url.clear()
+        with trio.CancelScope(deadline=trio.current_time() + _CLOSE_LIMIT_S, shield=True):
+            for transport in transports:
+                await transport.aclose()
+
+    @property
+    def active_connections(self) -> int:
+        """How many connections carry a call now."""
+        return sum(transport.active_connections for transport in self._transports.values())
+
+    @property
+    def idle_connections(self) -> int:
+        """How many connections are kept for the next call."""
+        return sum(transport.idle_connections for transport in self._transports.values())
+
+    def transport_for(self, deployment: Deployment) -> httpx.AsyncBaseTransport:
+        """Return the transport that reaches ``deployment``: always the same one for the same origin.
+
+        Raises:
+            RuntimeError: outside of the context.
+        """
+        if not self._is_open:
+            raise RuntimeError("upstream clients are used before the lifespan has begun, or after its end")
+        known = self._by_url.get((deployment.transport, deployment.url))
+        if known is not None:
+            return known
+        url = httpx.URL(deployment.url)
+        key = (deployment.transport, url.scheme, url.host, url.port)
+        transport = self._transports.get(key)
+        if transport is None:
+            transport = self._transports[key] = self._open(deployment, url)
+        self._by_url[deployment.transport, deployment.url] = transport
+        return transport
+
+    def _open(self, deployment: Deployment, url: httpx.URL) -> HeadraceTransport | HttpxTransport:
+        settings = self._settings
+        proxy = self._proxy_for(url)
+        if proxy is None and deployment.transport == "headrace":
+            return HeadraceTransport(
+                ssl_context=self._tls() if url.scheme == "https" else None,
+                max_connections=settings.max_connections,
+                max_idle=settings.max_idle,
+                idle_expiry_s=settings.idle_expiry_s,
+                recv_buffer_bytes=settings.recv_buffer_bytes,
+            )
+        return HttpxTransport(
+            ssl_context=self._tls(),
+            http2=settings.http2 and deployment.transport == "httpx",
+            proxy=proxy,
+            max_connections=settings.max_connections,
+            max_idle=settings.max_idle,
+            idle_expiry_s=settings.idle_expiry_s,
+            recv_buffer_bytes=settings.recv_buffer_bytes,
+        )
+
+    def _tls(self) -> ssl.SSLContext:
+        # One for each transport: httpx changes the one that it is given (ALPN).
+        return client_context(ca_file=self._settings.ca_file, verify=self._settings.verify)
+
+    def _proxy_for(self, url: httpx.URL) -> str | None:
+        if self._settings.proxy is not None or not self._settings.proxy_from_environment:
+            return self._settings.proxy
+        if urllib.request.proxy_bypass(f"{url.host}:{url.port}" if url.port else url.host):
+            return None
+        proxies = urllib.request.getproxies()
+        return proxies.get(url.scheme) or proxies.get("all")

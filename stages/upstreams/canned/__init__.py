@@ -1,0 +1,1 @@
+"""The embedded upstream: real event bytes without a network."""

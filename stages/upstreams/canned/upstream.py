@@ -1,0 +1,154 @@
+"""The embedded upstream: real event bytes without a network, for trying out, demonstrating and testing.
+
+``echo`` repeats the last user text word by word; ``story`` tells a story at a model's pace; ``agent`` reasons, calls
+tools and ends when they have answered; ``replay:<file.sse>`` gives the bytes of a recorded stream.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+import trio
+from msgspec import Raw, Struct
+
+from pipeline.errors import UpstreamFault
+from stages.request import ResponsesRequest
+from stages.upstreams import UpstreamAnswer, UpstreamCall
+from stages.upstreams.canned.answers import agent, echo, story
+from stages.upstreams.canned.events import Frame, Head, Output, count_tokens, stream_answer, whole_answer
+from stages.wire.sse import EventTooLarge, Parser
+
+STORY_TOKENS_PER_S: Final = 40.0
+"""About what a large model gives; the story takes seven seconds."""
+
+REPLAY_CHUNK_BYTES: Final = 64 * 1024
+"""As much as one read of a socket gives."""
+
+_REPLAY: Final = "replay:"
+_ANSWERS: Final[dict[str, Callable[[ResponsesRequest], tuple[Output, ...]]]] = {
+    "echo": echo,
+    "story": story,
+    "agent": agent,
+}
+_PACES_S: Final = {"story": 1 / STORY_TOKENS_PER_S}
+
+_TERMINAL: Final = frozenset({"response.completed", "response.incomplete", "response.failed", "response.done"})
+
+
+class CannedUpstream:
+    """An `Upstream` that answers by itself, in the bytes of a real Responses upstream.
+
+    Args:
+        now: the wall clock, in seconds since the epoch.
+        new_key: gives hexadecimal digits that no other answer has.
+    """
+
+    def __init__(
+        self,
+        *,
+        now: Callable[[], int] = lambda: int(datetime.now(UTC).timestamp()),
+        new_key: Callable[[], str] = lambda: secrets.token_hex(24),
+    ) -> None:
+        self._now = now
+        self._new_key = new_key
+
+    async def open(self, call: UpstreamCall, /) -> UpstreamAnswer:
+        """Begin the answer; a paced one that is no stream takes its whole time here, as a model's would.
+
+        Raises:
+            UpstreamFault: ``upstream_unreachable`` if a recording cannot be read, ``upstream_not_found`` if there is no
+                model of that name, ``upstream_protocol`` if a recording holds no end to answer without a stream.
+        """
+        # Never `call.model`: what a client fills into a wildcard must not become the name of a file.
+        model = call.deployment.model
+        is_stream = call.request.stream
+        if model.startswith(_REPLAY):
+            recording = await _read(model.removeprefix(_REPLAY))
+            if not is_stream:
+                recording = _last_snapshot(recording, model)
+            starts = range(0, len(recording), REPLAY_CHUNK_BYTES)
+            frames = (Frame(recording[start : start + REPLAY_CHUNK_BYTES], is_token=False) for start in starts)
+            return _Answer(frames, is_stream=is_stream, pace_s=0)
+        if model not in _ANSWERS:
+            known = ", ".join(f"canned/{name}" for name in _ANSWERS)
+            raise UpstreamFault(
+                f"there is no embedded model canned/{model}: use {known} or canned/replay:<file.sse>",
+                code="upstream_not_found",
+            )
+        outputs = _ANSWERS[model](call.request)
+        head = Head(key=self._new_key(), created_at=self._now(), model=f"canned/{model}", request=call.request)
+        pace_s = _PACES_S.get(model, 0)
+        if is_stream:
+            return _Answer(stream_answer(outputs, head), is_stream=True, pace_s=pace_s)
+        await trio.sleep(pace_s * count_tokens(outputs))
+        frames = (Frame(document, is_token=False) for document in (whole_answer(outputs, head),))
+        return _Answer(frames, is_stream=False, pace_s=0)
+
+
+class _Answer:
+    """Gives frames one by one: those that bring a token not before their time."""
+
+    def __init__(self, frames: Iterator[Frame], *, is_stream: bool, pace_s: float) -> None:
+        self._frames = frames
+        self._is_stream = is_stream
+        self._pace_s = pace_s
+        self._due_at = trio.current_time()
+
+    @property
+    def is_stream(self) -> bool:
+        return self._is_stream
+
+    async def receive(self) -> bytes:
+        frame = next(self._frames, None)
+        if frame is not None and frame.is_token and self._pace_s:
+            # The pace is kept over the whole answer; a reader that was slow gets no burst to make up for it.
+            self._due_at = max(self._due_at + self._pace_s, trio.current_time())
+            await trio.sleep_until(self._due_at)
+        else:
+            await trio.lowlevel.checkpoint()
+        return b"" if frame is None else frame.data
+
+    def expect_end(self) -> None:
+        """It comes at once."""
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+async def _read(file: str) -> bytes:
+    try:
+        return await trio.Path(file).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL within the name
+        raise UpstreamFault(
+            f"the recording {file} cannot be read: check the path in canned/replay:<file.sse>",
+            code="upstream_unreachable",
+        ) from error
+
+
+class _Event(Struct):
+    type: str = ""
+    response: Raw = Raw()
+
+
+def _last_snapshot(recording: bytes, model: str) -> bytes:
+    """Give the response object of the terminal event, byte for byte: what the upstream answers without a stream."""
+    parser = Parser()
+    try:
+        events = parser.feed([recording]) + parser.flush() if recording else []
+    except EventTooLarge as too_large:
+        events = too_large.before
+    for data in reversed(events):
+        try:
+            event = msgspec.json.decode(data, type=_Event)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue  # `[DONE]`, or a recording of something broken
+        if event.type in _TERMINAL and bytes(event.response):
+            return bytes(event.response)
+    raise UpstreamFault(
+        f"canned/{model} ends without a response object: only a request with stream: true can be answered from it",
+        code="upstream_protocol",
+    )

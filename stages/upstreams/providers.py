@@ -1,0 +1,274 @@
+"""The providers that we reach: which API they speak, where they are, and how they want the key.
+
+One table. The names are LiteLLM's prefixes (``openai/gpt-5``), the addresses and variables those of LiteLLM 1.106.2
+(``get_llm_provider_logic.py``, ``openai_like/providers.json``) unless a row says otherwise. What a server takes
+differently is not here but with the API: ``stages/wire/responses/providers.py``, ``stages/wire/chat/dialects.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from msgspec import Struct
+
+from pipeline.gateway.config.litellm_names import UNREACHED_PROVIDERS
+from stages.upstreams import UpstreamKind
+
+COMPATIBLE: Final = "openai_compatible"
+"""A server of which nothing is known but the API; the name that ``stages/upstreams/chat.py`` has for it."""
+
+_BOTH: Final[tuple[UpstreamKind, ...]] = ("responses", "chat")
+_ALL: Final[tuple[UpstreamKind, ...]] = ("responses", "chat", "anthropic")
+_CHAT: Final[tuple[UpstreamKind, ...]] = ("chat",)
+
+
+class Provider(Struct, frozen=True, kw_only=True):
+    """One line of the table.
+
+    Attributes:
+        kinds: the APIs that it is known to have; the first is used if the configuration does not say.
+        responses_for: the models that it has in the Responses API, where those are not all; others take ``chat``.
+        origin: scheme and host if ``api_base`` does not say; None: ``api_base`` is needed.
+        root: what an ``api_base`` without a path is continued with, before the endpoint.
+        chat_root: the same for Chat Completions, where it differs.
+        is_rooted: whether also an ``api_base`` with a path gets the root's version where it has none.
+        key_names: environment variables that may hold the key.
+        base_names: environment variables that may hold ``api_base``.
+        key_header: how the key is sent: ``authorization`` (Bearer) or a header of its own.
+        needs_key: whether it answers nobody without a key, when ``api_base`` is not given.
+    """
+
+    kinds: tuple[UpstreamKind, ...] = _BOTH
+    responses_for: re.Pattern[str] | None = None
+    origin: str | None = None
+    root: str = "/v1"
+    chat_root: str | None = None
+    is_rooted: bool = False
+    key_names: tuple[str, ...] = ()
+    base_names: tuple[str, ...] = ()
+    key_header: str = "authorization"
+    needs_key: bool = True
+
+    def root_of(self, kind: UpstreamKind) -> str:
+        """Return what stands before the endpoint of a kind on the provider's host."""
+        if kind == "chat" and self.chat_root is not None:
+            return self.chat_root
+        if kind == "anthropic" and not self.root.endswith("/v1"):
+            return "/v1"
+        return self.root
+
+
+UNKNOWN: Final = Provider(kinds=(), needs_key=False)
+"""Who is not in the table, and says in ``model_info`` which API it speaks."""
+
+
+def _chat(
+    origin: str | None,
+    *key_names: str,
+    root: str = "/v1",
+    base: str | tuple[str, ...] = (),
+    is_rooted: bool = False,
+    needs_key: bool = True,
+) -> Provider:
+    return Provider(
+        kinds=_CHAT,
+        origin=origin,
+        root=root,
+        is_rooted=is_rooted,
+        key_names=key_names,
+        base_names=(base,) if isinstance(base, str) else base,
+        needs_key=needs_key,
+    )
+
+
+_OLLAMA: Final = Provider(
+    kinds=_ALL,
+    origin="http://localhost:11434",
+    key_names=("OLLAMA_API_KEY",),
+    base_names=("OLLAMA_API_BASE",),
+    needs_key=False,
+)
+
+PROVIDERS: Final[Mapping[str, Provider]] = {
+    # The Responses API.
+    "openai": Provider(
+        origin="https://api.openai.com",
+        key_names=("OPENAI_API_KEY",),
+        base_names=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
+    ),
+    "azure": Provider(  # `deployment_urls.azure_url`
+        key_names=("AZURE_OPENAI_API_KEY", "AZURE_API_KEY"), base_names=("AZURE_API_BASE",), key_header="api-key"
+    ),
+    "xai": Provider(origin="https://api.x.ai", key_names=("XAI_API_KEY",), base_names=("XAI_API_BASE",)),
+    "openrouter": Provider(
+        kinds=_ALL,
+        origin="https://openrouter.ai",
+        root="/api/v1",
+        key_names=("OPENROUTER_API_KEY", "OR_API_KEY"),
+        base_names=("OPENROUTER_API_BASE",),
+    ),
+    "fireworks_ai": Provider(
+        origin="https://api.fireworks.ai",
+        root="/inference/v1",
+        key_names=("FIREWORKS_API_KEY", "FIREWORKS_AI_API_KEY", "FIREWORKSAI_API_KEY", "FIREWORKS_AI_TOKEN"),
+        base_names=("FIREWORKS_API_BASE",),
+    ),
+    "perplexity": Provider(  # its Responses API names models with their maker; plain `sonar` has Chat Completions
+        responses_for=re.compile("/"),
+        origin="https://api.perplexity.ai",
+        chat_root="",
+        key_names=("PERPLEXITYAI_API_KEY", "PERPLEXITY_API_KEY"),
+        base_names=("PERPLEXITY_API_BASE",),
+    ),
+    # LiteLLM signs in to Copilot by OAuth device flow; we take a token as the api_key (see deployments.py). The models
+    # are those that LiteLLM's price map has with /v1/responses.
+    "github_copilot": Provider(
+        kinds=_ALL,
+        responses_for=re.compile(r"gpt-(?![34])|codex|mai-code"),
+        origin="https://api.githubcopilot.com",
+        root="",
+    ),
+    "databricks": Provider(  # LiteLLM: "Responses API is only compatible with OpenAI GPT models"
+        responses_for=re.compile("gpt"),
+        root="/serving-endpoints",
+        key_names=("DATABRICKS_API_KEY", "DATABRICKS_TOKEN"),
+        base_names=("DATABRICKS_API_BASE",),
+    ),
+    "litellm_proxy": Provider(kinds=_ALL, key_names=("LITELLM_PROXY_API_KEY",), base_names=("LITELLM_PROXY_API_BASE",)),
+    "hosted_vllm": Provider(
+        kinds=_ALL,
+        is_rooted=True,
+        key_names=("HOSTED_VLLM_API_KEY",),
+        base_names=("HOSTED_VLLM_API_BASE",),
+        needs_key=False,
+    ),
+    "lm_studio": Provider(
+        kinds=_ALL,
+        origin="http://localhost:1234",
+        key_names=("LM_STUDIO_API_KEY",),
+        base_names=("LM_STUDIO_API_BASE",),
+        needs_key=False,
+    ),
+    "ollama": _OLLAMA,
+    # Messages.
+    "anthropic": Provider(
+        kinds=("anthropic",),
+        origin="https://api.anthropic.com",
+        key_names=("ANTHROPIC_API_KEY",),
+        base_names=("ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL"),
+        key_header="x-api-key",
+    ),
+    # Chat Completions. Gemini through its OpenAI-compatible endpoint: ai.google.dev/gemini-api/docs/openai.
+    "gemini": _chat(
+        "https://generativelanguage.googleapis.com",
+        "GOOGLE_API_KEY",
+        "GEMINI_API_KEY",
+        root="/v1beta/openai",
+        base="GEMINI_API_BASE",
+        is_rooted=True,
+    ),
+    # LiteLLM goes to /beta, which validates strict tools' schemas and refuses what it does not know; the documented
+    # address is the host itself (api-docs.deepseek.com, 2026).
+    "deepseek": _chat("https://api.deepseek.com", "DEEPSEEK_API_KEY", root="", base="DEEPSEEK_API_BASE"),
+    "mistral": _chat("https://api.mistral.ai", "MISTRAL_API_KEY", base="MISTRAL_API_BASE", is_rooted=True),
+    "codestral": _chat("https://codestral.mistral.ai", "CODESTRAL_API_KEY", base="CODESTRAL_API_BASE"),
+    "groq": _chat("https://api.groq.com", "GROQ_API_KEY", root="/openai/v1", base="GROQ_API_BASE"),
+    "moonshot": _chat("https://api.moonshot.ai", "MOONSHOT_API_KEY", base="MOONSHOT_API_BASE"),
+    "together_ai": _chat(
+        "https://api.together.ai",
+        "TOGETHER_API_KEY",
+        "TOGETHER_AI_API_KEY",
+        "TOGETHERAI_API_KEY",
+        "TOGETHER_AI_TOKEN",
+        base="TOGETHER_AI_API_BASE",
+    ),
+    "cerebras": _chat("https://api.cerebras.ai", "CEREBRAS_API_KEY", base="CEREBRAS_API_BASE"),
+    "deepinfra": _chat("https://api.deepinfra.com", "DEEPINFRA_API_KEY", root="/v1/openai", base="DEEPINFRA_API_BASE"),
+    "dashscope": _chat(
+        "https://dashscope.aliyuncs.com", "DASHSCOPE_API_KEY", root="/compatible-mode/v1", base="DASHSCOPE_API_BASE"
+    ),
+    "zai": _chat("https://api.z.ai", "ZAI_API_KEY", root="/api/paas/v4", base="ZAI_API_BASE"),
+    "minimax": _chat("https://api.minimax.io", "MINIMAX_API_KEY", base="MINIMAX_API_BASE", is_rooted=True),
+    "nvidia_nim": _chat("https://integrate.api.nvidia.com", "NVIDIA_NIM_API_KEY", base="NVIDIA_NIM_API_BASE"),
+    "sambanova": _chat("https://api.sambanova.ai", "SAMBANOVA_API_KEY", base="SAMBANOVA_API_BASE"),
+    "nebius": _chat("https://api.studio.nebius.ai", "NEBIUS_API_KEY", base="NEBIUS_API_BASE"),
+    "novita": _chat("https://api.novita.ai", "NOVITA_API_KEY", root="/v3/openai", base="NOVITA_API_BASE"),
+    "volcengine": _chat(
+        "https://ark.cn-beijing.volces.com", "VOLCENGINE_API_KEY", root="/api/v3", base="VOLCENGINE_API_BASE"
+    ),
+    "hyperbolic": _chat("https://api.hyperbolic.xyz", "HYPERBOLIC_API_KEY", base="HYPERBOLIC_API_BASE"),
+    "lambda_ai": _chat("https://api.lambda.ai", "LAMBDA_API_KEY", base="LAMBDA_API_BASE"),
+    "featherless_ai": _chat(
+        "https://api.featherless.ai",
+        "FEATHERLESS_AI_API_KEY",
+        "FEATHERLESS_API_KEY",
+        base=("FEATHERLESS_AI_API_BASE", "FEATHERLESS_API_BASE"),
+    ),
+    "nscale": _chat("https://inference.api.nscale.com", "NSCALE_API_KEY", base="NSCALE_API_BASE"),
+    "friendliai": _chat(
+        "https://api.friendli.ai",
+        "FRIENDLIAI_API_KEY",
+        "FRIENDLI_TOKEN",
+        root="/serverless/v1",
+        base="FRIENDLI_API_BASE",
+    ),
+    "meta_llama": _chat("https://api.llama.com", "LLAMA_API_KEY", root="/compat/v1", base="LLAMA_API_BASE"),
+    "wandb": _chat("https://api.inference.wandb.ai", "WANDB_API_KEY", base="WANDB_API_BASE"),
+    "vercel_ai_gateway": _chat(
+        "https://ai-gateway.vercel.sh", "VERCEL_AI_GATEWAY_API_KEY", base="VERCEL_AI_GATEWAY_API_BASE"
+    ),
+    "github": _chat("https://models.inference.ai.azure.com", "GITHUB_API_KEY", root="", base="GITHUB_API_BASE"),
+    "v0": _chat("https://api.v0.dev", "V0_API_KEY", base="V0_API_BASE"),
+    "morph": _chat("https://api.morphllm.com", "MORPH_API_KEY", base="MORPH_API_BASE"),
+    "inception": _chat("https://api.inceptionlabs.ai", "INCEPTION_API_KEY", base="INCEPTION_API_BASE"),
+    "aiml": _chat("https://api.aimlapi.com", "AIML_API_KEY", base="AIML_API_BASE"),
+    "xiaomi_mimo": _chat("https://api.xiaomimimo.com", "XIAOMI_MIMO_API_KEY"),
+    "synthetic": _chat("https://api.synthetic.new", "SYNTHETIC_API_KEY", root="/openai/v1"),
+    "poe": _chat("https://api.poe.com", "POE_API_KEY"),
+    "nano-gpt": _chat("https://nano-gpt.com", "NANOGPT_API_KEY", root="/api/v1"),
+    "chutes": _chat("https://llm.chutes.ai", "CHUTES_API_KEY"),
+    "ollama_chat": Provider(
+        kinds=("chat", "responses", "anthropic"),
+        origin=_OLLAMA.origin,
+        key_names=_OLLAMA.key_names,
+        base_names=_OLLAMA.base_names,
+        needs_key=False,
+    ),
+    "llamafile": _chat("http://127.0.0.1:8080", "LLAMAFILE_API_KEY", base="LLAMAFILE_API_BASE", needs_key=False),
+    "lemonade": _chat(
+        "http://localhost:8000", "LEMONADE_API_KEY", root="/api/v1", base="LEMONADE_API_BASE", needs_key=False
+    ),
+    "docker_model_runner": _chat(
+        "http://localhost:22088",
+        "DOCKER_MODEL_RUNNER_API_KEY",
+        root="/engines/llama.cpp/v1",
+        base="DOCKER_MODEL_RUNNER_API_BASE",
+        is_rooted=True,
+        needs_key=False,
+    ),
+    "vllm": _chat(None, "HOSTED_VLLM_API_KEY", base="HOSTED_VLLM_API_BASE", is_rooted=True, needs_key=False),
+    "openai_like": _chat(None, "OPENAI_LIKE_API_KEY", base="OPENAI_LIKE_API_BASE", needs_key=False),
+    # LiteLLM sends OPENAI_API_KEY to any custom_openai address; we send what the file says.
+    "custom_openai": _chat(None, needs_key=False),
+    COMPATIBLE: _chat(None, needs_key=False),
+}
+
+_BARE_NAMES: Final = (
+    ("claude", "anthropic"),
+    ("gemini", "vertex_ai"),
+    ("deepseek-", "deepseek"),
+    ("command-", "cohere"),
+)
+"""Whom LiteLLM gives a name without a prefix; ``gemini-...`` alone is Vertex AI's, which signs in to Google Cloud."""
+
+
+def split_model(model: str) -> tuple[str | None, str]:
+    """Split ``provider/model``; a bare name belongs to openai or to whom LiteLLM gives it. None: unknown prefix."""
+    prefix, slash, rest = model.partition("/")
+    if slash and (prefix in PROVIDERS or prefix in UNREACHED_PROVIDERS or prefix == "canned"):
+        return prefix, rest
+    if slash:
+        return None, model
+    return next((provider for start, provider in _BARE_NAMES if model.startswith(start)), "openai"), model

@@ -1,0 +1,164 @@
+"""Open a connection to an upstream: resolve its name, connect to one of its addresses, agree on TLS."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import socket
+import ssl
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import trio
+
+from stages.upstreams.transport.connection import READ_BYTES, Connection
+from stages.upstreams.transport.tls import TlsSession
+
+HAPPY_EYEBALLS_DELAY_S = 0.25
+"""How long one address is tried before the next is tried too (RFC 8305 section 8: 250 ms)."""
+
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
+"""A host that has vanished is noticed after 15 + 3 * 5 s of silence, before any deadline of ours."""
+
+# As trio.socket.getaddrinfo gives them: family, type, protocol, canonical name, address.
+_AddrInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
+
+
+async def dial(
+    host: str,
+    port: int,
+    *,
+    ssl_context: ssl.SSLContext | None,
+    recv_buffer_bytes: int | None,
+    limit_s: float | None,
+) -> Connection:
+    """Connect, within ``limit_s`` seconds for all of it; with an ``ssl_context``, speak TLS.
+
+    Raises:
+        httpx.ConnectTimeout: if it takes longer.
+        httpx.ConnectError: if the name does not resolve, no address takes the connection, or TLS fails.
+            ``__cause__`` is the `OSError` behind it.
+    """
+    deadline = math.inf if limit_s is None else trio.current_time() + limit_s
+    with trio.CancelScope(deadline=deadline) as scope:
+        try:
+            addresses = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            sock = await _connect_to_any(addresses, recv_buffer_bytes)
+            try:
+                tls = None if ssl_context is None else await _agree_on_tls(sock, ssl_context, host)
+            except BaseException:
+                sock.close()
+                raise
+            return Connection(sock, tls)
+        except (OSError, UnicodeError) as error:  # UnicodeError: a name that is none, as "a..b"
+            raise httpx.ConnectError(f"cannot connect to {host}:{port}") from error
+    assert scope.cancelled_caught
+    raise httpx.ConnectTimeout(f"could not connect to {host}:{port} in time")
+
+
+async def _connect_to_any(addresses: Sequence[_AddrInfo], recv_buffer_bytes: int | None) -> socket.socket:
+    """Try the addresses in turn, each beside those before it after a short wait (RFC 8305); the first wins."""
+    if len(addresses) == 1:
+        return await _connect(addresses[0], recv_buffer_bytes)
+    winner: socket.socket | None = None
+    failures: list[OSError] = []
+
+    async def attempt(address: _AddrInfo, failed: trio.Event) -> None:
+        nonlocal winner
+        try:
+            sock = await _connect(address, recv_buffer_bytes)
+        except OSError as error:
+            failures.append(error)
+            failed.set()
+            return
+        if winner is None:
+            winner = sock
+            nursery.cancel_scope.cancel()
+        else:
+            sock.close()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for address in _families_in_turn(addresses):
+                failed = trio.Event()
+                nursery.start_soon(attempt, address, failed)
+                with trio.move_on_after(HAPPY_EYEBALLS_DELAY_S):
+                    await failed.wait()
+    except BaseException:
+        if winner is not None:
+            winner.close()
+        raise
+    if winner is None:
+        raise failures[-1] if failures else OSError(errno.EADDRNOTAVAIL, "the name has no address")
+    return winner
+
+
+def _families_in_turn(addresses: Sequence[_AddrInfo]) -> Sequence[_AddrInfo]:
+    """Put one address of another family second: a broken IPv6 then costs one delay, not one for each address."""
+    for at, address in enumerate(addresses):
+        if address[0] != addresses[0][0]:
+            return [addresses[0], address, *addresses[1:at], *addresses[at + 1 :]]
+    return addresses
+
+
+async def _connect(address: _AddrInfo, recv_buffer_bytes: int | None) -> socket.socket:
+    family, kind, protocol, _, target = address
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        if recv_buffer_bytes is not None:  # before connecting: it decides the window scale that is offered
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, recv_buffer_bytes)
+        code = sock.connect_ex(target)
+        if code == errno.EINPROGRESS:
+            try:
+                await trio.lowlevel.wait_writable(sock)
+            except BaseException:
+                trio.lowlevel.notify_closing(sock)
+                raise
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _agree_on_tls(sock: socket.socket, context: ssl.SSLContext, host: str) -> TlsSession:
+    session = TlsSession(context, host)
+    try:
+        outgoing, is_ready = session.handshake(None)
+        while True:
+            await _send_all(sock, outgoing)
+            if is_ready:
+                return session
+            outgoing, is_ready = session.handshake(await _receive(sock))
+    except ssl.SSLError:
+        with contextlib.suppress(OSError):  # the far side need not learn why
+            sock.send(session.farewell())
+        raise
+
+
+async def _send_all(sock: socket.socket, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[sock.send(rest) :]
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(sock)
+
+
+async def _receive(sock: socket.socket) -> bytes:
+    while True:
+        await trio.lowlevel.wait_readable(sock)
+        try:
+            return sock.recv(READ_BYTES)
+        except BlockingIOError:
+            continue

@@ -1,0 +1,165 @@
+"""Keep-alive connections to upstreams: who uses one, which are idle, and when a wait or an idleness ends."""
+
+from __future__ import annotations
+
+import math
+import ssl
+from collections import defaultdict, deque
+
+import httpx
+import trio
+
+from stages.upstreams.transport.connection import Connection, Watchdog
+from stages.upstreams.transport.dial import dial
+from stages.upstreams.transport.lag import Lag
+from stages.upstreams.transport.tls import client_context
+
+Origin = tuple[str, str, int]
+"""Scheme, host and port: requests to one origin may share connections."""
+
+
+class Pool:
+    """The connections of one transport; see `transport.HeadraceTransport` for the settings."""
+
+    def __init__(
+        self,
+        *,
+        ssl_context: ssl.SSLContext | None,
+        max_connections: int | None,
+        max_idle: int,
+        idle_expiry_s: float,
+        recv_buffer_bytes: int | None,
+    ) -> None:
+        self._ssl_context = ssl_context
+        self._slots = None if max_connections is None else trio.Semaphore(max_connections)
+        self._max_idle = max_idle
+        self._idle_expiry_s = idle_expiry_s
+        self._recv_buffer_bytes = recv_buffer_bytes
+        # The end that was used last is used next: what a burst has left over grows old at the other end.
+        self._idle: defaultdict[Origin, deque[Connection]] = defaultdict(deque)
+        self._active: set[Connection] = set()
+        self._watchdog = Watchdog(self._active, self._close_expired)
+        self.lag = Lag(self._active)
+        self._is_closed = False
+
+    @property
+    def active_connections(self) -> int:
+        """How many connections carry an exchange now."""
+        return len(self._active)
+
+    @property
+    def idle_connections(self) -> int:
+        """How many connections wait for a request."""
+        return sum(len(kept) for kept in self._idle.values())
+
+    async def take_slot(self, limit_s: float | None) -> None:
+        """Wait until one more exchange may be under way. Who has a slot ends with `keep` or `discard`.
+
+        Raises:
+            httpx.PoolTimeout: if it takes longer than ``limit_s``.
+            RuntimeError: if the pool is closed.
+        """
+        if self._is_closed:
+            raise RuntimeError("the transport is closed")
+        if self._slots is None:
+            return
+        try:
+            self._slots.acquire_nowait()
+        except trio.WouldBlock:
+            with trio.move_on_after(math.inf if limit_s is None else limit_s) as scope:
+                await self._slots.acquire()
+            if scope.cancelled_caught:
+                raise httpx.PoolTimeout("all connections to the upstream are busy") from None
+
+    async def begin(
+        self, origin: Origin, method: str, data: bytes, connect_limit_s: float | None
+    ) -> tuple[Connection, memoryview]:
+        """Take or open a connection, write what it takes at once of ``data``, and give it with the rest.
+
+        Raises:
+            httpx.ConnectError: if no connection can be made.
+            httpx.ConnectTimeout: if that takes too long.
+            httpx.WriteError: if a new connection does not take the request.
+        """
+        kept = self._idle[origin]
+        while kept:
+            connection = kept.pop()
+            if not connection.is_dead():
+                try:
+                    rest = connection.begin(method, data)
+                except httpx.WriteError:
+                    pass  # closed since. Nothing was written, so another connection may be tried
+                else:
+                    self._activate(connection)
+                    return connection, rest
+            connection.close()
+        scheme, host, port = origin
+        if scheme == "https" and self._ssl_context is None:
+            self._ssl_context = client_context()
+        connection = await dial(
+            host,
+            port,
+            ssl_context=self._ssl_context if scheme == "https" else None,
+            recv_buffer_bytes=self._recv_buffer_bytes,
+            limit_s=connect_limit_s,
+        )
+        try:
+            rest = connection.begin(method, data)
+        except BaseException:
+            connection.close()
+            raise
+        self._activate(connection)
+        return connection, rest
+
+    def _activate(self, connection: Connection) -> None:
+        self._active.add(connection)
+        self.lag.watch()
+
+    def limit_wait(self, connection: Connection, limit_s: float | None) -> None:
+        """Say how long the wait that follows on ``connection`` may last; None is for ever."""
+        if limit_s is not None:
+            connection.expires_at = moment = trio.current_time() + limit_s
+            self._watchdog.look_at(moment)
+
+    def discard(self, connection: Connection | None) -> None:
+        """End an exchange that did not come to its end: its connection, if it has one yet, is closed."""
+        if connection is not None:
+            connection.close()
+            self._active.discard(connection)
+        if self._slots is not None:
+            self._slots.release()
+
+    def keep(self, origin: Origin, connection: Connection) -> None:
+        """End an exchange that did: the connection may carry another."""
+        kept = self._idle[origin]
+        if self._is_closed or len(kept) >= self._max_idle:
+            self.discard(connection)
+            return
+        self._active.discard(connection)
+        if self._slots is not None:
+            self._slots.release()
+        connection.idle_since = trio.current_time()
+        kept.append(connection)
+        self._watchdog.look_at(connection.idle_since + self._idle_expiry_s)
+
+    def close(self) -> None:
+        """Close all connections, also those that are in use; their tasks get `httpx.ReadError`."""
+        self._is_closed = True
+        self._watchdog.stop()
+        self.lag.stop()
+        for kept in self._idle.values():
+            for connection in kept:
+                connection.close()
+        self._idle.clear()
+        for connection in self._active:
+            connection.close()
+
+    def _close_expired(self, now: float) -> float:
+        """Close what has been idle for too long, and say when the next will have been."""
+        following = math.inf
+        for kept in self._idle.values():
+            while kept and kept[0].idle_since + self._idle_expiry_s <= now:
+                kept.popleft().close()
+            if kept:
+                following = min(following, kept[0].idle_since + self._idle_expiry_s)
+        return following

@@ -1,0 +1,243 @@
+"""Our own transport under httpx's API: trio sockets, llhttp, and one batch of bytes for each read of a socket.
+
+httpx's transport gives one HTTP chunk at a time and costs about 140 us for each; most upstreams send each event as a
+chunk. Here a read gives all that the socket had, so a stream that comes faster than we serve it is taken in larger
+and larger pieces (20-40 times the events a second on bursts). Proxies and HTTP/2 are left to httpx's own transport.
+"""
+
+from __future__ import annotations
+
+import math
+import ssl
+from collections.abc import AsyncIterator, Mapping
+
+import httpx
+import trio
+
+from stages.upstreams.transport.connection import Connection
+from stages.upstreams.transport.http1 import request_bytes
+from stages.upstreams.transport.lag import GATHER_BYTES
+from stages.upstreams.transport.pool import Origin, Pool
+
+RECV_BUFFER_BYTES = 256 * 1024
+"""The kernel's share of a stalled stream (it doubles the value; half of that is its own bookkeeping).
+
+Without a bound, tcp_rmem lets it grow to 6-32 MiB a stream before an upstream feels that the client has stopped
+reading. 256 KiB in flight at 100 ms of distance still carry 2.5 MB/s: some 10 000 events a second on one stream.
+"""
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class HeadraceTransport(httpx.AsyncBaseTransport):
+    """A pool of keep-alive HTTP/1.1 connections.
+
+    A cancelled, failed or half-read exchange closes its connection at once. A connection goes back to the pool only
+    when its response has been read whole, and is looked at before it is used again: one that the upstream has closed
+    meanwhile is dropped. Redirects are responses like any other. Nothing is retried, but a request of which not a
+    byte could be written to a kept connection goes over another.
+
+    ``request.extensions["timeout"]`` is that of httpx, in seconds, None for ever. ``connect`` bounds resolving,
+    connecting and TLS together; ``write`` the sending of the request; ``read`` the time from the request's last byte
+    to the end of the response's head, and then each read of the body; ``pool`` the wait for ``max_connections``.
+    The mapping is looked at before each wait, so a caller may change it while the response arrives.
+
+    When this process has more to do than it can, a stream that gives little in a read rests before the next: see
+    `stages.upstreams.transport.lag`. A rest is no part of a ``read`` timeout.
+
+    Args:
+        ssl_context: for https; by default one that trusts the system's authorities, made at first use.
+        max_connections: how many exchanges may be under way at once; None is any number.
+        max_idle: how many idle connections are kept for each origin.
+        idle_expiry_s: how long an idle connection is kept. Servers close theirs after 5 s (uvicorn) to minutes,
+            which we notice; what remains is a request that crosses such a close on its way.
+        recv_buffer_bytes: SO_RCVBUF of the sockets; None leaves it to the kernel.
+    """
+
+    def __init__(
+        self,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        max_connections: int | None = None,
+        max_idle: int = 1000,
+        idle_expiry_s: float = 30.0,
+        recv_buffer_bytes: int | None = RECV_BUFFER_BYTES,
+    ) -> None:
+        self._pool = Pool(
+            ssl_context=ssl_context,
+            max_connections=max_connections,
+            max_idle=max_idle,
+            idle_expiry_s=idle_expiry_s,
+            recv_buffer_bytes=recv_buffer_bytes,
+        )
+
+    @property
+    def active_connections(self) -> int:
+        """How many connections carry an exchange now."""
+        return self._pool.active_connections
+
+    @property
+    def idle_connections(self) -> int:
+        """How many connections wait for a request."""
+        return self._pool.idle_connections
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send ``request`` and give the response as soon as its head is there.
+
+        Raises:
+            httpx.UnsupportedProtocol: if the URL is not http or https.
+            httpx.LocalProtocolError: if the request cannot be put into HTTP/1.1.
+            httpx.HTTPError, RuntimeError: as `exchange` does.
+        """
+        origin = origin_of(request.url)
+        data = request_bytes(request, await request.aread())
+        timeouts: Mapping[str, float | None] = request.extensions.get("timeout") or {}
+        exchange = await self.exchange(origin, request.method, data, timeouts)
+        return httpx.Response(
+            exchange.status,
+            headers=exchange.headers,
+            stream=_Body(exchange, timeouts),
+            extensions={"http_version": b"HTTP/1.1"},
+        )
+
+    async def exchange(
+        self, origin: Origin, method: str, data: bytes, timeouts: Mapping[str, float | None]
+    ) -> HeadraceExchange:
+        """Send a request that is bytes already, and give the answer as soon as its head is there.
+
+        This is `handle_async_request` without httpx's objects, which cost more than all the rest of a request (ADR
+        0014).
+
+        Raises:
+            httpx.PoolTimeout: if ``max_connections`` are busy for too long.
+            httpx.ConnectError: if no connection can be made.
+            httpx.ConnectTimeout: if that takes too long.
+            httpx.WriteError: if the upstream closes the connection before it could take the request.
+            httpx.WriteTimeout: if it does not take it in time.
+            httpx.ReadError: if the connection breaks.
+            httpx.ReadTimeout: if the response's head does not come in time.
+            httpx.RemoteProtocolError: if what comes is not HTTP/1.1, or ends too early.
+            RuntimeError: if the transport is closed.
+        """
+        pool = self._pool
+        await pool.take_slot(timeouts.get("pool"))
+        connection: Connection | None = None
+        try:
+            connection, rest = await pool.begin(origin, method, data, timeouts.get("connect"))
+            is_all_sent = not rest or await connection.finish_sending(rest, timeouts.get("write"))
+            reader = connection.reader
+            if not reader.has_head:
+                pool.limit_wait(connection, timeouts.get("read"))
+                while not reader.has_head:
+                    await connection.receive()
+                connection.expires_at = math.inf
+            return HeadraceExchange(pool, origin, connection, is_all_sent=is_all_sent)
+        except BaseException:
+            pool.discard(connection)
+            raise
+
+    async def aclose(self) -> None:
+        """Close all connections, also those that are in use; their tasks get `httpx.ReadError`. Never waits."""
+        self._pool.close()
+
+
+class HeadraceExchange:
+    """The answer to one request; gives its connection back when it has been read, and closes it when it has not.
+
+    `stages.upstreams.transport.exchange.Exchange` says what it offers.
+    """
+
+    __slots__ = ("_connection", "_hurry_s", "_is_all_sent", "_not_before", "_origin", "_pool", "headers", "status")
+
+    def __init__(self, pool: Pool, origin: Origin, connection: Connection, *, is_all_sent: bool) -> None:
+        self._pool = pool
+        self._origin = origin
+        self._connection: Connection | None = connection
+        self._is_all_sent = is_all_sent
+        self._not_before = -math.inf
+        self._hurry_s = math.inf
+        self.status = connection.reader.status
+        self.headers = connection.reader.headers
+
+    async def receive(self, limit_s: float | None) -> bytes:
+        """Give the next part of the body, all that one read of the socket had; ``b""`` when it is complete.
+
+        Raises:
+            httpx.ReadTimeout: if nothing comes for ``limit_s``.
+            httpx.ReadError: if the connection broke.
+            httpx.RemoteProtocolError: if it ended too early or what came is not HTTP/1.1.
+        """
+        connection = self._connection
+        if connection is None:
+            return b""
+        pool, reader = self._pool, connection.reader
+        try:
+            while not (chunk := reader.take()):
+                if reader.is_done:
+                    self._end(is_good=True)
+                    return b""
+                if pool.lag.rest_s and trio.current_time() < self._not_before:
+                    await pool.lag.rest_until(self._not_before)
+                if self._hurry_s < math.inf:  # perhaps since the rest began
+                    limit_s = self._hurry_s if limit_s is None else min(limit_s, self._hurry_s)
+                pool.limit_wait(connection, limit_s)
+                await connection.receive()
+                connection.expires_at = math.inf
+        except BaseException:
+            self._end(is_good=False)
+            raise
+        if (rest_s := pool.lag.rest_s) and len(chunk) < GATHER_BYTES:
+            self._not_before = trio.current_time() + rest_s
+        return chunk
+
+    def hurry(self, limit_s: float) -> None:
+        """Let the wait that is under way, and those that follow, take ``limit_s`` seconds at the most."""
+        self._hurry_s = limit_s
+        connection = self._connection
+        if connection is not None and not connection.reader.is_done:
+            self._pool.limit_wait(connection, limit_s)
+
+    async def aclose(self) -> None:
+        """Close the connection, now, unless all of the body has come in. Never waits."""
+        self._end(is_good=self._connection is not None and self._connection.reader.is_done)
+
+    def _end(self, *, is_good: bool) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        connection.expires_at = math.inf
+        if is_good and self._is_all_sent and connection.reader.is_reusable:
+            self._pool.keep(self._origin, connection)
+        else:
+            self._pool.discard(connection)
+
+
+class _Body(httpx.AsyncByteStream):
+    """An exchange in the form in which httpx reads it."""
+
+    def __init__(self, exchange: HeadraceExchange, timeouts: Mapping[str, float | None]) -> None:
+        self._exchange = exchange
+        self._timeouts = timeouts
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await self._exchange.receive(self._timeouts.get("read"))
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
+
+    async def aclose(self) -> None:
+        await self._exchange.aclose()
+
+
+def origin_of(url: httpx.URL) -> Origin:
+    """Return what requests to ``url`` share their connections with.
+
+    Raises:
+        httpx.UnsupportedProtocol: if it is not http or https.
+    """
+    if url.scheme not in _DEFAULT_PORTS or not url.host:
+        raise httpx.UnsupportedProtocol("the upstream's URL must start with http:// or https:// and name a host")
+    return url.scheme, url.raw_host.decode("ascii"), url.port or _DEFAULT_PORTS[url.scheme]

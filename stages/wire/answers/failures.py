@@ -1,0 +1,118 @@
+"""What a Responses upstream says about its failures, as `Failed` in our words.
+
+Shapes (mapping facts, rule 14): flat ``{"type":"error","code","message"}`` (the SDK's type), nested
+``{"type":"error","error":{...}}`` (what OpenAI and Azure send), ``response.failed`` with ``response.error``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from msgspec import Raw, Struct
+from msgspec.json import Decoder
+
+from stages.events import Failed
+from stages.wire.foreign_json import TEXT, read, text
+
+MAX_MESSAGE_CHARACTERS = 2000
+"""Room for the longest messages of vendors; some gateways put a whole HTML page there."""
+
+# `code` or `type` of an error. OpenAI's ResponseError.code (openai-openapi 2.3.0), the error types of its HTTP API, and
+# the statuses that OpenRouter and LiteLLM put there.
+_RATE_LIMITED = frozenset(
+    {
+        "rate_limit_exceeded",
+        "rate_limit_error",
+        "insufficient_quota",
+        "quota_exceeded",
+        "billing_hard_limit_reached",
+        "too_many_requests",
+        "tokens",
+        "requests",
+        "slow_down",
+        "throttling_error",
+        "429",
+    }
+)
+_REJECTED = frozenset(
+    {
+        "bad_request",
+        "context_length_exceeded",
+        "content_filter",
+        "failed_to_download_image",
+        "string_above_max_length",
+        "unknown_parameter",
+        "unsupported_parameter",
+        "unsupported_value",
+        "missing_required_parameter",
+        "400",
+        "413",
+        "422",
+    }
+)
+_REJECTED_KIND = re.compile(r"^invalid_|image|policy")
+"""``invalid_prompt``, ``image_too_large``, ``content_policy_violation``, ``cyber_policy`` ..."""
+
+_TRY_AGAIN = re.compile(r"try again in (\d{1,6}(?:\.\d{1,6})?) ?(ms|s|m)\b")
+"""As in "Please try again in 1.2s." of OpenAI's rate limits."""
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+
+_KEY = re.compile(
+    r"\b(?:(?:sk|pk|rk|xai|gsk|pplx|nvapi|ghp|gho|ghu|ghs|hf|r8)[-_][\w*-]{8,}|(?:AKIA|AIza|eyJ)[\w.*-]{12,}(?<!\.))"
+    r"|(?i:(?<=bearer )[\w.~+/=*-]{8,})"
+)
+"""API keys of the common vendors, masked ones too: OpenAI's 401 quotes the key."""
+
+
+def failure_of(error: Error | None, *, default: str) -> Failed:
+    """Give an upstream's ``error`` object as our failure; ``default`` is the message if it has none."""
+    if error is None:
+        error = Error()
+    error = error_of(error.error) or error
+    kind = text(error.type)
+    word = text(error.code) or (str(error.code) if type(error.code) is int else kind)
+    message = text(error.message)
+    retry = _TRY_AGAIN.search(message)
+    return Failed(
+        code=_code_of(word, kind),
+        message=safe(message) if message.strip() else default,
+        upstream_code=safe(word)[:64] if word and word != "error" else None,
+        retry_after_s=float(retry[1]) * _SECONDS[retry[2]] if retry else None,
+    )
+
+
+def error_of(error: Raw) -> Error | None:
+    """Read what stands in an ``error`` field: an object, or a string with some small servers; None if nothing."""
+    message = text(read(TEXT, error))
+    return Error(message=message) if message else read(ERROR, error)
+
+
+def broken_protocol(message: str) -> Failed:
+    """Give the failure of an upstream that does not keep to its own protocol."""
+    return Failed(code="upstream_protocol", message=message)
+
+
+def safe(message: str) -> str:
+    """Make an upstream's message fit to be shown: without keys, and not endless."""
+    message = _KEY.sub("[redacted]", message[: 2 * MAX_MESSAGE_CHARACTERS])
+    return message if len(message) <= MAX_MESSAGE_CHARACTERS else message[: MAX_MESSAGE_CHARACTERS - 1] + "…"
+
+
+def _code_of(*words: str) -> str:
+    for word in words:
+        if word in _RATE_LIMITED:
+            return "upstream_rate_limited"
+        if word in _REJECTED or _REJECTED_KIND.search(word):
+            return "upstream_rejected"
+    return "upstream_error"
+
+
+class Error(Struct):
+    code: Any = None
+    type: Any = None
+    message: Any = None
+    error: Raw = Raw()
+
+
+ERROR = Decoder(Error)

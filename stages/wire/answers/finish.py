@@ -1,0 +1,61 @@
+"""Finish reasons: the words of vendors, in the words of Chat Completions."""
+
+from __future__ import annotations
+
+from stages.events import Failed, FinishReason
+
+NO_REASON = "The upstream reported a failure and gave no reason for it; try again."
+
+
+# Words of vendors, in lower case. OpenAI, DeepSeek (insufficient_system_resource: it was interrupted), Mistral
+# (model_length), Zhipu (sensitive, network_error), Gemini (native names come through some gateways), Anthropic's behind
+# gateways, vLLM (abort), text-generation-inference (eos_token).
+_FINISH: dict[str, FinishReason] = {
+    "": "stop",
+    "stop": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "pause_turn": "stop",
+    "tool_calls": "tool_calls",
+    "tool_call": "tool_calls",
+    "tool_use": "tool_calls",
+    "function_call": "tool_calls",
+    "length": "length",
+    "max_tokens": "length",
+    "max_output_tokens": "length",
+    "model_length": "length",
+    "model_context_window_exceeded": "length",
+    "insufficient_system_resource": "length",
+    "content_filter": "content_filter",
+    "content_filtered": "content_filter",
+    "sensitive": "content_filter",
+    "refusal": "content_filter",
+    "safety": "content_filter",
+    "recitation": "content_filter",
+    "blocklist": "content_filter",
+    "prohibited_content": "content_filter",
+    "spii": "content_filter",
+}
+
+
+_BROKEN = frozenset({"error", "abort", "aborted", "cancelled", "canceled", "network_error"})
+
+
+def finish_of(word: str, *, has_calls: bool) -> FinishReason | Failed:
+    """Give the finish reason that a vendor's ``word`` stands for, or the failure that it tells.
+
+    A word that nobody knows ends a complete answer. Whether calls were made is seen, not believed: Mistral and Ollama
+    say ``stop`` after calls.
+    """
+    word = word.lower()
+    if word in _BROKEN:
+        return Failed("upstream_error", "The upstream broke off its answer; try again.", upstream_code=word)
+    if "malformed" in word:  # Gemini's `function_call_filter: MALFORMED_FUNCTION_CALL`
+        message = "The model made a tool call that the upstream could not read; try again."
+        return Failed("upstream_error", message, upstream_code="malformed_function_call")
+    reason = _FINISH.get(word, "stop")
+    if reason in ("stop", "tool_calls"):
+        return "tool_calls" if has_calls else "stop"
+    return reason

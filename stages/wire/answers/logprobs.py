@@ -1,0 +1,56 @@
+"""Log probabilities of tokens, from an upstream's shape to that of Chat Completions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+from msgspec.json import Decoder
+
+from stages.wire.foreign_json import read_list, text
+
+
+class TopLogProb(Struct):
+    token: Any = None
+    logprob: Any = None
+    bytes: Raw = Raw()
+
+
+class TokenLogProb(Struct):
+    token: Any = None
+    logprob: Any = None
+    bytes: Raw = Raw()
+    top_logprobs: Raw = Raw()
+
+
+TOKEN_LOGPROB = Decoder(TokenLogProb)
+
+
+TOP_LOGPROB = Decoder(TopLogProb)
+
+
+def chat_logprobs(logprobs: Raw) -> Iterable[Raw]:
+    """Give log probabilities in the form of Chat Completions, where ``bytes`` and ``top_logprobs`` are required."""
+    for token in read_list(TOKEN_LOGPROB, logprobs):
+        if token is not None and isinstance(token.logprob, int | float):
+            top = [
+                {"token": text(other.token), "logprob": other.logprob, "bytes": _bytes(other.bytes)}
+                for other in read_list(TOP_LOGPROB, token.top_logprobs)
+                if other is not None and isinstance(other.logprob, int | float)
+            ]
+            yield Raw(
+                msgspec.json.encode(
+                    {
+                        "token": text(token.token),
+                        "logprob": token.logprob,
+                        "bytes": _bytes(token.bytes),
+                        "top_logprobs": top,
+                    }
+                )
+            )
+
+
+def _bytes(value: Raw) -> Raw | None:
+    return value if bytes(value).startswith(b"[") else None

@@ -1,0 +1,168 @@
+"""The tool calls of a Chat Completions upstream, whichever way it tells one from another.
+
+OpenAI numbers its calls and names each once. Mistral and Gemini send whole calls without a number, some gateways give
+all parallel calls the number 0, others repeat name and id with every delta, and small servers have no ids at all. The
+client's count goes 0, 1, 2 ... in the order in which the calls begin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+
+import msgspec
+
+from stages.events import StreamEvent, ToolCallDelta, ToolCallStarted
+from stages.wire.answers.sent import Sent
+from stages.wire.unwrap import StringFieldUnwrapper
+
+
+class _Call:
+    __slots__ = ("call_id", "index", "is_dropped", "is_raw", "name", "received", "unwrapper", "waiting")
+
+    def __init__(self, call_id: str, *, is_raw: bool) -> None:
+        self.call_id = call_id
+        self.is_raw = is_raw
+        self.name = ""
+        self.index = -1  # until it has begun
+        self.is_dropped = False
+        self.received = Sent()
+        self.waiting: list[str] = []  # arguments that came before the name
+        self.unwrapper: StringFieldUnwrapper | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing can follow: its arguments are none at all, or a whole JSON value."""
+        arguments = self.received.text()
+        if not arguments:
+            return True
+        try:
+            msgspec.json.decode(arguments)
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+            return False
+        return True
+
+
+class ChatCalls:
+    """The calls of one answer.
+
+    Args:
+        custom_tools: the custom tools that the client declared. Where the upstream calls one as a function, its text
+            is taken out of the one string that it was given.
+        has_hosted_tools: whether tools are declared that the upstream runs itself: then a custom call of another name
+            is one of theirs.
+        used_call_ids: those that the conversation has already seen. Some servers count their calls from ``call_0`` in
+            every answer: a call whose id was used before gets another one.
+
+    Attributes:
+        begun: how many calls have begun.
+    """
+
+    def __init__(
+        self, *, custom_tools: AbstractSet[str], has_hosted_tools: bool, used_call_ids: AbstractSet[str]
+    ) -> None:
+        self._custom_tools = custom_tools
+        self._has_hosted_tools = has_hosted_tools
+        self._used_ids = set(used_call_ids)
+        self._calls: list[_Call] = []
+        self._numbered: dict[int, _Call] = {}
+        self.begun = 0
+        self.answer_id = ""
+
+    def add(
+        self,
+        number: int | None,
+        call_id: str,
+        name: str,
+        arguments: str,
+        out: list[StreamEvent],
+        *,
+        is_raw: bool = False,
+    ) -> None:
+        """Take a part of a call, or all of it.
+
+        Args:
+            number: the upstream's index; None if it gives none.
+            call_id: empty if it gives none.
+            name: of the tool; empty if it was told before.
+            arguments: more of them.
+            out: gets the events.
+            is_raw: whether it is a custom call, whose arguments are no JSON.
+        """
+        call = self._find(number, call_id, name)
+        if call is None:
+            call = _Call(call_id, is_raw=is_raw)
+            self._calls.append(call)
+        if number is not None:
+            self._numbered[number] = call
+        if name and not call.name:
+            self._begin(call, call_id, name, out)
+        if arguments:
+            if call.index >= 0:
+                self._send(call, arguments, out)
+            elif not call.is_dropped:
+                call.waiting.append(arguments)
+
+    def close_all(self, out: list[StreamEvent], *, is_complete: bool) -> None:
+        """End the calls in the order in which they began.
+
+        In a complete answer a function without arguments gets ``{}``: clients parse them.
+        """
+        for call in sorted(self._calls, key=lambda call: call.index):
+            if call.index < 0:
+                continue
+            if call.unwrapper is not None:
+                self._give(call, call.unwrapper.flush(), out)
+            elif is_complete and not call.is_raw and not call.received.text().strip():
+                self._give(call, "{}", out)
+
+    def _find(self, number: int | None, call_id: str, name: str) -> _Call | None:
+        """Give the call that a part belongs to; None if it is a new one."""
+        if number is not None:
+            known = self._numbered.get(number)
+            is_other = known is not None and bool(call_id and known.call_id) and call_id != known.call_id
+        else:
+            known = next((call for call in self._calls if call_id and call.call_id == call_id), None)
+            if known is not None:
+                return known
+            known = self._calls[-1] if self._calls else None
+            is_other = True
+        if known is None or not name or not known.name or not is_other:
+            return known
+        return None if name != known.name or known.is_raw or known.is_whole else known
+
+    def _begin(self, call: _Call, call_id: str, name: str, out: list[StreamEvent]) -> None:
+        call.name = name
+        is_declared = name in self._custom_tools
+        if call.is_raw and self._has_hosted_tools and not is_declared:
+            call.is_dropped = True
+            call.waiting.clear()
+            return
+        if is_declared and not call.is_raw:
+            call.unwrapper = StringFieldUnwrapper()
+        call.call_id = call.call_id or call_id
+        call.index = self.begun
+        self.begun += 1
+        is_custom = is_declared or call.is_raw
+        out.append(ToolCallStarted(index=call.index, call_id=self._public_id(call), name=name, is_custom=is_custom))
+        waiting = "".join(call.waiting)
+        call.waiting.clear()
+        if waiting:
+            self._send(call, waiting, out)
+
+    def _public_id(self, call: _Call) -> str:
+        """Give the id that the client knows the call by: one that no other call has."""
+        public_id, number = call.call_id, call.index
+        while not public_id or public_id in self._used_ids:
+            public_id = f"call_{self.answer_id}_{number}"
+            number += 1
+        self._used_ids.add(public_id)
+        return public_id
+
+    def _send(self, call: _Call, arguments: str, out: list[StreamEvent]) -> None:
+        call.received.tail.append(arguments)
+        call.received.compact()
+        self._give(call, arguments if call.unwrapper is None else call.unwrapper.feed(arguments), out)
+
+    def _give(self, call: _Call, arguments: str, out: list[StreamEvent]) -> None:
+        if arguments:
+            out.append(ToolCallDelta(call.index, arguments))

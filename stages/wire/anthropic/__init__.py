@@ -1,0 +1,1 @@
+"""Anthropic's Messages API: requests to it, and its answers as events."""

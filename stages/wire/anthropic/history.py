@@ -1,0 +1,229 @@
+"""The conversation of the normal form, as messages of Anthropic Messages.
+
+There the roles alternate, each call of an assistant's message has its result in the next message, and the results come
+first in it. So what one side says in a row is gathered into one message, and a result is put behind the message with
+its call wherever it stood.
+
+Source: https://platform.claude.com/docs/en/agents-and-tools/tool-use/handle-tool-calls (2026-11); mapping.md 1.3.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from stages.wire.anthropic.content import content_blocks, marked, text_blocks
+from stages.wire.anthropic.tools import AnthropicTools
+from stages.wire.call_ids import legal_call_id, numbered_call_id
+from stages.wire.foreign_json import Json, is_list, is_object
+from stages.wire.normal_form import (
+    CALLS,
+    OUTPUTS,
+    call_id_of,
+    kind_of,
+    native_task,
+    output_of,
+    output_places,
+    refuse_unreadable,
+)
+from stages.wire.unwrap import FIELD
+
+_MAX_DEPTH_LEVELS: Final = 100
+"""Ours: who encodes the body recurses, and arguments come as text that nobody has looked into before."""
+
+_ARGUMENTS: Final = msgspec.json.Decoder(dict[str, Json])
+
+
+class AnthropicHistory:
+    """Builds the messages of one request.
+
+    Args:
+        tools: of the request.
+        has_thinking: whether the model knows thinking blocks.
+
+    Attributes:
+        system: blocks of what was said before anybody spoke.
+        messages: what was built so far.
+        called: names of the tools that were called.
+    """
+
+    def __init__(self, tools: AnthropicTools, *, has_thinking: bool) -> None:
+        self.system: list[dict[str, Json]] = []
+        self.messages: list[dict[str, Json]] = []
+        self.called: dict[str, None] = {}
+        self._tools = tools
+        self._has_thinking = has_thinking
+        self._thoughts: list[dict[str, Json]] = []
+        self._said: list[dict[str, Json]] | None = None  # the assistant's message that is being gathered
+        self._results: list[dict[str, Json]] = []
+        self._awaited: set[int] = set()  # places of the results that have not been passed yet
+        self._has_passed = False
+
+    def add_system(self, content: Json) -> None:
+        self.system += text_blocks(content)
+
+    def add_user(self, blocks: list[dict[str, Json]]) -> None:
+        """Add what the user says; it ends the assistant's message, and comes behind its results."""
+        if not blocks:
+            return
+        self.close()
+        self._thoughts = []
+        if self.messages and self.messages[-1]["role"] == "user":
+            self.messages[-1]["content"] += blocks
+        else:
+            self.messages.append({"role": "user", "content": blocks})
+
+    def add_all(self, items: list[dict[str, Json]]) -> None:
+        """Add a conversation.
+
+        Raises:
+            BadRequest: if it refers to something that only another upstream has.
+        """
+        call_ids, outputs = _own_ids(items), output_places(items)
+        for position, item in enumerate(items):
+            kind = kind_of(item)
+            where = f"input[{position}]"
+            if kind in CALLS:
+                self._add_call(kind, item, call_ids[position], outputs.get(position), items)
+            elif kind in OUTPUTS:
+                if position in self._awaited:
+                    self._awaited.remove(position)
+                    self._has_passed = True
+            elif kind == "message":
+                self._add_message(item, where)
+            elif kind == "reasoning":
+                if self._has_thinking:
+                    self._thoughts += _signed(item.get("anthropic_blocks"))
+            else:
+                refuse_unreadable(kind, item, where)
+        self.close()
+
+    def close(self) -> None:
+        """End the assistant's message that is being gathered, and begin the user's with the results of its calls."""
+        said, results = self._said, self._results
+        if said is not None:
+            self.messages.append({"role": "assistant", "content": said})
+        if results:
+            self.messages.append({"role": "user", "content": results})
+        self._said, self._results, self._awaited, self._has_passed = None, [], set(), False
+
+    def _open(self) -> list[dict[str, Json]]:
+        """Give the assistant's message that is being gathered, with the thoughts that came before what is added now."""
+        said = self._said = self._said or []
+        said += self._thoughts
+        self._thoughts = []
+        return said
+
+    def _add_message(self, item: dict[str, Json], where: str) -> None:
+        role, content = item.get("role"), item.get("content")
+        if role == "assistant":
+            self._add_assistant(_with_last_mark(item, text_blocks(content)))
+        elif role == "user":
+            self.add_user(_with_last_mark(item, content_blocks(content, f"{where}.content")))
+        elif not self.messages and self._said is None:
+            self.system += _with_last_mark(item, text_blocks(content))
+        else:
+            for block in _with_last_mark(item, text_blocks(content)):
+                self.add_user([{**block, "text": f"<system>\n{block['text']}\n</system>"}])
+
+    def _add_assistant(self, blocks: list[dict[str, Json]]) -> None:
+        if not blocks:
+            return
+        if self._results and not self._awaited:
+            self.close()
+        is_thought_first = bool(self._thoughts)
+        said = self._open()
+        place = next((place for place, block in enumerate(said) if block["type"] == "tool_use"), len(said))
+        if is_thought_first or not self._results:
+            place = len(said)
+        said[place:place] = blocks  # between a call and its result nobody can speak: it goes before the calls
+
+    def _add_call(
+        self, kind: str, item: dict[str, Json], call_id: str, place: int | None, items: list[dict[str, Json]]
+    ) -> None:
+        if self._has_passed:
+            self.close()
+        name, arguments = self._body_of(kind, item)
+        self.called[name] = None
+        block: dict[str, Json] = {"type": "tool_use", "id": call_id, "name": name, "input": arguments}
+        self._open().append(marked(item, block))
+        result: dict[str, Json] = {"type": "tool_result", "tool_use_id": call_id}
+        if place is not None:
+            self._awaited.add(place)
+            _fill(result, items[place], f"input[{place}].output")
+        self._results.append(result)
+
+    def _body_of(self, kind: str, item: dict[str, Json]) -> tuple[str, dict[str, Json]]:
+        if (native := native_task(kind, item)) is not None:
+            name, task = native
+            return name, task if is_object(task) else {} if task is None else {FIELD: task}
+        name = self._tools.name_of(item)
+        return name, _arguments(item["arguments"]) if kind == "function_call" else {FIELD: item["input"]}
+
+
+def _own_ids(items: list[dict[str, Json]]) -> dict[int, str]:
+    """Give each call, by its position, an id of its own that is legal."""
+    own_ids: dict[int, str] = {}
+    counts: dict[str, int] = {}
+    for position, item in enumerate(items):
+        if item.get("type") in CALLS:
+            call_id = call_id_of(item)
+            number = counts[call_id] = counts.get(call_id, 0) + 1
+            own_ids[position] = numbered_call_id(legal_call_id(call_id) or "call", number)
+    return own_ids
+
+
+def _fill(result: dict[str, Json], item: dict[str, Json], where: str) -> None:
+    """Put what a tool gave back into its result: one text if it is nothing else."""
+    blocks = content_blocks(output_of(item), where)
+    marks = [block.pop("cache_control") for block in blocks if "cache_control" in block]
+    if blocks:
+        is_text = all(block["type"] == "text" for block in blocks)
+        result["content"] = "\n".join(block["text"] for block in blocks) if is_text else blocks
+        if item.get("is_error") is True:  # "content cannot be empty if `is_error` is true"
+            result["is_error"] = True
+    marked({"cache_control": marks[-1]} if marks else item, result)
+
+
+def _signed(blocks: Json) -> list[dict[str, Json]]:
+    """Give the blocks of reasoning that Anthropic can verify: it refuses thinking without its signature."""
+    return [
+        {key: value for key, value in block.items() if key != "cache_control"}  # which thinking cannot have
+        for block in (blocks if is_list(blocks) else [])
+        if is_object(block)
+        and (
+            (block.get("type") == "thinking" and bool(block.get("signature")))
+            or (block.get("type") == "redacted_thinking" and bool(block.get("data")))
+        )
+    ]
+
+
+def _with_last_mark(item: dict[str, Json], blocks: list[dict[str, Json]]) -> list[dict[str, Json]]:
+    """Put the breakpoint of a message on its last block."""
+    if blocks:
+        marked(item, blocks[-1])
+    return blocks
+
+
+def _arguments(arguments: str) -> dict[str, Json]:
+    """Give the arguments of a call; those that are no object were cut off, and are nothing."""
+    try:
+        fields = _ARGUMENTS.decode(arguments)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return {}
+    return {} if _is_deep(fields) else fields
+
+
+def _is_deep(value: Json) -> bool:
+    level: list[Json] = [value]
+    for _ in range(_MAX_DEPTH_LEVELS):
+        level = [
+            child
+            for container in level
+            for child in (container.values() if is_object(container) else container)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True

@@ -1,0 +1,222 @@
+"""A request in normal form, as a body of Anthropic Messages.
+
+``anthropic_models`` says what each model takes; ``anthropic_history``, ``anthropic_content`` and ``anthropic_tools``
+turn the parts. Source: Anthropic's Messages reference, https://platform.claude.com/docs/en/api/messages (2026-11, API
+version 2023-06-01: later ones take no sampling parameters at all); mapping.md 1.3 to 1.5.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha256
+from typing import Final
+
+from stages.request import ResponsesRequest
+from stages.wire.anthropic.caching import put_breakpoints
+from stages.wire.anthropic.content import content_blocks
+from stages.wire.anthropic.history import AnthropicHistory
+from stages.wire.anthropic.models import ClaudeModel, claude_model
+from stages.wire.anthropic.output_format import output_format
+from stages.wire.anthropic.tools import AnthropicTools, forces
+from stages.wire.bad_request import BadRequest
+from stages.wire.foreign_json import Json, is_list
+from stages.wire.normal_form import group, refuse_stored
+
+_GO_ON: Final = "Continue."
+"""What the user says where one of the two must speak first or last and does not (litellm-cursor-proxy)."""
+
+_UNKNOWN_MODELS_OUTPUT: Final = 8192
+"""Ours: tokens of an answer where the limit of the model is not known and the client gives none."""
+
+MIN_BUDGET: Final = 1024
+"""Anthropic's smallest thinking budget, in tokens."""
+
+_BUDGETS: Final = {"minimal": MIN_BUDGET, "low": 4000, "medium": 10_000, "high": 31_999, "xhigh": 31_999, "max": 31_999}
+"""Thinking budgets in tokens: Claude Code's steps ("think" to "ultrathink")."""
+
+_OPAQUE: Final = re.compile(r"(?=.*[A-Za-z])[\w.:|-]{1,256}", re.ASCII)
+"""A user id as Anthropic takes it. Others are hashed: "user_id appears to contain an email address" is 400 (litellm's
+anthropic tests), so are telephone numbers, and over 256 characters."""
+
+_THOUGHTS: Final = ("thinking", "redacted_thinking")
+_TIERS: Final = {"auto": "auto", "priority": "auto", "default": "standard_only", "standard_only": "standard_only"}
+_SHOWN: Final = {"type": "adaptive", "display": "summarized"}
+
+
+def anthropic_request(request: ResponsesRequest, *, model: str) -> dict[str, Json]:
+    """Give the body, without ``stream``, that asks Anthropic for the same.
+
+    Fields that have no form there are left out (``include``, ``truncation``, ``text.verbosity`` ...), hosted tools too.
+    The same conversation gives the same bytes in every turn but for the cache breakpoints. Nothing of the request is
+    changed or kept, but parts of it are shared with the result.
+
+    Args:
+        request: what the client asks for.
+        model: the upstream's name for the model.
+
+    Raises:
+        BadRequest: if the request cannot be put into this form without losing what it is about: it builds on a
+            conversation that is stored elsewhere, names files by id, or may use none of the tools that are left.
+    """
+    body = request.body
+    refuse_stored(body)
+    claude = claude_model(model)
+    tools = AnthropicTools(body.get("tools") or [])
+    history = _history(body, claude, tools)
+    result: dict[str, Json] = {"model": model, "max_tokens": 0}
+    layout, hint = output_format(group(body, "text").get("format"), has_formats=claude.has_formats)
+    if hint is not None:
+        history.add_system(hint)
+    if history.system:
+        result["system"] = history.system
+    result["messages"] = history.messages
+    _put_thinking(body, claude, history, result)
+    _put_tools(body, claude, tools, history, result)
+    if layout is not None:
+        result.setdefault("output_config", {})["format"] = layout
+    _end(history, result, may_prefill=claude.has_prefill and layout is None)
+    _put_parameters(body, claude, result)
+    put_breakpoints(result)
+    return result
+
+
+def tool_names(request: ResponsesRequest) -> dict[str, str]:
+    """Give the client's name of each tool that the body calls otherwise, for the way back; usually there is none."""
+    return AnthropicTools(request.body.get("tools") or []).names
+
+
+def _history(body: dict[str, Json], claude: ClaudeModel, tools: AnthropicTools) -> AnthropicHistory:
+    history = AnthropicHistory(tools, has_thinking=claude.thinking != "none")
+    history.add_system(body.get("instructions"))
+    if isinstance(body["input"], str):
+        history.add_user(content_blocks(body["input"], "input"))
+    else:
+        history.add_all(body["input"])
+    if not history.messages:
+        if not history.system:
+            raise BadRequest("input holds nothing that the upstream of this model could answer.", "input")
+        history.add_user(content_blocks(_GO_ON, "input"))
+    if history.messages[0]["role"] == "assistant":
+        history.messages.insert(0, {"role": "user", "content": content_blocks(_GO_ON, "input")})
+    return history
+
+
+def _end(history: AnthropicHistory, result: dict[str, Json], *, may_prefill: bool) -> None:
+    """Let the user speak last, but where the model can go on with what was put into its mouth."""
+    last = history.messages[-1]
+    if last["role"] == "user":
+        return
+    final = last["content"][-1]
+    if may_prefill and final["type"] == "text" and not _is_thinking(result):
+        final["text"] = final["text"].rstrip()  # "final assistant content cannot end with trailing whitespace"
+        # "When `thinking` is disabled, an `assistant` message in the final position cannot contain `thinking`."
+        last["content"] = [block for block in last["content"] if block["type"] not in _THOUGHTS]
+    else:
+        history.add_user(content_blocks(_GO_ON, "input"))
+
+
+# Thinking.
+
+
+def _put_thinking(
+    body: dict[str, Json], claude: ClaudeModel, history: AnthropicHistory, result: dict[str, Json]
+) -> None:
+    limit = body.get("max_output_tokens")
+    most = claude.max_output or (limit or _UNKNOWN_MODELS_OUTPUT) + max(_BUDGETS.values())
+    result["max_tokens"] = min(limit or claude.max_output or _UNKNOWN_MODELS_OUTPUT, most)
+    effort, budget = _effort(body)
+    if effort == "none":
+        if claude.no_thinking is not None:
+            result["thinking"] = dict(claude.no_thinking)
+        elif claude.thinking == "adaptive":
+            result["output_config"] = {"effort": claude.efforts["low"]}
+    elif claude.thinking == "adaptive":
+        if effort is not None:
+            result["output_config"] = {"effort": claude.efforts[effort]}
+        if effort is not None or claude.thinks_by_default:
+            result["thinking"] = dict(_SHOWN)
+    elif claude.thinking == "budget" and effort is not None and not _has_lost_thoughts(history):
+        budget = max(MIN_BUDGET, budget or _BUDGETS[effort])
+        answer = min(limit or _UNKNOWN_MODELS_OUTPUT, most // 2)
+        result["max_tokens"] = min(limit + budget, most) if limit else claude.max_output or answer + budget
+        result["thinking"] = {"type": "enabled", "budget_tokens": min(budget, result["max_tokens"] - answer)}
+
+
+def _effort(body: dict[str, Json]) -> tuple[str | None, int]:
+    """Give how hard the model is to think, and the tokens for it if the client says so in Anthropic's dialect."""
+    effort = group(body, "reasoning").get("effort")
+    if isinstance(effort, str) and (effort in _BUDGETS or effort == "none"):
+        return effort, 0
+    thinking = group(body, "thinking")
+    match thinking.get("type"):
+        case "disabled":
+            return "none", 0
+        case "enabled" | "adaptive":
+            budget = thinking.get("budget_tokens")
+            return "medium", budget if isinstance(budget, int) else 0
+        case _:
+            return None, 0
+
+
+def _has_lost_thoughts(history: AnthropicHistory) -> bool:
+    """Tell whether the calls that are being answered were thought about, and the thoughts are not there any more.
+
+    With a budget that is 400 "Expected `thinking` or `redacted_thinking`, but found `tool_use`"; so the model goes on
+    without thinking until the next turn.
+    """
+    turns: list[list[dict[str, Json]]] = [it["content"] for it in history.messages if it["role"] == "assistant"]
+    kinds = [block["type"] for block in turns[-1]] if turns else []
+    return "tool_use" in kinds and kinds[0] not in _THOUGHTS
+
+
+def _is_thinking(result: dict[str, Json]) -> bool:
+    return result.get("thinking", {}).get("type") in ("enabled", "adaptive")
+
+
+# Tools and the other parameters.
+
+
+def _put_tools(
+    body: dict[str, Json],
+    claude: ClaudeModel,
+    tools: AnthropicTools,
+    history: AnthropicHistory,
+    result: dict[str, Json],
+) -> None:
+    if not tools.tools:
+        if history.called:
+            # "Requests which include `tool_use` or `tool_result` blocks must define tools"
+            result["tools"] = [{"name": name, "input_schema": {"type": "object"}} for name in history.called]
+            result["tool_choice"] = {"type": "none"}
+        return
+    choice = body.get("tool_choice")
+    if _is_thinking(result) and claude.thinks_by_default and claude.takes_forced_tools and forces(choice):
+        del result["thinking"]  # these models think and can be forced, but what they think is not shown then
+    chosen = tools.choose(
+        choice,
+        may_force=claude.takes_forced_tools and not _is_thinking(result),
+        is_parallel=body.get("parallel_tool_calls") is not False,
+    )
+    result["tools"] = tools.tools
+    if chosen is not None:
+        result["tool_choice"] = chosen
+
+
+def _put_parameters(body: dict[str, Json], claude: ClaudeModel, result: dict[str, Json]) -> None:
+    if claude.has_sampling and not _is_thinking(result):
+        for name in ("temperature", "top_p"):
+            if body.get(name) is not None:
+                result[name] = min(max(body[name], 0), 1)
+                break  # "temperature and top_p cannot both be specified for this model"
+    stop = body.get("stop")
+    stops: list[Json] = stop if is_list(stop) else [stop]
+    if sequences := [text for text in stops if isinstance(text, str) and text and not text.isspace()]:
+        result["stop_sequences"] = sequences
+    user = body.get("safety_identifier") or body.get("user")
+    if isinstance(user, str) and user:
+        is_opaque = _OPAQUE.fullmatch(user) is not None
+        hashed = sha256(user.encode("utf-8", "surrogatepass")).hexdigest()
+        result["metadata"] = {"user_id": user if is_opaque else hashed}
+    tier = body.get("service_tier")
+    if isinstance(tier, str) and tier in _TIERS:
+        result["service_tier"] = _TIERS[tier]

@@ -1,0 +1,138 @@
+"""Tools and tool choices of the normal form, as Anthropic Messages has them.
+
+What every upstream without custom tools needs (functions with one string for tools that take raw text, functions for
+tools that the client carries out, namespaces made flat, hosted tools left out) `chat_up_tools` knows.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from stages.wire.anthropic.content import marked
+from stages.wire.bad_request import BadRequest
+from stages.wire.call_ids import legal_call_id
+from stages.wire.chat.dialects import Dialect
+from stages.wire.chat.tools import ChatTools
+from stages.wire.foreign_json import Json, is_list, is_object
+
+_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+"""What a tool may be called (``tools.0.custom.name: String should match pattern``)."""
+
+_BRANCHES: Final = ("anyOf", "oneOf", "allOf")
+"""Refused at the top: "input_schema does not support oneOf, allOf, or anyOf at the top level"."""
+
+
+class AnthropicTools:
+    """The tools of one request.
+
+    Args:
+        tools: those of the normal form.
+
+    Attributes:
+        tools: in Anthropic's form; a name is declared once.
+        names: the client's name of each tool that has to be called otherwise here.
+    """
+
+    def __init__(self, tools: list[Json]) -> None:
+        self.names: dict[str, str] = {}
+        self._flat = ChatTools(tools, Dialect(), "")
+        marks = {tool.get("name"): tool for tool in tools}
+        declared: dict[str, dict[str, Json]] = {}
+        for flat in self._flat.tools:
+            function = flat["function"]
+            name = self.legal_name(function["name"])
+            tool: dict[str, Json] = {"name": name}
+            if isinstance(function.get("description"), str):
+                tool["description"] = function["description"]
+            tool["input_schema"] = object_schema(function["parameters"])
+            declared.setdefault(name, marked(marks.get(function["name"], {}), tool))
+        self.tools = list(declared.values())
+
+    def name_of(self, item: dict[str, Json]) -> str:
+        """Give the name under which the tool of a call is declared, or would be."""
+        return self.legal_name(self._flat.flat_name(item.get("namespace"), item["name"]))
+
+    def legal_name(self, name: str) -> str:
+        """Give a name that Anthropic accepts: the same one always, and another for another tool."""
+        if _NAME.fullmatch(name):
+            return name
+        legal = legal_call_id(name)
+        self.names[legal] = name
+        return legal
+
+    def choose(self, choice: Json, *, may_force: bool, is_parallel: bool) -> dict[str, Json] | None:
+        """Give a tool choice in Anthropic's form, and leave only the tools that it allows.
+
+        Args:
+            choice: of the normal form; None for the default.
+            may_force: whether a tool can be forced; if not, the model chooses.
+            is_parallel: whether several calls at once are wanted.
+
+        Raises:
+            BadRequest: if it allows none of the tools.
+        """
+        if choice == "none":
+            return {"type": "none"}
+        if is_object(choice) and choice.get("type") == "allowed_tools":
+            listed = choice.get("tools")
+            names = [
+                self.legal_name(str(tool.get("name", tool.get("type"))))
+                for tool in (listed if is_list(listed) else [])
+                if is_object(tool)
+            ]
+            self.tools = [tool for tool in self.tools if tool["name"] in names]
+            if not self.tools:
+                raise BadRequest(
+                    "tool_choice allows none of the tools that the upstream of this model can have.",
+                    "tool_choice.tools",
+                )
+            choice = choice.get("mode")
+        chosen: dict[str, Json] | None = None
+        if choice == "auto" or (choice is not None and not may_force):
+            chosen = {"type": "auto"}
+        elif choice == "required":
+            chosen = {"type": "any"}
+        elif is_object(choice):
+            name = self.legal_name(str(choice.get("name", choice.get("type"))))
+            is_there = any(tool["name"] == name for tool in self.tools)
+            chosen = {"type": "tool", "name": name} if is_there else {"type": "auto"}
+        if not is_parallel:
+            chosen = {**(chosen or {"type": "auto"}), "disable_parallel_tool_use": True}
+        return chosen
+
+
+def forces(choice: Json) -> bool:
+    """Tell whether a tool choice of the normal form leaves the model no way but to call a tool."""
+    if is_object(choice) and choice.get("type") == "allowed_tools":
+        choice = choice.get("mode")
+    return choice == "required" or is_object(choice)
+
+
+def object_schema(schema: dict[str, Json]) -> dict[str, Json]:
+    """Give a schema of arguments as Anthropic takes it: an object's, without alternatives at the top.
+
+    Properties of the alternatives are joined; required is what all of them require, or with ``allOf`` any of them.
+    """
+    joined: dict[str, Json] = {key: value for key, value in schema.items() if key not in _BRANCHES}
+    joined["type"] = "object"
+    properties: dict[str, Json] = dict(joined["properties"]) if is_object(joined.get("properties")) else {}
+    required: list[Json] = joined["required"] if is_list(joined.get("required")) else []
+    for key in _BRANCHES:
+        listed = schema.get(key)
+        branches = [branch for branch in (listed if is_list(listed) else []) if is_object(branch)]
+        needs: list[list[Json]] = []
+        for branch in branches:
+            more, need = branch.get("properties"), branch.get("required")
+            if is_object(more):
+                properties = {**more, **properties}
+            needs.append(need if is_list(need) else [])
+        for name in [name for need in needs for name in need]:
+            if name not in required and (key == "allOf" or all(name in need for need in needs)):
+                required = [*required, name]
+    joined["properties"] = properties
+    if required:
+        joined["required"] = required
+    else:
+        joined.pop("required", None)
+    return joined

@@ -1,0 +1,103 @@
+"""Content of the normal form, as Chat Completions has it. Part types that it does not know are left out."""
+
+from __future__ import annotations
+
+from stages.wire.bad_request import BadRequest
+from stages.wire.foreign_json import Json, is_list, is_object
+
+_TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
+_PARAGRAPH = "\n\n"
+
+
+def user_content(content: Json, where: str, *, has_files: bool) -> str | list[dict[str, Json]]:
+    """Give what a user says: one text if it is nothing else, as not all servers take parts.
+
+    Args:
+        content: a string or parts.
+        where: its path, for errors.
+        has_files: whether the upstream keeps files that an id names.
+
+    Raises:
+        BadRequest: if an image or file is named by an id that this upstream cannot know.
+    """
+    parts = _parts(content, where, has_files=has_files)
+    if all(part["type"] == "text" for part in parts):
+        return _PARAGRAPH.join(part["text"] for part in parts)
+    return parts
+
+
+def plain_text(content: Json) -> str:
+    """Give the text of an assistant's message: its parts are pieces of one text."""
+    if isinstance(content, str):
+        return content
+    parts = content if is_list(content) else []
+    return "".join(_text(part) for part in parts if is_object(part) and part.get("type") in _TEXTS)
+
+
+def refusal_text(content: Json) -> str:
+    """Give the refusals in an assistant's message."""
+    parts = content if is_list(content) else []
+    return "".join(
+        part["refusal"]
+        for part in parts
+        if is_object(part) and part.get("type") == "refusal" and isinstance(part.get("refusal"), str)
+    )
+
+
+def tool_content(output: Json, where: str, *, has_files: bool) -> tuple[str, list[dict[str, Json]]]:
+    """Give what a tool gave back: its text, and the images and files that a tool message cannot hold.
+
+    Raises:
+        BadRequest: as in `user_content`.
+    """
+    if is_object(output) and output.get("type") == "computer_screenshot":
+        output = [{**output, "type": "input_image"}]
+    parts = _parts(output, where, has_files=has_files)
+    text = "\n".join(part["text"] for part in parts if part["type"] == "text")
+    return text, [part for part in parts if part["type"] != "text"]
+
+
+def _parts(content: Json, where: str, *, has_files: bool) -> list[dict[str, Json]]:
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    parts: list[dict[str, Json]] = []
+    for place, part in enumerate(content if is_list(content) else []):
+        kind = part.get("type") if is_object(part) else None
+        path = f"{where}[{place}]"
+        if kind in _TEXTS:
+            parts.append({"type": "text", "text": _text(part)})
+        elif kind == "input_image":
+            parts.append(_image(part, path))
+        elif kind == "input_file":
+            parts.append(_file(part, path, has_files=has_files))
+        elif kind == "input_audio" and "input_audio" in part:
+            parts.append({"type": "input_audio", "input_audio": part["input_audio"]})
+    return parts
+
+
+def _text(part: dict[str, Json]) -> str:
+    text = part.get("text")
+    return text if isinstance(text, str) else ""
+
+
+def _image(part: dict[str, Json], where: str) -> dict[str, Json]:
+    url = part.get("image_url")
+    if not isinstance(url, str) or not url:
+        raise BadRequest(
+            f"{where} names an image by file_id, which the upstream of this model cannot read; send it as image_url, "
+            "with a data: URL perhaps.",
+            f"{where}.file_id",
+        )
+    detail = part.get("detail")
+    return {"type": "image_url", "image_url": {"url": url, "detail": detail} if detail else {"url": url}}
+
+
+def _file(part: dict[str, Json], where: str, *, has_files: bool) -> dict[str, Json]:
+    names = ("file_data", "filename", "file_id") if has_files else ("file_data", "filename")
+    file = {name: part[name] for name in names if part.get(name)}
+    if "file_data" not in file and "file_id" not in file:
+        raise BadRequest(
+            f"{where} holds no file_data, which is all that the upstream of this model can read; send the file itself.",
+            f"{where}.file_data",
+        )
+    return {"type": "file", "file": file}

@@ -1,0 +1,350 @@
+"""Decode the output of a Chat Completions upstream into `stages.events`: a stream of chunks, or one document.
+
+Source: OpenAI's Chat Completions reference, nine recorded streams of eight vendors, and the mapping facts, section 1.6.
+Unknown fields are ignored. ``<think>`` tags in the text are text: whether they are meant, only the client can know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+
+from msgspec import Raw
+
+from stages.events import (
+    Annotations,
+    Citation,
+    Failed,
+    Finished,
+    LogProbs,
+    ReasoningDelta,
+    ReasoningItem,
+    RefusalDelta,
+    Started,
+    StreamEvent,
+    TextDelta,
+    Usage,
+)
+from stages.wire.answers.failures import broken_protocol, error_of, failure_of
+from stages.wire.answers.finish import NO_REASON, finish_of
+from stages.wire.answers.logprobs import chat_logprobs
+from stages.wire.answers.sent import Sent
+from stages.wire.answers.stream_decoder import EARLY_END, StreamDecoder
+from stages.wire.answers.tool_calls import ChatCalls
+from stages.wire.chat.ends import failure_in, failure_in_list, usage_of
+from stages.wire.chat.records import (
+    CALL,
+    CHOICE,
+    CHUNK,
+    CONTENT_PART,
+    DELTA,
+    FUNCTION,
+    GROQ_EXTRAS,
+    HOT_CHUNK,
+    LOGPROBS_OF_CHOICE,
+    URL_CITATION,
+    Call,
+    Choice,
+    Chunk,
+    Delta,
+    Function,
+    GroqExtras,
+    HotCall,
+    LogProbsOfChoice,
+)
+from stages.wire.foreign_json import TEXT, Malformed, count, encode, read, read_list, text
+
+_NOT_A_COMPLETION = "The upstream's answer is not a Chat Completions document."
+
+
+class ChatDecoder(StreamDecoder["_Answer"]):
+    """Decode a stream of chunks.
+
+    Finished comes with ``[DONE]`` or at the end of the input, not with the finish reason: usage may follow that.
+
+    Args:
+        custom_tools: names of the custom tools that the client declared.
+        has_hosted_tools: whether tools are declared that the upstream runs itself.
+        wants_logprobs: whether to give LogProbs, each before the TextDelta that it belongs to.
+        used_call_ids: the ids of the calls in the conversation so far; none is given again.
+    """
+
+    def __init__(
+        self,
+        *,
+        custom_tools: AbstractSet[str] = frozenset(),
+        has_hosted_tools: bool = False,
+        wants_logprobs: bool = False,
+        used_call_ids: AbstractSet[str] = frozenset(),
+    ) -> None:
+        super().__init__(
+            _Answer(
+                custom_tools=custom_tools,
+                has_hosted_tools=has_hosted_tools,
+                wants_logprobs=wants_logprobs,
+                used_call_ids=used_call_ids,
+            )
+        )
+        self._takes_hot = not wants_logprobs
+
+    def decode_all(self, datas: list[bytes], out: list[StreamEvent], /) -> None:
+        """Decode chunks: those with one more piece of text, reasoning or a call in a hurry."""
+        answer = self._answer
+        decode = HOT_CHUNK.decode
+        for data in datas:
+            if self._takes_hot and answer.has_started:
+                try:
+                    (choice,) = decode(data).choices
+                except (ValueError, RecursionError):  # another kind of chunk, or a surprise in this one
+                    pass
+                else:
+                    if choice.index == 0:
+                        delta = choice.delta
+                        if thought := delta.reasoning_content or delta.reasoning:
+                            answer.reason(thought, out)
+                        if delta.content:
+                            answer.say(delta.content, out)
+                        if delta.tool_calls:
+                            answer.call(delta.tool_calls, out)
+                    continue
+            answer.decode(data, out)
+            if answer.is_over:
+                break
+
+
+def decode_chat_document(
+    body: bytes,
+    *,
+    custom_tools: AbstractSet[str] = frozenset(),
+    has_hosted_tools: bool = False,
+    wants_logprobs: bool = False,
+    used_call_ids: AbstractSet[str] = frozenset(),
+) -> list[StreamEvent]:
+    """Decode a whole completion, or an error, into the events that its stream would have given.
+
+    The arguments are those of `ChatDecoder`. The last event is Finished or Failed. A document is complete by being
+    one, so it may lack its finish reason.
+    """
+    answer = _Answer(
+        custom_tools=custom_tools,
+        has_hosted_tools=has_hosted_tools,
+        wants_logprobs=wants_logprobs,
+        used_call_ids=used_call_ids,
+    )
+    out: list[StreamEvent] = []
+    try:
+        answer.decode(body.removeprefix(b"\xef\xbb\xbf"), out)
+        if not answer.is_over:
+            if answer.has_message:
+                answer.finish_word = answer.finish_word or ""
+                answer.end(out)
+            else:
+                answer.fail(broken_protocol(_NOT_A_COMPLETION), out)
+    except Malformed:
+        answer.fail(broken_protocol(_NOT_A_COMPLETION), out)
+    return out
+
+
+class _Answer:
+    """What the upstream has said so far.
+
+    Attributes:
+        has_started: whether Started was given.
+        has_message: whether a message or a part of one has come.
+        is_over: whether Finished or Failed was given; nothing may be decoded after it.
+        finish_word: the upstream's finish reason, in its own words; None until it gives one.
+    """
+
+    def __init__(
+        self,
+        *,
+        custom_tools: AbstractSet[str],
+        has_hosted_tools: bool,
+        wants_logprobs: bool,
+        used_call_ids: AbstractSet[str],
+    ) -> None:
+        self._calls = ChatCalls(
+            custom_tools=custom_tools, has_hosted_tools=has_hosted_tools, used_call_ids=used_call_ids
+        )
+        self._wants_logprobs = wants_logprobs
+        self._reasoning: Sent | None = None
+        self._citations: dict[Citation, None] = {}
+        self._usage: Usage | None = None
+        self._is_blank_finish = False
+        self.has_started = False
+        self.has_message = False
+        self.is_over = False
+        self.finish_word: str | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the upstream has said why it finished."""
+        return self.finish_word is not None
+
+    def decode(self, data: bytes, out: list[StreamEvent]) -> None:
+        """Decode any chunk, in any shape.
+
+        Raises:
+            Malformed: if it is not JSON.
+        """
+        if data.strip() == b"[DONE]":
+            # Some servers have "" for the reason in every chunk; it only counts where the answer is said to be done.
+            if self.finish_word is None and self._is_blank_finish:
+                self.finish_word = ""
+            self.end(out)
+            return
+        chunk = read(CHUNK, data)
+        if chunk is None:
+            if (failed := failure_in_list(data)) is not None:
+                self.fail(failed, out)
+            return
+        choices = [choice for choice in read_list(CHOICE, chunk.choices) if choice is not None]
+        extras = read(GROQ_EXTRAS, chunk.x_groq) or GroqExtras()
+        for usage in (chunk.usage, extras.usage):
+            self._usage = usage_of(usage) or self._usage
+        failed = failure_in(chunk)
+        if failed is None and (error := error_of(extras.error)) is not None:
+            failed = failure_of(error, default=NO_REASON)
+        if not self.has_started and (choices or (text(chunk.id) and failed is None)):
+            self._start(chunk, out)
+        for choice in choices:
+            if choice.index in (None, 0):
+                self._take(choice, out)
+        if failed is not None:
+            self.fail(failed, out)
+
+    def reason(self, delta: str, out: list[StreamEvent]) -> None:
+        """Give more of the reasoning."""
+        if self._reasoning is None:
+            self._reasoning = Sent()
+        self._reasoning.tail.append(delta)
+        self._reasoning.compact()
+        out.append(ReasoningDelta(delta))
+
+    def say(self, delta: str, out: list[StreamEvent]) -> None:
+        """Give more of the text."""
+        if self._reasoning is not None:
+            self._end_reasoning(Raw(), out)
+        out.append(TextDelta(delta))
+
+    def call(self, calls: list[HotCall], out: list[StreamEvent]) -> None:
+        """Give more of the calls."""
+        if self._reasoning is not None:
+            self._end_reasoning(Raw(), out)
+        for call in calls:
+            function = call.function
+            self._calls.add(call.index, call.id or "", function.name or "", function.arguments or "", out)
+
+    def end(self, out: list[StreamEvent]) -> None:
+        """Take the end of the stream: good if there was a finish reason."""
+        if self.finish_word is None:
+            self.fail(broken_protocol(EARLY_END), out)
+            return
+        finish = finish_of(self.finish_word, has_calls=self._calls.begun > 0)
+        if isinstance(finish, Failed):
+            self.fail(finish, out)
+            return
+        self._calls.close_all(out, is_complete=finish in ("stop", "tool_calls"))
+        if self._citations:
+            out.append(Annotations(tuple(self._citations)))
+        if self._usage is not None:
+            out.append(self._usage)
+        out.append(Finished(finish))
+        self.is_over = True
+
+    def fail(self, failed: Failed, out: list[StreamEvent]) -> None:
+        if self._usage is not None:
+            out.append(self._usage)
+        out.append(failed)
+        self.is_over = True
+
+    def _start(self, chunk: Chunk, out: list[StreamEvent]) -> None:
+        self.has_started = True
+        created = chunk.created
+        started = Started(
+            response_id=text(chunk.id),
+            model=text(chunk.model),
+            created=int(created) if type(created) in (int, float) and 0 < created < 1e11 else 0,
+            service_tier=text(chunk.service_tier) or None,
+        )
+        self._calls.answer_id = started.response_id or f"{started.created:x}"
+        out.append(started)
+
+    def _take(self, choice: Choice, out: list[StreamEvent]) -> None:
+        self._usage = usage_of(choice.usage) or self._usage  # Moonshot's place for it
+        delta = read(DELTA, choice.delta) or read(DELTA, choice.message)
+        if delta is not None:
+            self.has_message = True
+            self._take_delta(delta, choice.logprobs, is_whole=not len(choice.delta), out=out)
+        if isinstance(choice.finish_reason, str):
+            self._is_blank_finish = not choice.finish_reason
+            if choice.finish_reason:
+                self.finish_word = choice.finish_reason
+
+    def _take_delta(self, delta: Delta, logprobs: Raw, *, is_whole: bool, out: list[StreamEvent]) -> None:
+        if thought := text(delta.reasoning_content) or text(delta.reasoning):
+            self.reason(thought, out)
+        if self._wants_logprobs:
+            listed = read(LOGPROBS_OF_CHOICE, logprobs) or LogProbsOfChoice()
+            if content := tuple(chat_logprobs(listed.content)):
+                out.append(LogProbs(content))
+        self._take_content(delta.content, out)
+        if refusal := text(delta.refusal):
+            out.append(RefusalDelta(refusal))
+        for annotation in read_list(URL_CITATION, delta.annotations):
+            if annotation is not None and annotation.type in (None, "url_citation"):
+                cited = read(URL_CITATION, annotation.url_citation) or annotation
+                if url := text(cited.url):
+                    start, end = count(cited.start_index) or 0, count(cited.end_index) or 0
+                    self._citations[Citation(url, text(cited.title), start, end)] = None
+        calls = read_list(CALL, delta.tool_calls)
+        for place, call in enumerate(calls):
+            if call is not None:
+                number = place if is_whole else call.index if type(call.index) is int else None
+                self._take_call(call, number, out)
+        if (legacy := read(FUNCTION, delta.function_call)) is not None:
+            self._take_function(0, "", legacy, out)
+
+    def _take_content(self, content: Raw, out: list[StreamEvent]) -> None:
+        """Take content that is text, or a list of parts as Mistral's with their thinking."""
+        if said := text(read(TEXT, content)):
+            self.say(said, out)
+            return
+        for part in read_list(CONTENT_PART, content):
+            if part is None:
+                continue
+            if part.type == "thinking":
+                thought = text(read(TEXT, part.thinking)) or "".join(
+                    text(piece.text) for piece in read_list(CONTENT_PART, part.thinking) if piece is not None
+                )
+                if thought:
+                    self.reason(thought, out)
+            elif said := text(part.text):
+                self.say(said, out)
+
+    def _take_call(self, call: Call, number: int | None, out: list[StreamEvent]) -> None:
+        if self._reasoning is not None or bytes(call.extra_content).startswith(b"{"):
+            self._end_reasoning(call.extra_content, out)
+        custom = read(FUNCTION, call.custom)
+        if custom is not None:
+            self._calls.add(number, text(call.id), text(custom.name), text(custom.input), out, is_raw=True)
+        elif (function := read(FUNCTION, call.function)) is not None:
+            self._take_function(number, text(call.id), function, out)
+
+    def _take_function(self, number: int | None, call_id: str, function: Function, out: list[StreamEvent]) -> None:
+        arguments = read(TEXT, function.arguments)
+        if arguments is None and bytes(function.arguments).startswith(b"{"):  # an object, not its text
+            arguments = bytes(function.arguments).decode("utf-8", "replace")
+        self._calls.add(number, call_id, text(function.name), arguments or "", out)
+
+    def _end_reasoning(self, extra: Raw, out: list[StreamEvent]) -> None:
+        """Give the reasoning as one item, in the form in which the upstream wants it back.
+
+        ``extra_content`` is Gemini's: it holds the signature without which it refuses the call in the next turn.
+        """
+        payload: dict[str, object] = {}
+        if self._reasoning is not None:
+            payload["reasoning_content"] = self._reasoning.text()
+            self._reasoning = None
+        if bytes(extra).startswith(b"{"):
+            payload["extra_content"] = extra
+        out.append(ReasoningItem("chat", Raw(encode(payload))))

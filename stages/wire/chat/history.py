@@ -1,0 +1,226 @@
+"""The conversation of the normal form, as messages of Chat Completions.
+
+There a call is part of an assistant's message, and its result must follow that message at once. So the calls that
+belong together are gathered into one message with what the assistant said before, their results follow, and what stood
+between them goes before the calls.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from stages.wire.chat.content import plain_text, refusal_text, tool_content, user_content
+from stages.wire.chat.dialects import Dialect, short_id
+from stages.wire.chat.tools import ChatTools
+from stages.wire.foreign_json import Json, encode, is_list, is_object
+from stages.wire.normal_form import (
+    CALLS,
+    OUTPUTS,
+    call_id_of,
+    kind_of,
+    native_task,
+    output_of,
+    output_places,
+    refuse_unreadable,
+)
+from stages.wire.unwrap import FIELD
+
+_SEE_NEXT: Final = "The result is in the next message."
+
+# Gemini's way out for calls that have no signature, as those of another model (ai.google.dev/gemini-api/docs/
+# thought-signatures, "FAQs"). Models before Gemini 3 ask for none.
+_NO_SIGNATURE: Final = {"google": {"thought_signature": "skip_thought_signature_validator"}}
+_UNSIGNED_MODELS: Final = ("gemini-1", "gemini-2")
+
+
+class _Turn:
+    """One message of the assistant, while it is gathered."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.refusals: list[str] = []
+        self.reasoning: list[str] = []
+        self.calls: list[dict[str, Json]] = []
+        self.outputs: list[tuple[str, Json, str]] = []
+        self.awaited: set[int] = set()
+        """Where in the conversation the outputs of its calls are that have not been passed yet."""
+        self.has_output = False
+
+
+class ChatHistory:
+    """Builds the messages of one request.
+
+    Args:
+        dialect: of the upstream.
+        model: the upstream's name for it.
+        tools: of the request.
+
+    Attributes:
+        messages: what was built so far.
+    """
+
+    def __init__(self, dialect: Dialect, model: str, tools: ChatTools) -> None:
+        self.messages: list[dict[str, Json]] = []
+        self._dialect = dialect
+        self._tools = tools
+        self._signs_calls = dialect.signs_calls and not any(name in model for name in _UNSIGNED_MODELS)
+        self._turn: _Turn | None = None
+        self._reasoning: list[str] = []
+        self._extra: Json = None
+
+    def add_all(self, items: list[dict[str, Json]]) -> None:
+        """Add a conversation.
+
+        Raises:
+            BadRequest: if it refers to something that only another upstream has.
+        """
+        outputs = output_places(items)
+        for position, item in enumerate(items):
+            kind = kind_of(item)
+            where = f"input[{position}]"
+            if kind in CALLS:
+                self._add_call(kind, item, outputs.get(position), items)
+            elif kind in OUTPUTS:
+                if self._turn is not None and position in self._turn.awaited:
+                    self._turn.awaited.remove(position)
+                    self._turn.has_output = True
+            elif kind == "message":
+                self._add_message(item, where)
+            elif kind == "reasoning":
+                self._add_reasoning(item)
+            else:
+                refuse_unreadable(kind, item, where)
+        self.close()
+
+    def add(self, role: str, content: Json) -> None:
+        """Add a message as it is."""
+        self.messages.append({"role": role, "content": content})
+
+    def close(self) -> None:
+        """End the assistant's message that is being gathered, and put the results of its calls behind it."""
+        turn, self._turn = self._turn, None
+        if turn is None:
+            return
+        message: dict[str, Json] = {"role": "assistant"}
+        text = "\n\n".join(filter(None, turn.texts))
+        refusal = "".join(turn.refusals)
+        if refusal and self._dialect.is_openai:
+            message["refusal"] = refusal
+        else:
+            text += refusal
+        message["content"] = text or (self._dialect.empty_content if turn.calls else "")
+        if self._dialect.reasoning is not None:
+            reasoning = "".join(turn.reasoning) or (self._dialect.reasoning if turn.calls else None)
+            if reasoning is not None:
+                message["reasoning_content"] = reasoning
+        if turn.calls:
+            message["tool_calls"] = turn.calls
+            if self._signs_calls:
+                turn.calls[0].setdefault("extra_content", _NO_SIGNATURE)
+        elif not text and not refusal:
+            return
+        self.messages.append(message)
+        self._add_outputs(turn.outputs)
+
+    def _add_outputs(self, outputs: list[tuple[str, Json, str]]) -> None:
+        pictures: list[dict[str, Json]] = []
+        for call_id, output, where in outputs:
+            text, others = tool_content(output, where, has_files=self._dialect.is_openai)
+            self.messages.append(
+                {"role": "tool", "tool_call_id": call_id, "content": text or (_SEE_NEXT if others else "")}
+            )
+            if others:
+                pictures += [{"type": "text", "text": f"From the tool call {call_id}:"}, *others]
+        if pictures:
+            self._say_as_user(pictures)
+
+    def _say_as_user(self, content: Json) -> None:
+        if self._dialect.answers_tools and self.messages and self.messages[-1]["role"] == "tool":
+            self.add("assistant", "Done.")
+        self.add("user", content)
+
+    def _add_message(self, item: dict[str, Json], where: str) -> None:
+        role, content = item.get("role"), item.get("content")
+        if role == "assistant":
+            turn = self._turn
+            if turn is None or not turn.awaited:
+                self.close()
+                turn = self._turn = _Turn()
+            turn.reasoning += self._take_reasoning()
+            turn.texts.append(plain_text(content))
+            turn.refusals.append(refusal_text(content))
+            return
+        self._reasoning.clear()
+        self._extra = None
+        waiting = None
+        if self._turn is not None and self._turn.awaited:
+            waiting, self._turn = self._turn, None  # what stands between a call and its result goes before the call
+        self.close()
+        said = user_content(content, f"{where}.content", has_files=self._dialect.is_openai)
+        if role == "user":
+            self._say_as_user(said)
+        else:
+            self.add("developer" if role == "developer" and self._dialect.is_openai else "system", said)
+        self._turn = waiting
+
+    def _add_reasoning(self, item: dict[str, Json]) -> None:
+        content, summary = item.get("content"), item.get("summary")
+        text = plain_text(content) or ("\n\n".join(plain_text([part]) for part in summary) if is_list(summary) else "")
+        if text:
+            self._reasoning.append(text)
+        if is_object(item.get("extra_content")):
+            self._extra = item["extra_content"]
+
+    def _take_reasoning(self) -> list[str]:
+        reasoning, self._reasoning = self._reasoning, []
+        return reasoning
+
+    def _add_call(self, kind: str, item: dict[str, Json], place: int | None, items: list[dict[str, Json]]) -> None:
+        if self._turn is not None and self._turn.has_output:
+            self.close()
+        turn = self._turn = self._turn or _Turn()
+        turn.reasoning += self._take_reasoning()
+        call_id = call_id_of(item)
+        if self._dialect.short_ids:
+            call_id = short_id(call_id)
+        call: dict[str, Json] = {"id": call_id, **self._body_of(kind, item)}
+        if self._extra is not None:
+            if self._dialect.signs_calls:
+                call["extra_content"] = self._extra
+            self._extra = None
+        turn.calls.append(call)
+        if place is None:  # every call must have a result
+            turn.outputs.append((call_id, "", ""))
+        else:
+            turn.outputs.append((call_id, output_of(items[place]), f"input[{place}].output"))
+            turn.awaited.add(place)
+
+    def _body_of(self, kind: str, item: dict[str, Json]) -> dict[str, Json]:
+        if (native := native_task(kind, item)) is not None:
+            name, task = native
+            arguments = encode({} if task is None else task).decode()
+            return {"type": "function", "function": {"name": name, "arguments": arguments}}
+        name = self._tools.flat_name(item.get("namespace"), item["name"])
+        if kind == "function_call":
+            return {"type": "function", "function": {"name": name, "arguments": self._arguments(item["arguments"])}}
+        if self._tools.has_native_custom:
+            return {"type": "custom", "custom": {"name": name, "input": item["input"]}}
+        arguments = encode({FIELD: item["input"]}).decode()
+        return {"type": "function", "function": {"name": name, "arguments": arguments}}
+
+    def _arguments(self, arguments: str) -> str:
+        """Give arguments that the upstream can read: a cut-off call must not make the rest of a chat impossible.
+
+        OpenAI reads them as text; chat templates and Gemini parse them, and answer 400 or 500 (gabrii#35).
+        """
+        if not arguments.strip():
+            return "{}"
+        if self._dialect.is_openai:
+            return arguments
+        try:
+            is_good = is_object(msgspec.json.decode(arguments))
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+            is_good = False
+        return arguments if is_good else encode({FIELD: arguments}).decode()

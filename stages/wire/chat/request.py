@@ -1,0 +1,125 @@
+"""A request in normal form, as a body of Chat Completions.
+
+Source: OpenAI's Responses and Chat Completions references; mapping.md 1.3 to 1.5. What differs between servers stands
+in ``chat_up_dialects``; ``chat_up_history``, ``chat_up_content`` and ``chat_up_tools`` turn the parts.
+"""
+
+from __future__ import annotations
+
+from stages.request import ResponsesRequest
+from stages.wire.bad_request import BadRequest
+from stages.wire.chat.dialects import Dialect, dialect_of
+from stages.wire.chat.history import ChatHistory
+from stages.wire.chat.tools import ChatTools
+from stages.wire.foreign_json import Json, is_object
+from stages.wire.normal_form import group, refuse_stored
+from stages.wire.openai_models import reasons
+
+
+def chat_request(request: ResponsesRequest, *, model: str, provider: str) -> dict[str, Json]:
+    """Give the body that asks a Chat Completions server for the same.
+
+    Fields that have no form there are left out (``include``, ``truncation`` ...), hosted tools too. Nothing of the
+    request is changed or kept, but parts of it are shared with the result.
+
+    Args:
+        request: what the client asks for.
+        model: the upstream's name for the model.
+        provider: whose server it is, in LiteLLM's words; a name that is not known gets what every server understands.
+
+    Raises:
+        BadRequest: if the request cannot be put into this form without losing what it is about: it builds on a
+            conversation that is stored at OpenAI, names files by id, or is left without the tools that it forces.
+    """
+    body = request.body
+    refuse_stored(body)
+    dialect = dialect_of(provider, model)
+    tools = ChatTools(body.get("tools") or [], dialect, model)
+    result: dict[str, Json] = {"model": model, "messages": _messages(body, dialect, model, tools)}
+    if request.stream:
+        result["stream"] = True
+        if dialect.has_stream_options:
+            result["stream_options"] = {"include_usage": True}
+    _put_tools(body, tools, result)
+    _put_parameters(request, dialect, model, result)
+    return result
+
+
+def _messages(body: dict[str, Json], dialect: Dialect, model: str, tools: ChatTools) -> list[dict[str, Json]]:
+    history = ChatHistory(dialect, model, tools)
+    if body.get("instructions"):
+        history.add("system", body["instructions"])
+    if isinstance(body["input"], str):
+        history.add("user", body["input"])
+    else:
+        history.add_all(body["input"])
+    if not history.messages:
+        raise BadRequest("input holds nothing that the upstream of this model could answer.", "input")
+    return history.messages
+
+
+def _put_tools(body: dict[str, Json], tools: ChatTools, result: dict[str, Json]) -> None:
+    if tools.searches:
+        result["web_search_options"] = {}
+    choice = body.get("tool_choice")
+    if not tools.tools:
+        if tools.dropped and choice != "none" and not tools.searches:
+            kinds = ", ".join(sorted({kind[:40] for kind in tools.dropped}))
+            raise BadRequest(
+                f"The upstream of this model has no tools of these types: {kinds}. Use another model, or declare "
+                "function tools.",
+                "tools",
+            )
+        return
+    if choice is not None:
+        result["tool_choice"] = tools.choice(choice)
+    result["tools"] = tools.tools
+    if body.get("parallel_tool_calls") is False:  # true is what one gets anyway, and some models refuse the field
+        result["parallel_tool_calls"] = False
+
+
+def _put_parameters(request: ResponsesRequest, dialect: Dialect, model: str, result: dict[str, Json]) -> None:
+    body = request.body
+    result.update({name: value for name, value in body.items() if name in dialect.passes and value is not None})
+    if not result.get("store"):  # OpenAI: "The 'metadata' parameter is only allowed when 'store' is enabled."
+        result.pop("metadata", None)
+    reasons_first = reasons(model)
+    effort = group(body, "reasoning").get("effort")
+    if not (dialect.is_openai and reasons_first and effort != "none"):
+        for name in ("temperature", "top_p"):
+            if body.get(name) is not None:
+                result[name] = body[name]
+    if body.get("max_output_tokens") is not None:
+        result["max_completion_tokens" if reasons_first else dialect.limit] = body["max_output_tokens"]
+    if request.wants_logprobs or body.get("top_logprobs"):
+        result["logprobs"] = True
+        if body.get("top_logprobs"):
+            result["top_logprobs"] = body["top_logprobs"]
+    _put_effort(effort, dialect, model, result)
+    text = group(body, "text")
+    if (layout := _response_format(text.get("format"))) is not None:
+        result["response_format"] = layout
+    if dialect.is_openai and text.get("verbosity") is not None:
+        result["verbosity"] = text["verbosity"]
+
+
+def _put_effort(effort: Json, dialect: Dialect, model: str, result: dict[str, Json]) -> None:
+    if effort == "none" and dialect.no_thinking is not None:
+        for name, value in dialect.no_thinking.items():
+            result.setdefault(name, value)
+    elif (
+        isinstance(effort, str)
+        and effort in dialect.efforts
+        and (dialect.efforts_for is None or effort == "none" or dialect.efforts_for.search(model.lower()))
+    ):
+        result["reasoning_effort"] = dialect.efforts[effort]
+
+
+def _response_format(layout: Json) -> dict[str, Json] | None:
+    """Nest the schema of a text format; plain text is what one gets anyway."""
+    if not is_object(layout) or layout.get("type") in (None, "text"):
+        return None
+    if layout["type"] != "json_schema":
+        return {"type": layout["type"]}
+    schema = {key: value for key, value in layout.items() if key != "type" and value is not None}
+    return {"type": "json_schema", "json_schema": {"name": "answer", **schema}}

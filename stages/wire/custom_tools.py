@@ -1,0 +1,71 @@
+"""Custom tools for upstreams that know none: functions with one string, and their calls as calls of those.
+
+The way back is `unwrap`: the text is taken out of the string while it streams, so that a client gets its raw patch.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from stages.wire.foreign_json import Json, is_list, is_object
+from stages.wire.unwrap import FIELD
+
+
+def as_function(tool: dict[str, Json]) -> dict[str, Json]:
+    """Give a custom tool as a function; its grammar, which nothing enforces now, is told to the model in words."""
+    words = [tool["description"]] if isinstance(tool.get("description"), str) else []
+    layout = tool.get("format")
+    if is_object(layout) and isinstance(layout.get("definition"), str):
+        words.append(f"The {FIELD} must follow this {layout.get('syntax', 'lark')} grammar:\n{layout['definition']}")
+    return {
+        "type": "function",
+        "name": tool["name"],
+        "description": "\n\n".join(words),
+        "parameters": {
+            "type": "object",
+            "properties": {FIELD: {"type": "string", "description": f"The whole {FIELD} of the tool, as raw text."}},
+            "required": [FIELD],
+            "additionalProperties": False,
+        },
+        "strict": False,
+    }
+
+
+def as_function_item(item: dict[str, Json]) -> dict[str, Json]:
+    """Give a custom call, or the output of one, as that of a function."""
+    if item["type"] == "custom_tool_call_output":
+        return {**item, "type": "function_call_output"}
+    rest = {key: value for key, value in item.items() if key not in ("id", "input")}  # the id is of another kind
+    return {**rest, "type": "function_call", "arguments": msgspec.json.encode({FIELD: item["input"]}).decode()}
+
+
+def with_object_arguments(item: dict[str, Json]) -> dict[str, Json]:
+    """Give a function call whose arguments are a JSON object: what is none (truncated, raw) becomes its ``input``."""
+    arguments = item["arguments"]
+    try:
+        is_right = is_object(msgspec.json.decode(arguments))
+    except (msgspec.DecodeError, RecursionError):
+        is_right = False
+    return item if is_right else {**item, "arguments": msgspec.json.encode({FIELD: arguments}).decode()}
+
+
+def usable_choice(choice: Json, tools: list[dict[str, Json]], *, is_wrapped: bool) -> Json:
+    """Give a tool choice that speaks only of ``tools``; None if nothing is left of it.
+
+    Args:
+        choice: a choice in Responses form.
+        tools: the tools that are sent.
+        is_wrapped: whether custom tools are sent as functions.
+    """
+    if not is_object(choice):
+        return choice
+    kind = choice.get("type")
+    if kind == "allowed_tools" and is_list(choice.get("tools")):
+        allowed = [usable_choice(one, tools, is_wrapped=is_wrapped) for one in choice["tools"]]
+        left = [one for one in allowed if one is not None]
+        return {**choice, "tools": left} if left else None
+    if kind == "custom" and is_wrapped:
+        choice = {**choice, "type": "function"}
+    if kind in ("function", "custom"):
+        return choice  # one that names no tool of ours is for the upstream to refuse
+    return choice if any(tool["type"] == kind for tool in tools) else None

@@ -1,0 +1,1 @@
+"""What clients say and see: requests in three dialects in, Chat Completions out."""

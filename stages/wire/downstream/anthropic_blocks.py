@@ -1,0 +1,99 @@
+"""Blocks inside a message that are no content: Anthropic's tool calls, tool results and thinking; shown reasoning.
+
+Source: Anthropic's Messages reference (content blocks); cursor-wire.md 1.3 and 3.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from stages.wire.downstream.shown_reasoning import strip_mirrored
+from stages.wire.foreign_json import Json, is_list, is_object
+
+_THOUGHTS = ("thinking", "redacted_thinking")
+_HOSTED = ("server_tool_use", "mcp_tool_use")
+_HOSTED_RESULT = "_tool_result"  # web_search_tool_result, mcp_tool_result ...
+_BLOCKS = frozenset({"tool_use", "tool_result", *_THOUGHTS, *_HOSTED})
+
+
+class Blocks(Struct):
+    """The blocks of one message, each call and result with its place in the content."""
+
+    calls: list[tuple[int, dict[str, Json]]] = []
+    results: list[tuple[int, dict[str, Json]]] = []
+    thoughts: list[dict[str, Json]] = []
+    rest: list[Json] = []
+    """What is content."""
+
+
+def take_blocks(content: Json) -> Blocks | None:
+    """Sort the parts of a message; None if all of them are content, as in most messages.
+
+    Calls of tools that Anthropic ran itself are left out, and so are their results: nobody else can take them.
+    """
+    if not is_list(content) or not any(_is_block(part) for part in content):
+        return None
+    blocks = Blocks()
+    for index, part in enumerate(content):
+        kind = part.get("type") if is_object(part) else None
+        if not isinstance(kind, str):
+            blocks.rest.append(part)
+        elif kind == "tool_use":
+            blocks.calls.append((index, part))
+        elif kind == "tool_result":
+            blocks.results.append((index, part))
+        elif kind in _THOUGHTS:
+            blocks.thoughts.append(part)
+        elif kind not in _HOSTED and not kind.endswith(_HOSTED_RESULT):
+            blocks.rest.append(part)
+    return blocks
+
+
+def _is_block(part: Json) -> bool:
+    kind = part.get("type") if is_object(part) else None
+    return isinstance(kind, str) and (kind in _BLOCKS or kind.endswith(_HOSTED_RESULT))
+
+
+def said_text(content: str | list[Json]) -> str | list[Json] | None:
+    """Give an assistant's content, in normal form, without the reasoning that we showed at its start.
+
+    Gives ``content`` itself if there is none, None if there is nothing else.
+    """
+    if isinstance(content, str):
+        said = strip_mirrored(content)
+        return content if said == content else said if said.strip() else None
+    for index, part in enumerate(content):
+        text: Json = part["text"] if part["type"] == "output_text" else ""
+        said = strip_mirrored(text)
+        if said == text:
+            return content[index:] if index else content
+        if said.strip():
+            return [{**part, "text": said}, *content[index + 1 :]]
+    return None if content else content  # an empty list is not ours to judge
+
+
+def reasoning_items(message: dict[str, Json], thoughts: list[dict[str, Json]]) -> list[dict[str, Json]]:
+    """Give the reasoning that came back with an assistant message, in normal form.
+
+    Cursor gives none back. A client that does wants it to reach the model: Anthropic refuses a tool turn whose signed
+    thinking is missing, DeepSeek and Kimi one without its ``reasoning_content``. Signed blocks are kept whole in
+    ``anthropic_blocks``; other reasoning is text.
+    """
+    signed = [block for block in thoughts if _is_signed(block)]
+    if signed:
+        return [{"type": "reasoning", "summary": [], "anthropic_blocks": signed}]
+    said = [message.get("reasoning_content"), message.get("reasoning"), _unsigned(thoughts)]
+    return [
+        {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": text}]}
+        for text in [text for text in said if isinstance(text, str) and text][:1]
+    ]
+
+
+def _is_signed(block: dict[str, Json]) -> bool:
+    proof = block.get("signature" if block["type"] == "thinking" else "data")
+    return isinstance(proof, str) and bool(proof)
+
+
+def _unsigned(thoughts: list[dict[str, Json]]) -> str:
+    texts = [block.get("thinking") for block in thoughts]
+    return "\n\n".join(text for text in texts if isinstance(text, str) and text)

@@ -1,0 +1,50 @@
+"""The parts that the chunks and the documents of Chat Completions share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stages.events import Citation, Usage
+from stages.wire.foreign_json import whole
+
+SERVICE_TIERS = frozenset({"auto", "default", "flex", "scale", "priority", "fast"})
+"""Those of Chat Completions; Responses has more (openai-openapi 2.3.0, ServiceTier)."""
+
+
+def chat_annotations(citations: tuple[Citation, ...]) -> list[dict[str, Any]]:
+    """Give citations in the nested form of Chat Completions."""
+    return [
+        {
+            "type": "url_citation",
+            "url_citation": {
+                "url": whole(citation.url),
+                "title": whole(citation.title),
+                "start_index": citation.start_index,
+                "end_index": citation.end_index,
+            },
+        }
+        for citation in citations
+    ]
+
+
+def chat_usage(usage: Usage, *, with_zeros: bool = False) -> dict[str, Any]:
+    """Give usage as Chat Completions does. Unknown details are left out: the schema forbids null."""
+    unknown = 0 if with_zeros else None
+    details = {
+        "prompt_tokens_details": {
+            "cached_tokens": unknown if usage.cached_tokens is None else usage.cached_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": unknown if usage.reasoning_tokens is None else usage.reasoning_tokens
+        },
+    }
+    result: dict[str, Any] = {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+    }
+    for name, values in details.items():
+        if known := {key: value for key, value in values.items() if value is not None}:
+            result[name] = known
+    return result

@@ -1,0 +1,70 @@
+"""OpenAI's error document, and `error.type` for each of our error codes: the only place that knows them.
+
+Source: OpenAI's API reference, "Error codes" (2026-08), and the error types that its HTTP API sends.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stages.events import Failed
+from stages.wire.foreign_json import encode, whole
+
+INVALID_REQUEST: Final = "invalid_request_error"
+SERVER_ERROR: Final = "server_error"
+
+_TYPES: Final = {
+    "unauthorized": "authentication_error",
+    "model_forbidden": "permission_error",
+    "upstream_rate_limited": "rate_limit_error",
+    **dict.fromkeys(
+        (
+            "invalid_request",
+            "unsupported_encoding",
+            "body_too_large",
+            "body_timeout",
+            "model_not_found",
+            "route_not_found",
+            "method_not_allowed",
+            "upstream_rejected",
+            "malformed_request",
+            "request_timeout",
+            "uri_too_long",
+            "headers_too_large",
+            "method_not_supported",
+            "transfer_coding_not_supported",
+            "http_version_not_supported",
+        ),
+        INVALID_REQUEST,
+    ),
+}
+
+NO_END: Final = Failed(code="upstream_protocol", message="The answer ended before it was complete; try again.")
+"""The failure of a stream of events without Finished or Failed."""
+
+
+def error_type(code: str) -> str:
+    """Return ``error.type`` for one of our error codes."""
+    return _TYPES.get(code, SERVER_ERROR)
+
+
+def error_document(message: str, code: str, *, type: str | None = None, param: str | None = None) -> bytes:
+    """Return the error document.
+
+    Args:
+        message: safe to show to the client.
+        code: one of our error codes.
+        type: ``error.type`` if it is not the code's own.
+        param: the field to blame, as ``input[3].role``.
+    """
+    error = {"message": whole(message), "type": type or error_type(code), "param": param, "code": code}
+    return encode({"error": error})
+
+
+def error_frame(failed: Failed) -> bytes:
+    """Return the event that reports a failure in mid-stream to an SDK: an ``error`` and nothing beside it.
+
+    Some SDKs take a chunk that has ``choices`` beside ``error``, or an ``error`` that is a string, for success.
+    Nothing may follow the event, not even ``[DONE]``.
+    """
+    return b"data: " + error_document(failed.message, failed.code) + b"\n\n"

@@ -1,0 +1,123 @@
+"""Calls and their outputs, paired as every upstream wants them: one output for each call, one call for each output.
+
+Histories break: an answer was stopped before its calls were run, a result was sent twice after a lost connection, a
+chat was begun on an upstream that counts its calls from zero in each answer. OpenAI answers 400 ("No tool output found
+for function call"), Anthropic too, and since a client sends its whole history each time, the chat would be dead.
+
+Only functions and custom tools are repaired; other kinds of calls (shell, computer ...) pass as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stages.wire.call_ids import numbered_call_id
+from stages.wire.foreign_json import Json
+
+_OUTPUT_OF: Final[dict[Json, str]] = {
+    "function_call": "function_call_output",
+    "custom_tool_call": "custom_tool_call_output",
+}
+_OUTPUTS: Final = frozenset(_OUTPUT_OF.values())
+
+
+class _Call:
+    """One call on its way through the history."""
+
+    __slots__ = ("call_id", "output_at", "output_kind", "run")
+
+    def __init__(self, call_id: str, output_kind: str, run: int) -> None:
+        self.call_id = call_id
+        self.output_kind = output_kind
+        self.run = run
+        self.output_at: int | None = None
+
+
+def pair_calls(items: list[dict[str, Json]], *, is_whole: bool = True) -> list[dict[str, Json]]:
+    """Repair the pairs of a conversation in normal form; a history without faults is returned itself.
+
+    - A call without an output gets an empty one, behind the calls that were made together with it.
+    - An output without a call before it is dropped.
+    - Of several outputs of one call the last one counts, at the place of the first (CLIProxyAPI#4998): the beginning
+      of the conversation, which the upstream may have cached, stays what it was.
+    - An id that an earlier call has had is numbered, in the call and in its output.
+    - An output is of the kind of its call.
+
+    Args:
+        items: the conversation.
+        is_whole: whether all of it is here. If a part is stored at the upstream (``previous_response_id``), an output
+            may answer a call that we cannot see, and is kept.
+    """
+    return items if _is_paired(items, is_whole=is_whole) else _repaired(items, is_whole=is_whole)
+
+
+def _is_paired(items: list[dict[str, Json]], *, is_whole: bool) -> bool:
+    """Tell whether there is nothing to repair, as in nearly all requests."""
+    waiting: dict[str, str] = {}
+    seen: set[str] = set()
+    for item in items:
+        kind = item.get("type")
+        if kind in _OUTPUT_OF:
+            call_id = item["call_id"]
+            if call_id in seen:
+                return False
+            seen.add(call_id)
+            waiting[call_id] = _OUTPUT_OF[kind]
+        elif kind in _OUTPUTS:
+            call_id = item["call_id"]
+            if waiting.pop(call_id, None) != kind and (is_whole or call_id in seen):
+                return False
+    return not waiting
+
+
+def _repaired(items: list[dict[str, Json]], *, is_whole: bool) -> list[dict[str, Json]]:
+    paired: list[dict[str, Json] | None] = []
+    calls: dict[str, list[_Call]] = {}
+    ends_of_runs: dict[int, int] = {}
+    run = 0
+    is_in_run = False
+    for item in items:
+        kind = item.get("type")
+        if kind in _OUTPUT_OF:
+            if not is_in_run:
+                run, is_in_run = run + 1, True
+            known = calls.setdefault(item["call_id"], [])
+            call = _Call(numbered_call_id(item["call_id"], len(known) + 1), _OUTPUT_OF[kind], run)
+            known.append(call)
+            paired.append(_with(item, call_id=call.call_id))
+            ends_of_runs[run] = len(paired)
+            continue
+        is_in_run = is_in_run and kind == "reasoning"
+        if kind not in _OUTPUTS:
+            paired.append(item)
+        elif item["call_id"] not in calls:
+            paired.append(None if is_whole else item)
+        else:
+            call = _whose(calls[item["call_id"]])
+            output = _with(item, call_id=call.call_id, type=call.output_kind)
+            if call.output_at is None:
+                call.output_at = len(paired)
+                paired.append(output)
+            else:
+                paired[call.output_at] = output
+                paired.append(None)
+    missing: dict[int, list[dict[str, Json]]] = {}
+    for call in (call for known in calls.values() for call in known if call.output_at is None):
+        empty: dict[str, Json] = {"type": call.output_kind, "call_id": call.call_id, "output": ""}
+        missing.setdefault(ends_of_runs[call.run], []).append(empty)
+    joined: list[dict[str, Json]] = []
+    for position, kept in enumerate(paired, 1):
+        if kept is not None:
+            joined.append(kept)
+        joined += missing.get(position, ())
+    return joined
+
+
+def _whose(calls: list[_Call]) -> _Call:
+    """Give the call that an output belongs to: of the latest calls of its id the first without one, else the last."""
+    latest = calls[-1].run
+    return next((call for call in calls if call.run == latest and call.output_at is None), calls[-1])
+
+
+def _with(item: dict[str, Json], **fields: str) -> dict[str, Json]:
+    return item if all(item.get(key) == value for key, value in fields.items()) else {**item, **fields}

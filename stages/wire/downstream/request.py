@@ -1,0 +1,185 @@
+"""What Cursor or an SDK posts to the chat path, read into one normal form.
+
+The shape is told by content, not by path: Cursor posts Responses bodies to ``/chat/completions`` for some models and
+chat bodies for others, and mixes the dialects of tools and items within one body (cursor-wire.md 1.3 to 1.5).
+
+One decode to plain dicts and lists, one pass over the items; what needs no change is passed on, not copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, Literal
+
+import msgspec
+
+from stages.request import ResponsesRequest
+from stages.wire.bad_request import BadRequest, json_kind, wrong_type
+from stages.wire.downstream.conversation import History
+from stages.wire.downstream.pairing import pair_calls
+from stages.wire.downstream.parameters import LOGPROBS, check_types, native_parameters
+from stages.wire.downstream.tools import Toolbox, flat_tool_choice, forbids_parallel, open_functions, open_toolbox
+from stages.wire.foreign_json import Json, is_list, is_object
+
+__all__ = ["BadRequest", "parse_body"]
+
+MAX_MODEL_CHARS = 512
+"""Ours: the name ends up in logs and in messages."""
+
+MAX_DEPTH_LEVELS = 200
+"""Ours: msgspec recurses within Python's limit of 1000 frames, and who encodes the body again later may have fewer left
+than we have now. JSON schemas of real tools stay below 20."""
+
+_UTF8_BOM: Final = b"\xef\xbb\xbf"
+_CONTAINERS: Final = frozenset({dict, list})
+_UTF16_BOMS: Final = (b"\xff\xfe", b"\xfe\xff")
+
+
+def parse_body(body: bytes | bytearray, *, model: str | None = None) -> ResponsesRequest:
+    """Read the body of a request, in whatever dialect it is written.
+
+    ``ResponsesRequest.body`` can always be encoded as JSON again. Null means absent everywhere. Of a key that comes
+    twice the last one counts.
+
+    Args:
+        body: all of it.
+        model: the model that the path names (``/openai/deployments/<name>/``); it wins over the one in the body.
+
+    Raises:
+        BadRequest: if the body is not a JSON object, model or conversation are missing, or something in it is of the
+            wrong type; ``param`` names the field.
+    """
+    raw = _decode(body)
+    model = _model(raw if model is None else {"model": model})
+    check_types(raw)
+    toolbox = open_toolbox(raw.get("tools"))
+    if not toolbox.tools and raw.get("functions"):
+        toolbox = open_functions(raw["functions"])
+    field, conversation = _conversation(raw)
+    native = native_parameters(raw)
+    native["input"] = conversation if isinstance(conversation, str) else _items(field, conversation, raw, toolbox)
+    if toolbox.tools:
+        # Without tools these two are refused by several upstreams, OpenAI among them.
+        native["tools"] = toolbox.tools
+        _put_choice(native, raw, toolbox)
+        if raw.get("parallel_tool_calls") is not None:
+            native["parallel_tool_calls"] = raw["parallel_tool_calls"]
+        elif forbids_parallel(raw.get("tool_choice")):
+            native["parallel_tool_calls"] = False
+    return ResponsesRequest(
+        model=model,
+        stream=bool(raw.get("stream")),
+        include_usage=_include_usage(raw),
+        body=native,
+        shape="responses" if field == "input" else "messages",
+        custom_tools=toolbox.custom,
+        has_hosted_tools=toolbox.has_hosted,
+        wants_logprobs=LOGPROBS in native.get("include", ()),
+    )
+
+
+def _decode(body: bytes | bytearray) -> dict[str, Json]:
+    # `from None` throughout: a UnicodeDecodeError holds the whole body, and a cause may be logged.
+    if body.startswith(_UTF8_BOM):
+        body = body[len(_UTF8_BOM) :]
+    if not body or body.isspace():
+        raise BadRequest("The request body is empty; it must be a JSON object.")
+    if body.startswith(_UTF16_BOMS) or b"\0" in body[:4]:
+        raise BadRequest("The request body looks like UTF-16 or UTF-32; JSON must be sent as UTF-8.")
+    try:
+        raw: Json = msgspec.json.decode(body)
+    except UnicodeDecodeError:
+        raise BadRequest("The request body is not valid UTF-8.") from None
+    except RecursionError:
+        raise BadRequest(f"The request body is nested too deeply: {MAX_DEPTH_LEVELS} levels are allowed.") from None
+    except msgspec.DecodeError as error:  # its text tells positions, never content
+        reason = str(error).removeprefix("JSON is malformed: ").partition(" - at `")[0]
+        raise BadRequest(f"The request body is not valid JSON: {reason}.") from None
+    if not is_object(raw):
+        raise BadRequest(f"The request body must be a JSON object, not {json_kind(raw)}.")
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH_LEVELS:  # else there is nothing to go down into
+        for key, value in raw.items():
+            if type(value) in _CONTAINERS:
+                _check_depth(value, key)
+    return raw
+
+
+def _check_depth(value: Json, key: str) -> None:
+    """Go down level by level: recursion would meet the very limit that this guards."""
+    level: list[Json] = [value]
+    for _ in range(1, MAX_DEPTH_LEVELS):
+        below: list[Json] = []
+        for container in level:
+            children: Iterable[Json] = container.values() if is_object(container) else container
+            below += [child for child in children if type(child) in _CONTAINERS]
+        if not below:
+            return
+        level = below
+    shown = key if len(key) <= 40 else f"{key[:40]}..."
+    raise BadRequest(f"{shown} is nested too deeply: {MAX_DEPTH_LEVELS} levels are allowed.", shown)
+
+
+def _model(raw: dict[str, Json]) -> str:
+    model = raw.get("model")
+    if model is None:
+        raise BadRequest("model is missing; it must be the name of a model.", "model")
+    if not isinstance(model, str) or not model or model.isspace():
+        raise wrong_type("model", "the name of a model", model)
+    if len(model) > MAX_MODEL_CHARS:
+        raise BadRequest(f"model has {len(model)} characters; {MAX_MODEL_CHARS} are allowed.", "model")
+    return model
+
+
+def _conversation(raw: dict[str, Json]) -> tuple[Literal["input", "messages"], Json]:
+    """Pick the conversation and the dialect that it counts as; with both usable, ``input``."""
+    native, chat = raw.get("input"), raw.get("messages")
+    if native and (isinstance(native, str) or is_list(native)):
+        return "input", native
+    if chat and is_list(chat):
+        return "messages", chat
+    if chat is not None and native is None:
+        raise wrong_type("messages", "a non-empty array of messages", chat)
+    if native is not None:
+        raise wrong_type("input", "a non-empty string or a non-empty array of items", native)
+    raise BadRequest("The request has neither input nor messages; one of them must hold the conversation.", "input")
+
+
+def _items(
+    field: Literal["input", "messages"], conversation: list[Json], raw: dict[str, Json], toolbox: Toolbox
+) -> list[Json]:
+    history = History(toolbox.custom, field)
+    if field == "messages" and raw.get("system"):
+        # Anthropic's place for it: Claude's names make clients speak Anthropic's dialect.
+        history.add({"role": "system", "content": raw["system"]}, "system")
+    for index, element in enumerate(conversation):
+        history.add(element, f"{field}[{index}]")
+    items = history.items
+    if raw.get("store") is False:
+        # What is not stored cannot be referred to: OpenAI answers 404 "Item with id ... not found".
+        items = [item for item in items if not _is_reference(item)]
+    is_whole = raw.get("previous_response_id") is None and raw.get("conversation") is None
+    items = pair_calls(items, is_whole=is_whole and not any(map(_is_reference, items)))
+    if not items:
+        raise BadRequest(f"{field} says nothing: its items are blank, or belong to others that are not there.", field)
+    return items
+
+
+def _is_reference(item: dict[str, Json]) -> bool:
+    """Tell whether an item stands for a stored one; its type may be left out."""
+    kind = item.get("type")
+    return kind == "item_reference" or (kind is None and "role" not in item)
+
+
+def _put_choice(native: dict[str, Json], raw: dict[str, Json], toolbox: Toolbox) -> None:
+    for param in ("tool_choice", "function_call"):
+        if raw.get(param) is not None:
+            native["tool_choice"] = flat_tool_choice(raw[param], toolbox.custom, param)
+            return
+
+
+def _include_usage(raw: dict[str, Json]) -> bool:
+    options = raw.get("stream_options")
+    include_usage = options.get("include_usage") if is_object(options) else None
+    if include_usage is not None and not isinstance(include_usage, bool):
+        raise wrong_type("stream_options.include_usage", "true or false", include_usage)
+    return bool(include_usage)

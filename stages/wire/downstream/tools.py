@@ -1,0 +1,198 @@
+"""Tool declarations and tool choices of three dialects, one by one, in the form of the Responses API.
+
+Cursor mixes dialects within one array (litellm#34029: nested functions beside one flat custom tool), so each tool is
+looked at by itself. What is flat already passes as it is, unknown fields and unknown tool types included.
+
+``cache_control`` stays on a tool for an Anthropic upstream; ``native_request`` takes it off.
+
+Source: OpenAI's Responses and Chat Completions references, Anthropic's Messages reference; facts in mapping.md 1.5.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from stages.wire.bad_request import BadRequest, json_kind, need_object, need_text, wrong_type
+from stages.wire.foreign_json import Json, is_list, is_object
+from stages.wire.normal_form import flat_tools
+
+_CLIENT_RUN = frozenset(
+    {
+        "function",
+        "custom",
+        "namespace",
+        "local_shell",
+        "shell",
+        "apply_patch",
+        "computer",
+        "computer_use_preview",
+        "tool_search",
+    }
+)
+"""Types of tools that the client executes; any other type runs at the upstream."""
+
+_ANTHROPIC_ONLY = frozenset({"type", "input_schema"})
+_CACHE = "cache_control"
+_NOT_OBJECTS = frozenset({"$ref", "anyOf", "oneOf", "allOf", "enum", "const", "not"})
+"""Keywords of a schema that says by other means what it is."""
+_MODES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
+"""Modes of a tool choice; ``any`` is Anthropic's and Mistral's word for ``required``."""
+
+
+class Toolbox(Struct, frozen=True):
+    """The tools of one request, and what the rest of it must know about them."""
+
+    tools: list[Json] = []
+    custom: frozenset[str] = frozenset()
+    """Names of the tools that take raw text instead of JSON, those of namespaces as `flat_tools` has them."""
+    has_hosted: bool = False
+    """Whether there are tools that the upstream runs itself."""
+
+
+def open_toolbox(tools: Json, param: str = "tools") -> Toolbox:
+    """Bring declared tools into Responses form; None and an empty array are no tools.
+
+    Raises:
+        BadRequest: if ``tools`` is not an array of objects, or a function or custom tool has no name.
+    """
+    if not tools and (tools is None or is_list(tools)):
+        return Toolbox()
+    if not is_list(tools):
+        raise wrong_type(param, "an array", tools)
+    flat = [_flat_tool(tool, f"{param}[{index}]") for index, tool in enumerate(tools)]
+    return Toolbox(
+        tools=flat,
+        custom=frozenset(name for tool, _, name in flat_tools(flat) if tool["type"] == "custom"),
+        has_hosted=any(tool["type"] not in _CLIENT_RUN for tool in flat),
+    )
+
+
+def open_functions(functions: Json) -> Toolbox:
+    """Bring the legacy ``functions`` of Chat Completions into Responses form.
+
+    Raises:
+        BadRequest: if it is not an array of objects with names.
+    """
+    if not is_list(functions):
+        raise wrong_type("functions", "an array", functions)
+    return Toolbox(
+        tools=[
+            _function(need_object(function, f"functions[{index}]"), f"functions[{index}]")
+            for index, function in enumerate(functions)
+        ]
+    )
+
+
+def _flat_tool(tool: Json, where: str) -> dict[str, Json]:
+    if not is_object(tool):
+        raise wrong_type(where, "an object", tool)
+    kind = tool.get("type")
+    if "input_schema" in tool and kind in (None, "custom"):
+        return _from_anthropic(tool, where)
+    if kind == "function" or (kind is None and "function" in tool):
+        nested = tool.get("function")
+        if nested is not None:
+            flat = _function(need_object(nested, f"{where}.function"), f"{where}.function")
+            return flat if tool.get(_CACHE) is None else {**flat, _CACHE: tool[_CACHE]}
+        need_text(tool, "name", where)
+        parameters = _object_schema(tool.get("parameters"))
+        return tool if parameters is tool.get("parameters") else {**tool, "parameters": parameters}
+    if kind == "custom":
+        nested = tool.get("custom")
+        inner = tool if nested is None else need_object(nested, f"{where}.custom")
+        return _custom(inner, where if nested is None else f"{where}.custom")
+    if kind is None:
+        return _function(tool, where)
+    if not isinstance(kind, str):
+        raise wrong_type(f"{where}.type", "a string", kind)
+    return tool
+
+
+def _function(function: dict[str, Json], where: str) -> dict[str, Json]:
+    """Flatten a Chat Completions function. ``strict`` is off by default there, and on in the Responses API."""
+    need_text(function, "name", where)
+    flat: dict[str, Json] = {"type": "function", **{key: value for key, value in function.items() if value is not None}}
+    flat["type"] = "function"
+    flat["parameters"] = _object_schema(flat.get("parameters", {}))
+    flat.setdefault("strict", False)
+    return flat
+
+
+def _object_schema(schema: Json) -> Json:
+    """Complete the schema of a function's arguments, which are an object with properties, if it does not say so.
+
+    Refused are: a schema without ``type`` by OpenAI ("schema must be a JSON Schema of 'type: \"object\"'"), one without
+    ``properties`` by OpenAI ("object schema missing properties") and LM Studio (lmstudio-bug-tracker#2254).
+    """
+    if not is_object(schema) or not _NOT_OBJECTS.isdisjoint(schema):
+        return schema
+    kind = schema.get("type")
+    if kind is None and "properties" in schema:
+        return {**schema, "type": "object"}
+    if kind in (None, "object") and schema.get("properties") is None:
+        return {**schema, "type": "object", "properties": {}}
+    return schema
+
+
+def _custom(custom: dict[str, Json], where: str) -> dict[str, Json]:
+    """Flatten a custom tool; its grammar is nested in Chat Completions only."""
+    need_text(custom, "name", where)
+    layout = custom.get("format")
+    if is_object(layout) and is_object(layout.get("grammar")):
+        return {**custom, "type": "custom", "format": {"type": "grammar", **layout["grammar"]}}
+    return custom if custom.get("type") == "custom" else {**custom, "type": "custom"}
+
+
+def _from_anthropic(tool: dict[str, Json], where: str) -> dict[str, Json]:
+    need_text(tool, "name", where)
+    flat = {key: value for key, value in tool.items() if key not in _ANTHROPIC_ONLY}
+    return {"type": "function", **flat, "parameters": _object_schema(tool["input_schema"] or {})}
+
+
+def flat_tool_choice(choice: Json, custom: frozenset[str], param: str = "tool_choice") -> Json:
+    """Bring a tool choice into Responses form; choices of hosted tools pass as they are.
+
+    Args:
+        choice: what the client sent; not None.
+        custom: names of the declared custom tools: forcing one of them is another type of choice.
+        param: what to call the field in errors.
+
+    Raises:
+        BadRequest: if it is neither a string nor an object with a type, or names no tool.
+    """
+    if isinstance(choice, str):
+        return _MODES.get(choice, choice)
+    if not is_object(choice):
+        raise wrong_type(param, 'a string such as "auto" or an object', choice)
+    kind = choice.get("type")
+    if not isinstance(kind, str):
+        if kind is None and ("function" in choice or "name" in choice):
+            kind = "function"  # the legacy `function_call: {"name": ...}`
+        else:
+            raise BadRequest(f"{param}.type must be a string, not {json_kind(kind)}.", f"{param}.type")
+    if kind in _MODES:
+        return _MODES[kind]
+    if kind in ("function", "custom", "tool"):
+        nested = choice.get(kind)
+        name = need_text(nested, "name", f"{param}.{kind}") if is_object(nested) else need_text(choice, "name", param)
+        return {"type": "custom" if kind == "custom" or name in custom else "function", "name": name}
+    if kind == "allowed_tools":
+        return _allowed_tools(choice, custom, param)
+    return choice
+
+
+def _allowed_tools(choice: dict[str, Json], custom: frozenset[str], param: str) -> dict[str, Json]:
+    """Flatten a choice among some of the tools; its tools may be of another dialect than itself."""
+    nested = choice.get("allowed_tools")
+    inner, where = (nested, f"{param}.allowed_tools") if is_object(nested) else (choice, param)
+    tools = inner.get("tools")
+    if not is_list(tools):
+        raise wrong_type(f"{where}.tools", "an array", tools)
+    flat = [flat_tool_choice(tool, custom, f"{where}.tools[{index}]") for index, tool in enumerate(tools)]
+    mode = inner.get("mode")
+    return {"type": "allowed_tools", "mode": _MODES.get(mode, mode) if isinstance(mode, str) else "auto", "tools": flat}
+
+
+def forbids_parallel(choice: Json) -> bool:
+    """Tell whether a tool choice of Anthropic's forbids parallel calls, which is a parameter of its own elsewhere."""
+    return is_object(choice) and choice.get("disable_parallel_tool_use") is True

@@ -1,0 +1,1 @@
+"""OpenAI Responses API: requests to it, and its answers as events."""

@@ -1,0 +1,196 @@
+"""The tool calls of a Responses upstream that the client is to carry out.
+
+A call is known by its place in the output (`responses_places`). The client's own count of calls goes 0, 1, 2 ... in the
+order in which they begin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+
+from msgspec import Raw
+
+from stages.events import StreamEvent, ToolCallDelta, ToolCallStarted
+from stages.wire.answers.sent import Sent
+from stages.wire.foreign_json import TEXT, read, text
+from stages.wire.responses.records import KIND, Item
+
+CALL_TYPES = frozenset({"function_call", "custom_tool_call"})
+
+# Items that the client must carry out although they are not function calls; without a tool call the turn would be a
+# dead end. The name that the call gets, and the fields that hold what is to be done (the first that is there).
+NATIVE_CALLS = {
+    "local_shell_call": ("local_shell", ("action",)),
+    "shell_call": ("shell", ("action",)),
+    "apply_patch_call": ("apply_patch", ("operation",)),
+    "computer_call": ("computer", ("action", "actions")),
+    "tool_search_call": ("tool_search", ("arguments",)),
+}
+
+
+class _Call:
+    __slots__ = ("call_id", "index", "is_closed", "is_custom", "is_dropped", "sent", "waiting")
+
+    def __init__(self, call_id: str, *, is_custom: bool) -> None:
+        self.call_id = call_id
+        self.is_custom = is_custom
+        self.index = -1  # until it has begun
+        self.is_dropped = False
+        self.is_closed = False
+        self.sent = Sent()
+        self.waiting: list[str] = []  # arguments that came before the name
+
+
+class ToolCalls:
+    """The calls of one answer.
+
+    Args:
+        custom_tools: the custom tools that the client declared.
+        has_hosted_tools: whether tools are declared that the upstream runs itself. Then a custom call of another name
+            is one of theirs (xAI reports its own search so) and nothing that the client could carry out.
+        used_call_ids: those that the conversation has already seen. Bedrock's Mantle counts its calls from ``call_0``
+            in every response: a call whose id was used before goes by the id of its item.
+    """
+
+    def __init__(
+        self, *, custom_tools: AbstractSet[str], has_hosted_tools: bool, used_call_ids: AbstractSet[str] = frozenset()
+    ) -> None:
+        self._custom_tools = custom_tools
+        self._has_hosted_tools = has_hosted_tools
+        self._used_ids = set(used_call_ids)
+        self._calls: dict[int, _Call] = {}
+        self._undecided: dict[int, Item] = {}
+        self.begun = 0
+        self.response_id = ""
+
+    def places(self) -> list[int]:
+        """Give the output indices of the calls that have begun."""
+        return [output_index for output_index, call in self._calls.items() if call.index >= 0]
+
+    def place_of(self, call_id: str) -> int | None:
+        """Give the output index of a known call."""
+        for output_index, call in self._calls.items():
+            if call_id and call.call_id == call_id:
+                return output_index
+        return None
+
+    def added(self, output_index: int, item: Item, out: list[StreamEvent]) -> None:
+        """Begin a call. Arguments that come with it are left for the end: some servers send them again as deltas."""
+        call = self._calls.get(output_index)
+        call_id = text(item.call_id)
+        if call is not None and call.call_id and call_id != call.call_id:
+            # An upstream that does not count its items: this is another one.
+            self._close(call, out)
+            call = None
+        if call is None:
+            call = self._calls[output_index] = _Call(call_id, is_custom=item.type == "custom_tool_call")
+        self._begin(call, item, out)
+
+    def delta(self, output_index: int, delta: str, out: list[StreamEvent], *, is_custom: bool = False) -> None:
+        """Take more arguments, or more of a custom tool's input."""
+        if not delta:
+            return
+        call = self._calls.get(output_index)
+        if call is None:
+            call = self._calls[output_index] = _Call("", is_custom=is_custom)
+        if call.index >= 0:
+            call.sent.tail.append(delta)
+            call.sent.compact()
+            out.append(ToolCallDelta(call.index, delta))
+        elif not call.is_dropped:
+            call.waiting.append(delta)
+
+    def arguments_done(self, output_index: int, whole: str, out: list[StreamEvent]) -> None:
+        """Complete the arguments of a call that has begun; one that has not waits for its item."""
+        call = self._calls.get(output_index)
+        if call is not None and call.index >= 0:
+            self._complete(call, whole, out)
+
+    def item_done(self, output_index: int, item: Item, out: list[StreamEvent]) -> None:
+        """Complete a call, from nothing if need be."""
+        call = self._calls.get(output_index)
+        call_id = text(item.call_id)
+        if call is None or (call.is_closed and call_id != call.call_id):
+            call = self._calls[output_index] = _Call(call_id, is_custom=item.type == "custom_tool_call")
+        self._begin(call, item, out)
+        if call.index >= 0:
+            self._complete(call, text(item.input) if call.is_custom else text(read(TEXT, item.arguments)), out)
+            if item.status != "incomplete":
+                self._close(call, out)
+
+    def native_done(self, output_index: int, item: Item, out: list[StreamEvent]) -> None:
+        """Give an item that the client must carry out as a function call, whole."""
+        if output_index in self._calls or not _is_for_client(item):
+            return
+        if item.type == "shell_call" and read(KIND, item.environment) is None:
+            self._undecided[output_index] = item
+            return
+        self._give_native(output_index, item, out)
+
+    def hosted_output(self, item: Item) -> None:
+        """See that a shell call was carried out by the upstream: its output stands beside it."""
+        call_id = text(item.call_id)
+        self._undecided = {at: it for at, it in self._undecided.items() if text(it.call_id) != call_id}
+
+    def settle(self, out: list[StreamEvent]) -> None:
+        """Give the shell calls that do not say where they run and that nobody has carried out."""
+        for output_index, item in self._undecided.items():
+            self._give_native(output_index, item, out)
+        self._undecided.clear()
+
+    def _give_native(self, output_index: int, item: Item, out: list[StreamEvent]) -> None:
+        name, fields = NATIVE_CALLS[item.type]
+        call = self._calls[output_index] = _Call(text(item.call_id), is_custom=False)
+        self._begin(call, item, out, name=name)
+        bodies: list[Raw] = [getattr(item, field) for field in fields]
+        arguments = next((bytes(body).decode("utf-8", "replace") for body in bodies if len(body)), "")
+        self._complete(call, arguments, out)
+        self._close(call, out)
+
+    def close_all(self, out: list[StreamEvent]) -> None:
+        """End the calls of a response that is complete."""
+        for call in self._calls.values():
+            self._close(call, out)
+
+    def _begin(self, call: _Call, item: Item, out: list[StreamEvent], *, name: str = "") -> None:
+        name = name or text(item.name)
+        if call.index >= 0 or call.is_dropped or not name:
+            return
+        if call.is_custom and self._has_hosted_tools and name not in self._custom_tools:
+            call.is_dropped = True
+            call.waiting.clear()
+            return
+        call.call_id = text(item.call_id)
+        call.index = self.begun
+        self.begun += 1
+        made_up = f"call_{self.response_id}_{call.index}"
+        candidates = (call.call_id, text(item.id), made_up)
+        public_id = next((it for it in candidates if it and it not in self._used_ids), made_up)
+        self._used_ids.add(public_id)
+        out.append(ToolCallStarted(index=call.index, call_id=public_id, name=name, is_custom=call.is_custom))
+        waiting = "".join(call.waiting)
+        call.waiting.clear()
+        if waiting:
+            call.sent.tail.append(waiting)
+            out.append(ToolCallDelta(call.index, waiting))
+
+    def _complete(self, call: _Call, whole: str, out: list[StreamEvent]) -> None:
+        if suffix := call.sent.missing(whole):
+            out.append(ToolCallDelta(call.index, suffix))
+
+    def _close(self, call: _Call, out: list[StreamEvent]) -> None:
+        """End a call. A function without arguments gets ``{}``: clients parse what they are given."""
+        if call.is_closed or call.index < 0:
+            return
+        call.is_closed = True
+        if not call.is_custom and not call.sent.text():
+            self._complete(call, "{}", out)
+
+
+def _is_for_client(item: Item) -> bool:
+    if item.type == "tool_search_call":
+        return text(item.execution) == "client"
+    if item.type == "shell_call":
+        environment = read(KIND, item.environment)
+        return environment is None or environment.type in ("", "local")
+    return True

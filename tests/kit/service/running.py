@@ -1,0 +1,137 @@
+"""The whole service in a test, on a real socket, in the test's own trio loop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import trio
+
+from pipeline.gateway.app import Application
+from pipeline.gateway.bridge import Record
+from pipeline.gateway.config.load import parse_settings
+from pipeline.gateway.http.server import hypercorn_config, serve
+from pipeline.gateway.http.sockets import bind_socket
+from pipeline.gateway.service import server_settings
+from pipeline.registry import AnyPlugin
+
+KEY = "sk-test-master-key-0123456789"
+PLAIN = False
+"""The service is asked by plain HTTP; reading the trusted certificates would take 30 ms for each client."""
+CONFIG = """\
+model_list:
+  - model_name: echo
+    litellm_params: {{model: canned/echo}}
+  - model_name: story
+    litellm_params: {{model: canned/story}}
+  - model_name: agent
+    litellm_params: {{model: canned/agent}}
+{models}
+general_settings:
+  master_key: {key}
+pipeline_settings:
+  keys:
+    - {{name: limited, key: sk-limited-key-0123456789, models: [echo, "team/*"]}}
+{pipeline}
+"""
+
+
+@dataclass
+class Service:
+    """A running service and what it logged."""
+
+    url: str
+    app: Application
+    shutdown: trio.Event
+    hard_stop: trio.Event
+    ended: trio.Event = field(default_factory=trio.Event)
+    records: list[Record] = field(default_factory=list)
+    recorded: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def note(self, record: Record) -> None:
+        self.records.append(record)
+        self.recorded.set()
+        self.recorded = trio.Event()
+
+    async def record(self, number: int = 0) -> Record:
+        """Wait for the record of the request with this number."""
+        while len(self.records) <= number:
+            await self.recorded.wait()
+        return self.records[number]
+
+    async def post(
+        self, body: Any, *, path: str = "/cursor/chat/completions", key: str | None = KEY, **headers: str
+    ) -> httpx.Response:
+        """Post a body (bytes as they are, anything else as JSON) and read the whole answer."""
+        sent = {name.replace("_", "-"): value.encode("latin-1") for name, value in headers.items()}
+        if key is not None:
+            sent["authorization"] = f"Bearer {key}".encode("latin-1")
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        async with httpx.AsyncClient(base_url=self.url, timeout=30, trust_env=False, verify=PLAIN) as client:
+            return await client.post(path, content=content, headers=sent)
+
+    async def get(self, path: str, *, method: str = "GET", key: str | None = KEY, **headers: str) -> httpx.Response:
+        """Ask for a page."""
+        sent = {name.replace("_", "-"): value.encode("latin-1") for name, value in headers.items()}
+        if key is not None:
+            sent["authorization"] = f"Bearer {key}".encode("latin-1")
+        async with httpx.AsyncClient(base_url=self.url, timeout=30, trust_env=False, verify=PLAIN) as client:
+            return await client.request(method, path, headers=sent)
+
+
+def model(name: str, url: str, *, upstream: str = "openai/gpt-5", **params: Any) -> str:
+    """The lines of one deployment."""
+    given = {"model": upstream, "api_base": url, "api_key": "sk-upstream-secret-0123456789", **params}
+    return f"  - model_name: {json.dumps(name)}\n    litellm_params: {json.dumps(given)}\n"
+
+
+def replay(path: Path) -> str:
+    """The lines of one deployment that replays a recording, named by its file."""
+    params = {"model": f"canned/replay:{path}"}
+    return f"  - model_name: {json.dumps(path.name)}\n    litellm_params: {json.dumps(params)}\n"
+
+
+@asynccontextmanager
+async def serving(
+    models: str = "", pipeline: str = "", *, plugins: Mapping[str, AnyPlugin] | None = None, config: str = CONFIG
+) -> AsyncIterator[Service]:
+    """Run the service with the embedded models, ``models`` and more lines of ``pipeline_settings``."""
+    text = config.format(models=models, pipeline=pipeline, key=KEY)
+    settings = parse_settings(text, source="test.yaml", environ={})
+    notes: list[Service] = []
+    app = Application(settings, plugins=plugins or {}, on_end=lambda record: notes[0].note(record()))
+    listener = bind_socket("127.0.0.1", 0)
+    service = Service(f"http://127.0.0.1:{listener.getsockname()[1]}", app, trio.Event(), trio.Event())
+    notes.append(service)
+    limits = server_settings(settings.pipeline)
+
+    async def run(task_status: trio.TaskStatus[list[str]]) -> None:
+        await serve(
+            app,
+            hypercorn_config(limits),
+            [listener],
+            limits,
+            shutdown=service.shutdown,
+            hard_stop=service.hard_stop,
+            on_shutdown=app.bridge.drain,
+            on_drain_deadline=app.bridge.cut_off,
+            task_status=task_status,
+        )
+        service.ended.set()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(run)
+        try:
+            yield service
+        finally:
+            service.shutdown.set()
+            service.hard_stop.set()

@@ -1,0 +1,68 @@
+"""The program of the supervisor's tests: ``supervise WORKERS STOP_TIMEOUT_S KIND`` or ``worker KIND FD LIFELINE``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+from functools import partial
+from typing import Any
+
+import trio
+
+
+async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Tell the process id; a stream ends when the client sends its request's body, be it early or late."""
+    if scope["type"] == "lifespan":
+        os.write(2, b"a worker has started\n")
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"%d" % os.getpid(), "more_body": scope["path"] == "/stream"})
+    if scope["path"] == "/stream":
+        await receive()
+        await send({"type": "http.response.body", "body": b"end"})
+
+
+def work(kind: str, fd: int, lifeline_fd: int) -> None:
+    if kind == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with socket.socket(fileno=lifeline_fd) as lifeline:
+            os.write(2, b"deaf\n")
+            lifeline.recv(1)
+        return
+    from pipeline.gateway.http.connection import (
+        ServerSettings,
+    )  # here: it takes a while, and not every process needs it
+    from pipeline.gateway.http.server import hypercorn_config, serve_until_signalled
+    from pipeline.gateway.http.sockets import prepare_listener
+
+    listener = socket.socket(fileno=fd)
+    prepare_listener(listener)
+    settings = ServerSettings(graceful_timeout_s=60)
+    lifeline = socket.socket(fileno=lifeline_fd)
+    trio.run(partial(serve_until_signalled, app, hypercorn_config(settings), [listener], settings, lifeline=lifeline))
+
+
+def supervise(workers: int, stop_timeout_s: float, kind: str) -> int:
+    from pipeline.gateway.http.sockets import bind_socket
+    from pipeline.gateway.http.supervisor import WorkerCommand, run_workers
+
+    listener = bind_socket("127.0.0.1", 0)
+    os.write(1, b"%d\n" % listener.getsockname()[1])
+
+    def start_worker(fds: Any, lifeline_fd: int) -> WorkerCommand:
+        if kind == "broken":  # no Python: on a slow machine it would take too long to count as one that cannot start
+            return WorkerCommand(["sh", "-c", "echo this worker cannot start >&2; exit 1"])
+        return WorkerCommand([sys.executable, __file__, "worker", kind, str(fds[0]), str(lifeline_fd)])
+
+    return run_workers(workers, [listener], start_worker, stop_timeout_s=stop_timeout_s)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    if sys.argv[1] == "worker":
+        work(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    else:
+        sys.exit(supervise(int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]))

@@ -1,0 +1,355 @@
+"""The table of providers: which API each is asked by, where it is, and which key it gets."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from kit.clients.chat_fold import fold_stream
+from kit.service.config_texts import model, only, parse, problems
+from kit.service.running import model as entry
+from kit.service.running import serving
+from kit.upstreams.scripted import Step, end, events, scripted_upstream, sse_head
+
+from pipeline.gateway.config.litellm_names import UNREACHED_PROVIDERS
+from pipeline.gateway.config.urls import ENDPOINTS, default_url
+from stages.upstreams import UpstreamKind
+from stages.upstreams.providers import PROVIDERS, Provider, split_model
+from stages.wire.chat.dialects import DIALECTS
+from stages.wire.responses.providers import PROVIDERS as NATIVE
+
+ROOT = Path(__file__).parents[3]
+WITH_ADDRESS = [(name, provider) for name, provider in PROVIDERS.items() if provider.origin is not None]
+
+
+def headers_with(provider: Provider, kind: UpstreamKind, key: str) -> dict[str, str]:
+    """Say which headers a key makes."""
+    is_bearer = provider.key_header == "authorization"
+    expected = {provider.key_header: f"Bearer {key}" if is_bearer else key}
+    if kind == "anthropic":
+        expected |= {"x-api-key": key, "anthropic-version": "2023-06-01"}
+    return expected
+
+
+def test_every_provider_is_documented_as_the_table_has_it() -> None:
+    text = (ROOT / "docs" / "config.md").read_text()
+    text = text[text.index("### Providers") : text.index("### From `api_base`")]
+    rows: dict[str, list[str]] = {}
+    for line in re.findall(r"^\| (`.*) \|$", text, re.MULTILINE):
+        name, *columns = (column.strip() for column in line.split("|"))
+        rows[name.strip("`")] = columns
+    assert set(rows) == {*PROVIDERS, "canned"}
+    for name, provider in PROVIDERS.items():
+        kinds, address, keys, bases = rows[name]
+        assert kinds.split(", ") == [f"`{kind}`" for kind in provider.kinds], name
+        usual = default_url(provider, provider.kinds[0])
+        shown = "needs `api_base`" if usual is None else usual.removesuffix(ENDPOINTS[provider.kinds[0]])
+        assert address == shown.removeprefix("https://"), name
+        if provider.key_names:
+            optional = "" if provider.needs_key else " (optional)"
+            assert keys == ", ".join(f"`{key}`" for key in provider.key_names) + optional, name
+        assert bases == ", ".join(f"`{base}`" for base in provider.base_names), name
+
+
+def test_no_provider_is_both_reached_and_not_reached() -> None:
+    assert not set(PROVIDERS) & UNREACHED_PROVIDERS
+
+
+def test_whoever_has_rules_of_their_own_on_the_wire_can_be_configured() -> None:
+    aliases = {"moonshotai", "vertex_ai"}  # names that only other programs, or model_info, can bring
+    assert set(DIALECTS) - set(PROVIDERS) == aliases
+    assert set(NATIVE) <= set(PROVIDERS)
+
+
+KINDS = [(name, kind) for name, provider in PROVIDERS.items() for kind in provider.kinds]
+JOINED = [(name, kind) for name, kind in KINDS if name != "azure"]  # whose are in test_deployment_urls.py
+
+
+def asking(name: str, kind: UpstreamKind, base: str | None) -> str:
+    """Write a configuration that asks a provider by one of its kinds."""
+    address = f"api_base: '{base}', " if base is not None else ""
+    return model(
+        f"{{model: '{name}/vendor/gpt-9', {address}api_key: k-1}}", f"{{supported_endpoints: [/v1{ENDPOINTS[kind]}]}}"
+    )
+
+
+@pytest.mark.parametrize(("name", "kind"), JOINED)
+def test_every_form_of_a_base_leads_to_the_endpoint(name: str, kind: UpstreamKind) -> None:
+    ending, provider = ENDPOINTS[kind], PROVIDERS[name]
+    root = provider.root_of(kind)
+    for base, path in {
+        "https://h.example": root,
+        "https://h.example/": root,
+        f"https://h.example{root}": root,
+        f"https://h.example{root}/": root,
+        f"https://h.example{root}{ending}": root,
+        f"https://h.example{root}{ending}/": root,
+        "https://h.example/x/v1": "/x/v1/openai" if name == "gemini" else "/x/v1",
+        f"https://h.example/x/v1{ending}": "/x/v1",
+    }.items():
+        deployment = only(asking(name, kind, base))
+        assert deployment.url == f"https://h.example{path}{ending}", base
+        assert (deployment.kind, deployment.provider, deployment.model) == (kind, name, "vendor/gpt-9")
+        assert dict(deployment.headers) == headers_with(provider, kind, "k-1")
+
+
+@pytest.mark.parametrize(("name", "provider"), WITH_ADDRESS)
+def test_every_kind_of_a_provider_has_a_default_address(name: str, provider: Provider) -> None:
+    for kind in provider.kinds:
+        deployment = only(asking(name, kind, None))
+        assert (deployment.kind, deployment.url) == (kind, default_url(provider, kind))
+        assert deployment.url.startswith(f"{provider.origin}/")
+        assert deployment.url.endswith(ENDPOINTS[kind])
+
+
+@pytest.mark.parametrize(("name", "provider"), WITH_ADDRESS)
+def test_a_key_comes_from_each_of_the_providers_variables_the_first_before_the_others(
+    name: str, provider: Provider
+) -> None:
+    text = model(f"{{model: {name}/vendor/gpt-9}}")
+    for variable in provider.key_names:
+        deployment = only(text, **{variable: "key-of-the-environment"})
+        assert deployment.url == default_url(provider, provider.kinds[0])
+        assert dict(deployment.headers) == headers_with(provider, provider.kinds[0], "key-of-the-environment")
+    values = {variable: f"key-{number}" for number, variable in enumerate(provider.key_names)}
+    if values:
+        assert dict(only(text, **values).headers) == headers_with(provider, provider.kinds[0], "key-0")
+
+
+NEEDING = [(name, provider) for name, provider in WITH_ADDRESS if provider.needs_key and provider.key_names]
+
+
+@pytest.mark.parametrize(("name", "provider"), NEEDING)
+def test_a_key_that_is_missing_is_told_with_its_variable(name: str, provider: Provider) -> None:
+    assert problems(model(f"{{model: {name}/m}}")) == (
+        f"config.yaml:3: model_list[0].litellm_params.api_key: is missing: provider {name} needs text such as "
+        f"os.environ/NAME, or set {provider.key_names[0]}",
+    )
+
+
+@pytest.mark.parametrize("name", [name for name, provider in WITH_ADDRESS if not provider.needs_key])
+def test_a_server_on_this_machine_needs_no_key(name: str) -> None:
+    assert only(model(f"{{model: {name}/m}}")).headers == ()
+
+
+@pytest.mark.parametrize(("name", "provider"), [(n, p) for n, p in PROVIDERS.items() if p.base_names])
+def test_an_address_may_come_from_each_of_the_providers_variables(name: str, provider: Provider) -> None:
+    for variable in provider.base_names:
+        url = only(model(f"{{model: {name}/vendor/gpt-9, api_key: k}}"), **{variable: "http://h:8000"}).url
+        assert url.startswith("http://h:8000/")
+        assert url.endswith(ENDPOINTS[provider.kinds[0]])
+
+
+@pytest.mark.parametrize("name", [name for name, provider in PROVIDERS.items() if provider.origin is None])
+def test_an_address_that_is_missing_is_told(name: str) -> None:
+    (told,) = problems(model(f"{{model: {name}/m, api_key: k}}"))
+    assert told.startswith(
+        f"config.yaml:3: model_list[0].litellm_params.api_base: is missing: provider {name} needs a URL such as "
+    )
+
+
+# --- which API --------------------------------------------------------------------------------------------------------
+
+BASE = "api_base: 'http://h/v1'"
+CHOSEN: list[tuple[str, str, str, str]] = [
+    ("{model: openai/m}", "{}", "responses", "https://api.openai.com/v1/responses"),
+    ("{model: openai/m}", "{mode: chat}", "responses", "https://api.openai.com/v1/responses"),
+    ("{model: openai/m, use_chat_completions_api: true}", "{}", "chat", "https://api.openai.com/v1/chat/completions"),
+    ("{model: openai/m, use_chat_completions_api: 'true'}", "{mode: responses}", "chat",
+     "https://api.openai.com/v1/chat/completions"),
+    ("{model: openai/m, use_chat_completions_api: false}", "{}", "responses", "https://api.openai.com/v1/responses"),
+    ("{model: openai/chat_completions/m}", "{}", "chat", "https://api.openai.com/v1/chat/completions"),
+    ("{model: openai/responses/m}", "{}", "responses", "https://api.openai.com/v1/responses"),
+    (f"{{model: openai/m, {BASE}, use_chat_completions_api: true}}", "{}", "chat", "http://h/v1/chat/completions"),
+    ("{model: openai/m}", "{supported_endpoints: [/v1/chat/completions]}", "chat",
+     "https://api.openai.com/v1/chat/completions"),
+    ("{model: openai/m}", "{supported_endpoints: [/v1/chat/completions, /v1/responses]}", "responses",
+     "https://api.openai.com/v1/responses"),
+    ("{model: openai/m}", "{supported_endpoints: [/v1/embeddings]}", "responses", "https://api.openai.com/v1/responses"),
+    (f"{{model: openai/m, {BASE}}}", "{supported_endpoints: [/v1/messages]}", "anthropic", "http://h/v1/messages"),
+    (f"{{model: openai/m, {BASE}}}", "{supported_endpoints: [/v1/messages/, /v1/chat/completions]}", "anthropic",
+     "http://h/v1/messages"),
+    ("{model: openai/m}", "{supported_endpoints: [/v1/messages]}", "responses", "https://api.openai.com/v1/responses"),
+    ("{model: anthropic/m}", "{}", "anthropic", "https://api.anthropic.com/v1/messages"),
+    ("{model: claude-sonnet-4-5}", "{}", "anthropic", "https://api.anthropic.com/v1/messages"),
+    ("{model: anthropic/m, use_chat_completions_api: true}", "{}", "anthropic", "https://api.anthropic.com/v1/messages"),
+    ("{model: anthropic/m}", "{supported_endpoints: [/v1/chat/completions]}", "anthropic",
+     "https://api.anthropic.com/v1/messages"),
+    ("{model: anthropic/m}", "{supported_endpoints: [/v1/chat/completions, /v1/messages]}", "anthropic",
+     "https://api.anthropic.com/v1/messages"),
+    (f"{{model: anthropic/m, {BASE}}}", "{supported_endpoints: [/v1/chat/completions]}", "chat",
+     "http://h/v1/chat/completions"),
+    ("{model: deepseek/m}", "{mode: responses}", "chat", "https://api.deepseek.com/chat/completions"),
+    (f"{{model: deepseek/m, {BASE}}}", "{mode: responses}", "responses", "http://h/v1/responses"),
+    (f"{{model: deepseek/m, {BASE}}}", "{supported_endpoints: [/v1/chat/completions, /v1/responses]}", "responses",
+     "http://h/v1/responses"),
+    ("{model: deepseek/m, api_base: 'https://api.deepseek.com/anthropic'}", "{supported_endpoints: [/v1/messages]}",
+     "anthropic", "https://api.deepseek.com/anthropic/v1/messages"),
+    ("{model: deepseek/m, api_base: 'https://api.deepseek.com/beta'}", "{}", "chat",
+     "https://api.deepseek.com/beta/chat/completions"),
+    ("{model: databricks/m-gpt-5, api_base: 'https://h'}", "{}", "responses", "https://h/serving-endpoints/responses"),
+    ("{model: databricks/m-claude, api_base: 'https://h'}", "{}", "chat", "https://h/serving-endpoints/chat/completions"),
+    ("{model: github_copilot/gpt-5.4}", "{}", "responses", "https://api.githubcopilot.com/responses"),
+    ("{model: github_copilot/gpt-4o}", "{}", "chat", "https://api.githubcopilot.com/chat/completions"),
+    ("{model: github_copilot/claude-opus-5}", "{supported_endpoints: [/v1/messages]}", "anthropic",
+     "https://api.githubcopilot.com/v1/messages"),
+    ("{model: perplexity/openai/gpt-5.1}", "{}", "responses", "https://api.perplexity.ai/v1/responses"),
+    ("{model: perplexity/sonar-pro}", "{}", "chat", "https://api.perplexity.ai/chat/completions"),
+    (f"{{model: bedrock/m, {BASE}}}", "{supported_endpoints: [/v1/messages]}", "anthropic", "http://h/v1/messages"),
+    (f"{{model: vertex_ai/m, {BASE}, use_chat_completions_api: true}}", "{}", "chat", "http://h/v1/chat/completions"),
+    (f"{{model: m, custom_llm_provider: groq, {BASE}}}", "{}", "chat", "http://h/v1/chat/completions"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("params", "info", "kind", "url"), CHOSEN)
+def test_the_api_is_the_one_that_the_entry_asks_for_else_the_providers_usual_one(
+    params: str, info: str, kind: str, url: str
+) -> None:
+    deployment = only(model(f"{params.removesuffix('}')}, api_key: k}}", info))
+    assert (deployment.kind, deployment.url) == (kind, url)
+    assert not deployment.model.startswith(("chat_completions/", "responses/"))
+
+
+def test_a_prefix_that_nobody_knows_is_part_of_the_model_of_a_compatible_server() -> None:
+    deployment = only(model("{model: unheard/of, api_base: 'http://h', use_chat_completions_api: true}"))
+    assert (deployment.provider, deployment.model) == ("openai_compatible", "unheard/of")
+    assert deployment.url == "http://h/v1/chat/completions"
+    deployment = only(model("{model: unheard/of, api_base: 'http://h'}", "{mode: responses}"))
+    assert (deployment.kind, deployment.provider) == ("responses", "openai_compatible")
+
+
+def test_a_name_without_a_prefix_belongs_to_whom_litellm_gives_it() -> None:
+    assert split_model("gpt-5") == ("openai", "gpt-5")
+    assert split_model("claude-opus-5") == ("anthropic", "claude-opus-5")
+    assert split_model("gemini-2.5-pro") == ("vertex_ai", "gemini-2.5-pro")
+    assert split_model("groq/openai/gpt-oss-120b") == ("groq", "openai/gpt-oss-120b")
+
+
+LEFT_OUT = [
+    ("{model: bedrock/anthropic.claude}", "{}", "provider bedrock is not supported yet"),
+    ("{model: gemini-2.5-pro}", "{}", "provider vertex_ai is not supported yet"),
+    ("{model: cohere/command-r, api_base: 'http://h'}", "{}", "provider cohere is not supported yet"),
+    ("{model: unheard/of}", "{}", "the provider of its model is not known (expected a prefix, as in openai/gpt-5)"),
+    ("{model: bedrock/m}", "{mode: responses}", "a provider that we do not know needs an api_base"),
+    ("{model: unheard/of, use_chat_completions_api: true}", "{}", "a provider that we do not know needs an api_base"),
+    ("{model: openai/m, litellm_credential_name: c}", "{}", "litellm_credential_name is not supported yet"),
+    ("{model: openai/m}", "{mode: embedding}", "embedding models are not supported yet"),
+    ("{model: github_copilot/gpt-5}", "{}",
+     "signing in to GitHub Copilot is not supported yet (a token as api_key is)"),
+    ("{model: 'openai/*-*'}", "{}", "a name with more than one * is not supported yet"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("params", "info", "reason"), LEFT_OUT, ids=[params for params, *_ in LEFT_OUT])
+def test_what_cannot_be_reached_is_left_out_with_one_warning(params: str, info: str, reason: str) -> None:
+    settings = parse(model(params, info))
+    assert settings.deployments == ()
+    assert settings.warnings == (
+        f"config.yaml:2: model_list[0] (m): {reason}; the deployment is left out",
+        "config.yaml has no deployment that can be used: every request will be answered with model_not_found",
+    )
+
+
+# --- keys and headers -------------------------------------------------------------------------------------------------
+
+
+def test_the_key_of_the_environment_is_not_sent_to_a_stranger() -> None:
+    stranger = model("{model: openai/m, api_base: 'https://evil.example/v1'}")
+    settings = parse(stranger, OPENAI_API_KEY="sk-openai-0123456789")
+    assert settings.deployments[0].headers == ()
+    assert settings.warnings == (
+        "config.yaml:3: model_list[0].litellm_params.api_key is missing: requests go out without a key, "
+        "since OPENAI_API_KEY is not for this api_base; write api_key: os.environ/OPENAI_API_KEY if it is",
+    )
+    regional = model("{model: openai/m, api_base: 'https://us.api.openai.com/v1'}")
+    assert only(regional, OPENAI_API_KEY="sk-1").headers == (("authorization", "Bearer sk-1"),)
+    for trick in ("https://api.openai.com.evil.example/v1", "https://evilopenai.com/v1", "http://api.openai.com/v1"):
+        assert only(model(f"{{model: openai/m, api_base: '{trick}'}}"), OPENAI_API_KEY="sk-1").headers == ()
+
+
+def test_on_a_domain_of_many_owners_only_the_very_host_is_the_providers() -> None:
+    own = "https://generativelanguage.googleapis.com/v1beta/openai"
+    assert only(model(f"{{model: gemini/m, api_base: '{own}'}}"), GEMINI_API_KEY="g-1").headers != ()
+    for stranger in ("https://storage.googleapis.com/v1beta/openai", "https://h.example/v1beta"):
+        assert only(model(f"{{model: gemini/m, api_base: '{stranger}'}}"), GEMINI_API_KEY="g-1").headers == ()
+
+
+def test_headers_of_the_user_add_to_those_of_messages_and_replace_them() -> None:
+    added = "extra_headers: {anthropic-beta: 'a-1,b-2', Anthropic-Version: '2099-01-01'}"
+    assert only(model(f"{{model: anthropic/m, api_key: k, {added}}}")).headers == (
+        ("x-api-key", "k"),
+        ("Anthropic-Version", "2099-01-01"),
+        ("anthropic-beta", "a-1,b-2"),
+    )
+
+
+def test_messages_of_a_server_with_several_apis_bring_the_key_in_both_forms() -> None:
+    deployment = only(model(f"{{model: litellm_proxy/m, {BASE}, api_key: k}}", "{supported_endpoints: [/v1/messages]}"))
+    assert deployment.headers == (
+        ("authorization", "Bearer k"),
+        ("x-api-key", "k"),
+        ("anthropic-version", "2023-06-01"),
+    )
+
+
+def test_a_custom_server_gets_no_key_of_openai() -> None:
+    assert only(model(f"{{model: custom_openai/m, {BASE}}}"), OPENAI_API_KEY="sk-1").headers == ()
+
+
+# --- the whole way ----------------------------------------------------------------------------------------------------
+
+CHUNKS: tuple[Step, ...] = (
+    sse_head(),
+    events(
+        [
+            {"id": "c", "model": "m", "created": 7, "choices": [{"index": 0, "delta": {"content": "hi"}}]},
+            {"id": "c", "model": "m", "created": 7, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+        ]
+    ),
+    end(),
+)
+MESSAGE = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "m",
+    "content": [],
+    "usage": {"input_tokens": 1},
+}
+MESSAGES: tuple[Step, ...] = (
+    sse_head(),
+    events(
+        [
+            {"type": "message_start", "message": MESSAGE},
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "hi"}},
+            {"type": "content_block_stop", "index": 0},
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}},
+            {"type": "message_stop"},
+        ]
+    ),
+    end(),
+)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "params", "script", "path", "header"),
+    [
+        ("openai/chat_completions/gpt-5", {}, CHUNKS, "/v1/chat/completions", "authorization"),
+        ("openai/gpt-5", {"use_chat_completions_api": True}, CHUNKS, "/v1/chat/completions", "authorization"),
+        ("deepseek/gpt-5", {}, CHUNKS, "/chat/completions", "authorization"),
+        ("gemini/gpt-5", {}, CHUNKS, "/v1beta/openai/chat/completions", "authorization"),
+        ("anthropic/gpt-5", {}, MESSAGES, "/v1/messages", "x-api-key"),
+    ],
+)
+async def test_a_configured_upstream_is_asked_at_its_address_with_its_key_and_its_answer_arrives(
+    upstream: str, params: dict[str, bool], script: tuple[Step, ...], path: str, header: str
+) -> None:
+    async with scripted_upstream(*script) as up, serving(entry("up", up.url, upstream=upstream, **params)) as service:
+        answer = await service.post({"model": "up", "input": "hello", "stream": True})
+        assert fold_stream(answer.content).content == "hi"
+    (request,) = up.requests
+    assert request.path == path
+    assert request.headers[header].removeprefix("Bearer ") == "sk-upstream-secret-0123456789"
+    assert request.json()["model"] == "gpt-5"

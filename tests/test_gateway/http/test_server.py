@@ -1,0 +1,471 @@
+"""The life of a server process: start, limits, drain, hard stop, TLS, and a real framework on it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+import trustme
+from kit.clients.raw import RESET, RawClient, get, serving
+from kit.time.patience import AT_ONCE_S, patiently
+from quart import ResponseReturnValue, request
+from quart_trio import QuartTrio
+
+from pipeline.gateway.http.connection import ServerSettings
+from pipeline.gateway.http.server import StartupError, hypercorn_config, serve
+from pipeline.gateway.http.sockets import bind_socket
+
+START = {"type": "http.response.start", "status": 200, "headers": []}
+REQUEST = b"GET /stream HTTP/1.1\r\nHost: t\r\n\r\n"
+
+
+class Streams:
+    """An application that streams until it is told to end; anything but /stream is answered at once."""
+
+    def __init__(self) -> None:
+        self.started = trio.Event()
+        self.end = trio.Event()
+        self.cancelled = 0
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        await receive()
+        await send(START)
+        if scope["path"] == "/stream":
+            await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+            self.started.set()
+            try:
+                await self.end.wait()
+            except trio.Cancelled:
+                self.cancelled += 1
+                with trio.CancelScope(shield=True):
+                    await send({"type": "http.response.body", "body": b"cancelled", "more_body": False})
+                raise
+        await send({"type": "http.response.body", "body": b"ended", "more_body": False})
+
+    async def open(self, address: tuple[str, int]) -> RawClient:
+        client = await RawClient.open(address)
+        await client.send(REQUEST)
+        await client.read_until(b"begun\r\n")
+        return client
+
+
+# Limits.
+
+
+async def test_a_connection_beyond_the_limit_is_answered_503() -> None:
+    app = Streams()
+    async with serving(app, max_connections=2) as served:
+        async with await RawClient.open(served.address) as one, await RawClient.open(served.address) as two:
+            assert (await one.ask()).status == 200
+            assert (await two.ask()).status == 200
+            async with await RawClient.open(served.address) as three:
+                await three.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+                answer = await three.read_answer()
+                assert (answer.status, answer.headers["retry-after"]) == (503, "2")
+                assert json.loads(answer.body)["error"]["code"] == "too_many_connections"
+                assert await three.read_to_end() == (b"", "fin")
+            assert (await one.ask()).status == 200
+        with patiently():
+            while (await get(served.address)).status != 200:
+                await trio.sleep(0.01)
+
+
+async def test_running_out_of_file_descriptors_is_logged_once_and_survived(caplog: pytest.LogCaptureFixture) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with serving(Streams(), keep_alive_timeout_s=60, header_timeout_s=60) as served:
+        clients = [socket.create_connection(served.address) for _ in range(30)]
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + 10, hard))
+        try:
+            with caplog.at_level(logging.ERROR, "headrace.server"), patiently():
+                while not caplog.records:
+                    await trio.sleep(0.01)
+                await trio.sleep(0.35)  # for more attempts, which are not logged
+            assert [record.getMessage() for record in caplog.records] == [
+                "cannot accept connections: Too many open files; raise the limit of open files (ulimit -n) "
+                "or lower max_connections"
+            ]
+            for client in clients[:25]:
+                client.close()
+            async with RawClient(
+                trio.SocketStream(last := trio.socket.from_stdlib_socket(clients[-1])), last
+            ) as client:
+                assert (await client.ask()).status == 200
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for left in clients:
+                left.close()
+
+
+# Drain.
+
+
+async def test_a_drain_lets_streams_finish_and_closes_idle_connections_at_once() -> None:
+    app = Streams()
+    noted: list[str] = []
+    async with serving(app, on_shutdown=lambda: noted.append("shutdown")) as served:
+        async with await app.open(served.address) as stream, await RawClient.open(served.address) as idle:
+            await idle.ask()
+            served.shutdown.set()
+            assert await idle.read_to_end() == (b"", "fin")
+            with pytest.raises(OSError, match="refused"):
+                await RawClient.open(served.address)
+            assert not served.ended.is_set()
+            app.end.set()
+            assert (await stream.read_to_end()) == (b"5\r\nended\r\n0\r\n\r\n", "fin")
+        with patiently():
+            await served.ended.wait()
+    assert noted == ["shutdown"]
+
+
+async def test_while_the_shutdown_is_delayed_new_requests_are_served() -> None:
+    async with serving(Streams(), shutdown_delay_s=60) as served:
+        served.shutdown.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await get(served.address)).status == 200
+    async with serving(Streams(), shutdown_delay_s=0.1) as served:
+        served.shutdown.set()
+        with patiently():
+            await served.ended.wait()
+
+
+async def test_a_response_that_begins_during_the_drain_says_close() -> None:
+    asked, release = trio.Event(), trio.Event()
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            asked.set()
+            await release.wait()
+            await send(START)
+            await send({"type": "http.response.body", "body": b"late"})
+
+    async with serving(app) as served, await RawClient.open(served.address) as client:
+        await client.send(REQUEST)
+        with patiently():
+            await asked.wait()
+        served.shutdown.set()
+        await trio.testing.wait_all_tasks_blocked()
+        release.set()
+        answer = await client.read_answer()
+        assert (answer.body, answer.headers["connection"]) == (b"late", "close")
+        assert await client.read_to_end() == (b"", "fin")
+
+
+async def test_at_the_drain_deadline_applications_are_cancelled_and_may_say_last_words() -> None:
+    app = Streams()
+    async with serving(app, graceful_timeout_s=0.1) as served:
+        async with await app.open(served.address) as client:
+            served.shutdown.set()
+            assert (await client.read_to_end())[0] == b"9\r\ncancelled\r\n0\r\n\r\n"
+        with patiently():
+            await served.ended.wait()
+    assert app.cancelled == 1
+
+
+async def test_at_the_drain_deadline_the_hook_ends_the_streams_itself() -> None:
+    app = Streams()
+    async with serving(app, graceful_timeout_s=0.1, on_drain_deadline=app.end.set) as served:
+        async with await app.open(served.address) as client:
+            served.shutdown.set()
+            assert (await client.read_to_end()) == (b"5\r\nended\r\n0\r\n\r\n", "fin")
+        with patiently():
+            await served.ended.wait()
+    assert app.cancelled == 0
+
+
+async def test_streams_that_ignore_the_hook_are_cut() -> None:
+    app = Streams()
+    began = trio.current_time()
+    async with serving(app, graceful_timeout_s=0.1, last_words_timeout_s=0.2, on_drain_deadline=lambda: None) as served:
+        async with await app.open(served.address) as client:
+            served.shutdown.set()
+            with patiently():
+                await served.ended.wait()
+            assert (await client.read_to_end())[1] == RESET
+    assert served.ended_at - began >= 0.3
+
+
+async def test_a_hard_stop_cuts_everything_at_once() -> None:
+    app = Streams()
+    async with serving(app) as served, await app.open(served.address) as client:
+        began = trio.current_time()
+        served.hard_stop.set()
+        assert (await client.read_to_end())[1] == RESET
+        with patiently():
+            await served.ended.wait()
+        assert served.ended_at - began < AT_ONCE_S
+
+
+async def test_a_second_word_ends_a_drain_at_once() -> None:
+    app = Streams()
+    async with serving(app) as served, await app.open(served.address):
+        served.shutdown.set()
+        await trio.testing.wait_all_tasks_blocked()
+        began = trio.current_time()
+        served.hard_stop.set()
+        with patiently():
+            await served.ended.wait()
+        assert served.ended_at - began < AT_ONCE_S
+
+
+async def test_readers_that_have_stalled_do_not_hold_up_the_end() -> None:
+    stuck = trio.Event()
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send(START)
+            stuck.set()
+            await send({"type": "http.response.body", "body": b"x" * 5_000_000})
+
+    async with serving(app, graceful_timeout_s=0.2, last_words_timeout_s=0.2, write_timeout_s=60) as served:
+        async with await RawClient.open(served.address, receive_buffer_bytes=4096) as client:
+            await client.send(REQUEST)
+            await stuck.wait()
+            began = trio.current_time()
+            served.shutdown.set()
+            with patiently():
+                await served.ended.wait()
+            assert served.ended_at - began < AT_ONCE_S
+            assert (await client.read_to_end())[1] == RESET
+
+
+async def test_a_failure_while_being_cancelled_is_logged_and_the_end_is_clean(caplog: pytest.LogCaptureFixture) -> None:
+    begun = trio.Event()
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            begun.set()
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ValueError("while being cancelled")
+
+    async with serving(app) as served, await RawClient.open(served.address) as client:
+        await client.send(REQUEST)
+        await begun.wait()
+        served.hard_stop.set()
+        with patiently():
+            await served.ended.wait()
+    assert "builtins.ValueError" in caplog.text
+
+
+@pytest.mark.parametrize("moment", ["start", "body", "last"])
+async def test_a_cancel_around_any_send_closes_the_connection_cleanly(moment: str) -> None:
+    """The cancel comes from the drain deadline, while the application is about to send."""
+    reached = trio.Event()
+
+    async def stop_here() -> None:
+        reached.set()
+        await trio.sleep_forever()
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        if moment == "start":
+            await stop_here()
+        await send(START)
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        if moment == "body":
+            await stop_here()
+        await send({"type": "http.response.body"})
+        await stop_here()
+
+    async with serving(app, graceful_timeout_s=0.05) as served, await RawClient.open(served.address) as client:
+        await client.send(REQUEST)
+        with patiently():
+            await reached.wait()
+        served.shutdown.set()
+        rest, _ = await client.read_to_end()
+        assert rest.endswith(b"0\r\n\r\n") == (moment == "last")
+        with patiently():
+            await served.ended.wait()
+
+
+# Lifespan and frameworks.
+
+
+async def test_an_application_that_does_not_start_says_why() -> None:
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        assert scope["type"] == "lifespan"
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no such upstream"})
+
+    settings = ServerSettings()
+    started: list[list[str]] = []
+
+    class Status:
+        def started(self, value: list[str]) -> None:
+            started.append(value)
+
+    with patiently(), pytest.raises(StartupError, match=r"did not start: .*no such upstream"):
+        await serve(
+            app,
+            hypercorn_config(settings),
+            [bind_socket("127.0.0.1", 0)],
+            settings,
+            shutdown=trio.Event(),
+            task_status=Status(),  # type: ignore[arg-type]
+        )
+    assert started == []
+
+
+async def test_the_lifespan_surrounds_the_requests_and_its_state_reaches_them() -> None:
+    seen: list[object] = []
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            seen.append((await receive())["type"])
+            scope["state"]["model"] = "m"
+            await send({"type": "lifespan.startup.complete"})
+            seen.append((await receive())["type"])
+            await send({"type": "lifespan.shutdown.complete"})
+        else:
+            seen.append(scope["state"]["model"])
+            seen.append((scope["scheme"], scope["client"][0], scope["server"], scope["http_version"]))
+            await send(START)
+            await send({"type": "http.response.body"})
+
+    async with serving(app) as served:
+        await get(served.address)
+        served.shutdown.set()
+        with patiently():
+            await served.ended.wait()
+        there = ("http", "127.0.0.1", served.address, "1.1")
+    assert seen == ["lifespan.startup", "m", there, "lifespan.shutdown"]
+
+
+async def test_quart_runs_on_it_and_sees_its_clients_leave() -> None:
+    app = QuartTrio("hello")
+    asked, left = trio.Event(), trio.Event()
+
+    @app.route("/hello", methods=["GET", "POST"])
+    async def hello() -> ResponseReturnValue:
+        return {"hello": (await request.get_data()).decode()}
+
+    @app.route("/silent")
+    async def silent() -> ResponseReturnValue:
+        asked.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            left.set()
+
+    async with serving(app) as served:
+        async with await RawClient.open(served.address) as client:
+            for _ in range(3):
+                answer = await client.ask("POST", "/hello", b"you")
+                assert (answer.status, json.loads(answer.body)) == (200, {"hello": "you"})
+                assert "connection" not in answer.headers
+            assert (await client.ask("POST", "/nowhere", b"unread")).status == 404
+            assert (await client.ask("GET", "/hello", headers="Connection: close\r\n")).headers["connection"] == "close"
+            assert await client.read_to_end() == (b"", "fin")
+        async with await RawClient.open(served.address) as client:
+            await client.send(b"GET /silent HTTP/1.1\r\nHost: t\r\n\r\n")
+            with patiently():
+                await asked.wait()
+        with patiently():
+            await left.wait()
+
+
+# TLS.
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, str, str]:
+    folder: Path = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(folder / "key.pem")
+    for index, pem in enumerate(issued.cert_chain_pems):
+        pem.write_to_path(folder / "cert.pem", append=index > 0)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context, str(folder / "cert.pem"), str(folder / "key.pem")
+
+
+async def test_tls_serves_streams_and_notices_who_leaves(certificate: tuple[ssl.SSLContext, str, str]) -> None:
+    context, certfile, keyfile = certificate
+    app = Streams()
+    left = trio.Event()
+
+    async def watched(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope.get("path") != "/watched":
+            return await app(scope, receive, send)
+        assert scope["scheme"] == "https"
+        await receive()
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                assert (await receive())["type"] == "http.disconnect"
+                left.set()
+
+            nursery.start_soon(watch)
+            await send(START)
+            await send({"type": "http.response.body", "body": b"x" * 20_000_000, "more_body": True})
+
+    async with serving(watched, certfile=certfile, keyfile=keyfile, write_timeout_s=60) as served:
+        async with await RawClient.open(served.address, tls=context) as client:
+            assert (await client.ask(path="/a")).body == b"ended"
+            assert (await client.ask(path="/b", headers="Connection: close\r\n")).body == b"ended"
+            assert await client.read_to_end() == (b"", "fin")
+        async with await RawClient.open(served.address, tls=context) as client:
+            await client.send(b"GET /watched HTTP/1.1\r\nHost: t\r\n\r\n")
+            await client.read_until(b"xxx")
+            left_at = trio.current_time()
+        with patiently():
+            await left.wait()
+        assert trio.current_time() - left_at < AT_ONCE_S
+        async with await RawClient.open(served.address) as plain:
+            await plain.send(REQUEST)
+            assert (await plain.read_to_end())[0][:1] != b"H"
+        async with await RawClient.open(served.address, tls=context) as client:
+            assert (await client.ask()).status == 200
+
+
+async def test_a_tls_client_that_stops_reading_is_reset_and_a_slow_one_gets_all(
+    certificate: tuple[ssl.SSLContext, str, str],
+) -> None:
+    context, certfile, keyfile = certificate
+    size = 1_000_000
+    over = trio.Event()
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send(START)
+            await send({"type": "http.response.body", "body": b"x" * size})
+            over.set()
+
+    files = {"certfile": certfile, "keyfile": keyfile}
+    async with serving(app, **files, write_timeout_s=0.3, send_buffer_bytes=8192) as served:
+        async with await RawClient.open(served.address, tls=context, receive_buffer_bytes=8192) as client:
+            await client.send(REQUEST)
+            with patiently():
+                await over.wait()
+            rest, end = await client.read_to_end()
+            assert end == RESET
+            assert len(rest) < size
+    async with serving(app, **files, write_timeout_s=1, send_buffer_bytes=8192) as served:
+        async with await RawClient.open(served.address, tls=context, receive_buffer_bytes=8192) as client:
+            await client.send(REQUEST)
+            began = trio.current_time()
+            received = b""
+            while not received.endswith(b"\r\n0\r\n\r\n"):
+                await trio.sleep(0.02)
+                received += await client.stream.receive_some(16384)
+            assert len(received) > size
+            assert trio.current_time() - began > 1, "this was no slow reader"

@@ -1,0 +1,725 @@
+"""Both transports against scripted upstreams over real sockets: what they give, what they raise, what they keep."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import os
+import socket
+import ssl
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+import trio
+import trio.testing
+import trustme
+from kit.time.cancel_at import CancelAt
+from kit.time.patience import AT_ONCE_S, PATIENCE_S, patiently
+from kit.upstreams.scripted import (
+    Exchange,
+    Step,
+    close,
+    end,
+    error,
+    events,
+    head,
+    in_turn,
+    pieces,
+    reset,
+    scripted_upstream,
+    sse,
+    sse_head,
+    stall,
+    wait,
+)
+
+from stages.upstreams.transport.httpx_transport import HttpxTransport
+from stages.upstreams.transport.tls import client_context
+from stages.upstreams.transport.transport import HeadraceTransport
+
+AnyTransport = HeadraceTransport | HttpxTransport
+Make = Callable[..., AnyTransport]
+
+EVENTS = [{"type": "response.output_text.delta", "delta": f"word {n} é"} for n in range(20)]
+STREAM = b"".join(map(sse, EVENTS))
+GOOD: tuple[Step, ...] = (sse_head(), events(EVENTS), end())
+
+_CA = trustme.CA()
+
+
+@functools.cache
+def server_tls(name: str = "localhost") -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _CA.issue_cert(name).configure_cert(context)
+    return context
+
+
+@functools.cache
+def trusting() -> ssl.SSLContext:
+    context = client_context()
+    _CA.configure_trust(context)
+    return context
+
+
+@pytest.fixture(params=["headrace", "httpx"])
+def make(request: pytest.FixtureRequest) -> Make:
+    if request.param == "headrace":
+        return lambda **settings: HeadraceTransport(**{"ssl_context": trusting(), **settings})
+    return lambda **settings: HttpxTransport(**{"ssl_context": trusting(), **settings})
+
+
+def post(url: str, body: bytes = b"{}", *, headers: object = None, **timeouts: float | None) -> httpx.Request:
+    limits = {**dict.fromkeys(("connect", "write", "read", "pool"), PATIENCE_S), **timeouts}
+    return httpx.Request("POST", url, content=body, headers=headers, extensions={"timeout": limits})
+
+
+@asynccontextmanager
+async def answer(transport: AnyTransport, request: httpx.Request) -> AsyncGenerator[httpx.Response]:
+    response = await transport.handle_async_request(request)
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    try:
+        yield response
+    finally:
+        await response.stream.aclose()
+
+
+async def read(transport: AnyTransport, request: httpx.Request) -> bytes:
+    async with answer(transport, request) as response:
+        return b"".join([chunk async for chunk in response.stream])
+
+
+async def read_until_error(response: httpx.Response) -> tuple[bytes, httpx.HTTPError | None]:
+    got = b""
+    try:
+        async for chunk in response.stream:  # type: ignore[union-attr]
+            got += chunk
+    except httpx.HTTPError as error:
+        return got, error
+    return got, None
+
+
+def sockets_open() -> int:
+    links = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            links.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return sum(1 for link in links if link.startswith("socket:"))
+
+
+# --- what is sent ----------------------------------------------------------------------------------------------------
+
+
+async def test_the_request_arrives_as_it_was_made(make: Make) -> None:
+    async with scripted_upstream(*GOOD) as up, make() as transport:
+        body = await read(
+            transport, post(f"{up.url}/v1/responses?a=b%20c", b'{"x":1}', headers=[(b"x-y", "é".encode())])
+        )
+        (request,) = up.requests
+        assert (request.method, request.path, request.json()) == ("POST", "/v1/responses?a=b%20c", {"x": 1})
+        assert request.headers["content-length"] == "7"
+        assert request.headers["host"] == up.url.removeprefix("http://")
+        assert request.headers["x-y"].encode("latin-1") == "é".encode()
+    assert body == STREAM
+
+
+async def test_a_streamed_request_body_arrives_whole(make: Make) -> None:
+    async def parts() -> AsyncGenerator[bytes]:
+        yield b"one "
+        yield b"two"
+
+    async with scripted_upstream(*GOOD) as up, make() as transport:
+        await read(transport, httpx.Request("POST", up.url, content=parts()))
+        await read(transport, httpx.Request("POST", up.url, content=parts(), headers={"content-length": "7"}))
+        assert [request.body for request in up.requests] == [b"one two", b"one two"]
+
+
+@pytest.mark.parametrize("value", ["sk-SECRET\n", "sk-SECRET\r\nx: y", "sk-\0SECRET"])
+async def test_a_header_that_could_be_read_as_two_is_refused_before_anything_is_written(value: str) -> None:
+    async with scripted_upstream(*GOOD) as up, HeadraceTransport() as transport:
+        with pytest.raises(httpx.LocalProtocolError) as caught:
+            await read(transport, post(up.url, headers={"authorization": value}))
+        assert "SECRET" not in str(caught.value)
+        assert str(caught.value) == "the value of the request header authorization holds characters that cannot be sent"
+        assert up.connections == []
+
+
+async def test_names_targets_and_methods_are_checked_too() -> None:
+    async with HeadraceTransport() as transport:
+        for request in (
+            post("http://127.0.0.1:1/", headers={"a b": "x"}),
+            httpx.Request("GET /x", "http://127.0.0.1:1/"),
+            httpx.Request("CONNECT", "http://127.0.0.1:1/"),
+        ):
+            with pytest.raises(httpx.LocalProtocolError):
+                await transport.handle_async_request(request)
+        with pytest.raises(httpx.UnsupportedProtocol):
+            await transport.handle_async_request(post("ftp://127.0.0.1/"))
+
+
+async def test_a_large_body_is_sent_whole_to_a_slow_reader(make: Make) -> None:
+    body = os.urandom(8_000_000)
+    async with scripted_upstream(*GOOD) as up, make() as transport:
+        assert await read(transport, post(up.url, body)) == STREAM
+        assert up.requests[0].body == body
+        assert await read(transport, post(up.url, b"again")) == STREAM
+        assert len(up.connections) == 1
+
+
+async def test_an_answer_that_comes_before_the_upload_is_done_is_given(make: Make) -> None:
+    async def refuse(exchange: Exchange) -> None:
+        await exchange.stream.receive_some(1000)
+        await exchange.send(error(413, b'{"error":"too large"}'))  # type: ignore[arg-type]
+        await trio.sleep(0.05)
+        if isinstance(transport, HttpxTransport):
+            exchange.close()  # httpx looks for an answer only when it can write no more
+
+    async with scripted_upstream(refuse, reads=False) as up, make() as transport:
+        async with answer(transport, post(up.url, bytes(30_000_000))) as response:
+            assert response.status_code == 413
+            assert await read_until_error(response) == (b'{"error":"too large"}', None)
+        assert transport.idle_connections == 0  # half of the request was never sent
+
+
+async def test_an_upstream_that_does_not_read_is_a_write_timeout(make: Make) -> None:
+    async with scripted_upstream(stall(), reads=False) as up, make() as transport:
+        with pytest.raises(httpx.WriteTimeout):
+            await read(transport, post(up.url, bytes(30_000_000), write=0.1))
+        assert transport.active_connections == 0
+
+
+# --- what is read ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        (sse_head(), events(EVENTS), end()),
+        (sse_head(), events(EVENTS, per="write"), end()),
+        (sse_head(length=len(STREAM)), STREAM),
+        (sse_head(until_close=True), STREAM, close()),
+        (b"HTTP/1.0 200 OK\r\n\r\n", STREAM, close()),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n", *GOOD),
+        (sse_head(), b"%x;note=1\r\n%b\r\n0\r\nx-trailer: 1\r\n\r\n" % (len(STREAM), STREAM)),
+    ],
+    ids=["chunk per event", "chunk per write", "length", "until close", "HTTP/1.0", "1xx first", "trailer"],
+)
+@pytest.mark.parametrize("secure", [False, True])
+async def test_every_framing_gives_the_same_body(make: Make, script: tuple[Step, ...], secure: bool) -> None:
+    async with scripted_upstream(*script, tls=server_tls() if secure else None) as up, make() as transport:
+        assert await read(transport, post(up.url)) == STREAM
+        assert transport.active_connections == 0
+
+
+async def test_one_byte_at_a_time_gives_the_same_body(make: Make) -> None:
+    raw = sse_head() + b"".join(b"%x\r\n%b\r\n" % (len(sse(e)), sse(e)) for e in EVENTS) + b"0\r\n\r\n"
+    async with scripted_upstream(pieces(raw, 1)) as up, make() as transport:
+        assert await read(transport, post(up.url)) == STREAM
+        assert transport.idle_connections == 1
+
+
+async def test_one_read_gives_all_that_the_socket_had_in_one_piece() -> None:
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(sse(e)), sse(e)) for e in EVENTS)
+    async with scripted_upstream(sse_head() + chunks + end(), wait(0)) as up, HeadraceTransport() as transport:  # type: ignore[operator]
+        async with answer(transport, post(up.url)) as response:
+            assert [chunk async for chunk in response.stream] == [STREAM]
+
+
+async def test_responses_without_a_body_end_at_once(make: Make) -> None:
+    async with scripted_upstream(head(204)) as up, make() as transport:
+        assert await read(transport, post(up.url)) == b""
+        assert await read(transport, post(up.url)) == b""
+        assert len(up.connections) == 1
+    async with scripted_upstream(head(200, [("content-length", "5")])) as up, make() as transport:
+        assert await read(transport, httpx.Request("HEAD", up.url)) == b""
+
+
+async def test_a_redirect_is_a_response_like_any_other(make: Make) -> None:
+    redirect = head(302, [("location", "http://127.0.0.1:1/"), ("content-length", "0")])
+    async with scripted_upstream(redirect) as up, make() as transport:
+        async with answer(transport, post(up.url)) as response:
+            assert (response.status_code, response.headers["location"]) == (302, "http://127.0.0.1:1/")
+        assert len(up.requests) == 1
+
+
+BAD_HEADS = {
+    "garbage": b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+    "HTTP/2 preface": b"\x00\x00\x12\x04\x00\x00\x00\x00\x00" + bytes(18),
+    "bad status": b"HTTP/1.1 abc OK\r\n\r\n",
+    "two lengths": b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nabc",
+    "endless head": b"HTTP/1.1 200 OK\r\n" + b"x-filler: " + b"y" * 200_000,
+    "many headers": b"HTTP/1.1 200 OK\r\n" + b"x-filler: yyyyyyyyyyyyy\r\n" * 8000 + b"\r\n",
+}
+
+
+@pytest.mark.parametrize("raw", BAD_HEADS.values(), ids=BAD_HEADS)
+async def test_a_head_that_is_not_http_is_a_remote_protocol_error(make: Make, raw: bytes) -> None:
+    async with scripted_upstream(raw, stall()) as up, make() as transport:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await read(transport, post(up.url))
+        await up.connection_closed()
+        assert transport.active_connections == 0
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nxx",
+        b"HTTP/1.1 200 OK\r\nx: a\r\n b\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" * 3000,
+    ],
+    ids=["length and chunks", "transfer coding", "upgrade", "folded header", "endless 1xx"],
+)
+async def test_ours_is_strict_where_httpx_is_not(raw: bytes) -> None:
+    async with scripted_upstream(raw, stall()) as up, HeadraceTransport() as transport:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await read(transport, post(up.url))
+        await up.connection_closed()
+
+
+BROKEN: dict[str, tuple[tuple[Step, ...], tuple[type[httpx.HTTPError], ...]]] = {
+    "closed before the head": ((close(),), (httpx.RemoteProtocolError, httpx.ReadError)),
+    "closed within the head": ((b"HTTP/1.1 200 OK\r\nconte", close()), (httpx.RemoteProtocolError,)),
+    "reset before the head": ((reset(),), (httpx.ReadError,)),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+async def test_an_upstream_that_breaks_off_before_the_head(make: Make, name: str) -> None:
+    script, expected = BROKEN[name]
+    async with scripted_upstream(*script) as up, make() as transport:
+        with pytest.raises(expected):
+            await read(transport, post(up.url))
+        assert (transport.active_connections, transport.idle_connections) == (0, 0)
+
+
+MID_STREAM: dict[str, tuple[tuple[Step, ...], type[httpx.HTTPError]]] = {
+    "closed between chunks": ((sse_head(), b"2\r\nab\r\n", close()), httpx.RemoteProtocolError),
+    "closed within a chunk": ((sse_head(), b"2\r\nab\r\n9\r\nabc", close()), httpx.RemoteProtocolError),
+    "closed before its length": ((sse_head(length=99), b"ab", close()), httpx.RemoteProtocolError),
+    "bad chunk size": ((sse_head(), b"2\r\nab\r\nzz\r\n", stall()), httpx.RemoteProtocolError),
+    "reset": ((sse_head(), b"2\r\nab\r\n", wait(0.03), reset()), httpx.ReadError),
+}
+
+
+@pytest.mark.parametrize("name", MID_STREAM)
+async def test_an_upstream_that_breaks_off_mid_stream_has_given_what_came_before(make: Make, name: str) -> None:
+    script, expected = MID_STREAM[name]
+    async with scripted_upstream(*script) as up, make() as transport:
+        async with answer(transport, post(up.url)) as response:
+            got, failure = await read_until_error(response)
+        assert got[:2] == b"ab"
+        assert type(failure) is expected
+        await up.connection_closed()
+        assert (transport.active_connections, transport.idle_connections) == (0, 0)
+
+
+async def test_framing_without_a_body_cannot_go_on_for_ever() -> None:
+    async def flood(exchange: Exchange) -> None:
+        await exchange.send(sse_head() + b"2\r\nab\r\n0\r\n")
+        while True:
+            await exchange.send(b"x-trailer: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n" * 1000)
+
+    async with scripted_upstream(flood) as up, HeadraceTransport() as transport:
+        with pytest.raises(httpx.RemoteProtocolError, match="65536 bytes of response without a body"):
+            await read(transport, post(up.url))
+
+
+# --- deadlines -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_head_that_does_not_come_is_a_read_timeout(make: Make) -> None:
+    async with scripted_upstream(stall()) as up, make() as transport:
+        started = trio.current_time()
+        with pytest.raises(httpx.ReadTimeout):
+            await read(transport, post(up.url, read=0.1))
+        assert 0.1 <= trio.current_time() - started < AT_ONCE_S
+        await up.connection_closed()
+
+
+async def test_a_head_that_trickles_is_a_read_timeout(make: Make) -> None:
+    async def trickle(exchange: Exchange) -> None:
+        while True:
+            await exchange.send(b"HTTP/1.1 200 OK\r\nx: " if exchange.request.body else b"")
+            exchange.request.body = b""
+            await exchange.send(b"y")
+            await trio.sleep(0.02)
+
+    async with scripted_upstream(trickle) as up, make() as transport:
+        started = trio.current_time()
+        with pytest.raises(httpx.ReadTimeout):
+            await read(transport, post(up.url, read=0.1))
+        assert trio.current_time() - started < AT_ONCE_S
+
+
+async def test_the_read_limit_may_change_between_reads_and_counts_from_each(make: Make) -> None:
+    script = (sse_head(), events([b"a"] * 6, gap_s=0.25), stall())
+    async with scripted_upstream(*script) as up, make() as transport:
+        request = post(up.url)
+        started = trio.current_time()
+        async with answer(transport, request) as response:
+            request.extensions["timeout"]["read"] = 1
+            got, failure = await read_until_error(response)
+        assert got == b"aaaaaa"
+        assert type(failure) is httpx.ReadTimeout
+        assert trio.current_time() - started > 5 * 0.25 + 1
+
+
+async def test_time_spent_outside_of_reads_does_not_count(make: Make) -> None:
+    async with scripted_upstream(sse_head(), events([b"a"]), wait(0.02), events([b"b"]), end()) as up:
+        async with make() as transport:
+            got = b""
+            async with answer(transport, post(up.url, read=0.5)) as response:
+                async for chunk in response.stream:
+                    got += chunk
+                    await trio.sleep(0.6)
+            assert got == b"ab"
+
+
+async def test_an_upstream_that_is_not_there_is_a_connect_error(make: Make) -> None:
+    with socket.socket() as nobody:  # bound, so that nobody else can take the port, and not listening
+        nobody.bind(("127.0.0.1", 0))
+        async with make() as transport:
+            with pytest.raises(httpx.ConnectError):
+                await read(transport, post(f"http://127.0.0.1:{nobody.getsockname()[1]}/"))
+
+
+@contextlib.contextmanager
+def full_backlog() -> Generator[int]:
+    """Give the port of a listener that completes no more handshakes."""
+    with socket.socket() as listener, contextlib.ExitStack() as held:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = held.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+async def test_an_upstream_that_does_not_accept_is_a_connect_timeout(make: Make) -> None:
+    with full_backlog() as port:
+        async with make() as transport:
+            before = sockets_open()
+            with pytest.raises(httpx.ConnectTimeout):
+                await read(transport, post(f"http://127.0.0.1:{port}/", connect=0.1))
+            assert sockets_open() == before
+
+
+async def test_a_handshake_that_hangs_is_a_connect_timeout_and_its_socket_is_closed(make: Make) -> None:
+    async with scripted_upstream(stall(), reads=False) as up, make() as transport:
+        with pytest.raises(httpx.ConnectTimeout):
+            await read(transport, post(up.url.replace("http://", "https://"), connect=0.1))
+        assert transport.active_connections == 0
+
+
+# --- names and TLS ---------------------------------------------------------------------------------------------------
+
+
+class Names(trio.abc.HostnameResolver):
+    """Resolves every name as it is told."""
+
+    def __init__(self, *addresses: tuple[socket.AddressFamily, str], delay_s: float = 0) -> None:
+        self.addresses = addresses
+        self.delay_s = delay_s
+
+    async def getaddrinfo(self, host, port, family=0, type=0, proto=0, flags=0):  # type: ignore[no-untyped-def]
+        await trio.sleep(self.delay_s)
+        if not self.addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return [
+            (family, type, 6, "", (address, port, 0, 0) if family == socket.AF_INET6 else (address, port))
+            for family, address in self.addresses
+        ]
+
+    async def getnameinfo(self, sockaddr, flags):  # type: ignore[no-untyped-def]
+        raise NotImplementedError
+
+
+async def test_a_name_that_does_not_resolve_is_a_connect_error(make: Make) -> None:
+    trio.socket.set_custom_hostname_resolver(Names())
+    async with make() as transport:
+        with pytest.raises(httpx.ConnectError):
+            await read(transport, post("http://no.such.name/"))
+
+
+async def test_slow_names_are_a_connect_timeout(make: Make) -> None:
+    trio.socket.set_custom_hostname_resolver(Names(delay_s=60))
+    async with make() as transport:
+        with pytest.raises(httpx.ConnectTimeout):
+            await read(transport, post("http://slow.name/", connect=0.05))
+
+
+async def test_a_dead_first_address_does_not_matter(make: Make) -> None:
+    async with scripted_upstream(*GOOD) as up, make() as transport:
+        port = up.url.rpartition(":")[2]
+        trio.socket.set_custom_hostname_resolver(
+            Names((socket.AF_INET6, "::1"), (socket.AF_INET, "127.0.0.9"), (socket.AF_INET, "127.0.0.1"))
+        )
+        assert await read(transport, post(f"http://many.addresses:{port}/")) == STREAM
+
+
+async def test_a_hanging_first_address_costs_a_quarter_of_a_second() -> None:
+    with full_backlog() as hanging:
+        async with scripted_upstream(*GOOD) as up, HeadraceTransport() as transport:
+            good = int(up.url.rpartition(":")[2])
+
+            class TwoPorts(Names):
+                async def getaddrinfo(self, *args, **more):  # type: ignore[no-untyped-def]
+                    found = [("127.0.0.1", hanging), ("127.0.0.1", good)]
+                    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in found]
+
+            trio.socket.set_custom_hostname_resolver(TwoPorts())
+            before = sockets_open()
+            started = trio.current_time()
+            assert await read(transport, post("http://two.addresses/")) == STREAM
+            assert 0.25 <= trio.current_time() - started < AT_ONCE_S
+            assert sockets_open() == before + 2  # one connection, both of its ends
+
+
+async def test_tls_connections_are_kept_in_spite_of_session_tickets(make: Make) -> None:
+    async with scripted_upstream(*GOOD, tls=server_tls()) as up, make() as transport:
+        for _ in range(3):
+            assert await read(transport, post(up.url)) == STREAM
+        assert len(up.connections) == 1
+        assert up.requests[2].connection.requests == 3
+
+
+async def test_a_long_tls_exchange_arrives_whole(make: Make) -> None:
+    body = os.urandom(3_000_000)
+
+    async def echo(exchange: Exchange) -> None:
+        await exchange.send(sse_head(length=len(body)) + exchange.request.body)
+
+    async with scripted_upstream(echo, tls=server_tls()) as up, make() as transport:
+        assert await read(transport, post(up.url, body)) == body
+
+
+@pytest.mark.parametrize("server", ["unknown authority", "other name", "no TLS"])
+async def test_a_server_that_tls_does_not_vouch_for_is_a_connect_error(make: Make, server: str) -> None:
+    tls = {"unknown authority": server_tls(), "other name": server_tls("example.com"), "no TLS": None}[server]
+    async with scripted_upstream(b"HTTP/1.1 400 Bad Request\r\n\r\n", close(), tls=tls, reads=False) as up:
+        context = client_context() if server == "unknown authority" else trusting()
+        async with make(ssl_context=context) as transport:
+            with pytest.raises(httpx.ConnectError):
+                await read(transport, post(f"https://localhost:{up.url.rpartition(':')[2]}/"))
+            assert transport.active_connections == 0
+
+
+# --- the pool --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_connection_is_used_again_when_its_response_was_read(make: Make) -> None:
+    async with scripted_upstream(*GOOD) as up, make() as transport:
+        for _ in range(5):
+            assert await read(transport, post(up.url)) == STREAM
+        assert len(up.connections) == 1
+        assert (transport.active_connections, transport.idle_connections) == (0, 1)
+
+
+async def test_a_half_read_connection_is_closed_at_once_and_never_used_again(make: Make) -> None:
+    async with scripted_upstream(sse_head(), events([b"a"]), stall()) as up, make() as transport:
+        async with answer(transport, post(up.url)) as response:
+            async for _ in response.stream:
+                break
+        left_at = trio.current_time()
+        closed = await up.connection_closed()
+        assert closed.closed_at is not None
+        assert closed.closed_at - left_at < AT_ONCE_S
+        assert (transport.active_connections, transport.idle_connections) == (0, 0)
+
+
+async def test_a_body_that_has_come_in_whole_need_not_be_read() -> None:
+    async with scripted_upstream(error(503, b'{"a":1}')) as up, HeadraceTransport() as transport:
+        for _ in range(2):
+            async with answer(transport, post(up.url)) as response:
+                assert response.status_code == 503
+        assert await read(transport, post(up.url)) == b'{"a":1}'
+        assert len(up.connections) == 1
+
+
+async def test_connection_close_is_honoured(make: Make) -> None:
+    script = error(200, b"{}", headers=[("connection", "close")])
+    async with scripted_upstream(script) as up, make() as transport:
+        await read(transport, post(up.url))
+        assert (await up.connection_closed()).ended == "fin"
+        await read(transport, post(up.url))
+        assert len(up.connections) == 2
+
+
+async def test_a_connection_that_the_upstream_closed_while_idle_is_not_used(make: Make) -> None:
+    async with scripted_upstream(in_turn((*GOOD, wait(0.01), close()), GOOD)) as up, make() as transport:
+        await read(transport, post(up.url))
+        await up.connection_closed()
+        assert await read(transport, post(up.url)) == STREAM
+        assert len(up.connections) == 2
+
+
+@pytest.mark.parametrize("surplus", [b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil", b"garbage", b"H"])
+@pytest.mark.parametrize("later", [False, True])
+async def test_bytes_after_the_response_belong_to_nobody(surplus: bytes, later: bool) -> None:
+    good = error(200, b'{"a":1}')
+    assert isinstance(good, bytes)
+    sent = trio.Event()
+
+    async def send(exchange: Exchange) -> None:
+        await exchange.send(good if later else good + surplus)
+        if later:
+            await trio.testing.wait_all_tasks_blocked()  # the response has been read
+            await exchange.send(surplus)
+        sent.set()
+
+    async with scripted_upstream(in_turn((send,), (good,))) as up, HeadraceTransport() as transport:
+        assert await read(transport, post(up.url)) == b'{"a":1}'
+        with patiently():
+            await sent.wait()
+        assert await read(transport, post(up.url)) == b'{"a":1}'
+        assert len(up.connections) == 2
+
+
+async def test_idle_connections_are_closed_when_their_time_is_over() -> None:
+    async with scripted_upstream(*GOOD) as up, HeadraceTransport(idle_expiry_s=0.5) as transport:
+        await read(transport, post(up.url))
+        assert transport.idle_connections == 1
+        closed = await up.connection_closed()
+        assert transport.idle_connections == 0
+        assert closed.closed_at is not None
+        assert 0.5 <= closed.closed_at - up.requests[0].at < AT_ONCE_S
+
+
+async def test_no_more_connections_are_kept_than_allowed() -> None:
+    async with scripted_upstream(sse_head(), wait(0.02), end()) as up, HeadraceTransport(max_idle=2) as transport:
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(read, transport, post(up.url))
+        assert len(up.connections) == 5
+        assert transport.idle_connections == 2
+
+
+async def test_a_full_pool_makes_calls_wait_and_then_refuses_them(make: Make) -> None:
+    async with scripted_upstream(in_turn((sse_head(), stall()), GOOD)) as up, make(max_connections=1) as transport:
+        async with answer(transport, post(up.url)):
+            with pytest.raises(httpx.PoolTimeout):
+                await read(transport, post(up.url, pool=0.05))
+        assert await read(transport, post(up.url)) == STREAM
+
+
+async def test_a_slot_is_passed_on_to_who_waits(make: Make) -> None:
+    async with (
+        scripted_upstream(sse_head(), wait(0.02), events([b"x"]), end()) as up,
+        make(max_connections=2) as transport,
+    ):
+        got: list[bytes] = []
+
+        async def one() -> None:
+            got.append(await read(transport, post(up.url)))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(6):
+                nursery.start_soon(one)
+        assert got == [b"x"] * 6
+        assert len(up.connections) == 2
+
+
+async def test_a_hundred_streams_at_once_keep_apart(make: Make) -> None:
+    async def echo(exchange: Exchange) -> None:
+        await exchange.send(sse_head())
+        for _ in range(5):
+            await exchange.send_chunk(exchange.request.body)
+            await trio.sleep(0.002)
+        await exchange.send(b"0\r\n\r\n")
+
+    async with scripted_upstream(echo) as up, make() as transport:
+        results: dict[int, bytes] = {}
+
+        async def one(number: int) -> None:
+            results[number] = await read(transport, post(up.url, b"stream %d." % number))
+
+        async with trio.open_nursery() as nursery:
+            for number in range(100):
+                nursery.start_soon(one, number)
+        assert results == {number: b"stream %d." % number * 5 for number in range(100)}
+        assert transport.active_connections == 0
+        assert 1 <= transport.idle_connections <= len(up.connections)
+
+
+async def test_closing_the_transport_closes_every_connection_and_ends_running_reads() -> None:
+    async with scripted_upstream(in_turn(GOOD, (sse_head(), stall()))) as up:
+        transport = HeadraceTransport()
+        await read(transport, post(up.url))
+        failed = trio.Event()
+
+        async def stuck() -> None:
+            with pytest.raises(httpx.ReadError):
+                await read(transport, post(up.url))
+            failed.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stuck)
+            await up.request_received(1)
+            await transport.aclose()
+        assert failed.is_set()
+        await up.connection_closed()
+        with pytest.raises(RuntimeError, match="closed"):
+            await read(transport, post(up.url))
+
+
+async def test_httpx_clients_can_use_ours() -> None:
+    async with scripted_upstream(*GOOD) as up:
+        async with httpx.AsyncClient(transport=HeadraceTransport(), timeout=PATIENCE_S) as client:
+            response = await client.post(up.url, json={"a": 1})
+            assert response.content == STREAM
+            async with client.stream("POST", up.url, content=b"x") as streamed:
+                assert b"".join([chunk async for chunk in streamed.aiter_raw()]) == STREAM
+
+
+# --- cancellation ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("scenario", ["fresh", "kept", "tls", "contended", "upload", "named"])
+async def test_cancelling_at_any_step_leaks_nothing(make: Make, scenario: str, after: bool) -> None:
+    body = bytes(6_000_000) if scenario == "upload" else b"{}"
+    tls = server_tls() if scenario == "tls" else None
+    script = (sse_head(), events([b"one", b"two"], gap_s=0.001), end())
+    async with scripted_upstream(*script, tls=tls) as up:
+        url = up.url
+        if scenario == "named":
+            trio.socket.set_custom_hostname_resolver(
+                Names((socket.AF_INET6, "::1"), (socket.AF_INET, "127.0.0.9"), (socket.AF_INET, "127.0.0.1"))
+            )
+            url = url.replace("127.0.0.1", "many.addresses")
+        context = trusting()
+        outside = sockets_open()
+        for step in range(1, 200):
+            transport = make(ssl_context=context, max_connections=1 if scenario == "contended" else None)
+            async with transport:
+                if scenario == "kept":
+                    await read(transport, post(url))
+                async with trio.open_nursery() as nursery:
+                    if scenario == "contended":
+                        nursery.start_soon(read, transport, post(url))
+                        await trio.sleep(0)
+                    with trio.CancelScope() as scope:
+                        instrument = CancelAt(trio.lowlevel.current_task(), scope, step, after=after)
+                        trio.lowlevel.add_instrument(instrument)
+                        try:
+                            await read(transport, post(url, body))
+                        finally:
+                            trio.lowlevel.remove_instrument(instrument)
+                assert transport.active_connections == 0, f"step {step}"
+                assert transport.idle_connections <= 1
+                with patiently():  # and the pool still serves
+                    assert await read(transport, post(url)) == b"onetwo"
+            with patiently():
+                while up.open_connections or sockets_open() > outside:
+                    await trio.sleep(0.001)
+            if not instrument.has_hit:
+                break
+        assert not instrument.has_hit
+        assert step > 2
+    gc.collect()

@@ -1,0 +1,701 @@
+"""A request in normal form becomes what each Chat Completions server takes, and nothing that one refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kit.recordings import needs_shared, payloads
+
+from stages.events import ToolCallDelta
+from stages.request import ResponsesRequest
+from stages.wire.bad_request import BadRequest
+from stages.wire.chat.decoder import decode_chat_document
+from stages.wire.chat.dialects import DIALECTS, short_id
+from stages.wire.chat.request import chat_request
+from stages.wire.downstream.request import parse_body
+
+PNG = "data:image/png;base64,AAAA"
+FUNCTION = {"type": "function", "name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}
+PATCH = {
+    "type": "custom",
+    "name": "ApplyPatch",
+    "description": "Edit files.",
+    "format": {"type": "grammar", "syntax": "lark", "definition": "start: PATCH"},
+}
+
+
+def ask(provider: str = "hosted_vllm", model: str = "m", *, stream: bool = False, **body: Any) -> dict[str, Any]:
+    body.setdefault("input", "hi")
+    before = json.dumps(body)
+    request = ResponsesRequest(
+        model="alias",
+        stream=stream,
+        include_usage=False,
+        body=body,
+        wants_logprobs="message.output_text.logprobs" in body.get("include", ()),
+    )
+    result = chat_request(request, model=model, provider=provider)
+    assert json.dumps(body) == before, "the request was changed"
+    return result
+
+
+def messages(*items: dict[str, Any], provider: str = "hosted_vllm", model: str = "m", **body: Any) -> list[Any]:
+    return ask(provider, model, input=list(items), **body)["messages"]
+
+
+def user(content: Any = "u") -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+def said(text: str) -> dict[str, Any]:
+    return {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
+
+
+def call(call_id: str, arguments: str = "{}", **more: Any) -> dict[str, Any]:
+    return {"type": "function_call", "call_id": call_id, "name": "f", "arguments": arguments, **more}
+
+
+def output(call_id: str, text: Any = "r") -> dict[str, Any]:
+    return {"type": "function_call_output", "call_id": call_id, "output": text}
+
+
+def thought(text: str) -> dict[str, Any]:
+    return {"type": "reasoning", "content": [{"type": "reasoning_text", "text": text}], "summary": []}
+
+
+def made(*call_ids: str, content: str | None = "", arguments: str = "{}", **more: Any) -> dict[str, Any]:
+    function = {"name": "f", "arguments": arguments}
+    tool_calls = [{"id": call_id, "type": "function", "function": function} for call_id in call_ids]
+    return {"role": "assistant", "content": content, **more, "tool_calls": tool_calls}
+
+
+def result(call_id: str, text: str = "r") -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": call_id, "content": text}
+
+
+def refused(**request: Any) -> BadRequest:
+    with pytest.raises(BadRequest) as caught:
+        ask(**request)
+    return caught.value
+
+
+# --- messages --------------------------------------------------------------------------------------------------------
+
+
+def test_instructions_come_first_and_a_string_is_what_the_user_says() -> None:
+    assert ask(instructions="be kind") == {
+        "model": "m",
+        "messages": [{"role": "system", "content": "be kind"}, user("hi")],
+    }
+
+
+def test_developers_are_system_but_for_openai() -> None:
+    items = [{"role": "developer", "content": "d"}, {"role": "system", "content": "s"}, user()]
+    assert [it["role"] for it in messages(*items)] == ["system", "system", "user"]
+    assert [it["role"] for it in messages(*items, provider="openai")] == ["developer", "system", "user"]
+
+
+def test_text_is_one_string_and_images_are_parts() -> None:
+    texts = [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]
+    image = {"type": "input_image", "image_url": PNG}
+    (first, second) = messages(user(texts), user([*texts, image, {**image, "detail": "low"}, {"type": "new"}]))
+    assert first == user("a\n\nb")
+    assert second == user(
+        [
+            {"type": "text", "text": "a"},
+            {"type": "text", "text": "b"},
+            {"type": "image_url", "image_url": {"url": PNG}},
+            {"type": "image_url", "image_url": {"url": PNG, "detail": "low"}},
+        ]
+    )
+
+
+def test_files_and_sound_are_passed_on() -> None:
+    file = {"type": "input_file", "file_data": "data:application/pdf;base64,AA", "filename": "a.pdf", "x": 1}
+    sound = {"type": "input_audio", "input_audio": {"data": "AA", "format": "wav"}}
+    assert messages(user([file, sound]))[0]["content"] == [
+        {"type": "file", "file": {"file_data": "data:application/pdf;base64,AA", "filename": "a.pdf"}},
+        sound,
+    ]
+    by_id = {"type": "input_file", "file_id": "file_1"}
+    assert messages(user([by_id]), provider="openai")[0]["content"] == [{"type": "file", "file": {"file_id": "file_1"}}]
+
+
+@pytest.mark.parametrize(
+    ("part", "param"),
+    [
+        ({"type": "input_image", "file_id": "file_1"}, "input[1].content[0].file_id"),
+        ({"type": "input_file", "file_id": "file_1"}, "input[1].content[0].file_data"),
+        ({"type": "input_file", "file_url": "https://x"}, "input[1].content[0].file_data"),
+    ],
+)
+def test_what_only_openai_keeps_is_refused(part: dict[str, Any], param: str) -> None:
+    assert refused(input=[user(), user([part])]).param == param
+
+
+def test_the_assistants_text_is_one_string_and_its_refusal_openais() -> None:
+    item = {
+        "role": "assistant",
+        "content": [{"type": "output_text", "text": "a"}, {"type": "refusal", "refusal": "no"}, {"type": "refusal"}],
+    }
+    assert messages(item) == [{"role": "assistant", "content": "ano"}]
+    assert messages(item, provider="azure") == [{"role": "assistant", "refusal": "no", "content": "a"}]
+    assert messages({"role": "assistant", "content": "a"}, user()) == [{"role": "assistant", "content": "a"}, user()]
+    assert messages(said(""), {"role": "assistant"}, said("a"), user()) == [
+        {"role": "assistant", "content": "a"},
+        user(),
+    ]
+
+
+# --- calls -----------------------------------------------------------------------------------------------------------
+
+
+def test_calls_that_belong_together_are_one_message_with_the_text_before_them() -> None:
+    assert messages(user(), said("a"), call("1"), call("2"), output("2", "two"), output("1", "one"), said("b")) == [
+        user(),
+        made("1", "2", content="a"),
+        result("1", "one"),
+        result("2", "two"),
+        {"role": "assistant", "content": "b"},
+    ]
+
+
+def test_calls_one_after_the_other_are_two_messages() -> None:
+    assert messages(call("1"), output("1"), call("2"), output("2")) == [made("1"), result("1"), made("2"), result("2")]
+
+
+def test_what_stands_between_a_call_and_its_result_goes_before_the_call() -> None:
+    assert messages(user("a"), call("1"), said("t"), user("b"), call("2"), output("1"), output("2")) == [
+        user("a"),
+        user("b"),
+        made("1", "2", content="t"),
+        result("1"),
+        result("2"),
+    ]
+
+
+def test_a_result_that_comes_after_the_next_call_still_follows_its_own() -> None:
+    assert messages(call("1"), call("2"), output("1"), call("3"), output("2"), output("3"), user()) == [
+        made("1", "2"),
+        result("1"),
+        result("2"),
+        made("3"),
+        result("3"),
+        user(),
+    ]
+
+
+def test_a_call_without_a_result_gets_an_empty_one_and_a_result_without_a_call_is_dropped() -> None:
+    assert messages(output("0"), call("1"), user(), output("2"), call("3"), output("3"), output("3", "again")) == [
+        made("1"),
+        result("1", ""),
+        user(),
+        made("3"),
+        result("3"),
+    ]
+    assert messages(call("1"), said("b"), user()) == [
+        made("1"),
+        result("1", ""),
+        {"role": "assistant", "content": "b"},
+        user(),
+    ]
+
+
+def test_a_call_id_that_comes_again_belongs_to_its_own_result() -> None:
+    assert messages(call("1"), output("1", "a"), call("1"), output("1", "b")) == [
+        made("1"),
+        result("1", "a"),
+        made("1"),
+        result("1", "b"),
+    ]
+
+
+def test_images_of_a_result_follow_as_what_the_user_says() -> None:
+    image = {"type": "input_image", "image_url": PNG}
+    listed = [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}, image]
+    picture = {"type": "image_url", "image_url": {"url": PNG}}
+    assert messages(call("1"), call("2"), output("1", listed), output("2", [image])) == [
+        made("1", "2"),
+        result("1", "a\nb"),
+        result("2", "The result is in the next message."),
+        user(
+            [
+                {"type": "text", "text": "From the tool call 1:"},
+                picture,
+                {"type": "text", "text": "From the tool call 2:"},
+                picture,
+            ]
+        ),
+    ]
+    assert refused(input=[call("1"), output("1", [{"type": "input_image"}])]).param == "input[1].output[0].file_id"
+
+
+@pytest.mark.parametrize("arguments", ['{"x', "[1]", '"x"', "[" * 100_000], ids=range(4))
+def test_arguments_that_cannot_be_parsed_do_not_make_the_chat_impossible(arguments: str) -> None:
+    (message, _) = messages(call("1", arguments))
+    assert json.loads(message["tool_calls"][0]["function"]["arguments"]) == {"input": arguments}
+    (message, _) = messages(call("1", arguments), provider="openai")
+    assert message["tool_calls"][0]["function"]["arguments"] == arguments
+
+
+def test_no_arguments_are_an_empty_object() -> None:
+    assert messages(call("1", ""), provider="openai")[0] == made("1", content=None)
+    assert messages(call("1", " "))[0] == made("1")
+
+
+def test_a_custom_call_is_a_function_with_one_string_but_for_openai() -> None:
+    items = (
+        {"type": "custom_tool_call", "call_id": "1", "name": "ApplyPatch", "input": '"*** Begin'},
+        {"type": "custom_tool_call_output", "call_id": "1", "output": "ok"},
+    )
+    (message, answer) = messages(*items, tools=[PATCH])
+    (entry,) = message["tool_calls"]
+    assert (entry["id"], entry["type"], entry["function"]["name"]) == ("1", "function", "ApplyPatch")
+    assert json.loads(entry["function"]["arguments"]) == {"input": '"*** Begin'}
+    assert answer == result("1", "ok")
+    (message, _) = messages(*items, provider="openai", model="gpt-5", tools=[PATCH])
+    custom = {"name": "ApplyPatch", "input": '"*** Begin'}
+    assert message["tool_calls"] == [{"id": "1", "type": "custom", "custom": custom}]
+    (message, _) = messages(*items, provider="openai", model="gpt-4o", tools=[PATCH])
+    assert message["tool_calls"] == [entry]
+
+
+def test_calls_that_the_client_carries_out_are_functions() -> None:
+    action = {"command": ["ls"]}
+    listed = [{"stdout": "x", "stderr": "", "outcome": {"type": "exit", "exit_code": 0}}]
+    got = messages(
+        {"type": "local_shell_call", "call_id": "1", "action": action},
+        {"type": "local_shell_call_output", "id": "1", "output": "a"},
+        {"type": "shell_call", "call_id": "2", "action": {"commands": ["ls"]}},
+        {"type": "shell_call_output", "call_id": "2", "output": listed},
+        {"type": "apply_patch_call", "call_id": "3", "operation": {"type": "delete_file", "path": "p"}},
+        {"type": "apply_patch_call_output", "call_id": "3", "status": "completed"},
+        {"type": "computer_call", "call_id": "4"},
+        {"type": "computer_call_output", "call_id": "4", "output": {"type": "computer_screenshot", "image_url": PNG}},
+    )
+    calls = [it["tool_calls"][0]["function"] for it in got if "tool_calls" in it]
+    assert [(it["name"], json.loads(it["arguments"])) for it in calls] == [
+        ("local_shell", action),
+        ("shell", {"commands": ["ls"]}),
+        ("apply_patch", {"type": "delete_file", "path": "p"}),
+        ("computer", {}),
+    ]
+    contents = [it["content"] for it in got if it["role"] == "tool"]
+    assert contents == ["a", json.dumps(listed, separators=(",", ":")), "", "The result is in the next message."]
+    assert got[-1]["content"][1] == {"type": "image_url", "image_url": {"url": PNG}}
+
+
+def test_items_of_tools_that_another_upstream_ran_are_dropped() -> None:
+    hosted = [{"type": kind} for kind in ("web_search_call", "mcp_list_tools", "file_search_call", "program", "new")]
+    assert messages(user(), *hosted, {"type": "item_reference", "id": "rs_1"}, {"id": "rs_2"}, user()) == [
+        user(),
+        user(),
+    ]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [{"type": "item_reference", "id": "msg_1"}, {"id": "fc_1"}, {"type": "compaction", "encrypted_content": "x"}],
+)
+def test_parts_of_the_conversation_that_only_another_upstream_has_are_refused(item: dict[str, Any]) -> None:
+    bad = refused(input=[user(), item])
+    assert bad.param == "input[1]"
+    assert "msg_1" not in bad.message
+
+
+def test_a_conversation_without_anything_to_answer_is_refused() -> None:
+    assert refused(input=[{"type": "web_search_call"}]).param == "input"
+
+
+# --- reasoning -------------------------------------------------------------------------------------------------------
+
+
+def test_reasoning_goes_back_to_those_who_want_it() -> None:
+    items = [
+        user(),
+        thought("I "),
+        thought("see"),
+        said("a"),
+        thought("more"),
+        call("1"),
+        output("1"),
+        thought("x"),
+        user(),
+    ]
+    assert messages(*items, provider="deepseek") == [
+        user(),
+        made("1", content="a", reasoning_content="I seemore"),
+        result("1"),
+        user(),
+    ]
+    assert messages(*items) == [user(), made("1", content="a"), result("1"), user()]
+    assert messages(*items, provider="groq", model="deepseek-r1") == messages(*items)
+    assert messages(*items, model="DeepSeek-V4") == messages(*items, provider="deepseek")
+
+
+def test_a_summary_stands_for_reasoning_that_is_not_there() -> None:
+    summary = [{"type": "summary_text", "text": "a"}, {"type": "summary_text", "text": "b"}, {"type": "summary_text"}]
+    item = {"type": "reasoning", "encrypted_content": "x", "summary": summary}
+    (message,) = messages(item, {"type": "reasoning"}, said("c"), provider="moonshot")
+    assert message["reasoning_content"].strip() == "a\n\nb"
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "filler"),
+    [("deepseek", "m", ""), ("moonshot", "m", " "), ("hosted_vllm", "Kimi-K2", " "), ("openrouter", "x/y", "")],
+)
+def test_lost_reasoning_of_a_call_is_filled_in_as_the_upstream_accepts_it(
+    provider: str, model: str, filler: str
+) -> None:
+    (calling, _, plain) = messages(call("1"), output("1"), said("a"), provider=provider, model=model)
+    assert calling["reasoning_content"] == filler
+    assert "reasoning_content" not in plain
+
+
+def test_geminis_calls_are_signed() -> None:
+    signature = {"google": {"thought_signature": "EjQK"}}
+    signed = {"type": "reasoning", "summary": [], "extra_content": signature}
+    items = [signed, call("1"), call("2"), output("1"), output("2"), call("3"), output("3"), signed, user(), call("4")]
+    got = messages(*items, provider="gemini", model="gemini-3-pro")
+    extras = [it.get("extra_content") for message in got for it in message.get("tool_calls", ())]
+    dummy = {"google": {"thought_signature": "skip_thought_signature_validator"}}
+    assert extras == [signature, None, dummy, dummy]
+    for provider, model in (("gemini", "gemini-2.5-pro"), ("groq", "gemini-3")):
+        got = messages(*items[2:], provider=provider, model=model)
+        assert not any("extra_content" in it for message in got for it in message.get("tool_calls", ()))
+    assert "extra_content" not in json.dumps(messages(*items, provider="groq"))
+
+
+def test_mistral_gets_ids_of_nine_letters_and_somebody_who_answers_its_tools() -> None:
+    items = [call("call_1"), output("call_1"), user(), call("gSIMJiOkT"), output("gSIMJiOkT")]
+    got = messages(*items, provider="mistral")
+    short = got[0]["tool_calls"][0]["id"]
+    assert len(short) == 9
+    assert short.isalnum()
+    assert got == [
+        made(short),
+        result(short),
+        {"role": "assistant", "content": "Done."},
+        user(),
+        made("gSIMJiOkT"),
+        result("gSIMJiOkT"),
+    ]
+
+
+def test_short_ids_of_many_calls_are_all_different_and_always_the_same() -> None:
+    ids = {short_id(f"call_{number}") for number in range(20_000)}
+    assert len(ids) == 20_000
+    assert short_id("call_0") == "45JoVn4qR"  # in every process: a prefix that changes is not cached
+
+
+# --- tools -----------------------------------------------------------------------------------------------------------
+
+
+def test_functions_are_nested() -> None:
+    strict = {"type": "function", "name": "g", "strict": True, "defer_loading": True}
+    got = ask(tools=[{**FUNCTION, "strict": False}, strict], tool_choice="auto", parallel_tool_calls=False)
+    empty = {"type": "object", "properties": {}}
+    assert got["tools"] == [
+        {"type": "function", "function": {"name": "f", "description": "d", "parameters": empty}},
+        {"type": "function", "function": {"name": "g", "parameters": empty, "strict": True}},
+    ]
+    assert got["tool_choice"] == "auto"
+    assert got["parallel_tool_calls"] is False
+    assert "parallel_tool_calls" not in ask(tools=[FUNCTION], parallel_tool_calls=True)
+    assert {"tools", "tool_choice", "parallel_tool_calls"}.isdisjoint(
+        ask(tool_choice="auto", parallel_tool_calls=False)
+    )
+
+
+def test_a_custom_tool_is_a_function_with_one_string_and_its_grammar_in_words() -> None:
+    (tool,) = ask(tools=[PATCH])["tools"]
+    function = tool["function"]
+    assert function["name"] == "ApplyPatch"
+    assert function["description"].startswith("Edit files.\n\n")
+    assert "lark" in function["description"]
+    assert function["description"].endswith("start: PATCH")
+    assert function["parameters"]["required"] == ["input"]
+    assert function["parameters"]["properties"]["input"]["type"] == "string"
+    bare = {"type": "custom", "name": "x"}
+    (tool, other) = ask(tools=[bare, {**PATCH, "description": None}])["tools"]
+    assert "description" not in tool["function"]
+    assert other["function"]["description"].startswith("The input must follow this lark grammar:")
+
+
+def test_a_custom_tool_is_openais_own_where_that_exists() -> None:
+    text = {"type": "custom", "name": "x", "format": {"type": "text"}}
+    bare = {"type": "custom", "name": "y"}
+    got = ask("openai", "gpt-5", tools=[PATCH, text, bare], tool_choice={"type": "custom", "name": "ApplyPatch"})
+    grammar = {"type": "grammar", "grammar": {"syntax": "lark", "definition": "start: PATCH"}}
+    assert got["tools"] == [
+        {"type": "custom", "custom": {"name": "ApplyPatch", "description": "Edit files.", "format": grammar}},
+        {"type": "custom", "custom": {"name": "x", "format": {"type": "text"}}},
+        {"type": "custom", "custom": {"name": "y"}},
+    ]
+    assert got["tool_choice"] == {"type": "custom", "custom": {"name": "ApplyPatch"}}
+    assert ask("openai", "gpt-4o", tools=[PATCH])["tools"][0]["type"] == "function"
+
+
+def test_tools_of_a_namespace_are_flat_and_their_names_different() -> None:
+    space = {"type": "namespace", "name": "ns", "tools": [FUNCTION, {**FUNCTION, "name": "g"}, 5, {"type": "mcp"}]}
+    got = ask(tools=[FUNCTION, space, {"type": "namespace", "name": "no"}], input=[call("1", namespace="ns")])
+    assert [tool["function"]["name"] for tool in got["tools"]] == ["f", "ns__f", "g"]
+    assert got["messages"][0]["tool_calls"][0]["function"]["name"] == "ns__f"
+
+
+def test_a_custom_tool_of_a_namespace_is_called_with_raw_text_too() -> None:
+    space = {"type": "namespace", "name": "ns", "tools": [PATCH, {"type": "custom", "name": "f"}]}
+    request = parse_body(json.dumps({"model": "m", "input": "hi", "tools": [FUNCTION, space]}).encode())
+    declared = chat_request(request, model="m", provider="hosted_vllm")["tools"]
+    assert [tool["function"]["name"] for tool in declared] == ["f", "ApplyPatch", "ns__f"]
+    for name, arguments in (("ApplyPatch", "*** Begin"), ("ns__f", "*** Begin"), ("f", '{"input":"*** Begin"}')):
+        function = {"name": name, "arguments": '{"input":"*** Begin"}'}
+        message = {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": function}]}
+        answer = {"id": "r", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
+        events = decode_chat_document(json.dumps(answer).encode(), custom_tools=request.custom_tools)
+        assert [event.arguments for event in events if isinstance(event, ToolCallDelta)] == [arguments]
+
+
+def test_tools_that_the_client_carries_out_are_functions() -> None:
+    tools = [{"type": "local_shell"}, {"type": "shell", "environment": {"type": "local"}}, {"type": "apply_patch"}]
+    container = {"type": "shell", "environment": {"type": "container_auto"}}
+    got = ask(tools=[*tools, container], tool_choice={"type": "shell"})
+    assert [tool["function"]["name"] for tool in got["tools"]] == ["local_shell", "shell", "apply_patch"]
+    assert all(tool["function"]["parameters"]["required"] for tool in got["tools"])
+    assert got["tool_choice"] == {"type": "function", "function": {"name": "shell"}}
+
+
+def test_tools_that_the_upstream_would_run_are_dropped_unless_nothing_is_left() -> None:
+    hosted = {"type": "web_search"}
+    assert len(ask(tools=[FUNCTION, hosted])["tools"]) == 1
+    assert "tools" not in ask(tools=[hosted], tool_choice="none")
+    assert refused(tools=[hosted, {"type": "mcp"}]).param == "tools"
+    assert refused(tools=[FUNCTION, hosted], tool_choice=hosted).param == "tool_choice"
+    got = ask("openai", "gpt-5-search-api", tools=[{"type": "web_search_preview"}])
+    assert got["web_search_options"] == {}
+
+
+def test_tool_choices() -> None:
+    def choice(value: Any, provider: str = "hosted_vllm") -> Any:
+        return ask(provider, tools=[FUNCTION, PATCH], tool_choice=value)["tool_choice"]
+
+    assert choice("required") == "required"
+    assert choice("required", "mistral") == "any"
+    assert choice({"type": "function", "name": "f"}) == {"type": "function", "function": {"name": "f"}}
+    assert choice({"type": "custom", "name": "ApplyPatch"}) == {"type": "function", "function": {"name": "ApplyPatch"}}
+
+
+def test_allowed_tools_are_openais_and_for_others_the_only_ones() -> None:
+    allowed = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "custom", "name": "ApplyPatch"}, 5]}
+    got = ask(tools=[FUNCTION, PATCH], tool_choice=allowed)
+    assert got["tool_choice"] == "required"
+    assert [tool["function"]["name"] for tool in got["tools"]] == ["ApplyPatch"]
+    got = ask("openai", "gpt-5", tools=[FUNCTION, PATCH], tool_choice={**allowed, "mode": "auto"})
+    custom = {"type": "custom", "custom": {"name": "ApplyPatch"}}
+    assert got["tool_choice"] == {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [custom]}}
+    assert len(got["tools"]) == 2
+    for none in ([], "x", [{"type": "mcp"}]):
+        assert refused(tools=[FUNCTION], tool_choice={**allowed, "tools": none}).param == "tool_choice.tools"
+
+
+# --- parameters ------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_is_asked_for_with_its_usage_but_mistral_refuses_the_question() -> None:
+    assert ask(stream=True)["stream_options"] == {"include_usage": True}
+    assert ask(stream=True)["stream"] is True
+    assert "stream_options" not in ask("mistral", stream=True)
+    assert {"stream", "stream_options"}.isdisjoint(ask())
+
+
+def test_parameters_have_their_own_names_here() -> None:
+    got = ask(
+        temperature=0,
+        top_p=0.5,
+        max_output_tokens=9,
+        top_logprobs=2,
+        include=["message.output_text.logprobs", "reasoning.encrypted_content"],
+        reasoning={"effort": "xhigh", "summary": "auto"},
+        text={"format": {"type": "json_object"}, "verbosity": "low"},
+        stop=["x"],
+        seed=1,
+        top_k=4,
+        user="u",
+        store=False,
+        truncation="auto",
+        max_tool_calls=1,
+        metadata={"a": "b"},
+        service_tier="flex",
+        prompt_cache_key="k",
+        prompt_cache_retention="24h",
+        safety_identifier="s",
+        context_management=[],
+        unknown=1,
+    )
+    assert got == {
+        "model": "m",
+        "messages": [user("hi")],
+        "temperature": 0,
+        "top_p": 0.5,
+        "max_tokens": 9,
+        "logprobs": True,
+        "top_logprobs": 2,
+        "reasoning_effort": "high",
+        "response_format": {"type": "json_object"},
+        "stop": ["x"],
+        "seed": 1,
+        "top_k": 4,
+        "user": "u",
+    }
+
+
+def test_openai_gets_what_only_openai_knows() -> None:
+    body = {
+        "max_output_tokens": 9,
+        "text": {"verbosity": "low"},
+        "store": True,
+        "metadata": {"a": "b"},
+        "service_tier": "flex",
+        "prompt_cache_key": "k",
+        "safety_identifier": "s",
+        "reasoning": {"effort": "xhigh"},
+        "include": ["message.output_text.logprobs"],
+    }
+    got = ask("openai", "gpt-5", temperature=0, **body)
+    assert got == {
+        "model": "gpt-5",
+        "messages": [user("hi")],
+        "max_completion_tokens": 9,
+        "verbosity": "low",
+        "store": True,
+        "metadata": {"a": "b"},
+        "service_tier": "flex",
+        "prompt_cache_key": "k",
+        "safety_identifier": "s",
+        "reasoning_effort": "xhigh",
+        "logprobs": True,
+    }
+    assert "metadata" not in ask("openai", "gpt-5", metadata={"a": "b"}, store=False)
+    assert ask("openai", "gpt-5.1", temperature=0, top_p=1, reasoning={"effort": "none"})["temperature"] == 0
+    assert ask("openai", "gpt-4o", temperature=0)["temperature"] == 0
+    assert ask("some_gateway", "openai/gpt-5", max_output_tokens=9)["max_completion_tokens"] == 9
+
+
+def test_a_schema_is_nested() -> None:
+    layout = {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True, "description": None}
+    nested = {"name": "n", "schema": {"type": "object"}, "strict": True}
+    assert ask(text={"format": layout})["response_format"] == {"type": "json_schema", "json_schema": nested}
+    for plain in ({"type": "text"}, {}, None):
+        assert "response_format" not in ask(text={"format": plain})
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "effort", "sent"),
+    [
+        ("deepseek", "m", "xhigh", {"reasoning_effort": "xhigh"}),
+        ("deepseek", "m", "none", {"thinking": {"type": "disabled"}}),
+        ("moonshot", "kimi-k3", "high", {}),
+        ("moonshot", "kimi-k3", "none", {"thinking": {"type": "disabled"}}),
+        ("mistral", "m", "high", {}),
+        ("groq", "llama", "high", {}),
+        ("groq", "openai/gpt-oss-120b", "max", {"reasoning_effort": "high"}),
+        ("xai", "grok-3-mini", "medium", {"reasoning_effort": "high"}),
+        ("xai", "grok-4", "medium", {}),
+        ("gemini", "m", "minimal", {"reasoning_effort": "minimal"}),
+        ("gemini", "m", "xhigh", {"reasoning_effort": "high"}),
+        ("ollama", "qwen", "high", {}),
+        ("ollama", "qwen", "none", {"reasoning_effort": "none"}),
+        ("openrouter", "m", "xhigh", {"reasoning_effort": "xhigh"}),
+        ("unknown", "m", "none", {}),
+        ("unknown", "m", "minimal", {"reasoning_effort": "low"}),
+        ("unknown", "m", 5, {}),
+    ],
+)
+def test_the_effort_is_told_in_the_words_of_the_provider(
+    provider: str, model: str, effort: Any, sent: dict[str, Any]
+) -> None:
+    got = ask(provider, model, reasoning={"effort": effort})
+    assert {key: value for key, value in got.items() if key not in ("model", "messages")} == sent
+    assert ask("deepseek", reasoning={"effort": "none"}, thinking={"type": "enabled"})["thinking"] == {
+        "type": "enabled"
+    }
+
+
+@pytest.mark.parametrize("name", ["previous_response_id", "conversation", "prompt"])
+def test_what_is_stored_at_openai_cannot_be_built_on(name: str) -> None:
+    bad = refused(**{name: "resp_secret"})
+    assert bad.param == name
+    assert "resp_secret" not in bad.message
+
+
+# --- anything --------------------------------------------------------------------------------------------------------
+
+_ids = st.sampled_from(["1", "2", "3"])
+_items = st.one_of(
+    st.builds(user),
+    st.builds(said, st.sampled_from(["a", ""])),
+    st.builds(thought, st.just("t")),
+    st.builds(call, _ids),
+    st.builds(output, _ids),
+    st.builds(output, _ids, st.just([{"type": "input_image", "image_url": PNG}])),
+    st.builds(lambda call_id: {"type": "custom_tool_call", "call_id": call_id, "name": "T", "input": "x"}, _ids),
+    st.builds(lambda call_id: {"type": "custom_tool_call_output", "call_id": call_id, "output": "x"}, _ids),
+    st.just({"role": "system", "content": "s"}),
+    st.just({"type": "web_search_call"}),
+)
+
+
+@settings(max_examples=100)
+@given(st.lists(_items, max_size=12), st.sampled_from([*DIALECTS, "unknown"]))
+def test_every_call_is_followed_by_its_results_and_nothing_is_lost(items: list[dict[str, Any]], provider: str) -> None:
+    """Check what OpenAI checks: tool messages stand behind the message that made their calls, one for each."""
+    got = messages(user("first"), *items, provider=provider)
+    waiting: list[str] = []
+    for message in got:
+        if message["role"] == "tool":
+            waiting.remove(message["tool_call_id"])
+        else:
+            assert waiting == []
+            waiting = [it["id"] for it in message.get("tool_calls", ())]
+            assert message["content"] or waiting
+    assert waiting == []
+    kinds = [item.get("type") for item in items]
+    calls = sum(len(message.get("tool_calls", ())) for message in got)
+    assert calls == kinds.count("function_call") + kinds.count("custom_tool_call")
+    assert sum(it == user() for it in got) == sum(it == user() for it in items)
+    json.dumps(got)
+
+
+# --- payloads --------------------------------------------------------------------------------------------------------
+
+
+@needs_shared
+def test_payload_08_gives_deepseek_what_it_expects_when_the_reasoning_is_restored() -> None:
+    (path,) = [path for path in payloads() if path.name.startswith("08_")]
+    payload = json.loads(path.read_text())
+    request = parse_body(json.dumps(payload["request"]["body"]).encode())
+    items = list(request.body["input"])
+    place = next(i for i, item in enumerate(items) if item.get("type") == "function_call")
+    kept = [item for item in items[:place] if item["role"] != "assistant"]  # the mirrored thinking, taken out elsewhere
+    items = [*kept, thought("I should call LS"), *items[place:]]
+    restored = ResponsesRequest(
+        model=request.model, stream=request.stream, include_usage=True, body={**request.body, "input": items}
+    )
+    assert chat_request(restored, model="deepseek-v4-pro", provider="deepseek") == payload["expected_upstream_request"]
+
+
+@needs_shared
+@pytest.mark.parametrize("path", payloads(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("provider", [*DIALECTS, "hosted_vllm"])
+def test_every_cursor_payload_has_a_form_for_every_provider(path: Path, provider: str) -> None:
+    body = json.loads(path.read_text())["request"]["body"]
+    request = parse_body(json.dumps({**body, "previous_response_id": None}).encode())
+    got = chat_request(request, model="m", provider=provider)
+    json.dumps(got)
+    assert got["messages"][-1]["role"] in ("user", "tool", "assistant")
+    assert len(got.get("tools", ())) == len(body.get("tools") or ())

@@ -1,0 +1,505 @@
+"""Conversations of every dialect, item by item, in Responses form."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pytest
+
+from stages.wire.bad_request import BadRequest
+from stages.wire.call_ids import short_call_id
+from stages.wire.downstream.conversation import History
+
+LONG = "call-" + "0" * 80
+
+
+def flat(
+    *elements: dict[str, Any], field: Literal["input", "messages"] = "messages", custom: tuple[str, ...] = ()
+) -> list[dict[str, Any]]:
+    history = History(frozenset(custom), field)
+    for index, element in enumerate(elements):
+        history.add(element, f"{field}[{index}]")
+    return history.items
+
+
+def refused(*elements: dict[str, Any], field: Literal["input", "messages"] = "messages") -> str | None:
+    with pytest.raises(BadRequest) as caught:
+        flat(*elements, field=field)
+    return caught.value.param
+
+
+def chat_call(call_id: str, name: str, arguments: Any) -> dict[str, Any]:
+    return {"id": call_id, "type": "function", "index": 0, "function": {"name": name, "arguments": arguments}}
+
+
+# Messages of chat
+
+
+@pytest.mark.parametrize("role", ["system", "developer", "user", "assistant"])
+def test_a_text_message_keeps_role_and_content_and_loses_what_only_chat_knows(role: str) -> None:
+    message = {"role": role, "content": "hi", "name": "bob", "tool_calls": [], "index": 3}
+    assert flat(message) == [{"role": role, "content": "hi"}]
+
+
+def test_text_parts_are_called_by_who_speaks() -> None:
+    parts = [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}, {"text": "b"}, "c"]
+    said = [{"text": "a", "cache_control": {"type": "ephemeral"}}, {"text": "b"}, {"text": "c"}]
+    assert flat({"role": "user", "content": parts}) == [
+        {"role": "user", "content": [{"type": "input_text", **part} for part in said]}
+    ]
+    assert flat({"role": "assistant", "content": parts}) == [
+        {"role": "assistant", "content": [{"type": "output_text", **part} for part in said]}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        (
+            {"type": "image_url", "image_url": {"url": "https://a/b.png", "detail": "low"}},
+            {"type": "input_image", "image_url": "https://a/b.png", "detail": "low"},
+        ),
+        ({"type": "image_url", "image_url": {"url": "u"}}, {"type": "input_image", "image_url": "u"}),
+        ({"type": "image_url", "image_url": "u"}, {"type": "input_image", "image_url": "u"}),
+        (
+            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA=="}},
+            {"type": "input_image", "image_url": "data:image/png;base64,AA=="},
+        ),
+        ({"type": "image", "source": {"type": "url", "url": "u"}}, {"type": "input_image", "image_url": "u"}),
+        (
+            {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:"}},
+            {"type": "input_file", "filename": "a.pdf", "file_data": "data:"},
+        ),
+        ({"type": "input_audio", "input_audio": {"data": ""}}, {"type": "input_audio", "input_audio": {"data": ""}}),
+        (
+            {"type": "image_url", "image_url": "u", "detail": "high"},
+            {"type": "input_image", "image_url": "u", "detail": "high"},
+        ),
+        ({"type": "input_image", "image_url": {"url": "u"}}, {"type": "input_image", "image_url": "u"}),
+        ({"type": "input_image", "file_id": "f"}, {"type": "input_image", "file_id": "f"}),
+        (
+            {"type": "image", "source": {"type": "file", "file_id": "f"}, "cache_control": {"type": "ephemeral"}},
+            {"type": "input_image", "file_id": "f", "cache_control": {"type": "ephemeral"}},
+        ),
+        (
+            {"type": "file", "file": {"file_id": "f", "file_data": None}},
+            {"type": "input_file", "file_id": "f"},
+        ),
+        (
+            {
+                "type": "document",
+                "title": "a.pdf",
+                "source": {"type": "base64", "media_type": "application/pdf", "data": "AA"},
+            },
+            {"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,AA"},
+        ),
+        (
+            {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "AA"}},
+            {"type": "input_file", "filename": "document.pdf", "file_data": "data:application/pdf;base64,AA"},
+        ),
+        (
+            {"type": "document", "source": {"type": "url", "url": "u"}},
+            {"type": "input_file", "file_url": "u"},
+        ),
+        (
+            {"type": "document", "source": {"type": "file", "file_id": "f"}},
+            {"type": "input_file", "file_id": "f"},
+        ),
+        (
+            {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "words"}},
+            {"type": "input_text", "text": "words"},
+        ),
+        (
+            {"type": "document", "source": {"type": "content", "content": "words"}},
+            {"type": "input_text", "text": "words"},
+        ),
+        (
+            {"type": "search_result", "source": "u", "title": "t", "content": [{"type": "text", "text": "found"}]},
+            {"type": "input_text", "text": "found"},
+        ),
+        (
+            {"type": "text", "text": "a", "citations": [{"type": "char_location"}]},
+            {"type": "input_text", "text": "a"},
+        ),
+        (
+            {"type": "input_text", "text": "a", "citations": []},
+            {"type": "input_text", "text": "a"},
+        ),
+    ],
+)
+def test_pictures_and_files_are_translated(part: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert flat({"role": "user", "content": [part]}) == [{"role": "user", "content": [expected]}]
+
+
+@pytest.mark.parametrize("content", [None, "", "  \n", [], [{"type": "text", "text": " "}]])
+@pytest.mark.parametrize("role", ["user", "assistant", "system"])
+def test_a_blank_message_is_dropped(role: str, content: Any) -> None:
+    assert flat({"role": role, "content": content}, {"role": "user", "content": "x"}) == [
+        {"role": "user", "content": "x"}
+    ]
+
+
+def test_a_picture_without_words_is_not_blank() -> None:
+    content = [{"type": "text", "text": ""}, {"type": "image_url", "image_url": "u"}]
+    assert len(flat({"role": "user", "content": content})) == 1
+
+
+def test_a_turn_with_tools_becomes_a_message_calls_and_outputs() -> None:
+    assert flat(
+        {"role": "assistant", "content": "Let me see.", "tool_calls": [chat_call("c1", "Read", '{"a":1}')]},
+        {"role": "tool", "tool_call_id": "c1", "name": "Read", "content": "text"},
+        {"role": "assistant", "content": None, "tool_calls": [chat_call("c2", "LS", None)]},
+        {"role": "tool", "tool_call_id": "c2", "content": [{"type": "text", "text": "a"}, "b"]},
+        {"role": "assistant", "content": " ", "tool_calls": [chat_call("c3", "LS", {"x": [1]})]},
+        {"role": "tool", "tool_call_id": "c3", "content": None},
+    ) == [
+        {"role": "assistant", "content": "Let me see."},
+        {"type": "function_call", "call_id": "c1", "name": "Read", "arguments": '{"a":1}'},
+        {"type": "function_call_output", "call_id": "c1", "output": "text"},
+        {"type": "function_call", "call_id": "c2", "name": "LS", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c2", "output": "a\nb"},
+        {"type": "function_call", "call_id": "c3", "name": "LS", "arguments": '{"x":[1]}'},
+        {"type": "function_call_output", "call_id": "c3", "output": ""},
+    ]  # fmt: skip
+
+
+def test_arguments_that_are_no_json_pass_as_they_are() -> None:
+    (call,) = flat({"role": "assistant", "content": None, "tool_calls": [chat_call("c", "f", '{"a": ')]})
+    assert call["arguments"] == '{"a": '
+
+
+def test_a_tool_that_gave_a_picture_keeps_its_parts() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "u"}}]
+    (output,) = flat({"role": "tool", "tool_call_id": "c", "content": parts})
+    assert output["output"] == [{"type": "input_text", "text": "a"}, {"type": "input_image", "image_url": "u"}]
+
+
+def test_a_call_of_a_custom_tool_is_one_in_whichever_envelope_it_comes() -> None:
+    patch = "*** Begin Patch\n*** End Patch"
+    expected = [
+        {"type": "custom_tool_call", "call_id": "c", "name": "ApplyPatch", "input": patch},
+        {"type": "custom_tool_call_output", "call_id": "c", "output": "Done"},
+    ]
+    output = {"role": "tool", "tool_call_id": "c", "content": "Done"}
+    in_function = {"role": "assistant", "content": None, "tool_calls": [chat_call("c", "ApplyPatch", patch)]}
+    assert flat(in_function, output, custom=("ApplyPatch",)) == expected
+    call = {"id": "c", "type": "custom", "custom": {"name": "ApplyPatch", "input": patch}}
+    assert flat({"role": "assistant", "content": None, "tool_calls": [call]}, output) == expected
+    assert flat(
+        {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "ApplyPatch", "arguments": patch},
+        {"type": "function_call_output", "call_id": "c", "output": "Done"},
+        field="input",
+        custom=("ApplyPatch",),
+    ) == expected  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "raw"),
+    [
+        ('{"input": "*** Begin"}', "*** Begin"),
+        ({"input": "*** Begin"}, "*** Begin"),
+        ("{ not json", "{ not json"),
+        ('{"input": 5}', '{"input": 5}'),
+        ('{"input": "a", "more": 1}', '{"input": "a", "more": 1}'),
+        ('{"patch": "a"}', '{"patch": "a"}'),
+        ("{" * 5000, "{" * 5000),
+        ("*** Begin", "*** Begin"),
+    ],
+)
+def test_a_custom_call_is_taken_out_of_the_wrapping_of_other_upstreams(arguments: Any, raw: str) -> None:
+    call = {"role": "assistant", "tool_calls": [chat_call("c", "ApplyPatch", arguments)]}
+    assert flat(call, custom=("ApplyPatch",))[0]["input"] == raw
+    block = {"type": "tool_use", "id": "c", "name": "ApplyPatch", "input": arguments}
+    if isinstance(arguments, dict):
+        assert flat({"role": "assistant", "content": [block]}, custom=("ApplyPatch",))[0]["input"] == raw
+
+
+def test_legacy_function_calls_are_paired_by_their_order() -> None:
+    assert flat(
+        {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}},
+        {"role": "function", "name": "f", "content": "1"},
+        {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}},
+        {"role": "function", "name": "f", "content": "2"},
+    ) == [
+        {"type": "function_call", "call_id": "call_legacy_1", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "call_legacy_1", "output": "1"},
+        {"type": "function_call", "call_id": "call_legacy_2", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "call_legacy_2", "output": "2"},
+    ]  # fmt: skip
+    assert refused({"role": "function", "name": "f", "content": "1"}) == "messages[0]"
+
+
+def test_a_refusal_and_a_phase_are_kept() -> None:
+    refusal = {"type": "refusal", "refusal": "I will not."}
+    assert flat({"role": "assistant", "content": None, "refusal": "I will not."}) == [
+        {"role": "assistant", "content": [refusal]}
+    ]
+    assert flat({"role": "assistant", "content": "Well.", "refusal": "I will not."}) == [
+        {"role": "assistant", "content": [{"type": "output_text", "text": "Well."}, refusal]}
+    ]
+    assert flat({"role": "assistant", "content": "x", "phase": "commentary"}) == [
+        {"role": "assistant", "content": "x", "phase": "commentary"}
+    ]
+
+
+# Anthropic's blocks
+
+
+def test_tool_blocks_become_items_and_results_come_before_the_text_beside_them() -> None:
+    assert flat(
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "hm", "signature": "s"},
+                {"type": "text", "text": "Listing."},
+                {"type": "tool_use", "id": "t1", "name": "LS", "input": {"dir": "."}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "go on"},
+                {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "a.py"}]},
+            ],
+        },
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "t2", "name": "LS", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t2", "content": "b.py"}]},
+    ) == [
+        {
+            "type": "reasoning",
+            "summary": [],
+            "anthropic_blocks": [{"type": "thinking", "thinking": "hm", "signature": "s"}],
+        },
+        {"role": "assistant", "content": [{"type": "output_text", "text": "Listing."}]},
+        {"type": "function_call", "call_id": "t1", "name": "LS", "arguments": '{"dir":"."}'},
+        {"type": "function_call_output", "call_id": "t1", "output": "a.py"},
+        {"role": "user", "content": [{"type": "input_text", "text": "go on"}]},
+        {"type": "function_call", "call_id": "t2", "name": "LS", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "t2", "output": "b.py"},
+    ]  # fmt: skip
+
+
+CACHE = {"cache_control": {"type": "ephemeral"}}
+
+
+def test_what_only_anthropic_takes_is_kept_for_it() -> None:
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": "no", "is_error": True, **CACHE}
+    text = [{"type": "text", "text": "a", **CACHE}, {"type": "text", "text": "b"}]
+    assert flat(
+        {"role": "system", "content": "s", **CACHE},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "LS", "input": {}, **CACHE}]},
+        {"role": "user", "content": [result]},
+        {"role": "tool", "tool_call_id": "t2", "content": text, "is_error": False},
+        {"role": "tool", "tool_call_id": "t3", "content": "x", **CACHE},
+    ) == [
+        {"role": "system", "content": "s", **CACHE},
+        {"type": "function_call", "call_id": "t1", "name": "LS", "arguments": "{}", **CACHE},
+        {"type": "function_call_output", "call_id": "t1", "output": "no", "is_error": True, **CACHE},
+        {"type": "function_call_output", "call_id": "t2", "output": "a\nb", **CACHE},
+        {"type": "function_call_output", "call_id": "t3", "output": "x", **CACHE},
+    ]  # fmt: skip
+
+
+def test_a_result_with_a_picture_keeps_its_parts() -> None:
+    source = {"type": "base64", "media_type": "image/png", "data": "AA=="}
+    content = [{"type": "text", "text": "a"}, {"type": "image", "source": source}]
+    (output,) = flat({"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": content}]})
+    assert output["output"] == [
+        {"type": "input_text", "text": "a"},
+        {"type": "input_image", "image_url": "data:image/png;base64,AA=="},
+    ]
+
+
+def test_calls_that_anthropic_ran_itself_are_left_out() -> None:
+    content = [
+        {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}},
+        {"type": "web_search_tool_result", "tool_use_id": "s", "content": []},
+        {"type": "text", "text": "Found it."},
+    ]
+    assert flat({"role": "assistant", "content": content}) == [
+        {"role": "assistant", "content": [{"type": "output_text", "text": "Found it."}]}
+    ]
+    assert flat({"role": "assistant", "content": content[:2]}) == []
+
+
+def reasoning(text: str) -> dict[str, Any]:
+    return {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": text}]}
+
+
+@pytest.mark.parametrize("field", ["messages", "input"])
+@pytest.mark.parametrize(
+    ("message", "thought"),
+    [
+        ({"content": "a", "reasoning_content": "hm"}, [reasoning("hm")]),
+        ({"content": "a", "reasoning": "hm", "reasoning_details": [{}]}, [reasoning("hm")]),
+        ({"content": "a", "reasoning_content": ""}, []),
+        ({"content": "a", "reasoning_content": 5}, []),
+        ({"content": [*[{"type": "thinking", "thinking": text} for text in "xy"], "a"]}, [reasoning("x\n\ny")]),
+        ({"content": [{"type": "thinking", "thinking": [{}], "signature": ""}, "a"]}, []),
+        ({"content": [{"type": "redacted_thinking"}, "a"]}, []),
+        (
+            {"content": [{"type": "redacted_thinking", "data": "x"}, "a"]},
+            [{"type": "reasoning", "summary": [], "anthropic_blocks": [{"type": "redacted_thinking", "data": "x"}]}],
+        ),
+    ],
+)  # fmt: skip
+def test_reasoning_that_a_client_gives_back_comes_before_what_it_led_to(
+    field: Literal["input", "messages"], message: dict[str, Any], thought: list[Any]
+) -> None:
+    *before, said = flat({"role": "assistant", **message}, field=field)
+    assert before == thought
+    assert said in (
+        {"role": "assistant", "content": "a"},
+        {"role": "assistant", "content": [{"type": "output_text", "text": "a"}]},
+    )
+
+
+SHOWN = "<think>\nhm\n</think>\n\n"
+
+
+@pytest.mark.parametrize("field", ["messages", "input"])
+@pytest.mark.parametrize(
+    ("content", "left"),
+    [
+        (f"{SHOWN}a", "a"),
+        (SHOWN, None),
+        ([f"{SHOWN}a"], [{"type": "output_text", "text": "a"}]),
+        ([{"text": f"{SHOWN}a"}], [{"type": "output_text", "text": "a"}]),
+        ([{"type": "from_the_future"}, SHOWN], [{"type": "from_the_future"}, {"type": "output_text", "text": SHOWN}]),
+        ([{"type": "text", "text": f"{SHOWN}a"}, "b"], [{"type": "output_text", "text": one} for one in "ab"]),
+        ([{"type": "output_text", "text": SHOWN}, SHOWN, "b"], [{"type": "output_text", "text": "b"}]),
+        ([{"type": "output_text", "text": SHOWN}], None),
+        (["b", SHOWN], [{"type": "output_text", "text": one} for one in ("b", SHOWN)]),
+    ],
+)
+def test_shown_reasoning_is_stripped_from_what_the_assistant_said(
+    field: Literal["input", "messages"], content: Any, left: Any
+) -> None:
+    items = flat({"role": "assistant", "content": content}, {"role": "user", "content": "x"}, field=field)
+    assert items[:-1] == ([] if left is None else [{"role": "assistant", "content": left}])
+
+
+def test_what_a_user_quotes_is_not_stripped() -> None:
+    assert flat({"role": "user", "content": f"{SHOWN}a"}) == [{"role": "user", "content": f"{SHOWN}a"}]
+
+
+def test_a_text_document_of_the_assistants_is_its_text() -> None:
+    part = {"type": "document", "source": {"type": "text", "data": "words"}}
+    assert flat({"role": "assistant", "content": [part]}) == [
+        {"role": "assistant", "content": [{"type": "output_text", "text": "words"}]}
+    ]
+
+
+def test_an_empty_list_of_parts_is_nothing() -> None:
+    assert flat({"role": "assistant", "content": []}, field="input") == []
+
+
+# Items of the Responses API
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"role": "user", "content": "hi"},
+        {"role": "user", "content": " "},
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi", "unknown": 1}], "id": "m"},
+        {"role": "assistant", "content": [{"type": "output_text", "text": "x", "annotations": []}], "phase": "p"},
+        {"role": "user", "content": [{"type": "input_image", "image_url": "u"}, {"type": "from_the_future"}]},
+        {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": "{}", "status": "completed"},
+        {"type": "function_call_output", "call_id": "c", "output": "x"},
+        {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "x"}]},
+        {"type": "custom_tool_call", "call_id": "c", "name": "P", "input": ""},
+        {"type": "custom_tool_call_output", "call_id": "c", "output": "x"},
+        {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gA"},
+        {"type": "item_reference", "id": "msg_1"},
+        {"id": "msg_1"},
+        {"type": "web_search_call", "id": "ws_1", "status": "completed"},
+        {"type": "computer_call", "call_id": "c", "action": {}},
+        {"type": "from_the_future", "call_id": 5},
+    ],
+)
+def test_an_item_in_responses_form_passes_as_the_same_object(item: dict[str, Any]) -> None:
+    (passed,) = flat(item, field="input")
+    assert passed is item
+
+
+def test_chat_bits_inside_input_are_translated_and_the_rest_of_the_item_kept() -> None:
+    assert flat(
+        {"role": "user", "content": [{"type": "text", "text": "a"}], "id": "m1", "name": "bob"},
+        {"role": "assistant", "content": [{"type": "input_text", "text": "b"}]},
+        {"role": "assistant", "content": None, "tool_calls": [chat_call("c", "f", "{}")]},
+        {"role": "tool", "tool_call_id": "c", "content": "r"},
+        {"role": "assistant", "content": None},
+        {"role": "assistant"},
+        field="input",
+    ) == [
+        {"role": "user", "content": [{"type": "input_text", "text": "a"}], "id": "m1"},
+        {"role": "assistant", "content": [{"type": "output_text", "text": "b"}]},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": "r"},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("item_id", ["call_1", "", 5])
+def test_an_item_id_that_no_function_call_has_is_dropped(item_id: Any) -> None:
+    item = {"type": "function_call", "id": item_id, "call_id": "c", "name": "f", "arguments": "{}", "extra": 1}
+    assert flat(item, field="input") == [
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "extra": 1}
+    ]
+
+
+def test_long_call_ids_are_shortened_alike_in_every_kind_of_item() -> None:
+    items = flat(
+        {"type": "function_call", "call_id": LONG, "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": LONG, "output": ""},
+        {"type": "custom_tool_call", "call_id": LONG, "name": "P", "input": ""},
+        {"type": "custom_tool_call_output", "call_id": LONG, "output": ""},
+        {"type": "shell_call", "call_id": LONG, "action": {}},
+        {"role": "assistant", "content": None, "tool_calls": [chat_call(LONG, "f", "{}")]},
+        {"role": "tool", "tool_call_id": LONG, "content": ""},
+        field="input",
+    )
+    assert [item["call_id"] for item in items] == [short_call_id(LONG)] * 7
+    assert items[4]["action"] == {}
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("element", "param"),
+    [
+        ({"role": "tool", "content": "x"}, "messages[0].tool_call_id"),
+        ({"role": "tool", "tool_call_id": "c", "content": 5}, "messages[0].content"),
+        ({"role": "assistant", "tool_calls": 5}, "messages[0].tool_calls"),
+        ({"role": "assistant", "tool_calls": [5]}, "messages[0].tool_calls[0]"),
+        ({"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}, "messages[0].tool_calls[0].id"),
+        ({"role": "assistant", "tool_calls": [{"id": "c"}]}, "messages[0].tool_calls[0].function"),
+        (
+            {"role": "assistant", "tool_calls": [{"id": "c", "function": {}}]},
+            "messages[0].tool_calls[0].function.name",
+        ),
+        (
+            {"role": "assistant", "tool_calls": [chat_call("c", "f", 5)]},
+            "messages[0].tool_calls[0].function.arguments",
+        ),
+        (
+            {"role": "assistant", "tool_calls": [{"id": "c", "custom": {"name": "P"}}]},
+            "messages[0].tool_calls[0].custom.input",
+        ),
+        ({"role": "assistant", "content": 5, "refusal": "no"}, "messages[0].content"),
+        ({"role": "assistant", "function_call": 5}, "messages[0].function_call"),
+        ({"role": "assistant", "content": [{"type": "tool_use", "name": "f"}]}, "messages[0].content[0].id"),
+        ({"role": "user", "content": [{"type": "tool_result"}]}, "messages[0].content[0].tool_use_id"),
+        ({"role": "user", "content": [{"type": "image_url"}]}, "messages[0].content[0].image_url"),
+        ({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, "messages[0].content[0].image_url.url"),
+        ({"role": "user", "content": [{"type": "image", "source": {}}]}, "messages[0].content[0].source.media_type"),
+        ({"role": "user", "content": [{"type": "file"}]}, "messages[0].content[0].file"),
+        ({"type": "function_call", "call_id": "c", "arguments": "{}"}, "messages[0].name"),
+        ({"type": "function_call", "name": "f", "arguments": "{}"}, "messages[0].call_id"),
+        ({"type": "custom_tool_call", "call_id": "c", "name": "P"}, "messages[0].input"),
+        ({"type": "function_call_output", "output": "x"}, "messages[0].call_id"),
+    ],
+)
+def test_a_message_that_lacks_what_is_needed_is_refused_by_name(element: dict[str, Any], param: str) -> None:
+    assert refused(element) == param

@@ -1,0 +1,146 @@
+"""Each call has one output and each output one call, whatever the history went through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.wire.call_ids import numbered_call_id
+from stages.wire.downstream.pairing import pair_calls
+
+
+def call(call_id: str, **fields: Any) -> dict[str, Any]:
+    return {"type": "function_call", "call_id": call_id, "name": "f", "arguments": "{}", **fields}
+
+
+def custom(call_id: str) -> dict[str, Any]:
+    return {"type": "custom_tool_call", "call_id": call_id, "name": "P", "input": "x"}
+
+
+def output(call_id: str, text: str = "", kind: str = "function_call_output", **fields: Any) -> dict[str, Any]:
+    return {"type": kind, "call_id": call_id, "output": text, **fields}
+
+
+def custom_output(call_id: str, text: str = "") -> dict[str, Any]:
+    return output(call_id, text, "custom_tool_call_output")
+
+
+USER: dict[str, Any] = {"role": "user", "content": "go on"}
+SAID: dict[str, Any] = {"role": "assistant", "content": "so"}
+THOUGHT: dict[str, Any] = {"type": "reasoning", "summary": [], "encrypted_content": "x"}
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [USER],
+        [USER, call("a"), output("a", "1"), SAID],
+        [call("a"), custom("b"), SAID, custom_output("b"), USER, output("a")],
+        [call("a"), output("a"), THOUGHT, call("b"), output("b")],
+        [{"type": "shell_call", "call_id": "s"}, {"type": "computer_call_output", "call_id": "z"}, {"id": "msg_1"}],
+    ],
+)
+def test_a_history_without_faults_is_returned_itself(items: list[dict[str, Any]]) -> None:
+    assert pair_calls(items) is items
+
+
+@pytest.mark.parametrize(
+    ("items", "repaired"),
+    [
+        # calls without an output: Stop was pressed, or the tab was closed
+        ([call("a"), USER], [call("a"), output("a"), USER]),
+        ([USER, call("a")], [USER, call("a"), output("a")]),
+        ([custom("a"), USER], [custom("a"), custom_output("a"), USER]),
+        (
+            [call("a"), call("b"), output("b", "1"), USER],
+            [call("a"), call("b"), output("a"), output("b", "1"), USER],
+        ),
+        (
+            [call("a"), THOUGHT, custom("b"), USER, call("c"), output("c")],
+            [call("a"), THOUGHT, custom("b"), output("a"), custom_output("b"), USER, call("c"), output("c")],
+        ),
+        # outputs without a call
+        ([USER, output("a", "1"), SAID], [USER, SAID]),
+        ([output("a", "0"), call("a"), output("a", "1")], [call("a"), output("a", "1")]),
+        # one call, several outputs: the last one, in the place of the first
+        (
+            [call("a"), output("a", "1"), USER, output("a", "2"), SAID],
+            [call("a"), output("a", "2"), USER, SAID],
+        ),
+        # the kind of an output is that of its call
+        ([custom("a"), output("a", "1")], [custom("a"), custom_output("a", "1")]),
+        ([call("a"), custom_output("a", "1")], [call("a"), output("a", "1")]),
+    ],
+)
+def test_what_is_broken_is_repaired(items: list[dict[str, Any]], repaired: list[dict[str, Any]]) -> None:
+    assert pair_calls(items) == repaired
+    assert pair_calls(repaired) is repaired
+
+
+def test_an_id_that_comes_again_is_numbered_with_its_output() -> None:
+    second = numbered_call_id("call_0", 2)
+    first_turn = [call("call_0"), output("call_0", "1"), USER]
+    assert pair_calls([*first_turn, call("call_0"), output("call_0", "2")]) == [
+        *first_turn,
+        call(second),
+        output(second, "2"),
+    ]
+    assert second != "call_0"
+
+
+def test_two_calls_of_one_id_in_one_turn_get_their_outputs_in_order() -> None:
+    second = numbered_call_id("x", 2)
+    repaired = [call("x"), call(second), output("x", "1"), output(second, "2")]
+    assert pair_calls([call("x"), call("x"), output("x", "1"), output("x", "2")]) == repaired
+    assert pair_calls([call("x"), call("x"), output("x", "1"), output("x", "0"), output("x", "2")]) == repaired
+
+
+def test_an_output_belongs_to_the_latest_call_of_its_id() -> None:
+    second = numbered_call_id("x", 2)
+    assert pair_calls([call("x"), USER, call("x"), output("x", "2")]) == [
+        call("x"),
+        output("x"),
+        USER,
+        call(second),
+        output(second, "2"),
+    ]
+
+
+def test_an_output_may_answer_a_call_that_is_stored_elsewhere() -> None:
+    items = [output("a", "1"), call("b"), output("b")]
+    assert pair_calls(items, is_whole=False) is items
+    assert pair_calls([output("a", "1"), call("b")], is_whole=False) == [output("a", "1"), call("b"), output("b")]
+
+
+ids = st.sampled_from(["a", "b", "c"])
+anything = st.lists(
+    st.builds(call, ids)
+    | st.builds(custom, ids)
+    | st.builds(output, ids, st.sampled_from(["1", "2"]))
+    | st.builds(custom_output, ids, st.sampled_from(["3", "4"]))
+    | st.sampled_from([USER, SAID, THOUGHT]),
+    max_size=12,
+)
+
+
+@given(anything)
+def test_every_history_ends_up_in_pairs_and_stays_so(items: list[dict[str, Any]]) -> None:
+    before = [dict(item) for item in items]
+    repaired = pair_calls(items)
+    assert items == before
+    calls = [item for item in repaired if item.get("type") in ("function_call", "custom_tool_call")]
+    outputs = [item for item in repaired if str(item.get("type")).endswith("_output")]
+    assert len({item["call_id"] for item in calls}) == len(calls)
+    assert sorted((item["call_id"], f"{item['type']}_output") for item in calls) == sorted(
+        (item["call_id"], item["type"]) for item in outputs
+    )
+    for item in outputs:
+        made = next(index for index, one in enumerate(repaired) if one in calls and one["call_id"] == item["call_id"])
+        assert made < repaired.index(item)
+    others = [item for item in repaired if item not in calls and item not in outputs]
+    assert others == [item for item in items if item in (USER, SAID, THOUGHT)]
+    assert len(calls) == sum(item.get("type") in ("function_call", "custom_tool_call") for item in items)
+    assert pair_calls(repaired) is repaired

@@ -1,0 +1,544 @@
+"""Bodies on the chat path, whole: every recorded Cursor payload, every kind of bad input, and arbitrary bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kit.recordings import SHARED, needs_shared, payloads
+from kit.strategies.requests import bodies, json_values, spoiled
+
+from stages.request import ResponsesRequest
+from stages.wire.downstream.model_variants import variants, with_variant
+from stages.wire.downstream.request import MAX_DEPTH_LEVELS, MAX_MODEL_CHARS, BadRequest, parse_body
+from stages.wire.responses.request import native_request
+
+
+def load(name: str) -> dict[str, Any]:
+    payload: dict[str, Any] = json.loads((SHARED / "payloads" / f"{name}.json").read_text())
+    return payload
+
+
+def parse(**fields: Any) -> ResponsesRequest:
+    return parse_body(json.dumps({"model": "m", "input": "hi"} | fields).encode())
+
+
+def refusal(**fields: Any) -> BadRequest:
+    with pytest.raises(BadRequest) as caught:
+        parse(**fields)
+    return caught.value
+
+
+def refusal_of(body: bytes) -> BadRequest:
+    with pytest.raises(BadRequest) as caught:
+        parse_body(body)
+    return caught.value
+
+
+# What Cursor sends
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in payloads() if path.stem[:2] != "08"))
+@pytest.mark.parametrize("provider", ["openai", "azure"])
+def test_a_payload_of_cursor_gives_exactly_the_expected_upstream_request(name: str, provider: str) -> None:
+    payload = load(name)
+    request = parse_body(json.dumps(payload["request"]["body"]).encode())
+    # Payload 11 asks for a variant; here everything is configured under the name that the upstream has.
+    asked, expected = request.model, payload["expected_upstream_request"]
+    (reading,) = [one for one in variants(asked) if one.name == expected["model"]] or [None]
+    body = request.body if reading is None else with_variant(request.body, reading)
+    sent = native_request(body, provider=provider, model=expected["model"], stream=request.stream)
+    if "stream" not in expected:
+        assert sent.pop("stream") is False
+    assert sent == expected
+    assert asked == payload["request"]["body"]["model"]
+
+
+@needs_shared
+def test_payload_08_leaves_its_calls_for_a_chat_upstream_and_its_shown_reasoning_out() -> None:
+    request = parse_body(json.dumps(load("08_deepseek_reasoning_content_repair")["request"]["body"]).encode())
+    assert request.body["input"][1:] == [
+        {"role": "user", "content": "list files"},
+        {"type": "function_call", "call_id": "call_00_ls", "name": "LS", "arguments": '{"target_directory":"."}'},
+        {"type": "function_call_output", "call_id": "call_00_ls", "output": "main.py"},
+    ]
+
+
+@needs_shared
+def test_the_fields_beside_the_body_are_filled() -> None:
+    request = parse_body(json.dumps(load("01_agent_gpt_text")["request"]["body"]).encode())
+    assert request.stream
+    assert request.include_usage
+    assert request.shape == "responses"
+    assert request.custom_tools == {"ApplyPatch"}
+    assert not request.has_hosted_tools
+    assert not request.wants_logprobs
+    probe = parse_body(json.dumps(load("10_verify_key_request")["request"]["body"]).encode())
+    assert (probe.stream, probe.include_usage, probe.shape) == (False, False, "messages")
+
+
+def test_a_body_may_start_with_the_utf8_byte_order_mark() -> None:
+    assert parse_body(b'\xef\xbb\xbf{"model":"m","input":"hi"}').body == {"input": "hi"}
+
+
+def test_a_bytearray_is_as_good_as_bytes() -> None:
+    assert parse_body(bytearray(b'{"model":"m","input":"hi"}')).model == "m"
+
+
+def test_of_a_key_that_comes_twice_the_last_one_counts() -> None:
+    assert parse_body(b'{"model":"a","model":"b","input":"hi"}').model == "b"
+
+
+def test_the_model_of_the_path_wins_over_that_of_the_body() -> None:
+    assert parse_body(b'{"input":"hi"}', model="gpt-5").model == "gpt-5"
+    assert parse_body(b'{"model":5,"input":"hi"}', model="gpt-5").model == "gpt-5"
+
+
+# Shape
+
+
+def test_input_is_preferred_when_both_are_usable() -> None:
+    request = parse(input=[{"role": "user", "content": "a"}], messages=[{"role": "user", "content": "b"}])
+    assert request.body == {"input": [{"role": "user", "content": "a"}]}
+    assert request.shape == "responses"
+
+
+@pytest.mark.parametrize("unusable", [None, "", [], 5, {}])
+def test_messages_are_taken_when_input_is_not_usable(unusable: Any) -> None:
+    request = parse(input=unusable, messages=[{"role": "user", "content": "b"}])
+    assert request.body == {"input": [{"role": "user", "content": "b"}]}
+    assert request.shape == "messages"
+
+
+@needs_shared
+def test_items_and_tools_that_need_no_change_are_not_copied() -> None:
+    body = load("01_agent_gpt_text")["request"]["body"]
+    decoded: list[Any] = []
+    original = msgspec.json.decode
+    try:
+        msgspec.json.decode = lambda data: decoded.append(original(data)) or decoded[0]  # type: ignore[assignment]
+        request = parse_body(json.dumps(body).encode())
+    finally:
+        msgspec.json.decode = original
+    assert all(new is old for new, old in zip(request.body["input"], decoded[0]["input"], strict=True))
+    assert all(new is old for new, old in zip(request.body["tools"], decoded[0]["tools"], strict=True))
+
+
+def test_anthropics_place_for_the_system_prompt_is_read() -> None:
+    blocks = [{"type": "text", "text": "be brief", "cache_control": {"type": "ephemeral"}}]
+    said = [{"role": "user", "content": "hi"}]
+    for system, content in (("be brief", "be brief"), (blocks, [{**blocks[0], "type": "input_text"}])):
+        request = parse(input=None, messages=said, system=system, stop_sequences=["END"])
+        assert request.body == {"input": [{"role": "system", "content": content}, *said], "stop": ["END"]}
+    assert parse(system="not with input").body == {"input": "hi"}
+
+
+def test_anthropics_way_to_forbid_parallel_calls_is_read() -> None:
+    tools = [{"name": "LS", "input_schema": {}}]
+    choice = {"type": "any", "disable_parallel_tool_use": True}
+    body = parse(tools=tools, tool_choice=choice).body
+    assert (body["tool_choice"], body["parallel_tool_calls"]) == ("required", False)
+    assert parse(tools=tools, tool_choice=choice, parallel_tool_calls=True).body["parallel_tool_calls"] is True
+    assert "parallel_tool_calls" not in parse(tools=tools, tool_choice={"type": "any"}).body
+
+
+def test_a_reference_is_kept_only_where_the_upstream_stores() -> None:
+    items = [{"type": "item_reference", "id": "msg_1"}, {"id": "msg_2"}, {"role": "user", "content": "hi"}]
+    assert parse(input=items).body["input"] == items
+    assert parse(input=items, store=True).body["input"] == items
+    assert parse(input=items, store=False).body["input"] == items[2:]
+
+
+@pytest.mark.parametrize("elsewhere", [{"previous_response_id": "resp_1"}, {"conversation": "conv_1"}, {"store": True}])
+def test_an_output_may_answer_a_call_that_the_upstream_has_stored(elsewhere: dict[str, Any]) -> None:
+    items = [{"type": "function_call_output", "call_id": "c", "output": "x"}]
+    if "store" in elsewhere:
+        items.insert(0, {"type": "item_reference", "id": "fc_1"})
+    assert parse(input=items, **elsewhere).body["input"] == items
+
+
+# Defects of LiteLLM (litellm.md section 2)
+
+
+def test_litellm_22_chat_bits_in_an_input_body_are_translated_and_a_small_limit_is_raised_only_for_openai() -> None:
+    chat_only = {
+        "max_tokens": 5,
+        "stop": ["x"],
+        "seed": 1,
+        "presence_penalty": 1,
+        "response_format": {"type": "json_object"},
+    }
+    history = [
+        {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{}"}}],
+        },
+        {"role": "tool", "tool_call_id": "c", "content": "x"},
+    ]
+    body = parse(input=history, **chat_only, logprobs=True).body
+    assert body["input"] == [
+        {"role": "user", "content": [{"type": "input_text", "text": "hi"}]},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": "x"},
+    ]
+    rest = {key: body[key] for key in body if key != "input"}
+    assert rest == {
+        "max_output_tokens": 5,
+        "text": {"format": {"type": "json_object"}},
+        "include": ["message.output_text.logprobs"],
+        **{key: chat_only[key] for key in ("stop", "seed", "presence_penalty")},
+    }
+    for provider, limit in (("openai", 16), ("openrouter", 5)):
+        sent = native_request(body, provider=provider, model="m", stream=True)
+        assert sent["max_output_tokens"] == limit
+        assert not {"stop", "seed", "presence_penalty"} & sent.keys()
+
+
+def test_litellm_23_of_input_and_messages_only_one_is_sent() -> None:
+    body = parse(input="a", messages=[{"role": "user", "content": "b"}]).body
+    assert native_request(body, provider="openai", model="m", stream=False) == {
+        "input": "a",
+        "model": "m",
+        "stream": False,
+    }
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "empty"),
+        (b" \r\n ", "empty"),
+        (b"\xef\xbb\xbf", "empty"),
+        (b"{", "not valid JSON"),
+        (b'{"model": "m", "input": "hi"} x', "trailing characters"),
+        (b'{"model": "m", "input": "hi",}', "not valid JSON"),
+        (b'{"model": "m", "input": "\xff"}', "UTF-8"),
+        (b'{"model": "m", "\xff\xfe": "hi"}', "UTF-8"),
+        (b'{"model": "m", "input": "\xed\xa0\x80"}', "UTF-8"),
+        ('{"model": "m"}'.encode("utf-16"), "UTF-16"),
+        ('{"model": "m"}'.encode("utf-16-le"), "UTF-16"),
+        ('{"model": "m"}'.encode("utf-32-be"), "UTF-16"),
+        (b'{"model": "m", "input": "hi", "temperature": NaN}', "not valid JSON"),
+        (b'{"model": "m", "input": "hi", "temperature": Infinity}', "not valid JSON"),
+        (b'{"model": "m", "input": "hi", "temperature": 1e999}', "out of range"),
+        (b'{"model": "m", "input": "hi", "seed": ' + b"9" * 5000 + b"}", "out of range"),
+        (rb'{"model": "m", "input": "a \ud800 b, and more"}', "surrogate"),
+        (rb'{"model": "m", "input": "a \udc00 b, and more"}', "surrogate"),
+        (rb'{"model": "m", "input": "\ud800"}', "not valid JSON"),
+        (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
+        (b'{"model": "m", "input": ' + b"[" * 100_000, "nested too deeply"),
+        (b"[]", "JSON object, not an empty array"),
+        (b"null", "JSON object, not null"),
+        (b'"text"', "JSON object, not a string"),
+        (b"5", "JSON object, not a number"),
+        (b"true", "JSON object, not a boolean"),
+    ],
+)
+def test_a_body_that_is_no_json_object_is_refused_in_words(body: bytes, words: str) -> None:
+    error = refusal_of(body)
+    assert words in error.message
+    assert (error.param, error.code) == (None, "invalid_request")
+    assert error.__cause__ is None
+
+
+def test_nesting_is_limited_far_below_what_the_encoder_can_do() -> None:
+    def nested(levels: int) -> dict[str, Any]:
+        value: Any = {}
+        for _ in range(levels - 2):  # one level is the innermost, one the body
+            value = {"a": value}
+        return {"metadata": value}
+
+    assert "metadata" in parse(**nested(MAX_DEPTH_LEVELS)).body
+    error = refusal(**nested(MAX_DEPTH_LEVELS + 1))
+    assert error.param == "metadata"
+    assert "200 levels" in error.message
+
+
+def test_a_long_key_is_cut_in_the_message() -> None:
+    value: Any = []
+    for _ in range(MAX_DEPTH_LEVELS):
+        value = [value]
+    assert refusal(**{"k" * 1000: value}).param == "k" * 40 + "..."
+
+
+@pytest.mark.parametrize("model", [None, "", "  ", 5, ["m"], {}, True])
+def test_a_request_without_a_model_name_is_refused(model: Any) -> None:
+    assert refusal(model=model).param == "model"
+
+
+def test_a_model_name_has_a_limit() -> None:
+    assert parse(model="m" * MAX_MODEL_CHARS).model == "m" * MAX_MODEL_CHARS
+    assert "512 are allowed" in refusal(model="m" * (MAX_MODEL_CHARS + 1)).message
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"input": None}, "input"),
+        ({"input": ""}, "input"),
+        ({"input": []}, "input"),
+        ({"input": 5}, "input"),
+        ({"input": {"role": "user"}}, "input"),
+        ({"input": None, "messages": "hi"}, "messages"),
+        ({"input": None, "messages": []}, "messages"),
+        ({"input": None, "messages": {}}, "messages"),
+        ({"input": [1, 2]}, "input[0]"),
+        ({"input": ["hi"]}, "input[0]"),
+        ({"input": None, "messages": [None]}, "messages[0]"),
+        ({"input": None, "messages": [{"role": "user", "content": " "}]}, "messages"),
+        ({"input": [{"role": "user", "content": "a"}, {"role": "wizard", "content": "b"}]}, "input[1].role"),
+        ({"input": [{"role": 5, "content": "b"}]}, "input[0].role"),
+        ({"input": [{"content": "b"}]}, "input[0].role"),
+        ({"input": [{"type": "message", "id": "msg_1"}]}, "input[0].role"),
+        ({"input": None, "messages": [{"id": "x"}]}, "messages[0].role"),
+        ({"input": [{"type": 5}]}, "input[0].type"),
+        ({"input": [{"role": "user", "content": 5}]}, "input[0].content"),
+        ({"input": [{"role": "user", "content": [5]}]}, "input[0].content[0]"),
+        ({"input": [{"role": "user", "content": [{"type": 5}]}]}, "input[0].content[0].type"),
+        ({"input": [{"role": "user", "content": [{}]}]}, "input[0].content[0].type"),
+        ({"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, "input[0].content[0].text"),
+        ({"stream": "true"}, "stream"),
+        ({"stream": 1}, "stream"),
+        ({"stream_options": "x"}, "stream_options"),
+        ({"stream_options": {"include_usage": "yes"}}, "stream_options.include_usage"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"top_p": []}, "top_p"),
+        ({"top_logprobs": -1}, "top_logprobs"),
+        ({"max_output_tokens": "x"}, "max_output_tokens"),
+        ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"max_output_tokens": 1.5}, "max_output_tokens"),
+        ({"max_tokens": False}, "max_tokens"),
+        ({"max_completion_tokens": {}}, "max_completion_tokens"),
+        ({"tools": "x"}, "tools"),
+        ({"tools": {}}, "tools"),
+        ({"tools": [1]}, "tools[0]"),
+        ({"tools": [{"type": "function"}]}, "tools[0].name"),
+        ({"tools": [{"type": "function", "function": {"name": ""}}]}, "tools[0].function.name"),
+        ({"tools": [{"type": "function", "function": 5}]}, "tools[0].function"),
+        ({"tools": [{"type": "custom", "name": 5}]}, "tools[0].name"),
+        ({"tools": [{"type": 5, "name": "x"}]}, "tools[0].type"),
+        ({"tools": [{}]}, "tools[0].name"),
+        ({"tool_choice": 5}, "tool_choice"),
+        ({"tool_choice": []}, "tool_choice"),
+        ({"parallel_tool_calls": "no"}, "parallel_tool_calls"),
+        ({"functions": 5}, "functions"),
+        ({"metadata": "x"}, "metadata"),
+        ({"user": 5}, "user"),
+        ({"include": "x"}, "include"),
+        ({"include": [5]}, "include"),
+        ({"reasoning": "high"}, "reasoning"),
+        ({"reasoning_effort": 3}, "reasoning_effort"),
+        ({"text": "x"}, "text"),
+        ({"response_format": "json"}, "response_format"),
+        ({"response_format": {}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"response_format": {"type": "json_schema", "json_schema": 5}}, "response_format.json_schema"),
+        ({"instructions": 5}, "instructions"),
+        ({"store": "no"}, "store"),
+        ({"n": 2}, "n"),
+        ({"stop": 5}, "stop"),
+        ({"stop": [5]}, "stop"),
+        ({"stop_sequences": "x"}, "stop_sequences"),
+        ({"seed": 1.5}, "seed"),
+        ({"frequency_penalty": "much"}, "frequency_penalty"),
+        ({"presence_penalty": True}, "presence_penalty"),
+        ({"logit_bias": []}, "logit_bias"),
+        ({"input": None, "messages": [{"role": "user", "content": "x"}], "system": 5}, "system.content"),
+        ({"store": False, "input": [{"type": "item_reference", "id": "msg_1"}]}, "input"),
+        ({"input": [{"type": "function_call_output", "call_id": "c", "output": "x"}]}, "input"),
+        ({"logprobs": 3}, "logprobs"),
+        ({"previous_response_id": 5}, "previous_response_id"),
+    ],
+)
+def test_a_wrong_field_is_named(fields: dict[str, Any], param: str) -> None:
+    error = refusal(**fields)
+    assert error.param == param
+    assert param.rpartition(".")[2].partition("[")[0] in error.message
+    assert error.code == "invalid_request"
+
+
+def test_a_body_with_neither_input_nor_messages_says_so() -> None:
+    assert "neither input nor messages" in refusal_of(b'{"model":"m"}').message
+
+
+def test_a_message_names_what_was_found_and_what_is_right() -> None:
+    assert refusal(temperature="hot").message == "temperature must be a number, not a string."
+    assert refusal(stream="true").message == "stream must be true or false, not a string."
+    assert "known roles are system, developer" in refusal(input=[{"role": "x" * 99}]).message
+    assert "x" * 41 not in refusal(input=[{"role": "x" * 99}]).message
+
+
+def test_stream_null_is_no_stream() -> None:
+    assert parse(stream=None).stream is False
+    assert parse(stream=True).stream is True
+
+
+# Anything
+
+
+def outcome(body: bytes) -> ResponsesRequest | BadRequest:
+    """Parse a body; anything but a request or a refusal fails the test."""
+    try:
+        return parse_body(body)
+    except BadRequest as refused:
+        return refused
+
+
+def check(body: dict[str, Any]) -> None:
+    """Assert that a body is served in normal form, or refused in words that name one of its fields."""
+    match outcome(json.dumps(body).encode()):
+        case BadRequest() as refused:
+            check_refusal(refused, {"model", "input", *body})
+        case ResponsesRequest() as request:
+            check_normal(request)
+
+
+def check_refusal(refused: BadRequest, fields: set[str]) -> None:
+    assert 0 < len(refused.message) < 600
+    if refused.param is not None:
+        (name,) = [name for name in fields if re.match(rf"{re.escape(name)}(?![^.\[])", refused.param)]
+        assert name in refused.message
+
+
+CHAT_ONLY = {"messages", "functions", "function_call", "max_tokens", "reasoning_effort", "response_format", "system"}
+NAMED_BY_ROLE = {"assistant": {"output_text"}}
+
+
+def check_normal(request: ResponsesRequest) -> None:
+    """Assert what every adapter relies on."""
+    body = request.body
+    assert not body.keys() & {"model", "stream", "stream_options", *CHAT_ONLY}
+    assert None not in body.values()
+    assert body["input"]
+    again = parse_body(msgspec.json.encode({"model": request.model, "stream": request.stream, **body}))
+    assert msgspec.json.encode(again.body) == msgspec.json.encode(body)  # the normal form is its own normal form
+    assert again.custom_tools == request.custom_tools
+    for tool in body.get("tools", []):
+        assert isinstance(tool["type"], str)
+        assert tool["type"] not in ("function", "custom") or tool["name"]
+        assert tool.get("function") is None or tool["type"] != "function"
+    items: list[dict[str, Any]] = [] if isinstance(body["input"], str) else body["input"]
+    open_calls: dict[str, str] = {}
+    for item in items:
+        kind = item.get("type", "message")
+        if kind == "message" and "role" in item:
+            assert item["role"] in ("system", "developer", "user", "assistant")
+            texts = NAMED_BY_ROLE.get(item["role"], {"input_text"})
+            parts = [] if isinstance(item["content"], str) else item["content"]
+            assert {part["type"] for part in parts if part["type"].endswith("text")} <= texts
+            assert not item.keys() & {"tool_calls", "function_call", "reasoning_content", "refusal"}
+        elif kind in ("function_call", "custom_tool_call"):
+            assert len(item["call_id"]) <= 64
+            assert item["call_id"] not in open_calls
+            assert isinstance(item["arguments" if kind == "function_call" else "input"], str)
+            assert kind == "custom_tool_call" or item["name"] not in request.custom_tools
+            open_calls[item["call_id"]] = f"{kind}_output"
+        elif kind in ("function_call_output", "custom_tool_call_output") and item["call_id"] in open_calls:
+            assert open_calls.pop(item["call_id"]) == kind
+            assert isinstance(item["output"], str | list)
+    assert not open_calls, "every call has its output"
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_are_refused_in_words(body: bytes) -> None:
+    refused = outcome(body)
+    assert isinstance(refused, BadRequest)
+    check_refusal(refused, {"model"})
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_in_a_body_are_its_text_or_refused(body: bytes) -> None:
+    whole = b'{"model":"m","input":"' + body + b'"}'
+    match outcome(whole):
+        case BadRequest() as refused:
+            check_refusal(refused, {"input"})
+        case ResponsesRequest() as request:
+            assert request.body == {"input": json.loads(whole)["input"]}
+    refused = outcome(b'{"model":"m","input":[' + body + b"]}")
+    assert isinstance(refused, BadRequest)  # no item is as short as that by chance
+    check_refusal(refused, {"input"})
+
+
+RICH: dict[str, Any] = {
+    "model": "m",
+    "stream": True,
+    "stream_options": {"include_usage": True},
+    "tools": [
+        {"type": "function", "function": {"name": "Read", "parameters": {"type": "object"}}},
+        {"type": "custom", "custom": {"name": "ApplyPatch", "format": {"type": "grammar", "grammar": {"syntax": "x"}}}},
+        {"name": "LS", "input_schema": {"type": "object"}},
+        {"type": "web_search"},
+    ],
+    "tool_choice": {"type": "allowed_tools", "allowed_tools": {"tools": [{"type": "tool", "name": "LS"}]}},
+    "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}},
+    "reasoning_effort": "low",
+    "logprobs": True,
+    "input": [
+        {"role": "system", "content": [{"type": "text", "text": "s"}]},
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}, "bare"]},
+        {"role": "assistant", "content": None, "refusal": "no", "function_call": {"name": "Read", "arguments": "{}"}},
+        {"role": "function", "name": "Read", "content": "x"},
+        {
+            "role": "assistant",
+            "content": [{"type": "text", "text": "t"}, {"type": "tool_use", "id": "a", "name": "LS", "input": {}}],
+            "tool_calls": [
+                {"id": "b", "type": "function", "function": {"name": "ApplyPatch", "arguments": "*** Begin"}},
+                {"id": "c", "type": "custom", "custom": {"name": "ApplyPatch", "input": "*** Begin"}},
+            ],
+        },
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": [{"text": "r"}]}]},
+        {"role": "tool", "tool_call_id": "b", "content": [{"type": "text", "text": "r"}]},
+        {"type": "function_call", "id": "x", "call_id": "d" * 80, "name": "Read", "arguments": {"a": 1}},
+        {"type": "function_call_output", "call_id": "d" * 80, "output": [{"type": "input_text", "text": "r"}]},
+        {"type": "custom_tool_call", "call_id": "e", "name": "ApplyPatch", "input": "p"},
+        {"type": "custom_tool_call_output", "call_id": "e", "output": None},
+        {"type": "reasoning", "id": "rs_1", "summary": []},
+    ],
+}  # fmt: skip
+
+
+KEYS = st.sampled_from([*RICH, "messages", "functions", "function_call", "max_tokens", "include", "text", "metadata"])
+
+
+@given(st.dictionaries(KEYS, json_values, max_size=5))
+def test_arbitrary_values_of_known_fields_are_served_or_refused(fields: dict[str, Any]) -> None:
+    check({"model": "m", "input": "hi", **fields})
+
+
+@given(spoiled(st.sampled_from([RICH, {**RICH, "input": None, "messages": RICH["input"]}])))
+def test_a_good_body_with_one_odd_value_is_served_or_refused(body: dict[str, Any]) -> None:
+    check(body)
+
+
+@given(bodies)
+def test_a_body_in_any_mix_of_dialects_is_served_or_refused(body: dict[str, Any]) -> None:
+    check(body)
+
+
+@given(spoiled())
+def test_such_a_body_with_one_odd_value_is_served_or_refused(body: dict[str, Any]) -> None:
+    check(body)
+
+
+def test_the_rich_body_itself_is_served() -> None:
+    request = parse_body(json.dumps(RICH).encode())
+    check_normal(request)
+    assert [item.get("type", item.get("role")) for item in request.body["input"]] == [
+        "system", "user", "assistant", "function_call", "function_call_output", "assistant", "function_call",
+        "custom_tool_call", "custom_tool_call", "custom_tool_call_output", "function_call_output",
+        "custom_tool_call_output", "function_call", "function_call_output", "custom_tool_call",
+        "custom_tool_call_output", "reasoning",
+    ]  # fmt: skip
+    assert request.has_hosted_tools
+    assert request.wants_logprobs

@@ -1,0 +1,117 @@
+"""The reasoning items of a Responses upstream are given for the next turn: each once, in its place."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from kit.recordings import SHARED, needs_shared
+
+from stages.events import Finished, ReasoningItem, StreamEvent, TextDelta, ToolCallStarted
+from stages.wire.responses.decoder import ResponsesDecoder, decode_document
+
+Json = dict[str, Any]
+
+
+def reasoning(encrypted: str | None = "ENC", **fields: Any) -> Json:
+    return {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": encrypted, **fields}
+
+
+def call(number: int) -> Json:
+    name = {"name": "Read", "arguments": "{}"}
+    return {"type": "function_call", "id": f"fc_{number}", "call_id": f"call_abc{number}", **name}
+
+
+def message(text: str) -> Json:
+    return {"type": "message", "id": "msg_1", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
+
+
+def done(place: int, item: Json) -> Json:
+    return {"type": "response.output_item.done", "output_index": place, "item": item}
+
+
+def completed(*items: Json) -> Json:
+    return {"type": "response.completed", "response": {"id": "resp_1", "status": "completed", "output": list(items)}}
+
+
+def decode(*events: Json) -> list[StreamEvent]:
+    return ResponsesDecoder().feed([b"".join(b"data: %b\n\n" % json.dumps(event).encode() for event in events)])
+
+
+def shape(events: list[StreamEvent]) -> list[str]:
+    """What matters here: what was given in which order."""
+    names = {ReasoningItem: "reasoning", ToolCallStarted: "call", TextDelta: "text", Finished: "end"}
+    return [names[type(event)] for event in events if type(event) in names]
+
+
+def kept(events: list[StreamEvent]) -> list[Json]:
+    return [json.loads(bytes(event.payload)) for event in events if isinstance(event, ReasoningItem)]
+
+
+def test_a_finished_item_is_given_byte_for_byte_before_what_it_led_to() -> None:
+    item = reasoning(summary=[{"type": "summary_text", "text": "Look first ☃"}], vendor={"x": [1.50]})
+    events = decode(done(0, item), done(1, call(1)), completed(item, call(1)))
+    assert shape(events) == ["reasoning", "call", "end"]
+    assert kept(events) == [item]
+    (given,) = (event for event in events if isinstance(event, ReasoningItem))
+    assert bytes(given.payload) == json.dumps(item).encode()
+
+
+def test_several_items_keep_their_places_among_the_calls() -> None:
+    first, second = reasoning("A"), reasoning("B", id="rs_2")
+    events = decode(done(0, first), done(1, call(1)), done(2, second), done(3, call(2)), completed())
+    assert shape(events) == ["reasoning", "call", "reasoning", "call", "end"]
+    assert [item["encrypted_content"] for item in kept(events)] == ["A", "B"]
+
+
+def test_an_upstream_that_counts_no_items_loses_none() -> None:
+    events = decode(done(0, reasoning("A")), done(0, reasoning("B")), completed(reasoning("A"), reasoning("B")))
+    assert [item["encrypted_content"] for item in kept(events)] == ["A", "B"]
+
+
+@pytest.mark.parametrize("encrypted", [None, "", 7, ["x"]])
+def test_an_item_that_cannot_be_read_again_is_not_given(encrypted: Any) -> None:
+    item = {**reasoning(), "encrypted_content": encrypted}
+    assert kept(decode(done(0, item), done(1, message("hi")), completed(item, message("hi")))) == []
+
+
+def test_an_item_that_was_cut_off_is_not_given() -> None:
+    assert kept(decode(done(0, reasoning(status="incomplete")), completed())) == []
+    assert len(kept(decode(done(0, reasoning(status="completed")), completed()))) == 1
+
+
+def test_the_final_snapshot_gives_what_no_event_gave() -> None:
+    items = (reasoning("A"), call(1), reasoning("B"), message("hi"))
+    events = decode(completed(*items))
+    assert shape(events) == ["reasoning", "call", "reasoning", "text", "end"]
+
+
+def test_a_document_gives_what_its_stream_would_have() -> None:
+    items = (reasoning("A"), call(1), reasoning("B"), call(2))
+    document = json.dumps({"id": "resp_1", "status": "completed", "output": items}).encode()
+    assert shape(decode_document(document)) == ["reasoning", "call", "reasoning", "call", "end"]
+
+
+def test_a_snapshot_with_other_ciphertext_gives_nothing_again() -> None:
+    # GitHub Copilot sends new ids, and may send new ciphertext, in every event.
+    events = decode(done(0, reasoning("A")), done(1, call(1)), completed(reasoning("A2", id="rs_9"), call(1)))
+    assert [item["encrypted_content"] for item in kept(events)] == ["A"]
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    "name", ["vercel-openai-reasoning-encrypted-content.1.part1", "pydanticai-test_reused_tool_call_ids_stream_.2"]
+)
+def test_recorded_items_are_given_whole_in_every_cut(name: str) -> None:
+    data = (SHARED / "recorded" / "responses" / f"{name}.sse").read_bytes()
+    whole = ResponsesDecoder().feed([data])
+    assert shape(whole)[:2] == ["reasoning", "call"]
+    (item,) = kept(whole)
+    assert item["type"] == "reasoning"
+    assert len(item["encrypted_content"]) > 700
+    decoder, cut = ResponsesDecoder(), list[StreamEvent]()
+    for start in range(0, len(data), 97):
+        cut += decoder.feed([data[start : start + 97]])
+    assert kept(cut) == [item]
+    assert shape(cut)[:2] == ["reasoning", "call"]
