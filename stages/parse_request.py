@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from pipeline import ClientFault, CodecStage, RequestContext, codec_stage
 from stages.request import ResponsesRequest
-from stages.slots import HEAD, RequestHead
+from stages.slots import HEAD, ReceivedHead
 from stages.wire.bad_request import BadRequest
 from stages.wire.downstream.request import parse_body
 
 
-class _Body:
+class _BodyParser:
     __slots__ = ("_head", "_max_bytes", "_parts", "_size")
 
-    def __init__(self, head: RequestHead, max_bytes: int) -> None:
+    def __init__(self, head: ReceivedHead, max_bytes: int) -> None:
         self._head = head
         self._max_bytes = max_bytes
         self._parts: list[bytes] = []
@@ -64,7 +64,7 @@ class _Body:
 def parse_request(max_body_bytes: int) -> CodecStage[bytes, ResponsesRequest]:
     """Make the stage."""
 
-    def open(ctx: RequestContext) -> _Body:
-        return _Body(ctx[HEAD], max_body_bytes)
+    def open(ctx: RequestContext) -> _BodyParser:
+        return _BodyParser(ctx[HEAD], max_body_bytes)
 
     return codec_stage("parse_request", open, accepts=bytes, emits=ResponsesRequest)

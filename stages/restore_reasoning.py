@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from pipeline import CodecStage, Meter, RequestContext, async_codec_stage
 from stages.reasoning.keys import Scope, conversation_of
 from stages.reasoning.store import ReasoningStore
-from stages.reasoning.turns import Places, has_turns, read_turn
+from stages.reasoning.turns import TurnPlaces, has_turns, read_turn
 from stages.slots import HEAD, PRINCIPAL
 from stages.upstreams import UpstreamCall
 from stages.wire.foreign_json import is_list
@@ -52,7 +52,7 @@ class _Restore:
             if call.deployment.kind == "responses" and _lacks_encrypted(body):
                 changes["include"] = [*(body.get("include") or ()), ENCRYPTED]
             if is_list(items := body.get("input")) and has_turns(items):
-                places = Places(items, Scope(self._ctx[PRINCIPAL], call, conversation))
+                places = TurnPlaces(items, Scope(self._ctx[PRINCIPAL], call, conversation))
                 if places.keys:
                     with self._meter.outside():
                         found = await self._store.find(places.keys)

@@ -17,7 +17,7 @@ from stages.wire.downstream.chat_stream import ChunkEncoder
 from stages.wire.downstream.profiles import Profile
 
 
-class RequestHead(Struct, frozen=True):
+class ReceivedHead(Struct, frozen=True):
     """What came before the body."""
 
     headers: dict[bytes, bytes]
@@ -43,7 +43,7 @@ class ClientResponse(Protocol):
         ...
 
 
-HEAD: Slot[RequestHead] = Slot("head")
+HEAD: Slot[ReceivedHead] = Slot("head")
 """Filled by the gateway before the first stage."""
 
 PROFILE: Slot[Profile] = Slot("profile")

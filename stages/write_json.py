@@ -12,7 +12,7 @@ from pipeline import Meter, RequestContext, async_codec_stage
 from stages.slots import RESPONSE
 
 
-class _Write:
+class _WriteJson:
     __slots__ = ("_meter", "_parts", "_response")
 
     def __init__(self, ctx: RequestContext, meter: Meter) -> None:
@@ -35,4 +35,4 @@ class _Write:
         return []
 
 
-write_json = async_codec_stage("write_json", _Write, accepts=bytes)
+write_json = async_codec_stage("write_json", _WriteJson, accepts=bytes)

@@ -20,7 +20,7 @@ HEADERS = [
 ]
 
 
-class _Write:
+class _WriteSse:
     __slots__ = ("_has_ended", "_is_started", "_meter", "_response")
 
     def __init__(self, ctx: RequestContext, meter: Meter) -> None:
@@ -55,4 +55,4 @@ class _Write:
         return []
 
 
-write_sse = async_codec_stage("write_sse", _Write, accepts=bytes)
+write_sse = async_codec_stage("write_sse", _WriteSse, accepts=bytes)

@@ -27,7 +27,7 @@ from pipeline import ClientFault, Doing, Meter, Overloaded, Pipeline, PipelineEr
 from pipeline.gateway.assembly import Assembly
 from pipeline.gateway.failures import EndCode, render, row_of
 from stages.faults import failed_from
-from stages.slots import CALL, ENCODER, FAILURE, HEAD, PRINCIPAL, PROFILE, RESPONSE, USAGE, RequestHead
+from stages.slots import CALL, ENCODER, FAILURE, HEAD, PRINCIPAL, PROFILE, RESPONSE, USAGE, ReceivedHead
 from stages.upstreams import UpstreamCall
 from stages.wire.downstream.profiles import Profile
 
@@ -78,7 +78,7 @@ class _Response:
 
 
 class Client(Protocol):
-    """The client of one request: `pipeline.gateway.http.request_cycle.Exchange` on our own server, or `AsgiClient`."""
+    """The client of one request: `http.request_cycle.RequestCycle` on our own server, or `AsgiClient`."""
 
     def receive_nowait(self) -> Message | None:
         """Give the next part of the body if it is here, as ASGI's ``http.request``, else None."""
@@ -175,7 +175,7 @@ class Bridge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, *, model_in_path: str | None = None) -> None:
         """Serve one request, whatever happens to it."""
-        client: Client = scope.get("extensions", {}).get("headrace.exchange") or AsgiClient(receive, send)
+        client: Client = scope.get("extensions", {}).get("headrace.request_cycle") or AsgiClient(receive, send)
         exchange = _Exchange(self, scope, client, model_in_path)
         self.active.add(exchange)
         try:
@@ -235,7 +235,7 @@ class _Exchange:
             # The upstream adapter ends the answer in time and in order; this is for a client that will not read it.
             ctx.deadline = trio.current_time() + bridge.request_timeout_s + SLOW_CLIENT_GRACE_S
         received_s = int(time.time())  # noqa: TID251 - the one wall clock of a request: `created`
-        ctx[HEAD] = RequestHead(headers, received_s, model_in_path)
+        ctx[HEAD] = ReceivedHead(headers, received_s, model_in_path)
         ctx[PROFILE] = bridge.profile_of(headers)
         ctx[RESPONSE] = self.response
 

@@ -100,11 +100,11 @@ def joined(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
 
 
 def has_turns(items: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether there is more in an ``input`` than what the model was told; a new chat has no `Places` to look for."""
+    """Whether an ``input`` holds more than what the model was told; the input of a new chat has no `TurnPlaces`."""
     return any(item.get("role") not in _TOLD for item in items)
 
 
-class Places:
+class TurnPlaces:
     """Where the turns of a conversation are in the ``input`` that came back.
 
     Attributes:

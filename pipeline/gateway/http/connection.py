@@ -20,7 +20,7 @@ import trio
 from pipeline.alarm import Alarm
 from pipeline.gateway.http.http1 import RefusedRequest, RequestHead, error_response
 from pipeline.gateway.http.peer import Peer
-from pipeline.gateway.http.request_cycle import DateHeader, Exchange
+from pipeline.gateway.http.request_cycle import DateHeader, RequestCycle
 from pipeline.gateway.http.sockets import Transport
 
 KIB: Final = 1024
@@ -58,7 +58,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long requests may take to end by themselves after that, before their sockets are closed."""
 
 
-class Connection:
+class ServerConnection:
     """Serve the requests of one connection, one after the other, until either side ends it.
 
     Args:
@@ -149,7 +149,7 @@ class Connection:
             RefusedRequest: if the body was no HTTP, or the application has not answered at all.
         """
         peer = self._peer
-        exchange = Exchange(peer, head, self._date)
+        exchange = RequestCycle(peer, head, self._date)
         peer.answering = True
         try:
             await self._app(self._scope(head, exchange), exchange.receive, exchange.send)
@@ -213,7 +213,7 @@ class Connection:
         if self._idle:
             self._peer.wake()
 
-    def _scope(self, head: RequestHead, exchange: Exchange) -> Scope:
+    def _scope(self, head: RequestHead, exchange: RequestCycle) -> Scope:
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -224,7 +224,7 @@ class Connection:
             "query_string": head.query,
             "headers": head.headers,
             "state": self._state.copy(),
-            "extensions": {"headrace.exchange": exchange},
+            "extensions": {"headrace.request_cycle": exchange},
             **self._base_scope,
         }
 

@@ -42,7 +42,7 @@ class DateHeader:
         return self._value
 
 
-class Exchange:
+class RequestCycle:
     """Translate between one application call and the bytes of one request and its response.
 
     Args:

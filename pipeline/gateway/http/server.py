@@ -1,7 +1,7 @@
 """The life of one server process: start the application, accept, drain, stop.
 
 It is hypercorn's trio worker life cycle (its `Config`, its `Lifespan`, its TLS settings) around our own accept loop
-and `Connection`. Why not hypercorn's own classes: one malformed upgrade request ends its process, and a stalled
+and `ServerConnection`. Why not hypercorn's own classes: one malformed upgrade request ends its process, and a stalled
 reader outlives every time-out (``facts/stack.md`` sections 3 and 4).
 
 The end of a process, in order: ``shutdown`` is set; ``on_shutdown`` is called (readiness turns red) and
@@ -28,7 +28,7 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 from hypercorn.typing import Scope as HypercornScope
 from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 
-from pipeline.gateway.http.connection import App, Connection, Scope, ServerSettings
+from pipeline.gateway.http.connection import App, Scope, ServerConnection, ServerSettings
 from pipeline.gateway.http.request_cycle import DateHeader
 from pipeline.gateway.http.sockets import TcpTransport, TlsTransport, Transport
 
@@ -215,7 +215,7 @@ class _Worker:
         self._root_path = config.root_path
         self._tls = _tls_context(config)
         self._date = DateHeader()
-        self._connections: set[Connection] = set()
+        self._connections: set[ServerConnection] = set()
         self._refusals = 0
         self._all_closed = trio.Event()
 
@@ -302,7 +302,7 @@ class _Worker:
     def _admit(self, sock: socket.socket, address: Any, running: trio.Nursery) -> None:
         tcp = TcpTransport(sock, write_timeout_s=self._settings.write_timeout_s)
         transport: Transport = tcp if self._tls is None else TlsTransport(tcp, self._tls)
-        connection = Connection(
+        connection = ServerConnection(
             self._app,
             transport,
             self._settings,
@@ -329,7 +329,7 @@ class _Worker:
             "root_path": self._root_path,
         }
 
-    async def _attend(self, connection: Connection) -> None:
+    async def _attend(self, connection: ServerConnection) -> None:
         try:
             await connection.run()
         except* Exception:  # a defect of ours costs one connection, never the process
@@ -337,7 +337,7 @@ class _Worker:
         finally:
             self._forget(connection)
 
-    async def _refuse(self, connection: Connection) -> None:
+    async def _refuse(self, connection: ServerConnection) -> None:
         try:
             await connection.refuse()
         except* Exception:
@@ -346,7 +346,7 @@ class _Worker:
             self._refusals -= 1
             self._forget(connection)
 
-    def _forget(self, connection: Connection) -> None:
+    def _forget(self, connection: ServerConnection) -> None:
         self._connections.discard(connection)
         if not self._connections:
             self._all_closed.set()

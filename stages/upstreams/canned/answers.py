@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from stages.request import ResponsesRequest
-from stages.upstreams.canned.events import Call, Output, Say, Thought
+from stages.upstreams.canned.events import CannedCall, Output, Say, Thought
 from stages.wire.foreign_json import Json, is_list, is_object
 
 STORY: Final = """\
@@ -77,7 +77,7 @@ def agent(request: ResponsesRequest) -> tuple[Output, ...]:
     return (Thought(_PLAN), *calls) if calls else (Say("The tool that I am to call is not declared."),)
 
 
-def _calls(body: dict[str, Json]) -> list[Call]:
+def _calls(body: dict[str, Json]) -> list[CannedCall]:
     tools: list[dict[str, Json]] = body.get("tools", [])
     functions = [tool for tool in tools if tool["type"] == "function"]
     customs = [tool for tool in tools if tool["type"] == "custom"]
@@ -111,18 +111,18 @@ def _patch_tool(customs: list[dict[str, Json]]) -> list[str]:
     return [chosen["name"]] if chosen else []
 
 
-def _custom_call(name: str) -> Call:
-    return Call(name, _PATCH if "patch" in name.lower() else "example", is_custom=True)
+def _custom_call(name: str) -> CannedCall:
+    return CannedCall(name, _PATCH if "patch" in name.lower() else "example", is_custom=True)
 
 
-def _call(tool: dict[str, Json]) -> Call:
+def _call(tool: dict[str, Json]) -> CannedCall:
     """Call a function with the simplest arguments that its schema lets us guess."""
     schema = _object(tool.get("parameters"))
     known = _object(schema.get("properties"))
     required: Json = schema.get("required")
     names = [name for name in required if isinstance(name, str)] if is_list(required) else []
     arguments = {name: _plausible(name, _object(known.get(name))) for name in names}
-    return Call(tool["name"], msgspec.json.encode(arguments).decode())
+    return CannedCall(tool["name"], msgspec.json.encode(arguments).decode())
 
 
 def _object(value: Json) -> dict[str, Json]:

@@ -32,7 +32,7 @@ class Say(Struct, frozen=True, gc=False):
     text: str
 
 
-class Call(Struct, frozen=True, gc=False):
+class CannedCall(Struct, frozen=True, gc=False):
     """A call of one of the client's tools: arguments are JSON, or raw text for a custom tool."""
 
     name: str
@@ -40,7 +40,7 @@ class Call(Struct, frozen=True, gc=False):
     is_custom: bool = False
 
 
-Output: TypeAlias = Thought | Say | Call
+Output: TypeAlias = Thought | Say | CannedCall
 
 
 class Head(Struct, frozen=True):
@@ -101,7 +101,7 @@ def stream_answer(outputs: tuple[Output, ...], head: Head) -> Iterator[Frame]:
                     yield event("response.output_text.delta", delta, is_token=True)
                 yield event("response.output_text.done", {**at, "text": text, "logprobs": _logprobs(text, head)})
                 yield event("response.content_part.done", {**at, "part": _text_part(text, head)})
-            case Call(_, text, is_custom):
+            case CannedCall(_, text, is_custom):
                 kind = "custom_tool_call_input" if is_custom else "function_call_arguments"
                 for token in tokens(text):
                     yield event(f"response.{kind}.delta", {**at, "delta": token}, is_token=True)
@@ -211,7 +211,7 @@ def _item(output: Output, index: int, head: Head, status: str, text: str) -> dic
         case Say():
             content = [_text_part(text, head)] if text else []
             return {"id": f"msg_{key}", "type": "message", "status": status, "content": content, "role": "assistant"}
-        case Call(name, _, is_custom):
+        case CannedCall(name, _, is_custom):
             kind, prefix, field = (
                 ("custom_tool_call", "ctc", "input") if is_custom else ("function_call", "fc", "arguments")
             )

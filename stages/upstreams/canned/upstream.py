@@ -72,7 +72,7 @@ class CannedUpstream:
                 recording = _last_snapshot(recording, model)
             starts = range(0, len(recording), REPLAY_CHUNK_BYTES)
             frames = (Frame(recording[start : start + REPLAY_CHUNK_BYTES], is_token=False) for start in starts)
-            return _Answer(frames, is_stream=is_stream, pace_s=0)
+            return _CannedAnswer(frames, is_stream=is_stream, pace_s=0)
         if model not in _ANSWERS:
             known = ", ".join(f"canned/{name}" for name in _ANSWERS)
             raise UpstreamFault(
@@ -83,13 +83,13 @@ class CannedUpstream:
         head = Head(key=self._new_key(), created_at=self._now(), model=f"canned/{model}", request=call.request)
         pace_s = _PACES_S.get(model, 0)
         if is_stream:
-            return _Answer(stream_answer(outputs, head), is_stream=True, pace_s=pace_s)
+            return _CannedAnswer(stream_answer(outputs, head), is_stream=True, pace_s=pace_s)
         await trio.sleep(pace_s * count_tokens(outputs))
         frames = (Frame(document, is_token=False) for document in (whole_answer(outputs, head),))
-        return _Answer(frames, is_stream=False, pace_s=0)
+        return _CannedAnswer(frames, is_stream=False, pace_s=0)
 
 
-class _Answer:
+class _CannedAnswer:
     """Gives frames one by one: those that bring a token not before their time."""
 
     def __init__(self, frames: Iterator[Frame], *, is_stream: bool, pace_s: float) -> None:
@@ -129,7 +129,7 @@ async def _read(file: str) -> bytes:
         ) from error
 
 
-class _Event(Struct):
+class _TerminalEvent(Struct):
     type: str = ""
     response: Raw = Raw()
 
@@ -143,7 +143,7 @@ def _last_snapshot(recording: bytes, model: str) -> bytes:
         events = too_large.before
     for data in reversed(events):
         try:
-            event = msgspec.json.decode(data, type=_Event)
+            event = msgspec.json.decode(data, type=_TerminalEvent)
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue  # `[DONE]`, or a recording of something broken
         if event.type in _TERMINAL and bytes(event.response):

@@ -27,7 +27,7 @@ WATCHDOG_GRAIN_S = 0.02
 """A watchdog looks at most this often: with thousands of streams, deadlines of one moment are handled together."""
 
 
-class Connection:
+class UpstreamConnection:
     """A connected socket that speaks HTTP/1.1; closed at once, without waiting, and for good by `close`.
 
     Attributes:
@@ -201,7 +201,7 @@ class Watchdog:
         housekeep: called at each look with the time; returns when it wants to be called again at the latest.
     """
 
-    def __init__(self, connections: Collection[Connection], housekeep: Callable[[float], float]) -> None:
+    def __init__(self, connections: Collection[UpstreamConnection], housekeep: Callable[[float], float]) -> None:
         self._connections = connections
         self._housekeep = housekeep
         self._sleep: trio.CancelScope | None = None
@@ -232,7 +232,7 @@ class Watchdog:
                 return
             now = trio.current_time()
             following = self._housekeep(now)
-            expired: list[Connection] = []
+            expired: list[UpstreamConnection] = []
             for connection in self._connections:
                 if connection.expires_at <= now:
                     expired.append(connection)

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import trio
 
-from stages.upstreams.transport.connection import READ_BYTES, Connection
+from stages.upstreams.transport.connection import READ_BYTES, UpstreamConnection
 from stages.upstreams.transport.tls import TlsSession
 
 HAPPY_EYEBALLS_DELAY_S = 0.25
@@ -34,7 +34,7 @@ async def dial(
     ssl_context: ssl.SSLContext | None,
     recv_buffer_bytes: int | None,
     limit_s: float | None,
-) -> Connection:
+) -> UpstreamConnection:
     """Connect, within ``limit_s`` seconds for all of it; with an ``ssl_context``, speak TLS.
 
     Raises:
@@ -52,7 +52,7 @@ async def dial(
             except BaseException:
                 sock.close()
                 raise
-            return Connection(sock, tls)
+            return UpstreamConnection(sock, tls)
         except (OSError, UnicodeError) as error:  # UnicodeError: a name that is none, as "a..b"
             raise httpx.ConnectError(f"cannot connect to {host}:{port}") from error
     assert scope.cancelled_caught

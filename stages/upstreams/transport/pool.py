@@ -9,7 +9,7 @@ from collections import defaultdict, deque
 import httpx
 import trio
 
-from stages.upstreams.transport.connection import Connection, Watchdog
+from stages.upstreams.transport.connection import UpstreamConnection, Watchdog
 from stages.upstreams.transport.dial import dial
 from stages.upstreams.transport.lag import Lag
 from stages.upstreams.transport.tls import client_context
@@ -36,8 +36,8 @@ class Pool:
         self._idle_expiry_s = idle_expiry_s
         self._recv_buffer_bytes = recv_buffer_bytes
         # The end that was used last is used next: what a burst has left over grows old at the other end.
-        self._idle: defaultdict[Origin, deque[Connection]] = defaultdict(deque)
-        self._active: set[Connection] = set()
+        self._idle: defaultdict[Origin, deque[UpstreamConnection]] = defaultdict(deque)
+        self._active: set[UpstreamConnection] = set()
         self._watchdog = Watchdog(self._active, self._close_expired)
         self.lag = Lag(self._active)
         self._is_closed = False
@@ -73,7 +73,7 @@ class Pool:
 
     async def begin(
         self, origin: Origin, method: str, data: bytes, connect_limit_s: float | None
-    ) -> tuple[Connection, memoryview]:
+    ) -> tuple[UpstreamConnection, memoryview]:
         """Take or open a connection, write what it takes at once of ``data``, and give it with the rest.
 
         Raises:
@@ -111,17 +111,17 @@ class Pool:
         self._activate(connection)
         return connection, rest
 
-    def _activate(self, connection: Connection) -> None:
+    def _activate(self, connection: UpstreamConnection) -> None:
         self._active.add(connection)
         self.lag.watch()
 
-    def limit_wait(self, connection: Connection, limit_s: float | None) -> None:
+    def limit_wait(self, connection: UpstreamConnection, limit_s: float | None) -> None:
         """Say how long the wait that follows on ``connection`` may last; None is for ever."""
         if limit_s is not None:
             connection.expires_at = moment = trio.current_time() + limit_s
             self._watchdog.look_at(moment)
 
-    def discard(self, connection: Connection | None) -> None:
+    def discard(self, connection: UpstreamConnection | None) -> None:
         """End an exchange that did not come to its end: its connection, if it has one yet, is closed."""
         if connection is not None:
             connection.close()
@@ -129,7 +129,7 @@ class Pool:
         if self._slots is not None:
             self._slots.release()
 
-    def keep(self, origin: Origin, connection: Connection) -> None:
+    def keep(self, origin: Origin, connection: UpstreamConnection) -> None:
         """End an exchange that did: the connection may carry another."""
         kept = self._idle[origin]
         if self._is_closed or len(kept) >= self._max_idle:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 import httpx
 import trio
 
-from stages.upstreams.transport.connection import Connection
+from stages.upstreams.transport.connection import UpstreamConnection
 from stages.upstreams.transport.http1 import request_bytes
 from stages.upstreams.transport.lag import GATHER_BYTES
 from stages.upstreams.transport.pool import Origin, Pool
@@ -96,7 +96,7 @@ class HeadraceTransport(httpx.AsyncBaseTransport):
         return httpx.Response(
             exchange.status,
             headers=exchange.headers,
-            stream=_Body(exchange, timeouts),
+            stream=_ExchangeStream(exchange, timeouts),
             extensions={"http_version": b"HTTP/1.1"},
         )
 
@@ -121,7 +121,7 @@ class HeadraceTransport(httpx.AsyncBaseTransport):
         """
         pool = self._pool
         await pool.take_slot(timeouts.get("pool"))
-        connection: Connection | None = None
+        connection: UpstreamConnection | None = None
         try:
             connection, rest = await pool.begin(origin, method, data, timeouts.get("connect"))
             is_all_sent = not rest or await connection.finish_sending(rest, timeouts.get("write"))
@@ -149,10 +149,10 @@ class HeadraceExchange:
 
     __slots__ = ("_connection", "_hurry_s", "_is_all_sent", "_not_before", "_origin", "_pool", "headers", "status")
 
-    def __init__(self, pool: Pool, origin: Origin, connection: Connection, *, is_all_sent: bool) -> None:
+    def __init__(self, pool: Pool, origin: Origin, connection: UpstreamConnection, *, is_all_sent: bool) -> None:
         self._pool = pool
         self._origin = origin
-        self._connection: Connection | None = connection
+        self._connection: UpstreamConnection | None = connection
         self._is_all_sent = is_all_sent
         self._not_before = -math.inf
         self._hurry_s = math.inf
@@ -212,7 +212,7 @@ class HeadraceExchange:
             self._pool.discard(connection)
 
 
-class _Body(httpx.AsyncByteStream):
+class _ExchangeStream(httpx.AsyncByteStream):
     """An exchange in the form in which httpx reads it."""
 
     def __init__(self, exchange: HeadraceExchange, timeouts: Mapping[str, float | None]) -> None:

@@ -16,7 +16,7 @@ from stages.wire.answers.sent import Sent
 from stages.wire.unwrap import StringFieldUnwrapper
 
 
-class _Call:
+class _CallInAnswer:
     __slots__ = ("call_id", "index", "is_dropped", "is_raw", "name", "received", "unwrapper", "waiting")
 
     def __init__(self, call_id: str, *, is_raw: bool) -> None:
@@ -42,7 +42,7 @@ class _Call:
         return True
 
 
-class ChatCalls:
+class ToolCalls:
     """The calls of one answer.
 
     Args:
@@ -63,8 +63,8 @@ class ChatCalls:
         self._custom_tools = custom_tools
         self._has_hosted_tools = has_hosted_tools
         self._used_ids = set(used_call_ids)
-        self._calls: list[_Call] = []
-        self._numbered: dict[int, _Call] = {}
+        self._calls: list[_CallInAnswer] = []
+        self._numbered: dict[int, _CallInAnswer] = {}
         self.begun = 0
         self.answer_id = ""
 
@@ -90,7 +90,7 @@ class ChatCalls:
         """
         call = self._find(number, call_id, name)
         if call is None:
-            call = _Call(call_id, is_raw=is_raw)
+            call = _CallInAnswer(call_id, is_raw=is_raw)
             self._calls.append(call)
         if number is not None:
             self._numbered[number] = call
@@ -115,7 +115,7 @@ class ChatCalls:
             elif is_complete and not call.is_raw and not call.received.text().strip():
                 self._give(call, "{}", out)
 
-    def _find(self, number: int | None, call_id: str, name: str) -> _Call | None:
+    def _find(self, number: int | None, call_id: str, name: str) -> _CallInAnswer | None:
         """Give the call that a part belongs to; None if it is a new one."""
         if number is not None:
             known = self._numbered.get(number)
@@ -130,7 +130,7 @@ class ChatCalls:
             return known
         return None if name != known.name or known.is_raw or known.is_whole else known
 
-    def _begin(self, call: _Call, call_id: str, name: str, out: list[StreamEvent]) -> None:
+    def _begin(self, call: _CallInAnswer, call_id: str, name: str, out: list[StreamEvent]) -> None:
         call.name = name
         is_declared = name in self._custom_tools
         if call.is_raw and self._has_hosted_tools and not is_declared:
@@ -149,7 +149,7 @@ class ChatCalls:
         if waiting:
             self._send(call, waiting, out)
 
-    def _public_id(self, call: _Call) -> str:
+    def _public_id(self, call: _CallInAnswer) -> str:
         """Give the id that the client knows the call by: one that no other call has."""
         public_id, number = call.call_id, call.index
         while not public_id or public_id in self._used_ids:
@@ -158,11 +158,11 @@ class ChatCalls:
         self._used_ids.add(public_id)
         return public_id
 
-    def _send(self, call: _Call, arguments: str, out: list[StreamEvent]) -> None:
+    def _send(self, call: _CallInAnswer, arguments: str, out: list[StreamEvent]) -> None:
         call.received.tail.append(arguments)
         call.received.compact()
         self._give(call, arguments if call.unwrapper is None else call.unwrapper.feed(arguments), out)
 
-    def _give(self, call: _Call, arguments: str, out: list[StreamEvent]) -> None:
+    def _give(self, call: _CallInAnswer, arguments: str, out: list[StreamEvent]) -> None:
         if arguments:
             out.append(ToolCallDelta(call.index, arguments))

@@ -12,8 +12,8 @@ from msgspec import Raw
 
 from stages.events import Citation, ReasoningDelta, ReasoningItem, StreamEvent, TextDelta
 from stages.wire.answers.sent import PARAGRAPH, Sent
-from stages.wire.answers.tool_calls import ChatCalls
-from stages.wire.anthropic.records import BLOCK, CITED, Block, Delta
+from stages.wire.answers.tool_calls import ToolCalls
+from stages.wire.anthropic.records import BLOCK, CITED, Block, BlockDelta
 from stages.wire.foreign_json import LIST, TEXT, encode, read, read_list, text
 
 
@@ -60,7 +60,7 @@ class AnswerBlocks:
         citations: the pages that are cited, in order, each one once.
     """
 
-    def __init__(self, calls: ChatCalls, names: Mapping[str, str]) -> None:
+    def __init__(self, calls: ToolCalls, names: Mapping[str, str]) -> None:
         self.citations: dict[Citation, None] = {}
         self._calls = calls
         self._names = names
@@ -107,7 +107,7 @@ class AnswerBlocks:
             case _:
                 pass  # what the upstream did itself, or what nobody knows
 
-    def proceed(self, at: int, delta: Delta, out: list[StreamEvent]) -> None:
+    def proceed(self, at: int, delta: BlockDelta, out: list[StreamEvent]) -> None:
         """Take a delta of any kind."""
         match delta.type:
             case "text_delta":

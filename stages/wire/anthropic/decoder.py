@@ -22,10 +22,20 @@ from stages.events import (
 from stages.wire.answers.failures import broken_protocol
 from stages.wire.answers.finish import finish_of
 from stages.wire.answers.stream_decoder import EARLY_END, StreamDecoder
-from stages.wire.answers.tool_calls import ChatCalls
+from stages.wire.answers.tool_calls import ToolCalls
 from stages.wire.anthropic.blocks import AnswerBlocks
 from stages.wire.anthropic.ends import Spent, failure_in
-from stages.wire.anthropic.records import BLOCK, DELTA, EVENT, HOT_DELTA, MESSAGE, Delta, HotText, HotThinking, Message
+from stages.wire.anthropic.records import (
+    BLOCK,
+    DELTA,
+    EVENT,
+    HOT_DELTA,
+    MESSAGE,
+    BlockDelta,
+    HotText,
+    HotThinking,
+    Message,
+)
 from stages.wire.foreign_json import Malformed, index, read, text
 
 _NOT_A_MESSAGE = "The upstream's answer is not an Anthropic Messages document."
@@ -33,7 +43,7 @@ _NOT_A_MESSAGE = "The upstream's answer is not an Anthropic Messages document."
 _NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
-class AnthropicDecoder(StreamDecoder["_Answer"]):
+class AnthropicDecoder(StreamDecoder["_AnthropicAnswer"]):
     """Decode a stream of events.
 
     Finished comes with ``message_stop`` or at the end of the input, if there was a stop reason.
@@ -52,7 +62,7 @@ class AnthropicDecoder(StreamDecoder["_Answer"]):
         tool_names: Mapping[str, str] = _NO_NAMES,
     ) -> None:
         super().__init__(
-            _Answer(
+            _AnthropicAnswer(
                 custom_tools=custom_tools,
                 used_call_ids=used_call_ids,
                 tool_names=tool_names,
@@ -95,7 +105,7 @@ def decode_anthropic_document(
     The arguments are those of `AnthropicDecoder`. The last event is Finished or Failed. A document is complete by
     being one, so it may lack its stop reason.
     """
-    answer = _Answer(
+    answer = _AnthropicAnswer(
         custom_tools=custom_tools,
         used_call_ids=used_call_ids,
         tool_names=tool_names,
@@ -117,7 +127,7 @@ def decode_anthropic_document(
     return out
 
 
-class _Answer:
+class _AnthropicAnswer:
     """What the upstream has said so far.
 
     Attributes:
@@ -135,7 +145,7 @@ class _Answer:
         tool_names: Mapping[str, str],
     ) -> None:
         # What the upstream runs itself is no `tool_use` here, so nothing needs to be told from the client's calls.
-        self._calls = ChatCalls(custom_tools=custom_tools, has_hosted_tools=False, used_call_ids=used_call_ids)
+        self._calls = ToolCalls(custom_tools=custom_tools, has_hosted_tools=False, used_call_ids=used_call_ids)
         self.blocks = AnswerBlocks(self._calls, tool_names)
         self._spent = Spent()
         self._has_head = False
@@ -175,7 +185,7 @@ class _Answer:
                 self.start(read(MESSAGE, event.message) or Message(), out)
             case "message_delta":
                 self._spent.add(event.usage)
-                delta = read(DELTA, event.delta) or Delta()
+                delta = read(DELTA, event.delta) or BlockDelta()
                 self.stop_word = text(delta.stop_reason) or self.stop_word
             case "message_stop":
                 self.end(out)

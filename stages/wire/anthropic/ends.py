@@ -8,7 +8,7 @@ from msgspec import Raw
 from stages.events import Failed, Usage
 from stages.wire.answers.failures import Error, error_of, failure_of
 from stages.wire.answers.finish import NO_REASON
-from stages.wire.anthropic.records import MESSAGE_USAGE, OUTPUT_DETAILS, Event, OutputDetails
+from stages.wire.anthropic.records import MESSAGE_USAGE, OUTPUT_DETAILS, AnthropicEvent, OutputDetails
 from stages.wire.foreign_json import TEXT, count, read, text
 
 # Types of errors that other vendors do not have, by what their HTTP statuses mean (Anthropic's API reference, "Errors",
@@ -71,7 +71,7 @@ def _newer(value: object, known: int | None) -> int | None:
     return known if told is None else told
 
 
-def failure_in(event: Event) -> Failed | None:
+def failure_in(event: AnthropicEvent) -> Failed | None:
     """Give the failure that an event tells: ``{"type": "error", "error": {...}}``, or either half of it alone."""
     error = error_of(event.error)
     if error is None:

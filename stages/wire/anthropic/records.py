@@ -26,7 +26,7 @@ class HotArguments(Struct, gc=False, tag="input_json_delta"):
     partial_json: str
 
 
-class HotDelta(Struct, tag="content_block_delta"):
+class HotBlockDelta(Struct, tag="content_block_delta"):
     delta: HotText | HotThinking | HotArguments
     index: int = 0
 
@@ -39,7 +39,7 @@ class _Typed(Struct):
         self.type = text(self.type)
 
 
-class Event(_Typed):
+class AnthropicEvent(_Typed):
     """Any event of a stream, or an error that stands alone."""
 
     index: Any = None
@@ -73,7 +73,7 @@ class Block(_Typed):
     citations: Raw = Raw()
 
 
-class Delta(_Typed):
+class BlockDelta(_Typed):
     """Of a block, or (``stop_reason``) of the message."""
 
     text: Any = None
@@ -105,11 +105,11 @@ class OutputDetails(Struct):
     thinking_tokens: Any = None
 
 
-HOT_DELTA = Decoder(HotDelta)
-EVENT = Decoder(Event)
+HOT_DELTA = Decoder(HotBlockDelta)
+EVENT = Decoder(AnthropicEvent)
 MESSAGE = Decoder(Message)
 BLOCK = Decoder(Block)
-DELTA = Decoder(Delta)
+DELTA = Decoder(BlockDelta)
 CITED = Decoder(Cited)
 MESSAGE_USAGE = Decoder(MessageUsage)
 OUTPUT_DETAILS = Decoder(OutputDetails)

@@ -29,7 +29,7 @@ from stages.wire.answers.finish import NO_REASON, finish_of
 from stages.wire.answers.logprobs import chat_logprobs
 from stages.wire.answers.sent import Sent
 from stages.wire.answers.stream_decoder import EARLY_END, StreamDecoder
-from stages.wire.answers.tool_calls import ChatCalls
+from stages.wire.answers.tool_calls import ToolCalls
 from stages.wire.chat.ends import failure_in, failure_in_list, usage_of
 from stages.wire.chat.records import (
     CALL,
@@ -42,10 +42,10 @@ from stages.wire.chat.records import (
     HOT_CHUNK,
     LOGPROBS_OF_CHOICE,
     URL_CITATION,
-    Call,
+    ChatCall,
+    ChatDelta,
     Choice,
     Chunk,
-    Delta,
     Function,
     GroqExtras,
     HotCall,
@@ -56,7 +56,7 @@ from stages.wire.foreign_json import TEXT, Malformed, count, encode, read, read_
 _NOT_A_COMPLETION = "The upstream's answer is not a Chat Completions document."
 
 
-class ChatDecoder(StreamDecoder["_Answer"]):
+class ChatDecoder(StreamDecoder["_ChatAnswer"]):
     """Decode a stream of chunks.
 
     Finished comes with ``[DONE]`` or at the end of the input, not with the finish reason: usage may follow that.
@@ -77,7 +77,7 @@ class ChatDecoder(StreamDecoder["_Answer"]):
         used_call_ids: AbstractSet[str] = frozenset(),
     ) -> None:
         super().__init__(
-            _Answer(
+            _ChatAnswer(
                 custom_tools=custom_tools,
                 has_hosted_tools=has_hosted_tools,
                 wants_logprobs=wants_logprobs,
@@ -124,7 +124,7 @@ def decode_chat_document(
     The arguments are those of `ChatDecoder`. The last event is Finished or Failed. A document is complete by being
     one, so it may lack its finish reason.
     """
-    answer = _Answer(
+    answer = _ChatAnswer(
         custom_tools=custom_tools,
         has_hosted_tools=has_hosted_tools,
         wants_logprobs=wants_logprobs,
@@ -144,7 +144,7 @@ def decode_chat_document(
     return out
 
 
-class _Answer:
+class _ChatAnswer:
     """What the upstream has said so far.
 
     Attributes:
@@ -162,7 +162,7 @@ class _Answer:
         wants_logprobs: bool,
         used_call_ids: AbstractSet[str],
     ) -> None:
-        self._calls = ChatCalls(
+        self._calls = ToolCalls(
             custom_tools=custom_tools, has_hosted_tools=has_hosted_tools, used_call_ids=used_call_ids
         )
         self._wants_logprobs = wants_logprobs
@@ -280,7 +280,7 @@ class _Answer:
             if choice.finish_reason:
                 self.finish_word = choice.finish_reason
 
-    def _take_delta(self, delta: Delta, logprobs: Raw, *, is_whole: bool, out: list[StreamEvent]) -> None:
+    def _take_delta(self, delta: ChatDelta, logprobs: Raw, *, is_whole: bool, out: list[StreamEvent]) -> None:
         if thought := text(delta.reasoning_content) or text(delta.reasoning):
             self.reason(thought, out)
         if self._wants_logprobs:
@@ -321,7 +321,7 @@ class _Answer:
             elif said := text(part.text):
                 self.say(said, out)
 
-    def _take_call(self, call: Call, number: int | None, out: list[StreamEvent]) -> None:
+    def _take_call(self, call: ChatCall, number: int | None, out: list[StreamEvent]) -> None:
         if self._reasoning is not None or bytes(call.extra_content).startswith(b"{"):
             self._end_reasoning(call.extra_content, out)
         custom = read(FUNCTION, call.custom)

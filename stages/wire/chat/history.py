@@ -35,7 +35,7 @@ _NO_SIGNATURE: Final = {"google": {"thought_signature": "skip_thought_signature_
 _UNSIGNED_MODELS: Final = ("gemini-1", "gemini-2")
 
 
-class _Turn:
+class _AssistantTurn:
     """One message of the assistant, while it is gathered."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class ChatHistory:
         self._dialect = dialect
         self._tools = tools
         self._signs_calls = dialect.signs_calls and not any(name in model for name in _UNSIGNED_MODELS)
-        self._turn: _Turn | None = None
+        self._turn: _AssistantTurn | None = None
         self._reasoning: list[str] = []
         self._extra: Json = None
 
@@ -147,7 +147,7 @@ class ChatHistory:
             turn = self._turn
             if turn is None or not turn.awaited:
                 self.close()
-                turn = self._turn = _Turn()
+                turn = self._turn = _AssistantTurn()
             turn.reasoning += self._take_reasoning()
             turn.texts.append(plain_text(content))
             turn.refusals.append(refusal_text(content))
@@ -180,7 +180,7 @@ class ChatHistory:
     def _add_call(self, kind: str, item: dict[str, Json], place: int | None, items: list[dict[str, Json]]) -> None:
         if self._turn is not None and self._turn.has_output:
             self.close()
-        turn = self._turn = self._turn or _Turn()
+        turn = self._turn = self._turn or _AssistantTurn()
         turn.reasoning += self._take_reasoning()
         call_id = call_id_of(item)
         if self._dialect.short_ids:

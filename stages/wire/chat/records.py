@@ -25,7 +25,7 @@ class HotCall(Struct):
     extra_content: None = None
 
 
-class HotDelta(Struct):
+class HotChatDelta(Struct):
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -36,7 +36,7 @@ class HotDelta(Struct):
 
 
 class HotChoice(Struct):
-    delta: HotDelta
+    delta: HotChatDelta
     index: int = 0
     finish_reason: None = None
     usage: None = None
@@ -76,7 +76,7 @@ class Choice(Struct):
     usage: Raw = Raw()
 
 
-class Delta(Struct):
+class ChatDelta(Struct):
     """A delta, or a whole message."""
 
     content: Raw = Raw()
@@ -88,7 +88,7 @@ class Delta(Struct):
     annotations: Raw = Raw()
 
 
-class Call(Struct):
+class ChatCall(Struct):
     index: Any = None
     id: Any = None
     function: Raw = Raw()
@@ -147,8 +147,8 @@ class GroqExtras(Struct):
 HOT_CHUNK = Decoder(HotChunk)
 CHUNK = Decoder(Chunk)
 CHOICE = Decoder(Choice)
-DELTA = Decoder(Delta)
-CALL = Decoder(Call)
+DELTA = Decoder(ChatDelta)
+CALL = Decoder(ChatCall)
 FUNCTION = Decoder(Function)
 CONTENT_PART = Decoder(ContentPart)
 LOGPROBS_OF_CHOICE = Decoder(LogProbsOfChoice)

@@ -21,7 +21,7 @@ _OUTPUT_OF: Final[dict[Json, str]] = {
 _OUTPUTS: Final = frozenset(_OUTPUT_OF.values())
 
 
-class _Call:
+class _CallInHistory:
     """One call on its way through the history."""
 
     __slots__ = ("call_id", "output_at", "output_kind", "run")
@@ -72,7 +72,7 @@ def _is_paired(items: list[dict[str, Json]], *, is_whole: bool) -> bool:
 
 def _repaired(items: list[dict[str, Json]], *, is_whole: bool) -> list[dict[str, Json]]:
     paired: list[dict[str, Json] | None] = []
-    calls: dict[str, list[_Call]] = {}
+    calls: dict[str, list[_CallInHistory]] = {}
     ends_of_runs: dict[int, int] = {}
     run = 0
     is_in_run = False
@@ -82,7 +82,7 @@ def _repaired(items: list[dict[str, Json]], *, is_whole: bool) -> list[dict[str,
             if not is_in_run:
                 run, is_in_run = run + 1, True
             known = calls.setdefault(item["call_id"], [])
-            call = _Call(numbered_call_id(item["call_id"], len(known) + 1), _OUTPUT_OF[kind], run)
+            call = _CallInHistory(numbered_call_id(item["call_id"], len(known) + 1), _OUTPUT_OF[kind], run)
             known.append(call)
             paired.append(_with(item, call_id=call.call_id))
             ends_of_runs[run] = len(paired)
@@ -113,7 +113,7 @@ def _repaired(items: list[dict[str, Json]], *, is_whole: bool) -> list[dict[str,
     return joined
 
 
-def _whose(calls: list[_Call]) -> _Call:
+def _whose(calls: list[_CallInHistory]) -> _CallInHistory:
     """Give the call that an output belongs to: of the latest calls of its id the first without one, else the last."""
     latest = calls[-1].run
     return next((call for call in calls if call.run == latest and call.output_at is None), calls[-1])

@@ -28,7 +28,7 @@ NATIVE_CALLS = {
 }
 
 
-class _Call:
+class _OutputCall:
     __slots__ = ("call_id", "index", "is_closed", "is_custom", "is_dropped", "sent", "waiting")
 
     def __init__(self, call_id: str, *, is_custom: bool) -> None:
@@ -41,7 +41,7 @@ class _Call:
         self.waiting: list[str] = []  # arguments that came before the name
 
 
-class ToolCalls:
+class OutputCalls:
     """The calls of one answer.
 
     Args:
@@ -58,7 +58,7 @@ class ToolCalls:
         self._custom_tools = custom_tools
         self._has_hosted_tools = has_hosted_tools
         self._used_ids = set(used_call_ids)
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, _OutputCall] = {}
         self._undecided: dict[int, Item] = {}
         self.begun = 0
         self.response_id = ""
@@ -83,7 +83,7 @@ class ToolCalls:
             self._close(call, out)
             call = None
         if call is None:
-            call = self._calls[output_index] = _Call(call_id, is_custom=item.type == "custom_tool_call")
+            call = self._calls[output_index] = _OutputCall(call_id, is_custom=item.type == "custom_tool_call")
         self._begin(call, item, out)
 
     def delta(self, output_index: int, delta: str, out: list[StreamEvent], *, is_custom: bool = False) -> None:
@@ -92,7 +92,7 @@ class ToolCalls:
             return
         call = self._calls.get(output_index)
         if call is None:
-            call = self._calls[output_index] = _Call("", is_custom=is_custom)
+            call = self._calls[output_index] = _OutputCall("", is_custom=is_custom)
         if call.index >= 0:
             call.sent.tail.append(delta)
             call.sent.compact()
@@ -111,7 +111,7 @@ class ToolCalls:
         call = self._calls.get(output_index)
         call_id = text(item.call_id)
         if call is None or (call.is_closed and call_id != call.call_id):
-            call = self._calls[output_index] = _Call(call_id, is_custom=item.type == "custom_tool_call")
+            call = self._calls[output_index] = _OutputCall(call_id, is_custom=item.type == "custom_tool_call")
         self._begin(call, item, out)
         if call.index >= 0:
             self._complete(call, text(item.input) if call.is_custom else text(read(TEXT, item.arguments)), out)
@@ -140,7 +140,7 @@ class ToolCalls:
 
     def _give_native(self, output_index: int, item: Item, out: list[StreamEvent]) -> None:
         name, fields = NATIVE_CALLS[item.type]
-        call = self._calls[output_index] = _Call(text(item.call_id), is_custom=False)
+        call = self._calls[output_index] = _OutputCall(text(item.call_id), is_custom=False)
         self._begin(call, item, out, name=name)
         bodies: list[Raw] = [getattr(item, field) for field in fields]
         arguments = next((bytes(body).decode("utf-8", "replace") for body in bodies if len(body)), "")
@@ -152,7 +152,7 @@ class ToolCalls:
         for call in self._calls.values():
             self._close(call, out)
 
-    def _begin(self, call: _Call, item: Item, out: list[StreamEvent], *, name: str = "") -> None:
+    def _begin(self, call: _OutputCall, item: Item, out: list[StreamEvent], *, name: str = "") -> None:
         name = name or text(item.name)
         if call.index >= 0 or call.is_dropped or not name:
             return
@@ -174,11 +174,11 @@ class ToolCalls:
             call.sent.tail.append(waiting)
             out.append(ToolCallDelta(call.index, waiting))
 
-    def _complete(self, call: _Call, whole: str, out: list[StreamEvent]) -> None:
+    def _complete(self, call: _OutputCall, whole: str, out: list[StreamEvent]) -> None:
         if suffix := call.sent.missing(whole):
             out.append(ToolCallDelta(call.index, suffix))
 
-    def _close(self, call: _Call, out: list[StreamEvent]) -> None:
+    def _close(self, call: _OutputCall, out: list[StreamEvent]) -> None:
         """End a call. A function without arguments gets ``{}``: clients parse what they are given."""
         if call.is_closed or call.index < 0:
             return

@@ -15,8 +15,8 @@ from stages.wire.answers.failures import Error, broken_protocol, error_of, failu
 from stages.wire.answers.stream_decoder import EARLY_END
 from stages.wire.answers.usage import TOKEN_DETAILS, TokenDetails
 from stages.wire.foreign_json import LIST, count, index, read, read_list, text
-from stages.wire.responses.calls import CALL_TYPES, NATIVE_CALLS, ToolCalls
-from stages.wire.responses.places import Places
+from stages.wire.responses.calls import CALL_TYPES, NATIVE_CALLS, OutputCalls
+from stages.wire.responses.places import OutputPlaces
 from stages.wire.responses.records import (
     ANNOTATION,
     EVENT,
@@ -25,12 +25,12 @@ from stages.wire.responses.records import (
     REASON,
     RESPONSE,
     TOKEN_USAGE,
-    Event,
     Item,
     Reason,
     Response,
+    ResponsesEvent,
 )
-from stages.wire.responses.text import Answer, Reasoning
+from stages.wire.responses.text import AnswerText, Reasoning
 
 _NO_REASON = "The upstream reported a failure and gave no reason for it; try again."
 _CANCELLED = "The upstream cancelled the answer; try again."
@@ -59,12 +59,12 @@ class EventDecoder:
         wants_logprobs: bool,
         used_call_ids: AbstractSet[str],
     ) -> None:
-        self.messages = Answer(wants_logprobs=wants_logprobs)
+        self.messages = AnswerText(wants_logprobs=wants_logprobs)
         self.reasoning = Reasoning()
-        self.calls = ToolCalls(
+        self.calls = OutputCalls(
             custom_tools=custom_tools, has_hosted_tools=has_hosted_tools, used_call_ids=used_call_ids
         )
-        self.places = Places()
+        self.places = OutputPlaces()
         self.has_started = False
         self.is_over = False
 
@@ -89,13 +89,13 @@ class EventDecoder:
 
     # What each event means. Those that are in no handler's table mean nothing to a client.
 
-    def on_keepalive(self, event: Event, out: list[StreamEvent]) -> None:
+    def on_keepalive(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         out.append(Heartbeat())
 
-    def on_lifecycle(self, event: Event, out: list[StreamEvent]) -> None:
+    def on_lifecycle(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         """It has started; `decode` has seen to it."""
 
-    def on_item_added(self, event: Event, out: list[StreamEvent]) -> None:
+    def on_item_added(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         item = read(ITEM, event.item)
         if item is None:
             return
@@ -105,14 +105,14 @@ class EventDecoder:
         elif item.type == "message":
             self.messages.set_phase(place, item.phase)
 
-    def on_item_done(self, event: Event, out: list[StreamEvent]) -> None:
+    def on_item_done(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         item = read(ITEM, event.item)
         if item is not None:
             self.item_done(self.places.done(event, item), item, out)
             if item.type == "reasoning":
                 self.reasoning.keep(item, event.item, out)
 
-    def on_part_done(self, event: Event, out: list[StreamEvent]) -> None:
+    def on_part_done(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         part = read(PART, event.part)
         if part is None:
             return
@@ -122,61 +122,61 @@ class EventDecoder:
         else:
             self.messages.part_done(self.places.of(event, "message"), at, part, out)
 
-    def on_text_delta(self, event: Event, out: list[StreamEvent]) -> None:
+    def on_text_delta(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         of, at = self.places.of(event, "message"), index(event.content_index)
         self.messages.text_delta(of, at, text(event.delta), event.logprobs, out)
 
-    def on_text_done(self, event: Event, out: list[StreamEvent]) -> None:
+    def on_text_done(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         of, at = self.places.of(event, "message"), index(event.content_index)
         self.messages.text_done(of, at, text(event.text), event.logprobs, out)
 
-    def on_annotation(self, event: Event, out: list[StreamEvent]) -> None:
+    def on_annotation(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         annotation = read(ANNOTATION, event.annotation)
         if annotation is not None:
             of, at = self.places.of(event, "message"), index(event.content_index)
             self.messages.cite(of, at, index(event.annotation_index), annotation)
 
-    def on_refusal_delta(self, event: Event, out: list[StreamEvent]) -> None:
+    def on_refusal_delta(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         of, at = self.places.of(event, "message"), index(event.content_index)
         self.messages.refusal_delta(of, at, text(event.delta), out)
 
-    def on_refusal_done(self, event: Event, out: list[StreamEvent]) -> None:
+    def on_refusal_done(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         of, at = self.places.of(event, "message"), index(event.content_index)
         self.messages.refusal_done(of, at, text(event.refusal), out)
 
-    def on_summary_delta(self, event: Event, out: list[StreamEvent]) -> None:
+    def on_summary_delta(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         of, at = self.places.of(event, "reasoning"), index(event.summary_index)
         self.reasoning.delta("summary", of, at, text(event.delta), out)
 
-    def on_summary_done(self, event: Event, out: list[StreamEvent]) -> None:
+    def on_summary_done(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         of, at = self.places.of(event, "reasoning"), index(event.summary_index)
         self.reasoning.done("summary", of, at, text(event.text), out)
 
-    def on_reasoning_delta(self, event: Event, out: list[StreamEvent]) -> None:
+    def on_reasoning_delta(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         of, at = self.places.of(event, "reasoning"), index(event.content_index)
         self.reasoning.delta("raw", of, at, text(event.delta), out)
 
-    def on_reasoning_done(self, event: Event, out: list[StreamEvent]) -> None:
+    def on_reasoning_done(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         of, at = self.places.of(event, "reasoning"), index(event.content_index)
         self.reasoning.done("raw", of, at, text(event.text), out)
 
-    def on_arguments_delta(self, event: Event, out: list[StreamEvent]) -> None:
+    def on_arguments_delta(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         self.calls.delta(self.places.of(event, "function_call"), text(event.delta), out)
 
-    def on_arguments_done(self, event: Event, out: list[StreamEvent]) -> None:
+    def on_arguments_done(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         self.calls.arguments_done(self.places.of(event, "function_call"), text(event.arguments), out)
 
-    def on_input_delta(self, event: Event, out: list[StreamEvent]) -> None:
+    def on_input_delta(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         self.calls.delta(self.places.of(event, "custom_tool_call"), text(event.delta), out, is_custom=True)
 
-    def on_input_done(self, event: Event, out: list[StreamEvent]) -> None:
+    def on_input_done(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         self.calls.arguments_done(self.places.of(event, "custom_tool_call"), text(event.input), out)
 
-    def on_error(self, event: Event, out: list[StreamEvent]) -> None:
+    def on_error(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         error = Error(code=event.code, message=event.message, error=event.error)
         self.fail(failure_of(error, default=_NO_REASON), out)
 
-    def on_end(self, event: Event, out: list[StreamEvent]) -> None:
+    def on_end(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         ending = event.type.removeprefix("response.")
         self.conclude(ending, read(RESPONSE, event.response) or Response(), out)
 
@@ -313,7 +313,7 @@ def _usage_of(response: Response) -> Usage | None:
 
 _BEFORE_THE_START = frozenset({"keepalive", "response.keep_alive", "error", "response.error"})
 
-_Handler = Callable[[EventDecoder, Event, list[StreamEvent]], None]
+_Handler = Callable[[EventDecoder, ResponsesEvent, list[StreamEvent]], None]
 _HANDLERS: dict[str, _Handler] = {
     "keepalive": EventDecoder.on_keepalive,
     "response.keep_alive": EventDecoder.on_keepalive,

@@ -9,10 +9,10 @@ kind that was opened last.
 from __future__ import annotations
 
 from stages.wire.foreign_json import text
-from stages.wire.responses.records import Event, Item
+from stages.wire.responses.records import Item, ResponsesEvent
 
 
-class Places:
+class OutputPlaces:
     """The items of one answer by their places in the output: 0, 1, 2 ..."""
 
     def __init__(self) -> None:
@@ -20,12 +20,12 @@ class Places:
         self._open: dict[int, str] = {}  # the types of the items that have not ended, in the order of their beginning
         self._next = 0
 
-    def added(self, event: Event, item: Item) -> int:
+    def added(self, event: ResponsesEvent, item: Item) -> int:
         """Take the announcement of an item; give its place: behind all others, if nothing tells it."""
         place = self._told(event, item.id, item.call_id)
         return self._begin(place, item.type, item.id, item.call_id)
 
-    def done(self, event: Event, item: Item) -> int:
+    def done(self, event: ResponsesEvent, item: Item) -> int:
         """Take the end of an item, announced or not; give its place."""
         place = self._told(event, item.id, item.call_id)
         if place is None:
@@ -34,7 +34,7 @@ class Places:
         del self._open[place]
         return place
 
-    def of(self, event: Event, kind: str) -> int:
+    def of(self, event: ResponsesEvent, kind: str) -> int:
         """Give the place of the item that an event is about.
 
         Args:
@@ -46,7 +46,7 @@ class Places:
             place = self._last_open(kind)
         return self._begin(None, kind, event.item_id) if place is None else place
 
-    def _told(self, event: Event, *ids: object) -> int | None:
+    def _told(self, event: ResponsesEvent, *ids: object) -> int | None:
         """Give the place that an event names, by its index or else by an id that is known."""
         if type(event.output_index) is int and event.output_index >= 0:
             return event.output_index

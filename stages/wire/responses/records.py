@@ -46,7 +46,7 @@ class RawReasoningDelta(Struct, gc=False, tag="response.reasoning_text.delta"):
     content_index: int = 0
 
 
-class Event(TypedRecord):
+class ResponsesEvent(TypedRecord):
     output_index: Any = None
     item_id: Any = None
     content_index: Any = None
@@ -134,7 +134,7 @@ HOT = Decoder(OutputTextDelta | ArgumentsDelta | InputDelta | SummaryDelta | Raw
 HOT_WITHOUT_TEXT = Decoder(ArgumentsDelta | InputDelta | SummaryDelta | RawReasoningDelta)
 """For requests that want log probabilities, which stand in the text deltas and are read by the cold decoder."""
 
-EVENT = Decoder(Event)
+EVENT = Decoder(ResponsesEvent)
 RESPONSE = Decoder(Response)
 ITEM = Decoder(Item)
 PART = Decoder(Part)

@@ -18,7 +18,7 @@ from stages.wire.foreign_json import count, read_list, text
 from stages.wire.responses.records import ANNOTATION, Annotation, Item, Part
 
 
-class Answer:
+class AnswerText:
     """The messages of an answer, as one text.
 
     Parts are joined with nothing, as OpenAI's ``output_text`` does, so that JSON stays JSON. Only after a message that

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline import RequestContext
 from stages.principal import Principal
 from stages.request import ResponsesRequest
-from stages.slots import CALL, HEAD, PRINCIPAL, PROFILE, RESPONSE, RequestHead
+from stages.slots import CALL, HEAD, PRINCIPAL, PROFILE, RESPONSE, ReceivedHead
 from stages.upstreams import Deployment, UpstreamCall
 from stages.wire.downstream.profiles import OPENAI, Profile
 
@@ -64,7 +64,7 @@ def context(
 ) -> RequestContext:
     """The context of a request that has come as far as a call, unless told otherwise."""
     ctx = RequestContext("test-1")
-    ctx[HEAD] = RequestHead(headers or {}, RECEIVED_S, model_in_path)
+    ctx[HEAD] = ReceivedHead(headers or {}, RECEIVED_S, model_in_path)
     ctx[PROFILE] = profile
     ctx[PRINCIPAL] = principal or Principal("somebody")
     ctx[CALL] = asked or call()

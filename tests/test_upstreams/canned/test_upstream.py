@@ -18,7 +18,7 @@ from pipeline.errors import UpstreamFault
 from stages.request import ResponsesRequest
 from stages.upstreams import Deployment, UpstreamCall
 from stages.upstreams.canned.answers import STORY, agent
-from stages.upstreams.canned.events import Call, Head, Say, Thought, stream_answer, tokens, whole_answer
+from stages.upstreams.canned.events import CannedCall, Head, Say, Thought, stream_answer, tokens, whole_answer
 from stages.upstreams.canned.upstream import STORY_TOKENS_PER_S, CannedUpstream
 from stages.wire.downstream.request import parse_body
 
@@ -239,7 +239,7 @@ async def test_an_agent_loop_calls_tools_once_and_then_ends() -> None:
 
 
 def calls(**fields: Any) -> list[tuple[str, str]]:
-    return [(output.name, output.text) for output in agent(request(**fields)) if isinstance(output, Call)]
+    return [(output.name, output.text) for output in agent(request(**fields)) if isinstance(output, CannedCall)]
 
 
 def names(**fields: Any) -> list[str]:
@@ -355,7 +355,7 @@ async def test_a_client_cannot_name_the_file_through_a_wildcard(tmp_path: Path) 
 outputs = st.lists(
     st.builds(Thought, st.text(max_size=40))
     | st.builds(Say, st.text(max_size=40))
-    | st.builds(Call, st.text(min_size=1, max_size=8), st.text(max_size=40), st.booleans()),
+    | st.builds(CannedCall, st.text(min_size=1, max_size=8), st.text(max_size=40), st.booleans()),
     max_size=4,
 ).map(tuple)
 

@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from stages.upstreams.transport.connection import Connection
+from stages.upstreams.transport.connection import UpstreamConnection
 from stages.upstreams.transport.lag import (
     GATHER_BYTES,
     HIGH_LAG_S,
@@ -27,7 +27,7 @@ from stages.upstreams.transport.transport import HeadraceExchange
 ORIGIN = ("http", "up", 80)
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n"
 
-Connect = Callable[[], tuple[Connection, socket.socket]]
+Connect = Callable[[], tuple[UpstreamConnection, socket.socket]]
 
 
 def open_pool() -> Pool:
@@ -39,11 +39,11 @@ def connect() -> Generator[Connect]:
     """Gives connections, each with the upstream's end of it."""
     with ExitStack() as opened:
 
-        def connect() -> tuple[Connection, socket.socket]:
+        def connect() -> tuple[UpstreamConnection, socket.socket]:
             ours, theirs = socket.socketpair()
             ours.setblocking(False)
             opened.enter_context(theirs)
-            connection = Connection(ours)
+            connection = UpstreamConnection(ours)
             opened.callback(ours.close)
             return connection, theirs
 
@@ -96,7 +96,7 @@ async def test_a_pool_measures_while_many_of_its_connections_are_in_use(
     for _ in range(MIN_STREAMS):
         connection, _ = connect()
         pool.keep(ORIGIN, connection)
-    used: list[Connection] = []
+    used: list[UpstreamConnection] = []
     for _ in range(MIN_STREAMS):
         await busy_for(mock_clock, 0.1, 2)
         assert pool.lag.rest_s == 0
@@ -156,7 +156,7 @@ class Told(Lag):
 class Stream:
     """An exchange of which the head is here, and the upstream's end of it; ``pool.lag`` is as a test sets it."""
 
-    def __init__(self, pool: Pool, connection: Connection, upstream: socket.socket) -> None:
+    def __init__(self, pool: Pool, connection: UpstreamConnection, upstream: socket.socket) -> None:
         pool.lag = Told(())
         self.pool = pool
         self.connection = connection
