@@ -21,8 +21,7 @@ from stages.reasoning.turns import TurnPlaces, has_turns, read_turn
 from stages.slots import HEAD, PRINCIPAL
 from stages.upstreams import UpstreamCall
 from stages.wire.foreign_json import is_list
-
-ENCRYPTED = "reasoning.encrypted_content"
+from stages.wire.normal_form import ENCRYPTED
 
 _KEPT_UPSTREAM = ("previous_response_id", "conversation")
 """Fields that refer to a conversation which the upstream keeps, with its reasoning."""

@@ -27,10 +27,11 @@ from kit.upstreams.scripted import (
     scripted_upstream,
     sse_head,
 )
-from wired import BY_ANTHROPIC, BY_CHAT, needs_anthropic, needs_chat
 
 Json = dict[str, Any]
 
+BY_CHAT = "openai/chat_completions/gpt-x"
+BY_ANTHROPIC = "anthropic/claude-x"
 UPSTREAM_KEY = "sk-upstream-secret-0123456789"
 """What `service.model` gives to its deployments."""
 USAGE: Json = {
@@ -241,7 +242,6 @@ def chat_document(message: Json, finish_reason: str = "stop") -> Json:
     return base | {"choices": [choice], "usage": usage}
 
 
-@needs_chat
 async def test_defect_07_a_custom_call_over_a_chat_upstream_is_the_raw_patch() -> None:
     async def play(exchange: Exchange) -> None:
         asked = exchange.request.json()
@@ -297,7 +297,6 @@ async def test_defect_09_refusals_are_given() -> None:
         assert (folded.refusal, folded.content, folded.finish_reason) == ("I can't.", None, "stop")
 
 
-@needs_chat
 async def test_defect_09_refusals_of_a_chat_upstream_are_given() -> None:
     chunks = [chat_chunk({"role": "assistant", "refusal": "I can't."}), chat_chunk({}, "stop")]
     async with chat_upstream(chunks, chat_document({"content": None, "refusal": "I can't."})) as service:
@@ -372,7 +371,6 @@ async def test_defect_13_raw_reasoning_is_given() -> None:
         assert (folded.reasoning, folded.content) == ("hm", "Hi")
 
 
-@needs_chat
 async def test_defect_13_reasoning_of_a_chat_upstream_is_given() -> None:
     chunks = [
         chat_chunk({"role": "assistant", "reasoning_content": "hm"}),
@@ -385,7 +383,6 @@ async def test_defect_13_reasoning_of_a_chat_upstream_is_given() -> None:
             assert (folded.reasoning, folded.content) == ("hm", "Hi")
 
 
-@needs_anthropic
 async def test_defect_13_reasoning_of_anthropic_is_given() -> None:
     head = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-x", "content": []}
     usage = {"input_tokens": 3, "output_tokens": 2}
@@ -513,7 +510,6 @@ async def test_defect_19_a_broken_stream_is_told_in_the_clients_own_way(breaking
         assert (shown.finish_reason, shown.is_done) == ("stop", True)
 
 
-@needs_chat
 async def test_defect_20_a_chat_stream_without_a_finish_reason_is_not_a_success() -> None:
     async with chat_upstream([chat_chunk({"role": "assistant", "content": "Let"})], {}) as service:
         folded = await ask(service, stream=True)

@@ -28,10 +28,9 @@ from stages.choose_deployment import Deployments
 from stages.principal import Principal
 from stages.reasoning.opening import open_store
 from stages.reasoning.store import ReasoningStore
-from stages.upstreams.anthropic import AnthropicUpstream
+from stages.upstreams.apis import APIS
 from stages.upstreams.canned.upstream import CannedUpstream
-from stages.upstreams.chat import ChatUpstream
-from stages.upstreams.responses import ResponsesUpstream
+from stages.upstreams.http import HttpUpstream
 from stages.wire.downstream.profiles import CURSOR, OPENAI, Profile
 
 ANONYMOUS = Principal("anonymous")
@@ -83,9 +82,7 @@ class Application:
                 anonymous=self.anonymous,
                 deployments=self.deployments,
                 upstreams={
-                    "responses": ResponsesUpstream(self.clients.transport_for),
-                    "chat": ChatUpstream(self.clients.transport_for),
-                    "anthropic": AnthropicUpstream(self.clients.transport_for),
+                    **{name: HttpUpstream(api, self.clients.transport_for) for name, api in APIS.items()},
                     "canned": CannedUpstream(),
                 },
                 max_body_bytes=own.max_body_bytes,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
 from stages.request import ResponsesRequest
 
-UpstreamKind = Literal["responses", "chat", "anthropic", "canned"]
+UpstreamKind: TypeAlias = str
+"""The name of an upstream API (`stages.upstreams.apis`), or ``canned`` for the embedded upstream."""
+
 Transport = Literal["headrace", "httpx"]
 
 

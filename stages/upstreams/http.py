@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -16,7 +15,9 @@ from pipeline import ClientFault, PipelineError, UpstreamFault
 from stages.upstreams import Deployment, UpstreamCall
 from stages.upstreams.endpoint import Endpoint, user_agent
 from stages.upstreams.faults import Phase, fault_of_exception, fault_of_status, fault_of_total, redact
+from stages.upstreams.providers import quirks_of
 from stages.upstreams.transport.exchange import FOREIGN_ERRORS, Exchange
+from stages.wire.api import Api
 from stages.wire.bad_request import BadRequest
 
 ERROR_BODY_BYTES = 64 * 1024
@@ -29,34 +30,29 @@ END_LIMIT_S = 1.0
 open, the client of a whole document would wait for nothing, and its connection could take no other request."""
 
 
-class HttpUpstream(ABC):
-    """An `Upstream` over HTTP: what all kinds share. One serves all deployments of its kind, and all requests.
+class HttpUpstream:
+    """An `Upstream` over HTTP, for one API. It serves all deployments of that API, and all requests.
 
-    The upstream gets the body that the kind makes and the headers of the deployment: nothing else of the client's or of
+    The upstream gets the body that the API makes and the headers of the deployment: nothing else of the client's or of
     ours.
 
     Args:
-        transport_for: gives the transport that reaches a deployment; its connections are the giver's to close.
+        api: which requests it builds.
+        transport_for: returns the transport that reaches a deployment; the caller closes its connections.
     """
 
-    def __init__(self, transport_for: Callable[[Deployment], httpx.AsyncBaseTransport]) -> None:
+    # Any: an API's quirks go from the table of providers to its own builder, and are not looked at here.
+    def __init__(self, api: Api[Any], transport_for: Callable[[Deployment], httpx.AsyncBaseTransport]) -> None:
+        self._api = api
         self._transport_for = transport_for
         self._agent = user_agent()
         self._endpoints: dict[str, Endpoint] = {}
-
-    @abstractmethod
-    def body(self, call: UpstreamCall) -> dict[str, Any]:
-        """Make the request's body, JSON that can be encoded.
-
-        Raises:
-            BadRequest: if the request has no form in this kind of API.
-        """
 
     async def open(self, call: UpstreamCall, /) -> HttpAnswer:
         """Send the request and wait for a good head; the caller closes the answer.
 
         Raises:
-            ClientFault: ``invalid_request`` if the request has no form in this kind of API.
+            ClientFault: ``invalid_request`` if the request has no form in this API.
             UpstreamFault: ``upstream_unreachable``, ``upstream_timeout`` or ``upstream_protocol`` if there is no answer
                 that we can read; ``upstream_rate_limited``, ``upstream_unauthorized``, ``upstream_not_found``,
                 ``upstream_rejected`` or ``upstream_error`` if it answers with an error status.
@@ -67,7 +63,8 @@ class HttpUpstream(ABC):
         if endpoint is None:
             endpoint = self._endpoints[deployment.id] = Endpoint(deployment, self._agent)
         try:
-            body = msgspec.json.encode(self.body(call))
+            quirks = quirks_of(self._api, deployment, call.model)
+            body = msgspec.json.encode(self._api.build_request(call.request, call.model, quirks))
         except BadRequest as bad:
             raise ClientFault(bad.message, param=bad.param, code=bad.code) from None
         clock = _Clock(call)

@@ -1,23 +1,44 @@
-"""The providers that we reach: which API they speak, where they are, and how they want the key.
+"""The providers that we reach: which APIs they have, where they are, how they want the key, what they take differently.
 
-One table. The names are LiteLLM's prefixes (``openai/gpt-5``), the addresses and variables those of LiteLLM 1.106.2
-(``get_llm_provider_logic.py``, ``openai_like/providers.json``) unless a row says otherwise. What a server takes
-differently is not here but with the API: ``stages/wire/responses/providers.py``, ``stages/wire/chat/dialects.py``.
+The only table that is keyed by provider. The names are LiteLLM's prefixes (``openai/gpt-5``), the addresses and
+variables those of LiteLLM 1.106.2 (``get_llm_provider_logic.py``, ``openai_like/providers.json``) unless a row says
+otherwise. A provider without quirks in an API is served as most servers are (`Api.usual_quirks`).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from pipeline.gateway.config.litellm_names import UNREACHED_PROVIDERS
-from stages.upstreams import UpstreamKind
+from stages.upstreams import Deployment, UpstreamKind
+from stages.upstreams.quirks import (
+    AZURE_RESPONSES,
+    CODESTRAL_CHAT,
+    DEEPSEEK_CHAT,
+    FIREWORKS_RESPONSES,
+    GEMINI_CHAT,
+    GROQ_CHAT,
+    LM_STUDIO_RESPONSES,
+    MISTRAL_CHAT,
+    MOONSHOT_CHAT,
+    OLLAMA_CHAT,
+    OLLAMA_RESPONSES,
+    OPENAI_CHAT,
+    OPENAI_RESPONSES,
+    OPENROUTER_CHAT,
+    PERPLEXITY_RESPONSES,
+    VLLM_RESPONSES,
+    XAI_CHAT,
+    XAI_RESPONSES,
+)
+from stages.wire.api import Api, QuirksT
 
 COMPATIBLE: Final = "openai_compatible"
-"""A server of which nothing is known but the API; the name that ``stages/upstreams/chat.py`` has for it."""
+"""A server of which nothing is known but the API."""
 
 _BOTH: Final[tuple[UpstreamKind, ...]] = ("responses", "chat")
 _ALL: Final[tuple[UpstreamKind, ...]] = ("responses", "chat", "anthropic")
@@ -25,7 +46,7 @@ _CHAT: Final[tuple[UpstreamKind, ...]] = ("chat",)
 
 
 class Provider(Struct, frozen=True, kw_only=True):
-    """One line of the table.
+    """One row of the table.
 
     Attributes:
         kinds: the APIs that it is known to have; the first is used if the configuration does not say.
@@ -37,7 +58,8 @@ class Provider(Struct, frozen=True, kw_only=True):
         key_names: environment variables that may hold the key.
         base_names: environment variables that may hold ``api_base``.
         key_header: how the key is sent: ``authorization`` (Bearer) or a header of its own.
-        needs_key: whether it answers nobody without a key, when ``api_base`` is not given.
+        needs_key: whether it refuses requests without a key, when ``api_base`` is not given.
+        quirks: what it takes differently, one value for each API in which it does.
     """
 
     kinds: tuple[UpstreamKind, ...] = _BOTH
@@ -50,18 +72,19 @@ class Provider(Struct, frozen=True, kw_only=True):
     base_names: tuple[str, ...] = ()
     key_header: str = "authorization"
     needs_key: bool = True
+    quirks: tuple[object, ...] = ()
 
-    def root_of(self, kind: UpstreamKind) -> str:
-        """Return what stands before the endpoint of a kind on the provider's host."""
-        if kind == "chat" and self.chat_root is not None:
+    def root_of(self, api: Api[Any]) -> str:
+        """Return what comes before the endpoint of an API on the provider's host."""
+        if api.name == "chat" and self.chat_root is not None:
             return self.chat_root
-        if kind == "anthropic" and not self.root.endswith("/v1"):
-            return "/v1"
+        if api.version is not None and not self.root.endswith(api.version):
+            return api.version
         return self.root
 
 
 UNKNOWN: Final = Provider(kinds=(), needs_key=False)
-"""Who is not in the table, and says in ``model_info`` which API it speaks."""
+"""The row of a provider that is not in the table; ``model_info`` must say which API it has."""
 
 
 def _chat(
@@ -71,6 +94,7 @@ def _chat(
     base: str | tuple[str, ...] = (),
     is_rooted: bool = False,
     needs_key: bool = True,
+    quirks: tuple[object, ...] = (),
 ) -> Provider:
     return Provider(
         kinds=_CHAT,
@@ -80,6 +104,7 @@ def _chat(
         key_names=key_names,
         base_names=(base,) if isinstance(base, str) else base,
         needs_key=needs_key,
+        quirks=quirks,
     )
 
 
@@ -89,6 +114,7 @@ _OLLAMA: Final = Provider(
     key_names=("OLLAMA_API_KEY",),
     base_names=("OLLAMA_API_BASE",),
     needs_key=False,
+    quirks=(OLLAMA_RESPONSES, OLLAMA_CHAT),
 )
 
 PROVIDERS: Final[Mapping[str, Provider]] = {
@@ -97,23 +123,43 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
         origin="https://api.openai.com",
         key_names=("OPENAI_API_KEY",),
         base_names=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
+        quirks=(
+            OPENAI_RESPONSES,
+            OPENAI_CHAT,
+        ),
     ),
-    "azure": Provider(  # `deployment_urls.azure_url`
-        key_names=("AZURE_OPENAI_API_KEY", "AZURE_API_KEY"), base_names=("AZURE_API_BASE",), key_header="api-key"
+    "azure": Provider(  # see `config.urls.azure_url`
+        key_names=("AZURE_OPENAI_API_KEY", "AZURE_API_KEY"),
+        base_names=("AZURE_API_BASE",),
+        key_header="api-key",
+        quirks=(
+            AZURE_RESPONSES,
+            OPENAI_CHAT,
+        ),
     ),
-    "xai": Provider(origin="https://api.x.ai", key_names=("XAI_API_KEY",), base_names=("XAI_API_BASE",)),
+    "xai": Provider(
+        origin="https://api.x.ai",
+        key_names=("XAI_API_KEY",),
+        base_names=("XAI_API_BASE",),
+        quirks=(
+            XAI_RESPONSES,
+            XAI_CHAT,
+        ),
+    ),
     "openrouter": Provider(
         kinds=_ALL,
         origin="https://openrouter.ai",
         root="/api/v1",
         key_names=("OPENROUTER_API_KEY", "OR_API_KEY"),
         base_names=("OPENROUTER_API_BASE",),
+        quirks=(OPENROUTER_CHAT,),
     ),
     "fireworks_ai": Provider(
         origin="https://api.fireworks.ai",
         root="/inference/v1",
         key_names=("FIREWORKS_API_KEY", "FIREWORKS_AI_API_KEY", "FIREWORKSAI_API_KEY", "FIREWORKS_AI_TOKEN"),
         base_names=("FIREWORKS_API_BASE",),
+        quirks=(FIREWORKS_RESPONSES,),
     ),
     "perplexity": Provider(  # its Responses API names models with their maker; plain `sonar` has Chat Completions
         responses_for=re.compile("/"),
@@ -121,9 +167,10 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
         chat_root="",
         key_names=("PERPLEXITYAI_API_KEY", "PERPLEXITY_API_KEY"),
         base_names=("PERPLEXITY_API_BASE",),
+        quirks=(PERPLEXITY_RESPONSES,),
     ),
-    # LiteLLM signs in to Copilot by OAuth device flow; we take a token as the api_key (see deployments.py). The models
-    # are those that LiteLLM's price map has with /v1/responses.
+    # LiteLLM signs in to Copilot by OAuth device flow; we take a token as the api_key. The models are those that
+    # LiteLLM's price map has with /v1/responses.
     "github_copilot": Provider(
         kinds=_ALL,
         responses_for=re.compile(r"gpt-(?![34])|codex|mai-code"),
@@ -143,6 +190,7 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
         key_names=("HOSTED_VLLM_API_KEY",),
         base_names=("HOSTED_VLLM_API_BASE",),
         needs_key=False,
+        quirks=(VLLM_RESPONSES,),
     ),
     "lm_studio": Provider(
         kinds=_ALL,
@@ -150,6 +198,7 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
         key_names=("LM_STUDIO_API_KEY",),
         base_names=("LM_STUDIO_API_BASE",),
         needs_key=False,
+        quirks=(LM_STUDIO_RESPONSES,),
     ),
     "ollama": _OLLAMA,
     # Messages.
@@ -168,14 +217,43 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
         root="/v1beta/openai",
         base="GEMINI_API_BASE",
         is_rooted=True,
+        quirks=(GEMINI_CHAT,),
     ),
     # LiteLLM goes to /beta, which validates strict tools' schemas and refuses what it does not know; the documented
     # address is the host itself (api-docs.deepseek.com, 2026).
-    "deepseek": _chat("https://api.deepseek.com", "DEEPSEEK_API_KEY", root="", base="DEEPSEEK_API_BASE"),
-    "mistral": _chat("https://api.mistral.ai", "MISTRAL_API_KEY", base="MISTRAL_API_BASE", is_rooted=True),
-    "codestral": _chat("https://codestral.mistral.ai", "CODESTRAL_API_KEY", base="CODESTRAL_API_BASE"),
-    "groq": _chat("https://api.groq.com", "GROQ_API_KEY", root="/openai/v1", base="GROQ_API_BASE"),
-    "moonshot": _chat("https://api.moonshot.ai", "MOONSHOT_API_KEY", base="MOONSHOT_API_BASE"),
+    "deepseek": _chat(
+        "https://api.deepseek.com",
+        "DEEPSEEK_API_KEY",
+        root="",
+        base="DEEPSEEK_API_BASE",
+        quirks=(DEEPSEEK_CHAT,),
+    ),
+    "mistral": _chat(
+        "https://api.mistral.ai",
+        "MISTRAL_API_KEY",
+        base="MISTRAL_API_BASE",
+        is_rooted=True,
+        quirks=(MISTRAL_CHAT,),
+    ),
+    "codestral": _chat(
+        "https://codestral.mistral.ai",
+        "CODESTRAL_API_KEY",
+        base="CODESTRAL_API_BASE",
+        quirks=(CODESTRAL_CHAT,),
+    ),
+    "groq": _chat(
+        "https://api.groq.com",
+        "GROQ_API_KEY",
+        root="/openai/v1",
+        base="GROQ_API_BASE",
+        quirks=(GROQ_CHAT,),
+    ),
+    "moonshot": _chat(
+        "https://api.moonshot.ai",
+        "MOONSHOT_API_KEY",
+        base="MOONSHOT_API_BASE",
+        quirks=(MOONSHOT_CHAT,),
+    ),
     "together_ai": _chat(
         "https://api.together.ai",
         "TOGETHER_API_KEY",
@@ -235,6 +313,7 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
         key_names=_OLLAMA.key_names,
         base_names=_OLLAMA.base_names,
         needs_key=False,
+        quirks=_OLLAMA.quirks,
     ),
     "llamafile": _chat("http://127.0.0.1:8080", "LLAMAFILE_API_KEY", base="LLAMAFILE_API_BASE", needs_key=False),
     "lemonade": _chat(
@@ -248,27 +327,50 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
         is_rooted=True,
         needs_key=False,
     ),
-    "vllm": _chat(None, "HOSTED_VLLM_API_KEY", base="HOSTED_VLLM_API_BASE", is_rooted=True, needs_key=False),
+    "vllm": _chat(
+        None,
+        "HOSTED_VLLM_API_KEY",
+        base="HOSTED_VLLM_API_BASE",
+        is_rooted=True,
+        needs_key=False,
+        quirks=(VLLM_RESPONSES,),
+    ),
     "openai_like": _chat(None, "OPENAI_LIKE_API_KEY", base="OPENAI_LIKE_API_BASE", needs_key=False),
     # LiteLLM sends OPENAI_API_KEY to any custom_openai address; we send what the file says.
     "custom_openai": _chat(None, needs_key=False),
     COMPATIBLE: _chat(None, needs_key=False),
 }
 
-_BARE_NAMES: Final = (
-    ("claude", "anthropic"),
-    ("gemini", "vertex_ai"),
-    ("deepseek-", "deepseek"),
-    ("command-", "cohere"),
-)
-"""Whom LiteLLM gives a name without a prefix; ``gemini-...`` alone is Vertex AI's, which signs in to Google Cloud."""
+_QUIRKS_OF: Final = {"moonshotai": "moonshot", "vertex_ai": "gemini"}
+"""Names that other programs, or ``custom_llm_provider``, bring: they have no row, but the quirks of another's."""
 
 
-def split_model(model: str) -> tuple[str | None, str]:
-    """Split ``provider/model``; a bare name belongs to openai or to whom LiteLLM gives it. None: unknown prefix."""
-    prefix, slash, rest = model.partition("/")
-    if slash and (prefix in PROVIDERS or prefix in UNREACHED_PROVIDERS or prefix == "canned"):
-        return prefix, rest
-    if slash:
-        return None, model
-    return next((provider for start, provider in _BARE_NAMES if model.startswith(start)), "openai"), model
+def quirks_of(api: Api[QuirksT], deployment: Deployment, model: str) -> QuirksT:
+    """Return how requests to a deployment differ in an API.
+
+    Args:
+        api: the API that is spoken.
+        deployment: whom the request goes to.
+        model: the upstream's name of the model.
+    """
+    return quirks_in(api, _provider_behind(deployment, api), model)
+
+
+def quirks_in(api: Api[QuirksT], provider: str, model: str) -> QuirksT:
+    """Return how requests to a provider differ in an API; without a row, only the model's name can tell."""
+    row = PROVIDERS.get(_QUIRKS_OF.get(provider, provider), UNKNOWN)
+    for quirks in row.quirks:
+        if isinstance(quirks, api.quirks):
+            return quirks
+    return api.usual_quirks(model)
+
+
+def _provider_behind(deployment: Deployment, api: Api[Any]) -> str:
+    """Return whose server a deployment is, as far as requests differ: `Api.trusts_openai_prefix` says why it may not be
+    the provider that is configured."""
+    if api.trusts_openai_prefix or deployment.provider != "openai":
+        return deployment.provider
+    host = urlsplit(deployment.url).hostname or ""
+    if host == "openai.com" or host.endswith(".openai.com"):
+        return "openai"
+    return "azure" if host.endswith((".azure.com", ".microsoft.com")) else COMPATIBLE

@@ -15,6 +15,8 @@ MAX_CALL_ID_CHARS = 64
 
 _DIGEST_CHARS = 16
 _ILLEGAL: Final = re.compile(r"[^a-zA-Z0-9_-]")
+_NINE: Final = re.compile(r"[a-zA-Z0-9]{9}")
+_DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def short_call_id(call_id: str) -> str:
@@ -51,3 +53,15 @@ def _with_digest(shown: str, whole: str) -> str:
     # A lone surrogate cannot come out of JSON that was decoded, but an id may be made by somebody's stage.
     digest = sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARS]
     return f"{shown[: MAX_CALL_ID_CHARS - _DIGEST_CHARS - 1]}_{digest}"
+
+
+def nine_character_call_id(call_id: str) -> str:
+    """Return a call id in the form of Mistral: nine letters and digits, always the same ones for the same id."""
+    if _NINE.fullmatch(call_id):
+        return call_id
+    number = int.from_bytes(sha256(call_id.encode("utf-8", "replace")).digest()[:8])
+    digits: list[str] = []
+    for _ in range(9):
+        number, digit = divmod(number, len(_DIGITS))
+        digits.append(_DIGITS[digit])
+    return "".join(digits)

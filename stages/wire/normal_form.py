@@ -11,15 +11,19 @@ from stages.wire.foreign_json import Json, encode, is_list, is_object
 _STORED: Final = ("previous_response_id", "conversation", "prompt")
 """Parameters that name something which is stored at OpenAI."""
 
-_NATIVE_CALLS: Final = {
+NATIVE_CALLS: Final = {
     "local_shell_call": ("local_shell", ("action",)),
     "shell_call": ("shell", ("action",)),
     "apply_patch_call": ("apply_patch", ("operation",)),
     "computer_call": ("computer", ("action", "actions")),
 }
-"""Calls that the client carries out although their tools are no functions: the tool, and where its task may be."""
+"""Calls that the client carries out although they are not calls of functions: the tool, and the fields that may hold
+its task, of which the first that is there counts."""
 
-CALLS: Final = frozenset({"function_call", "custom_tool_call", *_NATIVE_CALLS})
+ENCRYPTED: Final = "reasoning.encrypted_content"
+"""What ``include`` asks for to get a model's reasoning, encrypted, for the next turn."""
+
+CALLS: Final = frozenset({"function_call", "custom_tool_call", *NATIVE_CALLS})
 OUTPUTS: Final = frozenset(f"{kind}_output" for kind in CALLS)
 
 
@@ -70,9 +74,9 @@ def call_id_of(item: dict[str, Json]) -> str:
 
 def native_task(kind: str, item: dict[str, Json]) -> tuple[str, Json] | None:
     """Give the tool and the task of a call that is none of a function or custom tool; None if it is one."""
-    if kind not in _NATIVE_CALLS:
+    if kind not in NATIVE_CALLS:
         return None
-    name, fields = _NATIVE_CALLS[kind]
+    name, fields = NATIVE_CALLS[kind]
     return name, next((item[field] for field in fields if field in item), None)
 
 

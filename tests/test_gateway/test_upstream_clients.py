@@ -18,9 +18,10 @@ from kit.upstreams.scripted import Step, end, events, scripted_upstream, sse_hea
 from pipeline.gateway.upstream_clients import ClientSettings, UpstreamClients
 from stages.request import ResponsesRequest
 from stages.upstreams import Deployment, Transport, UpstreamCall
-from stages.upstreams.responses import ResponsesUpstream
+from stages.upstreams.http import HttpUpstream
 from stages.upstreams.transport.httpx_transport import HttpxTransport
 from stages.upstreams.transport.transport import HeadraceTransport
+from stages.wire.responses.api import RESPONSES
 
 GOOD: tuple[Step, ...] = (sse_head(), events([b"data: x\n\n"]), end())
 
@@ -35,7 +36,7 @@ async def ask(clients: UpstreamClients, to: Deployment) -> bytes:
     request = ResponsesRequest(model="m", stream=True, include_usage=False, body={"input": "hi"})
     call = UpstreamCall(request=request, deployment=to, model="m")
     got = b""
-    async with aclosing(await ResponsesUpstream(clients.transport_for).open(call)) as answer:
+    async with aclosing(await HttpUpstream(RESPONSES, clients.transport_for).open(call)) as answer:
         while chunk := await answer.receive():
             got += chunk
     return got

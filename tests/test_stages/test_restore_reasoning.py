@@ -19,9 +19,10 @@ from stages.events import Finished, ReasoningItem, StreamEvent, TextDelta, ToolC
 from stages.principal import Principal
 from stages.reasoning.store import MemoryStore
 from stages.remember_reasoning import remember_reasoning
-from stages.restore_reasoning import ENCRYPTED, restore_reasoning
+from stages.restore_reasoning import restore_reasoning
 from stages.upstreams import Deployment, UpstreamCall
 from stages.wire.downstream.request import parse_body
+from stages.wire.normal_form import ENCRYPTED
 
 Json = dict[str, Any]
 CONVERSATION = {"cursorConversationId": "3f0b6f7e-6d0e-4a83-9a51-1e2f7c2a9b10"}

@@ -12,8 +12,9 @@ from pipeline import ClientFault, UpstreamFault
 from stages.events import Failed, Finished, Started, StreamEvent, TextDelta
 from stages.request import ResponsesRequest
 from stages.upstreams import Deployment, UpstreamCall
-from stages.upstreams.anthropic import AnthropicUpstream
+from stages.upstreams.http import HttpUpstream
 from stages.upstreams.transport.transport import HeadraceTransport
+from stages.wire.anthropic.api import ANTHROPIC
 from stages.wire.anthropic.decoder import AnthropicDecoder, decode_anthropic_document
 
 KEY = "sk-ant-api03-abcdefgh1234567890SECRET"
@@ -50,7 +51,7 @@ def call_to(url: str, *, stream: bool = True, **body: object) -> UpstreamCall:
 
 async def ask(transport: HeadraceTransport, call: UpstreamCall) -> bytes:
     got = b""
-    async with aclosing(await AnthropicUpstream(lambda _: transport).open(call)) as answer:
+    async with aclosing(await HttpUpstream(ANTHROPIC, lambda _: transport).open(call)) as answer:
         assert answer.is_stream == call.request.stream
         while chunk := await answer.receive():
             got += chunk
@@ -134,7 +135,7 @@ async def test_an_overload_in_the_middle_of_an_answer_is_told_behind_what_was_go
 
 async def test_one_upstream_serves_many_calls_of_a_deployment_at_once() -> None:
     async with scripted_upstream(*GOOD) as up, HeadraceTransport() as transport:
-        upstream = AnthropicUpstream(lambda _: transport)
+        upstream = HttpUpstream(ANTHROPIC, lambda _: transport)
         call = call_to(up.url)
 
         async def one() -> None:

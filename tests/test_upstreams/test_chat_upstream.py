@@ -12,8 +12,10 @@ from pipeline import ClientFault, UpstreamFault
 from stages.events import Finished, Started, TextDelta
 from stages.request import ResponsesRequest
 from stages.upstreams import Deployment, UpstreamCall
-from stages.upstreams.chat import ChatUpstream, provider_of
+from stages.upstreams.http import HttpUpstream
+from stages.upstreams.providers import quirks_in, quirks_of
 from stages.upstreams.transport.transport import HeadraceTransport
+from stages.wire.chat.api import CHAT
 from stages.wire.chat.decoder import ChatDecoder, decode_chat_document
 
 KEY = "sk-proj-abcdefgh1234567890SECRET"
@@ -46,7 +48,7 @@ def call_to(url: str, *, stream: bool = True, provider: str = "deepseek", **body
 
 async def ask(transport: HeadraceTransport, call: UpstreamCall) -> bytes:
     got = b""
-    async with aclosing(await ChatUpstream(lambda _: transport).open(call)) as answer:
+    async with aclosing(await HttpUpstream(CHAT, lambda _: transport).open(call)) as answer:
         assert answer.is_stream == call.request.stream
         while chunk := await answer.receive():
             got += chunk
@@ -111,7 +113,7 @@ async def test_an_error_status_is_the_upstreams_fault() -> None:
 
 async def test_one_upstream_serves_many_calls_of_a_deployment_at_once() -> None:
     async with scripted_upstream(*GOOD) as up, HeadraceTransport() as transport:
-        upstream = ChatUpstream(lambda _: transport)
+        upstream = HttpUpstream(CHAT, lambda _: transport)
         call = call_to(up.url)
 
         async def one() -> None:
@@ -140,4 +142,4 @@ async def test_one_upstream_serves_many_calls_of_a_deployment_at_once() -> None:
     ],
 )
 def test_openai_with_a_server_of_ones_own_is_any_compatible_server(url: str, provider: str, expected: str) -> None:
-    assert provider_of(deployment(url, provider)) == expected
+    assert quirks_of(CHAT, deployment(url, provider), "m") == quirks_in(CHAT, expected, "m")

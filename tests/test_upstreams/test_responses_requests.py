@@ -11,10 +11,11 @@ from kit.service.contexts import deployment
 from kit.upstreams.scripted import end, events, scripted_upstream, sse_head
 
 from stages.upstreams import UpstreamCall
-from stages.upstreams.responses import ResponsesUpstream
+from stages.upstreams.http import HttpUpstream
 from stages.upstreams.transport.tls import client_context
 from stages.upstreams.transport.transport import HeadraceTransport
 from stages.wire.downstream.request import parse_body
+from stages.wire.responses.api import RESPONSES
 
 BODY = {
     "model": "nice",
@@ -45,7 +46,7 @@ async def arrived(provider: str, body: dict[str, Any]) -> Any:
             deployment=deployment("nice", "up", provider=provider, url=f"{up.url}/v1/responses"),
             model="up",
         )
-        async with aclosing(await ResponsesUpstream(lambda _: transport).open(call)) as answer:
+        async with aclosing(await HttpUpstream(RESPONSES, lambda _: transport).open(call)) as answer:
             while await answer.receive():
                 pass
         (request,) = up.requests

@@ -35,10 +35,11 @@ from kit.upstreams.scripted import (
 from pipeline import Overloaded, PipelineError, UpstreamFault
 from stages.request import ResponsesRequest
 from stages.upstreams import Deployment, Timeouts, UpstreamAnswer, UpstreamCall
-from stages.upstreams.responses import ResponsesUpstream
+from stages.upstreams.http import HttpUpstream
 from stages.upstreams.transport.httpx_transport import HttpxTransport
 from stages.upstreams.transport.tls import client_context
 from stages.upstreams.transport.transport import HeadraceTransport
+from stages.wire.responses.api import RESPONSES
 
 KEY = "sk-proj-abcdefgh1234567890SECRET"
 EVENTS = [{"type": "response.created"}, {"type": "response.completed"}]
@@ -90,7 +91,7 @@ async def read(answer: UpstreamAnswer) -> bytes:
 
 
 async def ask(transport: httpx.AsyncBaseTransport, call: UpstreamCall) -> bytes:
-    async with aclosing(await ResponsesUpstream(lambda _: transport).open(call)) as answer:
+    async with aclosing(await HttpUpstream(RESPONSES, lambda _: transport).open(call)) as answer:
         return await read(answer)
 
 
@@ -149,7 +150,9 @@ async def test_a_deployment_may_override_the_agent_but_not_the_framing(make: Mak
 
 async def test_without_streaming_json_is_asked_for_and_given(make: Make) -> None:
     async with scripted_upstream(json_answer({"output": []})) as up, make() as transport:
-        async with aclosing(await ResponsesUpstream(lambda _: transport).open(call_to(up.url, stream=False))) as answer:
+        async with aclosing(
+            await HttpUpstream(RESPONSES, lambda _: transport).open(call_to(up.url, stream=False))
+        ) as answer:
             assert answer.is_stream is False
             assert json.loads(await read(answer)) == {"output": []}
             assert await answer.receive() == b""
@@ -170,7 +173,7 @@ async def test_without_streaming_json_is_asked_for_and_given(make: Make) -> None
 async def test_the_content_type_says_what_comes(make: Make, content_type: str | None, is_stream: bool) -> None:
     script = (sse_head(content_type=content_type), events([b"x"]), end())
     async with scripted_upstream(*script) as up, make() as transport:
-        async with aclosing(await ResponsesUpstream(lambda _: transport).open(call_to(up.url))) as answer:
+        async with aclosing(await HttpUpstream(RESPONSES, lambda _: transport).open(call_to(up.url))) as answer:
             assert answer.is_stream is is_stream
             assert await read(answer) == b"x"
 
@@ -181,7 +184,7 @@ async def test_connections_are_used_again_and_a_half_read_one_is_closed(make: Ma
             await ask(transport, call_to(up.url))
             await ask(transport, call_to(up.url))
             assert len(up.connections) == 1
-            async with aclosing(await ResponsesUpstream(lambda _: transport).open(call_to(up.url))) as answer:
+            async with aclosing(await HttpUpstream(RESPONSES, lambda _: transport).open(call_to(up.url))) as answer:
                 await answer.receive()
             left_at = trio.current_time()
             closed = await up.connection_closed()
@@ -216,7 +219,7 @@ async def test_an_end_that_is_expected_is_not_waited_for_long(
 ) -> None:
     monkeypatch.setattr("stages.upstreams.http.END_LIMIT_S", 0.05)
     async with scripted_upstream(sse_head(), events(EVENTS), stall()) as up, make() as transport:
-        async with aclosing(await ResponsesUpstream(lambda _: transport).open(call_to(up.url))) as answer:
+        async with aclosing(await HttpUpstream(RESPONSES, lambda _: transport).open(call_to(up.url))) as answer:
             while b"completed" not in await answer.receive():
                 pass
             async with trio.open_nursery() as nursery:
@@ -255,7 +258,7 @@ async def test_a_cancel_at_any_step_leaves_nothing_open(make: Make, script: tupl
 
 async def test_a_hundred_streams_at_once(make: Make) -> None:
     async with scripted_upstream(sse_head(), events(EVENTS, gap_s=0.005), end()) as up, make() as transport:
-        upstream = ResponsesUpstream(lambda _: transport)
+        upstream = HttpUpstream(RESPONSES, lambda _: transport)
         got: list[bytes] = []
 
         async def one() -> None:
@@ -337,7 +340,7 @@ async def test_a_broken_protocol_is_named(make: Make, name: str) -> None:
 async def test_what_came_before_a_fault_is_given_first(make: Make) -> None:
     async with scripted_upstream(sse_head(), events(EVENTS), b"zz\r\n", stall()) as up, make() as transport:
         got = b""
-        async with aclosing(await ResponsesUpstream(lambda _: transport).open(call_to(up.url))) as answer:
+        async with aclosing(await HttpUpstream(RESPONSES, lambda _: transport).open(call_to(up.url))) as answer:
             while got != STREAM:
                 got += await answer.receive()
             with pytest.raises(UpstreamFault) as caught:
@@ -354,7 +357,7 @@ async def test_a_missing_content_type_is_a_fault_where_json_was_asked_for(make: 
 
 async def test_a_full_pool_is_our_overload(make: Make) -> None:
     async with scripted_upstream(sse_head(), stall()) as up, make(max_connections=1) as transport:
-        async with aclosing(await ResponsesUpstream(lambda _: transport).open(call_to(up.url))):
+        async with aclosing(await HttpUpstream(RESPONSES, lambda _: transport).open(call_to(up.url))):
             fault = await fault_of(transport, call_to(up.url, connect_s=0.05))
     assert isinstance(fault, Overloaded)
     assert (fault.code, fault.retry_after_s) == ("upstream_pool_full", 1.0)
@@ -468,7 +471,7 @@ async def test_no_deadline_passes_while_events_come(autojump_clock: trio.testing
 
 async def test_time_that_the_consumer_takes_is_not_the_upstreams(autojump_clock: trio.testing.MockClock) -> None:
     async with aclosing(
-        await ResponsesUpstream(lambda _: Paced(1, 1, 1)).open(call_to("http://x", idle_s=2))
+        await HttpUpstream(RESPONSES, lambda _: Paced(1, 1, 1)).open(call_to("http://x", idle_s=2))
     ) as answer:
         await answer.receive()
         await trio.sleep(1000)

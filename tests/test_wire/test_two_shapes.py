@@ -11,9 +11,12 @@ import pytest
 from kit.upstreams.agent_conversation import Cursor, Output, Said, User
 
 from stages.request import ResponsesRequest
+from stages.upstreams.providers import quirks_in
 from stages.wire.anthropic.request import anthropic_request
+from stages.wire.chat.api import CHAT
 from stages.wire.chat.request import chat_request
 from stages.wire.downstream.request import parse_body
+from stages.wire.responses.api import RESPONSES
 from stages.wire.responses.request import native_request
 
 PNG = "data:image/png;base64,iVBORw0KGgo="
@@ -37,11 +40,13 @@ Translate = Callable[[ResponsesRequest], dict[str, Any]]
 
 
 def native(provider: str, model: str = "m") -> Translate:
-    return lambda request: native_request(request.body, provider=provider, model=model, stream=True)
+    return lambda request: native_request(
+        request.body, quirks=quirks_in(RESPONSES, provider, model), model=model, stream=True
+    )
 
 
 def chat(provider: str, model: str) -> Translate:
-    return lambda request: chat_request(request, model=model, provider=provider)
+    return lambda request: chat_request(request, model=model, quirks=quirks_in(CHAT, provider, model))
 
 
 def claude(model: str) -> Translate:

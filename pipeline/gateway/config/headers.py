@@ -6,16 +6,14 @@ A key that is not in the file comes from the provider's variable, and goes to th
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from pipeline.gateway.config.fields import Environment, Section, secret_problem
 from pipeline.gateway.config.problems import safe_name
 from pipeline.gateway.config.urls import default_url, is_same_owner
 from pipeline.gateway.config.yaml_tree import Node
-from stages.upstreams import UpstreamKind
 from stages.upstreams.providers import Provider
-
-ANTHROPIC_VERSION = "2023-06-01"
-"""The only version that Messages have: docs.anthropic.com/en/api/versioning."""
+from stages.wire.api import Api
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")  # RFC 9110 section 5.6.2
 _OURS = frozenset(
@@ -42,16 +40,15 @@ class HeaderReader:
         self._line = entry.line
         self._key_place = f"{(params.node or entry).where}.api_key"
 
-    def read(self, provider: str, known: Provider, kind: UpstreamKind, url: str) -> tuple[tuple[str, str], ...]:
+    def read(self, provider: str, known: Provider, api: Api[Any], url: str) -> tuple[tuple[str, str], ...]:
         """Return the headers; the user's own replace ours of the same name."""
         headers: dict[str, tuple[str, str]] = {}
-        if key := self._key(provider, known, kind, url):
+        if key := self._key(provider, known, api, url):
             is_bearer = known.key_header == "authorization"
             headers[known.key_header] = (known.key_header, f"Bearer {key}" if is_bearer else key)
-            if kind == "anthropic":  # servers with several APIs take either: vLLM knows Bearer only
-                headers["x-api-key"] = ("x-api-key", key)
-        if kind == "anthropic":
-            headers["anthropic-version"] = ("anthropic-version", ANTHROPIC_VERSION)
+            if api.key_header is not None:
+                headers[api.key_header] = (api.key_header, key)
+        headers.update((name, (name, value)) for name, value in api.headers)
         if organization := self._params.secret("organization", "text such as org-123"):
             headers["openai-organization"] = ("openai-organization", organization)
         for field in ("headers", "extra_headers"):
@@ -59,11 +56,11 @@ class HeaderReader:
                 headers[name.lower()] = (name, value)
         return tuple(headers.values())
 
-    def _key(self, provider: str, known: Provider, kind: UpstreamKind, url: str) -> str | None:
+    def _key(self, provider: str, known: Provider, api: Api[Any], url: str) -> str | None:
         if self._params.get("api_key") is not None:
             return self._params.secret("api_key", "text such as os.environ/OPENAI_API_KEY")
         has_base = self._params.get("api_base") is not None or self._params.get("base_url") is not None
-        own = default_url(known, kind) or known.origin
+        own = default_url(known, api) or known.origin
         is_default = own is None or not has_base or is_same_owner(url, own)
         key = self._environment.first_of(known.key_names)
         if key is not None and is_default:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from stages.upstreams.providers import PROVIDERS
+
 
 class Names(Struct, frozen=True):
     """The names of one section."""
@@ -177,4 +179,23 @@ UNREACHED_PROVIDERS = _set(
     "publicai anthropic_text bedrock_mantle tencent qwencloud modelscope edenai manus veniceai scaleway "
     "helicone qwen_ai_platform nadir"
 )
-"""Prefixes that LiteLLM knows and we cannot reach yet: told apart from a ``/`` inside a model's name."""
+"""Prefixes that LiteLLM knows and we cannot reach yet: which is how they differ from a ``/`` within a model's name."""
+
+_BARE_NAMES = (
+    ("claude", "anthropic"),
+    ("gemini", "vertex_ai"),
+    ("deepseek-", "deepseek"),
+    ("command-", "cohere"),
+)
+"""The provider that LiteLLM takes for a name without a prefix; ``gemini-...`` alone is Vertex AI, which signs in to
+Google Cloud."""
+
+
+def split_model(model: str) -> tuple[str | None, str]:
+    """Split ``provider/model``; a name without a prefix gets the provider that LiteLLM takes. None: unknown prefix."""
+    prefix, slash, rest = model.partition("/")
+    if slash and (prefix in PROVIDERS or prefix in UNREACHED_PROVIDERS or prefix == "canned"):
+        return prefix, rest
+    if slash:
+        return None, model
+    return next((provider for start, provider in _BARE_NAMES if model.startswith(start)), "openai"), model

@@ -15,12 +15,13 @@ from msgspec.structs import replace
 
 from pipeline.gateway.config.fields import Environment, Section
 from pipeline.gateway.config.headers import HeaderReader
-from pipeline.gateway.config.litellm_names import LITELLM_PARAMS, MODEL_INFO, MODEL_LIST_ENTRY, Names
+from pipeline.gateway.config.litellm_names import LITELLM_PARAMS, MODEL_INFO, MODEL_LIST_ENTRY, Names, split_model
 from pipeline.gateway.config.problems import Problems, did_you_mean, safe_name, safe_word
-from pipeline.gateway.config.urls import ENDPOINTS, azure_url, base_problem, default_url, endpoint_url
+from pipeline.gateway.config.urls import azure_url, base_problem, default_url, endpoint_url
 from pipeline.gateway.config.yaml_tree import Node
 from stages.upstreams import Deployment, Timeouts, Transport, UpstreamKind
-from stages.upstreams.providers import COMPATIBLE, PROVIDERS, UNKNOWN, Provider, split_model
+from stages.upstreams.apis import APIS
+from stages.upstreams.providers import COMPATIBLE, PROVIDERS, UNKNOWN, Provider
 
 CANNED = ("echo", "story", "agent")
 """The built-in models of ``canned/``; ``replay:<file>`` comes besides."""
@@ -159,7 +160,7 @@ class _Entry:
         wants_chat = self._params.flag("use_chat_completions_api") or model.startswith(_CHAT_PREFIX)
         found = self._info.texts("supported_endpoints", 'a list such as ["/v1/responses"]') or ()
         listed: list[UpstreamKind] = [
-            kind for endpoint in found for kind, ending in ENDPOINTS.items() if endpoint.rstrip("/").endswith(ending)
+            api.name for endpoint in found for api in APIS.values() if endpoint.rstrip("/").endswith(api.endpoint)
         ]
         # To LiteLLM this means its bridge, which for Anthropic's models is Messages all the same.
         if wants_chat and known.kinds != ("anthropic",):
@@ -223,7 +224,7 @@ class _Entry:
         url = self._url(provider, known, kind, model)
         if url is None:
             return None
-        headers = HeaderReader(self._node, self._params, self._environment).read(provider, known, kind, url)
+        headers = HeaderReader(self._node, self._params, self._environment).read(provider, known, APIS[kind], url)
         return Deployment(
             id="", model_name=model_name, model=model, provider=provider, kind=kind, url=url, headers=headers,
             timeouts=timeouts, transport=self._defaults.transport,
@@ -242,7 +243,7 @@ class _Entry:
         else:
             base = self._environment.first_of(known.base_names)
             where = self._params_where("api_base")
-            if base is None and (usual := default_url(known, kind)) is not None:
+            if base is None and (usual := default_url(known, APIS[kind])) is not None:
                 return usual
             if base is None:
                 names = f", or set {' or '.join(known.base_names)}" if known.base_names else ""
@@ -260,9 +261,9 @@ class _Entry:
                 "holds a character that a version does not have: expected text such as 2025-04-01-preview",
             )
             return None
-        if provider != "azure" or kind == "anthropic":
-            return endpoint_url(base, known, kind)
-        url = azure_url(base, version, kind, model)
+        if provider != "azure" or kind not in ("responses", "chat"):  # the two that Azure has at addresses of its own
+            return endpoint_url(base, known, APIS[kind])
+        url = azure_url(base, version, APIS[kind], model)
         if "/deployments/*/" in url:
             place = self._params.get("model")
             self._problems.error(

@@ -7,21 +7,18 @@ the end. The query is kept, the fragment dropped.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from stages.upstreams import UpstreamKind
+from stages.upstreams.apis import APIS
 from stages.upstreams.providers import Provider
+from stages.wire.api import Api
+from stages.wire.chat.api import CHAT
+from stages.wire.responses.api import RESPONSES
 
-ENDPOINTS: Final[Mapping[UpstreamKind, str]] = {
-    "responses": "/responses",
-    "chat": "/chat/completions",
-    "anthropic": "/messages",
-}
-"""What the addresses of each kind end with."""
+_ENDINGS: Final = (*(api.endpoint for api in APIS.values()), "/api/chat", "/api/generate")
+"""What a complete address ends with; the last two are Ollama's own API."""
 
-_OTHER_ENDINGS: Final = (*ENDPOINTS.values(), "/api/chat", "/api/generate")  # the last two are Ollama's own API
 _VERSIONED: Final = re.compile(r"/v\d\w*\Z")
 _VERSION: Final = re.compile(r"/v\d\w*")
 _AZURE_DEPLOYMENT: Final = re.compile(r"/deployments/([^/]+)")
@@ -57,26 +54,27 @@ def base_problem(url: str) -> str | None:
     return None
 
 
-def default_url(provider: Provider, kind: UpstreamKind) -> str | None:
-    """Return the provider's own address for a kind; None if it has none."""
-    if provider.origin is None or kind not in provider.kinds:
+def default_url(provider: Provider, api: Api[Any]) -> str | None:
+    """Return the provider's own address for an API; None if it has none."""
+    if provider.origin is None or api.name not in provider.kinds:
         return None
-    return endpoint_url(provider.origin, provider, kind)
+    return endpoint_url(provider.origin, provider, api)
 
 
-def endpoint_url(base: str, provider: Provider, kind: UpstreamKind) -> str:
+def endpoint_url(base: str, provider: Provider, api: Api[Any]) -> str:
     """Return where to post, for any form of ``api_base``.
 
     One without a path gets the provider's, one with a path only the endpoint, as LiteLLM does; where the provider
-    ``is_rooted`` and for Messages also a missing ``/v1``. A complete address stays; one of another kind is changed.
+    ``is_rooted``, and for an API with a version of its own, also a missing ``/v1``. A complete address stays; one of
+    another API is changed.
     """
     parts = urlsplit(base)
     path = parts.path.rstrip("/")
-    ending = ENDPOINTS[kind]
+    ending = api.endpoint
     if not path.endswith(ending):
-        other = next((other for other in _OTHER_ENDINGS if path.endswith(other)), "")
+        other = next((other for other in _ENDINGS if path.endswith(other)), "")
         path = path.removesuffix(other)
-        path = _with_root(path, provider.root_of(kind), provider.is_rooted or kind == "anthropic") + ending
+        path = _with_root(path, provider.root_of(api), provider.is_rooted or api.version is not None) + ending
     return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
 
 
@@ -90,7 +88,7 @@ def _with_root(path: str, root: str, is_rooted: bool) -> str:
     return path + root[end if _VERSIONED.search(path) else start :]
 
 
-def azure_url(base: str, version: str | None, kind: UpstreamKind = "responses", model: str = "") -> str:
+def azure_url(base: str, version: str | None, api: Api[Any] = RESPONSES, model: str = "") -> str:
     """Return where to post on Azure: the v1 API, or for a dated ``api_version`` the one before it.
 
     The dated Chat Completions have the deployment's name in the path: that of ``base`` if it has one, else ``model``.
@@ -99,7 +97,7 @@ def azure_url(base: str, version: str | None, kind: UpstreamKind = "responses", 
     """
     parts = urlsplit(base)
     path, query = parts.path.rstrip("/"), parts.query
-    ending = ENDPOINTS[kind]
+    ending = api.endpoint
     if path.endswith("/openai/v1"):
         path += ending
     elif not path.endswith(ending):
@@ -108,7 +106,7 @@ def azure_url(base: str, version: str | None, kind: UpstreamKind = "responses", 
         is_dated = version not in (None, "v1", "preview", "latest") or "api-version=" in query
         if rest.startswith("/v1/") or not is_dated:
             path = f"{root}/openai/v1{ending}"
-        elif kind == "chat":
+        elif api is CHAT:
             named = _AZURE_DEPLOYMENT.match(rest)
             path = f"{root}/openai/deployments/{named[1] if named else quote(model, safe='*')}{ending}"
         else:

@@ -98,6 +98,10 @@ class StreamDecoder(ABC, Generic[AnswerT]):
             self._answer.end(out)
         return out
 
+    def break_off(self, failed: Failed, /) -> list[StreamEvent]:
+        """Take the failure that ended the input; if only what nobody needs is missing, it is the answer's end."""
+        return self.flush() if self._answer.is_complete else [failed]
+
     @abstractmethod
     def decode_all(self, datas: list[bytes], out: list[StreamEvent], /) -> None:
         """Decode events until the answer is over: the usual ones in a hurry, all others as `AnswerSoFar.decode` does.

@@ -1,7 +1,6 @@
 """Tools and tool choices of the normal form, as Anthropic Messages has them.
 
-What every upstream without custom tools needs (functions with one string for tools that take raw text, functions for
-tools that the client carries out, namespaces made flat, hosted tools left out) `chat_up_tools` knows.
+All of them are plain functions there (`function_tools`); tools that the upstream would run itself are left out.
 """
 
 from __future__ import annotations
@@ -10,11 +9,9 @@ import re
 from typing import Final
 
 from stages.wire.anthropic.content import marked
-from stages.wire.bad_request import BadRequest
 from stages.wire.call_ids import legal_call_id
-from stages.wire.chat.dialects import Dialect
-from stages.wire.chat.tools import ChatTools
 from stages.wire.foreign_json import Json, is_list, is_object
+from stages.wire.function_tools import FlatTools, allowed_names, nothing_allowed, plain_function
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 """What a tool may be called (``tools.0.custom.name: String should match pattern``)."""
@@ -36,11 +33,13 @@ class AnthropicTools:
 
     def __init__(self, tools: list[Json]) -> None:
         self.names: dict[str, str] = {}
-        self._flat = ChatTools(tools, Dialect(), "")
+        self._flat = FlatTools(tools)
         marks = {tool.get("name"): tool for tool in tools}
         declared: dict[str, dict[str, Json]] = {}
-        for flat in self._flat.tools:
-            function = flat["function"]
+        for flat, flat_name in self._flat.tools:
+            function = plain_function(flat, flat_name)
+            if function is None:
+                continue
             name = self.legal_name(function["name"])
             tool: dict[str, Json] = {"name": name}
             if isinstance(function.get("description"), str):
@@ -75,18 +74,10 @@ class AnthropicTools:
         if choice == "none":
             return {"type": "none"}
         if is_object(choice) and choice.get("type") == "allowed_tools":
-            listed = choice.get("tools")
-            names = [
-                self.legal_name(str(tool.get("name", tool.get("type"))))
-                for tool in (listed if is_list(listed) else [])
-                if is_object(tool)
-            ]
+            names = [self.legal_name(str(name)) for name in allowed_names(choice)]
             self.tools = [tool for tool in self.tools if tool["name"] in names]
             if not self.tools:
-                raise BadRequest(
-                    "tool_choice allows none of the tools that the upstream of this model can have.",
-                    "tool_choice.tools",
-                )
+                raise nothing_allowed()
             choice = choice.get("mode")
         chosen: dict[str, Json] | None = None
         if choice == "auto" or (choice is not None and not may_force):

@@ -11,8 +11,9 @@ from typing import Final
 
 import msgspec
 
+from stages.wire.call_ids import nine_character_call_id
 from stages.wire.chat.content import plain_text, refusal_text, tool_content, user_content
-from stages.wire.chat.dialects import Dialect, short_id
+from stages.wire.chat.quirks import ChatQuirks
 from stages.wire.chat.tools import ChatTools
 from stages.wire.foreign_json import Json, encode, is_list, is_object
 from stages.wire.normal_form import (
@@ -53,7 +54,7 @@ class ChatHistory:
     """Builds the messages of one request.
 
     Args:
-        dialect: of the upstream.
+        quirks: of the upstream.
         model: the upstream's name for it.
         tools: of the request.
 
@@ -61,11 +62,11 @@ class ChatHistory:
         messages: what was built so far.
     """
 
-    def __init__(self, dialect: Dialect, model: str, tools: ChatTools) -> None:
+    def __init__(self, quirks: ChatQuirks, model: str, tools: ChatTools) -> None:
         self.messages: list[dict[str, Json]] = []
-        self._dialect = dialect
+        self._quirks = quirks
         self._tools = tools
-        self._signs_calls = dialect.signs_calls and not any(name in model for name in _UNSIGNED_MODELS)
+        self._signs_calls = quirks.signs_calls and not any(name in model for name in _UNSIGNED_MODELS)
         self._turn: _AssistantTurn | None = None
         self._reasoning: list[str] = []
         self._extra: Json = None
@@ -106,13 +107,13 @@ class ChatHistory:
         message: dict[str, Json] = {"role": "assistant"}
         text = "\n\n".join(filter(None, turn.texts))
         refusal = "".join(turn.refusals)
-        if refusal and self._dialect.is_openai:
+        if refusal and self._quirks.is_openai:
             message["refusal"] = refusal
         else:
             text += refusal
-        message["content"] = text or (self._dialect.empty_content if turn.calls else "")
-        if self._dialect.reasoning is not None:
-            reasoning = "".join(turn.reasoning) or (self._dialect.reasoning if turn.calls else None)
+        message["content"] = text or (self._quirks.empty_content if turn.calls else "")
+        if self._quirks.reasoning is not None:
+            reasoning = "".join(turn.reasoning) or (self._quirks.reasoning if turn.calls else None)
             if reasoning is not None:
                 message["reasoning_content"] = reasoning
         if turn.calls:
@@ -127,7 +128,7 @@ class ChatHistory:
     def _add_outputs(self, outputs: list[tuple[str, Json, str]]) -> None:
         pictures: list[dict[str, Json]] = []
         for call_id, output, where in outputs:
-            text, others = tool_content(output, where, has_files=self._dialect.is_openai)
+            text, others = tool_content(output, where, has_files=self._quirks.is_openai)
             self.messages.append(
                 {"role": "tool", "tool_call_id": call_id, "content": text or (_SEE_NEXT if others else "")}
             )
@@ -137,7 +138,7 @@ class ChatHistory:
             self._say_as_user(pictures)
 
     def _say_as_user(self, content: Json) -> None:
-        if self._dialect.answers_tools and self.messages and self.messages[-1]["role"] == "tool":
+        if self._quirks.answers_tools and self.messages and self.messages[-1]["role"] == "tool":
             self.add("assistant", "Done.")
         self.add("user", content)
 
@@ -158,11 +159,11 @@ class ChatHistory:
         if self._turn is not None and self._turn.awaited:
             waiting, self._turn = self._turn, None  # what stands between a call and its result goes before the call
         self.close()
-        said = user_content(content, f"{where}.content", has_files=self._dialect.is_openai)
+        said = user_content(content, f"{where}.content", has_files=self._quirks.is_openai)
         if role == "user":
             self._say_as_user(said)
         else:
-            self.add("developer" if role == "developer" and self._dialect.is_openai else "system", said)
+            self.add("developer" if role == "developer" and self._quirks.is_openai else "system", said)
         self._turn = waiting
 
     def _add_reasoning(self, item: dict[str, Json]) -> None:
@@ -183,11 +184,11 @@ class ChatHistory:
         turn = self._turn = self._turn or _AssistantTurn()
         turn.reasoning += self._take_reasoning()
         call_id = call_id_of(item)
-        if self._dialect.short_ids:
-            call_id = short_id(call_id)
+        if self._quirks.short_ids:
+            call_id = nine_character_call_id(call_id)
         call: dict[str, Json] = {"id": call_id, **self._body_of(kind, item)}
         if self._extra is not None:
-            if self._dialect.signs_calls:
+            if self._quirks.signs_calls:
                 call["extra_content"] = self._extra
             self._extra = None
         turn.calls.append(call)
@@ -217,7 +218,7 @@ class ChatHistory:
         """
         if not arguments.strip():
             return "{}"
-        if self._dialect.is_openai:
+        if self._quirks.is_openai:
             return arguments
         try:
             is_good = is_object(msgspec.json.decode(arguments))

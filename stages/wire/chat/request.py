@@ -1,22 +1,22 @@
 """A request in normal form, as a body of Chat Completions.
 
-Source: OpenAI's Responses and Chat Completions references; mapping.md 1.3 to 1.5. What differs between servers stands
-in ``chat_up_dialects``; ``chat_up_history``, ``chat_up_content`` and ``chat_up_tools`` turn the parts.
+Source: OpenAI's Responses and Chat Completions references (2026-08). What differs between servers is in `quirks`;
+`history`, `content` and `tools` translate the parts.
 """
 
 from __future__ import annotations
 
 from stages.request import ResponsesRequest
 from stages.wire.bad_request import BadRequest
-from stages.wire.chat.dialects import Dialect, dialect_of
 from stages.wire.chat.history import ChatHistory
+from stages.wire.chat.quirks import ChatQuirks
 from stages.wire.chat.tools import ChatTools
 from stages.wire.foreign_json import Json, is_object
 from stages.wire.normal_form import group, refuse_stored
 from stages.wire.openai_models import reasons
 
 
-def chat_request(request: ResponsesRequest, *, model: str, provider: str) -> dict[str, Json]:
+def chat_request(request: ResponsesRequest, *, model: str, quirks: ChatQuirks) -> dict[str, Json]:
     """Give the body that asks a Chat Completions server for the same.
 
     Fields that have no form there are left out (``include``, ``truncation`` ...), hosted tools too. Nothing of the
@@ -25,7 +25,7 @@ def chat_request(request: ResponsesRequest, *, model: str, provider: str) -> dic
     Args:
         request: what the client asks for.
         model: the upstream's name for the model.
-        provider: whose server it is, in LiteLLM's words; a name that is not known gets what every server understands.
+        quirks: how the server differs from others.
 
     Raises:
         BadRequest: if the request cannot be put into this form without losing what it is about: it builds on a
@@ -33,20 +33,19 @@ def chat_request(request: ResponsesRequest, *, model: str, provider: str) -> dic
     """
     body = request.body
     refuse_stored(body)
-    dialect = dialect_of(provider, model)
-    tools = ChatTools(body.get("tools") or [], dialect, model)
-    result: dict[str, Json] = {"model": model, "messages": _messages(body, dialect, model, tools)}
+    tools = ChatTools(body.get("tools") or [], quirks, model)
+    result: dict[str, Json] = {"model": model, "messages": _messages(body, quirks, model, tools)}
     if request.stream:
         result["stream"] = True
-        if dialect.has_stream_options:
+        if quirks.has_stream_options:
             result["stream_options"] = {"include_usage": True}
     _put_tools(body, tools, result)
-    _put_parameters(request, dialect, model, result)
+    _put_parameters(request, quirks, model, result)
     return result
 
 
-def _messages(body: dict[str, Json], dialect: Dialect, model: str, tools: ChatTools) -> list[dict[str, Json]]:
-    history = ChatHistory(dialect, model, tools)
+def _messages(body: dict[str, Json], quirks: ChatQuirks, model: str, tools: ChatTools) -> list[dict[str, Json]]:
+    history = ChatHistory(quirks, model, tools)
     if body.get("instructions"):
         history.add("system", body["instructions"])
     if isinstance(body["input"], str):
@@ -78,41 +77,41 @@ def _put_tools(body: dict[str, Json], tools: ChatTools, result: dict[str, Json])
         result["parallel_tool_calls"] = False
 
 
-def _put_parameters(request: ResponsesRequest, dialect: Dialect, model: str, result: dict[str, Json]) -> None:
+def _put_parameters(request: ResponsesRequest, quirks: ChatQuirks, model: str, result: dict[str, Json]) -> None:
     body = request.body
-    result.update({name: value for name, value in body.items() if name in dialect.passes and value is not None})
+    result.update({name: value for name, value in body.items() if name in quirks.passes and value is not None})
     if not result.get("store"):  # OpenAI: "The 'metadata' parameter is only allowed when 'store' is enabled."
         result.pop("metadata", None)
     reasons_first = reasons(model)
     effort = group(body, "reasoning").get("effort")
-    if not (dialect.is_openai and reasons_first and effort != "none"):
+    if not (quirks.is_openai and reasons_first and effort != "none"):
         for name in ("temperature", "top_p"):
             if body.get(name) is not None:
                 result[name] = body[name]
     if body.get("max_output_tokens") is not None:
-        result["max_completion_tokens" if reasons_first else dialect.limit] = body["max_output_tokens"]
+        result["max_completion_tokens" if reasons_first else quirks.limit] = body["max_output_tokens"]
     if request.wants_logprobs or body.get("top_logprobs"):
         result["logprobs"] = True
         if body.get("top_logprobs"):
             result["top_logprobs"] = body["top_logprobs"]
-    _put_effort(effort, dialect, model, result)
+    _put_effort(effort, quirks, model, result)
     text = group(body, "text")
     if (layout := _response_format(text.get("format"))) is not None:
         result["response_format"] = layout
-    if dialect.is_openai and text.get("verbosity") is not None:
+    if quirks.is_openai and text.get("verbosity") is not None:
         result["verbosity"] = text["verbosity"]
 
 
-def _put_effort(effort: Json, dialect: Dialect, model: str, result: dict[str, Json]) -> None:
-    if effort == "none" and dialect.no_thinking is not None:
-        for name, value in dialect.no_thinking.items():
+def _put_effort(effort: Json, quirks: ChatQuirks, model: str, result: dict[str, Json]) -> None:
+    if effort == "none" and quirks.no_thinking is not None:
+        for name, value in quirks.no_thinking.items():
             result.setdefault(name, value)
     elif (
         isinstance(effort, str)
-        and effort in dialect.efforts
-        and (dialect.efforts_for is None or effort == "none" or dialect.efforts_for.search(model.lower()))
+        and effort in quirks.efforts
+        and (quirks.efforts_for is None or effort == "none" or quirks.efforts_for.search(model.lower()))
     ):
-        result["reasoning_effort"] = dialect.efforts[effort]
+        result["reasoning_effort"] = quirks.efforts[effort]
 
 
 def _response_format(layout: Json) -> dict[str, Json] | None:

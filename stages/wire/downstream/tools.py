@@ -14,20 +14,11 @@ from msgspec import Struct
 
 from stages.wire.bad_request import BadRequest, json_kind, need_object, need_text, wrong_type
 from stages.wire.foreign_json import Json, is_list, is_object
+from stages.wire.function_tools import CLIENT_RUN
 from stages.wire.normal_form import flat_tools
 
-_CLIENT_RUN = frozenset(
-    {
-        "function",
-        "custom",
-        "namespace",
-        "local_shell",
-        "shell",
-        "apply_patch",
-        "computer",
-        "computer_use_preview",
-        "tool_search",
-    }
+_RUN_BY_CLIENT = frozenset(
+    {"function", "custom", "namespace", *CLIENT_RUN, "computer", "computer_use_preview", "tool_search"}
 )
 """Types of tools that the client executes; any other type runs at the upstream."""
 
@@ -63,7 +54,7 @@ def open_toolbox(tools: Json, param: str = "tools") -> Toolbox:
     return Toolbox(
         tools=flat,
         custom=frozenset(name for tool, _, name in flat_tools(flat) if tool["type"] == "custom"),
-        has_hosted=any(tool["type"] not in _CLIENT_RUN for tool in flat),
+        has_hosted=any(tool["type"] not in _RUN_BY_CLIENT for tool in flat),
     )
 
 

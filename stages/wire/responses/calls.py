@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 from msgspec import Raw
 
 from stages.events import StreamEvent, ToolCallDelta, ToolCallStarted
+from stages.wire import normal_form
 from stages.wire.answers.sent import Sent
 from stages.wire.foreign_json import TEXT, read, text
 from stages.wire.responses.records import KIND, Item
@@ -18,14 +19,8 @@ from stages.wire.responses.records import KIND, Item
 CALL_TYPES = frozenset({"function_call", "custom_tool_call"})
 
 # Items that the client must carry out although they are not function calls; without a tool call the turn would be a
-# dead end. The name that the call gets, and the fields that hold what is to be done (the first that is there).
-NATIVE_CALLS = {
-    "local_shell_call": ("local_shell", ("action",)),
-    "shell_call": ("shell", ("action",)),
-    "apply_patch_call": ("apply_patch", ("operation",)),
-    "computer_call": ("computer", ("action", "actions")),
-    "tool_search_call": ("tool_search", ("arguments",)),
-}
+# dead end. They become calls of these names. A search for tools is one only in an answer: nothing else can run it.
+NATIVE_CALLS = {**normal_form.NATIVE_CALLS, "tool_search_call": ("tool_search", ("arguments",))}
 
 
 class _OutputCall:

@@ -3,7 +3,7 @@
 Most of a request passes untouched and uncopied. Taken out everywhere: what belongs to other APIs (``cache_control``,
 signed thinking, ``stop`` and its like, which the Responses API does not have), and reasoning that nobody could use.
 ``stream_options`` is never sent: ``include_usage`` is 400 "Unknown parameter" (litellm#18200), and usage comes anyway.
-What one provider alone cannot take is in `native_providers`. What the assistant said is brought into one form, so that
+What one provider alone cannot take is in its `quirks`. What the assistant said is brought into one form, so that
 a conversation has the same bytes whichever shape it came in (ADR 0012).
 """
 
@@ -14,9 +14,9 @@ from typing import Final, Literal
 
 from stages.wire.custom_tools import as_function, as_function_item, usable_choice, with_object_arguments
 from stages.wire.foreign_json import Json, is_list, is_object
-from stages.wire.normal_form import EFFORTS
+from stages.wire.normal_form import EFFORTS, ENCRYPTED
 from stages.wire.openai_models import reasons
-from stages.wire.responses.providers import COMPATIBLE, ENCRYPTED, PROVIDERS, Provider
+from stages.wire.responses.quirks import ResponsesQuirks
 
 _FOREIGN: Final = frozenset(
     # Chat Completions' and Anthropic's, kept in the normal form for upstreams that speak their API.
@@ -31,49 +31,45 @@ _BASIC_ITEMS: Final = frozenset({"message", "function_call", "function_call_outp
 _CUSTOM_ITEMS: Final = frozenset({"custom_tool_call", "custom_tool_call_output"})
 _NOT_SAID: Final = frozenset({"user", "system", "developer"})
 _SAID: Final = ("output_text", "input_text", "text", "refusal")
-_BARE_PARTS: Final = frozenset({"openai", "azure"})
-"""Who takes parts of ``output_text`` without the id and status that they came with. OpenAI's own types know no such
-message, and servers that check requests by them refuse it (vllm#33089; OpenRouter: cherry-studio#10477)."""
 
 
-def native_request(body: dict[str, Json], *, provider: str, model: str, stream: bool) -> dict[str, Json]:
+def native_request(body: dict[str, Json], *, quirks: ResponsesQuirks, model: str, stream: bool) -> dict[str, Json]:
     """Build what to post.
 
     Args:
         body: a body in normal form; it is read, not changed.
-        provider: the prefix of the deployment's model: ``openai``, ``azure``, ``hosted_vllm`` ...
+        quirks: what the upstream cannot take.
         model: the upstream's name for the model.
         stream: whether to ask for server-sent events.
     """
-    able = PROVIDERS.get(provider, COMPATIBLE)
-    request = {key: value for key, value in body.items() if key not in _FOREIGN and key not in able.refused}
+    request = {key: value for key, value in body.items() if key not in _FOREIGN and key not in quirks.refused}
     request["model"] = model
     request["stream"] = stream
     limit = request.get("max_output_tokens")
-    if limit is not None and limit < able.min_output_tokens:
-        request["max_output_tokens"] = able.min_output_tokens
-    if able.refuses_sampling and reasons(model) and _effort(request) != "none":
+    if limit is not None and limit < quirks.min_output_tokens:
+        request["max_output_tokens"] = quirks.min_output_tokens
+    if quirks.refuses_sampling and reasons(model) and _effort(request) != "none":
         request.pop("temperature", None)
         request.pop("top_p", None)
-    _put_include(request, able)
-    _put_reasoning_and_text(request, able)
-    _put_tools(request, able)
+    _put_include(request, quirks)
+    _put_reasoning_and_text(request, quirks)
+    _put_tools(request, quirks)
     if is_list(items := request["input"]):
-        form = _form_of_texts(provider, model)
-        request["input"] = _items(items, able, form, is_stored=body.get("store") is not False)
+        form = _form_of_texts(quirks, model)
+        request["input"] = _items(items, quirks, form, is_stored=body.get("store") is not False)
     return request
 
 
 _Form = Literal["parts", "string"] | None
 
 
-def _form_of_texts(provider: str, model: str) -> _Form:
+def _form_of_texts(quirks: ResponsesQuirks, model: str) -> _Form:
     """Give the one form for a text of the assistant's; None if it stays in the form that it came in.
 
     OpenAI's models get the form in which they gave it, other providers the one that every server takes. Behind
     ``openai/`` with another model's name may be any server: it gets what the client wrote.
     """
-    if provider not in _BARE_PARTS:
+    if not quirks.takes_bare_parts:
         return "string"
     return "parts" if reasons(model) else None
 
@@ -83,15 +79,10 @@ def _effort(request: dict[str, Json]) -> Json:
     return reasoning.get("effort") if is_object(reasoning) else None
 
 
-def wrapped_tools(custom_tools: frozenset[str], provider: str) -> frozenset[str]:
-    """Give the custom tools that `native_request` offers as functions; their calls come back wrapped (see `unwrap`)."""
-    return frozenset() if PROVIDERS.get(provider, COMPATIBLE).has_custom_tools else custom_tools
-
-
-def _put_include(request: dict[str, Json], able: Provider) -> None:
+def _put_include(request: dict[str, Json], quirks: ResponsesQuirks) -> None:
     include: list[Json] = request.get("include", [])
-    wanted = [name for name in include if able.includes is None or name in able.includes]
-    if not able.has_encrypted_reasoning:
+    wanted = [name for name in include if quirks.includes is None or name in quirks.includes]
+    if not quirks.has_encrypted_reasoning:
         wanted = [name for name in wanted if name != ENCRYPTED]
     elif request.get("store") is False and "reasoning" in request and ENCRYPTED not in wanted:
         # Else the reasoning is lost with this turn. Only where the client speaks of reasoning: a model without it
@@ -105,14 +96,14 @@ def _put_include(request: dict[str, Json], able: Provider) -> None:
         del request["include"]
 
 
-def _put_reasoning_and_text(request: dict[str, Json], able: Provider) -> None:
+def _put_reasoning_and_text(request: dict[str, Json], quirks: ResponsesQuirks) -> None:
     reasoning = request.get("reasoning")
-    if reasoning is not None and able.efforts is not None:
+    if reasoning is not None and quirks.efforts is not None:
         effort = reasoning.get("effort")
-        if isinstance(effort, str) and (near := _near(effort, able.efforts)) != effort:
+        if isinstance(effort, str) and (near := _near(effort, quirks.efforts)) != effort:
             request["reasoning"] = {**reasoning, "effort": near}
     text = request.get("text")
-    if text is not None and not able.has_verbosity and "verbosity" in text:
+    if text is not None and not quirks.has_verbosity and "verbosity" in text:
         request["text"] = {key: value for key, value in text.items() if key != "verbosity"}
         if not request["text"]:
             del request["text"]
@@ -126,14 +117,14 @@ def _near(effort: str, known: tuple[str, ...]) -> str:
     return min((one for one in known if one != "none"), key=lambda one: abs(EFFORTS.index(one) - asked))
 
 
-def _put_tools(request: dict[str, Json], able: Provider) -> None:
+def _put_tools(request: dict[str, Json], quirks: ResponsesQuirks) -> None:
     tools: list[dict[str, Json]] = request.get("tools", [])
     usable: list[dict[str, Json]] = []
     for tool in tools:
         kind = tool["type"]
-        if not able.has_custom_tools and kind in ("custom", "namespace"):
+        if not quirks.has_custom_tools and kind in ("custom", "namespace"):
             tool = _without_custom(tool)
-        if kind not in ("function", "custom") and able.tool_types is not None and kind not in able.tool_types:
+        if kind not in ("function", "custom") and quirks.tool_types is not None and kind not in quirks.tool_types:
             continue
         usable.append(_without(tool, _CACHE) if _CACHE in tool else tool)
     if not tools:
@@ -144,7 +135,7 @@ def _put_tools(request: dict[str, Json], able: Provider) -> None:
         return
     request["tools"] = usable
     if "tool_choice" in request:
-        choice = usable_choice(request["tool_choice"], usable, is_wrapped=not able.has_custom_tools)
+        choice = usable_choice(request["tool_choice"], usable, is_wrapped=not quirks.has_custom_tools)
         if choice is None:
             del request["tool_choice"]
         else:
@@ -164,18 +155,20 @@ def _is_custom(tool: Json) -> bool:
     return is_object(tool) and tool.get("type") == "custom" and isinstance(tool.get("name"), str)
 
 
-def _items(items: list[dict[str, Json]], able: Provider, form: _Form, *, is_stored: bool) -> list[dict[str, Json]]:
+def _items(
+    items: list[dict[str, Json]], quirks: ResponsesQuirks, form: _Form, *, is_stored: bool
+) -> list[dict[str, Json]]:
     """Go through the items from the end, to know of each reasoning item whether what it led to is there."""
     sent: list[dict[str, Json]] = []
     is_answer_next = False
     for item in reversed(items):
         kind = item.get("type")
         if kind == "reasoning":
-            reasoning = _reasoning(item, able, is_stored=is_stored) if is_answer_next else None
+            reasoning = _reasoning(item, quirks, is_stored=is_stored) if is_answer_next else None
             if reasoning is not None:
                 sent.append(reasoning)
             continue
-        usable = _item(item, kind, able, form)
+        usable = _item(item, kind, quirks, form)
         if usable is None:
             continue
         # What the model gave: all but messages of others, outputs, and references to we do not know what.
@@ -185,50 +178,50 @@ def _items(items: list[dict[str, Json]], able: Provider, form: _Form, *, is_stor
     return sent
 
 
-def _reasoning(item: dict[str, Json], able: Provider, *, is_stored: bool) -> dict[str, Json] | None:
+def _reasoning(item: dict[str, Json], quirks: ResponsesQuirks, *, is_stored: bool) -> dict[str, Json] | None:
     """Give reasoning that is followed by its item (without it OpenAI answers 400) in a form that can be used."""
-    item = _noted_off(item, able)
+    item = _noted_off(item, quirks)
     encrypted = item.get("encrypted_content")
-    if encrypted and able.has_encrypted_reasoning:
+    if encrypted and quirks.has_encrypted_reasoning:
         return item
-    if able.has_plain_reasoning and (item.get("content") or item.get("summary")):
+    if quirks.has_plain_reasoning and (item.get("content") or item.get("summary")):
         plain = _without(item, "encrypted_content") if "encrypted_content" in item else item
         if isinstance(plain.get("id"), str):
             return plain
         # vLLM wants an id; it must be the same one in each turn, like all that is sent again.
         digest = sha256(repr(plain.get("content")).encode("utf-8", "surrogatepass")).hexdigest()[:32]
         return {**plain, "id": f"rs_{digest}"}
-    if is_stored and able.has_encrypted_reasoning and isinstance(item.get("id"), str):
+    if is_stored and quirks.has_encrypted_reasoning and isinstance(item.get("id"), str):
         return item  # the upstream knows it
     return None
 
 
-def _item(item: dict[str, Json], kind: Json, able: Provider, form: _Form) -> dict[str, Json] | None:
-    item = _noted_off(item, able)
+def _item(item: dict[str, Json], kind: Json, quirks: ResponsesQuirks, form: _Form) -> dict[str, Json] | None:
+    item = _noted_off(item, quirks)
     role = item.get("role")
     if role is not None:
         content = item.get("content")
         if is_list(content):
             item = _with_content(item, "content", content)
-            if role == "assistant" and able.is_basic:
+            if role == "assistant" and quirks.is_basic:
                 item = {**item, "content": _said(item["content"])}
         if role == "assistant" and form is not None:
             item = _in_form(item, form)
-        return {**item, "role": "system"} if role == "developer" and not able.has_developer else item
+        return {**item, "role": "system"} if role == "developer" and not quirks.has_developer else item
     if is_list(output := item.get("output")):
         item = _with_content(item, "output", output)
-    if kind in _CUSTOM_ITEMS and not able.has_custom_tools:
+    if kind in _CUSTOM_ITEMS and not quirks.has_custom_tools:
         return as_function_item(item)
-    if kind == "function_call" and able.parses_arguments:
+    if kind == "function_call" and quirks.parses_arguments:
         return with_object_arguments(item)
-    return None if able.is_basic and kind not in _BASIC_ITEMS else item
+    return None if quirks.is_basic and kind not in _BASIC_ITEMS else item
 
 
-def _noted_off(item: dict[str, Json], able: Provider) -> dict[str, Json]:
+def _noted_off(item: dict[str, Json], quirks: ResponsesQuirks) -> dict[str, Json]:
     for key in _ITEM_NOTES:
         if key in item:
             item = _without(item, key)
-    if not able.has_status and "status" in item and item.get("type") in ("message", "reasoning"):
+    if not quirks.has_status and "status" in item and item.get("type") in ("message", "reasoning"):
         item = _without(item, "status")
     return item
 

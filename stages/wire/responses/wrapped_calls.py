@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from stages.events import Failed, Finished, StreamEvent, ToolCallDelta, ToolCallStarted
+from stages.wire.responses.decoder import ResponsesDecoder
 from stages.wire.unwrap import StringFieldUnwrapper
 
 
@@ -41,3 +42,20 @@ class WrappedCalls:
     def _give(index: int, text: str, out: list[StreamEvent]) -> None:
         if text:
             out.append(ToolCallDelta(index, text))
+
+
+class UnwrappingDecoder:
+    """An `AnswerDecoder` whose calls of the named functions come out as custom calls."""
+
+    def __init__(self, decoder: ResponsesDecoder, names: frozenset[str]) -> None:
+        self._decoder = decoder
+        self._calls = WrappedCalls(names)
+
+    def feed(self, batch: list[bytes], /) -> list[StreamEvent]:
+        return self._calls.feed(self._decoder.feed(batch))
+
+    def flush(self) -> list[StreamEvent]:
+        return self._calls.feed(self._decoder.flush())
+
+    def break_off(self, failed: Failed, /) -> list[StreamEvent]:
+        return self._calls.feed(self._decoder.break_off(failed))

@@ -12,12 +12,11 @@ from kit.service.running import model as entry
 from kit.service.running import serving
 from kit.upstreams.scripted import Step, end, events, scripted_upstream, sse_head
 
-from pipeline.gateway.config.litellm_names import UNREACHED_PROVIDERS
-from pipeline.gateway.config.urls import ENDPOINTS, default_url
+from pipeline.gateway.config.litellm_names import UNREACHED_PROVIDERS, split_model
+from pipeline.gateway.config.urls import default_url
 from stages.upstreams import UpstreamKind
-from stages.upstreams.providers import PROVIDERS, Provider, split_model
-from stages.wire.chat.dialects import DIALECTS
-from stages.wire.responses.providers import PROVIDERS as NATIVE
+from stages.upstreams.apis import APIS
+from stages.upstreams.providers import PROVIDERS, Provider, quirks_in
 
 ROOT = Path(__file__).parents[3]
 WITH_ADDRESS = [(name, provider) for name, provider in PROVIDERS.items() if provider.origin is not None]
@@ -43,8 +42,8 @@ def test_every_provider_is_documented_as_the_table_has_it() -> None:
     for name, provider in PROVIDERS.items():
         kinds, address, keys, bases = rows[name]
         assert kinds.split(", ") == [f"`{kind}`" for kind in provider.kinds], name
-        usual = default_url(provider, provider.kinds[0])
-        shown = "needs `api_base`" if usual is None else usual.removesuffix(ENDPOINTS[provider.kinds[0]])
+        usual = default_url(provider, APIS[provider.kinds[0]])
+        shown = "needs `api_base`" if usual is None else usual.removesuffix(APIS[provider.kinds[0]].endpoint)
         assert address == shown.removeprefix("https://"), name
         if provider.key_names:
             optional = "" if provider.needs_key else " (optional)"
@@ -56,10 +55,16 @@ def test_no_provider_is_both_reached_and_not_reached() -> None:
     assert not set(PROVIDERS) & UNREACHED_PROVIDERS
 
 
-def test_whoever_has_rules_of_their_own_on_the_wire_can_be_configured() -> None:
-    aliases = {"moonshotai", "vertex_ai"}  # names that only other programs, or model_info, can bring
-    assert set(DIALECTS) - set(PROVIDERS) == aliases
-    assert set(NATIVE) <= set(PROVIDERS)
+def test_the_quirks_of_a_provider_are_those_of_apis_that_there_are_one_for_each() -> None:
+    for name, provider in PROVIDERS.items():
+        types = [type(quirks) for quirks in provider.quirks]
+        assert len(set(types)) == len(types), name
+        assert set(types) <= {api.quirks for api in APIS.values()}, name
+
+
+def test_an_alias_has_the_quirks_of_the_provider_that_it_stands_for() -> None:
+    assert quirks_in(APIS["chat"], "moonshotai", "m") is quirks_in(APIS["chat"], "moonshot", "m")
+    assert quirks_in(APIS["chat"], "vertex_ai", "m") is quirks_in(APIS["chat"], "gemini", "m")
 
 
 KINDS = [(name, kind) for name, provider in PROVIDERS.items() for kind in provider.kinds]
@@ -70,14 +75,15 @@ def asking(name: str, kind: UpstreamKind, base: str | None) -> str:
     """Write a configuration that asks a provider by one of its kinds."""
     address = f"api_base: '{base}', " if base is not None else ""
     return model(
-        f"{{model: '{name}/vendor/gpt-9', {address}api_key: k-1}}", f"{{supported_endpoints: [/v1{ENDPOINTS[kind]}]}}"
+        f"{{model: '{name}/vendor/gpt-9', {address}api_key: k-1}}",
+        f"{{supported_endpoints: [/v1{APIS[kind].endpoint}]}}",
     )
 
 
 @pytest.mark.parametrize(("name", "kind"), JOINED)
 def test_every_form_of_a_base_leads_to_the_endpoint(name: str, kind: UpstreamKind) -> None:
-    ending, provider = ENDPOINTS[kind], PROVIDERS[name]
-    root = provider.root_of(kind)
+    ending, provider = APIS[kind].endpoint, PROVIDERS[name]
+    root = provider.root_of(APIS[kind])
     for base, path in {
         "https://h.example": root,
         "https://h.example/": root,
@@ -98,9 +104,9 @@ def test_every_form_of_a_base_leads_to_the_endpoint(name: str, kind: UpstreamKin
 def test_every_kind_of_a_provider_has_a_default_address(name: str, provider: Provider) -> None:
     for kind in provider.kinds:
         deployment = only(asking(name, kind, None))
-        assert (deployment.kind, deployment.url) == (kind, default_url(provider, kind))
+        assert (deployment.kind, deployment.url) == (kind, default_url(provider, APIS[kind]))
         assert deployment.url.startswith(f"{provider.origin}/")
-        assert deployment.url.endswith(ENDPOINTS[kind])
+        assert deployment.url.endswith(APIS[kind].endpoint)
 
 
 @pytest.mark.parametrize(("name", "provider"), WITH_ADDRESS)
@@ -110,7 +116,7 @@ def test_a_key_comes_from_each_of_the_providers_variables_the_first_before_the_o
     text = model(f"{{model: {name}/vendor/gpt-9}}")
     for variable in provider.key_names:
         deployment = only(text, **{variable: "key-of-the-environment"})
-        assert deployment.url == default_url(provider, provider.kinds[0])
+        assert deployment.url == default_url(provider, APIS[provider.kinds[0]])
         assert dict(deployment.headers) == headers_with(provider, provider.kinds[0], "key-of-the-environment")
     values = {variable: f"key-{number}" for number, variable in enumerate(provider.key_names)}
     if values:
@@ -138,7 +144,7 @@ def test_an_address_may_come_from_each_of_the_providers_variables(name: str, pro
     for variable in provider.base_names:
         url = only(model(f"{{model: {name}/vendor/gpt-9, api_key: k}}"), **{variable: "http://h:8000"}).url
         assert url.startswith("http://h:8000/")
-        assert url.endswith(ENDPOINTS[provider.kinds[0]])
+        assert url.endswith(APIS[provider.kinds[0]].endpoint)
 
 
 @pytest.mark.parametrize("name", [name for name, provider in PROVIDERS.items() if provider.origin is None])

@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.service.config_texts import model, only, problems
 
-from pipeline.gateway.config.urls import ENDPOINTS, azure_url, base_problem, default_url, endpoint_url
+from pipeline.gateway.config.urls import azure_url, base_problem, default_url, endpoint_url
 from stages.upstreams import UpstreamKind
+from stages.upstreams.apis import APIS
 from stages.upstreams.providers import PROVIDERS, UNKNOWN
 
 
-@pytest.mark.parametrize(("kind", "ending"), ENDPOINTS.items())
+@pytest.mark.parametrize(("kind", "ending"), [(name, api.endpoint) for name, api in APIS.items()])
 @pytest.mark.parametrize(
     ("base", "path"),
     [
@@ -32,19 +33,19 @@ from stages.upstreams.providers import PROVIDERS, UNKNOWN
 def test_a_base_with_or_without_a_path_becomes_the_address_to_post_to(
     base: str, path: str, kind: UpstreamKind, ending: str
 ) -> None:
-    assert endpoint_url(base, UNKNOWN, kind) == path % ending
-    assert endpoint_url(base, PROVIDERS["openai"], kind) == path % ending
+    assert endpoint_url(base, UNKNOWN, APIS[kind]) == path % ending
+    assert endpoint_url(base, PROVIDERS["openai"], APIS[kind]) == path % ending
 
 
 def test_a_path_of_ones_own_is_kept_and_gets_a_version_only_where_the_provider_has_one_always() -> None:
     base = "http://h/deep/path"
-    assert endpoint_url(base, PROVIDERS["openai"], "chat") == f"{base}/chat/completions"
-    assert endpoint_url(base, PROVIDERS["groq"], "chat") == f"{base}/chat/completions"
-    assert endpoint_url(base, PROVIDERS["mistral"], "chat") == f"{base}/v1/chat/completions"
-    assert endpoint_url(base, PROVIDERS["hosted_vllm"], "responses") == f"{base}/v1/responses"
-    assert endpoint_url(base, PROVIDERS["anthropic"], "anthropic") == f"{base}/v1/messages"
-    assert endpoint_url(base, PROVIDERS["openai"], "anthropic") == f"{base}/v1/messages"
-    assert endpoint_url(f"{base}/messages", PROVIDERS["anthropic"], "anthropic") == f"{base}/messages"
+    assert endpoint_url(base, PROVIDERS["openai"], APIS["chat"]) == f"{base}/chat/completions"
+    assert endpoint_url(base, PROVIDERS["groq"], APIS["chat"]) == f"{base}/chat/completions"
+    assert endpoint_url(base, PROVIDERS["mistral"], APIS["chat"]) == f"{base}/v1/chat/completions"
+    assert endpoint_url(base, PROVIDERS["hosted_vllm"], APIS["responses"]) == f"{base}/v1/responses"
+    assert endpoint_url(base, PROVIDERS["anthropic"], APIS["anthropic"]) == f"{base}/v1/messages"
+    assert endpoint_url(base, PROVIDERS["openai"], APIS["anthropic"]) == f"{base}/v1/messages"
+    assert endpoint_url(f"{base}/messages", PROVIDERS["anthropic"], APIS["anthropic"]) == f"{base}/messages"
 
 
 def test_gemini_is_asked_at_its_compatible_endpoint_wherever_its_version_ends() -> None:
@@ -55,17 +56,17 @@ def test_gemini_is_asked_at_its_compatible_endpoint_wherever_its_version_ends() 
         "http://h/google": "http://h/google/v1beta/openai/chat/completions",
         "http://h/my/openai": "http://h/my/openai/chat/completions",
     }.items():
-        assert endpoint_url(base, gemini, "chat") == url
+        assert endpoint_url(base, gemini, APIS["chat"]) == url
 
 
 def test_an_engine_of_docker_is_kept() -> None:
     docker = PROVIDERS["docker_model_runner"]
-    assert endpoint_url("http://h/engines/vllm", docker, "chat") == "http://h/engines/vllm/v1/chat/completions"
+    assert endpoint_url("http://h/engines/vllm", docker, APIS["chat"]) == "http://h/engines/vllm/v1/chat/completions"
 
 
 def test_a_kind_that_a_provider_does_not_have_has_no_default_address() -> None:
-    assert default_url(PROVIDERS["anthropic"], "chat") is None
-    assert default_url(PROVIDERS["azure"], "chat") is None
+    assert default_url(PROVIDERS["anthropic"], APIS["chat"]) is None
+    assert default_url(PROVIDERS["azure"], APIS["chat"]) is None
 
 
 RESPONSES = [
@@ -107,7 +108,7 @@ CHAT = [
 def test_azures_chat_completions_have_the_deployment_in_the_path_of_the_dated_api(
     base: str, version: str | None, url: str
 ) -> None:
-    assert azure_url(base, version, "chat", "my/name") == url
+    assert azure_url(base, version, APIS["chat"], "my/name") == url
 
 
 def test_azure_is_asked_by_chat_completions_when_the_entry_says_so() -> None:
@@ -141,13 +142,13 @@ def test_what_stands_before_an_at_sign_is_taken_for_a_password_wherever_the_host
 @given(
     path=st.text("/v1abopeni", max_size=24),
     name=st.sampled_from(sorted(PROVIDERS)),
-    kind=st.sampled_from(sorted(ENDPOINTS)),
+    kind=st.sampled_from(sorted(APIS)),
 )
 @settings(max_examples=200, deadline=None)
 def test_every_base_ends_in_the_endpoint_once_and_a_complete_address_stays(
     path: str, name: str, kind: UpstreamKind
 ) -> None:
-    url = endpoint_url(f"https://h/{path}", PROVIDERS[name], kind)
-    assert url.endswith(ENDPOINTS[kind])
-    assert endpoint_url(url, PROVIDERS[name], kind) == url
-    assert url.count(ENDPOINTS[kind]) == 1
+    url = endpoint_url(f"https://h/{path}", PROVIDERS[name], APIS[kind])
+    assert url.endswith(APIS[kind].endpoint)
+    assert endpoint_url(url, PROVIDERS[name], APIS[kind]) == url
+    assert url.count(APIS[kind].endpoint) == 1

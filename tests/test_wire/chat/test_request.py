@@ -13,9 +13,11 @@ from kit.recordings import needs_shared, payloads
 
 from stages.events import ToolCallDelta
 from stages.request import ResponsesRequest
+from stages.upstreams.providers import PROVIDERS, quirks_in
 from stages.wire.bad_request import BadRequest
+from stages.wire.call_ids import nine_character_call_id
+from stages.wire.chat.api import CHAT
 from stages.wire.chat.decoder import decode_chat_document
-from stages.wire.chat.dialects import DIALECTS, short_id
 from stages.wire.chat.request import chat_request
 from stages.wire.downstream.request import parse_body
 
@@ -39,7 +41,7 @@ def ask(provider: str = "hosted_vllm", model: str = "m", *, stream: bool = False
         body=body,
         wants_logprobs="message.output_text.logprobs" in body.get("include", ()),
     )
-    result = chat_request(request, model=model, provider=provider)
+    result = chat_request(request, model=model, quirks=quirks_in(CHAT, provider, model))
     assert json.dumps(body) == before, "the request was changed"
     return result
 
@@ -388,9 +390,9 @@ def test_mistral_gets_ids_of_nine_letters_and_somebody_who_answers_its_tools() -
 
 
 def test_short_ids_of_many_calls_are_all_different_and_always_the_same() -> None:
-    ids = {short_id(f"call_{number}") for number in range(20_000)}
+    ids = {nine_character_call_id(f"call_{number}") for number in range(20_000)}
     assert len(ids) == 20_000
-    assert short_id("call_0") == "45JoVn4qR"  # in every process: a prefix that changes is not cached
+    assert nine_character_call_id("call_0") == "45JoVn4qR"  # in every process: a prefix that changes is not cached
 
 
 # --- tools -----------------------------------------------------------------------------------------------------------
@@ -451,7 +453,7 @@ def test_tools_of_a_namespace_are_flat_and_their_names_different() -> None:
 def test_a_custom_tool_of_a_namespace_is_called_with_raw_text_too() -> None:
     space = {"type": "namespace", "name": "ns", "tools": [PATCH, {"type": "custom", "name": "f"}]}
     request = parse_body(json.dumps({"model": "m", "input": "hi", "tools": [FUNCTION, space]}).encode())
-    declared = chat_request(request, model="m", provider="hosted_vllm")["tools"]
+    declared = chat_request(request, model="m", quirks=quirks_in(CHAT, "hosted_vllm", "m"))["tools"]
     assert [tool["function"]["name"] for tool in declared] == ["f", "ApplyPatch", "ns__f"]
     for name, arguments in (("ApplyPatch", "*** Begin"), ("ns__f", "*** Begin"), ("f", '{"input":"*** Begin"}')):
         function = {"name": name, "arguments": '{"input":"*** Begin"}'}
@@ -651,7 +653,7 @@ _items = st.one_of(
 
 
 @settings(max_examples=100)
-@given(st.lists(_items, max_size=12), st.sampled_from([*DIALECTS, "unknown"]))
+@given(st.lists(_items, max_size=12), st.sampled_from([*PROVIDERS, "unknown"]))
 def test_every_call_is_followed_by_its_results_and_nothing_is_lost(items: list[dict[str, Any]], provider: str) -> None:
     """Check what OpenAI checks: tool messages stand behind the message that made their calls, one for each."""
     got = messages(user("first"), *items, provider=provider)
@@ -686,16 +688,19 @@ def test_payload_08_gives_deepseek_what_it_expects_when_the_reasoning_is_restore
     restored = ResponsesRequest(
         model=request.model, stream=request.stream, include_usage=True, body={**request.body, "input": items}
     )
-    assert chat_request(restored, model="deepseek-v4-pro", provider="deepseek") == payload["expected_upstream_request"]
+    assert (
+        chat_request(restored, model="deepseek-v4-pro", quirks=quirks_in(CHAT, "deepseek", "deepseek-v4-pro"))
+        == payload["expected_upstream_request"]
+    )
 
 
 @needs_shared
 @pytest.mark.parametrize("path", payloads(), ids=lambda path: path.stem)
-@pytest.mark.parametrize("provider", [*DIALECTS, "hosted_vllm"])
+@pytest.mark.parametrize("provider", [*PROVIDERS, "hosted_vllm"])
 def test_every_cursor_payload_has_a_form_for_every_provider(path: Path, provider: str) -> None:
     body = json.loads(path.read_text())["request"]["body"]
     request = parse_body(json.dumps({**body, "previous_response_id": None}).encode())
-    got = chat_request(request, model="m", provider=provider)
+    got = chat_request(request, model="m", quirks=quirks_in(CHAT, provider, "m"))
     json.dumps(got)
     assert got["messages"][-1]["role"] in ("user", "tool", "assistant")
     assert len(got.get("tools", ())) == len(body.get("tools") or ())

@@ -14,8 +14,10 @@ from kit.recordings import SHARED, needs_shared, payloads
 from kit.strategies.requests import bodies, json_values, spoiled
 
 from stages.request import ResponsesRequest
+from stages.upstreams.providers import quirks_in
 from stages.wire.downstream.model_variants import variants, with_variant
 from stages.wire.downstream.request import MAX_DEPTH_LEVELS, MAX_MODEL_CHARS, BadRequest, parse_body
+from stages.wire.responses.api import RESPONSES
 from stages.wire.responses.request import native_request
 
 
@@ -52,7 +54,9 @@ def test_a_payload_of_cursor_gives_exactly_the_expected_upstream_request(name: s
     asked, expected = request.model, payload["expected_upstream_request"]
     (reading,) = [one for one in variants(asked) if one.name == expected["model"]] or [None]
     body = request.body if reading is None else with_variant(request.body, reading)
-    sent = native_request(body, provider=provider, model=expected["model"], stream=request.stream)
+    sent = native_request(
+        body, quirks=quirks_in(RESPONSES, provider, expected["model"]), model=expected["model"], stream=request.stream
+    )
     if "stream" not in expected:
         assert sent.pop("stream") is False
     assert sent == expected
@@ -196,14 +200,14 @@ def test_litellm_22_chat_bits_in_an_input_body_are_translated_and_a_small_limit_
         **{key: chat_only[key] for key in ("stop", "seed", "presence_penalty")},
     }
     for provider, limit in (("openai", 16), ("openrouter", 5)):
-        sent = native_request(body, provider=provider, model="m", stream=True)
+        sent = native_request(body, quirks=quirks_in(RESPONSES, provider, "m"), model="m", stream=True)
         assert sent["max_output_tokens"] == limit
         assert not {"stop", "seed", "presence_penalty"} & sent.keys()
 
 
 def test_litellm_23_of_input_and_messages_only_one_is_sent() -> None:
     body = parse(input="a", messages=[{"role": "user", "content": "b"}]).body
-    assert native_request(body, provider="openai", model="m", stream=False) == {
+    assert native_request(body, quirks=quirks_in(RESPONSES, "openai", "m"), model="m", stream=False) == {
         "input": "a",
         "model": "m",
         "stream": False,

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from kit.strategies.requests import bodies
 
+from stages.upstreams.providers import PROVIDERS, quirks_in
 from stages.wire.bad_request import BadRequest
 from stages.wire.downstream.request import parse_body
-from stages.wire.responses.providers import PROVIDERS
-from stages.wire.responses.request import native_request, wrapped_tools
+from stages.wire.responses.api import RESPONSES
+from stages.wire.responses.request import native_request
 
 ENCRYPTED = "reasoning.encrypted_content"
 CACHE = {"cache_control": {"type": "ephemeral"}}
@@ -26,7 +27,7 @@ LIKE_OPENAI = ["openai", "azure", "openrouter", "litellm_proxy", "github_copilot
 def sent(provider: str = "openai", *, stream: bool = True, **fields: Any) -> dict[str, Any]:
     body = {"input": "hi", **fields}
     before = copy.deepcopy(body)
-    request = native_request(body, provider=provider, model="up", stream=stream)
+    request = native_request(body, quirks=quirks_in(RESPONSES, provider, "up"), model="up", stream=stream)
     assert body == before
     assert request.pop("model") == "up"
     assert request.pop("stream") is stream
@@ -145,7 +146,7 @@ def test_a_custom_tool_is_a_function_with_one_string_where_it_is_not_known(provi
     assert given["tool_choice"] == {"type": "function", "name": "P"}
     (bare,) = sent(provider, tools=[{"type": "custom", "name": "P"}])["tools"]
     assert bare["description"] == ""
-    assert wrapped_tools(frozenset({"P"}), provider) == {"P"}
+    assert not quirks_in(RESPONSES, provider, "m").has_custom_tools
 
 
 @pytest.mark.parametrize("provider", ["hosted_vllm", "vllm"])
@@ -161,8 +162,9 @@ def test_custom_tools_of_a_namespace_are_functions_too(provider: str) -> None:
 
 
 def test_nothing_is_wrapped_where_custom_tools_are_known() -> None:
-    assert wrapped_tools(frozenset({"P"}), "openai") == frozenset()
-    assert wrapped_tools(frozenset({"P"}), "somebody") == frozenset()
+    for provider in ("openai", "somebody"):
+        assert quirks_in(RESPONSES, provider, "m").has_custom_tools
+        assert sent(provider, tools=[CUSTOM])["tools"] == [CUSTOM]
 
 
 def test_hosted_tools_go_only_to_those_who_have_them() -> None:
@@ -229,7 +231,9 @@ PART = {"role": "assistant", "content": [{"type": "output_text", "text": "so"}]}
 def test_what_the_assistant_said_has_one_form_whichever_it_came_in(provider: str, model: str, form: Any) -> None:
     for came in (TEXT, PART):
         message = {"type": "message", **came, "phase": "final_answer"}
-        request = native_request({"input": [message]}, provider=provider, model=model, stream=True)
+        request = native_request(
+            {"input": [message]}, quirks=quirks_in(RESPONSES, provider, model), model=model, stream=True
+        )
         assert request["input"] == [{**message, **(form or came)}]
 
 
@@ -250,7 +254,9 @@ def test_what_the_assistant_said_has_one_form_whichever_it_came_in(provider: str
 @pytest.mark.parametrize(("provider", "model"), [("openai", "gpt-5.4"), ("somebody", "m")])
 def test_what_is_more_than_a_text_keeps_its_form(provider: str, model: str, message: dict[str, Any]) -> None:
     said = {"role": "assistant", **message}
-    (sent_on,) = native_request({"input": [said]}, provider=provider, model=model, stream=True)["input"]
+    (sent_on,) = native_request(
+        {"input": [said]}, quirks=quirks_in(RESPONSES, provider, model), model=model, stream=True
+    )["input"]
     assert sent_on is said
 
 
@@ -353,12 +359,14 @@ def test_every_body_that_we_take_can_be_sent_to_every_provider(body: dict[str, A
         return
     before = msgspec.json.encode(request.body)
     for provider in (*PROVIDERS, "somebody"):
-        given = native_request(request.body, provider=provider, model="up", stream=request.stream)
+        given = native_request(
+            request.body, quirks=quirks_in(RESPONSES, provider, "up"), model="up", stream=request.stream
+        )
         encoded = msgspec.json.encode(given)
         assert not any(note in encoded for note in (b'"cache_control"', b'"is_error"', b'"anthropic_blocks"'))
         again = native_request(
             {key: value for key, value in given.items() if key not in ("model", "stream")},
-            provider=provider,
+            quirks=quirks_in(RESPONSES, provider, "up"),
             model="up",
             stream=request.stream,
         )
@@ -383,6 +391,6 @@ def test_sampling_is_left_out_where_a_reasoning_model_refuses_it(
     body: dict[str, Any] = {"input": "hi", "temperature": 0, "top_p": 0.5}
     if effort is not None:
         body["reasoning"] = {"effort": effort}
-    sent = native_request(body, provider=provider, model=model, stream=True)
+    sent = native_request(body, quirks=quirks_in(RESPONSES, provider, model), model=model, stream=True)
     assert ("temperature" in sent, "top_p" in sent) == (kept, kept)
     assert body["temperature"] == 0

@@ -1,0 +1,59 @@
+"""Anthropic's Messages API as one record: what the rest of the service needs to know of this API.
+
+Source: https://platform.claude.com/docs/en/api/messages (2026-11).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stages.events import StreamEvent
+from stages.request import ResponsesRequest
+from stages.wire.anthropic.decoder import AnthropicDecoder, decode_anthropic_document
+from stages.wire.anthropic.request import anthropic_request, tool_names
+from stages.wire.api import Api
+from stages.wire.foreign_json import Json
+from stages.wire.normal_form import call_ids_of
+
+VERSION: Final = "2023-06-01"
+"""The only version that Messages have: https://platform.claude.com/docs/en/api/versioning (2026-11)."""
+
+
+def _usual_quirks(_: str) -> None:
+    """What a server takes depends on the model alone: see `models`."""
+
+
+def _build(request: ResponsesRequest, model: str, _: None) -> dict[str, Json]:
+    return {**anthropic_request(request, model=model), "stream": request.stream}
+
+
+# Anthropic has no log probabilities, and a tool that it runs itself cannot be taken for one of the client's.
+def _open(request: ResponsesRequest, _: None) -> AnthropicDecoder:
+    return AnthropicDecoder(
+        custom_tools=request.custom_tools,
+        used_call_ids=call_ids_of(request.body),
+        tool_names=tool_names(request),
+    )
+
+
+def _decode(document: bytes, request: ResponsesRequest, _: None) -> list[StreamEvent]:
+    return decode_anthropic_document(
+        document,
+        custom_tools=request.custom_tools,
+        used_call_ids=call_ids_of(request.body),
+        tool_names=tool_names(request),
+    )
+
+
+ANTHROPIC: Final = Api(
+    name="anthropic",
+    endpoint="/messages",
+    version="/v1",
+    headers=(("anthropic-version", VERSION),),
+    key_header="x-api-key",  # servers with several APIs take either: vLLM knows Bearer only
+    quirks=type(None),
+    usual_quirks=_usual_quirks,
+    build_request=_build,
+    open_decoder=_open,
+    decode_document=_decode,
+)
