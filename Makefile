@@ -1,4 +1,4 @@
-# Two commands are enough: `make run` and `make test`. Both need only Python >= 3.11 and git.
+# Two commands are enough: `make run` and `make test`. Both need only Python 3.11 or newer and git.
 PYTHON ?= python3
 PORT ?= 4000
 VENV := .venv
@@ -6,21 +6,21 @@ BIN := $(VENV)/bin
 
 .PHONY: setup run fmt check test test-clients nightly bench docs lock clean
 
-# Fails with a clear sentence where Python is too old, else makes the virtual environment.
+# Creates the virtual environment, or fails with a clear sentence if Python is too old.
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "headrace needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing)."; \
-	  echo "Install one and say: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	  echo "Install one and run: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 
-# What the service needs, locked and checked by hash; then headrace itself, in place.
+# Installs what the service needs, locked and checked by hash, then headrace itself in editable mode.
 $(VENV)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
 	@echo "Installing headrace into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements/run.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# The same and the development tools.
+# Adds the development tools.
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
 	@echo "Installing the development tools into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements/dev.txt
@@ -28,7 +28,7 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
 
 setup: $(VENV)/.dev
 
-# Serves the embedded canned upstream: no key and no network needed. `make run PORT=4100`.
+# Serves the built-in models: no key and no network needed. `make run PORT=4100`.
 run: $(VENV)/.run
 	@$(BIN)/headrace demo --port $(PORT)
 
@@ -46,7 +46,7 @@ check: $(VENV)/.dev
 test: $(VENV)/.dev
 	$(BIN)/pytest -q
 
-# The clients of others, from npm as clients/package-lock.json says, into a folder that `make clean` throws away.
+# Installs the npm clients of clients/package-lock.json into a folder that `make clean` removes.
 CLIENTS := $(VENV)/node-clients
 $(CLIENTS)/.installed: clients/package.json clients/package-lock.json clients/.npmrc | $(BIN)/python
 	@command -v npm >/dev/null || { echo "make test-clients needs Node.js 20 or newer, with npm."; exit 1; }
@@ -58,14 +58,14 @@ $(CLIENTS)/.installed: clients/package.json clients/package-lock.json clients/.n
 test-clients: $(VENV)/.dev $(CLIENTS)/.installed
 	HEADRACE_NODE_CLIENTS=$(CURDIR)/$(CLIENTS) $(BIN)/pytest -q tests/test_clients
 
-# Twenty thousand examples of each property, where CI tries five hundred.
+# Tries 20,000 examples of each property; CI tries 500.
 nightly: $(VENV)/.dev
 	HYPOTHESIS_PROFILE=nightly $(BIN)/pytest -q tests/test_wire
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
-# Writes the generated pages (docs/stages.md, docs/errors.md); a test fails when they are stale.
+# Writes the generated pages (docs/stages.md, docs/errors.md); a test fails if they are stale.
 docs: $(VENV)/.dev
 	$(BIN)/python -m pipeline.gateway docs --write docs
 
