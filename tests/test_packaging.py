@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 import urllib.request
 import zipfile
@@ -37,6 +38,39 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder), cwd=ROOT)
     [built] = folder.glob("headrace-*.whl")
     return built
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked source distribution."""
+    folder = tmp_path_factory.mktemp("sdist")
+    run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(folder), cwd=ROOT)
+    [built] = folder.glob("headrace-*.tar.gz")
+    with tarfile.open(built) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / built.name.removesuffix(".tar.gz")
+
+
+def test_the_sdist_holds_all_that_its_own_tests_and_targets_need(sdist: Path) -> None:
+    needed = [
+        *("Makefile", "Procfile", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "config.example.yaml"),
+        *("requirements/run.txt", "requirements/dev.txt", "clients/package-lock.json", ".ci/run", ".ci/packages.txt"),
+        *("docs/index.md", "benchmarks/__main__.py", "tests/conftest.py", "tests/data/agent.sse"),
+    ]
+    assert [name for name in needed if not (sdist / name).is_file()] == []
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("*.py")}
+    assert {name for name in modules if not (sdist / name).is_file()} == set()
+
+
+def test_the_sdist_runs_its_own_tests(sdist: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(sdist)}
+    pytest_command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    listed = run(*pytest_command, "--collect-only", cwd=sdist, env=env)
+    assert "tests collected" in listed
+    assert "error" not in listed.lower().splitlines()[-1]
+    ran = run(*pytest_command, "tests/test_wire/test_sse.py", "tests/test_engine/test_imports.py", cwd=sdist, env=env)
+    assert " passed" in ran
+    assert "failed" not in ran
 
 
 def test_the_wheel_holds_both_packages_typed_and_nothing_else(wheel: Path) -> None:
