@@ -1,9 +1,9 @@
 """Turn the upstream's bytes into events.
 
-Takes: bytes however they were cut, and a Failed if they broke off. Gives: StreamEvent, n:m; the last one is Finished
+Takes: bytes, however they were cut, and a Failed if they broke off. Gives: StreamEvent, n:m; the last one is Finished
 or Failed, whatever the upstream did.
 Holds: at most one unfinished event (16 MiB), or a whole JSON document (64 MiB) if the upstream does not stream.
-Raises: nothing: what is wrong with the answer becomes a Failed, behind the events that were good.
+Raises: nothing: what is wrong with the answer becomes a Failed, after the events that were good.
 Fills: USAGE, FAILURE.
 """
 
@@ -22,7 +22,7 @@ from stages.wire.api import AnswerDecoder, Api
 MAX_DOCUMENT_BYTES = 64 << 20
 """A whole answer with images in it; four times the limit of one event."""
 
-_ENDS = (Finished, Failed)  # a union made anew for each look at a batch costs more than the look
+_ENDS = (Finished, Failed)  # building the union for each batch would cost more than the check
 
 
 class _Decode:
@@ -57,7 +57,7 @@ class _Decode:
         return self._decoder
 
     def _noted(self, events: list[StreamEvent]) -> list[StreamEvent]:
-        """Fill the slots when the end is among ``events``: it is always the last one."""
+        """Fill the slots if ``events`` include the end, which is always the last one."""
         if events and isinstance(end := events[-1], _ENDS):
             self._ended = True
             if (answer := self._ctx.get(ANSWER)) is not None:

@@ -1,4 +1,4 @@
-"""Where a deployment is and how it is asked: all of its requests that is the same each time, prepared once."""
+"""A deployment's address and headers: everything that is the same in all of its requests, prepared once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ACCEPT = {True: b"text/event-stream", False: b"application/json"}
 
 
 def user_agent() -> str:
-    """Return what we call ourselves towards upstreams."""
+    """Return the ``user-agent`` that upstreams see."""
     try:
         return f"headrace/{version('headrace')}"
     except PackageNotFoundError:  # run from a checkout that is not installed
@@ -29,10 +29,10 @@ class Endpoint:
     """One deployment's address and headers.
 
     A request carries the deployment's own headers and: ``host``, ``user-agent``, ``content-type``, ``accept``,
-    ``accept-encoding: identity``. The deployment's win, except over the framing and the encoding.
+    ``accept-encoding: identity``. The deployment's take precedence, except over the framing and the encoding.
 
     Attributes:
-        secrets: what no message may hold.
+        secrets: what must not appear in any message.
 
     Raises:
         UpstreamFault: ``upstream_unreachable`` if the address or a header cannot be sent at all.
@@ -41,7 +41,7 @@ class Endpoint:
     def __init__(self, deployment: Deployment, agent: str) -> None:
         self.secrets = secrets_in(deployment.headers)
         limits = deployment.timeouts
-        # Sending has no limit of its own in the configuration; it gets that of the wait which follows it.
+        # The configuration has no limit for sending; it gets that of the wait which follows.
         self._timeouts: dict[str, float | None] = {
             "connect": limits.connect_s,
             "pool": limits.connect_s,
@@ -72,11 +72,11 @@ class Endpoint:
             }
         except FOREIGN_ERRORS as error:
             fault = fault_of_exception(error, f"the upstream of deployment {deployment.id}", "head", {})
-        if fault is not None:  # raised out here: inside, it would carry the foreign exception as its context
+        if fault is not None:  # outside the handler: inside, it would carry the foreign exception as its context
             raise fault
 
     async def post(self, transport: httpx.AsyncBaseTransport, body: bytes, *, stream: bool) -> Exchange:
-        """Send ``body`` and give the answer when its head is here.
+        """Send ``body`` and return the answer when its head has arrived.
 
         Raises:
             httpx.HTTPError: as the transport does; see `HeadraceTransport.exchange`.

@@ -1,4 +1,4 @@
-"""What every upstream that is reached over HTTP shares: asking, deadlines, faults, the answer."""
+"""Call an upstream over HTTP: the request, the deadlines, the faults, the answer."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from stages.wire.bad_request import BadRequest
 ERROR_BODY_BYTES = 64 * 1024
 """How much of an error answer is read for the message in it; OpenAI's are under 1 KiB."""
 ERROR_BODY_LIMIT_S = 5.0
-"""How long an error answer may take to arrive; then its status has to do."""
+"""How long an error answer may take to arrive; after that, only its status is reported."""
 
 END_LIMIT_S = 1.0
-"""How long the end of a body may take whose last event is here. Servers send both at once; where one keeps its stream
-open, the client of a whole document would wait for nothing, and its connection could take no other request."""
+"""How long the end of a body may take after the last event. Servers send both at once; where one keeps its stream open,
+the client of a whole document would wait for nothing, and its connection could take no other request."""
 
 
 class HttpUpstream:
@@ -81,7 +81,7 @@ class HttpUpstream:
 
 
 class HttpAnswer:
-    """An answer with a good head; `UpstreamAnswer` says what it offers."""
+    """An `UpstreamAnswer` with a good head."""
 
     __slots__ = ("_clock", "_exchange", "is_stream")
 
@@ -91,7 +91,7 @@ class HttpAnswer:
         self.is_stream = is_stream
 
     async def receive(self) -> bytes:
-        """Give the next part of the body, all that one read of the socket had; ``b""`` when it is complete.
+        """Return the next part of the body, all that one read of the socket had; ``b""`` when it is complete.
 
         Raises:
             UpstreamFault: ``upstream_timeout`` if nothing comes for too long or the call lasts too long,
@@ -107,20 +107,20 @@ class HttpAnswer:
             if clock.phase != "idle":
                 clock.enter("idle", clock.call.deployment.timeouts.idle_s)
             return chunk
-        raise fault  # out here: inside, it would carry the foreign exception as its context
+        raise fault  # outside the handler: inside, it would carry the foreign exception as its context
 
     def expect_end(self) -> None:
-        """Wait no longer than `END_LIMIT_S` for what follows, beginning now."""
+        """Wait at most `END_LIMIT_S`, from now, for what follows."""
         self._clock.enter("idle", END_LIMIT_S)
         self._exchange.hurry(END_LIMIT_S)
 
     async def aclose(self) -> None:
-        """Close the connection, or give it back if all was read."""
+        """Close the connection, or return it to the pool if the whole body was read."""
         await self._exchange.aclose()
 
 
 class _Clock:
-    """The deadlines of one call, and what to say when one has passed."""
+    """The deadlines of one call, and the fault to report when one has passed."""
 
     __slots__ = ("call", "limit_s", "phase", "total_at")
 
@@ -132,20 +132,20 @@ class _Clock:
         self.total_at = math.inf if limits.total_s is None else trio.current_time() + limits.total_s
 
     @property
-    def who(self) -> str:
-        """Name the upstream to the client."""
+    def upstream_name(self) -> str:
+        """What messages to the client call the upstream."""
         return f"the upstream of model {self.call.request.model[:100]!r}"
 
     def enter(self, phase: Phase, limit_s: float | None) -> None:
-        """Bound the reads that follow by ``limit_s``."""
+        """Limit each of the following reads to ``limit_s``."""
         self.phase = phase
         self.limit_s = limit_s
 
     def bounded_limit_s(self) -> float:
-        """Give how long the next read may take if what is left of the whole is a bound too.
+        """Return how long the next read may take if the time left for the whole call is a limit too.
 
         Raises:
-            UpstreamFault: if nothing is left.
+            UpstreamFault: if no time is left.
         """
         left_s = self.total_at - trio.current_time()
         if left_s <= 0:
@@ -153,16 +153,16 @@ class _Clock:
         return left_s if self.limit_s is None else min(self.limit_s, left_s)
 
     def fault_of(self, error: Exception) -> PipelineError:
-        """Say what ``error`` of the transport means at this point of the call."""
+        """Return what ``error`` of the transport means at this point of the call."""
         if isinstance(error, httpx.ReadTimeout) and trio.current_time() >= self.total_at:
             return self.fault_of_total()
         limits = self.call.deployment.timeouts
         limits_s = {"connect": limits.connect_s, "write": limits.headers_s, self.phase: self.limit_s}
-        return fault_of_exception(error, self.who, self.phase, limits_s)
+        return fault_of_exception(error, self.upstream_name, self.phase, limits_s)
 
     def fault_of_total(self) -> UpstreamFault:
-        """Say that the call has lasted too long as a whole."""
-        return fault_of_total(self.who, self.call.deployment.timeouts.total_s)
+        """Return the fault of a call that has lasted too long as a whole."""
+        return fault_of_total(self.upstream_name, self.call.deployment.timeouts.total_s)
 
 
 async def _exchange(transport: httpx.AsyncBaseTransport, endpoint: Endpoint, body: bytes, clock: _Clock) -> Exchange:
@@ -180,23 +180,23 @@ async def _exchange(transport: httpx.AsyncBaseTransport, endpoint: Endpoint, bod
 
 
 async def _refusal(exchange: Exchange, clock: _Clock, secrets: frozenset[str]) -> UpstreamFault:
-    """Read what an error answer says, as far as it can be read soon, and name it."""
+    """Return the fault that an error answer reports, as far as its body arrives in time."""
     headers = httpx.Headers(exchange.headers)
     body = bytearray()
     if headers.get("content-encoding", "identity") == "identity":
         with trio.move_on_after(ERROR_BODY_LIMIT_S), suppress(*FOREIGN_ERRORS):
             while len(body) <= ERROR_BODY_BYTES and (chunk := await exchange.receive(clock.limit_s)):
                 body += chunk
-    return fault_of_status(exchange.status, headers, bytes(body[:ERROR_BODY_BYTES]), clock.who, secrets)
+    return fault_of_status(exchange.status, headers, bytes(body[:ERROR_BODY_BYTES]), clock.upstream_name, secrets)
 
 
 def _is_event_stream(exchange: Exchange, clock: _Clock, secrets: frozenset[str]) -> bool:
     headers = dict(exchange.headers)
     encoding = headers.get(b"content-encoding", b"identity")
     if encoding != b"identity":
-        # We asked for none, and some 400 KiB of gzip can be a single chunk of 64 MiB.
+        # We asked for no encoding, and 400 KiB of gzip can become a single chunk of 64 MiB.
         raise UpstreamFault(
-            f"{clock.who} answered with content-encoding {_quoted(encoding, secrets)}, which was not asked for",
+            f"{clock.upstream_name} answered with content-encoding {_quoted(encoding, secrets)}, unasked",
             code="upstream_protocol",
         )
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
@@ -204,9 +204,9 @@ def _is_event_stream(exchange: Exchange, clock: _Clock, secrets: frozenset[str])
         return True
     if kind == b"application/json" or (kind.startswith(b"application/") and kind.endswith(b"+json")):
         return False
-    told = f"content-type {_quoted(kind, secrets)}" if kind else "no content-type"
+    found = f"content-type {_quoted(kind, secrets)}" if kind else "no content-type"
     raise UpstreamFault(
-        f"{clock.who} answered with {told} where JSON or an event stream was expected; check api_base",
+        f"{clock.upstream_name} answered with {found} where JSON or an event stream was expected; check api_base",
         code="upstream_protocol",
     )
 

@@ -52,9 +52,9 @@ class Provider(Struct, frozen=True, kw_only=True):
         kinds: the APIs that it is known to have; the first is used if the configuration does not say.
         responses_for: the models that it has in the Responses API, where those are not all; others take ``chat``.
         origin: scheme and host if ``api_base`` does not say; None: ``api_base`` is needed.
-        root: what an ``api_base`` without a path is continued with, before the endpoint.
+        root: the path between an ``api_base`` without a path and the endpoint.
         chat_root: the same for Chat Completions, where it differs.
-        is_rooted: whether also an ``api_base`` with a path gets the root's version where it has none.
+        is_rooted: whether an ``api_base`` with a path, too, gets the root's version if it has none.
         key_names: environment variables that may hold the key.
         base_names: environment variables that may hold ``api_base``.
         key_header: how the key is sent: ``authorization`` (Bearer) or a header of its own.
@@ -336,7 +336,7 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
         quirks=(VLLM_RESPONSES,),
     ),
     "openai_like": _chat(None, "OPENAI_LIKE_API_KEY", base="OPENAI_LIKE_API_BASE", needs_key=False),
-    # LiteLLM sends OPENAI_API_KEY to any custom_openai address; we send what the file says.
+    # LiteLLM sends OPENAI_API_KEY to any custom_openai address; we send only what the file says.
     "custom_openai": _chat(None, needs_key=False),
     COMPATIBLE: _chat(None, needs_key=False),
 }

@@ -70,7 +70,7 @@ VLLM_RESPONSES: Final = ResponsesQuirks(
 
 OLLAMA_RESPONSES: Final = ResponsesQuirks(
     # openai/responses.go: any other type of item or part is 400 "unknown input item type", any other effort is 400
-    # "invalid reasoning value", so are arguments that are no JSON object; reasoning is kept, unencrypted, in
+    # "invalid reasoning value", so are arguments that are not a JSON object; reasoning is kept, unencrypted, in
     # encrypted_content.
     parses_arguments=True,
     efforts=("none", "low", "medium", "high", "max"),

@@ -1,6 +1,6 @@
-"""Custom tools for upstreams that know none: functions with one string, and their calls as calls of those.
+"""Custom tools for upstreams without them: functions with one string, and calls of those functions.
 
-The way back is `unwrap`: the text is taken out of the string while it streams, so that a client gets its raw patch.
+The way back is `unwrap`: the text is taken out of the string while it streams, so that the client gets its raw patch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from stages.wire.unwrap import FIELD
 
 
 def as_function(tool: dict[str, Json]) -> dict[str, Json]:
-    """Give a custom tool as a function; its grammar, which nothing enforces now, is told to the model in words."""
+    """Return a custom tool as a function; its grammar, which is no longer enforced, goes into the description."""
     words = [tool["description"]] if isinstance(tool.get("description"), str) else []
     layout = tool.get("format")
     if is_object(layout) and isinstance(layout.get("definition"), str):
@@ -32,7 +32,7 @@ def as_function(tool: dict[str, Json]) -> dict[str, Json]:
 
 
 def as_function_item(item: dict[str, Json]) -> dict[str, Json]:
-    """Give a custom call, or the output of one, as that of a function."""
+    """Return a custom call, or the output of one, as that of a function."""
     if item["type"] == "custom_tool_call_output":
         return {**item, "type": "function_call_output"}
     rest = {key: value for key, value in item.items() if key not in ("id", "input")}  # the id is of another kind
@@ -40,7 +40,7 @@ def as_function_item(item: dict[str, Json]) -> dict[str, Json]:
 
 
 def with_object_arguments(item: dict[str, Json]) -> dict[str, Json]:
-    """Give a function call whose arguments are a JSON object: what is none (truncated, raw) becomes its ``input``."""
+    """Return a function call with a JSON object as arguments: others (truncated, raw) become its ``input``."""
     arguments = item["arguments"]
     try:
         is_right = is_object(msgspec.json.decode(arguments))
@@ -50,7 +50,7 @@ def with_object_arguments(item: dict[str, Json]) -> dict[str, Json]:
 
 
 def usable_choice(choice: Json, tools: list[dict[str, Json]], *, is_wrapped: bool) -> Json:
-    """Give a tool choice that speaks only of ``tools``; None if nothing is left of it.
+    """Return a tool choice that names only ``tools``; None if nothing is left of it.
 
     Args:
         choice: a choice in Responses form.
@@ -67,5 +67,5 @@ def usable_choice(choice: Json, tools: list[dict[str, Json]], *, is_wrapped: boo
     if kind == "custom" and is_wrapped:
         choice = {**choice, "type": "function"}
     if kind in ("function", "custom"):
-        return choice  # one that names no tool of ours is for the upstream to refuse
+        return choice  # the upstream refuses a choice of an unknown tool
     return choice if any(tool["type"] == kind for tool in tools) else None

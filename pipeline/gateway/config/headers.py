@@ -1,6 +1,6 @@
-"""The headers of a deployment: its key in the form that the provider wants, and what the user adds.
+"""The headers of a deployment: its key in the form that the provider expects, and the user's own headers.
 
-A key that is not in the file comes from the provider's variable, and goes to that provider only.
+A key that is not in the file comes from the provider's variable, and is sent to that provider only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _OURS = frozenset(
     {"host", "content-length", "transfer-encoding", "connection", "content-type", "accept", "accept-encoding"}
     | {"expect", "te", "trailer", "upgrade"}
 )
-"""Headers that frame the request or that the adapter depends on."""
+"""Headers that frame the request, or that the upstream client depends on."""
 _CREDENTIALS = ("authorization", "api-key", "x-api-key")
 
 
@@ -41,7 +41,7 @@ class HeaderReader:
         self._key_place = f"{(params.node or entry).where}.api_key"
 
     def read(self, provider: str, known: Provider, api: Api[Any], url: str) -> tuple[tuple[str, str], ...]:
-        """Return the headers; the user's own replace ours of the same name."""
+        """Return the headers; the user's own replace ours with the same name."""
         headers: dict[str, tuple[str, str]] = {}
         if key := self._key(provider, known, api, url):
             is_bearer = known.key_header == "authorization"
@@ -84,7 +84,7 @@ class HeaderReader:
         return None
 
     def _has_credentials(self) -> bool:
-        """Return whether a header of the user's own brings the key."""
+        """Return whether one of the user's own headers carries the key."""
         nodes = [self._params.get(field) for field in ("extra_headers", "headers")]
         return any(
             name.lower() in _CREDENTIALS
@@ -98,7 +98,7 @@ class HeaderReader:
         for name, value in Section(self._params.get(field), self._environment):
             if not _TOKEN.match(name):
                 self._problems.error(
-                    value.where, "the name of a header holds a character that HTTP does not allow there"
+                    value.where, "the header's name contains a character that HTTP does not allow there"
                 )
                 continue
             if name.lower() in _OURS:
@@ -114,7 +114,7 @@ class HeaderReader:
             if not text.isascii() or not text.isprintable():
                 self._problems.error(
                     value.where,
-                    "the header's value holds a line break, a control character or one that is not ASCII: remove it",
+                    "the header's value contains a line break, a control character or one that is not ASCII: remove it",
                 )
                 continue
             good.append((name, text))

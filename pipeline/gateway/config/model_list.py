@@ -1,7 +1,7 @@
-"""``model_list`` to deployments: which upstream answers to which name, in which way.
+"""``model_list`` to deployments: which upstream answers for which model name, and how.
 
-What we cannot reach (Bedrock, Vertex AI ...) is left out with one warning, before its other fields are looked at: a
-file made for LiteLLM starts.
+Providers that we cannot reach (Bedrock, Vertex AI ...) are left out with one warning, before their other fields are
+read, so that a file made for LiteLLM starts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stages.upstreams.apis import APIS
 from stages.upstreams.providers import COMPATIBLE, PROVIDERS, UNKNOWN, Provider
 
 CANNED = ("echo", "story", "agent")
-"""The built-in models of ``canned/``; ``replay:<file>`` comes besides."""
+"""The built-in models of ``canned/``, besides ``replay:<file>``."""
 
 _SERVED_MODES = ("chat", "responses")
 _VERSION = re.compile(r"[A-Za-z0-9._\-]+\Z")
@@ -33,7 +33,7 @@ _RESPONSES_PREFIX = "responses/"
 
 
 class Defaults(Struct, frozen=True, kw_only=True):
-    """What applies to every deployment that does not say otherwise; durations in seconds."""
+    """What applies to each deployment unless its entry says otherwise; durations in seconds."""
 
     timeout_s: float | None = None
     stream_timeout_s: float | None = None
@@ -57,7 +57,7 @@ def read_deployments(nodes: list[Node], environment: Environment, defaults: Defa
 
 
 def warn_ignored(section: Section, names: Names, problems: Problems, *, near_misses_only: bool = False) -> None:
-    """Note one warning for each field of the section that is not supported yet, or that nobody knows."""
+    """Note one warning for each field of the section that is not supported yet, or not known."""
     for name, node in section:
         if name in names.honoured or name in names.harmless:
             continue
@@ -70,11 +70,11 @@ def warn_ignored(section: Section, names: Names, problems: Problems, *, near_mis
         hint = did_you_mean(name, names.honoured if near_misses_only else names.known, cutoff=0.8)
         if hint or not near_misses_only:
             topic = re.sub(r"\[\d+\]", "[]", node.path)
-            problems.warn_once(topic, node.where, f"is not a setting that we know and is ignored{hint}", node.line)
+            problems.warn_once(topic, node.where, f"is not a known setting and is ignored{hint}", node.line)
 
 
 class _Entry:
-    """One entry of ``model_list`` while it is read."""
+    """Reads one entry of ``model_list``."""
 
     def __init__(self, node: Node, environment: Environment, defaults: Defaults) -> None:
         self._environment = environment
@@ -88,7 +88,7 @@ class _Entry:
         self.id: str | None = None
 
     def read(self) -> Deployment | None:
-        """Return the deployment; None if it is left out, or if an error was noted that hides what it is."""
+        """Return the deployment; None if it is left out, or if an error was noted that prevents reading it."""
         model_name = self._required(self._entry, "model_name", "the name that clients ask for, such as gpt-5")
         written = None
         if self._entry.get("litellm_params") is None:
@@ -111,7 +111,7 @@ class _Entry:
             place = self._params.get("model")
             where = place.where if place else self._node.where
             self._problems.error(
-                where, "holds a *, but model_name does not: write the same * there, or name one model here"
+                where, "contains a *, but model_name does not: write the same * there, or name one model here"
             )
         self.id = self._read_id()
         timeouts = self._timeouts()
@@ -127,7 +127,7 @@ class _Entry:
         return section.text(name, expected)
 
     def _kind(self, provider: str | None, model: str, model_name: str) -> tuple[UpstreamKind | None, str]:
-        """Choose the API to speak; None, with the reason, if the entry is left out."""
+        """Return the API to use; None, with the reason, if the entry is left out."""
         mode = self._info.text("mode", "chat or responses")
         if provider == "canned":
             return "canned", ""
@@ -146,7 +146,7 @@ class _Entry:
                 kind = wanted
                 break
         if kind is None and asked:
-            return None, "a provider that we do not know needs an api_base"
+            return None, "an unknown provider needs an api_base"
         if kind is None and provider is None:
             return None, "the provider of its model is not known (expected a prefix, as in openai/gpt-5)"
         if kind is None:
@@ -156,13 +156,13 @@ class _Entry:
         return kind, ""
 
     def _asked_kinds(self, known: Provider, model: str, mode: str | None) -> list[UpstreamKind]:
-        """Return the APIs that the entry asks for, the best first; empty if it does not say."""
+        """Return the APIs that the entry asks for, the preferred one first; empty if it names none."""
         wants_chat = self._params.flag("use_chat_completions_api") or model.startswith(_CHAT_PREFIX)
         found = self._info.texts("supported_endpoints", 'a list such as ["/v1/responses"]') or ()
         listed: list[UpstreamKind] = [
             api.name for endpoint in found for api in APIS.values() if endpoint.rstrip("/").endswith(api.endpoint)
         ]
-        # To LiteLLM this means its bridge, which for Anthropic's models is Messages all the same.
+        # LiteLLM's bridge, which uses Messages for Anthropic's models anyway.
         if wants_chat and known.kinds != ("anthropic",):
             return ["chat"]
         if mode == "responses" or "responses" in listed or model.startswith(_RESPONSES_PREFIX):
@@ -179,7 +179,7 @@ class _Entry:
         return self._info.text("id", "text such as gpt-5-eu")
 
     def _timeouts(self) -> Timeouts:
-        """Map LiteLLM's two durations onto ours; ``docs/config.md`` explains it."""
+        """Map LiteLLM's two durations to ours, as ``docs/config.md`` explains."""
         timeout_s = (
             self._params.seconds("timeout") or self._params.seconds("request_timeout") or self._defaults.timeout_s
         )
@@ -198,10 +198,10 @@ class _Entry:
         kind, colon, name = model.partition(":")
         if colon and kind == "replay" and name:
             file = Path(self._node.source).parent / name
-            if not os.path.isfile(file):  # unlike Path's, it raises for no name
+            if not os.path.isfile(file):  # unlike Path.is_file, it does not raise for any name
                 self._problems.error(
                     where,
-                    f"there is no file {file}: expected a recorded stream (from the configuration's folder)",
+                    f"the file {file} does not exist: expected a recorded stream, relative to this file",
                 )
                 return None
             model = f"replay:{file.resolve()}"
@@ -209,7 +209,7 @@ class _Entry:
             hint = did_you_mean(model, CANNED, cutoff=0.6)
             self._problems.error(
                 where,
-                f"is no canned model: expected canned/{', canned/'.join(CANNED)} or canned/replay:<file.sse>{hint}",
+                f"is not a canned model: expected canned/{', canned/'.join(CANNED)} or canned/replay:<file.sse>{hint}",
             )
             return None
         return Deployment(
@@ -258,7 +258,7 @@ class _Entry:
             node = self._params.get("api_version")
             self._problems.error(
                 node.where if node else where,
-                "holds a character that a version does not have: expected text such as 2025-04-01-preview",
+                "contains a character that is not allowed in a version: expected text such as 2025-04-01-preview",
             )
             return None
         if provider != "azure" or kind not in ("responses", "chat"):  # the two that Azure has at addresses of its own
@@ -268,7 +268,7 @@ class _Entry:
             place = self._params.get("model")
             self._problems.error(
                 place.where if place else where,
-                "holds a *, which Azure's dated addresses cannot have: leave api_version out, or name one model here",
+                "contains a *, which Azure's dated addresses cannot have: remove api_version, or name one model here",
             )
             return None
         return url
@@ -279,14 +279,14 @@ class _Entry:
 
 
 def _usual_kind(known: Provider, model: str) -> UpstreamKind | None:
-    """Return the API that a provider's model is asked in if the entry does not say."""
+    """Return the API for a provider's model if the entry names none."""
     if known.responses_for is not None and not known.responses_for.search(model):
         return "chat"
     return known.kinds[0] if known.kinds else None
 
 
 def _with_ids(found: list[tuple[Node, str | None, Deployment]], problems: Problems) -> tuple[Deployment, ...]:
-    """Give each deployment its own id: what the file says, or its name, numbered when that is taken."""
+    """Set each deployment's id: the one in the file, or its name, numbered when that is taken."""
     taken: dict[str, Node] = {}
     for node, chosen, _ in found:
         if chosen is not None:

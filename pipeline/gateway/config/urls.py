@@ -1,6 +1,6 @@
-"""Where a deployment's requests are posted: how an ``api_base`` becomes a complete address, and what is wrong with one.
+"""A deployment's address: how an ``api_base`` becomes a complete address, and what is wrong with one.
 
-Forms that are in use are all taken: a host alone, a base with or without ``/v1``, the complete address, a slash at
+All forms that are in use are accepted: a host alone, a base with or without ``/v1``, the complete address, a slash at
 the end. The query is kept, the fragment dropped.
 """
 
@@ -26,22 +26,22 @@ _URL_TEXT: Final = re.compile(r"[!-~]+\Z")
 _HOST: Final = re.compile(r"[A-Za-z0-9._\-]+\Z|[0-9A-Fa-f:.]+\Z")
 
 _SHARED_DOMAINS: Final = frozenset({"azure.com", "googleapis.com"})
-"""Domains in which anybody can have a host: there only the very same host is the provider's."""
+"""Domains in which anyone can have a host: only the very same host is the provider's."""
 
 
 def url_problem(url: str) -> str | None:
     """Return what is wrong with an address of an upstream or proxy, without showing it; None if nothing is."""
     if not _URL_TEXT.match(url):
-        return "the URL holds a space, a control character or a character that is not ASCII: expected one such as https://api.example.com/v1"
+        return "the URL contains a space, a control character or a character that is not ASCII: expected one such as https://api.example.com/v1"
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
         return "the URL's host or port cannot be read: expected one such as https://api.example.com:8443/v1"
     if parts.scheme not in ("http", "https"):
-        return "the URL does not begin with http:// or https://: expected one such as https://api.example.com/v1"
+        return "the URL does not start with http:// or https://: expected one such as https://api.example.com/v1"
     if not parts.hostname or port == 0 or not _HOST.match(parts.hostname):
-        return "the URL names no valid host: expected one such as https://api.example.com/v1"
+        return "the URL has no valid host: expected one such as https://api.example.com/v1"
     return None
 
 
@@ -49,8 +49,8 @@ def base_problem(url: str) -> str | None:
     """Return what is wrong with an ``api_base``, without showing it; None if nothing is."""
     if problem := url_problem(url):
         return problem
-    if "@" in url:  # wherever: a password with / ? or # in it ends the host, and what is before it would be shown
-        return "the URL holds a user name or password: remove it, and give the key as api_key"
+    if "@" in url:  # anywhere: a password with / ? or # in it ends the host, and what comes before would be shown
+        return "the URL contains a user name or password: remove it, and set the key as api_key"
     return None
 
 
@@ -64,7 +64,7 @@ def default_url(provider: Provider, api: Api[Any]) -> str | None:
 def endpoint_url(base: str, provider: Provider, api: Api[Any]) -> str:
     """Return where to post, for any form of ``api_base``.
 
-    One without a path gets the provider's, one with a path only the endpoint, as LiteLLM does; where the provider
+    One without a path gets the provider's path, one with a path only the endpoint, as in LiteLLM; where the provider
     ``is_rooted``, and for an API with a version of its own, also a missing ``/v1``. A complete address stays; one of
     another API is changed.
     """

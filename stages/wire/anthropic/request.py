@@ -1,8 +1,9 @@
 """A request in normal form, as a body of Anthropic Messages.
 
-``anthropic_models`` says what each model takes; ``anthropic_history``, ``anthropic_content`` and ``anthropic_tools``
-turn the parts. Source: Anthropic's Messages reference, https://platform.claude.com/docs/en/api/messages (2026-11, API
-version 2023-06-01: later ones take no sampling parameters at all); mapping.md 1.3 to 1.5.
+`models` says what each model accepts; `history`, `content` and `tools` translate the parts.
+
+Source: Anthropic's Messages reference, https://platform.claude.com/docs/en/api/messages (2026-11, API
+version 2023-06-01); docs/facts/translation.md, "Requests".
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from stages.wire.foreign_json import Json, is_list
 from stages.wire.normal_form import group, refuse_stored
 
 _GO_ON: Final = "Continue."
-"""What the user says where one of the two must speak first or last and does not (litellm-cursor-proxy)."""
+"""The user's text where a user message must come first or last and is missing (litellm-cursor-proxy)."""
 
 _UNKNOWN_MODELS_OUTPUT: Final = 8192
-"""Ours: tokens of an answer where the limit of the model is not known and the client gives none."""
+"""Tokens of an answer where the model's limit is unknown and the client sets none; our choice."""
 
 MIN_BUDGET: Final = 1024
 """Anthropic's smallest thinking budget, in tokens."""
@@ -35,8 +36,8 @@ _BUDGETS: Final = {"minimal": MIN_BUDGET, "low": 4000, "medium": 10_000, "high":
 """Thinking budgets in tokens: Claude Code's steps ("think" to "ultrathink")."""
 
 _OPAQUE: Final = re.compile(r"(?=.*[A-Za-z])[\w.:|-]{1,256}", re.ASCII)
-"""A user id as Anthropic takes it. Others are hashed: "user_id appears to contain an email address" is 400 (litellm's
-anthropic tests), so are telephone numbers, and over 256 characters."""
+"""A user id that Anthropic accepts. Others are hashed: email addresses ("user_id appears to contain an email address",
+litellm's anthropic tests), telephone numbers, and ids of more than 256 characters are 400."""
 
 _THOUGHTS: Final = ("thinking", "redacted_thinking")
 _TIERS: Final = {"auto": "auto", "priority": "auto", "default": "standard_only", "standard_only": "standard_only"}
@@ -44,19 +45,19 @@ _SHOWN: Final = {"type": "adaptive", "display": "summarized"}
 
 
 def anthropic_request(request: ResponsesRequest, *, model: str) -> dict[str, Json]:
-    """Give the body, without ``stream``, that asks Anthropic for the same.
+    """Return the body, without ``stream``, that asks Anthropic for the same.
 
-    Fields that have no form there are left out (``include``, ``truncation``, ``text.verbosity`` ...), hosted tools too.
-    The same conversation gives the same bytes in every turn but for the cache breakpoints. Nothing of the request is
-    changed or kept, but parts of it are shared with the result.
+    Fields without a counterpart (``include``, ``truncation``, ``text.verbosity`` ...) and hosted tools are left out.
+    Except for the cache breakpoints, the same conversation has the same bytes in every turn. The request is not
+    changed or kept, but the result shares parts of it.
 
     Args:
         request: what the client asks for.
         model: the upstream's name for the model.
 
     Raises:
-        BadRequest: if the request cannot be put into this form without losing what it is about: it builds on a
-            conversation that is stored elsewhere, names files by id, or may use none of the tools that are left.
+        BadRequest: if the request cannot be translated without losing its meaning: it builds on a conversation that is
+            stored elsewhere, names files by id, or may use none of the remaining tools.
     """
     body = request.body
     refuse_stored(body)
@@ -81,7 +82,7 @@ def anthropic_request(request: ResponsesRequest, *, model: str) -> dict[str, Jso
 
 
 def tool_names(request: ResponsesRequest) -> dict[str, str]:
-    """Give the client's name of each tool that the body calls otherwise, for the way back; usually there is none."""
+    """Return the client's name for each tool that has another name in the body, to translate calls back."""
     return AnthropicTools(request.body.get("tools") or []).names
 
 
@@ -102,7 +103,7 @@ def _history(body: dict[str, Json], claude: ClaudeModel, tools: AnthropicTools) 
 
 
 def _end(history: AnthropicHistory, result: dict[str, Json], *, may_prefill: bool) -> None:
-    """Let the user speak last, but where the model can go on with what was put into its mouth."""
+    """Make a user message the last one, unless the model can continue a text that the client began for it."""
     last = history.messages[-1]
     if last["role"] == "user":
         return
@@ -143,7 +144,7 @@ def _put_thinking(
 
 
 def _effort(body: dict[str, Json]) -> tuple[str | None, int]:
-    """Give how hard the model is to think, and the tokens for it if the client says so in Anthropic's dialect."""
+    """Return the reasoning effort, and its token budget if the client sets one in Anthropic's dialect."""
     effort = group(body, "reasoning").get("effort")
     if isinstance(effort, str) and (effort in _BUDGETS or effort == "none"):
         return effort, 0
@@ -159,9 +160,9 @@ def _effort(body: dict[str, Json]) -> tuple[str | None, int]:
 
 
 def _has_lost_thoughts(history: AnthropicHistory) -> bool:
-    """Tell whether the calls that are being answered were thought about, and the thoughts are not there any more.
+    """Return whether the calls that are being answered came after thinking that is no longer there.
 
-    With a budget that is 400 "Expected `thinking` or `redacted_thinking`, but found `tool_use`"; so the model goes on
+    With a budget that is 400 "Expected `thinking` or `redacted_thinking`, but found `tool_use`"; so the model continues
     without thinking until the next turn.
     """
     turns: list[list[dict[str, Json]]] = [it["content"] for it in history.messages if it["role"] == "assistant"]
@@ -191,7 +192,7 @@ def _put_tools(
         return
     choice = body.get("tool_choice")
     if _is_thinking(result) and claude.thinks_by_default and claude.takes_forced_tools and forces(choice):
-        del result["thinking"]  # these models think and can be forced, but what they think is not shown then
+        del result["thinking"]  # these models think and can be forced, but their thinking is not shown then
     chosen = tools.choose(
         choice,
         may_force=claude.takes_forced_tools and not _is_thinking(result),

@@ -28,7 +28,7 @@ class AnthropicTools:
 
     Attributes:
         tools: in Anthropic's form; a name is declared once.
-        names: the client's name of each tool that has to be called otherwise here.
+        names: the client's name for each tool that must have another name here.
     """
 
     def __init__(self, tools: list[Json]) -> None:
@@ -49,11 +49,11 @@ class AnthropicTools:
         self.tools = list(declared.values())
 
     def name_of(self, item: dict[str, Json]) -> str:
-        """Give the name under which the tool of a call is declared, or would be."""
+        """Return the name under which the tool of a call is declared, or would be."""
         return self.legal_name(self._flat.flat_name(item.get("namespace"), item["name"]))
 
     def legal_name(self, name: str) -> str:
-        """Give a name that Anthropic accepts: the same one always, and another for another tool."""
+        """Return a name that Anthropic accepts: always the same for one tool, and different for another."""
         if _NAME.fullmatch(name):
             return name
         legal = legal_call_id(name)
@@ -61,10 +61,10 @@ class AnthropicTools:
         return legal
 
     def choose(self, choice: Json, *, may_force: bool, is_parallel: bool) -> dict[str, Json] | None:
-        """Give a tool choice in Anthropic's form, and leave only the tools that it allows.
+        """Return a tool choice in Anthropic's form, and keep only the tools that it allows.
 
         Args:
-            choice: of the normal form; None for the default.
+            choice: in the normal form; None for the default.
             may_force: whether a tool can be forced; if not, the model chooses.
             is_parallel: whether several calls at once are wanted.
 
@@ -94,16 +94,16 @@ class AnthropicTools:
 
 
 def forces(choice: Json) -> bool:
-    """Tell whether a tool choice of the normal form leaves the model no way but to call a tool."""
+    """Return whether a tool choice of the normal form forces the model to call a tool."""
     if is_object(choice) and choice.get("type") == "allowed_tools":
         choice = choice.get("mode")
     return choice == "required" or is_object(choice)
 
 
 def object_schema(schema: dict[str, Json]) -> dict[str, Json]:
-    """Give a schema of arguments as Anthropic takes it: an object's, without alternatives at the top.
+    """Return a schema of arguments that Anthropic accepts: that of an object, without alternatives at the top level.
 
-    Properties of the alternatives are joined; required is what all of them require, or with ``allOf`` any of them.
+    The properties of the alternatives are merged; required is what all of them require, or with ``allOf`` any of them.
     """
     joined: dict[str, Json] = {key: value for key, value in schema.items() if key not in _BRANCHES}
     joined["type"] = "object"

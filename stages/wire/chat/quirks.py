@@ -1,6 +1,6 @@
-"""How one server's Chat Completions may differ from another's. The values stand in the table of providers.
+"""How one server's Chat Completions may differ from another's. The values are in the table of providers.
 
-The defaults are the form that all servers understand.
+The defaults are what all servers understand.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from stages.wire.normal_form import EFFORTS
 
 OPENAI_ONLY: Final = frozenset(
     """store metadata service_tier prompt_cache_key prompt_cache_retention prompt_cache_options safety_identifier user
-    moderation logit_bias seed stop frequency_penalty presence_penalty prediction""".split()  # noqa: SIM905 - a text of words
+    moderation logit_bias seed stop frequency_penalty presence_penalty prediction""".split()  # noqa: SIM905 - reads better as text
 )
-"""Parameters that OpenAI itself takes; others answer 400 or 422 to most of them."""
+"""Parameters that OpenAI itself accepts; other servers answer most of them with 400 or 422."""
 
 USUAL: Final = frozenset(
     """user seed stop frequency_penalty presence_penalty logit_bias top_k min_p repetition_penalty chat_template_kwargs
     thinking enable_thinking thinking_budget guided_json guided_regex structured_outputs""".split()  # noqa: SIM905 - as above
 )
-"""Parameters that are passed on to servers which take what they know, as vLLM and LM Studio do."""
+"""Parameters for servers that ignore what they do not know, as vLLM and LM Studio do."""
 
 ALL_EFFORTS: Final[Mapping[str, str]] = MappingProxyType({effort: effort for effort in EFFORTS})
 THREE_EFFORTS: Final[Mapping[str, str]] = MappingProxyType(
@@ -33,22 +33,22 @@ THREE_EFFORTS: Final[Mapping[str, str]] = MappingProxyType(
 
 
 class ChatQuirks(Struct, frozen=True, kw_only=True):
-    """What one provider's Chat Completions take.
+    """What one provider's Chat Completions accept.
 
     Attributes:
         is_openai: OpenAI's own API: the ``developer`` role, custom tools, ``verbosity`` and so on.
         limit: the name of the parameter that bounds the answer.
-        has_stream_options: whether it takes ``stream_options``; those that do not send usage unasked.
-        passes: which parameters without a rule of their own are passed on.
-        efforts: how it calls each reasoning effort; an effort that is missing is not sent.
-        efforts_for: which models take an effort, where others refuse it.
-        no_thinking: what is sent for effort ``none`` if that is no effort of its own.
-        reasoning: what it wants as ``reasoning_content`` of a message with calls if the real one is lost. None: it
-            does not take the field at all.
+        has_stream_options: whether it accepts ``stream_options``; servers that do not send usage unasked.
+        passes: the parameters without a rule of their own that are passed on.
+        efforts: its name for each reasoning effort; an effort that is missing is not sent.
+        efforts_for: the models that accept an effort, where the others refuse it.
+        no_thinking: what is sent for the effort ``none`` if it has no such effort.
+        reasoning: what it requires as ``reasoning_content`` of a message with calls if the real one is lost. None: it
+            does not accept the field at all.
         empty_content: the content of a message that only calls tools.
-        required: its word for the tool choice ``required``.
+        required: its name for the tool choice ``required``.
         short_ids: whether call ids must be nine letters and digits.
-        answers_tools: whether only the assistant may speak after a tool.
+        answers_tools: whether only an assistant's message may follow a tool's.
         signs_calls: whether calls must carry Gemini's thought signature.
     """
 
@@ -73,7 +73,7 @@ _ECHOING_KIMI = ChatQuirks(reasoning=" ")
 
 
 def usual_quirks(model: str) -> ChatQuirks:
-    """Return the quirks of a server that is not in the table: what it serves is known by the model's name at best."""
+    """Return the quirks of a server that is not in the table, as far as the model's name shows them."""
     name = model.lower()
     if "kimi" in name:
         return _ECHOING_KIMI

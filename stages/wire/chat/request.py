@@ -17,10 +17,10 @@ from stages.wire.openai_models import reasons
 
 
 def chat_request(request: ResponsesRequest, *, model: str, quirks: ChatQuirks) -> dict[str, Json]:
-    """Give the body that asks a Chat Completions server for the same.
+    """Return the body that asks a Chat Completions server for the same.
 
-    Fields that have no form there are left out (``include``, ``truncation`` ...), hosted tools too. Nothing of the
-    request is changed or kept, but parts of it are shared with the result.
+    Fields without a counterpart (``include``, ``truncation`` ...) and hosted tools are left out. The request is not
+    changed or kept, but the result shares parts of it.
 
     Args:
         request: what the client asks for.
@@ -28,8 +28,8 @@ def chat_request(request: ResponsesRequest, *, model: str, quirks: ChatQuirks) -
         quirks: how the server differs from others.
 
     Raises:
-        BadRequest: if the request cannot be put into this form without losing what it is about: it builds on a
-            conversation that is stored at OpenAI, names files by id, or is left without the tools that it forces.
+        BadRequest: if the request cannot be translated without losing its meaning: it builds on a conversation that is
+            stored at OpenAI, names files by id, or is left without the tools that it forces.
     """
     body = request.body
     refuse_stored(body)
@@ -73,7 +73,7 @@ def _put_tools(body: dict[str, Json], tools: ChatTools, result: dict[str, Json])
     if choice is not None:
         result["tool_choice"] = tools.choice(choice)
     result["tools"] = tools.tools
-    if body.get("parallel_tool_calls") is False:  # true is what one gets anyway, and some models refuse the field
+    if body.get("parallel_tool_calls") is False:  # true is the default, and some models refuse the field
         result["parallel_tool_calls"] = False
 
 
@@ -115,7 +115,7 @@ def _put_effort(effort: Json, quirks: ChatQuirks, model: str, result: dict[str, 
 
 
 def _response_format(layout: Json) -> dict[str, Json] | None:
-    """Nest the schema of a text format; plain text is what one gets anyway."""
+    """Return the nested form of a text format; None for plain text, which is the default."""
     if not is_object(layout) or layout.get("type") in (None, "text"):
         return None
     if layout["type"] != "json_schema":

@@ -1,7 +1,7 @@
-"""How one server's Responses API may differ from OpenAI's reference. The values stand in the table of providers.
+"""How one server's Responses API may differ from OpenAI's reference. The values are in the table of providers.
 
-A server without quirks is taken to do as OpenAI does; it must refuse by itself what it does not know, since unknown
-fields are passed on.
+A server without quirks is expected to behave as OpenAI does. Unknown fields are passed on, and it must refuse by itself
+what it does not know.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ class ResponsesQuirks(Struct, frozen=True, kw_only=True):
     """What one provider's Responses API cannot take.
 
     Attributes:
-        min_output_tokens: the least ``max_output_tokens`` that is taken; a smaller one is raised to it.
+        min_output_tokens: the smallest ``max_output_tokens`` that it accepts; a smaller one is raised to it.
         refused: parameters that are answered with an error.
         refuses_sampling: whether models that reason refuse temperature and top_p, unless their effort is none.
-        includes: what ``include`` may ask for; None is anything.
-        efforts: the efforts that are known, from little to much; another one becomes the nearest. None is any.
-        tool_types: types of tools that are known beside functions and custom tools; None is any.
-        has_custom_tools: whether tools that take raw text are known; else they become functions with one string.
-        has_encrypted_reasoning: whether reasoning is given and taken encrypted.
-        has_plain_reasoning: whether reasoning is taken as text.
-        has_developer: whether the role ``developer`` is known; else it becomes ``system``.
-        has_verbosity: whether ``text.verbosity`` is known.
-        is_basic: whether only messages, functions and reasoning are known as items, and what the assistant said must
-            be a string.
-        has_status: whether items may carry the ``status`` that they were given with.
+        includes: what ``include`` may ask for. None: anything.
+        efforts: the known efforts, from the lowest; another one becomes the nearest. None: any.
+        tool_types: types of tools that it knows besides functions and custom tools. None: any.
+        has_custom_tools: whether it knows tools that take raw text; otherwise they become functions with one string.
+        has_encrypted_reasoning: whether it returns and accepts encrypted reasoning.
+        has_plain_reasoning: whether it accepts reasoning as text.
+        has_developer: whether it knows the role ``developer``; otherwise that becomes ``system``.
+        has_verbosity: whether it knows ``text.verbosity``.
+        is_basic: whether it knows only messages, functions and reasoning as items, and requires the assistant's texts
+            as strings.
+        has_status: whether items may carry the ``status`` with which an answer returned them.
         parses_arguments: whether the arguments of earlier calls must be a JSON object.
-        takes_bare_parts: whether parts of ``output_text`` are taken without the id and status that they came with.
-            OpenAI's own types have no such message, and servers that check requests by them refuse it (vllm#33089;
-            OpenRouter: cherry-studio#10477).
+        takes_bare_parts: whether it accepts parts of ``output_text`` without the id and status that they had in the
+            answer. OpenAI's own types have no such message, and servers that check requests by them refuse it
+            (vllm#33089; OpenRouter: cherry-studio#10477).
     """
 
     min_output_tokens: int = 0

@@ -1,10 +1,10 @@
-"""The request that an upstream with a Responses API of its own gets: the normal form, less what it cannot take.
+"""The request to an upstream that has the Responses API: the normal form, less what the upstream cannot take.
 
-Most of a request passes untouched and uncopied. Taken out everywhere: what belongs to other APIs (``cache_control``,
-signed thinking, ``stop`` and its like, which the Responses API does not have), and reasoning that nobody could use.
-``stream_options`` is never sent: ``include_usage`` is 400 "Unknown parameter" (litellm#18200), and usage comes anyway.
-What one provider alone cannot take is in its `quirks`. What the assistant said is brought into one form, so that
-a conversation has the same bytes whichever shape it came in (ADR 0012).
+Most of a request passes unchanged and uncopied. Removed everywhere: what belongs to other APIs (``cache_control``,
+signed thinking, ``stop`` and similar, which the Responses API does not have), and reasoning that no upstream could use.
+``stream_options`` is never sent: ``include_usage`` is 400 "Unknown parameter" (litellm#18200), and usage is reported
+without it. What a single provider cannot take is in its `quirks`. The assistant's texts are brought into one form, so
+that a conversation has the same bytes whichever shape it arrived in (ADR 0012).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stages.wire.openai_models import reasons
 from stages.wire.responses.quirks import ResponsesQuirks
 
 _FOREIGN: Final = frozenset(
-    # Chat Completions' and Anthropic's, kept in the normal form for upstreams that speak their API.
+    # Fields of Chat Completions and Anthropic, kept in the normal form for upstreams with those APIs.
     (
         *("stop", "seed", "frequency_penalty", "presence_penalty", "logit_bias", "prediction", "web_search_options"),
         *("thinking", "cache_control"),
@@ -34,7 +34,7 @@ _SAID: Final = ("output_text", "input_text", "text", "refusal")
 
 
 def native_request(body: dict[str, Json], *, quirks: ResponsesQuirks, model: str, stream: bool) -> dict[str, Json]:
-    """Build what to post.
+    """Return the body to post.
 
     Args:
         body: a body in normal form; it is read, not changed.
@@ -64,10 +64,10 @@ _Form = Literal["parts", "string"] | None
 
 
 def _form_of_texts(quirks: ResponsesQuirks, model: str) -> _Form:
-    """Give the one form for a text of the assistant's; None if it stays in the form that it came in.
+    """Return the one form for the assistant's texts; None if each keeps the form in which it arrived.
 
-    OpenAI's models get the form in which they gave it, other providers the one that every server takes. Behind
-    ``openai/`` with another model's name may be any server: it gets what the client wrote.
+    OpenAI's models get the form that they produce, other providers the form that every server takes. A model with
+    another name under ``openai/`` may be on any server: it gets what the client wrote.
     """
     if not quirks.takes_bare_parts:
         return "string"
@@ -85,7 +85,7 @@ def _put_include(request: dict[str, Json], quirks: ResponsesQuirks) -> None:
     if not quirks.has_encrypted_reasoning:
         wanted = [name for name in wanted if name != ENCRYPTED]
     elif request.get("store") is False and "reasoning" in request and ENCRYPTED not in wanted:
-        # Else the reasoning is lost with this turn. Only where the client speaks of reasoning: a model without it
+        # Otherwise the reasoning is lost with this turn. Only where the client mentions reasoning: a model without it
         # answers 400 "Encrypted content is not supported with this model" (draive#399, OpenHands#11406).
         wanted.append(ENCRYPTED)
     if wanted == include:
@@ -110,7 +110,7 @@ def _put_reasoning_and_text(request: dict[str, Json], quirks: ResponsesQuirks) -
 
 
 def _near(effort: str, known: tuple[str, ...]) -> str:
-    """Give the nearest effort that is known, the smaller of two; thinking is switched off only by ``none``."""
+    """Return the nearest known effort, the lower of two; only ``none`` switches thinking off."""
     if effort in known or effort not in EFFORTS:
         return effort
     asked = EFFORTS.index(effort)
@@ -143,7 +143,7 @@ def _put_tools(request: dict[str, Json], quirks: ResponsesQuirks) -> None:
 
 
 def _without_custom(tool: dict[str, Json]) -> dict[str, Json]:
-    """Give a custom tool as a function; a namespace with its custom tools as functions."""
+    """Return a custom tool as a function, and a namespace with its custom tools as functions."""
     if tool["type"] == "custom":
         return as_function(tool)
     inner: list[Json] = tool["tools"] if is_list(tool.get("tools")) else []
@@ -158,7 +158,7 @@ def _is_custom(tool: Json) -> bool:
 def _items(
     items: list[dict[str, Json]], quirks: ResponsesQuirks, form: _Form, *, is_stored: bool
 ) -> list[dict[str, Json]]:
-    """Go through the items from the end, to know of each reasoning item whether what it led to is there."""
+    """Translate the items, from the last to the first, to know for each reasoning item whether its result follows."""
     sent: list[dict[str, Json]] = []
     is_answer_next = False
     for item in reversed(items):
@@ -171,7 +171,7 @@ def _items(
         usable = _item(item, kind, quirks, form)
         if usable is None:
             continue
-        # What the model gave: all but messages of others, outputs, and references to we do not know what.
+        # Produced by the model: everything but messages of other roles, outputs, and references to unknown items.
         is_answer_next = item.get("role") not in _NOT_SAID and not (isinstance(kind, str) and kind.endswith("_output"))
         sent.append(usable)
     sent.reverse()
@@ -179,7 +179,7 @@ def _items(
 
 
 def _reasoning(item: dict[str, Json], quirks: ResponsesQuirks, *, is_stored: bool) -> dict[str, Json] | None:
-    """Give reasoning that is followed by its item (without it OpenAI answers 400) in a form that can be used."""
+    """Return reasoning in a form that the upstream can use; its item follows, without which OpenAI answers 400."""
     item = _noted_off(item, quirks)
     encrypted = item.get("encrypted_content")
     if encrypted and quirks.has_encrypted_reasoning:
@@ -188,7 +188,7 @@ def _reasoning(item: dict[str, Json], quirks: ResponsesQuirks, *, is_stored: boo
         plain = _without(item, "encrypted_content") if "encrypted_content" in item else item
         if isinstance(plain.get("id"), str):
             return plain
-        # vLLM wants an id; it must be the same one in each turn, like all that is sent again.
+        # vLLM requires an id; it must be the same in each turn, like everything that is sent again.
         digest = sha256(repr(plain.get("content")).encode("utf-8", "surrogatepass")).hexdigest()[:32]
         return {**plain, "id": f"rs_{digest}"}
     if is_stored and quirks.has_encrypted_reasoning and isinstance(item.get("id"), str):
@@ -233,7 +233,7 @@ def _with_content(item: dict[str, Json], key: str, parts: list[Json]) -> dict[st
 
 
 def _in_form(item: dict[str, Json], form: Literal["parts", "string"]) -> dict[str, Json]:
-    """Give a message of the assistant's in one form if it is a text and nothing else, which loses nothing."""
+    """Return the assistant's message in one form if it is only a text; then nothing is lost."""
     content = item.get("content")
     if form == "parts":
         is_text = isinstance(content, str) and bool(content)

@@ -68,8 +68,7 @@ def test_an_unmodified_litellm_file_starts_and_names_what_it_will_not_get_once_e
         "91: router_settings.model_group_alias is not supported yet and is ignored",
         "92: router_settings.redis_host is not supported yet and is ignored",
         "93: router_settings.redis_password is not supported yet and is ignored",
-        "94: router_settings.routing_strategi is not a setting that we know and is ignored; "
-        "did you mean routing_strategy?",
+        "94: router_settings.routing_strategi is not a known setting and is ignored; did you mean routing_strategy?",
         "98: general_settings.database_url is not supported yet and is ignored",
         "100: general_settings.forward_client_headers_to_llm_api is not supported yet and is ignored",
         "104: guardrails is not supported yet and is ignored",
@@ -176,21 +175,21 @@ MISTAKES = [
     (model("{model: azure/x, api_key: k}"), "config.yaml:3: model_list[0].litellm_params.api_base: is missing: "
      "provider azure needs a URL such as https://api.example.com/v1, or set AZURE_API_BASE"),
     (model("{model: gpt-5, api_base: example.com/v1}"), "config.yaml:3: model_list[0].litellm_params.api_base: "
-     "the URL does not begin with http:// or https://: expected one such as https://api.example.com/v1"),
+     "the URL does not start with http:// or https://: expected one such as https://api.example.com/v1"),
     (model("{model: gpt-5, api_base: 'http://a b/'}"), "config.yaml:3: model_list[0].litellm_params.api_base: "
-     "the URL holds a space, a control character or a character that is not ASCII: "
+     "the URL contains a space, a control character or a character that is not ASCII: "
      "expected one such as https://api.example.com/v1"),
     (model('{model: gpt-5, api_base: "http://a/\\r\\nX: y"}'), "config.yaml:3: model_list[0].litellm_params.api_base: "
-     "the URL holds a space, a control character or a character that is not ASCII: "
+     "the URL contains a space, a control character or a character that is not ASCII: "
      "expected one such as https://api.example.com/v1"),
     (model("{model: gpt-5, api_base: 'http://'}"), "config.yaml:3: model_list[0].litellm_params.api_base: "
-     "the URL names no valid host: expected one such as https://api.example.com/v1"),
+     "the URL has no valid host: expected one such as https://api.example.com/v1"),
     (model("{model: gpt-5, api_base: 'http://a:99999'}"), "config.yaml:3: model_list[0].litellm_params.api_base: "
      "the URL's host or port cannot be read: expected one such as https://api.example.com:8443/v1"),
     (model("{model: gpt-5, api_base: 'http://u:p@a'}"), "config.yaml:3: model_list[0].litellm_params.api_base: "
-     "the URL holds a user name or password: remove it, and give the key as api_key"),
+     "the URL contains a user name or password: remove it, and set the key as api_key"),
     (model("{model: azure/a, api_base: 'http://a', api_key: k, api_version: 'a&b=c'}"),
-     "config.yaml:3: model_list[0].litellm_params.api_version: holds a character that a version does not have: "
+     "config.yaml:3: model_list[0].litellm_params.api_version: contains a character that is not allowed in a version: "
      "expected text such as 2025-04-01-preview"),
     (model("{model: canned/echo, timeout: soon}"), "config.yaml:3: model_list[0].litellm_params.timeout: "
      'found "soon" (text), expected seconds, more than 0, such as 60'),
@@ -203,10 +202,10 @@ MISTAKES = [
      "found 2 (a number), expected true or false"),
     (model('{model: gpt-5, api_key: k, extra_headers: {X-A: "a\\r\\nb"}}'),
      "config.yaml:3: model_list[0].litellm_params.extra_headers.X-A: "
-     "the header's value holds a line break, a control character or one that is not ASCII: remove it"),
+     "the header's value contains a line break, a control character or one that is not ASCII: remove it"),
     (model("{model: gpt-5, api_key: k, extra_headers: {'X A': a}}"),
      "config.yaml:3: model_list[0].litellm_params.extra_headers.X A: "
-     "the name of a header holds a character that HTTP does not allow there"),
+     "the header's name contains a character that HTTP does not allow there"),
     (model("{model: gpt-5, api_key: k, extra_headers: {Host: a}}"),
      "config.yaml:3: model_list[0].litellm_params.extra_headers.Host: "
      "this header is set by headrace itself: remove it"),
@@ -215,12 +214,12 @@ MISTAKES = [
     (model("{model: gpt-5, api_key: k, extra_headers: a}"),
      "config.yaml:3: model_list[0].litellm_params.extra_headers: found text, "
      "expected a mapping (name: value lines, indented)"),
-    (model("{model: canned/stroy}"), "config.yaml:3: model_list[0].litellm_params.model: is no canned model: "
+    (model("{model: canned/stroy}"), "config.yaml:3: model_list[0].litellm_params.model: is not a canned model: "
      "expected canned/echo, canned/story, canned/agent or canned/replay:<file.sse>; did you mean story?"),
     (model("{model: 'canned/replay:nope.sse'}"), "config.yaml:3: model_list[0].litellm_params.model: "
-     "there is no file nope.sse: expected a recorded stream (from the configuration's folder)"),
+     "the file nope.sse does not exist: expected a recorded stream, relative to this file"),
     (model("{model: 'openai/*', api_key: k}"), "config.yaml:3: model_list[0].litellm_params.model: "
-     "holds a *, but model_name does not: write the same * there, or name one model here"),
+     "contains a *, but model_name does not: write the same * there, or name one model here"),
     (model("{model: canned/echo}", "{id: a}") + model("{model: canned/echo}", "{id: a}").removeprefix("model_list:\n"),
      "config.yaml:5: model_list[1].model_info.id: is also that of the deployment on line 2: write another"),
     (model("{model: gpt-5, api_key: k}", "{mode: 5}"),
@@ -283,7 +282,7 @@ MISTAKES = [
     (f"pipeline_settings:\n  tls_certfile: {FULL}\n", "config.yaml:2: pipeline_settings.tls_certfile: "
      "needs tls_keyfile beside it: set both, or neither"),
     ("pipeline_settings:\n  proxy: ftp://a\n", "config.yaml:2: pipeline_settings.proxy: "
-     "the URL does not begin with http:// or https://: expected one such as https://api.example.com/v1"),
+     "the URL does not start with http:// or https://: expected one such as https://api.example.com/v1"),
     ("pipeline_settings:\n  proxy: http://a\n  transport: headrace\n", "config.yaml:3: pipeline_settings.transport: "
      "headrace's own transport has no proxy: write httpx, or remove proxy"),
     ("pipeline_settings:\n  keys: 5\n",
@@ -553,7 +552,7 @@ model_list:
     settings = parse(text)
     assert settings.deployments[0].timeouts.headers_s == 7
     assert settings.deployments[0].url == "http://h/v1/responses"
-    assert settings.warnings == ("config.yaml:2: x-defaults is not a setting that we know and is ignored",)
+    assert settings.warnings == ("config.yaml:2: x-defaults is not a known setting and is ignored",)
 
 
 def test_our_own_settings_are_read_in_their_types() -> None:

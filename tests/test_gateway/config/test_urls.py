@@ -122,8 +122,8 @@ def test_azure_is_asked_by_chat_completions_when_the_entry_says_so() -> None:
 def test_a_wildcard_cannot_be_put_into_azures_dated_address() -> None:
     params = "{model: 'azure/*', api_base: 'https://a.com', api_key: k, use_chat_completions_api: true%s}"
     assert problems(model(params % ", api_version: '2024-10-21'", name="azure/*")) == (
-        "config.yaml:3: model_list[0].litellm_params.model: holds a *, which Azure's dated addresses cannot have: "
-        "leave api_version out, or name one model here",
+        "config.yaml:3: model_list[0].litellm_params.model: contains a *, which Azure's dated addresses cannot have: "
+        "remove api_version, or name one model here",
     )
     assert only(model(params % "", name="azure/*")).url == "https://a.com/openai/v1/chat/completions"
 
@@ -136,7 +136,7 @@ def test_a_date_without_quotes_is_a_version_as_it_was_written() -> None:
 
 @pytest.mark.parametrize("base", ["https://u:p@h", "https://tok/en@h", "https://tok?en@h", "https://tok#en@h"])
 def test_what_stands_before_an_at_sign_is_taken_for_a_password_wherever_the_host_ends(base: str) -> None:
-    assert base_problem(base) == ("the URL holds a user name or password: remove it, and give the key as api_key")
+    assert base_problem(base) == ("the URL contains a user name or password: remove it, and set the key as api_key")
 
 
 @given(
