@@ -239,7 +239,7 @@ class _ChatAnswer:
         if self.finish_word is None:
             self.fail(broken_protocol(EARLY_END), out)
             return
-        finish = finish_of(self.finish_word, has_calls=self._calls.begun > 0)
+        finish = finish_of(self.finish_word, has_calls=self._calls.started > 0)
         if isinstance(finish, Failed):
             self.fail(finish, out)
             return
