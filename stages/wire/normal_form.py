@@ -17,17 +17,21 @@ EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """Reasoning efforts in the API's words, from the lowest to the highest."""
 
 _STORED: Final = ("previous_response_id", "conversation", "prompt")
-"""Parameters that name something that is stored at OpenAI."""
+"""Parameters that name something which is stored at OpenAI."""
 
-_NATIVE_CALLS: Final = {
+NATIVE_CALLS: Final = {
     "local_shell_call": ("local_shell", ("action",)),
     "shell_call": ("shell", ("action",)),
     "apply_patch_call": ("apply_patch", ("operation",)),
     "computer_call": ("computer", ("action", "actions")),
 }
-"""Calls that the client carries out although their tools are not functions: the tool, and the fields with its task."""
+"""Calls that the client carries out although they are not calls of functions: the tool, and the fields that may hold
+its task, of which the first that is there counts."""
 
-CALLS: Final = frozenset({"function_call", "custom_tool_call", *_NATIVE_CALLS})
+ENCRYPTED: Final = "reasoning.encrypted_content"
+"""What ``include`` asks for to get a model's reasoning, encrypted, for the next turn."""
+
+CALLS: Final = frozenset({"function_call", "custom_tool_call", *NATIVE_CALLS})
 OUTPUTS: Final = frozenset(f"{kind}_output" for kind in CALLS)
 
 _NAMED: Final = ("function", "custom")  # not a set: a foreign value may be unhashable
@@ -96,9 +100,9 @@ def call_ids_of(body: Mapping[str, Any]) -> frozenset[str]:  # the client's JSON
 
 def native_task(kind: str, item: dict[str, Json]) -> tuple[str, Json] | None:
     """Return the tool and the task of a native call; None if it calls a function or a custom tool."""
-    if kind not in _NATIVE_CALLS:
+    if kind not in NATIVE_CALLS:
         return None
-    name, fields = _NATIVE_CALLS[kind]
+    name, fields = NATIVE_CALLS[kind]
     return name, next((item[field] for field in fields if field in item), None)
 
 
