@@ -5,6 +5,7 @@
   They are independent of one another and of ``downstream``.
 - ``answers``: what all decoders of answers share.
 - The modules beside the folders are the neutral ground for all of them: ``sse`` splits and frames events,
-  ``foreign_json`` reads JSON without trust, ``normal_form`` knows the one form that every request is brought into, and
-  ``custom_tools``, ``unwrap``, ``call_ids``, ``openai_models`` and ``bad_request`` hold one rule each.
+  ``foreign_json`` reads JSON without trust, ``normal_form`` knows the one form that every request is brought into,
+  ``api`` is what each upstream API exports, and ``function_tools``, ``custom_tools``, ``unwrap``, ``call_ids``,
+  ``openai_models``, ``redaction`` and ``bad_request`` hold one rule each.
 """
