@@ -1,6 +1,6 @@
-"""A request body that cannot be served, and the small checks that find it out.
+"""A request body that cannot be served, and the small checks that detect it.
 
-Messages name the field, what was found (its JSON type, never its text) and what would be right.
+Messages name the field, what was found (its JSON type, never its text) and what would be valid.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from stages.wire.foreign_json import Json, is_object
 
 
 class BadRequest(ValueError):
-    """The client's body is not something that we can serve.
+    """The client's request body cannot be served.
 
     Args:
-        message: what was found, where, and what would be right; safe to show to the client.
-        param: the field to blame, as ``input[3].role``; None if it is the body as a whole.
+        message: what was found, where, and what would be valid; safe to show to the client.
+        param: the field to blame, such as ``input[3].role``; None if it is the body as a whole.
         code: a word from a bounded set.
     """
 
@@ -42,6 +42,7 @@ def json_kind(value: Json) -> str:
 
 
 def wrong_type(param: str, expected: str, value: Json) -> BadRequest:
+    """Return the error for a field of the wrong type; ``expected`` is a noun with its article."""
     found = json_kind(value)
     if found == "a number" and ("number" in expected or expected[:1].isdigit()):
         found = "another number"

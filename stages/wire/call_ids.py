@@ -1,7 +1,7 @@
 """Call ids that an upstream accepts.
 
-All mappings depend on nothing but the id, so a call and its output are mapped alike, in every turn and every process.
-Nothing has to be mapped back: an upstream never speaks of a call of an earlier turn, and a new call has a new id.
+All mappings depend on the id alone, so a call and its output are mapped alike, in every turn and every process. Nothing
+has to be mapped back: an upstream never refers to a call of an earlier turn, and a new call has a new id.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 
 
 def short_call_id(call_id: str) -> str:
-    """Give ``call_id`` itself if it fits, else a short form of it: always the same one, and another for another id.
+    """Return ``call_id`` itself if it fits, else a short form of it: the same one for the same id, distinct for others.
 
     Cursor composes ids of 85 and more characters in chats that ran on other models. They share long prefixes, so
-    cutting them would make two calls one; a hash of the whole id ends the short form instead.
+    truncation would merge two calls into one; the short form ends with a hash of the whole id instead.
     """
     if len(call_id) <= MAX_CALL_ID_CHARS:
         return call_id
@@ -31,26 +31,26 @@ def short_call_id(call_id: str) -> str:
 
 
 def legal_call_id(call_id: str) -> str:
-    """Give ``call_id`` in the characters that Anthropic takes (``^[a-zA-Z0-9_-]+$``, at most 64 of them).
+    """Return ``call_id`` in the characters that Anthropic accepts (``^[a-zA-Z0-9_-]+$``, at most 64 of them).
 
-    An id that is legal stays as it is. In another one the illegal characters are replaced and a hash of the whole id
-    is put behind, so that ``a:1`` and ``a.1`` stay two ids (``functions.AskUserQuestion:1``, ungate 673a830).
+    A legal id stays as it is. In others the illegal characters are replaced and a hash of the whole id is appended, so
+    that ``a:1`` and ``a.1`` stay two ids (``functions.AskUserQuestion:1``, ungate 673a830).
     """
     plain = _ILLEGAL.sub("_", call_id)
     return short_call_id(call_id) if plain == call_id else _with_digest(plain, call_id)
 
 
 def numbered_call_id(call_id: str, number: int) -> str:
-    """Give the id of the ``number``-th call that has the id ``call_id``: the first one keeps it.
+    """Return the id of the ``number``-th call that has the id ``call_id``: the first one keeps it.
 
-    Some upstreams count from ``call_0`` in every answer, and an id that comes twice is refused: "Duplicate
+    Some upstreams count from ``call_0`` in every answer, and an id that occurs twice is refused: "Duplicate
     function_call_output for call_id" (hermes-agent#102629), "each tool_use must have a single result" (Anthropic).
     """
     return call_id if number == 1 else _with_digest(call_id, f"{call_id}\n{number}")
 
 
 def _with_digest(shown: str, whole: str) -> str:
-    # A lone surrogate cannot come out of JSON that was decoded, but an id may be made by somebody's stage.
+    # Decoded JSON holds no lone surrogates, but a plugin's stage may make an id of its own.
     digest = sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARS]
     return f"{shown[: MAX_CALL_ID_CHARS - _DIGEST_CHARS - 1]}_{digest}"
 

@@ -1,4 +1,8 @@
-"""JSON of others: read without trust, and written."""
+"""JSON of others: read without trust, and written.
+
+Clients and upstreams send values of the wrong type, bytes that are not UTF-8, and halves of surrogate pairs. What is
+read here never fails on the shape of a value, only on bytes that are not JSON; what is written here is always UTF-8.
+"""
 
 from __future__ import annotations
 
@@ -10,48 +14,49 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.json import Decoder
 
+Json: TypeAlias = Any  # a foreign value: its type is known only after a look at it
+
 T = TypeVar("T")
 
+TEXT = Decoder(str)
+LIST = Decoder(list[Raw])
 
-# From here on Any is foreign JSON, see the first lines.
+_NULL = b"null"
+
+_ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+"""One escape sequence of a JSON string; group 1 is a UTF-16 surrogate without its other half."""
+
+
+class Malformed(ValueError):
+    """These bytes are not JSON, or are nested more deeply than any real document."""
+
+
 class TypedRecord(Struct):
-    type: Any = ""
+    """A foreign object with a ``type``, which is the empty string if it is missing or not a string."""
+
+    type: Any = ""  # foreign JSON
 
     def __post_init__(self) -> None:
         if type(self.type) is not str:
             self.type = ""
 
 
-TEXT = Decoder(str)
-
-
-LIST = Decoder(list[Raw])
-
-
-_NULL = b"null"
-
-
-# One escape sequence of a JSON string; group 1 is a UTF-16 surrogate that has lost its other half.
-_ESCAPE = re.compile(
-    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
-)
-
-
-class Malformed(ValueError):
-    """These bytes are not JSON, or are nested deeper than anything that is meant."""
+# Reading.
 
 
 def read(decoder: Decoder[T], data: bytes | Raw) -> T | None:
-    """Read a foreign value; None if it is absent or of another kind than the decoder's.
+    """Read a foreign value; None if it is absent or of another type than the decoder's.
 
     Bytes that are not UTF-8, and lone surrogates (which JavaScript servers send when they cut a character in two), do
     not spoil the rest: they become U+FFFD.
 
     Raises:
-        Malformed: if it is not JSON.
+        Malformed: if ``data`` is not JSON.
     """
     size = len(data)
-    if not size or (size == len(_NULL) and bytes(data) == _NULL):  # usual, and no decoder here takes it
+    if not size or (size == len(_NULL) and bytes(data) == _NULL):  # common, and null is not valid for any decoder here
         return None
     try:
         try:
@@ -67,51 +72,52 @@ def read(decoder: Decoder[T], data: bytes | Raw) -> T | None:
 
 
 def read_list(decoder: Decoder[T], data: Raw) -> list[T | None]:
-    """Read a foreign array, with None for each element of another kind than the decoder's."""
+    """Read a foreign array, with None for each element of another type than the decoder's."""
     return [read(decoder, element) for element in read(LIST, data) or ()]
 
 
-def text(value: Any) -> str:
-    """Give ``value`` if it is a string, else the empty string."""
+def is_object(value: Json) -> TypeGuard[dict[str, Json]]:
+    """Return whether a decoded value is a JSON object."""
+    return isinstance(value, dict)
+
+
+def is_list(value: Json) -> TypeGuard[list[Json]]:
+    """Return whether a decoded value is a JSON array."""
+    return isinstance(value, list)
+
+
+def text(value: Json) -> str:
+    """Return ``value`` if it is a string, else the empty string."""
     return value if isinstance(value, str) else ""
 
 
 def index(value: object) -> int:
-    """Give ``value`` if it can be a position in a list, else 0, which is right where an upstream counts nothing."""
+    """Return ``value`` if it can be a position in a list, else 0, which is right for an upstream that omits it."""
     return value if type(value) is int and value >= 0 else 0
 
 
 def count(value: object) -> int | None:
-    """Give ``value`` as a whole number, else None."""
+    """Return ``value`` as a whole number, or None if it is not one."""
     if type(value) is int or (type(value) is float and value.is_integer()):
         return int(value)
     return None
 
 
 def _repaired(data: bytes) -> bytes:
-    def lone(escape: re.Match[str]) -> str:
+    def without_lone(escape: re.Match[str]) -> str:
         return "\\ufffd" if escape[1] else escape[0]
 
-    return _ESCAPE.sub(lone, data.decode("utf-8", "replace")).encode()
+    return _ESCAPE.sub(without_lone, data.decode("utf-8", "replace")).encode()
 
 
-Json: TypeAlias = Any  # JSON of a foreign shape: only looking tells what it is
-
-
-def is_object(value: Json) -> TypeGuard[dict[str, Json]]:
-    return isinstance(value, dict)
-
-
-def is_list(value: Json) -> TypeGuard[list[Json]]:
-    return isinstance(value, list)
-
+# Writing.
 
 encode: Callable[[object], bytes] = msgspec.json.Encoder().encode
-"""Give any value as JSON."""
+"""Write any value as JSON."""
 
 
 def json_text(text: str) -> bytes:
-    """Give ``text`` as a JSON string."""
+    """Write ``text`` as a JSON string."""
     try:
         return encode(text)
     except UnicodeEncodeError:
@@ -119,7 +125,7 @@ def json_text(text: str) -> bytes:
 
 
 def whole(text: str) -> str:
-    """Join surrogates to characters, and replace lone ones, which have no form in UTF-8."""
+    """Return ``text`` with surrogate pairs joined, and with lone surrogates, which UTF-8 cannot express, replaced."""
     try:
         text.encode()
     except UnicodeEncodeError:

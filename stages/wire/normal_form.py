@@ -1,4 +1,9 @@
-"""What the adapters of other APIs have in common: how they read the normal form that they translate."""
+"""The normal form of a request, as the adapters of all upstream APIs read it: items, calls, outputs and tools.
+
+It is a Responses body; `stages.request.ResponsesRequest` carries it. This module holds what the adapters have in
+common: which parts of it another service cannot serve, which items are calls and outputs and which belong together, and
+what a tool is called where there are no namespaces.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,9 @@ from typing import Any, Final
 
 from stages.wire.bad_request import BadRequest
 from stages.wire.foreign_json import Json, encode, is_list, is_object
+
+EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+"""Reasoning efforts in the API's words, from the lowest to the highest."""
 
 _STORED: Final = ("previous_response_id", "conversation", "prompt")
 """Parameters that name something which is stored at OpenAI."""
@@ -26,9 +34,14 @@ ENCRYPTED: Final = "reasoning.encrypted_content"
 CALLS: Final = frozenset({"function_call", "custom_tool_call", *NATIVE_CALLS})
 OUTPUTS: Final = frozenset(f"{kind}_output" for kind in CALLS)
 
+_NAMED: Final = ("function", "custom")  # not a set: a foreign value may be unhashable
+
+
+# What no other service has.
+
 
 def refuse_stored(body: dict[str, Json]) -> None:
-    """Refuse a request that builds on what only OpenAI has.
+    """Refuse a request that builds on something that only OpenAI has.
 
     Raises:
         BadRequest: if it does.
@@ -46,34 +59,47 @@ def refuse_unreadable(kind: str, item: dict[str, Json], where: str) -> None:
     """Refuse an item that stands for a part of the conversation. References to reasoning may be left out.
 
     Raises:
-        BadRequest: if it is one.
+        BadRequest: if it is such an item.
     """
     if kind == "compaction" or (kind == "item_reference" and not str(item.get("id")).startswith("rs_")):
         raise BadRequest(
-            f"{where} is of the type {kind}: a part of the conversation that only the upstream which wrote it "
+            f"{where} is of the type {kind}: a part of the conversation that only the upstream that wrote it "
             "can read. Send the conversation itself, or start a new chat.",
             where,
         )
 
 
+# Parameters and items.
+
+
 def group(body: dict[str, Json], name: str) -> dict[str, Json]:
-    """Give a parameter that is an object; an empty one if it is missing or something else."""
+    """Return a parameter that is an object, or an empty one if it is missing or something else."""
     value = body.get(name)
     return value if is_object(value) else {}
 
 
 def kind_of(item: dict[str, Json]) -> str:
-    """Give the type of an item, which messages and references may leave out."""
+    """Return the type of an item, which messages and references may omit."""
     return item.get("type") or ("message" if "role" in item else "item_reference")
 
 
+# Calls and their outputs.
+
+
 def call_id_of(item: dict[str, Json]) -> str:
-    """Give the id that a call and its output have in common."""
+    """Return the id that a call and its output have in common."""
     return str(item.get("call_id") or item.get("id") or "")
 
 
+def call_ids_of(body: Mapping[str, Any]) -> frozenset[str]:  # the client's JSON
+    """Return the ids of the calls in a request's history."""
+    items: object = body.get("input")
+    ids = [item.get("call_id") for item in items if is_object(item)] if is_list(items) else []
+    return frozenset(call_id for call_id in ids if isinstance(call_id, str))
+
+
 def native_task(kind: str, item: dict[str, Json]) -> tuple[str, Json] | None:
-    """Give the tool and the task of a call that is none of a function or custom tool; None if it is one."""
+    """Return the tool and the task of a native call; None if it calls a function or a custom tool."""
     if kind not in NATIVE_CALLS:
         return None
     name, fields = NATIVE_CALLS[kind]
@@ -81,9 +107,9 @@ def native_task(kind: str, item: dict[str, Json]) -> tuple[str, Json] | None:
 
 
 def output_places(items: list[dict[str, Json]]) -> dict[int, int]:
-    """Find the output of each call: from the position of the call to that of its output.
+    """Map the position of each call to the position of its output.
 
-    An output belongs to the last call of its id that has none yet; others have no call and are not sent.
+    An output belongs to the last call of its id that has none yet; outputs without a call are not in the map.
     """
     places: dict[int, int] = {}
     waiting: dict[str, list[int]] = {}
@@ -97,21 +123,21 @@ def output_places(items: list[dict[str, Json]]) -> dict[int, int]:
 
 
 def output_of(item: dict[str, Json]) -> Json:
-    """Give what a tool gave back: text or parts."""
+    """Return what a tool returned: text or parts."""
     output = item.get("output")
     if item.get("type") == "shell_call_output" and is_list(output):  # a list of stdout, stderr and outcome
         return encode(output).decode()
     return output
 
 
-_NAMED = ("function", "custom")  # no set: what is looked up may be unhashable
+# Tools.
 
 
 def flat_tools(tools: list[Json]) -> list[tuple[dict[str, Json], str | None, str]]:
-    """Give each tool with its namespace and the name that it has where there are no namespaces.
+    """List each tool with its namespace and with its name where there are no namespaces.
 
-    It is the tool's own name, with the namespace's before it if that is taken. Of a namespace only functions and custom
-    tools with names are given.
+    That is the tool's own name, prefixed with the namespace's if the own name is taken. Of a namespace only the
+    functions and custom tools that have names are listed.
 
     Args:
         tools: in Responses form.
@@ -129,14 +155,3 @@ def flat_tools(tools: list[Json]) -> list[tuple[dict[str, Json], str | None, str
                 taken.add(name)
                 flat.append((one, namespace, name))
     return flat
-
-
-EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-"""How hard a model is to think, as the API spells it, from little to much."""
-
-
-def call_ids_of(body: Mapping[str, Any]) -> frozenset[str]:  # JSON of the client's
-    """Give the ids of the calls in a request's history."""
-    items: object = body.get("input")
-    ids = [item.get("call_id") for item in items if is_object(item)] if is_list(items) else []
-    return frozenset(call_id for call_id in ids if isinstance(call_id, str))

@@ -2,14 +2,15 @@
 
 Follows the event stream format of the HTML Living Standard (section 9.2.6, read 2026-10): lines end in LF, CR or CRLF
 and in nothing else (not in U+2028 or VT, which are ordinary text within JSON). Only ``data`` matters to us: the names,
-ids and retry times of events are ignored, as are comments.
+ids and retry times of events are ignored, and so are comments.
 """
 
 from __future__ import annotations
 
 MIB = 1 << 20
 MAX_EVENT_BYTES = 16 * MIB
-"""One event. The largest seen are partial images of a few MB (base64); 16 MiB bounds the memory of one request."""
+"""Our limit for one event, which bounds the memory of a request. The largest events seen so far are partial images of a
+few MB (base64)."""
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -18,7 +19,7 @@ class EventTooLarge(ValueError):
     """One event is larger than the parser's limit; nothing after it can be read.
 
     Attributes:
-        before: the data of the events of the same feed that came before it; they are good.
+        before: the data of the events before it in the same feed; they are valid.
     """
 
     def __init__(self, max_event_bytes: int, before: list[bytes]) -> None:
@@ -29,8 +30,8 @@ class EventTooLarge(ValueError):
 class Parser:
     """Split a byte stream into the ``data`` of its events, however the stream was cut.
 
-    Events without data give nothing. Holds at most one unfinished event. The time is linear in the bytes, also if they
-    come one by one: an unfinished event is kept in pieces and joined once.
+    Events without data are dropped. Holds at most one unfinished event. The time is linear in the bytes, even if they
+    arrive one by one: an unfinished event is kept in pieces and joined once.
 
     Args:
         max_event_bytes: the largest event, counted with its field names and with line ends as one byte.
@@ -46,10 +47,10 @@ class Parser:
         self._at_start = True
 
     def feed(self, batch: list[bytes], /) -> list[bytes]:
-        """Take what was read, give the data of every event that is complete now.
+        """Take what was read and return the data of every event that is complete now.
 
         Raises:
-            EventTooLarge: if an event, complete or not, is larger than the limit. The parser is of no use afterwards.
+            EventTooLarge: if an event, complete or not, is larger than the limit. The parser cannot be used afterwards.
         """
         chunk = batch[0] if len(batch) == 1 else b"".join(batch)
         if self._after_cr or b"\r" in chunk:
@@ -75,17 +76,17 @@ class Parser:
         return events
 
     def flush(self) -> list[bytes]:
-        """Take the end of the stream, give the event that lacked only its empty line, if there is one.
+        """Take the end of the stream and return the last event if only its empty line is missing.
 
-        The standard drops such an event. We leave that to the reader of its JSON, who sees whether it is whole: some
-        servers close right after their last event.
+        The standard drops such an event. We leave that to the reader of its JSON, which sees whether it is whole,
+        because some servers close the connection right after their last event.
         """
         rest = b"".join(self._pieces).rstrip(b"\n")
         self._pieces = []
         return self._data_of(rest + b"\n\n")
 
     def _with_lf_only(self, chunk: bytes) -> bytes:
-        """Make every line end LF. JSON holds no raw CR, so each one is a line end, wherever it stands."""
+        """Turn every line end into LF. JSON holds no raw CR, so every CR is a line end."""
         if chunk and self._after_cr:
             self._after_cr = False
             if chunk[0] == 10:  # the other half of a CRLF that was cut in two
@@ -105,7 +106,7 @@ class Parser:
             raise EventTooLarge(self._max, before)
 
     def _data_of(self, whole: bytes) -> list[bytes]:
-        """Give the data of whole events.
+        """Return the data of whole events.
 
         The two layouts that servers send, ``event: x``, ``data: y`` and an empty line, or ``data: y`` and an empty
         line, are taken by slicing the list of lines, which is three times as fast as looking at each event.
@@ -125,7 +126,7 @@ class Parser:
 
 
 def _slice_data_lines(whole: bytes) -> list[bytes] | None:
-    """Give the data of events of which each has one data line, at the same place in all; None if they are not so."""
+    """Return the data of events that all have one data line, at the same place in each; None if they do not."""
     lines = whole.split(b"\n")
     data_lines = whole.count(b"\ndata") + whole.startswith(b"data")
     for width in (3, 2):
@@ -147,5 +148,5 @@ def _join_data_lines(block: bytes) -> bytes:
 
 
 def frame(data: bytes) -> bytes:
-    """Make one event of ``data``, which holds no line end (JSON without whitespace never does)."""
+    """Frame ``data`` as one event. It must hold no line end; JSON without whitespace never does."""
     return b"data: " + data + b"\n\n"

@@ -1,7 +1,7 @@
 """Take raw text out of a one-string function's arguments while they stream: ``{"input": "..."}``.
 
-A tool that takes raw text is offered to upstreams that know no such tools as a function with one string property
-named ``input``. What such a model streams back is JSON; the client wants the text in it, as it arrives.
+A tool that takes raw text is offered to upstreams without such tools as a function with one string property named
+``input``. What the model then streams is JSON; the client wants the text in it, as it arrives.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _State = Literal["head", "string", "closing", "over", "other", "raw"]
 
 
 class StringFieldUnwrapper:
-    r"""Give the text of ``{"input": "..."}`` as it arrives, however it was cut.
+    r"""Return the text of ``{"input": "..."}`` as it arrives, however it was cut.
 
-    What a model gets wrong loses nothing: an unescaped quote, a raw line end or an escape that JSON does not know is
-    given as it was received, and so are arguments that are no object. Text that was given is never taken back.
-    Of an object that starts with another field, the ``input`` is given at the end, or else its only field if that is a
-    string (``content``, ``patch`` ...), or else all of it as received. Half a surrogate pair gives U+FFFD.
+    A model's mistakes lose no text: an unescaped quote, a raw line end or an escape unknown to JSON is returned as
+    received, and so are arguments that are not an object. Text that was returned is never taken back.
+    Of an object that starts with another field, the ``input`` is returned at the end, or else its only field if that is
+    a string (``content``, ``patch`` ...), or else all of it as received. Half a surrogate pair becomes U+FFFD.
 
     Holds an unfinished escape; of an object that starts with another field, all of it.
     """
@@ -57,7 +57,7 @@ class StringFieldUnwrapper:
         self._place = 0  # in the head
 
     def feed(self, text: str) -> str:
-        """Take more of the arguments, give the text that is certain now; it may be empty."""
+        """Take more of the arguments and return the text that is certain now; it may be empty."""
         if self._state == "head":
             text = self._after_head(text)
         if self._state in ("string", "closing"):
@@ -69,7 +69,7 @@ class StringFieldUnwrapper:
         return ""
 
     def flush(self) -> str:
-        """Take the end of the arguments, give the rest of the text."""
+        """Take the end of the arguments and return the rest of the text."""
         state, self._state = self._state, "over"
         rest = "".join(self._held)
         self._held = []
@@ -77,12 +77,12 @@ class StringFieldUnwrapper:
             case "head" | "other":
                 return _text_of(rest)
             case "string":
-                return _ESCAPE.sub(_unescaped, rest)  # what is there of an escape
+                return _ESCAPE.sub(_unescaped, rest)  # an unfinished escape, as far as it came
             case _:
                 return ""
 
     def _after_head(self, text: str) -> str:
-        """Follow the head through ``text``; give what is left for the state that comes after it."""
+        """Follow the head through ``text``; return the rest of it, for the next state."""
         for position, character in enumerate(text):
             if character == _HEAD[self._place]:
                 self._place += 1
@@ -108,30 +108,30 @@ class StringFieldUnwrapper:
             return self._after_quote(text)
         if self._held:
             text = self._held.pop() + text
-        given: list[str] = []
+        parts: list[str] = []
         start = 0
         while special := _SPECIAL.search(text, start):
             at = special.start()
-            given.append(text[start:at])
+            parts.append(text[start:at])
             if text[at] == '"':
                 self._state = "closing"
-                given.append(self._after_quote(text[at + 1 :]))
-                return "".join(given)
+                parts.append(self._after_quote(text[at + 1 :]))
+                return "".join(parts)
             if _UNFINISHED_ESCAPE.match(text, at):
                 self._held.append(text[at:])
-                return "".join(given)
+                return "".join(parts)
             escape = _ESCAPE.match(text, at)
-            if escape is None:  # not one that JSON knows
-                given.append("\\")
+            if escape is None:  # unknown to JSON
+                parts.append("\\")
                 start = at + 1
             else:
-                given.append(_unescaped(escape))
+                parts.append(_unescaped(escape))
                 start = escape.end()
-        given.append(text[start:])
-        return "".join(given)
+        parts.append(text[start:])
+        return "".join(parts)
 
     def _after_quote(self, text: str) -> str:
-        """See whether a quote ended the string, or is a part of it that was not escaped."""
+        """Decide whether a quote ended the string, or is a part of it that the model did not escape."""
         following = text.lstrip(_WHITESPACE)
         if not following:
             self._held.append(text)
@@ -156,7 +156,7 @@ def _unescaped(escape: re.Match[str]) -> str:
 
 
 def _text_of(arguments: str) -> str:
-    """Give the text of arguments that are here as a whole, the way that `StringFieldUnwrapper` says."""
+    """Return the text of whole arguments, by the rules of `StringFieldUnwrapper`."""
     try:
         fields = _OBJECT.decode(arguments)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):

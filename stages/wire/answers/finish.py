@@ -1,14 +1,14 @@
-"""Finish reasons: the words of vendors, in the words of Chat Completions."""
+"""Finish reasons: vendors' words translated to those of Chat Completions."""
 
 from __future__ import annotations
 
 from stages.events import Failed, FinishReason
 
 NO_REASON = "The upstream reported a failure and gave no reason for it; try again."
+"""The message of a failure that the upstream does not explain."""
 
-
-# Words of vendors, in lower case. OpenAI, DeepSeek (insufficient_system_resource: it was interrupted), Mistral
-# (model_length), Zhipu (sensitive, network_error), Gemini (native names come through some gateways), Anthropic's behind
+# Vendors' words, in lower case: OpenAI, DeepSeek (insufficient_system_resource: the answer was interrupted), Mistral
+# (model_length), Zhipu (sensitive, network_error), Gemini (some gateways pass its native names on), Anthropic behind
 # gateways, vLLM (abort), text-generation-inference (eos_token).
 _FINISH: dict[str, FinishReason] = {
     "": "stop",
@@ -38,16 +38,14 @@ _FINISH: dict[str, FinishReason] = {
     "prohibited_content": "content_filter",
     "spii": "content_filter",
 }
-
-
 _BROKEN = frozenset({"error", "abort", "aborted", "cancelled", "canceled", "network_error"})
 
 
 def finish_of(word: str, *, has_calls: bool) -> FinishReason | Failed:
-    """Give the finish reason that a vendor's ``word`` stands for, or the failure that it tells.
+    """Return the finish reason for a vendor's ``word``, or the failure that the word reports.
 
-    A word that nobody knows ends a complete answer. Whether calls were made is seen, not believed: Mistral and Ollama
-    say ``stop`` after calls.
+    An unknown word ends a complete answer. ``has_calls`` decides whether the reason is ``tool_calls``, because the word
+    cannot be relied on: Mistral and Ollama report ``stop`` after calls.
     """
     word = word.lower()
     if word in _BROKEN:

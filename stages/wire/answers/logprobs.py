@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
 from msgspec import Raw, Struct
 from msgspec.json import Decoder
 
-from stages.wire.foreign_json import read_list, text
+from stages.wire.foreign_json import encode, read_list, text
 
 
 class TopLogProb(Struct):
-    token: Any = None
+    """One of the most likely tokens at a position."""
+
+    token: Any = None  # foreign JSON, here and below
     logprob: Any = None
     bytes: Raw = Raw()
 
 
 class TokenLogProb(Struct):
+    """The token that was chosen at a position, and the most likely ones."""
+
     token: Any = None
     logprob: Any = None
     bytes: Raw = Raw()
@@ -26,13 +29,11 @@ class TokenLogProb(Struct):
 
 
 TOKEN_LOGPROB = Decoder(TokenLogProb)
-
-
 TOP_LOGPROB = Decoder(TopLogProb)
 
 
 def chat_logprobs(logprobs: Raw) -> Iterable[Raw]:
-    """Give log probabilities in the form of Chat Completions, where ``bytes`` and ``top_logprobs`` are required."""
+    """Yield log probabilities in the form of Chat Completions, where ``bytes`` and ``top_logprobs`` are required."""
     for token in read_list(TOKEN_LOGPROB, logprobs):
         if token is not None and isinstance(token.logprob, int | float):
             top = [
@@ -41,7 +42,7 @@ def chat_logprobs(logprobs: Raw) -> Iterable[Raw]:
                 if other is not None and isinstance(other.logprob, int | float)
             ]
             yield Raw(
-                msgspec.json.encode(
+                encode(
                     {
                         "token": text(token.token),
                         "logprob": token.logprob,

@@ -1,7 +1,7 @@
-"""What the decoders of all upstreams share: bytes in, however they were cut, events out, and one end.
+"""What the stream decoders of all upstream APIs share: bytes in, however they were cut, events out, and one end.
 
-A format's own part is an `AnswerSoFar`, which takes events one by one in any shape, and a loop over the usual ones
-(`StreamDecoder.decode_all`): see `responses`, `chat_events` and `anthropic_events`.
+An API's own part is an `AnswerSoFar`, which takes events one by one in any shape, and a fast loop over the common ones
+(`StreamDecoder.decode_all`): see ``responses/decoder.py``, ``chat/decoder.py`` and ``anthropic/decoder.py``.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _TOO_LARGE = f"The upstream sent an event of more than {sse.MAX_EVENT_BYTES >> 2
 
 
 class AnswerSoFar(Protocol):
-    """What an upstream has said so far."""
+    """What an upstream has sent so far of one answer."""
 
     is_over: bool
-    """Whether Finished or Failed was given; nothing may be decoded after it."""
+    """Whether Finished or Failed was emitted; nothing may be decoded after it."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether the answer is whole although its end has not been given."""
+        """Whether the answer is whole although neither Finished nor Failed was emitted."""
         ...
 
     def decode(self, data: bytes, out: list[StreamEvent], /) -> None:
@@ -39,11 +39,11 @@ class AnswerSoFar(Protocol):
         ...
 
     def end(self, out: list[StreamEvent], /) -> None:
-        """Take the end of the input: good if the answer is complete, and a failure if it is not."""
+        """Take the end of the input: Finished if the answer is complete, Failed if it is not."""
         ...
 
     def fail(self, failed: Failed, out: list[StreamEvent], /) -> None:
-        """Break the answer off."""
+        """End the answer with a failure."""
         ...
 
 
@@ -53,10 +53,10 @@ AnswerT = TypeVar("AnswerT", bound=AnswerSoFar)
 class StreamDecoder(ABC, Generic[AnswerT]):
     """Decode a stream of server-sent events, however it was cut.
 
-    The last event is Finished or Failed. What comes in after it is ignored.
+    The last event is Finished or Failed. Input after it is ignored.
 
     Args:
-        answer: keeps what the upstream says.
+        answer: keeps what the upstream has sent.
     """
 
     def __init__(self, answer: AnswerT) -> None:
@@ -65,11 +65,11 @@ class StreamDecoder(ABC, Generic[AnswerT]):
 
     @property
     def is_complete(self) -> bool:
-        """Whether the answer is whole although its end has not been given: a break now cuts off no part of it."""
+        """Whether the answer is whole although neither Finished nor Failed was emitted: a disconnect is harmless."""
         return self._answer.is_complete
 
     def feed(self, batch: list[bytes], /) -> list[StreamEvent]:
-        """Take what was read, give the events in it."""
+        """Decode what was read and return its events."""
         out: list[StreamEvent] = []
         if self._answer.is_over:
             return out
@@ -85,11 +85,11 @@ class StreamDecoder(ABC, Generic[AnswerT]):
         return out
 
     def flush(self) -> list[StreamEvent]:
-        """Take the end of the input: if the upstream has not said that its answer is complete, then it is not."""
+        """Take the end of the input: an answer that the upstream has not declared complete has failed."""
         out: list[StreamEvent] = []
         if self._answer.is_over:
             return out
-        for data in self._parser.flush():  # an event that lacks its empty line; it may have been cut anywhere
+        for data in self._parser.flush():  # an event without its empty line; it may be cut anywhere
             try:
                 self._answer.decode(data, out)
             except Malformed:
@@ -104,8 +104,8 @@ class StreamDecoder(ABC, Generic[AnswerT]):
 
     @abstractmethod
     def decode_all(self, datas: list[bytes], out: list[StreamEvent], /) -> None:
-        """Decode events until the answer is over: the usual ones in a hurry, all others as `AnswerSoFar.decode` does.
+        """Decode events until the answer is over: the common ones on a fast path, the others with `AnswerSoFar.decode`.
 
         Raises:
-            Malformed: if one is not JSON; those before it are decoded.
+            Malformed: if an event is not JSON; those before it are decoded.
         """

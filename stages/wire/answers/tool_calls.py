@@ -1,8 +1,8 @@
-"""The tool calls of a Chat Completions upstream, whichever way it tells one from another.
+"""The tool calls of a Chat Completions or Anthropic upstream, however it distinguishes one call from another.
 
-OpenAI numbers its calls and names each once. Mistral and Gemini send whole calls without a number, some gateways give
-all parallel calls the number 0, others repeat name and id with every delta, and small servers have no ids at all. The
-client's count goes 0, 1, 2 ... in the order in which the calls begin.
+OpenAI numbers its calls and names each once. Mistral and Gemini send whole calls without a number, some gateways number
+all parallel calls 0, others repeat name and id with every delta, and small servers send no ids at all. For the client
+the calls are numbered 0, 1, 2 ... in the order in which they start.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from stages.wire.unwrap import StringFieldUnwrapper
 
 
 class _CallInAnswer:
+    """One call, from its first part on."""
+
     __slots__ = ("call_id", "index", "is_dropped", "is_raw", "name", "received", "unwrapper", "waiting")
 
     def __init__(self, call_id: str, *, is_raw: bool) -> None:
         self.call_id = call_id
         self.is_raw = is_raw
         self.name = ""
-        self.index = -1  # until it has begun
+        self.index = -1  # until it has started
         self.is_dropped = False
         self.received = Sent()
         self.waiting: list[str] = []  # arguments that came before the name
@@ -31,7 +33,7 @@ class _CallInAnswer:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing can follow: its arguments are none at all, or a whole JSON value."""
+        """Whether nothing can follow: it has no arguments so far, or they are a whole JSON value."""
         arguments = self.received.text()
         if not arguments:
             return True
@@ -47,14 +49,15 @@ class ToolCalls:
 
     Args:
         custom_tools: the custom tools that the client declared. Where the upstream calls one as a function, its text
-            is taken out of the one string that it was given.
-        has_hosted_tools: whether tools are declared that the upstream runs itself: then a custom call of another name
-            is one of theirs.
-        used_call_ids: those that the conversation has already seen. Some servers count their calls from ``call_0`` in
-            every answer: a call whose id was used before gets another one.
+            is taken out of the function's one string.
+        has_hosted_tools: whether tools are declared that the upstream runs itself: then a custom call of an undeclared
+            name is one of theirs.
+        used_call_ids: those that the conversation already has. Some servers count their calls from ``call_0`` in every
+            answer: a call whose id was used before gets another one.
 
     Attributes:
-        begun: how many calls have begun.
+        started: how many calls have started.
+        answer_id: the id of the answer, for the ids of calls that have none or one that is taken.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class ToolCalls:
         self._used_ids = set(used_call_ids)
         self._calls: list[_CallInAnswer] = []
         self._numbered: dict[int, _CallInAnswer] = {}
-        self.begun = 0
+        self.started = 0
         self.answer_id = ""
 
     def add(
@@ -81,12 +84,12 @@ class ToolCalls:
         """Take a part of a call, or all of it.
 
         Args:
-            number: the upstream's index; None if it gives none.
-            call_id: empty if it gives none.
-            name: of the tool; empty if it was told before.
+            number: the upstream's index; None if it sent none.
+            call_id: empty if it sent none.
+            name: of the tool; empty if it was sent before.
             arguments: more of them.
-            out: gets the events.
-            is_raw: whether it is a custom call, whose arguments are no JSON.
+            out: receives the events.
+            is_raw: whether it is a custom call, whose arguments are not JSON.
         """
         call = self._find(number, call_id, name)
         if call is None:
@@ -95,7 +98,7 @@ class ToolCalls:
         if number is not None:
             self._numbered[number] = call
         if name and not call.name:
-            self._begin(call, call_id, name, out)
+            self._start(call, call_id, name, out)
         if arguments:
             if call.index >= 0:
                 self._send(call, arguments, out)
@@ -103,20 +106,20 @@ class ToolCalls:
                 call.waiting.append(arguments)
 
     def close_all(self, out: list[StreamEvent], *, is_complete: bool) -> None:
-        """End the calls in the order in which they began.
+        """End the calls in the order in which they started.
 
-        In a complete answer a function without arguments gets ``{}``: clients parse them.
+        In a complete answer a function without arguments gets ``{}``, because clients parse them.
         """
         for call in sorted(self._calls, key=lambda call: call.index):
             if call.index < 0:
                 continue
             if call.unwrapper is not None:
-                self._give(call, call.unwrapper.flush(), out)
+                self._emit(call, call.unwrapper.flush(), out)
             elif is_complete and not call.is_raw and not call.received.text().strip():
-                self._give(call, "{}", out)
+                self._emit(call, "{}", out)
 
     def _find(self, number: int | None, call_id: str, name: str) -> _CallInAnswer | None:
-        """Give the call that a part belongs to; None if it is a new one."""
+        """Return the call that a part belongs to; None if it is a new one."""
         if number is not None:
             known = self._numbered.get(number)
             is_other = known is not None and bool(call_id and known.call_id) and call_id != known.call_id
@@ -130,7 +133,7 @@ class ToolCalls:
             return known
         return None if name != known.name or known.is_raw or known.is_whole else known
 
-    def _begin(self, call: _CallInAnswer, call_id: str, name: str, out: list[StreamEvent]) -> None:
+    def _start(self, call: _CallInAnswer, call_id: str, name: str, out: list[StreamEvent]) -> None:
         call.name = name
         is_declared = name in self._custom_tools
         if call.is_raw and self._has_hosted_tools and not is_declared:
@@ -140,8 +143,8 @@ class ToolCalls:
         if is_declared and not call.is_raw:
             call.unwrapper = StringFieldUnwrapper()
         call.call_id = call.call_id or call_id
-        call.index = self.begun
-        self.begun += 1
+        call.index = self.started
+        self.started += 1
         is_custom = is_declared or call.is_raw
         out.append(ToolCallStarted(index=call.index, call_id=self._public_id(call), name=name, is_custom=is_custom))
         waiting = "".join(call.waiting)
@@ -150,7 +153,7 @@ class ToolCalls:
             self._send(call, waiting, out)
 
     def _public_id(self, call: _CallInAnswer) -> str:
-        """Give the id that the client knows the call by: one that no other call has."""
+        """Choose the id by which the client knows the call: one that no other call has."""
         public_id, number = call.call_id, call.index
         while not public_id or public_id in self._used_ids:
             public_id = f"call_{self.answer_id}_{number}"
@@ -161,8 +164,8 @@ class ToolCalls:
     def _send(self, call: _CallInAnswer, arguments: str, out: list[StreamEvent]) -> None:
         call.received.tail.append(arguments)
         call.received.compact()
-        self._give(call, arguments if call.unwrapper is None else call.unwrapper.feed(arguments), out)
+        self._emit(call, arguments if call.unwrapper is None else call.unwrapper.feed(arguments), out)
 
-    def _give(self, call: _CallInAnswer, arguments: str, out: list[StreamEvent]) -> None:
+    def _emit(self, call: _CallInAnswer, arguments: str, out: list[StreamEvent]) -> None:
         if arguments:
             out.append(ToolCallDelta(call.index, arguments))

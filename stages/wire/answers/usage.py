@@ -1,4 +1,4 @@
-"""The token counts that upstreams nest in their usage."""
+"""The token counts that upstreams nest in their usage, in the words that Responses and Chat Completions share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from msgspec.json import Decoder
 
 
 class TokenDetails(Struct):
-    cached_tokens: Any = None
+    """The details of the input tokens or of the output tokens."""
+
+    cached_tokens: Any = None  # foreign JSON, here and below
     cache_write_tokens: Any = None
     reasoning_tokens: Any = None
 

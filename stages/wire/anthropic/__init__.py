@@ -1,1 +1,1 @@
-"""Anthropic's Messages API: requests to it, and its answers as events."""
+"""Anthropic's Messages API as an upstream API: requests to it, and its answers decoded into events."""

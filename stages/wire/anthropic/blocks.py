@@ -1,7 +1,7 @@
-"""The blocks of an Anthropic answer, as events: text, reasoning, and the calls that the client is to carry out.
+"""The blocks of an Anthropic answer, as events: text, reasoning, and the calls that the client must carry out.
 
-Blocks follow one another, and each has its index in the answer. Servers that only speak Anthropic's language leave out
-starts or stops, or give all blocks one index; nothing of that loses or mixes anything.
+Blocks follow one another, and each has its index in the answer. Servers that imitate Anthropic's API omit starts or
+stops, or use one index for all blocks; even then no content is lost or mixed up.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from stages.wire.foreign_json import LIST, TEXT, encode, read, read_list, text
 class _Text:
     """A block of text."""
 
-    __slots__ = ("begin", "cited")
+    __slots__ = ("cited", "offset")
 
-    def __init__(self, begin: int) -> None:
-        self.begin = begin  # in the text of the whole answer, in characters
+    def __init__(self, offset: int) -> None:
+        self.offset = offset  # in the text of the whole answer, in characters
         self.cited: list[tuple[str, str]] = []
 
 
@@ -39,13 +39,13 @@ class _Thinking:
 
 
 class _ToolUse:
-    """A call of a tool of the client's."""
+    """A call of one of the client's tools."""
 
     __slots__ = ("has_arguments", "number", "whole")
 
     def __init__(self, number: int, whole: str) -> None:
         self.number = number
-        self.whole = whole  # the input that came at the start; the deltas take its place
+        self.whole = whole  # the input that came at the start; deltas replace it
         self.has_arguments = False
 
 
@@ -53,49 +53,49 @@ class AnswerBlocks:
     """The blocks of one answer.
 
     Args:
-        calls: gets the calls.
-        names: the client's name of each tool that the upstream knows under another.
+        calls: receives the calls.
+        names: the client's name of each tool that the upstream knows under another name.
 
     Attributes:
-        citations: the pages that are cited, in order, each one once.
+        citations: the pages that are cited, in order and without duplicates.
     """
 
     def __init__(self, calls: ToolCalls, names: Mapping[str, str]) -> None:
         self.citations: dict[Citation, None] = {}
         self._calls = calls
         self._names = names
-        self._numbers = 0  # of calls, as the indices of blocks count other blocks too
+        self._numbers = 0  # of calls, because the indices of blocks count other blocks too
         self._empty_call: int | None = None
         self._open: dict[int, _Text | _Thinking | _ToolUse | None] = {}
         self._early: list[Block] = []
-        self._said = 0
-        self._has_reasoned = False
+        self._text_chars = 0
+        self._has_reasoning = False
 
     def expect(self, content: Raw) -> None:
-        """Take the content that came with the message's head. It is given unless it is said again."""
+        """Take the content that came with the message's head. It is emitted unless blocks repeat it."""
         self._early = [block for block in read_list(BLOCK, content) if block is not None]
 
-    def begin(self, at: int, block: Block, out: list[StreamEvent]) -> None:
-        """Begin a block. It ends the one that was in its place, and any reasoning, which led to it."""
+    def start(self, at: int, block: Block, out: list[StreamEvent]) -> None:
+        """Start a block. It ends the block that was in its place, and any reasoning, which led to it."""
         if at < len(self._early):
-            self._early.clear()  # they are said again
+            self._early.clear()  # the blocks repeat them
         self._take_early(out)
         for other in [n for n, known in self._open.items() if n == at or isinstance(known, _Thinking)]:
             self.stop(other, out)
         if self._empty_call is not None:
-            # Nothing was cut off, as more has come: it has no arguments, and clients parse what they are given.
+            # More has come, so nothing was cut off: the call has no arguments, and clients parse them.
             self._calls.add(self._empty_call, "", "", "{}", out)
             self._empty_call = None
         self._open[at] = None
         match block.type:
             case "text":
-                begun = self._open[at] = _Text(self._said)
-                self.say(at, text(block.text), out)
-                begun.cited += [page for cited in read(LIST, block.citations) or () if (page := _page_of(cited))]
+                started = self._open[at] = _Text(self._text_chars)
+                self.add_text(at, text(block.text), out)
+                started.cited += [page for cited in read(LIST, block.citations) or () if (page := _page_of(cited))]
             case "thinking":
                 self._open[at] = thinking = _Thinking()
                 thinking.signature = text(block.signature)
-                self.think(at, text(block.thinking), out)
+                self.add_thinking(at, text(block.thinking), out)
             case "redacted_thinking":
                 if data := text(block.data):
                     out.append(_item({"type": "redacted_thinking", "data": data}))
@@ -105,17 +105,17 @@ class AnswerBlocks:
                 self._calls.add(self._numbers, text(block.id), self._names.get(name, name), "", out)
                 self._numbers += 1
             case _:
-                pass  # what the upstream did itself, or what nobody knows
+                pass  # a tool that the upstream ran itself, or an unknown type
 
-    def proceed(self, at: int, delta: BlockDelta, out: list[StreamEvent]) -> None:
+    def add_delta(self, at: int, delta: BlockDelta, out: list[StreamEvent]) -> None:
         """Take a delta of any kind."""
         match delta.type:
             case "text_delta":
-                self.say(at, text(delta.text), out)
+                self.add_text(at, text(delta.text), out)
             case "thinking_delta":
-                self.think(at, text(delta.thinking), out)
+                self.add_thinking(at, text(delta.thinking), out)
             case "input_json_delta":
-                self.argue(at, text(delta.partial_json), out)
+                self.add_arguments(at, text(delta.partial_json), out)
             case "signature_delta":
                 block = self._open.get(at)
                 if isinstance(block, _Thinking):
@@ -127,23 +127,23 @@ class AnswerBlocks:
             case _:
                 pass
 
-    def say(self, at: int, delta: str, out: list[StreamEvent]) -> None:
-        """Give more of the text of a block."""
+    def add_text(self, at: int, delta: str, out: list[StreamEvent]) -> None:
+        """Emit more of the text of a block."""
         if type(self._open.get(at)) is not _Text:
-            if self._is_silent(at):
+            if self._is_ignored(at):
                 return
-            self.begin(at, Block(type="text"), out)
+            self.start(at, Block(type="text"), out)
         if delta:
-            self._said += len(delta)
+            self._text_chars += len(delta)
             out.append(TextDelta(delta))
 
-    def think(self, at: int, delta: str, out: list[StreamEvent]) -> None:
-        """Give more of the reasoning of a block, with a blank line before that of a second block."""
+    def add_thinking(self, at: int, delta: str, out: list[StreamEvent]) -> None:
+        """Emit more of the reasoning of a block, with a blank line before that of a second block."""
         block = self._open.get(at)
         if not isinstance(block, _Thinking):
-            if self._is_silent(at):
+            if self._is_ignored(at):
                 return
-            self.begin(at, Block(type="thinking"), out)
+            self.start(at, Block(type="thinking"), out)
             block = self._open[at]
             assert isinstance(block, _Thinking)
         if not delta:
@@ -152,13 +152,13 @@ class AnswerBlocks:
         block.sent.compact()
         if block.is_empty:
             block.is_empty = False
-            if self._has_reasoned:
+            if self._has_reasoning:
                 delta = PARAGRAPH + delta
-            self._has_reasoned = True
+            self._has_reasoning = True
         out.append(ReasoningDelta(delta))
 
-    def argue(self, at: int, delta: str, out: list[StreamEvent]) -> None:
-        """Give more of the arguments of a call of the client's."""
+    def add_arguments(self, at: int, delta: str, out: list[StreamEvent]) -> None:
+        """Emit more of the arguments of a call of one of the client's tools."""
         block = self._open.get(at)
         if delta and isinstance(block, _ToolUse):
             block.has_arguments = block.has_arguments or bool(delta.strip())
@@ -170,9 +170,9 @@ class AnswerBlocks:
         match block:
             case _Text():
                 for url, title in block.cited:
-                    self.citations[Citation(url, title, block.begin, self._said)] = None
+                    self.citations[Citation(url, title, block.offset, self._text_chars)] = None
             case _Thinking():
-                # Unsigned reasoning, as when it was cut off, is refused when it is given back.
+                # Unsigned reasoning, for example when it was cut off, is refused in the next turn.
                 if block.signature:
                     thought = {"type": "thinking", "thinking": block.sent.text(), "signature": block.signature}
                     out.append(_item(thought))
@@ -190,15 +190,15 @@ class AnswerBlocks:
         for at in list(self._open):
             self.stop(at, out)
 
-    def _is_silent(self, at: int) -> bool:
-        """Whether an open block is none that a client gets to see."""
+    def _is_ignored(self, at: int) -> bool:
+        """Return whether an open block is of a type that clients never see."""
         return at in self._open and self._open[at] is None
 
     def _take_early(self, out: list[StreamEvent]) -> None:
-        """Give the content that came with the message's head."""
+        """Emit the content that came with the message's head."""
         blocks, self._early = self._early, []
         for at, block in enumerate(blocks):
-            self.begin(at, block, out)
+            self.start(at, block, out)
             self.stop(at, out)
 
 
@@ -207,15 +207,15 @@ def _item(block: dict[str, str]) -> ReasoningItem:
 
 
 def _input_of(block: Block) -> str:
-    """Give the arguments that a call begins with: those of a document, and of servers that do not stream them."""
-    told = read(TEXT, block.input)
-    if told is None:
-        told = bytes(block.input).decode("utf-8", "replace")
-    return told if told.startswith("{") and told.strip("{} \t\r\n") else ""
+    """Return the arguments at the start of a call: those in a document, or from servers that do not stream them."""
+    arguments = read(TEXT, block.input)
+    if arguments is None:
+        arguments = bytes(block.input).decode("utf-8", "replace")
+    return arguments if arguments.startswith("{") and arguments.strip("{} \t\r\n") else ""
 
 
 def _page_of(citation: Raw) -> tuple[str, str] | None:
-    """Give the address and the title of what is cited; None if it is no page, but a place in a document."""
+    """Return the URL and the title of a cited page; None if a place in a document is cited."""
     cited = read(CITED, citation)
     if cited is None:
         return None

@@ -1,4 +1,4 @@
-"""Where Anthropic is to cache a prompt: it caches what is asked for only, up to each block that carries a breakpoint.
+"""Where Anthropic caches a prompt: only on request, up to each block that carries a breakpoint.
 
 Source: https://platform.claude.com/docs/en/build-with-claude/prompt-caching (2026-11).
 """
@@ -10,20 +10,20 @@ from typing import Final
 from stages.wire.foreign_json import Json
 
 MAX_BREAKPOINTS: Final = 4
-"""More are 400 "A maximum of 4 blocks with cache_control may be provided"."""
+"""More are refused: 400 "A maximum of 4 blocks with cache_control may be provided"."""
 
 _MARKED_TURNS: Final = 2
-"""The last one is written for the next request, the one before it is what the last request wrote. Breakpoints look back
-over 20 blocks only, and a turn with many parallel calls has more."""
+"""The last turn is written for the next request; the one before it is what the previous request wrote. Breakpoints look
+back over 20 blocks only, and a turn with many parallel calls has more."""
 
 
 def put_breakpoints(body: dict[str, Json]) -> None:
-    """Mark what the next request will have in common with this one, as far as the client does not do so itself.
+    """Mark the part that the next request will have in common with this one, unless the client does so itself.
 
-    The client's own breakpoints stay as they are, as far as Anthropic takes them: the last four, and none for an hour
-    behind one for five minutes. If none of them is in the last turns (only the system prompt is marked, say, or what
-    the user asked many calls ago), ours go there, as many as there may be: else all that a conversation grows by would
-    be paid for again in every turn. Nothing but breakpoints ever changes, so what was cached is found again.
+    The client's own breakpoints stay, as far as Anthropic accepts them: the last four, and none for an hour after one
+    for five minutes. If none of them is in the last turns (for example, only the system prompt is marked, or a question
+    many calls ago), ours are added there, up to the maximum: otherwise everything that the conversation grew by would
+    be paid for again in every turn. Nothing but breakpoints ever changes, so the cached part is found again.
     """
     system, tools, messages = body.get("system", []), body.get("tools", []), body["messages"]
     blocks = [*tools, *system, *(block for message in messages for block in message["content"])]

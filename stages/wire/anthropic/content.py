@@ -1,4 +1,4 @@
-"""Content of the normal form, as blocks of Anthropic Messages. Part types that it does not know are left out.
+"""Content of the normal form, as blocks of Anthropic Messages. Part types unknown to it are left out.
 
 Source: Anthropic's Messages reference, https://platform.claude.com/docs/en/api/messages (2026-11).
 """
@@ -15,31 +15,31 @@ from stages.wire.foreign_json import Json, is_list, is_object
 _TEXTS: Final = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 _IMAGE_TYPES: Final = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _IMAGE_STARTS: Final = {"iVBORw": "image/png", "/9j/": "image/jpeg", "R0lGOD": "image/gif", "UklGR": "image/webp"}
-"""How the formats begin in base64. A wrong media type is 400 "does not match the provided media type"."""
+"""How the formats start in base64. A wrong media type is refused: 400 "does not match the provided media type"."""
 
 _PDF: Final = "application/pdf"
 _PDF_START: Final = "JVBERi"
 _READABLE: Final = re.compile(r"text/|application/(?:json|xml|yaml|x-yaml|toml|javascript|typescript|x-sh|sql)\Z")
 _DATA_URL: Final = re.compile(r"data:(?P<type>[^;,]*)(?P<options>[^,]{0,200}),", re.IGNORECASE)
 _MAX_TITLE_CHARS: Final = 500
-"""Anthropic's limit of a document's title."""
+"""Anthropic's limit for the title of a document."""
 
 
 def text_blocks(content: Json) -> list[dict[str, Json]]:
-    """Give the text in content, a refusal too; blank text, which Anthropic refuses, is left out."""
+    """Return the text in content, refusals included, as blocks; blank text, which Anthropic refuses, is left out."""
     parts: list[Json] = [{"type": "text", "text": content}] if isinstance(content, str) else content
     return [block for part in (parts if is_list(parts) else []) for block in _texts(part)]
 
 
 def content_blocks(content: Json, where: str) -> list[dict[str, Json]]:
-    """Give what a user says or a tool gave back, as blocks.
+    """Return a user's content or a tool's output as blocks.
 
     Args:
         content: a string or parts.
         where: its path, for errors.
 
     Raises:
-        BadRequest: if an image or file is named by an id, or is of a type that Anthropic does not read.
+        BadRequest: if an image or file is named by an id, or is of a type that Anthropic cannot read.
     """
     if is_object(content) and content.get("type") == "computer_screenshot":
         content = [{**content, "type": "input_image"}]
@@ -79,7 +79,7 @@ def _image(part: dict[str, Json], where: str) -> dict[str, Json]:
     if not isinstance(url, str) or not url:
         raise BadRequest(
             f"{where} names an image by file_id, which the upstream of this model cannot read; send it as image_url, "
-            "with a data: URL perhaps.",
+            "for example with a data: URL.",
             f"{where}.file_id",
         )
     source = _address(url) or _base64(url)
@@ -100,7 +100,7 @@ def _image(part: dict[str, Json], where: str) -> dict[str, Json]:
 
 
 def _file(part: dict[str, Json], where: str) -> list[dict[str, Json]]:
-    """Give a file as a document, or as the image that it is; an empty text is nothing."""
+    """Return a file as a document, or as an image if it is one; an empty text becomes no block."""
     data, url = part.get("file_data"), part.get("file_url")
     if isinstance(url, str) and (address := _address(url)) is not None:
         return [marked(part, _document(part, address))]

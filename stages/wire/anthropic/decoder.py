@@ -1,8 +1,8 @@
-"""Decode the output of an Anthropic Messages upstream into `stages.events`: a stream of events, or one document.
+"""Decode the answer of an Anthropic Messages upstream into `stages.events`: a stream of events, or one document.
 
-Source: Anthropic's Messages and streaming references (2026-08), nine recorded streams, and the mapping facts, section
-1.6. Unknown events, blocks and fields are ignored; what the upstream ran itself (``server_tool_use``, ``mcp_tool_use``,
-their results) is nothing that a client could carry out.
+Source: Anthropic's Messages and streaming references (2026-08), nine recorded streams (docs/facts/recordings.md), and
+docs/facts/translation.md, "Anthropic streams". Unknown events, blocks and fields are ignored, and so are tools that the
+upstream ran itself (``server_tool_use``, ``mcp_tool_use`` and their results), which a client cannot carry out.
 """
 
 from __future__ import annotations
@@ -11,20 +11,13 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 
-from stages.events import (
-    Annotations,
-    Failed,
-    Finished,
-    Heartbeat,
-    Started,
-    StreamEvent,
-)
+from stages.events import Annotations, Failed, Finished, Heartbeat, Started, StreamEvent
 from stages.wire.answers.failures import broken_protocol
 from stages.wire.answers.finish import finish_of
 from stages.wire.answers.stream_decoder import EARLY_END, StreamDecoder
 from stages.wire.answers.tool_calls import ToolCalls
 from stages.wire.anthropic.blocks import AnswerBlocks
-from stages.wire.anthropic.ends import Spent, failure_in
+from stages.wire.anthropic.ends import UsageSoFar, failure_in
 from stages.wire.anthropic.records import (
     BLOCK,
     DELTA,
@@ -39,19 +32,18 @@ from stages.wire.anthropic.records import (
 from stages.wire.foreign_json import Malformed, index, read, text
 
 _NOT_A_MESSAGE = "The upstream's answer is not an Anthropic Messages document."
-
 _NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
 class AnthropicDecoder(StreamDecoder["_AnthropicAnswer"]):
     """Decode a stream of events.
 
-    Finished comes with ``message_stop`` or at the end of the input, if there was a stop reason.
+    Finished is emitted at ``message_stop`` or at the end of the input, if there was a stop reason.
 
     Args:
         custom_tools: names of the custom tools that the client declared. They were sent as functions of one string.
-        used_call_ids: the ids of the calls in the conversation so far; none is given again.
-        tool_names: the client's name of each tool that was sent under another (`anthropic_request.tool_names`).
+        used_call_ids: the ids of the calls in the conversation so far; none of them is used again.
+        tool_names: the client's name of each tool that was sent under another name (``request.py``, ``tool_names``).
     """
 
     def __init__(
@@ -70,27 +62,27 @@ class AnthropicDecoder(StreamDecoder["_AnthropicAnswer"]):
         )
 
     def decode_all(self, datas: list[bytes], out: list[StreamEvent], /) -> None:
-        """Decode events: the deltas of text, thinking and arguments in a hurry."""
+        """Decode events: the deltas of text, thinking and arguments on a fast path."""
         answer = self._answer
         blocks = answer.blocks
         decode = HOT_DELTA.decode
         for data in datas:
             try:
                 event = decode(data)
-            except (ValueError, RecursionError):  # another kind of event, or a surprise in this one
+            except (ValueError, RecursionError):  # another kind of event, or one of an unexpected shape
                 answer.decode(data, out)
                 if answer.is_over:
                     break
                 continue
             if not answer.has_started:
-                answer.announce(Message(), out)
+                answer.ensure_started(Message(), out)
             delta = event.delta
             if isinstance(delta, HotText):
-                blocks.say(event.index, delta.text, out)
+                blocks.add_text(event.index, delta.text, out)
             elif isinstance(delta, HotThinking):
-                blocks.think(event.index, delta.thinking, out)
+                blocks.add_thinking(event.index, delta.thinking, out)
             else:
-                blocks.argue(event.index, delta.partial_json, out)
+                blocks.add_arguments(event.index, delta.partial_json, out)
 
 
 def decode_anthropic_document(
@@ -100,10 +92,10 @@ def decode_anthropic_document(
     used_call_ids: AbstractSet[str] = frozenset(),
     tool_names: Mapping[str, str] = _NO_NAMES,
 ) -> list[StreamEvent]:
-    """Decode a whole message, or an error, into the events that its stream would have given.
+    """Decode a whole message, or an error, into the events of an equivalent stream.
 
     The arguments are those of `AnthropicDecoder`. The last event is Finished or Failed. A document is complete by
-    being one, so it may lack its stop reason.
+    itself, so its stop reason may be missing.
     """
     answer = _AnthropicAnswer(
         custom_tools=custom_tools,
@@ -117,7 +109,7 @@ def decode_anthropic_document(
         if event is not None and (failed := failure_in(event)) is not None:
             answer.fail(failed, out)
         elif message is not None and (message.type == "message" or len(message.content)):
-            answer.start(message, out)
+            answer.take_head(message, out)
             answer.stop_word = answer.stop_word or ""
             answer.end(out)
         else:
@@ -128,13 +120,13 @@ def decode_anthropic_document(
 
 
 class _AnthropicAnswer:
-    """What the upstream has said so far.
+    """What the upstream has sent so far of one answer.
 
     Attributes:
-        blocks: what it consists of. Nothing may be put there before Started was given.
-        has_started: whether Started was given.
-        is_over: whether Finished or Failed was given; nothing may be decoded after it.
-        stop_word: the upstream's stop reason, in its own words; None until it gives one.
+        blocks: its content. Nothing may be added to it before Started was emitted.
+        has_started: whether Started was emitted.
+        is_over: whether Finished or Failed was emitted; nothing may be decoded after it.
+        stop_word: the upstream's stop reason, in its own words; None until it sends one.
     """
 
     def __init__(
@@ -144,10 +136,10 @@ class _AnthropicAnswer:
         used_call_ids: AbstractSet[str],
         tool_names: Mapping[str, str],
     ) -> None:
-        # What the upstream runs itself is no `tool_use` here, so nothing needs to be told from the client's calls.
+        # A tool that the upstream runs itself is not a `tool_use` here, so every call is one of the client's.
         self._calls = ToolCalls(custom_tools=custom_tools, has_hosted_tools=False, used_call_ids=used_call_ids)
         self.blocks = AnswerBlocks(self._calls, tool_names)
-        self._spent = Spent()
+        self._usage = UsageSoFar()
         self._has_head = False
         self.has_started = False
         self.is_over = False
@@ -155,7 +147,7 @@ class _AnthropicAnswer:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the upstream has said why it stopped."""
+        """Whether the upstream has sent a stop reason."""
         return self.stop_word is not None
 
     def decode(self, data: bytes, out: list[StreamEvent]) -> None:
@@ -164,7 +156,7 @@ class _AnthropicAnswer:
         Raises:
             Malformed: if it is not JSON.
         """
-        if data.strip() == b"[DONE]":  # not Anthropic's, but some gateways end all their streams so
+        if data.strip() == b"[DONE]":  # not Anthropic's, but some gateways end all their streams with it
             self.end(out)
             return
         event = read(EVENT, data)
@@ -173,18 +165,18 @@ class _AnthropicAnswer:
         match event.type:
             case "content_block_start":
                 if (block := read(BLOCK, event.content_block)) is not None:
-                    self.announce(Message(), out)
-                    self.blocks.begin(index(event.index), block, out)
+                    self.ensure_started(Message(), out)
+                    self.blocks.start(index(event.index), block, out)
             case "content_block_delta":
                 if (delta := read(DELTA, event.delta)) is not None:
-                    self.announce(Message(), out)
-                    self.blocks.proceed(index(event.index), delta, out)
+                    self.ensure_started(Message(), out)
+                    self.blocks.add_delta(index(event.index), delta, out)
             case "content_block_stop":
                 self.blocks.stop(index(event.index), out)
             case "message_start":
-                self.start(read(MESSAGE, event.message) or Message(), out)
+                self.take_head(read(MESSAGE, event.message) or Message(), out)
             case "message_delta":
-                self._spent.add(event.usage)
+                self._usage.add(event.usage)
                 delta = read(DELTA, event.delta) or BlockDelta()
                 self.stop_word = text(delta.stop_reason) or self.stop_word
             case "message_stop":
@@ -195,45 +187,46 @@ class _AnthropicAnswer:
                 if (failed := failure_in(event)) is not None:
                     self.fail(failed, out)
 
-    def start(self, message: Message, out: list[StreamEvent]) -> None:
-        """Take a whole message or the head of one: the first; some gateways repeat it."""
+    def take_head(self, message: Message, out: list[StreamEvent]) -> None:
+        """Take a whole message or the head of one: only the first, because some gateways repeat it."""
         if self._has_head:
             return
         self._has_head = True
-        self._spent.add(message.usage)
+        self._usage.add(message.usage)
         self.stop_word = text(message.stop_reason) or self.stop_word
         if not self.has_started:
-            # In a stream there is content here only when code that the upstream runs calls a tool of the client's.
+            # A stream has content here only when code that the upstream runs calls one of the client's tools.
             self.blocks.expect(message.content)
-            self.announce(message, out)
+            self.ensure_started(message, out)
 
-    def announce(self, message: Message, out: list[StreamEvent]) -> None:
-        """Give Started, if it has not been given."""
+    def ensure_started(self, message: Message, out: list[StreamEvent]) -> None:
+        """Emit Started, unless it was emitted before."""
         if not self.has_started:
             self.has_started = True
             self._calls.answer_id = text(message.id)
-            out.append(Started(text(message.id), text(message.model), 0, self._spent.service_tier))
+            out.append(Started(text(message.id), text(message.model), 0, self._usage.service_tier))
 
     def end(self, out: list[StreamEvent]) -> None:
-        """Take the end of the stream: good if there was a stop reason."""
+        """Take the end of the stream: Finished if there was a stop reason, Failed if not."""
         if self.stop_word is None:
             self.fail(broken_protocol(EARLY_END), out)
             return
         self.blocks.stop_all(out)
-        finish = finish_of(self.stop_word, has_calls=self._calls.begun > 0)
+        finish = finish_of(self.stop_word, has_calls=self._calls.started > 0)
         if isinstance(finish, Failed):
             self.fail(finish, out)
             return
         self._calls.close_all(out, is_complete=finish in ("stop", "tool_calls"))
         if self.blocks.citations:
             out.append(Annotations(tuple(self.blocks.citations)))
-        if (usage := self._spent.usage()) is not None:
+        if (usage := self._usage.total()) is not None:
             out.append(usage)
         out.append(Finished(finish))
         self.is_over = True
 
     def fail(self, failed: Failed, out: list[StreamEvent]) -> None:
-        if (usage := self._spent.usage()) is not None:
+        """End the answer with a failure."""
+        if (usage := self._usage.total()) is not None:
             out.append(usage)
         out.append(failed)
         self.is_over = True

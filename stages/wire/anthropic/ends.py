@@ -1,4 +1,4 @@
-"""What an Anthropic upstream says about the cost of an answer and about its failures, in our words."""
+"""How an answer of an Anthropic upstream ends: its usage and its failures, in our words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from stages.wire.anthropic.records import MESSAGE_USAGE, OUTPUT_DETAILS, Anthrop
 from stages.wire.foreign_json import TEXT, count, read, text
 
 # Types of errors that other vendors do not have, by what their HTTP statuses mean (Anthropic's API reference, "Errors",
-# 2026-08). What is missing is the upstream's own trouble (api_error, timeout_error, overloaded_error) or known already.
+# 2026-08). The other types are errors of the upstream itself (api_error, timeout_error, overloaded_error) or known
+# already.
 _CODES = {
     "authentication_error": "upstream_unauthorized",  # 401
     "billing_error": "upstream_rejected",  # 402
@@ -22,11 +23,11 @@ _CODES = {
 }
 
 
-class Spent:
-    """The tokens that an answer has cost so far: each report is cumulative, and what it tells replaces what was told.
+class UsageSoFar:
+    """The tokens of an answer so far: each report is cumulative, so its values replace those of earlier reports.
 
     Attributes:
-        service_tier: the tier that served the request, if it was told.
+        service_tier: the tier that served the request, if it was reported.
     """
 
     def __init__(self) -> None:
@@ -50,8 +51,8 @@ class Spent:
         self._thinking = _newer(details.thinking_tokens, self._thinking)
         self.service_tier = text(usage.service_tier) or self.service_tier
 
-    def usage(self) -> Usage | None:
-        """Give the whole as usage; None if nothing was told. ``input_tokens`` leaves out what the cache served."""
+    def total(self) -> Usage | None:
+        """Return the usage; None if nothing was reported. ``input_tokens`` does not include tokens from the cache."""
         if self._input is None and self._output is None:
             return None
         prompt = (self._input or 0) + self._cache_read + self._cache_written
@@ -67,12 +68,12 @@ class Spent:
 
 
 def _newer(value: object, known: int | None) -> int | None:
-    told = count(value)
-    return known if told is None else told
+    reported = count(value)
+    return known if reported is None else reported
 
 
 def failure_in(event: AnthropicEvent) -> Failed | None:
-    """Give the failure that an event tells: ``{"type": "error", "error": {...}}``, or either half of it alone."""
+    """Return the failure that an event reports: ``{"type": "error", "error": {...}}``, or either half of it alone."""
     error = error_of(event.error)
     if error is None:
         if event.type != "error":

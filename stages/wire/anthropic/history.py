@@ -1,10 +1,11 @@
 """The conversation of the normal form, as messages of Anthropic Messages.
 
 There the roles alternate, each call of an assistant's message has its result in the next message, and the results come
-first in it. So what one side says in a row is gathered into one message, and a result is put behind the message with
-its call wherever it stood.
+first in it. So consecutive items of one side are gathered into one message, and a result goes into the message after
+its call, wherever it was.
 
-Source: https://platform.claude.com/docs/en/agents-and-tools/tool-use/handle-tool-calls (2026-11); mapping.md 1.3.
+Source: https://platform.claude.com/docs/en/agents-and-tools/tool-use/handle-tool-calls (2026-11);
+docs/facts/translation.md, "Conversation items".
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from stages.wire.normal_form import (
 from stages.wire.unwrap import FIELD
 
 _MAX_DEPTH_LEVELS: Final = 100
-"""Ours: who encodes the body recurses, and arguments come as text that nobody has looked into before."""
+"""Our limit: the encoder of the body recurses, and arguments arrive as text that nothing has checked before."""
 
 _ARGUMENTS: Final = msgspec.json.Decoder(dict[str, Json])
 
@@ -40,11 +41,11 @@ class AnthropicHistory:
 
     Args:
         tools: of the request.
-        has_thinking: whether the model knows thinking blocks.
+        has_thinking: whether the model accepts thinking blocks.
 
     Attributes:
-        system: blocks of what was said before anybody spoke.
-        messages: what was built so far.
+        system: blocks of the instructions before the first message.
+        messages: those that are complete.
         called: names of the tools that were called.
     """
 
@@ -55,16 +56,17 @@ class AnthropicHistory:
         self._tools = tools
         self._has_thinking = has_thinking
         self._thoughts: list[dict[str, Json]] = []
-        self._said: list[dict[str, Json]] | None = None  # the assistant's message that is being gathered
+        self._assistant: list[dict[str, Json]] | None = None  # blocks of the message that is being gathered
         self._results: list[dict[str, Json]] = []
-        self._awaited: set[int] = set()  # places of the results that have not been passed yet
-        self._has_passed = False
+        self._awaited: set[int] = set()  # positions of the results that have not been reached yet
+        self._has_result = False
 
     def add_system(self, content: Json) -> None:
+        """Add text to the system prompt."""
         self.system += text_blocks(content)
 
     def add_user(self, blocks: list[dict[str, Json]]) -> None:
-        """Add what the user says; it ends the assistant's message, and comes behind its results."""
+        """Add a user's blocks; they end the assistant's message, and follow the results of its calls."""
         if not blocks:
             return
         self.close()
@@ -89,7 +91,7 @@ class AnthropicHistory:
             elif kind in OUTPUTS:
                 if position in self._awaited:
                     self._awaited.remove(position)
-                    self._has_passed = True
+                    self._has_result = True
             elif kind == "message":
                 self._add_message(item, where)
             elif kind == "reasoning":
@@ -100,20 +102,20 @@ class AnthropicHistory:
         self.close()
 
     def close(self) -> None:
-        """End the assistant's message that is being gathered, and begin the user's with the results of its calls."""
-        said, results = self._said, self._results
-        if said is not None:
-            self.messages.append({"role": "assistant", "content": said})
+        """End the assistant's message that is being gathered, and start the user's with the results of its calls."""
+        blocks, results = self._assistant, self._results
+        if blocks is not None:
+            self.messages.append({"role": "assistant", "content": blocks})
         if results:
             self.messages.append({"role": "user", "content": results})
-        self._said, self._results, self._awaited, self._has_passed = None, [], set(), False
+        self._assistant, self._results, self._awaited, self._has_result = None, [], set(), False
 
     def _open(self) -> list[dict[str, Json]]:
-        """Give the assistant's message that is being gathered, with the thoughts that came before what is added now."""
-        said = self._said = self._said or []
-        said += self._thoughts
+        """Return the blocks of the assistant's message that is being gathered, with any pending thoughts added."""
+        blocks = self._assistant = self._assistant or []
+        blocks += self._thoughts
         self._thoughts = []
-        return said
+        return blocks
 
     def _add_message(self, item: dict[str, Json], where: str) -> None:
         role, content = item.get("role"), item.get("content")
@@ -121,7 +123,7 @@ class AnthropicHistory:
             self._add_assistant(_with_last_mark(item, text_blocks(content)))
         elif role == "user":
             self.add_user(_with_last_mark(item, content_blocks(content, f"{where}.content")))
-        elif not self.messages and self._said is None:
+        elif not self.messages and self._assistant is None:
             self.system += _with_last_mark(item, text_blocks(content))
         else:
             for block in _with_last_mark(item, text_blocks(content)):
@@ -133,16 +135,16 @@ class AnthropicHistory:
         if self._results and not self._awaited:
             self.close()
         is_thought_first = bool(self._thoughts)
-        said = self._open()
-        place = next((place for place, block in enumerate(said) if block["type"] == "tool_use"), len(said))
+        message = self._open()
+        place = next((place for place, block in enumerate(message) if block["type"] == "tool_use"), len(message))
         if is_thought_first or not self._results:
-            place = len(said)
-        said[place:place] = blocks  # between a call and its result nobody can speak: it goes before the calls
+            place = len(message)
+        message[place:place] = blocks  # nothing may be between a call and its result: they go before the calls
 
     def _add_call(
         self, kind: str, item: dict[str, Json], call_id: str, place: int | None, items: list[dict[str, Json]]
     ) -> None:
-        if self._has_passed:
+        if self._has_result:
             self.close()
         name, arguments = self._body_of(kind, item)
         self.called[name] = None
@@ -163,7 +165,7 @@ class AnthropicHistory:
 
 
 def _own_ids(items: list[dict[str, Json]]) -> dict[int, str]:
-    """Give each call, by its position, an id of its own that is legal."""
+    """Map the position of each call to a legal id that no other call has."""
     own_ids: dict[int, str] = {}
     counts: dict[str, int] = {}
     for position, item in enumerate(items):
@@ -175,7 +177,7 @@ def _own_ids(items: list[dict[str, Json]]) -> dict[int, str]:
 
 
 def _fill(result: dict[str, Json], item: dict[str, Json], where: str) -> None:
-    """Put what a tool gave back into its result: one text if it is nothing else."""
+    """Put a tool's output into its result: one string if it is text only."""
     blocks = content_blocks(output_of(item), where)
     marks = [block.pop("cache_control") for block in blocks if "cache_control" in block]
     if blocks:
@@ -187,9 +189,9 @@ def _fill(result: dict[str, Json], item: dict[str, Json], where: str) -> None:
 
 
 def _signed(blocks: Json) -> list[dict[str, Json]]:
-    """Give the blocks of reasoning that Anthropic can verify: it refuses thinking without its signature."""
+    """Return the blocks of reasoning that Anthropic can verify: it refuses thinking without a signature."""
     return [
-        {key: value for key, value in block.items() if key != "cache_control"}  # which thinking cannot have
+        {key: value for key, value in block.items() if key != "cache_control"}  # not allowed on thinking
         for block in (blocks if is_list(blocks) else [])
         if is_object(block)
         and (
@@ -200,14 +202,14 @@ def _signed(blocks: Json) -> list[dict[str, Json]]:
 
 
 def _with_last_mark(item: dict[str, Json], blocks: list[dict[str, Json]]) -> list[dict[str, Json]]:
-    """Put the breakpoint of a message on its last block."""
+    """Put the breakpoint of a message on its last block, and return the blocks."""
     if blocks:
         marked(item, blocks[-1])
     return blocks
 
 
 def _arguments(arguments: str) -> dict[str, Json]:
-    """Give the arguments of a call; those that are no object were cut off, and are nothing."""
+    """Return the arguments of a call; empty if they are not an object, because then they were cut off."""
     try:
         fields = _ARGUMENTS.decode(arguments)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):

@@ -1,4 +1,4 @@
-"""What Anthropic's models take differently: one table, by family and version.
+"""How Anthropic's models differ in what they accept: one table, by family and version.
 
 Sources, all 2026-11: platform.claude.com/docs/en/models (limits), .../models/opus-5-5/migration-guide and its siblings
 for Sonnet 5.5 and Haiku 5.5 (thinking that cannot be turned off, forced tools), .../build-with-claude/effort and
@@ -22,18 +22,18 @@ _EFFORTS_OF_4_6: Final = MappingProxyType({**_EFFORTS, "xhigh": "max"})
 
 
 class ClaudeModel(Struct, frozen=True, kw_only=True):
-    """What one model takes.
+    """What one model accepts.
 
     Attributes:
-        max_output: the most tokens of an answer; None if nothing is known.
-        thinking: how it is told to think: with a budget, or adaptively with an effort.
-        thinks_by_default: whether it thinks if nothing is said.
-        no_thinking: what ``thinking`` is for no thinking; None if it has no such thing.
-        efforts: how it calls each reasoning effort, if it thinks adaptively.
-        has_sampling: whether it takes temperature or top_p.
-        takes_forced_tools: whether it takes ``tool_choice`` of the types ``any`` and ``tool``.
+        max_output: the maximum number of tokens of an answer; None if it is not known.
+        thinking: how thinking is requested: with a budget, or adaptively with an effort.
+        thinks_by_default: whether it thinks if the request does not say.
+        no_thinking: the value of ``thinking`` that turns it off; None if there is no such value.
+        efforts: its word for each reasoning effort, if it thinks adaptively.
+        has_sampling: whether it accepts temperature or top_p.
+        takes_forced_tools: whether it accepts ``tool_choice`` of the types ``any`` and ``tool``.
         has_prefill: whether a conversation may end with the assistant.
-        has_formats: whether it takes ``output_config.format``.
+        has_formats: whether it accepts ``output_config.format``.
     """
 
     max_output: int | None = 128_000
@@ -103,10 +103,11 @@ CLAUDE_MODELS: Final[Mapping[str, tuple[tuple[tuple[int, int], ClaudeModel], ...
         ((0, 0), ClaudeModel(thinks_by_default=True, no_thinking=None)),
     ),
 }
-"""By family: from which version on a model takes what, the newest first."""
+"""By family: the first version of each behaviour, the newest first."""
 
 _NOT_CLAUDE: Final = ClaudeModel(max_output=None, thinking="budget", has_sampling=True, has_formats=False)
-"""Other vendors' models behind an API of Anthropic's shape (DeepSeek, Kimi, GLM, MiniMax): they know its older half."""
+"""Other vendors' models behind an API of Anthropic's shape (DeepSeek, Kimi, GLM, MiniMax), which implement its older
+parts."""
 
 _VERSION: Final = re.compile(
     r"(?:(?P<major>\d)(?:[.-](?P<minor>\d))?-)?"
@@ -116,11 +117,11 @@ _VERSION: Final = re.compile(
 
 
 def claude_model(name: str) -> ClaudeModel:
-    """Give what the model of that name takes.
+    """Return what the model of that name accepts.
 
-    The version stands behind the family (``claude-opus-4-5-20251101``, ``us.anthropic.claude-opus-4-6-v1``) or before
-    it (``claude-3-7-sonnet-20250219``). A name without one, or of a family to come, is taken for the newest model:
-    that one takes the least.
+    The version is after the family (``claude-opus-4-5-20251101``, ``us.anthropic.claude-opus-4-6-v1``) or before it
+    (``claude-3-7-sonnet-20250219``). A name without a version, or of an unknown family, counts as the newest model,
+    which accepts the least.
     """
     name = name.lower()
     found = _VERSION.search(name)

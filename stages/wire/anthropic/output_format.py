@@ -1,4 +1,4 @@
-"""The form that an answer is to have, as Anthropic Messages takes it: a schema that it can hold the model to, or words.
+"""The required form of an answer, as Anthropic Messages accepts it: a schema that it can enforce, or an instruction.
 
 Source: https://platform.claude.com/docs/en/build-with-claude/structured-outputs, "JSON Schema limitations" (2026-11).
 """
@@ -10,9 +10,9 @@ from typing import Final
 from stages.wire.foreign_json import Json, encode, is_list, is_object
 
 _UNKNOWN: Final = frozenset(
-    # Refused with 400; the model is told nothing of them, and the client checks what it gets.
+    # Refused with 400. They are dropped, and the client checks the answer itself.
     """minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength minItems maxItems uniqueItems
-    minProperties maxProperties""".split()  # noqa: SIM905 - a text of words
+    minProperties maxProperties""".split()  # noqa: SIM905 - a paragraph of words
 )
 _INEXPRESSIBLE: Final = (
     "not",
@@ -28,15 +28,15 @@ _LISTS: Final = ("anyOf", "allOf")
 
 
 class _Inexpressible(Exception):
-    pass
+    """The schema has something that Anthropic cannot enforce and that cannot be dropped."""
 
 
 def output_format(layout: Json, *, has_formats: bool) -> tuple[dict[str, Json] | None, str | None]:
-    """Give ``output_config.format`` for a text format, or else the words that ask for it; neither for plain text.
+    """Return ``output_config.format`` for a text format, or else an instruction that asks for it; neither for text.
 
     Args:
         layout: ``text.format`` of the normal form.
-        has_formats: whether the model takes schemas.
+        has_formats: whether the model accepts schemas.
     """
     kind = layout.get("type") if is_object(layout) else None
     if kind == "json_object":
@@ -55,10 +55,10 @@ def output_format(layout: Json, *, has_formats: bool) -> tuple[dict[str, Json] |
 
 
 def _closed(schema: dict[str, Json]) -> dict[str, Json]:
-    """Close all objects, as Anthropic demands, and leave out the bounds that it does not know.
+    """Close all objects, as Anthropic requires, and drop the bounds that it does not support.
 
     Raises:
-        _Inexpressible: if the schema wants something that cannot be left out, such as an object with any keys.
+        _Inexpressible: if the schema has something that cannot be dropped, such as an object with any keys.
     """
     if any(key in schema for key in _INEXPRESSIBLE) or _is_open(schema):
         raise _Inexpressible
@@ -85,7 +85,7 @@ def _closed_one(schema: Json) -> dict[str, Json]:
 
 
 def _is_open(schema: dict[str, Json]) -> bool:
-    """Tell whether an object may have keys that the schema does not name."""
+    """Return whether an object may have keys that the schema does not name."""
     if schema.get("type") == "object" and not schema.get("properties"):
         return True
     return bool(schema.get("additionalProperties"))

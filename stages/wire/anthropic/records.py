@@ -1,7 +1,8 @@
-"""What is read from the JSON of an Anthropic upstream, and how: the two readings of ``responses_records``.
+"""What is read from the JSON of an Anthropic upstream: only the fields that are needed, in two ways.
 
 The *hot* reading is typed, serves the deltas of text, thinking and arguments, and fails on anything else. The *cold*
-one takes every event in every shape: a value of the wrong type counts as absent.
+one accepts every event in every shape: its fields are ``Any`` or unread ``Raw``, and a value of the wrong type counts
+as absent.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 from msgspec import Raw, Struct
 from msgspec.json import Decoder
 
-from stages.wire.foreign_json import text
+from stages.wire.foreign_json import TypedRecord
 
 
 class HotText(Struct, gc=False, tag="text_delta"):
@@ -31,15 +32,8 @@ class HotBlockDelta(Struct, tag="content_block_delta"):
     index: int = 0
 
 
-# From here on Any is foreign JSON, see the first lines.
-class _Typed(Struct):
-    type: Any = ""
-
-    def __post_init__(self) -> None:
-        self.type = text(self.type)
-
-
-class AnthropicEvent(_Typed):
+# The cold reading: from here on Any is foreign JSON.
+class AnthropicEvent(TypedRecord):
     """Any event of a stream, or an error that stands alone."""
 
     index: Any = None
@@ -52,8 +46,8 @@ class AnthropicEvent(_Typed):
     """An object in ``message_start``; a string in the errors of some gateways."""
 
 
-class Message(_Typed):
-    """A whole message, or its head as it stands in ``message_start``."""
+class Message(TypedRecord):
+    """A whole message, or its head in ``message_start``."""
 
     id: Any = None
     model: Any = None
@@ -62,7 +56,7 @@ class Message(_Typed):
     usage: Raw = Raw()
 
 
-class Block(_Typed):
+class Block(TypedRecord):
     id: Any = None
     name: Any = None
     text: Any = None
@@ -73,8 +67,8 @@ class Block(_Typed):
     citations: Raw = Raw()
 
 
-class BlockDelta(_Typed):
-    """Of a block, or (``stop_reason``) of the message."""
+class BlockDelta(TypedRecord):
+    """The delta of a block or, with ``stop_reason``, of the message."""
 
     text: Any = None
     thinking: Any = None
@@ -84,11 +78,11 @@ class BlockDelta(_Typed):
     citation: Raw = Raw()
 
 
-class Cited(_Typed):
+class Cited(TypedRecord):
     url: Any = None
-    """Of ``web_search_result_location``."""
+    """The page of a ``web_search_result_location``."""
     source: Any = None
-    """Of ``search_result_location``: what the client called its search result, as a rule its address."""
+    """The client's name of its search result in a ``search_result_location``, usually its URL."""
     title: Any = None
 
 

@@ -1,1 +1,1 @@
-"""Chat Completions as an upstream API: requests to it, and its answers as events."""
+"""Chat Completions as an upstream API: requests to it, and its answers decoded into events."""

@@ -1,4 +1,4 @@
-"""Content of the normal form, as Chat Completions has it. Part types that it does not know are left out."""
+"""Content of the normal form, in the form of Chat Completions. Part types unknown to it are left out."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _PARAGRAPH = "\n\n"
 
 
 def user_content(content: Json, where: str, *, has_files: bool) -> str | list[dict[str, Json]]:
-    """Give what a user says: one text if it is nothing else, as not all servers take parts.
+    """Return a user's content: one string if it is text only, because not all servers accept parts.
 
     Args:
         content: a string or parts.
         where: its path, for errors.
-        has_files: whether the upstream keeps files that an id names.
+        has_files: whether the upstream stores files that an id names.
 
     Raises:
         BadRequest: if an image or file is named by an id that this upstream cannot know.
@@ -27,7 +27,7 @@ def user_content(content: Json, where: str, *, has_files: bool) -> str | list[di
 
 
 def plain_text(content: Json) -> str:
-    """Give the text of an assistant's message: its parts are pieces of one text."""
+    """Return the text of an assistant's message, whose parts are pieces of one text."""
     if isinstance(content, str):
         return content
     parts = content if is_list(content) else []
@@ -35,7 +35,7 @@ def plain_text(content: Json) -> str:
 
 
 def refusal_text(content: Json) -> str:
-    """Give the refusals in an assistant's message."""
+    """Return the refusals in an assistant's message, joined."""
     parts = content if is_list(content) else []
     return "".join(
         part["refusal"]
@@ -45,7 +45,7 @@ def refusal_text(content: Json) -> str:
 
 
 def tool_content(output: Json, where: str, *, has_files: bool) -> tuple[str, list[dict[str, Json]]]:
-    """Give what a tool gave back: its text, and the images and files that a tool message cannot hold.
+    """Return a tool's output: its text, and the images and files that a tool message cannot hold.
 
     Raises:
         BadRequest: as in `user_content`.
@@ -85,7 +85,7 @@ def _image(part: dict[str, Json], where: str) -> dict[str, Json]:
     if not isinstance(url, str) or not url:
         raise BadRequest(
             f"{where} names an image by file_id, which the upstream of this model cannot read; send it as image_url, "
-            "with a data: URL perhaps.",
+            "for example with a data: URL.",
             f"{where}.file_id",
         )
     detail = part.get("detail")

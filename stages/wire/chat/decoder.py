@@ -1,7 +1,8 @@
-"""Decode the output of a Chat Completions upstream into `stages.events`: a stream of chunks, or one document.
+"""Decode the answer of a Chat Completions upstream into `stages.events`: a stream of chunks, or one document.
 
-Source: OpenAI's Chat Completions reference, nine recorded streams of eight vendors, and the mapping facts, section 1.6.
-Unknown fields are ignored. ``<think>`` tags in the text are text: whether they are meant, only the client can know.
+Source: OpenAI's Chat Completions reference, nine recorded streams of eight vendors (docs/facts/recordings.md), and
+docs/facts/translation.md, "Chat Completions streams". Unknown fields are ignored. ``<think>`` tags in the text stay
+text: only the client can know whether they are markup.
 """
 
 from __future__ import annotations
@@ -59,13 +60,13 @@ _NOT_A_COMPLETION = "The upstream's answer is not a Chat Completions document."
 class ChatDecoder(StreamDecoder["_ChatAnswer"]):
     """Decode a stream of chunks.
 
-    Finished comes with ``[DONE]`` or at the end of the input, not with the finish reason: usage may follow that.
+    Finished is emitted at ``[DONE]`` or at the end of the input, not at the finish reason, because usage may follow it.
 
     Args:
         custom_tools: names of the custom tools that the client declared.
         has_hosted_tools: whether tools are declared that the upstream runs itself.
-        wants_logprobs: whether to give LogProbs, each before the TextDelta that it belongs to.
-        used_call_ids: the ids of the calls in the conversation so far; none is given again.
+        wants_logprobs: whether to emit LogProbs, each before the TextDelta that it belongs to.
+        used_call_ids: the ids of the calls in the conversation so far; none of them is used again.
     """
 
     def __init__(
@@ -87,24 +88,24 @@ class ChatDecoder(StreamDecoder["_ChatAnswer"]):
         self._takes_hot = not wants_logprobs
 
     def decode_all(self, datas: list[bytes], out: list[StreamEvent], /) -> None:
-        """Decode chunks: those with one more piece of text, reasoning or a call in a hurry."""
+        """Decode chunks: those that only add text, reasoning or arguments on a fast path."""
         answer = self._answer
         decode = HOT_CHUNK.decode
         for data in datas:
             if self._takes_hot and answer.has_started:
                 try:
                     (choice,) = decode(data).choices
-                except (ValueError, RecursionError):  # another kind of chunk, or a surprise in this one
+                except (ValueError, RecursionError):  # another kind of chunk, or one of an unexpected shape
                     pass
                 else:
                     if choice.index == 0:
                         delta = choice.delta
                         if thought := delta.reasoning_content or delta.reasoning:
-                            answer.reason(thought, out)
+                            answer.add_reasoning(thought, out)
                         if delta.content:
-                            answer.say(delta.content, out)
+                            answer.add_text(delta.content, out)
                         if delta.tool_calls:
-                            answer.call(delta.tool_calls, out)
+                            answer.add_calls(delta.tool_calls, out)
                     continue
             answer.decode(data, out)
             if answer.is_over:
@@ -119,10 +120,10 @@ def decode_chat_document(
     wants_logprobs: bool = False,
     used_call_ids: AbstractSet[str] = frozenset(),
 ) -> list[StreamEvent]:
-    """Decode a whole completion, or an error, into the events that its stream would have given.
+    """Decode a whole completion, or an error, into the events of an equivalent stream.
 
-    The arguments are those of `ChatDecoder`. The last event is Finished or Failed. A document is complete by being
-    one, so it may lack its finish reason.
+    The arguments are those of `ChatDecoder`. The last event is Finished or Failed. A document is complete by itself, so
+    its finish reason may be missing.
     """
     answer = _ChatAnswer(
         custom_tools=custom_tools,
@@ -145,13 +146,13 @@ def decode_chat_document(
 
 
 class _ChatAnswer:
-    """What the upstream has said so far.
+    """What the upstream has sent so far of one answer.
 
     Attributes:
-        has_started: whether Started was given.
-        has_message: whether a message or a part of one has come.
-        is_over: whether Finished or Failed was given; nothing may be decoded after it.
-        finish_word: the upstream's finish reason, in its own words; None until it gives one.
+        has_started: whether Started was emitted.
+        has_message: whether a message or a part of one has arrived.
+        is_over: whether Finished or Failed was emitted; nothing may be decoded after it.
+        finish_word: the upstream's finish reason, in its own words; None until it sends one.
     """
 
     def __init__(
@@ -177,7 +178,7 @@ class _ChatAnswer:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the upstream has said why it finished."""
+        """Whether the upstream has sent a finish reason."""
         return self.finish_word is not None
 
     def decode(self, data: bytes, out: list[StreamEvent]) -> None:
@@ -187,7 +188,7 @@ class _ChatAnswer:
             Malformed: if it is not JSON.
         """
         if data.strip() == b"[DONE]":
-            # Some servers have "" for the reason in every chunk; it only counts where the answer is said to be done.
+            # Some servers send "" as the reason in every chunk; it only counts once they declare the answer done.
             if self.finish_word is None and self._is_blank_finish:
                 self.finish_word = ""
             self.end(out)
@@ -212,22 +213,22 @@ class _ChatAnswer:
         if failed is not None:
             self.fail(failed, out)
 
-    def reason(self, delta: str, out: list[StreamEvent]) -> None:
-        """Give more of the reasoning."""
+    def add_reasoning(self, delta: str, out: list[StreamEvent]) -> None:
+        """Emit more of the reasoning."""
         if self._reasoning is None:
             self._reasoning = Sent()
         self._reasoning.tail.append(delta)
         self._reasoning.compact()
         out.append(ReasoningDelta(delta))
 
-    def say(self, delta: str, out: list[StreamEvent]) -> None:
-        """Give more of the text."""
+    def add_text(self, delta: str, out: list[StreamEvent]) -> None:
+        """Emit more of the text."""
         if self._reasoning is not None:
             self._end_reasoning(Raw(), out)
         out.append(TextDelta(delta))
 
-    def call(self, calls: list[HotCall], out: list[StreamEvent]) -> None:
-        """Give more of the calls."""
+    def add_calls(self, calls: list[HotCall], out: list[StreamEvent]) -> None:
+        """Emit more of the calls."""
         if self._reasoning is not None:
             self._end_reasoning(Raw(), out)
         for call in calls:
@@ -235,11 +236,11 @@ class _ChatAnswer:
             self._calls.add(call.index, call.id or "", function.name or "", function.arguments or "", out)
 
     def end(self, out: list[StreamEvent]) -> None:
-        """Take the end of the stream: good if there was a finish reason."""
+        """Take the end of the stream: Finished if there was a finish reason, Failed if not."""
         if self.finish_word is None:
             self.fail(broken_protocol(EARLY_END), out)
             return
-        finish = finish_of(self.finish_word, has_calls=self._calls.begun > 0)
+        finish = finish_of(self.finish_word, has_calls=self._calls.started > 0)
         if isinstance(finish, Failed):
             self.fail(finish, out)
             return
@@ -252,6 +253,7 @@ class _ChatAnswer:
         self.is_over = True
 
     def fail(self, failed: Failed, out: list[StreamEvent]) -> None:
+        """End the answer with a failure."""
         if self._usage is not None:
             out.append(self._usage)
         out.append(failed)
@@ -270,7 +272,7 @@ class _ChatAnswer:
         out.append(started)
 
     def _take(self, choice: Choice, out: list[StreamEvent]) -> None:
-        self._usage = usage_of(choice.usage) or self._usage  # Moonshot's place for it
+        self._usage = usage_of(choice.usage) or self._usage  # Moonshot sends it here
         delta = read(DELTA, choice.delta) or read(DELTA, choice.message)
         if delta is not None:
             self.has_message = True
@@ -282,7 +284,7 @@ class _ChatAnswer:
 
     def _take_delta(self, delta: ChatDelta, logprobs: Raw, *, is_whole: bool, out: list[StreamEvent]) -> None:
         if thought := text(delta.reasoning_content) or text(delta.reasoning):
-            self.reason(thought, out)
+            self.add_reasoning(thought, out)
         if self._wants_logprobs:
             listed = read(LOGPROBS_OF_CHOICE, logprobs) or LogProbsOfChoice()
             if content := tuple(chat_logprobs(listed.content)):
@@ -305,9 +307,9 @@ class _ChatAnswer:
             self._take_function(0, "", legacy, out)
 
     def _take_content(self, content: Raw, out: list[StreamEvent]) -> None:
-        """Take content that is text, or a list of parts as Mistral's with their thinking."""
-        if said := text(read(TEXT, content)):
-            self.say(said, out)
+        """Take content that is text, or a list of parts, as Mistral sends it with thinking."""
+        if delta := text(read(TEXT, content)):
+            self.add_text(delta, out)
             return
         for part in read_list(CONTENT_PART, content):
             if part is None:
@@ -317,9 +319,9 @@ class _ChatAnswer:
                     text(piece.text) for piece in read_list(CONTENT_PART, part.thinking) if piece is not None
                 )
                 if thought:
-                    self.reason(thought, out)
-            elif said := text(part.text):
-                self.say(said, out)
+                    self.add_reasoning(thought, out)
+            elif delta := text(part.text):
+                self.add_text(delta, out)
 
     def _take_call(self, call: ChatCall, number: int | None, out: list[StreamEvent]) -> None:
         if self._reasoning is not None or bytes(call.extra_content).startswith(b"{"):
@@ -332,12 +334,12 @@ class _ChatAnswer:
 
     def _take_function(self, number: int | None, call_id: str, function: Function, out: list[StreamEvent]) -> None:
         arguments = read(TEXT, function.arguments)
-        if arguments is None and bytes(function.arguments).startswith(b"{"):  # an object, not its text
+        if arguments is None and bytes(function.arguments).startswith(b"{"):  # an object instead of its text
             arguments = bytes(function.arguments).decode("utf-8", "replace")
         self._calls.add(number, call_id, text(function.name), arguments or "", out)
 
     def _end_reasoning(self, extra: Raw, out: list[StreamEvent]) -> None:
-        """Give the reasoning as one item, in the form in which the upstream wants it back.
+        """Emit the reasoning as one item, in the form that the upstream requires in the next turn.
 
         ``extra_content`` is Gemini's: it holds the signature without which it refuses the call in the next turn.
         """

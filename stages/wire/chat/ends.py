@@ -1,4 +1,4 @@
-"""How an answer of a Chat Completions upstream ends: finish reasons, usage and failures in our words."""
+"""How an answer of a Chat Completions upstream ends: its usage and its failures, in our words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stages.wire.foreign_json import LIST, count, read, text
 
 
 def usage_of(raw: Raw) -> Usage | None:
-    """Read a ``usage`` object; None if it is absent or tells nothing."""
+    """Read a ``usage`` object; None if it is absent or has no counts."""
     usage = read(CHAT_USAGE, raw)
     if usage is None:
         return None
@@ -35,9 +35,9 @@ def usage_of(raw: Raw) -> Usage | None:
 
 
 def failure_in(chunk: Chunk) -> Failed | None:
-    """Give the failure that a chunk tells, in one of the shapes that servers have for it.
+    """Return the failure that a chunk reports, in any of the shapes that servers use.
 
-    ``{"error": {...}}`` and ``{"error": "..."}`` (OpenAI and most, also beside choices), ``{"object": "error",
+    ``{"error": {...}}`` and ``{"error": "..."}`` (OpenAI and most, even beside choices), ``{"object": "error",
     "message": ...}`` (vLLM, Mistral), ``{"message": ...}`` or ``{"detail": ...}`` alone (gateways).
     """
     error = error_of(chunk.error)
@@ -51,7 +51,7 @@ def failure_in(chunk: Chunk) -> Failed | None:
 
 
 def failure_in_list(data: bytes) -> Failed | None:
-    """Give the failure that Gemini wraps in an array, ``[{"error": {...}}]``; None if it is something else."""
+    """Return the failure that Gemini wraps in an array, ``[{"error": {...}}]``; None for anything else."""
     for element in read(LIST, data) or ():
         chunk = read(CHUNK, element)
         if chunk is not None and (failed := failure_in(chunk)) is not None:

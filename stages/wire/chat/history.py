@@ -1,8 +1,8 @@
 """The conversation of the normal form, as messages of Chat Completions.
 
-There a call is part of an assistant's message, and its result must follow that message at once. So the calls that
-belong together are gathered into one message with what the assistant said before, their results follow, and what stood
-between them goes before the calls.
+There a call is part of an assistant's message, and its result must directly follow that message. So the calls that
+belong together are gathered into one message with the assistant's text before them, their results follow, and anything
+that was between them goes before the calls.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from stages.wire.unwrap import FIELD
 
 _SEE_NEXT: Final = "The result is in the next message."
 
-# Gemini's way out for calls that have no signature, as those of another model (ai.google.dev/gemini-api/docs/
-# thought-signatures, "FAQs"). Models before Gemini 3 ask for none.
+# Gemini's placeholder for calls without a signature, such as those of another model (ai.google.dev/gemini-api/docs/
+# thought-signatures, "FAQs"). Models before Gemini 3 need none.
 _NO_SIGNATURE: Final = {"google": {"thought_signature": "skip_thought_signature_validator"}}
 _UNSIGNED_MODELS: Final = ("gemini-1", "gemini-2")
 
 
 class _AssistantTurn:
-    """One message of the assistant, while it is gathered."""
+    """One message of the assistant, while it is being gathered."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -46,7 +46,7 @@ class _AssistantTurn:
         self.calls: list[dict[str, Json]] = []
         self.outputs: list[tuple[str, Json, str]] = []
         self.awaited: set[int] = set()
-        """Where in the conversation the outputs of its calls are that have not been passed yet."""
+        """The positions in the conversation of the outputs of its calls that have not been reached yet."""
         self.has_output = False
 
 
@@ -59,7 +59,7 @@ class ChatHistory:
         tools: of the request.
 
     Attributes:
-        messages: what was built so far.
+        messages: those that are complete.
     """
 
     def __init__(self, quirks: ChatQuirks, model: str, tools: ChatTools) -> None:
@@ -96,11 +96,11 @@ class ChatHistory:
         self.close()
 
     def add(self, role: str, content: Json) -> None:
-        """Add a message as it is."""
+        """Add a message without any changes."""
         self.messages.append({"role": role, "content": content})
 
     def close(self) -> None:
-        """End the assistant's message that is being gathered, and put the results of its calls behind it."""
+        """End the assistant's message that is being gathered, and append the results of its calls."""
         turn, self._turn = self._turn, None
         if turn is None:
             return
@@ -157,7 +157,7 @@ class ChatHistory:
         self._extra = None
         waiting = None
         if self._turn is not None and self._turn.awaited:
-            waiting, self._turn = self._turn, None  # what stands between a call and its result goes before the call
+            waiting, self._turn = self._turn, None  # a message between a call and its result goes before the call
         self.close()
         said = user_content(content, f"{where}.content", has_files=self._quirks.is_openai)
         if role == "user":
@@ -212,7 +212,7 @@ class ChatHistory:
         return {"type": "function", "function": {"name": name, "arguments": arguments}}
 
     def _arguments(self, arguments: str) -> str:
-        """Give arguments that the upstream can read: a cut-off call must not make the rest of a chat impossible.
+        """Return arguments that the upstream can read: a truncated call must not break the rest of a chat.
 
         OpenAI reads them as text; chat templates and Gemini parse them, and answer 400 or 500 (gabrii#35).
         """

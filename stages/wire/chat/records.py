@@ -1,7 +1,8 @@
-"""What is read from the JSON of a Chat Completions upstream, and how: the two readings of ``responses_records``.
+"""What is read from the JSON of a Chat Completions upstream: only the fields that are needed, in two ways.
 
 The *hot* reading is typed, serves the deltas of text, reasoning and arguments, and fails on anything else in the
-chunk. The *cold* one takes every chunk in every shape: a value of the wrong type counts as absent.
+chunk. The *cold* one accepts every chunk in every shape: its fields are ``Any`` or unread ``Raw``, and a value of the
+wrong type counts as absent.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class HotChunk(Struct):
     error: None = None
 
 
-# From here on Any is foreign JSON, see the first lines.
+# The cold reading: from here on Any is foreign JSON.
 class Chunk(Struct):
     """A chunk, a whole completion, or an error in one of its shapes."""
 
@@ -105,7 +106,7 @@ class Function(Struct):
 
 
 class ContentPart(Struct):
-    """Of Mistral's typed content; ``thinking`` is a list of parts itself."""
+    """A part of Mistral's typed content; ``thinking`` is itself a list of parts."""
 
     type: Any = None
     text: Any = None
@@ -117,7 +118,7 @@ class LogProbsOfChoice(Struct):
 
 
 class UrlCitation(Struct):
-    """The nested form of OpenAI, or with the fields at the top that of others."""
+    """OpenAI's nested form, or that of others with the fields at the top."""
 
     type: Any = None
     url: Any = None
@@ -132,9 +133,9 @@ class ChatUsage(Struct):
     completion_tokens: Any = None
     total_tokens: Any = None
     cached_tokens: Any = None
-    """Moonshot."""
+    """Moonshot's field."""
     prompt_cache_hit_tokens: Any = None
-    """DeepSeek."""
+    """DeepSeek's field."""
     prompt_tokens_details: Raw = Raw()
     completion_tokens_details: Raw = Raw()
 

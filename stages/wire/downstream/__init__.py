@@ -1,1 +1,1 @@
-"""What clients say and see: requests in three dialects in, Chat Completions out."""
+"""What clients write and read: requests in three dialects, and Chat Completions responses."""

@@ -1,13 +1,14 @@
-"""Blocks inside a message that are no content: Anthropic's tool calls, tool results and thinking; shown reasoning.
+"""Blocks inside a message that are not content: Anthropic's tool calls, tool results and thinking; shown reasoning.
 
-Source: Anthropic's Messages reference (content blocks); cursor-wire.md 1.3 and 3.
+Source: Anthropic's Messages reference (content blocks); docs/facts/cursor.md, "Which body for which model" and
+"Reasoning on display".
 """
 
 from __future__ import annotations
 
 from msgspec import Struct
 
-from stages.wire.downstream.shown_reasoning import strip_mirrored
+from stages.wire.downstream.shown_reasoning import strip_shown_reasoning
 from stages.wire.foreign_json import Json, is_list, is_object
 
 _THOUGHTS = ("thinking", "redacted_thinking")
@@ -23,13 +24,13 @@ class Blocks(Struct):
     results: list[tuple[int, dict[str, Json]]] = []
     thoughts: list[dict[str, Json]] = []
     rest: list[Json] = []
-    """What is content."""
+    """The parts that are content."""
 
 
 def take_blocks(content: Json) -> Blocks | None:
     """Sort the parts of a message; None if all of them are content, as in most messages.
 
-    Calls of tools that Anthropic ran itself are left out, and so are their results: nobody else can take them.
+    Calls of tools that Anthropic ran itself are left out, and so are their results: no other upstream accepts them.
     """
     if not is_list(content) or not any(_is_block(part) for part in content):
         return None
@@ -54,38 +55,38 @@ def _is_block(part: Json) -> bool:
     return isinstance(kind, str) and (kind in _BLOCKS or kind.endswith(_HOSTED_RESULT))
 
 
-def said_text(content: str | list[Json]) -> str | list[Json] | None:
-    """Give an assistant's content, in normal form, without the reasoning that we showed at its start.
+def without_shown_reasoning(content: str | list[Json]) -> str | list[Json] | None:
+    """Remove the reasoning that we showed at the start of an assistant's content, which is in normal form.
 
-    Gives ``content`` itself if there is none, None if there is nothing else.
+    Returns ``content`` itself if there is none, and None if there is nothing else.
     """
     if isinstance(content, str):
-        said = strip_mirrored(content)
-        return content if said == content else said if said.strip() else None
+        rest = strip_shown_reasoning(content)
+        return content if rest == content else rest if rest.strip() else None
     for index, part in enumerate(content):
         text: Json = part["text"] if part["type"] == "output_text" else ""
-        said = strip_mirrored(text)
-        if said == text:
+        rest = strip_shown_reasoning(text)
+        if rest == text:
             return content[index:] if index else content
-        if said.strip():
-            return [{**part, "text": said}, *content[index + 1 :]]
-    return None if content else content  # an empty list is not ours to judge
+        if rest.strip():
+            return [{**part, "text": rest}, *content[index + 1 :]]
+    return None if content else content  # an empty list stays empty
 
 
 def reasoning_items(message: dict[str, Json], thoughts: list[dict[str, Json]]) -> list[dict[str, Json]]:
-    """Give the reasoning that came back with an assistant message, in normal form.
+    """Return the reasoning that a client sent back with an assistant message, in normal form.
 
-    Cursor gives none back. A client that does wants it to reach the model: Anthropic refuses a tool turn whose signed
+    Cursor sends none back. A client that does wants it to reach the model: Anthropic refuses a tool turn whose signed
     thinking is missing, DeepSeek and Kimi one without its ``reasoning_content``. Signed blocks are kept whole in
-    ``anthropic_blocks``; other reasoning is text.
+    ``anthropic_blocks``; other reasoning becomes text.
     """
     signed = [block for block in thoughts if _is_signed(block)]
     if signed:
         return [{"type": "reasoning", "summary": [], "anthropic_blocks": signed}]
-    said = [message.get("reasoning_content"), message.get("reasoning"), _unsigned(thoughts)]
+    texts = [message.get("reasoning_content"), message.get("reasoning"), _unsigned(thoughts)]
     return [
         {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": text}]}
-        for text in [text for text in said if isinstance(text, str) and text][:1]
+        for text in [text for text in texts if isinstance(text, str) and text][:1]
     ]
 
 

@@ -1,4 +1,7 @@
-"""Build one Chat Completions document from the events of an answer."""
+"""Gather the events of an answer into one Chat Completions document.
+
+Source: OpenAI's API reference and schemas (openai-openapi 2.3.0).
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ class CompletionCollector:
     Args:
         model: the name that the client asked for.
         chunk_id: the id of the completion, ``chatcmpl-...``.
-        created: its time, in seconds since the epoch, if the upstream tells none.
+        created: its time, in seconds since the epoch, if the upstream reports none.
         profile: how this kind of client wants to be answered.
 
     Attributes:
@@ -61,7 +64,7 @@ class CompletionCollector:
         self._is_over = False
 
     def feed(self, batch: list[StreamEvent], /) -> list[bytes]:
-        """Take events, give the document when the answer is complete."""
+        """Take events and return the document once the answer is complete."""
         if self._display is not None:
             batch = self._display.feed(batch)
         for event in batch:
@@ -74,7 +77,7 @@ class CompletionCollector:
         return []
 
     def flush(self) -> list[bytes]:
-        """Take the end of the events. Without a Finished there is no document."""
+        """Take the end of the events. Without Finished there is no document."""
         if not self._is_over:
             self._add(NO_END)
         return []
@@ -111,7 +114,7 @@ class CompletionCollector:
 
     def _document(self, reason: str) -> dict[str, Any]:  # JSON
         text, refusal, reasoning = "".join(self._text), "".join(self._refusal), "".join(self._reasoning)
-        # `content` is null only where something stands in for it: clients call .strip() on an empty answer.
+        # `content` is null only where a refusal or calls take its place: clients call .strip() on an empty answer.
         message: dict[str, Any] = {
             "role": "assistant",
             "content": whole(text) if text or not (refusal or self._calls) else None,

@@ -1,4 +1,4 @@
-"""The parts that the chunks and the documents of Chat Completions share."""
+"""What the chunks and the documents of Chat Completions share: annotations, usage and service tiers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from stages.events import Citation, Usage
 from stages.wire.foreign_json import whole
 
 SERVICE_TIERS = frozenset({"auto", "default", "flex", "scale", "priority", "fast"})
-"""Those of Chat Completions; Responses has more (openai-openapi 2.3.0, ServiceTier)."""
+"""The tiers of Chat Completions; Responses has more (openai-openapi 2.3.0, ServiceTier)."""
 
 
 def chat_annotations(citations: tuple[Citation, ...]) -> list[dict[str, Any]]:
-    """Give citations in the nested form of Chat Completions."""
+    """Return citations in the nested form of Chat Completions."""
     return [
         {
             "type": "url_citation",
@@ -28,7 +28,10 @@ def chat_annotations(citations: tuple[Citation, ...]) -> list[dict[str, Any]]:
 
 
 def chat_usage(usage: Usage, *, with_zeros: bool = False) -> dict[str, Any]:
-    """Give usage as Chat Completions does. Unknown details are left out: the schema forbids null."""
+    """Return usage in the form of Chat Completions.
+
+    Unknown details are left out, because the schema forbids null; with ``with_zeros`` those that clients add up are 0.
+    """
     unknown = 0 if with_zeros else None
     details = {
         "prompt_tokens_details": {

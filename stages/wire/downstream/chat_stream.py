@@ -1,7 +1,8 @@
-"""Encode `stages.events` as Chat Completions: a stream of chunks, or one document.
+"""Encode `stages.events` as a Chat Completions stream.
 
 Source: OpenAI's API reference and schemas (openai-openapi 2.3.0), and how its SDKs, the AI SDK and Cursor react
-(mapping facts, sections 0 and 2). Each event gives one chunk, so that no client waits for what is already here.
+(docs/facts/translation.md, "How clients react"). Each event becomes one chunk at once, so that a client never waits for
+something that has already arrived.
 """
 
 from __future__ import annotations
@@ -35,26 +36,26 @@ from stages.wire.foreign_json import encode, json_text
 DONE = b"data: [DONE]\n\n"
 KEEPALIVE = b": keepalive\n\n"
 
-# Kinds of runs of deltas; that of arguments is the index of their call.
+# Kinds of runs of deltas; for arguments the kind is the index of their call.
 _TEXT, _REASONING, _OTHER = "text", "reasoning", "other"
 
 
 class ChunkEncoder:
     """Encode events as server-sent chunks, each batch as one bytes object.
 
-    The first chunk is held back until there is something to say, so that an upstream that fails first can still be
-    answered with an HTTP status. Upstream heartbeats become comments, but not before the first chunk, for the same
-    reason: when a client has waited too long is for the ``keep_alive`` stage to say.
+    The first chunk is held back until there is some content, so that an upstream failure before it can still become an
+    HTTP status. Upstream heartbeats become comments, but not before the first chunk, for the same reason: the
+    ``keep_alive`` stage decides when a client has waited too long.
 
     Args:
         model: the name that the client asked for.
         chunk_id: the id of every chunk, ``chatcmpl-...``.
-        created: the time of every chunk, in seconds since the epoch, if the upstream tells none.
+        created: the time of every chunk, in seconds since the epoch, if the upstream reports none.
         include_usage: whether the client asked for usage.
         profile: how this kind of client wants to be answered.
 
     Attributes:
-        failed: the failure that was *not* told in the stream, as nothing had been given before it; else None.
+        failed: a failure that was *not* written to the stream, because nothing had been written before it; else None.
     """
 
     def __init__(
@@ -66,20 +67,20 @@ class ChunkEncoder:
         self._profile = profile
         self._display = display_of(profile.reasoning_display)
         self._sends_usage = include_usage or profile.usage_always
-        # "then `usage: null` on all chunks": only if the client asked for it.
+        # ``usage`` is null on all chunks but the last: only if the client asked for it.
         self._usage_field = b',"usage":null' if include_usage else b""
         self._usage: Usage | None = None
         self._logprobs: list[Raw] = []
-        self._has_given = False
+        self._has_written = False
         self._is_over = False
         self._set_head(created, None)
 
     def feed(self, batch: list[StreamEvent], /) -> list[bytes]:
-        """Take events, give their frames as one bytes object, or nothing."""
+        """Encode events and return their frames as one bytes object, or nothing."""
         if self._display is not None:
             batch = self._display.feed(batch)
         frames: list[bytes] = []
-        # The chunks of a run of deltas of one kind differ only in a JSON string: their frames are made by one join.
+        # The chunks of a run of deltas of one kind differ only in a JSON string: one join makes their frames.
         run: list[bytes] = []
         kind: str | int = _OTHER
         delta = ""
@@ -110,24 +111,24 @@ class ChunkEncoder:
         return [frames[0] if len(frames) == 1 else b"".join(frames)] if frames else []
 
     def flush(self) -> list[bytes]:
-        """Take the end of the events. Without a Finished the answer is not complete, and the client is told so."""
+        """Take the end of the events. Without Finished the answer is incomplete, which is reported as a failure."""
         return [] if self._is_over else self.feed([NO_END])
 
     def in_band(self, failed: Failed) -> bytes:
-        """Give the frames that tell a failure within the stream and end it, whatever was given before.
+        """Return the frames that report a failure within the stream and end it, whatever was written before.
 
-        For a failure that `failed` holds although the response has begun, with comments for example.
+        For a failure that `failed` holds although the response has started, for example with comments.
         """
         frames: list[bytes] = []
         if self._display is not None:
             for event in self._display.close():
                 self._add(event, frames)
-        self._tell(failed, frames)
+        self._report(failed, frames)
         return b"".join(frames)
 
     def _is_plain(self) -> bool:
-        """Whether a text delta needs nothing but its own chunk."""
-        return self._has_given and not self._logprobs and not self._is_over
+        """Return whether a text delta needs nothing but its own chunk."""
+        return self._has_written and not self._logprobs and not self._is_over
 
     def _frames_of(self, kind: str | int, run: list[bytes]) -> bytes:
         if kind == _TEXT:
@@ -151,7 +152,8 @@ class ChunkEncoder:
                 delta = b'"tool_calls":[{"index":%d,"function":{"arguments":%b}}]' % (event.index, arguments)
                 self._chunk(delta, frames)
             case ToolCallStarted():
-                # The name and id once, and always as a function: mapping facts, rules 6 and 8.
+                # The name and id once, and always as a function: docs/facts/translation.md, "Tool calls" and "Custom
+                # tools".
                 self._chunk(
                     b'"tool_calls":[{"index":%d,"id":%b,"type":"function","function":{"name":%b,"arguments":""}}]'
                     % (event.index, json_text(event.call_id), json_text(event.name)),
@@ -163,21 +165,21 @@ class ChunkEncoder:
                 if event.citations:
                     self._chunk(b'"annotations":' + encode(chat_annotations(event.citations)), frames)
             case LogProbs():
-                self._logprobs += event.content  # they leave with the text that they belong to
+                self._logprobs += event.content  # they are sent with the text that they belong to
             case Started():
                 self._set_head(event.created, event.service_tier)
             case Usage():
                 self._usage = event
             case Heartbeat():
-                if self._has_given:
+                if self._has_written:
                     frames.append(KEEPALIVE)
             case ReasoningItem():
                 pass  # for the next turn's upstream, never for the client
             case Finished():
                 self._finish(event.reason, frames)
             case Failed():
-                if self._has_given:
-                    self._tell(event, frames)
+                if self._has_written:
+                    self._report(event, frames)
                 else:
                     self._is_over = True
                     self.failed = event
@@ -185,7 +187,7 @@ class ChunkEncoder:
                 assert_never(event)
 
     def _set_head(self, created: int, service_tier: str | None) -> None:
-        """Prepare what all chunks have in common."""
+        """Prepare the parts that all chunks have in common."""
         if created:
             self._created = created
         tier = b'"service_tier":%b,' % json_text(service_tier) if service_tier in SERVICE_TIERS else b""
@@ -199,8 +201,8 @@ class ChunkEncoder:
         self._after_delta = b'},"finish_reason":null}]' + self._usage_field + b"}\n\n"
 
     def _chunk(self, delta: bytes, frames: list[bytes]) -> None:
-        if not self._has_given:
-            self._has_given = True
+        if not self._has_written:
+            self._has_written = True
             frames += (self._before_delta, b'"role":"assistant","content":""', self._after_delta)
         if self._logprobs:
             logprobs = encode({"content": self._logprobs, "refusal": None})
@@ -218,8 +220,8 @@ class ChunkEncoder:
         frames.append(DONE)
         self._is_over = True
 
-    def _tell(self, failed: Failed, frames: list[bytes]) -> None:
-        """Tell a failure in the stream. The calls that are still open are not called complete."""
+    def _report(self, failed: Failed, frames: list[bytes]) -> None:
+        """Report a failure in the stream, without declaring the calls that are still open complete."""
         self._is_over = True
         if self._profile.failure_as_text:
             note = f"\n\n[upstream error: {_shown_code(failed)}: {failed.message}]"
@@ -230,9 +232,10 @@ class ChunkEncoder:
 
 
 def _shown_code(failed: Failed) -> str:
-    """Give the upstream's own word for its failure, unless it would make Cursor show a text of its own instead.
+    """Return the upstream's own code of its failure, unless it would make Cursor show a text of its own instead.
 
-    Cursor takes a text with ``overloaded_error: Overloaded`` for a rate limit of the user's key (cursor-wire.md 4).
+    Cursor takes a text with ``overloaded_error: Overloaded`` for a rate limit of the user's key
+    (docs/facts/cursor.md, "Errors that Cursor shows").
     """
-    told = failed.upstream_code
-    return failed.code if not told or told == "overloaded_error" else told
+    code = failed.upstream_code
+    return failed.code if not code or code == "overloaded_error" else code

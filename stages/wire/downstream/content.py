@@ -1,6 +1,6 @@
-"""Content of a message: parts of the chat and Anthropic dialects in the form of the Responses API.
+"""Content of a message: parts of the chat and Anthropic dialects, brought into the form of the Responses API.
 
-Parts that have the right form pass as they are, and a list in which nothing changes is returned itself, not a copy:
+Parts that already have that form pass as they are, and a list in which nothing changes is returned itself, not a copy:
 most of a Cursor body never changes.
 """
 
@@ -15,21 +15,21 @@ from stages.wire.foreign_json import Json, is_list, is_object
 from stages.wire.unwrap import FIELD
 
 TextType = Literal["input_text", "output_text"]
-"""What text is called: ``output_text`` in what the assistant said, else ``input_text``."""
+"""The type of text parts: ``output_text`` in an assistant's message, else ``input_text``."""
 
-_TEXTS = ("text", "input_text", "output_text")  # no set: what is looked up may be unhashable
+_TEXTS = ("text", "input_text", "output_text")  # not a set: a foreign value may be unhashable
 _CITATIONS = "citations"
-"""A field of Anthropic's text blocks: what the answer quoted, of no use to any other turn."""
+"""A field of Anthropic's text blocks: what the answer quoted; no later turn needs it."""
 
 
 def flat_content(content: Json, text_type: TextType, where: str) -> str | list[Json]:
     """Bring the content of a message into Responses form.
 
-    ``cache_control`` stays where it is: only an Anthropic upstream gets it.
+    ``cache_control`` stays where it is; the adapters of other upstreams than Anthropic remove it.
 
     Args:
         content: a string or an array of parts.
-        text_type: what text parts are to be called.
+        text_type: the type that text parts get.
         where: the path of the content, for errors.
 
     Raises:
@@ -54,7 +54,7 @@ def flat_content(content: Json, text_type: TextType, where: str) -> str | list[J
 
 
 def _inner_content(part: Json) -> Json:
-    """Give what an Anthropic block holds that is only a wrapper around content; None if it is none."""
+    """Return the content of an Anthropic block that only wraps content; None for any other part."""
     if not is_object(part):
         return None
     match part.get("type"):
@@ -70,7 +70,7 @@ def flat_part(part: Json, text_type: TextType, where: str) -> dict[str, Json]:
     """Bring one content part into Responses form; a bare string is a text part.
 
     Raises:
-        BadRequest: if it is not an object, has no type, or its text, image or file is not there.
+        BadRequest: if it is not an object, has no type, or its text, image or file is missing.
     """
     if isinstance(part, str):
         return {"type": text_type, "text": part}
@@ -120,7 +120,7 @@ def _text(part: dict[str, Json], text_type: TextType, where: str) -> dict[str, J
 
 
 def _image(part: dict[str, Json], where: str) -> dict[str, Json]:
-    """Flatten an image of Chat Completions, whose address is an object; some clients send the bare address."""
+    """Flatten an image of Chat Completions, whose URL is nested in an object; some clients send the bare URL."""
     image = part.get("image_url")
     if isinstance(image, str) and image:
         flat = {"type": "input_image", "image_url": image}
@@ -144,7 +144,7 @@ def _anthropic_image(source: dict[str, Json], where: str) -> dict[str, Json]:
 
 
 def _document(part: dict[str, Json], text_type: TextType, where: str) -> dict[str, Json]:
-    """Flatten a document of Anthropic's: plain text is text, anything else a file."""
+    """Flatten an Anthropic document: plain text becomes text, anything else a file."""
     source = need_object(part.get("source"), f"{where}.source")
     match source.get("type"):
         case "text":
@@ -166,10 +166,10 @@ def _data_url(source: dict[str, Json], where: str) -> str:
 
 
 def flat_output(output: Json, where: str) -> str | list[Json]:
-    """Bring what a tool gave back into Responses form: text as one string, with images or files as a list of parts.
+    """Bring a tool's output into Responses form: text as one string, or a list of parts if it has images or files.
 
     Raises:
-        BadRequest: if it is neither a string nor an array of content parts nor null.
+        BadRequest: if it is not a string, an array of content parts or null.
     """
     if output is None:
         return ""
@@ -182,17 +182,17 @@ def flat_output(output: Json, where: str) -> str | list[Json]:
 
 
 def is_blank(content: str | list[Json]) -> bool:
-    """Tell whether content in Responses form says nothing at all."""
+    """Return whether content in Responses form is empty or white space."""
     if isinstance(content, str):
         return not content or content.isspace()
     return all(part["type"] in _TEXTS and is_blank(part["text"]) for part in content)
 
 
 def arguments_text(arguments: Json, where: str) -> str:
-    """Give the arguments of a call as the JSON text that the API wants; text passes as it is, valid JSON or not.
+    """Return the arguments of a call as JSON text, as the API requires; text passes as it is, valid JSON or not.
 
     Raises:
-        BadRequest: if they are neither text nor an object nor null.
+        BadRequest: if they are not text, an object or null.
     """
     match arguments:
         case str():
@@ -206,10 +206,10 @@ def arguments_text(arguments: Json, where: str) -> str:
 
 
 def raw_input(arguments: str) -> str:
-    """Give the raw text of a custom call that came back in a function's envelope.
+    """Return the raw text of a custom call that came back in a function's envelope.
 
-    It is the arguments themselves, unless they are ``{"input": "..."}`` and nothing else: the form in which upstreams
-    that know no custom tools are called.
+    It is the arguments themselves, unless they are ``{"input": "..."}`` and nothing else, which is the form that is
+    used with upstreams without custom tools.
     """
     if not arguments.startswith("{"):
         return arguments

@@ -1,14 +1,15 @@
-"""A conversation, item by item, in the form of the Responses API.
+"""A conversation, item by item, brought into the form of the Responses API.
 
-One rule book for both shapes, because Cursor mixes dialects: an element of ``messages`` may hold Anthropic's blocks,
-and an element of ``input`` may be a chat message. Items that have the right form pass as they are, unknown types and
-unknown fields included.
+One set of rules serves both shapes, because Cursor mixes dialects: an element of ``messages`` may hold Anthropic's
+blocks, and an element of ``input`` may be a chat message. Items that already have the right form pass as they are,
+unknown types and unknown fields included.
 
-The normal form keeps three things that no Responses upstream takes, for the adapters of other APIs: ``cache_control``
-and ``is_error`` as Anthropic has them, and the reasoning that a client gave back (``reasoning`` items without
-``encrypted_content``, see `reasoning_items`). ``native_request`` takes them out.
+The normal form keeps three things that no Responses upstream accepts, for the adapters of other APIs: ``cache_control``
+and ``is_error`` as Anthropic has them, and the reasoning that a client sent back (``reasoning`` items without
+``encrypted_content``, see `reasoning_items`). ``responses/request.py`` removes them.
 
-Source: mapping.md 1.3; what upstreams refuse: cursor-wire.md 1.5 and 1.6.
+Source: docs/facts/translation.md, "Conversation items"; what upstreams refuse: docs/facts/cursor.md, "The chat body"
+and "Call ids".
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final, Literal
 
 from stages.wire.bad_request import BadRequest, json_kind, need_object, need_text, wrong_type
 from stages.wire.call_ids import short_call_id
-from stages.wire.downstream.anthropic_blocks import Blocks, reasoning_items, said_text, take_blocks
+from stages.wire.downstream.anthropic_blocks import Blocks, reasoning_items, take_blocks, without_shown_reasoning
 from stages.wire.downstream.content import TextType, arguments_text, flat_content, flat_output, is_blank, raw_input
 from stages.wire.foreign_json import Json, is_list, is_object
 
@@ -48,8 +49,8 @@ class History:
     Args:
         custom_tools: names of the declared custom tools. A call of one of them is a ``custom_tool_call``: Cursor
             replays its ApplyPatch calls in the function envelope, with the raw patch as arguments (codex-proxy#708).
-        field: where the elements come from. ``messages`` are rebuilt from the fields that we know, and blank ones are
-            dropped; elements of ``input`` are changed only where they must be.
+        field: where the elements come from. Elements of ``messages`` are rebuilt from the fields that we know, and
+            blank ones are dropped; elements of ``input`` are changed only where they must be.
     """
 
     def __init__(self, custom_tools: frozenset[str], field: Literal["input", "messages"]) -> None:
@@ -63,7 +64,7 @@ class History:
         """Append what ``element`` becomes: nothing, one item or several.
 
         Raises:
-            BadRequest: if it is not an object, its role is unknown, or a field that we need is not there.
+            BadRequest: if it is not an object, its role is unknown, or a field that we need is missing.
         """
         if not is_object(element):
             raise wrong_type(where, "an object", element)
@@ -87,7 +88,7 @@ class History:
                     )
                 self._add_output(self._legacy_id(), element.get("content"), f"{where}.content", extras=_kept(element))
             case None if self._is_native and kind is None and isinstance(element.get("id"), str):
-                self.items.append(element)  # an item_reference, whose type may be left out
+                self.items.append(element)  # an item_reference, whose type may be omitted
             case None:
                 raise BadRequest(f"{where} has no role; known roles are {_ROLES}.", f"{where}.role")
             case str():
@@ -131,7 +132,7 @@ class History:
             self.items.append({**rest, "type": "custom_tool_call", "call_id": call_id, "name": name, "input": raw})
             return
         item_id = source.get("id")
-        # OpenAI refuses an item id of another kind, and gateways put all sorts of things there.
+        # OpenAI refuses an item id of another kind, and gateways send ids of all kinds.
         is_odd = item_id is not None and not (isinstance(item_id, str) and item_id.startswith("fc_"))
         if not is_odd and source.get("call_id") == call_id and source.get("arguments") == arguments:
             self.items.append(source)
@@ -158,7 +159,7 @@ class History:
             self.items.append({**(extras or {}), "type": kind, "call_id": call_id, "output": flat})
             return
         kind = "custom_tool_call_output" if is_custom else item["type"]
-        # A native list of parts keeps its form: only other dialects are flattened to text.
+        # A native list of parts stays a list: only other dialects are flattened to text.
         flat = flat_content(output, "input_text", where) if is_list(output) else flat_output(output, where)
         if item["call_id"] == call_id and item["type"] == kind and item.get("output") is flat:
             self.items.append(item)
@@ -170,7 +171,7 @@ class History:
     def _add_message(self, message: dict[str, Json], content: Json, text_type: TextType, where: str) -> None:
         flat = None if content is None else flat_content(content, text_type, f"{where}.content")
         if flat is not None and text_type == "output_text":
-            flat = said_text(flat)
+            flat = without_shown_reasoning(flat)
         if flat is None or (is_blank(flat) if not self._is_native else flat == []):
             return
         if not self._is_native:
@@ -185,9 +186,9 @@ class History:
             self.items.append({**rest, "content": flat})
 
     def _take_results(self, message: dict[str, Json], where: str) -> Json:
-        """Append Anthropic's tool results and return the content that is left.
+        """Append Anthropic's tool results and return the rest of the content.
 
-        Results come before the text beside them: a result must follow its call at once.
+        Results come before the text beside them, because a result must directly follow its call.
         """
         content = message.get("content")
         blocks = take_blocks(content)
@@ -208,8 +209,8 @@ class History:
             content = blocks.rest or None
         refusal = message.get("refusal")
         if isinstance(refusal, str) and refusal and (not content or isinstance(content, str | list)):
-            said: list[Json] = content if is_list(content) else [content] if content else []
-            content = [*said, {"type": "refusal", "refusal": refusal}]
+            parts: list[Json] = content if is_list(content) else [content] if content else []
+            content = [*parts, {"type": "refusal", "refusal": refusal}]
         calls = message.get("tool_calls")
         if (calls or blocks.calls) and isinstance(content, str) and is_blank(content):
             content = None
@@ -255,12 +256,12 @@ class History:
             self._add_call(name, call_id, arguments_text(function.get("arguments"), f"{path}.arguments"), {})
 
     def _legacy_id(self) -> str:
-        """Name the latest call in the manner of 2023, which had no ids: its result is the next ``function`` message."""
+        """Return an id for the latest legacy call, which had none: its result is the next ``function`` message."""
         return f"call_legacy_{self._legacy_calls}"
 
 
 def _kept(block: dict[str, Json]) -> dict[str, Json]:
-    """Give what an adapter for Anthropic wants to know of a message or block."""
+    """Return the fields of a message or block that only the Anthropic adapter uses."""
     kept: dict[str, Json] = {}
     if is_object(block.get("cache_control")):
         kept["cache_control"] = block["cache_control"]
@@ -270,6 +271,6 @@ def _kept(block: dict[str, Json]) -> dict[str, Json]:
 
 
 def _last_cache(parts: list[Json]) -> Json:
-    """Give the breakpoint of parts that may be joined to one text: the last one covers the others."""
+    """Return the cache breakpoint of parts that may be joined into one text: the last one covers the others."""
     marks = [part["cache_control"] for part in parts if is_object(part) and is_object(part.get("cache_control"))]
     return marks[-1] if marks else None

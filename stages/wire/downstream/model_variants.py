@@ -1,11 +1,12 @@
-"""Names of variants of a model: what Cursor's picker puts behind a name, read as a name and an effort.
+"""Names of model variants: what Cursor's picker appends to a name, read as a name and an effort.
 
-Cursor asks for ``claude-opus-5-thinking-high`` or ``gpt-5-fast``, where one deployment answers to ``claude-opus-5``.
-Which reading is right only the configuration knows: ``kimi-k2-thinking-high`` may be a variant of ``kimi-k2-thinking``
-or of ``kimi-k2``. So this gives all readings, and whoever knows the deployments takes the first that there is; a name
-that is configured as it stands is never read otherwise.
+Cursor requests ``claude-opus-5-thinking-high`` or ``gpt-5-fast`` where the deployment is called ``claude-opus-5``. Only
+the configuration knows which reading is right: ``kimi-k2-thinking-high`` may be a variant of ``kimi-k2-thinking`` or of
+``kimi-k2``. So this module lists all readings, and the caller, which knows the deployments, uses the first one that
+exists. A name that is configured literally is never read in another way.
 
-Source: cursor-wire.md 1.7 (LiteLLM #35554, #35834; ungate b56ddac; Firzus; RouteKit); payload 11.
+Source: docs/facts/cursor.md, "Model names" (BerriAI/litellm#35554, #35834; orchidfiles/ungate b56ddac;
+Firzus/codex-cursor-proxy; velum-labs/routekit).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _THINKING: Final = {f"-thinking-{effort}": effort for effort in EFFORTS}
 _COLON: Final = {f":{effort}": effort for effort in EFFORTS}
 _TRAILING: Final = {
     **{f"-{effort}": effort for effort in ("none", "minimal", "low", "medium", "high", "xhigh")},
-    # Not `-max`: that is the end of real names (gpt-5.1-codex-max).
+    # Not `-max`: real names end with it (gpt-5.1-codex-max).
     "-extra": "xhigh",
     "-extra-high": "xhigh",
     **{f"-{effort}-thinking": effort for effort in ("low", "medium", "high", "xhigh")},  # claude-4.6-opus-high-thinking
@@ -31,11 +32,11 @@ _SUFFIXES: Final = {**_THINKING, **_COLON, **_TRAILING}
 _FAST: Final = "-fast"
 
 _LEGACY: Final = re.compile(r"claude-([4-9])(?:\.(\d))?-(opus|sonnet|haiku)\Z")
-"""Cursor's older order of words: ``claude-4.6-opus`` is Anthropic's ``claude-opus-4-6`` (payload 11, ungate).
+"""Cursor's older word order: ``claude-4.6-opus`` is Anthropic's ``claude-opus-4-6`` (orchidfiles/ungate 3b2d28f).
 Up to 3.7 it was Anthropic's own."""
 
 FAST_TIER: Final = "priority"
-"""What ``-fast`` asks for: the tier that OpenAI sells as the faster one."""
+"""The service tier for ``-fast``: the one that OpenAI sells as the faster one."""
 
 
 class Variant(Struct, frozen=True):
@@ -43,9 +44,9 @@ class Variant(Struct, frozen=True):
 
     Attributes:
         name: the model.
-        effort: how hard it is to think; None if the name does not say.
-        is_fast: whether the name says ``-fast``.
-        is_certain: whether the name says ``-thinking-<effort>``, as no vendor's model is called: where everything is
+        effort: the reasoning effort; None if the name has none.
+        is_fast: whether the name has ``-fast``.
+        is_certain: whether the name has ``-thinking-<effort>``, which no vendor's model has: where every name is
             passed on (``*``), this reading is better than the name itself.
     """
 
@@ -56,9 +57,9 @@ class Variant(Struct, frozen=True):
 
 
 def variants(model: str) -> list[Variant]:
-    """Give the readings of ``model`` beside itself: those that leave most of the name first, other names last.
+    """Return the readings of ``model`` besides itself: those that keep most of the name first, renamed ones last.
 
-    A bare ``-thinking`` says nothing that could be passed on: it is a part of the name, as with ``kimi-k2-thinking``.
+    A bare ``-thinking`` names no effort, so it stays a part of the name, as in ``kimi-k2-thinking``.
     """
     found: list[Variant] = []
     level = [Variant(model)]
@@ -67,11 +68,11 @@ def variants(model: str) -> list[Variant]:
         found += level
     unique = {variant.name: variant for variant in reversed(found)}
     plain = sorted(unique.values(), key=lambda variant: -len(variant.name))
-    renamed = [_in_todays_order(variant) for variant in (Variant(model), *plain)]
+    renamed = [_in_current_order(variant) for variant in (Variant(model), *plain)]
     return [*plain, *(variant for variant in renamed if variant is not None)]
 
 
-def _in_todays_order(variant: Variant) -> Variant | None:
+def _in_current_order(variant: Variant) -> Variant | None:
     if (legacy := _LEGACY.match(variant.name)) is None:
         return None
     version, minor, family = legacy.groups()
@@ -94,9 +95,9 @@ def _without_a_suffix(variant: Variant) -> list[Variant]:
 
 
 def with_variant(body: dict[str, Json], variant: Variant) -> dict[str, Json]:
-    """Give the body that asks for what the name said; what the body itself says wins.
+    """Return the body with the effort and the tier of the name; those in the body itself take precedence.
 
-    Gives ``body`` itself if nothing changes; a changed one is a copy.
+    Returns ``body`` itself if nothing changes, else a copy.
     """
     reasoning: dict[str, Json] = body.get("reasoning") or {}
     if variant.effort is not None and reasoning.get("effort") is None:

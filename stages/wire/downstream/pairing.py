@@ -1,8 +1,8 @@
-"""Calls and their outputs, paired as every upstream wants them: one output for each call, one call for each output.
+"""Calls and their outputs, paired as every upstream requires: one output for each call, one call for each output.
 
-Histories break: an answer was stopped before its calls were run, a result was sent twice after a lost connection, a
-chat was begun on an upstream that counts its calls from zero in each answer. OpenAI answers 400 ("No tool output found
-for function call"), Anthropic too, and since a client sends its whole history each time, the chat would be dead.
+Histories break: an answer is stopped before its calls are run, a result is sent twice after a lost connection, or a
+chat started on an upstream that counts its calls from zero in each answer. OpenAI answers 400 ("No tool output found
+for function call"), Anthropic too, and since a client sends its whole history each time, the chat could not continue.
 
 Only functions and custom tools are repaired; other kinds of calls (shell, computer ...) pass as they are.
 """
@@ -34,25 +34,25 @@ class _CallInHistory:
 
 
 def pair_calls(items: list[dict[str, Json]], *, is_whole: bool = True) -> list[dict[str, Json]]:
-    """Repair the pairs of a conversation in normal form; a history without faults is returned itself.
+    """Repair the pairs of a conversation in normal form; a history without defects is returned itself.
 
-    - A call without an output gets an empty one, behind the calls that were made together with it.
+    - A call without an output gets an empty one, after the calls that were made together with it.
     - An output without a call before it is dropped.
     - Of several outputs of one call the last one counts, at the place of the first (CLIProxyAPI#4998): the beginning
-      of the conversation, which the upstream may have cached, stays what it was.
-    - An id that an earlier call has had is numbered, in the call and in its output.
-    - An output is of the kind of its call.
+      of the conversation, which the upstream may have cached, stays the same.
+    - An id that an earlier call already has is numbered, in the call and in its output.
+    - An output gets the type that belongs to its call.
 
     Args:
         items: the conversation.
-        is_whole: whether all of it is here. If a part is stored at the upstream (``previous_response_id``), an output
-            may answer a call that we cannot see, and is kept.
+        is_whole: whether ``items`` is all of it. If a part is stored at the upstream (``previous_response_id``), an
+            output may belong to a call that we cannot see, and is kept.
     """
     return items if _is_paired(items, is_whole=is_whole) else _repaired(items, is_whole=is_whole)
 
 
 def _is_paired(items: list[dict[str, Json]], *, is_whole: bool) -> bool:
-    """Tell whether there is nothing to repair, as in nearly all requests."""
+    """Return whether there is nothing to repair, as in nearly all requests."""
     waiting: dict[str, str] = {}
     seen: set[str] = set()
     for item in items:
@@ -93,7 +93,7 @@ def _repaired(items: list[dict[str, Json]], *, is_whole: bool) -> list[dict[str,
         elif item["call_id"] not in calls:
             paired.append(None if is_whole else item)
         else:
-            call = _whose(calls[item["call_id"]])
+            call = _call_of_output(calls[item["call_id"]])
             output = _with(item, call_id=call.call_id, type=call.output_kind)
             if call.output_at is None:
                 call.output_at = len(paired)
@@ -113,8 +113,8 @@ def _repaired(items: list[dict[str, Json]], *, is_whole: bool) -> list[dict[str,
     return joined
 
 
-def _whose(calls: list[_CallInHistory]) -> _CallInHistory:
-    """Give the call that an output belongs to: of the latest calls of its id the first without one, else the last."""
+def _call_of_output(calls: list[_CallInHistory]) -> _CallInHistory:
+    """Return the call of an output: of the latest calls with its id the first without one, else the last."""
     latest = calls[-1].run
     return next((call for call in calls if call.run == latest and call.output_at is None), calls[-1])
 

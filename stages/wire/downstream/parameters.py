@@ -1,7 +1,8 @@
-"""Request parameters beside the conversation: types checked, chat dialect translated, overrides of ours taken out.
+"""Request parameters besides the conversation: types checked, chat dialect translated, overrides of ours removed.
 
-Source: OpenAI's Responses and Chat Completions references; mapping.md 1.4. What a client may not override: the issue's
-"Auth"; LiteLLM honours ``api_key`` and ``extra_headers`` from the body (litellm.md 2.2).
+Source: OpenAI's Responses and Chat Completions references; docs/facts/translation.md, "Parameters". What a client may
+not override, and that LiteLLM honours ``api_key`` and ``extra_headers`` from the body: docs/facts/litellm.md, "What a
+client may not override".
 """
 
 from __future__ import annotations
@@ -13,32 +14,32 @@ from stages.wire.bad_request import BadRequest, need_object, need_text, wrong_ty
 from stages.wire.foreign_json import Json, is_list, is_object
 
 LOGPROBS: Final = "message.output_text.logprobs"
-"""What ``include`` must hold for token log probabilities."""
+"""The value of ``include`` that requests token log probabilities."""
 
 _OURS: Final = frozenset(
     # Fields of `ResponsesRequest`, or read elsewhere.
     ("model", "stream", "stream_options", "input", "messages", "tools", "tool_choice", "parallel_tool_calls")
 )
 _OVERRIDES: Final = frozenset(
-    # Where and how we call the upstream is configuration. The words are the SDKs' and LiteLLM's.
+    # Where and how the upstream is called is configuration. The names are those of the SDKs and LiteLLM.
     """api_base base_url api_key api_version api_type organization project extra_headers extra_body extra_query headers
     default_headers default_query timeout request_timeout stream_timeout force_timeout max_retries num_retries fallbacks
     context_window_fallbacks cache caching guardrails tags client http_client ssl_verify custom_llm_provider
     deployment_id specific_deployment model_info model_list drop_params additional_drop_params allowed_openai_params
     use_chat_completions_api user_config proxy_server_request secret_fields no-log rpm tpm region_name credentials
-    input_cost_per_token output_cost_per_token""".split()  # noqa: SIM905 - a text of words, not fifty lines
+    input_cost_per_token output_cost_per_token""".split()  # noqa: SIM905 - a paragraph, not fifty lines
 )
 _OVERRIDE_PREFIXES: Final = ("litellm_", "aws_", "azure_", "vertex_", "mock_", "user_api_key", "x-litellm", "router_")
 _TWINS: Final = frozenset(
-    # Words of other APIs for what the Responses API has under another name: translated by `native_parameters`,
-    # ``functions``, ``function_call`` and ``system`` by ``cursor.py``.
+    # Other APIs' names for parameters of the Responses API: translated by `native_parameters`; ``functions``,
+    # ``function_call`` and ``system`` by ``request.py``.
     (
         *("max_tokens", "max_completion_tokens", "reasoning_effort", "response_format", "verbosity", "logprobs"),
         *("functions", "function_call", "stop_sequences", "system"),
     )
 )
 _NEVER: Final = frozenset(
-    # A background answer is queued and has to be polled: it cannot be a chat completion. What we answer is one text.
+    # A background response is queued and must be polled, so it cannot be a chat completion; our response is one text.
     ("background", "background_options", "n", "modalities", "audio")
 )
 _STRIPPED: Final = _OURS | _OVERRIDES | _TWINS | _NEVER
@@ -85,10 +86,8 @@ def _is_stop(value: Json) -> bool:
 
 
 _NUMBER: Final = (_is_number, "a number")
-_COUNT: Final = (_is_count, "a whole number, not negative")
+_COUNT: Final = (_is_count, "a whole number that is not negative")
 _LIMIT: Final = (_is_limit, "a whole number above 0")
-
-
 _BOOL: Final = (_is_bool, "true or false")
 _TEXT: Final = (_is_text, "a string")
 _OBJECT: Final = (is_object, "an object")
@@ -105,7 +104,7 @@ _TYPES: Final[dict[str, tuple[Callable[[Json], bool], str]]] = {
     "max_completion_tokens": _LIMIT,
     "max_tokens": _LIMIT,
     "max_tool_calls": _LIMIT,
-    "n": (_is_one, "1: one answer is given to one request"),
+    "n": (_is_one, "1 (a request has one answer)"),
     "stop": (_is_stop, "a string or an array of strings"),
     "stop_sequences": (_is_texts, "an array of strings"),
     "seed": (_is_whole, "a whole number"),
@@ -133,7 +132,7 @@ _TYPES: Final[dict[str, tuple[Callable[[Json], bool], str]]] = {
 
 
 def check_types(raw: dict[str, Json]) -> None:
-    """Check the parameters that we know; null stands for a parameter that is not given.
+    """Check the types of the parameters that we know; null means that a parameter is not set.
 
     Raises:
         BadRequest: if one is of the wrong type.
@@ -146,11 +145,11 @@ def check_types(raw: dict[str, Json]) -> None:
 
 
 def native_parameters(raw: dict[str, Json]) -> dict[str, Json]:
-    """Give the parameters as the Responses API has them, without the conversation and the tools.
+    """Return the parameters as the Responses API has them, without the conversation and the tools.
 
-    Null is dropped everywhere: it means the default, and some upstreams refuse it. Parameters of other APIs that have a
-    twin become it unless the twin is there too. Those that have none (``stop``, ``seed``, penalties ...) and those that
-    we do not know pass: an upstream of their own API takes them, and ``native_request`` drops the former.
+    Null is dropped everywhere: it means the default, and some upstreams refuse it. A parameter of another API is
+    renamed to its twin unless the twin is set too. Those without a twin (``stop``, ``seed``, penalties ...) and those
+    that we do not know pass: an upstream of their own API accepts them, and ``responses/request.py`` drops the former.
 
     Raises:
         BadRequest: if ``response_format`` has no type, or no schema where one is needed.
@@ -179,7 +178,7 @@ def native_parameters(raw: dict[str, Json]) -> dict[str, Json]:
 
 
 def _put(body: dict[str, Json], group: str, key: str, value: Json) -> None:
-    """Set ``body[group][key]`` unless it is set; groups belong to the client's body and are copied."""
+    """Set ``body[group][key]`` unless it is set; the group belongs to the client's body, so it is copied."""
     if value is None:
         return
     present = body.get(group, {})
@@ -188,7 +187,7 @@ def _put(body: dict[str, Json], group: str, key: str, value: Json) -> None:
 
 
 def _text_format(response_format: dict[str, Json]) -> dict[str, Json] | None:
-    """Flatten ``response_format``; plain text is what one gets anyway."""
+    """Flatten ``response_format``; None for plain text, which is the default."""
     kind = need_text(response_format, "type", "response_format")
     if kind == "text":
         return None

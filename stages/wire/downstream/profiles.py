@@ -1,4 +1,4 @@
-"""What clients want differently: one row for each kind of client, and no other place where they differ on the wire."""
+"""What differs between kinds of clients: one row for each kind, and nowhere else do they differ on the wire."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Literal, TypeAlias
 from msgspec import Struct
 
 ReasoningDisplay: TypeAlias = Literal["reasoning_content", "think", "details", "none"]
-"""Where a client sees the model's reasoning: in a field of its own (what the AI SDK and most bridges read), as a block
-of that form at the start of the answer's text (for builds of Cursor that show no such field; cursor-wire facts,
-section 2), or nowhere."""
+"""Where a client sees the model's reasoning: in a field of its own (which the AI SDK and most bridges read), as a block
+of that form at the start of the answer's text (for builds of Cursor that show no such field; docs/facts/cursor.md,
+"Reasoning on display"), or nowhere."""
 
 
 class Profile(Struct, frozen=True, kw_only=True):
-    """How a kind of client is answered.
+    """How responses to one kind of client differ.
 
     Attributes:
         name: a metric and log label.
-        usage_always: send usage also if the client did not ask for it.
-        usage_zeros: report the cached and reasoning tokens as 0 where the upstream says nothing about them.
-        errors_as_400: answer every failure before the first byte that is not about our own key or model with a 400.
-        failure_as_text: tell a failure in mid-stream as text and a clean end, instead of as an ``error`` object.
+        usage_always: send usage even if the client did not ask for it.
+        usage_zeros: report the cached and reasoning tokens as 0 if the upstream does not report them.
+        errors_as_400: answer every failure before the first byte with a 400, except those of our own key or model.
+        failure_as_text: report a failure in mid-stream as text and a clean end, instead of as an ``error`` object.
         reasoning_display: where the model's reasoning is shown, streaming and not.
     """
 
@@ -33,9 +33,10 @@ class Profile(Struct, frozen=True, kw_only=True):
 
 
 OPENAI = Profile(name="openai")
-"""The OpenAI SDKs and their like. All of them raise on an ``error`` object (mapping facts, rule 12)."""
+"""The OpenAI SDKs and similar clients. All of them raise on an ``error`` object (docs/facts/translation.md, "Failures
+in a stream")."""
 
 CURSOR = Profile(name="cursor", usage_always=True, usage_zeros=True, errors_as_400=True, failure_as_text=True)
-"""The Cursor IDE: usage drives its context meter, it hides the text of 429 and 5xx answers, and to an ``error`` object
-in a chunk it says ``invalid_argument`` (Firzus/codex-cursor-proxy; cursor-wire facts, sections 2 and 4; payloads
-13-15)."""
+"""The Cursor IDE: usage drives its context meter, it hides the text of 429 and 5xx responses, and for an ``error``
+object in a chunk it shows ``invalid_argument`` (Firzus/codex-cursor-proxy; docs/facts/cursor.md, "The stream that
+Cursor reads" and "Errors that Cursor shows")."""

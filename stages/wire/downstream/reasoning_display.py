@@ -1,6 +1,6 @@
 """Where a client sees the model's reasoning: in a field of its own, at the start of the answer's text, or nowhere.
 
-Both the encoder and the collector pass their events through here first, so a stream and a document say the same.
+Both the encoder and the collector pass their events through here first, so a stream and a document are alike.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from stages.wire.downstream.profiles import ReasoningDisplay
 from stages.wire.downstream.shown_reasoning import DETAILS_CLOSE, DETAILS_OPEN, THINK_CLOSE, THINK_OPEN
 
 
-class Hidden:
+class HiddenReasoning:
     """``none``: reasoning is left out."""
 
     def feed(self, batch: list[StreamEvent], /) -> list[StreamEvent]:
-        """Give the events that are not reasoning."""
+        """Return the events that are not reasoning."""
         return [event for event in batch if type(event) is not ReasoningDelta]
 
     def close(self) -> list[StreamEvent]:
-        """Nothing is open."""
+        """Return nothing: no block is ever open."""
         return []
 
 
-class Mirrored:
+class ShownReasoning:
     """``think`` and ``details``: reasoning becomes a block at the very start of the answer's text, as it arrives.
 
-    A block at the start is what can be taken out of the history again (`shown_reasoning`). So there is at most one, it
-    is closed before anything else is said, and reasoning that comes after that is left out. A line in the reasoning
-    that would end the block is broken by a space.
+    Only a block at the start can be removed from the history again (``shown_reasoning.py``). So there is at most one,
+    it is closed before any other output, and reasoning that comes after that is left out. A tag in the reasoning that
+    would end the block is broken by a space.
     """
 
     __slots__ = ("_close", "_end", "_held", "_is_open", "_is_past", "_length", "_open")
@@ -54,12 +54,12 @@ class Mirrored:
     def __init__(self, opening: str, closing: str) -> None:
         self._open, self._close = opening, closing
         self._end = closing.strip()  # "</think>"
-        self._held = ""  # the beginning of what may become `_end`
+        self._held = ""  # the start of what may become `_end`
         self._is_open = self._is_past = False
         self._length = 0
 
     def feed(self, batch: list[StreamEvent], /) -> list[StreamEvent]:
-        """Give the events with the reasoning as text."""
+        """Return the events with the reasoning as text."""
         out: list[StreamEvent] = []
         for event in batch:
             match event:
@@ -78,7 +78,7 @@ class Mirrored:
                     | Finished()
                     | Failed()
                 ):
-                    # Log probabilities leave with the text that follows them: that must not be our own.
+                    # Log probabilities are sent with the text that follows them, which must not be our own.
                     if not self._is_past:
                         out += self.close()
                         self._is_past = True
@@ -110,7 +110,7 @@ class Mirrored:
             out.append(TextDelta(text))
 
     def _moved(self, event: Annotations) -> Annotations:
-        """Move the citations behind the block: their indices count from the start of the whole text."""
+        """Move the citations past the block: their indices count from the start of the whole text."""
         if not self._length:
             return event
         return Annotations(
@@ -121,16 +121,16 @@ class Mirrored:
         )
 
 
-def display_of(setting: ReasoningDisplay) -> Hidden | Mirrored | None:
-    """Make what one answer needs; None if its events stay as they are."""
+def display_of(setting: ReasoningDisplay) -> HiddenReasoning | ShownReasoning | None:
+    """Return the transformation for one answer; None if its events stay as they are."""
     match setting:
         case "reasoning_content":
             return None
         case "none":
-            return Hidden()
+            return HiddenReasoning()
         case "think":
-            return Mirrored(THINK_OPEN, THINK_CLOSE)
+            return ShownReasoning(THINK_OPEN, THINK_CLOSE)
         case "details":
-            return Mirrored(DETAILS_OPEN, DETAILS_CLOSE)
+            return ShownReasoning(DETAILS_OPEN, DETAILS_CLOSE)
         case _:  # pragma: no cover - the type checkers prove it
             assert_never(setting)

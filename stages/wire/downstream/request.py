@@ -1,9 +1,10 @@
-"""What Cursor or an SDK posts to the chat path, read into one normal form.
+"""What Cursor or an SDK posts to the chat path, brought into one normal form.
 
-The shape is told by content, not by path: Cursor posts Responses bodies to ``/chat/completions`` for some models and
-chat bodies for others, and mixes the dialects of tools and items within one body (cursor-wire.md 1.3 to 1.5).
+The content decides which shape it is, not the path: Cursor posts Responses bodies to ``/chat/completions`` for some
+models and chat bodies for others, and mixes the dialects of tools and items within one body (docs/facts/cursor.md,
+"Which body for which model").
 
-One decode to plain dicts and lists, one pass over the items; what needs no change is passed on, not copied.
+One decode to plain dicts and lists, one pass over the items; parts that need no change are passed on, not copied.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from stages.wire.foreign_json import Json, is_list, is_object
 __all__ = ["BadRequest", "parse_body"]
 
 MAX_MODEL_CHARS = 512
-"""Ours: the name ends up in logs and in messages."""
+"""Our limit: the name appears in logs and in messages."""
 
 MAX_DEPTH_LEVELS = 200
-"""Ours: msgspec recurses within Python's limit of 1000 frames, and who encodes the body again later may have fewer left
-than we have now. JSON schemas of real tools stay below 20."""
+"""Our limit: msgspec recurses within Python's limit of 1000 frames, and the code that encodes the body again later may
+have fewer of them left. JSON schemas of real tools stay below 20."""
 
 _UTF8_BOM: Final = b"\xef\xbb\xbf"
 _CONTAINERS: Final = frozenset({dict, list})
@@ -36,17 +37,17 @@ _UTF16_BOMS: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
 def parse_body(body: bytes | bytearray, *, model: str | None = None) -> ResponsesRequest:
-    """Read the body of a request, in whatever dialect it is written.
+    """Read the body of a request, in any of the dialects.
 
-    ``ResponsesRequest.body`` can always be encoded as JSON again. Null means absent everywhere. Of a key that comes
-    twice the last one counts.
+    ``ResponsesRequest.body`` can always be encoded as JSON again. Null means absent everywhere. Of a duplicate key the
+    last value counts.
 
     Args:
         body: all of it.
-        model: the model that the path names (``/openai/deployments/<name>/``); it wins over the one in the body.
+        model: the model that the path names (``/openai/deployments/<name>/``); it overrides the one in the body.
 
     Raises:
-        BadRequest: if the body is not a JSON object, model or conversation are missing, or something in it is of the
+        BadRequest: if the body is not a JSON object, the model or the conversation is missing, or a field is of the
             wrong type; ``param`` names the field.
     """
     raw = _decode(body)
@@ -59,7 +60,7 @@ def parse_body(body: bytes | bytearray, *, model: str | None = None) -> Response
     native = native_parameters(raw)
     native["input"] = conversation if isinstance(conversation, str) else _items(field, conversation, raw, toolbox)
     if toolbox.tools:
-        # Without tools these two are refused by several upstreams, OpenAI among them.
+        # Several upstreams refuse these two without tools, OpenAI among them.
         native["tools"] = toolbox.tools
         _put_choice(native, raw, toolbox)
         if raw.get("parallel_tool_calls") is not None:
@@ -92,7 +93,7 @@ def _decode(body: bytes | bytearray) -> dict[str, Json]:
         raise BadRequest("The request body is not valid UTF-8.") from None
     except RecursionError:
         raise BadRequest(f"The request body is nested too deeply: {MAX_DEPTH_LEVELS} levels are allowed.") from None
-    except msgspec.DecodeError as error:  # its text tells positions, never content
+    except msgspec.DecodeError as error:  # its text names positions, never content
         reason = str(error).removeprefix("JSON is malformed: ").partition(" - at `")[0]
         raise BadRequest(f"The request body is not valid JSON: {reason}.") from None
     if not is_object(raw):
@@ -105,7 +106,7 @@ def _decode(body: bytes | bytearray) -> dict[str, Json]:
 
 
 def _check_depth(value: Json, key: str) -> None:
-    """Go down level by level: recursion would meet the very limit that this guards."""
+    """Check level by level: recursion would reach the very limit that this guards."""
     level: list[Json] = [value]
     for _ in range(1, MAX_DEPTH_LEVELS):
         below: list[Json] = []
@@ -131,7 +132,7 @@ def _model(raw: dict[str, Json]) -> str:
 
 
 def _conversation(raw: dict[str, Json]) -> tuple[Literal["input", "messages"], Json]:
-    """Pick the conversation and the dialect that it counts as; with both usable, ``input``."""
+    """Pick the conversation and its dialect; ``input`` if both are usable."""
     native, chat = raw.get("input"), raw.get("messages")
     if native and (isinstance(native, str) or is_list(native)):
         return "input", native
@@ -149,23 +150,23 @@ def _items(
 ) -> list[Json]:
     history = History(toolbox.custom, field)
     if field == "messages" and raw.get("system"):
-        # Anthropic's place for it: Claude's names make clients speak Anthropic's dialect.
+        # Anthropic's field: for Claude's names some clients write Anthropic's dialect.
         history.add({"role": "system", "content": raw["system"]}, "system")
     for index, element in enumerate(conversation):
         history.add(element, f"{field}[{index}]")
     items = history.items
     if raw.get("store") is False:
-        # What is not stored cannot be referred to: OpenAI answers 404 "Item with id ... not found".
+        # An item that is not stored cannot be referred to: OpenAI answers 404 "Item with id ... not found".
         items = [item for item in items if not _is_reference(item)]
     is_whole = raw.get("previous_response_id") is None and raw.get("conversation") is None
     items = pair_calls(items, is_whole=is_whole and not any(map(_is_reference, items)))
     if not items:
-        raise BadRequest(f"{field} says nothing: its items are blank, or belong to others that are not there.", field)
+        raise BadRequest(f"{field} has no content: its items are blank, or belong to items that are missing.", field)
     return items
 
 
 def _is_reference(item: dict[str, Json]) -> bool:
-    """Tell whether an item stands for a stored one; its type may be left out."""
+    """Return whether an item refers to a stored one; its type may be omitted."""
     kind = item.get("type")
     return kind == "item_reference" or (kind is None and "role" not in item)
 

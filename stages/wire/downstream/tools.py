@@ -1,11 +1,12 @@
-"""Tool declarations and tool choices of three dialects, one by one, in the form of the Responses API.
+"""Tool declarations and tool choices of three dialects, brought one by one into the form of the Responses API.
 
 Cursor mixes dialects within one array (litellm#34029: nested functions beside one flat custom tool), so each tool is
-looked at by itself. What is flat already passes as it is, unknown fields and unknown tool types included.
+read by itself. A tool that is already flat passes as it is, unknown fields and unknown tool types included.
 
-``cache_control`` stays on a tool for an Anthropic upstream; ``native_request`` takes it off.
+``cache_control`` stays on a tool for an Anthropic upstream; ``responses/request.py`` removes it.
 
-Source: OpenAI's Responses and Chat Completions references, Anthropic's Messages reference; facts in mapping.md 1.5.
+Source: OpenAI's Responses and Chat Completions references, Anthropic's Messages reference; docs/facts/translation.md,
+"Tools".
 """
 
 from __future__ import annotations
@@ -25,23 +26,24 @@ _RUN_BY_CLIENT = frozenset(
 _ANTHROPIC_ONLY = frozenset({"type", "input_schema"})
 _CACHE = "cache_control"
 _NOT_OBJECTS = frozenset({"$ref", "anyOf", "oneOf", "allOf", "enum", "const", "not"})
-"""Keywords of a schema that says by other means what it is."""
+"""Keywords of schemas that describe a value in another way than by ``properties``."""
+
 _MODES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
-"""Modes of a tool choice; ``any`` is Anthropic's and Mistral's word for ``required``."""
+"""Modes of a tool choice; ``any`` is the word of Anthropic and Mistral for ``required``."""
 
 
 class Toolbox(Struct, frozen=True):
-    """The tools of one request, and what the rest of it must know about them."""
+    """The tools of one request, and what the translation of its other fields must know about them."""
 
     tools: list[Json] = []
     custom: frozenset[str] = frozenset()
-    """Names of the tools that take raw text instead of JSON, those of namespaces as `flat_tools` has them."""
+    """Names of the tools that take raw text instead of JSON; those in namespaces as `flat_tools` names them."""
     has_hosted: bool = False
     """Whether there are tools that the upstream runs itself."""
 
 
 def open_toolbox(tools: Json, param: str = "tools") -> Toolbox:
-    """Bring declared tools into Responses form; None and an empty array are no tools.
+    """Bring declared tools into Responses form; None and an empty array declare none.
 
     Raises:
         BadRequest: if ``tools`` is not an array of objects, or a function or custom tool has no name.
@@ -110,10 +112,10 @@ def _function(function: dict[str, Json], where: str) -> dict[str, Json]:
 
 
 def _object_schema(schema: Json) -> Json:
-    """Complete the schema of a function's arguments, which are an object with properties, if it does not say so.
+    """Complete a schema of arguments that does not declare itself to be that of an object with properties.
 
-    Refused are: a schema without ``type`` by OpenAI ("schema must be a JSON Schema of 'type: \"object\"'"), one without
-    ``properties`` by OpenAI ("object schema missing properties") and LM Studio (lmstudio-bug-tracker#2254).
+    OpenAI refuses a schema without ``type`` ("schema must be a JSON Schema of 'type: \"object\"'"), and OpenAI ("object
+    schema missing properties") and LM Studio (lmstudio-bug-tracker#2254) refuse one without ``properties``.
     """
     if not is_object(schema) or not _NOT_OBJECTS.isdisjoint(schema):
         return schema
@@ -145,11 +147,11 @@ def flat_tool_choice(choice: Json, custom: frozenset[str], param: str = "tool_ch
 
     Args:
         choice: what the client sent; not None.
-        custom: names of the declared custom tools: forcing one of them is another type of choice.
-        param: what to call the field in errors.
+        custom: names of the declared custom tools: a choice that forces one of them has another type.
+        param: the name of the field in errors.
 
     Raises:
-        BadRequest: if it is neither a string nor an object with a type, or names no tool.
+        BadRequest: if it is not a string or an object with a type, or names no tool.
     """
     if isinstance(choice, str):
         return _MODES.get(choice, choice)
@@ -173,7 +175,7 @@ def flat_tool_choice(choice: Json, custom: frozenset[str], param: str = "tool_ch
 
 
 def _allowed_tools(choice: dict[str, Json], custom: frozenset[str], param: str) -> dict[str, Json]:
-    """Flatten a choice among some of the tools; its tools may be of another dialect than itself."""
+    """Flatten a choice among some of the tools; the tools in it may be of another dialect than the choice."""
     nested = choice.get("allowed_tools")
     inner, where = (nested, f"{param}.allowed_tools") if is_object(nested) else (choice, param)
     tools = inner.get("tools")
@@ -185,5 +187,5 @@ def _allowed_tools(choice: dict[str, Json], custom: frozenset[str], param: str) 
 
 
 def forbids_parallel(choice: Json) -> bool:
-    """Tell whether a tool choice of Anthropic's forbids parallel calls, which is a parameter of its own elsewhere."""
+    """Return whether Anthropic's tool choice forbids parallel calls, which is a parameter of its own elsewhere."""
     return is_object(choice) and choice.get("disable_parallel_tool_use") is True

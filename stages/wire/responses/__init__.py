@@ -1,1 +1,1 @@
-"""OpenAI Responses API: requests to it, and its answers as events."""
+"""The Responses API as an upstream API: requests to it, and its answers decoded into events."""

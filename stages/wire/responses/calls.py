@@ -1,7 +1,7 @@
-"""The tool calls of a Responses upstream that the client is to carry out.
+"""The tool calls in a Responses answer that the client must carry out.
 
-A call is known by its place in the output (`responses_places`). The client's own count of calls goes 0, 1, 2 ... in the
-order in which they begin.
+A call is identified by its place in the output (``places.py``). For the client the calls are numbered 0, 1, 2 ... in
+the order in which they start.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ NATIVE_CALLS = {**normal_form.NATIVE_CALLS, "tool_search_call": ("tool_search", 
 
 
 class _OutputCall:
+    """One call, from its first event on."""
+
     __slots__ = ("call_id", "index", "is_closed", "is_custom", "is_dropped", "sent", "waiting")
 
     def __init__(self, call_id: str, *, is_custom: bool) -> None:
         self.call_id = call_id
         self.is_custom = is_custom
-        self.index = -1  # until it has begun
+        self.index = -1  # until it has started
         self.is_dropped = False
         self.is_closed = False
         self.sent = Sent()
@@ -41,10 +43,14 @@ class OutputCalls:
 
     Args:
         custom_tools: the custom tools that the client declared.
-        has_hosted_tools: whether tools are declared that the upstream runs itself. Then a custom call of another name
-            is one of theirs (xAI reports its own search so) and nothing that the client could carry out.
-        used_call_ids: those that the conversation has already seen. Bedrock's Mantle counts its calls from ``call_0``
-            in every response: a call whose id was used before goes by the id of its item.
+        has_hosted_tools: whether tools are declared that the upstream runs itself: then a custom call of another name
+            is one of theirs (xAI reports its own search that way), which the client cannot carry out.
+        used_call_ids: those that the conversation already has. Bedrock's Mantle counts its calls from ``call_0`` in
+            every answer: a call whose id was used before gets the id of its item.
+
+    Attributes:
+        started: how many calls have started.
+        response_id: the id of the answer, for the ids of calls that have none.
     """
 
     def __init__(
@@ -55,31 +61,31 @@ class OutputCalls:
         self._used_ids = set(used_call_ids)
         self._calls: dict[int, _OutputCall] = {}
         self._undecided: dict[int, Item] = {}
-        self.begun = 0
+        self.started = 0
         self.response_id = ""
 
     def places(self) -> list[int]:
-        """Give the output indices of the calls that have begun."""
+        """Return the output indices of the calls that have started."""
         return [output_index for output_index, call in self._calls.items() if call.index >= 0]
 
     def place_of(self, call_id: str) -> int | None:
-        """Give the output index of a known call."""
+        """Return the output index of a known call; None if no call has that id."""
         for output_index, call in self._calls.items():
             if call_id and call.call_id == call_id:
                 return output_index
         return None
 
     def added(self, output_index: int, item: Item, out: list[StreamEvent]) -> None:
-        """Begin a call. Arguments that come with it are left for the end: some servers send them again as deltas."""
+        """Start a call. Its own arguments are left for the end, because some servers send them again as deltas."""
         call = self._calls.get(output_index)
         call_id = text(item.call_id)
         if call is not None and call.call_id and call_id != call.call_id:
-            # An upstream that does not count its items: this is another one.
+            # The upstream does not count its items: this is another call.
             self._close(call, out)
             call = None
         if call is None:
             call = self._calls[output_index] = _OutputCall(call_id, is_custom=item.type == "custom_tool_call")
-        self._begin(call, item, out)
+        self._start(call, item, out)
 
     def delta(self, output_index: int, delta: str, out: list[StreamEvent], *, is_custom: bool = False) -> None:
         """Take more arguments, or more of a custom tool's input."""
@@ -96,58 +102,58 @@ class OutputCalls:
             call.waiting.append(delta)
 
     def arguments_done(self, output_index: int, whole: str, out: list[StreamEvent]) -> None:
-        """Complete the arguments of a call that has begun; one that has not waits for its item."""
+        """Complete the arguments of a call that has started; one that has not waits for its item."""
         call = self._calls.get(output_index)
         if call is not None and call.index >= 0:
             self._complete(call, whole, out)
 
     def item_done(self, output_index: int, item: Item, out: list[StreamEvent]) -> None:
-        """Complete a call, from nothing if need be."""
+        """Complete a call, even if nothing of it has arrived before."""
         call = self._calls.get(output_index)
         call_id = text(item.call_id)
         if call is None or (call.is_closed and call_id != call.call_id):
             call = self._calls[output_index] = _OutputCall(call_id, is_custom=item.type == "custom_tool_call")
-        self._begin(call, item, out)
+        self._start(call, item, out)
         if call.index >= 0:
             self._complete(call, text(item.input) if call.is_custom else text(read(TEXT, item.arguments)), out)
             if item.status != "incomplete":
                 self._close(call, out)
 
     def native_done(self, output_index: int, item: Item, out: list[StreamEvent]) -> None:
-        """Give an item that the client must carry out as a function call, whole."""
+        """Emit an item that the client must carry out as a whole function call."""
         if output_index in self._calls or not _is_for_client(item):
             return
         if item.type == "shell_call" and read(KIND, item.environment) is None:
             self._undecided[output_index] = item
             return
-        self._give_native(output_index, item, out)
+        self._emit_native(output_index, item, out)
 
     def hosted_output(self, item: Item) -> None:
-        """See that a shell call was carried out by the upstream: its output stands beside it."""
+        """Note that the upstream carried out a shell call itself, because its output is in the answer."""
         call_id = text(item.call_id)
         self._undecided = {at: it for at, it in self._undecided.items() if text(it.call_id) != call_id}
 
     def settle(self, out: list[StreamEvent]) -> None:
-        """Give the shell calls that do not say where they run and that nobody has carried out."""
+        """Emit the shell calls that do not say where they run and that the upstream has not carried out."""
         for output_index, item in self._undecided.items():
-            self._give_native(output_index, item, out)
+            self._emit_native(output_index, item, out)
         self._undecided.clear()
 
-    def _give_native(self, output_index: int, item: Item, out: list[StreamEvent]) -> None:
+    def _emit_native(self, output_index: int, item: Item, out: list[StreamEvent]) -> None:
         name, fields = NATIVE_CALLS[item.type]
         call = self._calls[output_index] = _OutputCall(text(item.call_id), is_custom=False)
-        self._begin(call, item, out, name=name)
+        self._start(call, item, out, name=name)
         bodies: list[Raw] = [getattr(item, field) for field in fields]
         arguments = next((bytes(body).decode("utf-8", "replace") for body in bodies if len(body)), "")
         self._complete(call, arguments, out)
         self._close(call, out)
 
     def close_all(self, out: list[StreamEvent]) -> None:
-        """End the calls of a response that is complete."""
+        """End the calls of a complete answer."""
         for call in self._calls.values():
             self._close(call, out)
 
-    def _begin(self, call: _OutputCall, item: Item, out: list[StreamEvent], *, name: str = "") -> None:
+    def _start(self, call: _OutputCall, item: Item, out: list[StreamEvent], *, name: str = "") -> None:
         name = name or text(item.name)
         if call.index >= 0 or call.is_dropped or not name:
             return
@@ -156,11 +162,11 @@ class OutputCalls:
             call.waiting.clear()
             return
         call.call_id = text(item.call_id)
-        call.index = self.begun
-        self.begun += 1
-        made_up = f"call_{self.response_id}_{call.index}"
-        candidates = (call.call_id, text(item.id), made_up)
-        public_id = next((it for it in candidates if it and it not in self._used_ids), made_up)
+        call.index = self.started
+        self.started += 1
+        generated = f"call_{self.response_id}_{call.index}"
+        candidates = (call.call_id, text(item.id), generated)
+        public_id = next((it for it in candidates if it and it not in self._used_ids), generated)
         self._used_ids.add(public_id)
         out.append(ToolCallStarted(index=call.index, call_id=public_id, name=name, is_custom=call.is_custom))
         waiting = "".join(call.waiting)
@@ -174,7 +180,7 @@ class OutputCalls:
             out.append(ToolCallDelta(call.index, suffix))
 
     def _close(self, call: _OutputCall, out: list[StreamEvent]) -> None:
-        """End a call. A function without arguments gets ``{}``: clients parse what they are given."""
+        """End a call. A function without arguments gets ``{}``, because clients parse them."""
         if call.is_closed or call.index < 0:
             return
         call.is_closed = True

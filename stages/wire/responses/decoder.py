@@ -1,7 +1,8 @@
-"""Decode the Responses API's output into `stages.events`: a stream of events, or one document.
+"""Decode the answer of a Responses upstream into `stages.events`: a stream of events, or one document.
 
-Source: OpenAI's Responses API (openai-python 3.54, openai-openapi 2.3.0) and 33 recorded streams of eight vendors; the
-rules are those of the mapping facts, section 0. Unknown events, items and fields are ignored.
+Source: OpenAI's Responses API (openai-python 3.54, openai-openapi 2.3.0) and 33 recorded streams of eight vendors
+(docs/facts/recordings.md); the rules are in docs/facts/translation.md, "Answers". Unknown events, items and fields are
+ignored.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class ResponsesDecoder(StreamDecoder[EventDecoder]):
     Args:
         custom_tools: names of the custom tools that the client declared.
         has_hosted_tools: whether tools are declared that the upstream runs itself.
-        wants_logprobs: whether to give LogProbs, each before the TextDelta that it belongs to.
-        used_call_ids: the ids of the calls in the conversation so far (`call_ids_of`); none is given again.
+        wants_logprobs: whether to emit LogProbs, each before the TextDelta that it belongs to.
+        used_call_ids: the ids of the calls in the conversation so far (`call_ids_of`); none of them is used again.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class ResponsesDecoder(StreamDecoder[EventDecoder]):
             )
         )
         self._decode_hot = (HOT_WITHOUT_TEXT if wants_logprobs else HOT).decode
-        # The text part of the last hot delta: nearly every delta continues it.
+        # The text part of the last hot delta, which nearly every delta continues.
         self._output_index: int | None = None
         self._content_index: int | None = None
         self._sent = Sent()
@@ -70,7 +71,7 @@ class ResponsesDecoder(StreamDecoder[EventDecoder]):
         for data in datas:
             try:
                 event = decode(data)
-            except (ValueError, RecursionError):  # another kind of event, or a surprise in this one
+            except (ValueError, RecursionError):  # another kind of event, or one of an unexpected shape
                 answer.decode(data, out)
                 if answer.is_over:
                     break
@@ -80,7 +81,7 @@ class ResponsesDecoder(StreamDecoder[EventDecoder]):
                 continue
             if type(event) is OutputTextDelta:
                 if event.content_index != self._content_index or event.output_index != self._output_index:
-                    delta = self._turn_to(event, out) + delta
+                    delta = self._switch_to(event, out) + delta
                     tail = self._sent.tail
                 tail.append(event.delta)
                 append(TextDelta(delta))
@@ -97,8 +98,8 @@ class ResponsesDecoder(StreamDecoder[EventDecoder]):
                     answer.reasoning.delta("raw", event.output_index, event.content_index, delta, out)
         self._sent.compact()
 
-    def _turn_to(self, event: OutputTextDelta, out: list[StreamEvent]) -> str:
-        """Make the part of a delta the current one; give the separator that belongs before the delta."""
+    def _switch_to(self, event: OutputTextDelta, out: list[StreamEvent]) -> str:
+        """Make the part of a delta the current one, and return the separator that belongs before the delta."""
         if not self._answer.has_started:
             self._answer.start(Response(), out)
         self._output_index, self._content_index = event.output_index, event.content_index
@@ -119,7 +120,7 @@ def decode_document(
     wants_logprobs: bool = False,
     used_call_ids: AbstractSet[str] = frozenset(),
 ) -> list[StreamEvent]:
-    """Decode a whole Response, or an ``{"error": ...}``, into the events that its stream would have given.
+    """Decode a whole Response, or an ``{"error": ...}``, into the events of an equivalent stream.
 
     The arguments are those of `ResponsesDecoder`. The last event is Finished or Failed.
     """

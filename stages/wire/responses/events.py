@@ -1,6 +1,6 @@
-"""What each event of a Responses upstream means: the slow and patient half of the decoder.
+"""What each event of a Responses upstream means: the decoder's slow path, which accepts every event in every shape.
 
-It takes every event in every shape. The deltas that matter for speed come this way only if something about them is odd.
+The deltas that matter for speed take this path only if their shape is unexpected.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from msgspec import Raw
 
 from stages.events import Annotations, Failed, Finished, FinishReason, Heartbeat, Started, StreamEvent, Usage
 from stages.wire.answers.failures import Error, broken_protocol, error_of, failure_of
+from stages.wire.answers.finish import NO_REASON
 from stages.wire.answers.stream_decoder import EARLY_END
 from stages.wire.answers.usage import TOKEN_DETAILS, TokenDetails
 from stages.wire.foreign_json import LIST, count, index, read, read_list, text
@@ -32,10 +33,9 @@ from stages.wire.responses.records import (
 )
 from stages.wire.responses.text import AnswerText, Reasoning
 
-_NO_REASON = "The upstream reported a failure and gave no reason for it; try again."
 _CANCELLED = "The upstream cancelled the answer; try again."
 
-# How a response ended, from good to bad. Where the name of the event and the status disagree, the worse one counts.
+# How an answer ended, from best to worst. If the name of the event and the status disagree, the worse one counts.
 _ENDINGS = ("completed", "incomplete", "cancelled", "failed")
 _FINISH_OF_INCOMPLETE: dict[str, FinishReason] = {"content_filter": "content_filter", "steered": "stop"}
 
@@ -44,12 +44,13 @@ class EventDecoder:
     """Decode events one by one, and keep what was sent so far.
 
     Attributes:
-        has_started: whether Started was given.
-        is_over: whether Finished or Failed was given; nothing may be decoded after it.
+        has_started: whether Started was emitted.
+        is_over: whether Finished or Failed was emitted; nothing may be decoded after it.
     """
 
     is_complete = False
-    """Whether the answer is whole although its end has not been given. Never: the terminal event says both."""
+    """Whether the answer is whole although neither Finished nor Failed was emitted. Never: the event that completes an
+    answer also ends it."""
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class EventDecoder:
         Raises:
             Malformed: if it is not JSON.
         """
-        if data == b"[DONE]":  # of some gateways: the end of the input
+        if data == b"[DONE]":  # sent by some gateways: the end of the input
             self.end(out)
             return
         event = read(EVENT, data)
@@ -87,13 +88,13 @@ class EventDecoder:
                 self.start(read(RESPONSE, event.response) or Response(), out)
             handle(self, event, out)
 
-    # What each event means. Those that are in no handler's table mean nothing to a client.
+    # What each event means. Events without a handler mean nothing to a client.
 
     def on_keepalive(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         out.append(Heartbeat())
 
     def on_lifecycle(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
-        """It has started; `decode` has seen to it."""
+        """Do nothing more: `decode` has already emitted Started."""
 
     def on_item_added(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         item = read(ITEM, event.item)
@@ -174,7 +175,7 @@ class EventDecoder:
 
     def on_error(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         error = Error(code=event.code, message=event.message, error=event.error)
-        self.fail(failure_of(error, default=_NO_REASON), out)
+        self.fail(failure_of(error, default=NO_REASON), out)
 
     def on_end(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         ending = event.type.removeprefix("response.")
@@ -183,7 +184,7 @@ class EventDecoder:
     # The end.
 
     def conclude(self, ending: str, response: Response, out: list[StreamEvent]) -> None:
-        """Take the terminal event: complete what it shows and deltas did not, and finish."""
+        """Take the terminal event: emit what it has and the deltas had not, and finish."""
         status = text(response.status)
         if status != ending:
             ending = max(ending, status, key=lambda it: _ENDINGS.index(it) if it in _ENDINGS else 0)
@@ -193,7 +194,7 @@ class EventDecoder:
                 if not self.has_started:
                     self.start(response, out)
                 out.append(usage)
-            default = _CANCELLED if ending == "cancelled" else _NO_REASON
+            default = _CANCELLED if ending == "cancelled" else NO_REASON
             self.fail(failure_of(error_of(response.error), default=default), out)
             return
         if not self.has_started:
@@ -206,7 +207,7 @@ class EventDecoder:
             reason = _FINISH_OF_INCOMPLETE.get(text(details.reason), "length")
         else:
             self.calls.close_all(out)
-            reason = "tool_calls" if self.calls.begun else "stop"
+            reason = "tool_calls" if self.calls.started else "stop"
         if citations := self.messages.citations():
             out.append(Annotations(citations))
         if usage is not None:
@@ -215,10 +216,10 @@ class EventDecoder:
         self.is_over = True
 
     def complete_from(self, output: Raw, out: list[StreamEvent]) -> None:
-        """Send what the final output has and nobody sent.
+        """Emit what the final output has and the events before it had not.
 
-        An item's place in it is its output index, unless the upstream left items out or does not count them. Then
-        nothing tells which is which, so only a kind of item is taken of which nothing at all was sent.
+        An item's place in it is its output index, unless the upstream left items out or does not count them. Then the
+        items cannot be matched, so only those of a kind of which nothing was sent are used.
         """
         raws = read(LIST, output) or []
         items = [read(ITEM, raw) for raw in raws]
@@ -226,7 +227,7 @@ class EventDecoder:
         has_sent = {
             "message": not self.messages.is_empty,
             "reasoning": not self.reasoning.is_empty,
-            "call": self.calls.begun > 0,
+            "call": self.calls.started > 0,
         }
         counted = True not in has_sent.values() or all(
             place < len(items) and (item := items[place]) is not None and _kind_of(item) == kind
@@ -249,6 +250,7 @@ class EventDecoder:
                 self.reasoning.keep(item, raws[place], out)
 
     def item_done(self, place: int, item: Item, out: list[StreamEvent]) -> None:
+        """Complete an item of any type from its final value."""
         if item.type == "message":
             self.messages.set_phase(place, item.phase)
             parts = read_list(PART, item.content)
@@ -266,7 +268,7 @@ class EventDecoder:
             self.calls.hosted_output(item)
 
     def start(self, response: Response, out: list[StreamEvent]) -> None:
-        """Take id and time from the first event that has them; some upstreams send others in each (Copilot)."""
+        """Take the id and the time from the first event that has them; Copilot sends different ones in each event."""
         self.has_started = True
         created = response.created_at
         started = Started(
@@ -279,10 +281,11 @@ class EventDecoder:
         out.append(started)
 
     def end(self, out: list[StreamEvent]) -> None:
-        """Take the end of the input: no terminal event has come, so the answer is not complete."""
+        """Take the end of the input: without a terminal event the answer is incomplete."""
         self.fail(broken_protocol(EARLY_END), out)
 
     def fail(self, failed: Failed, out: list[StreamEvent]) -> None:
+        """End the answer with a failure."""
         out.append(failed)
         self.is_over = True
 

@@ -1,9 +1,10 @@
-"""What is read from the JSON of a Responses upstream, and how: only the needed fields, and never validated.
+"""What is read from the JSON of a Responses upstream: only the fields that are needed, and in two ways.
 
-Of the events that real upstreams send, thousands do not satisfy the types of OpenAI's own SDK (mapping facts, rule
-21). So there are two readings. The *hot* one is typed and fails on any surprise; it serves the deltas. The *cold* one
-takes every other event and every surprise: its fields are ``Any`` or unread ``Raw``, and a value of the wrong type
-counts as absent. Fields that are not named here (tools, instructions, images ...) are skipped without being built.
+Thousands of the events that real upstreams send do not satisfy the types of OpenAI's own SDK
+(docs/facts/translation.md, "Lenient reading"). So there are two readings. The *hot* one is typed and fails on anything
+unexpected; it serves the deltas. The *cold* one accepts every event in every shape: its fields are ``Any`` or unread
+``Raw``, and a value of the wrong type counts as absent. Fields that are not named here (tools, instructions, images
+...) are skipped without being built.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from msgspec.json import Decoder
 from stages.wire.foreign_json import TypedRecord
 
 
-# Their `output_index` is required: a delta without it is known by its item's id (`responses_places`), and to read ids
-# costs time that the usual stream need not spend. So such a delta is read cold.
+# The hot reading. `output_index` is required: a delta without it is identified by its item's id (`places.py`), and
+# reading ids would cost time in every stream that has the index. So such a delta is read cold.
 class OutputTextDelta(Struct, gc=False, tag="response.output_text.delta"):
     delta: str
     output_index: int
@@ -46,7 +47,10 @@ class RawReasoningDelta(Struct, gc=False, tag="response.reasoning_text.delta"):
     content_index: int = 0
 
 
+# The cold reading: from here on Any is foreign JSON.
 class ResponsesEvent(TypedRecord):
+    """Any event of a stream."""
+
     output_index: Any = None
     item_id: Any = None
     content_index: Any = None
@@ -127,12 +131,12 @@ class Reason(Struct):
 
 
 class Kind(TypedRecord):
-    """Of something whose type is all that matters."""
+    """An object whose type is all that matters."""
 
 
 HOT = Decoder(OutputTextDelta | ArgumentsDelta | InputDelta | SummaryDelta | RawReasoningDelta)
 HOT_WITHOUT_TEXT = Decoder(ArgumentsDelta | InputDelta | SummaryDelta | RawReasoningDelta)
-"""For requests that want log probabilities, which stand in the text deltas and are read by the cold decoder."""
+"""For requests that want log probabilities, which are in the text deltas and are read cold."""
 
 EVENT = Decoder(ResponsesEvent)
 RESPONSE = Decoder(Response)

@@ -1,7 +1,7 @@
-"""What a Responses upstream has said so far: its text, refusals, citations and reasoning.
+"""What a Responses upstream has sent so far: text, refusals, citations and reasoning.
 
-Every part is kept as it was sent, since a later value may complete what deltas did not deliver: the missing suffix is
-sent if the later value begins with what was sent, and nothing otherwise. Nothing is sent twice or corrected.
+Every part is kept as it was sent, because a later value may complete what the deltas did not deliver: the missing
+suffix is sent if the later value starts with what was sent, and nothing otherwise. Nothing is sent twice or corrected.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from stages.wire.answers.sent import PARAGRAPH, Sent
 from stages.wire.foreign_json import count, read_list, text
 from stages.wire.responses.records import ANNOTATION, Annotation, Item, Part
 
+ReasoningKind = Literal["summary", "raw"]
+
 
 class AnswerText:
     """The messages of an answer, as one text.
 
-    Parts are joined with nothing, as OpenAI's ``output_text`` does, so that JSON stays JSON. Only after a message that
-    the model itself calls commentary a blank line is put, as no client could read ``links.Here are``.
+    Parts are joined without a separator, as in OpenAI's ``output_text``, so that JSON stays JSON. Only a message that
+    the model itself calls commentary is followed by a blank line, because ``links.Here are`` is unreadable.
     """
 
     def __init__(self, *, wants_logprobs: bool) -> None:
@@ -36,11 +38,11 @@ class AnswerText:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was said at all."""
+        """Whether nothing was sent at all."""
         return not (self._texts or self._refusals)
 
     def places(self) -> set[int]:
-        """Give the output indices of the messages of which something was sent."""
+        """Return the output indices of the messages of which something was sent."""
         return {output_index for output_index, _ in (*self._texts, *self._refusals)}
 
     def set_phase(self, output_index: int, phase: object) -> None:
@@ -49,11 +51,11 @@ class AnswerText:
             self._phases[output_index] = text(phase)
 
     def part(self, output_index: int, content_index: int) -> Sent | None:
-        """Give a text part, if anything of it was sent."""
+        """Return a text part, or None if nothing of it was sent."""
         return self._texts.get((output_index, content_index))
 
     def open(self, output_index: int, content_index: int) -> tuple[Sent, str]:
-        """Begin a text part; give it and the separator that belongs before it."""
+        """Start a text part; return it and the separator that belongs before it."""
         previous = self._open_message
         separator = ""
         if previous is not None and previous != output_index and self._phases.get(previous) == "commentary":
@@ -67,7 +69,7 @@ class AnswerText:
     def text_delta(
         self, output_index: int, content_index: int, delta: str, logprobs: Raw, out: list[StreamEvent]
     ) -> None:
-        """Take a delta that the hot loop could not take."""
+        """Take a delta that the fast path did not accept."""
         if not delta:
             return
         sent = self.part(output_index, content_index)
@@ -121,7 +123,7 @@ class AnswerText:
         self._citations.setdefault((output_index, content_index), {})[annotation_index] = annotation
 
     def citations(self) -> tuple[Citation, ...]:
-        """Give all citations of web pages in order; other kinds have no form in Chat Completions."""
+        """Return all citations of web pages in order; other kinds have no form in Chat Completions."""
         found: list[Citation] = []
         for place, cited in sorted(self._citations.items()):
             sent = self._texts.get(place)
@@ -148,7 +150,7 @@ class AnswerText:
 class Reasoning:
     """The model's reasoning: summaries and raw text as one text, with a blank line between parts.
 
-    Where an item has both, only the kind that came first is given: they say the same.
+    If an item has both, only the kind that came first is used, because their contents are the same.
     """
 
     def __init__(self) -> None:
@@ -158,26 +160,26 @@ class Reasoning:
 
     @property
     def has_kept(self) -> bool:
-        """Whether an item was given for the next turn."""
+        """Whether an item was emitted for the next turn."""
         return bool(self._kept)
 
     def keep(self, item: Item, raw: Raw, out: list[StreamEvent]) -> None:
-        """Give a finished item for the next turn: once, and only if the upstream can read it again.
+        """Emit a finished item for the next turn: once, and only if the upstream can read it again.
 
-        Without ``encrypted_content`` it is a reference to what the upstream has stored, if it has.
+        Without ``encrypted_content`` it is only a reference to an item that the upstream may have stored.
         """
         encrypted = text(item.encrypted_content)
         if encrypted and encrypted not in self._kept and item.status in (None, "completed"):
             self._kept.add(encrypted)
-            out.append(ReasoningItem("responses", raw.copy()))  # else it keeps all of the read alive
+            out.append(ReasoningItem("responses", raw.copy()))  # a slice would keep all bytes of the read alive
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was reasoned aloud."""
+        """Whether no reasoning was sent."""
         return not self._parts
 
     def places(self) -> set[int]:
-        """Give the output indices of the items of which something was sent."""
+        """Return the output indices of the items of which something was sent."""
         return {output_index for output_index, _ in self._parts}
 
     def delta(self, kind: ReasoningKind, output_index: int, part: int, delta: str, out: list[StreamEvent]) -> None:
@@ -198,7 +200,7 @@ class Reasoning:
     def item_done(
         self, output_index: int, summary: Iterable[Part | None], content: Iterable[Part | None], out: list[StreamEvent]
     ) -> None:
-        """Complete a whole item, from its summary if it has one."""
+        """Complete an item from its final value, from the summary if it has one."""
         kinds: tuple[tuple[ReasoningKind, Iterable[Part | None]], ...] = (("summary", summary), ("raw", content))
         for kind, parts in kinds:
             for position, part in enumerate(parts):
@@ -212,6 +214,3 @@ class Reasoning:
         separator = PARAGRAPH if self._parts else ""
         sent = self._parts[output_index, part] = Sent()
         return sent, separator
-
-
-ReasoningKind = Literal["summary", "raw"]

@@ -1,6 +1,6 @@
-"""Raw calls from Responses upstreams that know no custom tools: they were offered functions with one string.
+"""Custom calls from Responses upstreams without custom tools, which were offered functions with one string.
 
-`native_request` wraps the tools; this takes the text out of their calls again, as it streams.
+``request.py`` wraps the tools; this module takes the text out of their calls again, as it streams.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class WrappedCalls:
         self._open: dict[int, StringFieldUnwrapper] = {}
 
     def feed(self, events: Iterable[StreamEvent]) -> list[StreamEvent]:
-        """Give the events with raw arguments; what a call still holds comes before the end of the stream."""
+        """Return the events with raw arguments; text that a call still holds comes before the end of the stream."""
         out: list[StreamEvent] = []
         for event in events:
             match event:
@@ -28,10 +28,10 @@ class WrappedCalls:
                     self._open[index] = StringFieldUnwrapper()
                     out.append(ToolCallStarted(index, event.call_id, name, is_custom=True))
                 case ToolCallDelta(index=index) if index in self._open:
-                    self._give(index, self._open[index].feed(event.arguments), out)
+                    self._emit(index, self._open[index].feed(event.arguments), out)
                 case Finished() | Failed():
                     for index, unwrapper in self._open.items():
-                        self._give(index, unwrapper.flush(), out)
+                        self._emit(index, unwrapper.flush(), out)
                     self._open.clear()
                     out.append(event)
                 case _:
@@ -39,7 +39,7 @@ class WrappedCalls:
         return out
 
     @staticmethod
-    def _give(index: int, text: str, out: list[StreamEvent]) -> None:
+    def _emit(index: int, text: str, out: list[StreamEvent]) -> None:
         if text:
             out.append(ToolCallDelta(index, text))
 

@@ -134,7 +134,7 @@ def test_what_only_chat_knows_is_kept_for_a_chat_upstream() -> None:
 @pytest.mark.parametrize(
     ("field", "told"),
     [
-        ('"n":3', "n must be 1: one answer is given to one request, not another number."),
+        ('"n":3', "n must be 1 (a request has one answer), not another number."),
         ('"max_output_tokens":-1', "max_output_tokens must be a whole number above 0, not another number."),
         ('"temperature":1e999', "The request body is not valid JSON: Number out of range."),
     ],

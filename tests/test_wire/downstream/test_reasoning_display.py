@@ -32,7 +32,7 @@ from stages.events import (
 from stages.wire.downstream.chat_document import CompletionCollector
 from stages.wire.downstream.chat_stream import ChunkEncoder
 from stages.wire.downstream.profiles import CURSOR, OPENAI, Profile, ReasoningDisplay
-from stages.wire.downstream.shown_reasoning import strip_mirrored
+from stages.wire.downstream.shown_reasoning import strip_shown_reasoning
 from stages.wire.responses.decoder import ResponsesDecoder
 
 DISPLAYS: tuple[ReasoningDisplay, ...] = get_args(ReasoningDisplay)
@@ -153,7 +153,7 @@ def test_a_failure_is_told_outside_of_the_block(
     for stream in streams:
         content = fold_stream(stream).content or ""
         assert content.startswith(f"{opening}r{closing}")
-        assert ("[upstream error: " in strip_mirrored(content)) == base.failure_as_text
+        assert ("[upstream error: " in strip_shown_reasoning(content)) == base.failure_as_text
     unsaid = encoder(wanted)
     assert unsaid.feed([STARTED, broken]) == []
     assert unsaid.failed == broken
@@ -190,7 +190,7 @@ def test_reasoning_cannot_end_its_own_block(display: ReasoningDisplay, opening: 
         events = [*(ReasoningDelta(part) for part in parts), TextDelta("answer"), STOP]
         folded = fold_stream(encode(profile(display), STARTED, *events))
         assert folded.content is not None
-        assert strip_mirrored(folded.content) == "answer"
+        assert strip_shown_reasoning(folded.content) == "answer"
         assert folded.content.startswith(opening)
         shown = folded.content.removeprefix(opening).removesuffix(closing + "answer")
         assert shown == "".join(parts).replace(tag, f"< {tag[1:]}")
@@ -226,7 +226,7 @@ def test_a_stream_and_a_document_say_the_same_however_reasoning_is_shown(
     # What was shown can be taken out again, and then nothing else has changed.
     hidden = fold_stream(encode(profile("none", base), *events))
     if display in MIRRORED:
-        assert strip_mirrored(streamed.content or "") == strip_mirrored(hidden.content or "")
+        assert strip_shown_reasoning(streamed.content or "") == strip_shown_reasoning(hidden.content or "")
         assert (streamed.tool_calls, streamed.refusal) == (hidden.tool_calls, hidden.refusal)
 
 
@@ -243,7 +243,7 @@ def test_a_recordings_stream_and_document_are_the_same_in_every_setting(path: Pa
         assert message_of(streamed) == message_of(fold_document(collect(profile(display), *events)))
         if display in MIRRORED:
             assert streamed.reasoning == ""
-            assert strip_mirrored(streamed.content or "") == strip_mirrored(hidden.content or "")
+            assert strip_shown_reasoning(streamed.content or "") == strip_shown_reasoning(hidden.content or "")
 
 
 def test_shown_tool_calls_are_not_touched() -> None:

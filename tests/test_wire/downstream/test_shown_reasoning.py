@@ -6,37 +6,43 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.wire.downstream.shown_reasoning import DETAILS_CLOSE, DETAILS_OPEN, THINK_CLOSE, THINK_OPEN, strip_mirrored
+from stages.wire.downstream.shown_reasoning import (
+    DETAILS_CLOSE,
+    DETAILS_OPEN,
+    THINK_CLOSE,
+    THINK_OPEN,
+    strip_shown_reasoning,
+)
 
 FORMS = [(THINK_OPEN, THINK_CLOSE), (DETAILS_OPEN, DETAILS_CLOSE)]
 
 
 @pytest.mark.parametrize(("start", "end"), FORMS)
 def test_a_block_at_the_start_is_taken_out(start: str, end: str) -> None:
-    assert strip_mirrored(f"{start}hm\n\nso{end}The answer.\n") == "The answer.\n"
-    assert strip_mirrored(f"{start}hm{end}") == ""
-    assert strip_mirrored(f"{start}{end}x") == "x"
+    assert strip_shown_reasoning(f"{start}hm\n\nso{end}The answer.\n") == "The answer.\n"
+    assert strip_shown_reasoning(f"{start}hm{end}") == ""
+    assert strip_shown_reasoning(f"{start}{end}x") == "x"
 
 
 @pytest.mark.parametrize(("start", "end"), FORMS)
 def test_a_block_whose_end_was_trimmed_is_taken_out(start: str, end: str) -> None:
-    assert strip_mirrored(f"{start}hm{end}".rstrip()) == ""
-    assert strip_mirrored(f"{start}hm{end.rstrip()}\nx") == "x"
+    assert strip_shown_reasoning(f"{start}hm{end}".rstrip()) == ""
+    assert strip_shown_reasoning(f"{start}hm{end.rstrip()}\nx") == "x"
 
 
 @pytest.mark.parametrize(("start", "end"), FORMS)
 def test_a_block_that_was_never_closed_is_all_there_is(start: str, end: str) -> None:
-    assert strip_mirrored(f"{start}I was stopped in the mid") == ""
-    assert strip_mirrored(start) == ""
+    assert strip_shown_reasoning(f"{start}I was stopped in the mid") == ""
+    assert strip_shown_reasoning(start) == ""
 
 
 def test_several_blocks_of_both_forms_are_taken_out() -> None:
     think, details = f"{THINK_OPEN}a{THINK_CLOSE}", f"{DETAILS_OPEN}b{DETAILS_CLOSE}"
-    assert strip_mirrored(f"{think}{details}{think}c") == "c"
+    assert strip_shown_reasoning(f"{think}{details}{think}c") == "c"
 
 
 def test_the_form_of_deepseek_cursor_proxy_is_taken_out() -> None:
-    assert strip_mirrored("<details>\n<summary>Thinking</summary>\n\nI should call LS\n</details>\n\n") == ""
+    assert strip_shown_reasoning("<details>\n<summary>Thinking</summary>\n\nI should call LS\n</details>\n\n") == ""
 
 
 @pytest.mark.parametrize(
@@ -54,11 +60,11 @@ def test_the_form_of_deepseek_cursor_proxy_is_taken_out() -> None:
     ],
 )
 def test_words_of_the_model_stay(text: str) -> None:
-    assert strip_mirrored(text) == text
+    assert strip_shown_reasoning(text) == text
 
 
 def test_a_tag_inside_a_line_of_reasoning_does_not_end_it() -> None:
-    assert strip_mirrored(f"{THINK_OPEN}a\n</think> is a tag{THINK_CLOSE}b") == "b"
+    assert strip_shown_reasoning(f"{THINK_OPEN}a\n</think> is a tag{THINK_CLOSE}b") == "b"
 
 
 @given(st.sampled_from(FORMS), st.text(), st.text())
@@ -66,5 +72,5 @@ def test_whatever_was_shown_the_answer_is_what_is_left(form: tuple[str, str], th
     start, end = form
     if answer.startswith("\n") or any(end.strip() in shown for shown in (thought, answer)):
         return
-    assert strip_mirrored(start + thought + end + answer) == strip_mirrored(answer)
-    assert strip_mirrored(strip_mirrored(answer)) == strip_mirrored(answer)
+    assert strip_shown_reasoning(start + thought + end + answer) == strip_shown_reasoning(answer)
+    assert strip_shown_reasoning(strip_shown_reasoning(answer)) == strip_shown_reasoning(answer)
