@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 from kit.clients.chat_fold import Folded, assert_as_expected, chunks_of, fold_document, fold_stream
 
 from stages.events import Failed, StreamEvent
+from stages.wire.answers.request_traits import RequestTraits
 from stages.wire.downstream.chat_document import CompletionCollector
 from stages.wire.downstream.chat_stream import ChunkEncoder
 from stages.wire.downstream.errors import error_frame
@@ -34,7 +35,7 @@ def expected_of(path: Path) -> dict[str, Any]:
 
 
 def decode(reads: list[list[bytes]], *, wants_logprobs: bool = False) -> list[StreamEvent]:
-    decoder = ResponsesDecoder(wants_logprobs=wants_logprobs)
+    decoder = ResponsesDecoder(RequestTraits(wants_logprobs=wants_logprobs))
     return [event for read in reads for event in decoder.feed(read)] + decoder.flush()
 
 
@@ -147,7 +148,7 @@ def test_log_probabilities_are_given_when_they_are_wanted(path: Path) -> None:
     assert [entry["token"] for entry in folded.logprobs] == tokens
     assert_as_expected(folded, expected_of(path))
     body = json.dumps(final_response(path)).encode()
-    answer = folded_answer(collect(decode_document(body, wants_logprobs=True)))
+    answer = folded_answer(collect(decode_document(body, RequestTraits(wants_logprobs=True))))
     assert [entry["token"] for entry in answer.logprobs] == tokens
 
 
@@ -169,7 +170,7 @@ def test_the_payloads_of_cursor_stream_as_expected(name: str) -> None:
     [path] = (SHARED / "payloads").glob(f"{name}_*.json")
     payload = json.loads(path.read_text())
     stream = b"".join(b"data: %b\n\n" % json.dumps(event).encode() for event in payload["mock_upstream_events"])
-    decoder = ResponsesDecoder(custom_tools=frozenset({"ApplyPatch"}))
+    decoder = ResponsesDecoder(RequestTraits(custom_tools=frozenset({"ApplyPatch"})))
     encoder = ChunkEncoder(
         model="gpt-5.4", chunk_id="chatcmpl-TEST", created=1790000000, include_usage=False, profile=CURSOR
     )
@@ -184,7 +185,7 @@ def test_the_payload_of_a_whole_response_is_collected_as_expected() -> None:
     payload = json.loads(path.read_text())
     body = json.dumps(payload["mock_upstream_http"]["body"]).encode()
     collector = CompletionCollector(model="gpt-5.4", chunk_id="chatcmpl-TEST", created=1790000000, profile=CURSOR)
-    [document] = collector.feed(decode_document(body, custom_tools=frozenset({"ApplyPatch"})))
+    [document] = collector.feed(decode_document(body, RequestTraits(custom_tools=frozenset({"ApplyPatch"}))))
     expected = payload["expected_response"]["body"]
     expected["choices"][0]["logprobs"] = None  # required by the schema
     expected["choices"][0]["message"]["refusal"] = None

@@ -20,6 +20,7 @@ from kit.upstreams.decoded import collect, decode, encode, folded_calls, read_al
 from kit.upstreams.recorded_documents import anthropic_document, chat_document, payloads_in
 
 from stages.events import Failed, Finished, Started, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted, Usage
+from stages.wire.answers.request_traits import RequestTraits
 from stages.wire.answers.stream_decoder import StreamDecoder
 from stages.wire.anthropic.decoder import AnthropicDecoder, decode_anthropic_document
 from stages.wire.chat.decoder import ChatDecoder, decode_chat_document
@@ -44,7 +45,7 @@ class Upstream:
     """What comes after the reason."""
 
     def decode(self, *events: Json | str | bytes, **settings: Any) -> list[StreamEvent]:
-        return decode(lambda: self.decoder(**settings), *events)
+        return decode(lambda: self.decoder(RequestTraits(**settings)), *events)
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ the calls are numbered 0, 1, 2 ... in the order in which they start.
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
-
 import msgspec
 
 from stages.events import StreamEvent, ToolCallDelta, ToolCallStarted
+from stages.wire.answers.request_traits import RequestTraits
 from stages.wire.answers.sent import Sent
 from stages.wire.unwrap import StringFieldUnwrapper
 
@@ -48,24 +47,18 @@ class ToolCalls:
     """The calls of one answer.
 
     Args:
-        custom_tools: the custom tools that the client declared. Where the upstream calls one as a function, its text
-            is taken out of the function's one string.
-        has_hosted_tools: whether tools are declared that the upstream runs itself: then a custom call of an undeclared
-            name is one of theirs.
-        used_call_ids: those that the conversation already has. Some servers count their calls from ``call_0`` in every
-            answer: a call whose id was used before gets another one.
+        traits: of the request that is answered. Where the upstream calls a custom tool as a function, the text is taken
+            out of the function's one string.
 
     Attributes:
         started: how many calls have started.
         answer_id: the id of the answer, for the ids of calls that have none or one that is taken.
     """
 
-    def __init__(
-        self, *, custom_tools: AbstractSet[str], has_hosted_tools: bool, used_call_ids: AbstractSet[str]
-    ) -> None:
-        self._custom_tools = custom_tools
-        self._has_hosted_tools = has_hosted_tools
-        self._used_ids = set(used_call_ids)
+    def __init__(self, traits: RequestTraits) -> None:
+        self._custom_tools = traits.custom_tools
+        self._has_hosted_tools = traits.has_hosted_tools
+        self._used_ids = set(traits.used_call_ids)
         self._calls: list[_CallInAnswer] = []
         self._numbered: dict[int, _CallInAnswer] = {}
         self.started = 0

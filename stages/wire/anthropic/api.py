@@ -9,11 +9,11 @@ from typing import Final
 
 from stages.events import StreamEvent
 from stages.request import ResponsesRequest
+from stages.wire.answers.request_traits import traits_of
 from stages.wire.anthropic.decoder import AnthropicDecoder, decode_anthropic_document
 from stages.wire.anthropic.request import anthropic_request, tool_names
 from stages.wire.api import Api
 from stages.wire.foreign_json import Json
-from stages.wire.normal_form import call_ids_of
 
 VERSION: Final = "2023-06-01"
 """The only version that Messages have: https://platform.claude.com/docs/en/api/versioning (2026-11)."""
@@ -27,22 +27,12 @@ def _build(request: ResponsesRequest, model: str, _: None) -> dict[str, Json]:
     return {**anthropic_request(request, model=model), "stream": request.stream}
 
 
-# Anthropic has no log probabilities, and a tool that it runs itself cannot be taken for one of the client's.
 def _open(request: ResponsesRequest, _: None) -> AnthropicDecoder:
-    return AnthropicDecoder(
-        custom_tools=request.custom_tools,
-        used_call_ids=call_ids_of(request.body),
-        tool_names=tool_names(request),
-    )
+    return AnthropicDecoder(traits_of(request), tool_names(request))
 
 
 def _decode(document: bytes, request: ResponsesRequest, _: None) -> list[StreamEvent]:
-    return decode_anthropic_document(
-        document,
-        custom_tools=request.custom_tools,
-        used_call_ids=call_ids_of(request.body),
-        tool_names=tool_names(request),
-    )
+    return decode_anthropic_document(document, traits_of(request), tool_names(request))
 
 
 ANTHROPIC: Final = Api(

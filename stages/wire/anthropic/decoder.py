@@ -8,12 +8,12 @@ upstream ran itself (``server_tool_use``, ``mcp_tool_use`` and their results), w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 
 from stages.events import Annotations, Failed, Finished, Heartbeat, Started, StreamEvent
 from stages.wire.answers.failures import broken_protocol
 from stages.wire.answers.finish import finish_of
+from stages.wire.answers.request_traits import NO_TRAITS, RequestTraits
 from stages.wire.answers.stream_decoder import EARLY_END, StreamDecoder
 from stages.wire.answers.tool_calls import ToolCalls
 from stages.wire.anthropic.blocks import AnswerBlocks
@@ -41,25 +41,12 @@ class AnthropicDecoder(StreamDecoder["_AnthropicAnswer"]):
     Finished is emitted at ``message_stop`` or at the end of the input, if there was a stop reason.
 
     Args:
-        custom_tools: names of the custom tools that the client declared. They were sent as functions of one string.
-        used_call_ids: the ids of the calls in the conversation so far; none of them is used again.
+        traits: of the request that is answered. Anthropic has no log probabilities.
         tool_names: the client's name of each tool that was sent under another name (``request.py``, ``tool_names``).
     """
 
-    def __init__(
-        self,
-        *,
-        custom_tools: AbstractSet[str] = frozenset(),
-        used_call_ids: AbstractSet[str] = frozenset(),
-        tool_names: Mapping[str, str] = _NO_NAMES,
-    ) -> None:
-        super().__init__(
-            _AnthropicAnswer(
-                custom_tools=custom_tools,
-                used_call_ids=used_call_ids,
-                tool_names=tool_names,
-            )
-        )
+    def __init__(self, traits: RequestTraits = NO_TRAITS, tool_names: Mapping[str, str] = _NO_NAMES) -> None:
+        super().__init__(_AnthropicAnswer(traits, tool_names))
 
     def decode_all(self, datas: list[bytes], out: list[StreamEvent], /) -> None:
         """Decode events: the deltas of text, thinking and arguments on a fast path."""
@@ -86,22 +73,13 @@ class AnthropicDecoder(StreamDecoder["_AnthropicAnswer"]):
 
 
 def decode_anthropic_document(
-    body: bytes,
-    *,
-    custom_tools: AbstractSet[str] = frozenset(),
-    used_call_ids: AbstractSet[str] = frozenset(),
-    tool_names: Mapping[str, str] = _NO_NAMES,
+    body: bytes, traits: RequestTraits = NO_TRAITS, tool_names: Mapping[str, str] = _NO_NAMES
 ) -> list[StreamEvent]:
     """Decode a whole message, or an error, into the events of an equivalent stream.
 
-    The arguments are those of `AnthropicDecoder`. The last event is Finished or Failed. A document is complete by
-    itself, so its stop reason may be missing.
+    The last event is Finished or Failed. A document is complete by itself, so its stop reason may be missing.
     """
-    answer = _AnthropicAnswer(
-        custom_tools=custom_tools,
-        used_call_ids=used_call_ids,
-        tool_names=tool_names,
-    )
+    answer = _AnthropicAnswer(traits, tool_names)
     out: list[StreamEvent] = []
     body = body.removeprefix(b"\xef\xbb\xbf")
     try:
@@ -129,15 +107,10 @@ class _AnthropicAnswer:
         stop_word: the upstream's stop reason, in its own words; None until it sends one.
     """
 
-    def __init__(
-        self,
-        *,
-        custom_tools: AbstractSet[str],
-        used_call_ids: AbstractSet[str],
-        tool_names: Mapping[str, str],
-    ) -> None:
-        # A tool that the upstream runs itself is not a `tool_use` here, so every call is one of the client's.
-        self._calls = ToolCalls(custom_tools=custom_tools, has_hosted_tools=False, used_call_ids=used_call_ids)
+    def __init__(self, traits: RequestTraits, tool_names: Mapping[str, str]) -> None:
+        # Custom tools were sent as functions, and what the upstream runs itself is not a `tool_use`: every call is one
+        # of the client's.
+        self._calls = ToolCalls(traits)
         self.blocks = AnswerBlocks(self._calls, tool_names)
         self._usage = UsageSoFar()
         self._has_head = False

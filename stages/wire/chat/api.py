@@ -9,12 +9,12 @@ from typing import Final
 
 from stages.events import StreamEvent
 from stages.request import ResponsesRequest
+from stages.wire.answers.request_traits import traits_of
 from stages.wire.api import Api
 from stages.wire.chat.decoder import ChatDecoder, decode_chat_document
 from stages.wire.chat.quirks import ChatQuirks, usual_quirks
 from stages.wire.chat.request import chat_request
 from stages.wire.foreign_json import Json
-from stages.wire.normal_form import call_ids_of
 
 
 def _build(request: ResponsesRequest, model: str, quirks: ChatQuirks) -> dict[str, Json]:
@@ -22,22 +22,11 @@ def _build(request: ResponsesRequest, model: str, quirks: ChatQuirks) -> dict[st
 
 
 def _open(request: ResponsesRequest, _: ChatQuirks) -> ChatDecoder:
-    return ChatDecoder(
-        custom_tools=request.custom_tools,
-        has_hosted_tools=request.has_hosted_tools,
-        wants_logprobs=request.wants_logprobs,
-        used_call_ids=call_ids_of(request.body),
-    )
+    return ChatDecoder(traits_of(request))
 
 
 def _decode(document: bytes, request: ResponsesRequest, _: ChatQuirks) -> list[StreamEvent]:
-    return decode_chat_document(
-        document,
-        custom_tools=request.custom_tools,
-        has_hosted_tools=request.has_hosted_tools,
-        wants_logprobs=request.wants_logprobs,
-        used_call_ids=call_ids_of(request.body),
-    )
+    return decode_chat_document(document, traits_of(request))
 
 
 CHAT: Final = Api(

@@ -7,8 +7,6 @@ text: only the client can know whether they are markup.
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
-
 from msgspec import Raw
 
 from stages.events import (
@@ -28,6 +26,7 @@ from stages.events import (
 from stages.wire.answers.failures import broken_protocol, error_of, failure_of
 from stages.wire.answers.finish import NO_REASON, finish_of
 from stages.wire.answers.logprobs import chat_logprobs
+from stages.wire.answers.request_traits import NO_TRAITS, RequestTraits
 from stages.wire.answers.sent import Sent
 from stages.wire.answers.stream_decoder import EARLY_END, StreamDecoder
 from stages.wire.answers.tool_calls import ToolCalls
@@ -63,29 +62,12 @@ class ChatDecoder(StreamDecoder["_ChatAnswer"]):
     Finished is emitted at ``[DONE]`` or at the end of the input, not at the finish reason, because usage may follow it.
 
     Args:
-        custom_tools: names of the custom tools that the client declared.
-        has_hosted_tools: whether tools are declared that the upstream runs itself.
-        wants_logprobs: whether to emit LogProbs, each before the TextDelta that it belongs to.
-        used_call_ids: the ids of the calls in the conversation so far; none of them is used again.
+        traits: of the request that is answered.
     """
 
-    def __init__(
-        self,
-        *,
-        custom_tools: AbstractSet[str] = frozenset(),
-        has_hosted_tools: bool = False,
-        wants_logprobs: bool = False,
-        used_call_ids: AbstractSet[str] = frozenset(),
-    ) -> None:
-        super().__init__(
-            _ChatAnswer(
-                custom_tools=custom_tools,
-                has_hosted_tools=has_hosted_tools,
-                wants_logprobs=wants_logprobs,
-                used_call_ids=used_call_ids,
-            )
-        )
-        self._takes_hot = not wants_logprobs
+    def __init__(self, traits: RequestTraits = NO_TRAITS) -> None:
+        super().__init__(_ChatAnswer(traits))
+        self._takes_hot = not traits.wants_logprobs
 
     def decode_all(self, datas: list[bytes], out: list[StreamEvent], /) -> None:
         """Decode chunks: those that only add text, reasoning or arguments on a fast path."""
@@ -112,25 +94,12 @@ class ChatDecoder(StreamDecoder["_ChatAnswer"]):
                 break
 
 
-def decode_chat_document(
-    body: bytes,
-    *,
-    custom_tools: AbstractSet[str] = frozenset(),
-    has_hosted_tools: bool = False,
-    wants_logprobs: bool = False,
-    used_call_ids: AbstractSet[str] = frozenset(),
-) -> list[StreamEvent]:
+def decode_chat_document(body: bytes, traits: RequestTraits = NO_TRAITS) -> list[StreamEvent]:
     """Decode a whole completion, or an error, into the events of an equivalent stream.
 
-    The arguments are those of `ChatDecoder`. The last event is Finished or Failed. A document is complete by itself, so
-    its finish reason may be missing.
+    The last event is Finished or Failed. A document is complete by itself, so its finish reason may be missing.
     """
-    answer = _ChatAnswer(
-        custom_tools=custom_tools,
-        has_hosted_tools=has_hosted_tools,
-        wants_logprobs=wants_logprobs,
-        used_call_ids=used_call_ids,
-    )
+    answer = _ChatAnswer(traits)
     out: list[StreamEvent] = []
     try:
         answer.decode(body.removeprefix(b"\xef\xbb\xbf"), out)
@@ -155,18 +124,9 @@ class _ChatAnswer:
         finish_word: the upstream's finish reason, in its own words; None until it sends one.
     """
 
-    def __init__(
-        self,
-        *,
-        custom_tools: AbstractSet[str],
-        has_hosted_tools: bool,
-        wants_logprobs: bool,
-        used_call_ids: AbstractSet[str],
-    ) -> None:
-        self._calls = ToolCalls(
-            custom_tools=custom_tools, has_hosted_tools=has_hosted_tools, used_call_ids=used_call_ids
-        )
-        self._wants_logprobs = wants_logprobs
+    def __init__(self, traits: RequestTraits) -> None:
+        self._calls = ToolCalls(traits)
+        self._wants_logprobs = traits.wants_logprobs
         self._reasoning: Sent | None = None
         self._citations: dict[Citation, None] = {}
         self._usage: Usage | None = None

@@ -9,9 +9,9 @@ from typing import Final
 
 from stages.events import StreamEvent
 from stages.request import ResponsesRequest
+from stages.wire.answers.request_traits import traits_of
 from stages.wire.api import AnswerDecoder, Api
 from stages.wire.foreign_json import Json
-from stages.wire.normal_form import call_ids_of
 from stages.wire.responses.decoder import ResponsesDecoder, decode_document
 from stages.wire.responses.quirks import ResponsesQuirks, usual_quirks
 from stages.wire.responses.request import native_request
@@ -23,23 +23,12 @@ def _build(request: ResponsesRequest, model: str, quirks: ResponsesQuirks) -> di
 
 
 def _open(request: ResponsesRequest, quirks: ResponsesQuirks) -> AnswerDecoder:
-    decoder = ResponsesDecoder(
-        custom_tools=request.custom_tools,
-        has_hosted_tools=request.has_hosted_tools,
-        wants_logprobs=request.wants_logprobs,
-        used_call_ids=call_ids_of(request.body),
-    )
+    decoder = ResponsesDecoder(traits_of(request))
     return UnwrappingDecoder(decoder, request.custom_tools) if _wraps(request, quirks) else decoder
 
 
 def _decode(document: bytes, request: ResponsesRequest, quirks: ResponsesQuirks) -> list[StreamEvent]:
-    events = decode_document(
-        document,
-        custom_tools=request.custom_tools,
-        has_hosted_tools=request.has_hosted_tools,
-        wants_logprobs=request.wants_logprobs,
-        used_call_ids=call_ids_of(request.body),
-    )
+    events = decode_document(document, traits_of(request))
     return WrappedCalls(request.custom_tools).feed(events) if _wraps(request, quirks) else events
 
 

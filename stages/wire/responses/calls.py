@@ -6,12 +6,11 @@ the order in which they start.
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
-
 from msgspec import Raw
 
 from stages.events import StreamEvent, ToolCallDelta, ToolCallStarted
 from stages.wire import normal_form
+from stages.wire.answers.request_traits import RequestTraits
 from stages.wire.answers.sent import Sent
 from stages.wire.foreign_json import TEXT, read, text
 from stages.wire.responses.records import KIND, Item
@@ -41,24 +40,21 @@ class _OutputCall:
 class OutputCalls:
     """The calls of one answer.
 
+    xAI reports its own search as a custom call of an undeclared name. Bedrock's Mantle counts its calls from ``call_0``
+    in every answer: a call whose id was used before gets the id of its item.
+
     Args:
-        custom_tools: the custom tools that the client declared.
-        has_hosted_tools: whether tools are declared that the upstream runs itself: then a custom call of another name
-            is one of theirs (xAI reports its own search that way), which the client cannot carry out.
-        used_call_ids: those that the conversation already has. Bedrock's Mantle counts its calls from ``call_0`` in
-            every answer: a call whose id was used before gets the id of its item.
+        traits: of the request that is answered.
 
     Attributes:
         started: how many calls have started.
         response_id: the id of the answer, for the ids of calls that have none.
     """
 
-    def __init__(
-        self, *, custom_tools: AbstractSet[str], has_hosted_tools: bool, used_call_ids: AbstractSet[str] = frozenset()
-    ) -> None:
-        self._custom_tools = custom_tools
-        self._has_hosted_tools = has_hosted_tools
-        self._used_ids = set(used_call_ids)
+    def __init__(self, traits: RequestTraits) -> None:
+        self._custom_tools = traits.custom_tools
+        self._has_hosted_tools = traits.has_hosted_tools
+        self._used_ids = set(traits.used_call_ids)
         self._calls: dict[int, _OutputCall] = {}
         self._undecided: dict[int, Item] = {}
         self.started = 0

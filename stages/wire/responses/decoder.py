@@ -7,10 +7,9 @@ ignored.
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
-
 from stages.events import StreamEvent, TextDelta
 from stages.wire.answers.failures import broken_protocol, error_of
+from stages.wire.answers.request_traits import NO_TRAITS, RequestTraits
 from stages.wire.answers.sent import Sent
 from stages.wire.answers.stream_decoder import StreamDecoder
 from stages.wire.foreign_json import Malformed, read
@@ -34,29 +33,12 @@ class ResponsesDecoder(StreamDecoder[EventDecoder]):
     """Decode a stream of the Responses API's events.
 
     Args:
-        custom_tools: names of the custom tools that the client declared.
-        has_hosted_tools: whether tools are declared that the upstream runs itself.
-        wants_logprobs: whether to emit LogProbs, each before the TextDelta that it belongs to.
-        used_call_ids: the ids of the calls in the conversation so far (`call_ids_of`); none of them is used again.
+        traits: of the request that is answered.
     """
 
-    def __init__(
-        self,
-        *,
-        custom_tools: AbstractSet[str] = frozenset(),
-        has_hosted_tools: bool = False,
-        wants_logprobs: bool = False,
-        used_call_ids: AbstractSet[str] = frozenset(),
-    ) -> None:
-        super().__init__(
-            EventDecoder(
-                custom_tools=custom_tools,
-                has_hosted_tools=has_hosted_tools,
-                wants_logprobs=wants_logprobs,
-                used_call_ids=used_call_ids,
-            )
-        )
-        self._decode_hot = (HOT_WITHOUT_TEXT if wants_logprobs else HOT).decode
+    def __init__(self, traits: RequestTraits = NO_TRAITS) -> None:
+        super().__init__(EventDecoder(traits))
+        self._decode_hot = (HOT_WITHOUT_TEXT if traits.wants_logprobs else HOT).decode
         # The text part of the last hot delta, which nearly every delta continues.
         self._output_index: int | None = None
         self._content_index: int | None = None
@@ -112,24 +94,12 @@ class ResponsesDecoder(StreamDecoder[EventDecoder]):
         return separator
 
 
-def decode_document(
-    body: bytes,
-    *,
-    custom_tools: AbstractSet[str] = frozenset(),
-    has_hosted_tools: bool = False,
-    wants_logprobs: bool = False,
-    used_call_ids: AbstractSet[str] = frozenset(),
-) -> list[StreamEvent]:
+def decode_document(body: bytes, traits: RequestTraits = NO_TRAITS) -> list[StreamEvent]:
     """Decode a whole Response, or an ``{"error": ...}``, into the events of an equivalent stream.
 
-    The arguments are those of `ResponsesDecoder`. The last event is Finished or Failed.
+    The last event is Finished or Failed.
     """
-    events = EventDecoder(
-        custom_tools=custom_tools,
-        has_hosted_tools=has_hosted_tools,
-        wants_logprobs=wants_logprobs,
-        used_call_ids=used_call_ids,
-    )
+    events = EventDecoder(traits)
     out: list[StreamEvent] = []
     try:
         response = read(RESPONSE, body.removeprefix(b"\xef\xbb\xbf"))

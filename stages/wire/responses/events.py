@@ -6,13 +6,13 @@ The deltas that matter for speed take this path only if their shape is unexpecte
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Set as AbstractSet
 
 from msgspec import Raw
 
 from stages.events import Annotations, Failed, Finished, FinishReason, Heartbeat, Started, StreamEvent, Usage
 from stages.wire.answers.failures import Error, broken_protocol, error_of, failure_of
 from stages.wire.answers.finish import NO_REASON
+from stages.wire.answers.request_traits import RequestTraits
 from stages.wire.answers.stream_decoder import EARLY_END
 from stages.wire.answers.usage import TOKEN_DETAILS, TokenDetails
 from stages.wire.foreign_json import LIST, count, index, read, read_list, text
@@ -52,19 +52,10 @@ class EventDecoder:
     """Whether the answer is whole although neither Finished nor Failed was emitted. Never: the event that completes an
     answer also ends it."""
 
-    def __init__(
-        self,
-        *,
-        custom_tools: AbstractSet[str],
-        has_hosted_tools: bool,
-        wants_logprobs: bool,
-        used_call_ids: AbstractSet[str],
-    ) -> None:
-        self.messages = AnswerText(wants_logprobs=wants_logprobs)
+    def __init__(self, traits: RequestTraits) -> None:
+        self.messages = AnswerText(wants_logprobs=traits.wants_logprobs)
         self.reasoning = Reasoning()
-        self.calls = OutputCalls(
-            custom_tools=custom_tools, has_hosted_tools=has_hosted_tools, used_call_ids=used_call_ids
-        )
+        self.calls = OutputCalls(traits)
         self.places = OutputPlaces()
         self.has_started = False
         self.is_over = False

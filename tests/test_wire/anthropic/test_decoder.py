@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -33,13 +35,16 @@ from stages.events import (
     ToolCallStarted,
     Usage,
 )
+from stages.wire.answers.request_traits import RequestTraits
 from stages.wire.anthropic.decoder import AnthropicDecoder, decode_anthropic_document
 
 Json = dict[str, Any]
 
 
-def decode(*events: Json | str | bytes, **settings: Any) -> list[StreamEvent]:
-    return decode_by(partial(AnthropicDecoder, **settings), *events)
+def decode(
+    *events: Json | str | bytes, tool_names: Mapping[str, str] = MappingProxyType({}), **traits: Any
+) -> list[StreamEvent]:
+    return decode_by(partial(AnthropicDecoder, RequestTraits(**traits), tool_names), *events)
 
 
 def answer(*blocks: list[Json], reason: str = "end_turn", **settings: Any) -> list[StreamEvent]:
@@ -305,7 +310,9 @@ def test_a_tool_that_goes_by_another_name_at_the_upstream_has_the_clients_name_a
         {"type": "tool_use", "id": "t", "name": "do_it_1f", "input": {"x": 1}},
         {"type": "tool_use", "id": "u", "name": "patch_2e", "input": {"input": "raw"}},
     ]
-    events = decode_anthropic_document(document(*content), custom_tools=frozenset({"patch!"}), tool_names=names)
+    events = decode_anthropic_document(
+        document(*content), RequestTraits(custom_tools=frozenset({"patch!"})), tool_names=names
+    )
     assert [given[1:] for given in folded_calls(events)] == [("do it", '{"x": 1}', False), ("patch!", "raw", True)]
 
 
@@ -525,7 +532,7 @@ def test_a_document_gives_the_events_of_its_stream() -> None:
         reason="tool_use",
         usage={"input_tokens": 1, "output_tokens": 2, "service_tier": "priority"},
     )
-    assert decode_anthropic_document(b"\xef\xbb\xbf" + body, custom_tools=frozenset({"T"})) == [
+    assert decode_anthropic_document(b"\xef\xbb\xbf" + body, RequestTraits(custom_tools=frozenset({"T"}))) == [
         Started("msg_1", "claude-x", 0, "priority"),
         ReasoningDelta("hm"),
         signed("hm", "s"),
@@ -604,14 +611,14 @@ _event = st.fixed_dictionaries(
 @settings(max_examples=100)
 @given(st.lists(_event, max_size=10), st.data())
 def test_anything_ends_in_one_end_and_cuts_make_no_difference(events: list[Json], data: st.DataObject) -> None:
-    make_decoder = partial(AnthropicDecoder, custom_tools=frozenset({"a"}))
+    make_decoder = partial(AnthropicDecoder, RequestTraits(custom_tools=frozenset({"a"})))
     fold_stream(encode(decode_anything(make_decoder, sse(*events, last(), STOP), data)))
 
 
 @settings(max_examples=60)
 @given(_message)
 def test_any_document_gives_what_its_stream_gives(message: Json) -> None:
-    whole = decode_anthropic_document(json.dumps(message).encode(), custom_tools=frozenset({"a"}))
+    whole = decode_anthropic_document(json.dumps(message).encode(), RequestTraits(custom_tools=frozenset({"a"})))
     assert isinstance(whole[-1], Finished | Failed)
     fold_stream(encode(whole))
     if isinstance(whole[-1], Finished) and message.get("stop_reason"):

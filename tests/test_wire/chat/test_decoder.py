@@ -33,11 +33,12 @@ from stages.events import (
     ToolCallStarted,
     Usage,
 )
+from stages.wire.answers.request_traits import RequestTraits
 from stages.wire.chat.decoder import ChatDecoder, decode_chat_document
 
 
 def decode(*events: dict[str, Any] | str | bytes, **settings: Any) -> list[StreamEvent]:
-    return decode_by(partial(ChatDecoder, **settings), *events)
+    return decode_by(partial(ChatDecoder, RequestTraits(**settings)), *events)
 
 
 def items(events: Iterable[StreamEvent]) -> list[Any]:
@@ -515,7 +516,7 @@ def test_a_document_gives_the_events_of_its_stream() -> None:
         ],
     }
     events = decode_chat_document(
-        document(message, "stop", usage=COUNTS, service_tier="flex"), custom_tools=frozenset({"T"})
+        document(message, "stop", usage=COUNTS, service_tier="flex"), RequestTraits(custom_tools=frozenset({"T"}))
     )
     assert events[:3] == [
         Started("c1", "m", 7, "flex"),
@@ -533,7 +534,7 @@ def test_a_document_gives_the_events_of_its_stream() -> None:
 def test_a_document_with_logprobs_refusal_and_citations() -> None:
     body = json.loads(document({"content": "a", "refusal": "b", "annotations": [{"type": "url_citation", "url": "u"}]}))
     body["choices"][0]["logprobs"] = {"content": [{"token": "a", "logprob": -1}]}
-    events = decode_chat_document(b"\xef\xbb\xbf" + json.dumps(body).encode(), wants_logprobs=True)
+    events = decode_chat_document(b"\xef\xbb\xbf" + json.dumps(body).encode(), RequestTraits(wants_logprobs=True))
     assert [type(event) for event in events] == [Started, LogProbs, TextDelta, RefusalDelta, Annotations, Finished]
 
 
@@ -590,6 +591,6 @@ def test_anything_ends_in_one_end_and_cuts_make_no_difference(
 ) -> None:
     stream = sse(*chunks, DONE)
     wanted = {"custom_tools": frozenset({"a"}), "has_hosted_tools": hosted, "wants_logprobs": hosted}
-    fold_stream(encode(decode_anything(partial(ChatDecoder, **wanted), stream, data)))  # type: ignore[arg-type]
+    fold_stream(encode(decode_anything(partial(ChatDecoder, RequestTraits(**wanted)), stream, data)))  # type: ignore[arg-type]
     for one in chunks:
         assert isinstance(decode_chat_document(json.dumps(one).encode())[-1], Finished | Failed)

@@ -14,6 +14,7 @@ from kit.recordings import needs_shared, payloads
 from stages.events import ToolCallDelta
 from stages.request import ResponsesRequest
 from stages.upstreams.providers import PROVIDERS, quirks_in
+from stages.wire.answers.request_traits import RequestTraits
 from stages.wire.bad_request import BadRequest
 from stages.wire.call_ids import nine_character_call_id
 from stages.wire.chat.api import CHAT
@@ -459,7 +460,7 @@ def test_a_custom_tool_of_a_namespace_is_called_with_raw_text_too() -> None:
         function = {"name": name, "arguments": '{"input":"*** Begin"}'}
         message = {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": function}]}
         answer = {"id": "r", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
-        events = decode_chat_document(json.dumps(answer).encode(), custom_tools=request.custom_tools)
+        events = decode_chat_document(json.dumps(answer).encode(), RequestTraits(custom_tools=request.custom_tools))
         assert [event.arguments for event in events if isinstance(event, ToolCallDelta)] == [arguments]
 
 

@@ -28,6 +28,7 @@ from stages.events import (
     ToolCallStarted,
     Usage,
 )
+from stages.wire.answers.request_traits import RequestTraits
 from stages.wire.normal_form import call_ids_of
 from stages.wire.responses.decoder import ResponsesDecoder, decode_document
 
@@ -82,7 +83,7 @@ def completed(*output: Any, **fields: Any) -> Json:
 
 
 def run(*events: Json | str | bytes, **options: Any) -> list[StreamEvent]:
-    decoder = ResponsesDecoder(**options)
+    decoder = ResponsesDecoder(RequestTraits(**options))
     return decoder.feed([sse(*events)]) + decoder.flush()
 
 
@@ -1028,7 +1029,7 @@ def test_a_document_gives_the_events_of_its_stream() -> None:
         ],
         "usage": {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3},
     }
-    assert decode_document(json.dumps(document).encode(), has_hosted_tools=True) == [
+    assert decode_document(json.dumps(document).encode(), RequestTraits(has_hosted_tools=True)) == [
         STARTED,
         ReasoningDelta("r"),
         TextDelta("a"),
@@ -1078,7 +1079,7 @@ def test_a_failed_document_with_an_id_has_a_start() -> None:
 
 
 def test_an_agents_answer_is_decoded_whole() -> None:
-    decoder = ResponsesDecoder(custom_tools=frozenset({"ApplyPatch"}))
+    decoder = ResponsesDecoder(RequestTraits(custom_tools=frozenset({"ApplyPatch"})))
     patch = ["*** Begin Patch\n*** Update File: a.py\n", "@@\n-print('hi')\n+print(\"hello\")\n", "*** End Patch"]
     events = decoder.feed([(DATA / "agent.sse").read_bytes()]) + decoder.flush()
     assert isinstance(events.pop(5), ReasoningItem)  # see test_reasoning_items.py
@@ -1112,7 +1113,7 @@ def test_any_events_end_in_one_declared_outcome_however_they_are_cut(data: st.Da
     stream = sse(*events)
     options = {"has_hosted_tools": data.draw(st.booleans()), "wants_logprobs": data.draw(st.booleans())}
     whole = run(*events, **options)
-    decoder = ResponsesDecoder(**options)
+    decoder = ResponsesDecoder(RequestTraits(**options))
     assert [event for read in data.draw(cuts(stream)) for event in decoder.feed(read)] + decoder.flush() == whole
     assert_well_formed(whole)
 

@@ -15,6 +15,7 @@ from kit.clients.chat_fold import Folded, data_of, fold_document, fold_stream
 from kit.strategies.streams import sse
 from openai.types.responses import ResponseOutputItem, ResponseStreamEvent
 
+from stages.wire.answers.request_traits import RequestTraits
 from stages.wire.downstream.chat_document import CompletionCollector
 from stages.wire.downstream.chat_stream import ChunkEncoder
 from stages.wire.downstream.errors import error_frame
@@ -959,7 +960,7 @@ def options(row: Row) -> dict[str, Any]:
 
 
 def streamed(row: Row) -> bytes:
-    decoder = ResponsesDecoder(**options(row))
+    decoder = ResponsesDecoder(RequestTraits(**options(row)))
     encoder = ChunkEncoder(model="alias", chunk_id="chatcmpl-1", created=1, include_usage=True)
     frames = encoder.feed(decoder.feed([sse(*row.events)]) + decoder.flush()) + encoder.flush()
     return b"".join(frames) if encoder.failed is None else error_frame(encoder.failed)
@@ -1014,7 +1015,7 @@ def test_the_final_response_as_a_document_gives_the_same(row: Row) -> None:
     assert isinstance(row.events[-1], dict)
     final = row.events[-1]["response"] | {"service_tier": row.tier or None}
     collector = CompletionCollector(model="alias", chunk_id="chatcmpl-1", created=1)
-    [document] = collector.feed(decode_document(json.dumps(final).encode(), **options(row)))
+    [document] = collector.feed(decode_document(json.dumps(final).encode(), RequestTraits(**options(row))))
     assert_result(fold_document(document), row)
 
 
