@@ -115,7 +115,7 @@ class HttpAnswer:
     def expect_end(self) -> None:
         """Wait no longer than `END_LIMIT_S` for what follows, beginning now."""
         self._clock.enter("idle", END_LIMIT_S)
-        self._exchange.hurry(END_LIMIT_S)
+        self._exchange.expedite(END_LIMIT_S)
 
     async def aclose(self) -> None:
         """Close the connection, or give it back if all was read."""
