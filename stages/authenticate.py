@@ -1,10 +1,10 @@
-"""Find out whose request this is, before its body is read.
+"""Identify the client by its key, before the body is read.
 
 Takes: the body as it arrives (bytes). Gives: the same, 1:1.
-Holds: nothing. Fills: PRINCIPAL.
+Holds: nothing. Waits: for nothing. Fills: PRINCIPAL.
 Raises: ClientFault ``unauthorized`` if the key is missing or unknown, when the stage opens.
-Source: OpenAI API reference, Authentication (2026-08): ``Authorization: Bearer``; ``api-key`` as Azure OpenAI has it,
-``x-api-key`` as Anthropic has it; LiteLLM accepts all three.
+Source: OpenAI API reference, Authentication (2026-08): ``Authorization: Bearer``; Azure OpenAI uses ``api-key`` and
+Anthropic ``x-api-key``; LiteLLM accepts all three.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ BEARER = b"bearer "
 
 
 class Keys(Protocol):
-    """Who may use the service."""
+    """The keys that may use the service."""
 
     def authenticate(self, presented: bytes) -> Principal | None:
-        """Give the owner of a key, in constant time; None if nobody has it."""
+        """Return the principal of a key, compared in constant time; None if the key is unknown."""
         ...
 
 
 class _PassOn:
-    """The body is not this stage's business."""
+    """Passes the body on unread."""
 
     def feed(self, batch: list[bytes], /) -> list[bytes]:
         return batch
@@ -37,7 +37,7 @@ class _PassOn:
 
 
 def authenticate(keys: Keys, *, anonymous: Principal | None = None) -> CodecStage[bytes, bytes]:
-    """Make the stage; ``anonymous`` is who a request without a key is, None to refuse it."""
+    """Return the stage; ``anonymous`` is the principal of a request without a key, None to refuse such requests."""
 
     def open(ctx: RequestContext) -> _PassOn:
         ctx[PRINCIPAL] = identify(ctx[HEAD].headers, keys, anonymous)
@@ -47,10 +47,10 @@ def authenticate(keys: Keys, *, anonymous: Principal | None = None) -> CodecStag
 
 
 def identify(headers: dict[bytes, bytes], keys: Keys, anonymous: Principal | None = None) -> Principal:
-    """Give whose key the headers hold.
+    """Return the principal of the key in the headers.
 
     Raises:
-        ClientFault: ``unauthorized`` if there is none, or nobody has it.
+        ClientFault: ``unauthorized`` if the key is missing or unknown.
     """
     presented = presented_key(headers)
     if not presented:
@@ -63,12 +63,12 @@ def identify(headers: dict[bytes, bytes], keys: Keys, anonymous: Principal | Non
         )
     principal = keys.authenticate(presented)
     if principal is None:
-        raise ClientFault("this API key is not known here: check it, or ask the operator for one", code="unauthorized")
+        raise ClientFault("this API key is unknown: check it, or ask the operator for a key", code="unauthorized")
     return principal
 
 
 def presented_key(headers: dict[bytes, bytes]) -> bytes:
-    """Give the key that a request presents, or ``b""``."""
+    """Return the key that a request presents, or ``b""``."""
     authorization = headers.get(b"authorization", b"")
     if authorization[: len(BEARER)].lower() == BEARER:
         return authorization[len(BEARER) :].strip()

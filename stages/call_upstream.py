@@ -1,10 +1,11 @@
-"""Ask the chosen upstream, and pass its bytes on as they arrive.
+"""Call the chosen upstream, and pass its bytes on as they arrive.
 
-Takes: UpstreamCall, one. Gives: bytes, each all that one read of the socket had; and a Failed as the last item if the
-answer broke off after its head.
+Takes: UpstreamCall, one. Gives: bytes, one item for each read of the socket; a Failed is the last item if the answer
+broke off after its head.
 Holds: one chunk. Waits: for the upstream (declared). Fills: ANSWER.
-Raises: UpstreamFault or Overloaded if there is no good head: nothing has been given yet, so it can become a status.
-At cancel the upstream connection is closed at once.
+Raises: UpstreamFault or Overloaded if no good head arrives: nothing has been sent on yet, so it can become a status;
+ClientFault ``invalid_request`` if the request cannot be translated for this upstream.
+On cancellation the upstream connection is closed at once.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from stages.upstreams import Upstream, UpstreamCall, UpstreamKind
 
 
 class CallUpstream:
-    """The stage, with the kinds of upstream that it can ask."""
+    """The stage, with the kinds of upstream that it can call."""
 
     name = "call_upstream"
     accepts = UpstreamCall
@@ -47,11 +48,11 @@ class CallUpstream:
                         if not chunk:
                             break
                         await outlet.send([chunk])
-                        del chunk  # it may be 64 KiB, and the next wait long
+                        del chunk  # it may be 64 KiB, and the next wait may be long
                 finally:
                     await answer.aclose()
 
 
 def call_upstream(upstreams: Mapping[UpstreamKind, Upstream]) -> CallUpstream:
-    """Make the stage."""
+    """Return the stage."""
     return CallUpstream(upstreams)

@@ -1,12 +1,13 @@
-"""Choose who answers: the deployments of the model that the client asked for, in turn.
+"""Choose the deployment that answers: those of the requested model take turns.
 
-A name that is not configured may be that of a variant (``gpt-5-thinking-high``, ``gpt-5-fast``): then the model it is a
-variant of answers, and the body asks for the effort and the tier that the name said, unless it says so itself. The
-client still sees the name that it asked for.
+A name that is not configured may be that of a variant (``gpt-5-thinking-high``, ``gpt-5-fast``). Then the model itself
+answers, and the effort and the tier in the name are put into the body, unless the body sets them. The client still sees
+the name that it asked for.
 
 Takes: ResponsesRequest. Gives: UpstreamCall, 1:1. Fills: CALL.
-Raises: ClientFault ``model_forbidden`` if the key may use neither the name nor the model it is a variant of,
-``model_not_found`` if nobody has it.
+Holds: nothing. Waits: for nothing.
+Raises: ClientFault ``model_forbidden`` if the key may use neither the name nor the model that it is a variant of,
+``model_not_found`` if no deployment has it.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ from stages.upstreams import Deployment, UpstreamCall
 from stages.wire.downstream.model_variants import Variant, variants, with_variant
 from stages.wire.foreign_json import is_object
 
-KEPT_MATCHES = 1024
-"""How many names are remembered with who answers to them; a name has at most 512 characters."""
+MATCH_CACHE_SIZE = 1024
+"""How many names are cached with their match; a name has at most 512 characters."""
 
 
 class Match(Struct, frozen=True):
-    """Deployments that answer to a name.
+    """The deployments that answer to a name.
 
     Attributes:
         group: the deployments, which take turns.
-        star: what stood for the ``*`` in their name; None if they have none.
+        star: the text that the ``*`` in their name matched; None if their name has no ``*``.
         variant: how the name was read.
     """
 
@@ -44,19 +45,19 @@ class Match(Struct, frozen=True):
     variant: Variant
 
     def take_turn(self) -> tuple[Deployment, str]:
-        """Give the deployment whose turn it is and the upstream's name for the model."""
+        """Return the deployment whose turn it is, and the upstream's name for the model."""
         chosen = next(self.group)
         return chosen, chosen.model if self.star is None else chosen.model.replace("*", self.star, 1)
 
 
 class Deployments:
-    """All deployments by the name that clients use; built at start-up.
+    """All deployments by the name that clients use; built at startup.
 
     An exact name wins over a wildcard, a longer wildcard over a shorter one. Deployments of one name take turns.
 
     Attributes:
-        names: the configured names, in their order.
-        match: `find`, with the latest answers at hand: clients ask for the same few names again and again.
+        names: the configured names, in the order of the configuration.
+        match: `find` with a cache, as clients ask for the same few names again and again.
     """
 
     def __init__(self, deployments: Iterable[Deployment]) -> None:
@@ -64,7 +65,7 @@ class Deployments:
         for deployment in deployments:
             groups.setdefault(deployment.model_name, []).append(deployment)
         self.names = tuple(groups)
-        self.match = lru_cache(KEPT_MATCHES)(self.find)
+        self.match = lru_cache(MATCH_CACHE_SIZE)(self.find)
         self._exact = {name: cycle(group) for name, group in groups.items() if "*" not in name}
         self._wild: list[tuple[str, str, cycle[Deployment]]] = []
         for name in sorted(groups, key=len, reverse=True):
@@ -73,14 +74,14 @@ class Deployments:
                 self._wild.append((start, end, cycle(groups[name])))
 
     def find(self, model: str, effort: str | None = None) -> Match | None:
-        """Find who answers to ``model``, or to what it is a variant of; None if nobody does.
+        """Find the deployments for ``model``, or for the model that it is a variant of; None if there are none.
 
-        Cursor drops a trailing effort from a name and sends it in the body (ungate b56ddac): so with ``effort`` the
-        name that ends in it, if it is configured, comes right after the name itself.
+        Cursor removes a trailing effort from a name and sends it in the body (orchidfiles/ungate b56ddac). So with
+        ``effort``, the configured name that ends in it is tried right after the name itself.
 
-        A configured name is better than a variant of one, that is better than a wildcard, and that is better than a
-        variant that a wildcard matches: a wildcard takes every name, and ``grok-4-fast`` is one. Only
-        ``-thinking-<effort>`` ends no model's name, so it is taken off before a wildcard sees it.
+        The order is: a configured name, a variant of one, a wildcard, a variant that a wildcard matches. A wildcard
+        comes before its variants because it may match a model whose own name looks like a variant (``grok-4-fast``).
+        No model's name ends in ``-thinking-<effort>``, so that suffix is removed before wildcards are tried.
         """
         asked = Variant(model)
         if (found := self._find_exact(asked)) is not None:
@@ -108,7 +109,7 @@ class Deployments:
         return None
 
     def visible_to(self, principal: Principal) -> list[str]:
-        """Give the names that a key may use, in the order of the configuration."""
+        """Return the names that a key may use, in the order of the configuration."""
         return [name for name in self.names if principal.may_use(name)]
 
 
@@ -123,16 +124,16 @@ class _Choose:
     def _choose(self, request: ResponsesRequest) -> UpstreamCall:
         principal = self._ctx[PRINCIPAL]
         match = self._deployments.match(request.model, _effort(request))
-        # Scopes bind to the model: who may use it may use its variants, and a name of a variant may be listed alone.
+        # Scopes are about models: a key for a model may use its variants, and a key may be limited to one variant.
         if not principal.may_use(request.model) and (match is None or not principal.may_use(match.variant.name)):
             raise ClientFault(
-                f"this API key may not use the model {request.model!r}: GET /cursor/models lists the ones it may use",
+                f"this API key may not use the model {request.model!r}: GET /cursor/models lists the allowed models",
                 code="model_forbidden",
                 param="model",
             )
         if match is None:
             raise ClientFault(
-                f"there is no model {request.model!r} here: GET /cursor/models lists the ones there are",
+                f"the model {request.model!r} does not exist: GET /cursor/models lists the available models",
                 code="model_not_found",
                 param="model",
             )
@@ -155,7 +156,7 @@ def _effort(request: ResponsesRequest) -> str | None:
 
 
 def choose_deployment(deployments: Deployments) -> CodecStage[ResponsesRequest, UpstreamCall]:
-    """Make the stage."""
+    """Return the stage."""
     return codec_stage(
         "choose_deployment", lambda ctx: _Choose(deployments, ctx), accepts=ResponsesRequest, emits=UpstreamCall
     )

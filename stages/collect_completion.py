@@ -1,7 +1,7 @@
-"""Gather all events of an answer into one Chat Completions document, for a client that does not stream.
+"""Collect all events of an answer into one Chat Completions document, for a client that does not stream.
 
 Takes: StreamEvent. Gives: bytes, one JSON document, when the answer is complete.
-Holds: the whole answer. Raises: UpstreamFault if the answer broke off.
+Holds: the whole answer. Waits: for nothing. Raises: UpstreamFault if the answer broke off.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Turn events into server-sent Chat Completions chunks.
+"""Encode events as server-sent Chat Completions chunks.
 
 Takes: StreamEvent. Gives: bytes, at most one item per batch with all its frames; ``data: [DONE]`` ends a good stream.
-Holds: a few names. Fills: ENCODER.
-Raises: UpstreamFault if the stream failed before it gave anything: it can still become a status.
-A failure after that is told in the stream, in the form that the client profile wants.
-Source: OpenAI API reference, Chat Completions streaming (2026-08); shared facts, mapping section 0.
+Holds: a few names. Waits: for nothing. Fills: ENCODER.
+Raises: UpstreamFault if the stream failed before it produced anything, so that it can still become a status.
+A later failure is reported in the stream, in the form that the client profile needs.
+Source: OpenAI API reference, Chat Completions streaming (2026-08); docs/facts/translation.md.
 """
 
 from __future__ import annotations

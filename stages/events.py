@@ -1,9 +1,9 @@
-"""What flows from the decoder to the encoder: a closed, tagged union of small frozen records.
+"""The events that flow from the decoder to the encoder: a closed, tagged union of small frozen records.
 
 Every kind of upstream is decoded *into* these, and the encoder and the collector know nothing else. A match over
 `StreamEvent` ends in ``assert_never``; a new kind of event needs an ADR.
 
-``gc=False`` hides a record from the cycle collector, so it stands only where every field is a leaf.
+``gc=False`` hides a record from the cycle collector, so it is set only where every field is a leaf.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filte
 
 
 class Started(Struct, frozen=True, gc=False, tag=True):
-    """The upstream has begun its answer; the first event of every stream that gets that far."""
+    """The upstream has started its answer; the first event of every stream that gets that far."""
 
     response_id: str
     model: str
     created: int
-    """Seconds since the epoch; 0 if the upstream did not say."""
+    """Seconds since the epoch; 0 if the upstream did not report it."""
     service_tier: str | None = None
 
 
@@ -44,7 +44,7 @@ class ReasoningDelta(Struct, frozen=True, gc=False, tag=True):
 
 
 class ReasoningItem(Struct, frozen=True, tag=True):
-    """A finished piece of reasoning in the upstream's own form, for giving it back on the next turn. Never shown.
+    """A finished piece of reasoning in the upstream's own form, to be sent back in the next turn. Never shown.
 
     It comes before the calls and the text that it led to.
 
@@ -58,7 +58,7 @@ class ReasoningItem(Struct, frozen=True, tag=True):
 
 
 class ToolCallStarted(Struct, frozen=True, gc=False, tag=True):
-    """The model calls a tool of the client's. ``index`` counts 0, 1, 2 ... in order of appearance."""
+    """The model calls one of the client's tools. ``index`` counts 0, 1, 2 ... in order of appearance."""
 
     index: int
     call_id: str
@@ -75,7 +75,7 @@ class ToolCallDelta(Struct, frozen=True, gc=False, tag=True):
 
 
 class Citation(Struct, frozen=True, gc=False):
-    """A page that a stretch of the answer's text cites; indices count characters of the whole answer."""
+    """A page that a range of the answer's text cites; indices count characters of the whole answer."""
 
     url: str
     title: str = ""
@@ -84,19 +84,19 @@ class Citation(Struct, frozen=True, gc=False):
 
 
 class Annotations(Struct, frozen=True, tag=True):
-    """All citations of the answer; at most once a stream, before `Finished`."""
+    """All citations of the answer; at most once per stream, before `Finished`."""
 
     citations: tuple[Citation, ...]
 
 
 class LogProbs(Struct, frozen=True, tag=True):
-    """Token log probabilities in Chat Completions' form, one JSON object each."""
+    """Token log probabilities in the form of Chat Completions, one JSON object each."""
 
     content: tuple[Raw, ...]
 
 
 class Usage(Struct, frozen=True, gc=False, tag=True):
-    """What the answer cost, in tokens; a detail is None where the upstream did not report it."""
+    """The tokens that the answer used; a detail is None if the upstream did not report it."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -115,19 +115,19 @@ class Finished(Struct, frozen=True, gc=False, tag=True):
 class Failed(Struct, frozen=True, gc=False, tag=True):
     """The answer broke off. The last event of a bad stream; everything before it is good.
 
-    An event and not an exception, because an exception overtakes the events that are still on their way.
+    It is an event, not an exception, because an exception overtakes the events that are still on their way.
     ``message`` is safe to show to the client; ``code`` is one of the upstream codes in ``docs/errors.md``.
     """
 
     code: str
     message: str
     upstream_code: str | None = None
-    """The upstream's own word for it, e.g. ``rate_limit_exceeded``."""
+    """The upstream's own error code, for example ``rate_limit_exceeded``."""
     retry_after_s: float | None = None
 
 
 class Heartbeat(Struct, frozen=True, gc=False, tag=True):
-    """The upstream is alive but has nothing to say yet."""
+    """The upstream is alive but has no output yet."""
 
 
 StreamEvent: TypeAlias = (

@@ -1,8 +1,8 @@
-"""Say ``: keepalive`` to a client that has heard nothing for a while, also before the upstream's first byte.
+"""Send ``: keepalive`` to the client after a silence, even before the upstream's first byte.
 
-Proxies and Cursor's backend drop a stream that is silent for long; comments are ignored by all clients.
+Proxies and Cursor's backend drop a stream that is silent for too long; all clients ignore comments.
 
-Takes: bytes. Gives: the same, 1:1, and a comment after each interval in which there was nothing else to give.
+Takes: bytes. Gives: the same, 1:1, and a comment after each interval without output.
 Holds: nothing. Waits: only for its inlet and outlet. Raises: nothing.
 Source: WHATWG HTML, server-sent events (2026-08), 9.2.7: "a comment line every 15 seconds or so".
 """
@@ -26,6 +26,6 @@ class _KeepAlive:
 
 
 def keep_alive(interval_s: float) -> CodecStage[bytes, bytes]:
-    """Make the stage; ``interval_s`` is the longest silence."""
+    """Return the stage; ``interval_s`` is the longest silence."""
     codec = _KeepAlive()
     return ticking_stage("keep_alive", lambda ctx: codec, interval_s, accepts=bytes, emits=bytes)

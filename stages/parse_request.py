@@ -1,9 +1,10 @@
-"""Read the body, whatever dialect it is in, as one normal form.
+"""Parse the body, in any of its dialects, into one normal form.
 
 Takes: the body as it arrives (bytes). Gives: one ResponsesRequest, when the body is complete.
-Holds: the body, at most ``max_body_bytes``.
-Raises: ClientFault ``body_too_large`` as soon as the limit is passed (by the announced length: at the first byte, which
-is after authentication); ``unsupported_encoding`` for a compressed body; ``invalid_request`` naming the field.
+Holds: the body, at most ``max_body_bytes``. Waits: for nothing.
+Raises: ClientFault ``body_too_large`` as soon as the limit is exceeded (if the announced length exceeds it, at the
+first bytes, which come after authentication); ``unsupported_encoding`` for a compressed body; ``invalid_request`` with
+the field's name.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class _BodyParser:
 
 
 def parse_request(max_body_bytes: int) -> CodecStage[bytes, ResponsesRequest]:
-    """Make the stage."""
+    """Return the stage."""
 
     def open(ctx: RequestContext) -> _BodyParser:
         return _BodyParser(ctx[HEAD], max_body_bytes)

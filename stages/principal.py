@@ -1,4 +1,4 @@
-"""Who is asking: the key that a request came with, and the models that it may use."""
+"""The authenticated key of a request, and the models that it may use."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ class Principal(Struct, frozen=True):
     """One authenticated key.
 
     Attributes:
-        name: what the configuration calls the key; a log field and a metric label.
-        is_master: whether it is the master key, which may do everything.
-        models: the names it may use, each with any number of ``*``; None is every model.
+        name: the key's name in the configuration; a log field and a metric label.
+        is_master: whether it is the master key, which may use everything.
+        models: the names that it may use, each with any number of ``*``; None means every model.
     """
 
     name: str
@@ -19,13 +19,13 @@ class Principal(Struct, frozen=True):
     models: tuple[str, ...] | None = None
 
     def may_use(self, model: str) -> bool:
-        """Return whether this key may ask for ``model``, which is compared by case and as a whole."""
+        """Return whether this key may use ``model``; names are compared whole, and case matters."""
         return self.is_master or self.models is None or any(_matches(pattern, model) for pattern in self.models)
 
 
 def _matches(pattern: str, model: str) -> bool:
     # Not fnmatch: `[` and `?` are ordinary characters in model names, and it compiles and caches a regular expression.
-    # Taking each inner piece at its first occurrence is right for `*`, and linear.
+    # Matching each inner piece at its first occurrence is correct for `*`, and takes linear time.
     first, *rest = pattern.split("*")
     if not rest:
         return model == pattern

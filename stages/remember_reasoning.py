@@ -1,10 +1,10 @@
-"""Remember what the model has reasoned, for the next turn of the conversation.
+"""Remember the model's reasoning for the next turn of the conversation.
 
-A turn with calls is stored when its first call begins, as a client that stops the answer may still send that call
-back, and again when it is complete. A turn without is known by its text, so it is stored at its end.
+A turn with calls is stored when its first call starts, as a client that stops the answer may still send that call
+back, and again when it is complete. A turn without calls is identified by its text, so it is stored at its end.
 
 Takes: StreamEvent. Gives: the same events, 1:1, at once.
-Holds: the answer's reasoning items. Waits: for nothing; the store writes later.
+Holds: the reasoning items of the answer. Waits: for nothing; the store writes later.
 Raises: nothing.
 """
 
@@ -17,7 +17,7 @@ from stages.reasoning.store import ReasoningStore
 from stages.reasoning.turns import TurnRecorder
 from stages.slots import CALL, HEAD, PRINCIPAL
 
-# What must be looked at while nothing has been reasoned: nearly every batch of most answers has none of it.
+# The events that matter before any reasoning has arrived: nearly all batches of most answers contain none of them.
 _AT_FIRST: frozenset[type] = frozenset({ReasoningItem, ToolCallStarted, TextDelta, RefusalDelta})
 _AFTER_TEXT: frozenset[type] = frozenset({ReasoningItem, ToolCallStarted})
 _ALWAYS: frozenset[type] = _AT_FIRST | {Finished}
@@ -33,7 +33,7 @@ class _Remember:
         """What came before any reasoning: the ids of calls, and None for text."""
         self._recorder: TurnRecorder | None = None
         self._digest: TextDigest | None = TextDigest()
-        """Of the whole text; None once the text is of no use as a key."""
+        """Of the whole text; None once the text cannot serve as a key."""
         self._stored = 0
 
     def feed(self, batch: list[StreamEvent], /) -> list[StreamEvent]:
@@ -56,16 +56,16 @@ class _Remember:
         return []
 
     def _note(self, event: StreamEvent) -> None:
-        """Take an event while there is no reasoning to remember: this is all that most answers cost."""
+        """Process an event while there is no reasoning to remember; most answers cost no more than this."""
         if isinstance(event, ReasoningItem):
             call = self._ctx[CALL]
-            # Between hosted tools' calls, which the client never sees, reasoning has no place that could be restored.
+            # The client never sees calls of hosted tools, so reasoning between them has no place to be restored to.
             if event.form == call.deployment.kind and not call.request.has_hosted_tools:
                 self._notable = _ALWAYS
                 self._recorder = self._open()
                 self._recorder.reasoning(event)
             return
-        self._digest = None  # a text that began without reasoning is not hashed, for a case that hardly exists
+        self._digest = None  # hashing all texts is not worth the rare case of reasoning after text
         if isinstance(event, ToolCallStarted):
             self._before.append(event.call_id)
         else:
@@ -86,7 +86,7 @@ class _Remember:
                 self._digest = None
             case Finished():
                 self._keep(recorder)
-            case _:  # pragma: no cover - `_ALWAYS` has no other
+            case _:  # pragma: no cover - `_ALWAYS` contains no other type
                 pass
 
     def _text(self, text: str, recorder: TurnRecorder) -> None:
@@ -95,7 +95,7 @@ class _Remember:
             self._digest.update(text)
 
     def _keep(self, recorder: TurnRecorder) -> None:
-        """Store the turn if more of it has found its place."""
+        """Store the turn if more of its reasoning has a place."""
         key = recorder.key(self._digest)
         if key is not None and recorder.size > self._stored:
             self._stored = recorder.size
@@ -114,5 +114,5 @@ class _Remember:
 
 
 def remember_reasoning(store: ReasoningStore) -> CodecStage[StreamEvent, StreamEvent]:
-    """Make the stage."""
+    """Return the stage."""
     return codec_stage("remember_reasoning", lambda ctx: _Remember(store, ctx), accepts=StreamEvent, emits=StreamEvent)

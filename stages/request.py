@@ -1,4 +1,4 @@
-"""What a client asks for, in one normal form whatever dialect it was written in."""
+"""The client's request in one normal form, in whatever dialect it was written."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
         model: the name that the client asked for.
         stream: whether the client wants server-sent events.
         include_usage: whether the client asked for the usage chunk (``stream_options.include_usage``).
-        body: the Responses body without ``model``, ``stream`` and ``stream_options``; fields that we do not know pass
-            through. Yours to read, not to change.
-        shape: what the client's body looked like.
+        body: the Responses body without ``model``, ``stream`` and ``stream_options``; unknown fields pass through. It
+            must not be changed.
+        shape: the shape of the client's body.
         custom_tools: names of the tools that take raw text instead of JSON.
-        has_hosted_tools: whether tools are declared that the upstream runs itself (web search, MCP ...).
+        has_hosted_tools: whether the request declares tools that the upstream runs itself (web search, MCP ...).
         wants_logprobs: whether the client asked for token log probabilities.
     """
 

@@ -1,11 +1,12 @@
-"""Put back the reasoning of earlier turns, which clients drop, before the calls and the text that it led to.
+"""Restore the reasoning of earlier turns, which clients drop, before the calls and the text that it led to.
 
 Also names the conversation to the upstream (``prompt_cache_key``) if the client does not, and asks for reasoning in the
-form that can be given back. A request that refers to a conversation which the upstream keeps is left alone.
+form that can be sent back. A request that refers to a conversation stored by the upstream is not changed.
 
 Takes: UpstreamCall. Gives: UpstreamCall, 1:1.
-Holds: one call. Waits: for the store (declared). Raises: nothing: what the store does not have stays away.
-Source: cursor-wire.md 3; https://platform.openai.com/docs/guides/reasoning (2025-11).
+Holds: one call. Waits: for the store (declared). Raises: nothing; reasoning that the store
+does not have is left out.
+Source: docs/facts/cursor.md, "Reasoning between turns"; https://platform.openai.com/docs/guides/reasoning (2025-11).
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from stages.upstreams import UpstreamCall
 from stages.wire.foreign_json import is_list
 from stages.wire.normal_form import ENCRYPTED
 
-_KEPT_UPSTREAM = ("previous_response_id", "conversation")
-"""Fields that refer to a conversation which the upstream keeps, with its reasoning."""
+_STORED_UPSTREAM = ("previous_response_id", "conversation")
+"""Fields that refer to a conversation stored by the upstream, with its reasoning."""
 
 
 class _Restore:
@@ -34,21 +35,21 @@ class _Restore:
         self._meter = meter
 
     async def feed(self, batch: list[UpstreamCall], /) -> list[UpstreamCall]:
-        return [await self._completed(call) for call in batch]
+        return [await self._restored(call) for call in batch]
 
     async def flush(self) -> list[UpstreamCall]:
         return []
 
-    async def _completed(self, call: UpstreamCall) -> UpstreamCall:
+    async def _restored(self, call: UpstreamCall) -> UpstreamCall:
         body = call.request.body
-        if any(body.get(field) for field in _KEPT_UPSTREAM):
+        if any(body.get(field) for field in _STORED_UPSTREAM):
             return call
         conversation = conversation_of(call.request, self._ctx[HEAD].headers)
         changes: dict[str, Any] = {}
         if not body.get("prompt_cache_key"):
             changes["prompt_cache_key"] = conversation
         if self._store is not None and call.deployment.kind != "canned":
-            if call.deployment.kind == "responses" and _lacks_encrypted(body):
+            if call.deployment.kind == "responses" and _needs_encrypted(body):
                 changes["include"] = [*(body.get("include") or ()), ENCRYPTED]
             if is_list(items := body.get("input")) and has_turns(items):
                 places = TurnPlaces(items, Scope(self._ctx[PRINCIPAL], call, conversation))
@@ -61,11 +62,11 @@ class _Restore:
         return replace(call, request=replace(call.request, body={**body, **changes}))
 
 
-def _lacks_encrypted(body: dict[str, Any]) -> bool:
-    """Whether reasoning would come in a form that cannot be given back although there is a next turn to give it to.
+def _needs_encrypted(body: dict[str, Any]) -> bool:
+    """Return whether encrypted reasoning must be requested, to send it back in the next turn.
 
-    Only if the client speaks of reasoning, as a model that has none refuses the question. What the upstream stores can
-    be given back by nobody but it.
+    Only if the client mentions reasoning: a model without it refuses the field. Nothing is requested if the upstream
+    stores the response, as it then restores the reasoning itself.
     """
     if body.get("store") is True or not body.get("reasoning") or ENCRYPTED in (body.get("include") or ()):
         return False
@@ -73,7 +74,7 @@ def _lacks_encrypted(body: dict[str, Any]) -> bool:
 
 
 def restore_reasoning(store: ReasoningStore | None) -> CodecStage[UpstreamCall, UpstreamCall]:
-    """Make the stage; without a store nothing is restored, and the conversation is still named."""
+    """Return the stage; without a store it restores nothing, but still names the conversation."""
     return async_codec_stage(
         "restore_reasoning",
         lambda ctx, meter: _Restore(store, ctx, meter),

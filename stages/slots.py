@@ -1,6 +1,6 @@
-"""What stays while events flow: the typed notes that the stages of one request leave for each other.
+"""The typed values that the stages of one request leave for each other.
 
-Each slot says who fills it; a stage that reads one comes after that stage.
+The docstring of a slot names the stage that fills it; a stage that reads the slot comes after that one.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from stages.wire.downstream.profiles import Profile
 
 
 class ReceivedHead(Struct, frozen=True):
-    """What came before the body."""
+    """What arrived before the body."""
 
     headers: dict[bytes, bytes]
-    """Names in lower case; of a repeated header the last one."""
+    """Names are in lower case; a repeated header has its last value."""
     received_s: int
     """Wall clock, in seconds since the epoch."""
     model_in_path: str | None = None
@@ -29,16 +29,16 @@ class ReceivedHead(Struct, frozen=True):
 
 
 class ClientResponse(Protocol):
-    """The way back to the client. One writer at a time."""
+    """The response to the client. Only one task may write at a time."""
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """Commit to a status and headers; they leave with the first bytes of the body."""
+        """Commit to a status and headers; they are sent with the first bytes of the body."""
         ...
 
     async def write(self, data: bytes, *, last: bool = False) -> None:
-        """Send part of the body, waiting while the client is behind; ``last`` ends the response.
+        """Send part of the body, waiting while the client reads too slowly; ``last`` ends the response.
 
-        A write is never cut in half by a cancellation.
+        Cancellation never leaves a write half done.
         """
         ...
 
@@ -47,25 +47,25 @@ HEAD: Slot[ReceivedHead] = Slot("head")
 """Filled by the gateway before the first stage."""
 
 PROFILE: Slot[Profile] = Slot("profile")
-"""Filled by the gateway: how this client wants to be answered."""
+"""Filled by the gateway: the form of response that this client needs."""
 
 RESPONSE: Slot[ClientResponse] = Slot("response")
 """Filled by the gateway."""
 
 PRINCIPAL: Slot[Principal] = Slot("principal")
-"""Filled by authenticate: whose key it is."""
+"""Filled by authenticate: the key that the client sent."""
 
 CALL: Slot[UpstreamCall] = Slot("call")
 """Filled by choose_deployment."""
 
 ANSWER: Slot[UpstreamAnswer] = Slot("answer")
-"""Filled by call_upstream when the upstream's head is here."""
+"""Filled by call_upstream when the head of the upstream's answer has arrived."""
 
 USAGE: Slot[Usage] = Slot("usage")
 """Filled by decode_events if the upstream reported it."""
 
 FAILURE: Slot[Failed] = Slot("failure")
-"""Filled by decode_events if the answer broke off after it had begun."""
+"""Filled by decode_events if the answer broke off after it had started."""
 
 ENCODER: Slot[ChunkEncoder] = Slot("encoder")
-"""Filled by encode_chunks: who else must end the stream knows from it what the client has seen."""
+"""Filled by encode_chunks. Code that must end the stream early reads from it what the client has seen."""

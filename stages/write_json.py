@@ -1,7 +1,7 @@
-"""Write a document to the client.
+"""Write the document to the client.
 
 Takes: bytes, one JSON document. Gives: nothing.
-Holds: the document. Waits: for the client to take it (declared). Raises: nothing of its own.
+Holds: the document. Waits: for the client to read it (declared). Raises: nothing of its own.
 """
 
 from __future__ import annotations

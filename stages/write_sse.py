@@ -1,7 +1,7 @@
-"""Write the stream to the client, committing to a 200 with the first bytes.
+"""Write the stream to the client, committing to status 200 with the first bytes.
 
 Takes: bytes, the frames of a batch. Gives: nothing.
-Holds: nothing. Waits: for the client to take the bytes (declared).
+Holds: nothing. Waits: for the client to read the bytes (declared).
 Raises: nothing of its own. Until its first write, a failure of any stage becomes an HTTP status.
 """
 
@@ -16,7 +16,7 @@ from stages.wire.downstream.chat_stream import DONE
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),  # nginx, and proxies that follow it: do not collect the stream
+    (b"x-accel-buffering", b"no"),  # tells nginx, and proxies that do the same, not to buffer the stream
 ]
 
 
@@ -30,9 +30,9 @@ class _WriteSse:
         self._has_ended = False
 
     async def feed(self, batch: list[bytes], /) -> list[Never]:
-        """Write the batch at once, behind the head if it is the first.
+        """Write the batch at once, after the head if it is the first.
 
-        Nothing may follow ``[DONE]``, so the response ends with it: one write less, and no waiting for the upstream.
+        Nothing may follow ``[DONE]``, so the response ends with it: one write fewer, and no waiting for the upstream.
         """
         if self._has_ended:
             return []
@@ -45,7 +45,7 @@ class _WriteSse:
         return []
 
     async def flush(self) -> list[Never]:
-        """End the response, if that has not been done: the stream is complete."""
+        """End the response if it has not ended: the stream is complete."""
         if self._has_ended:
             return []
         if not self._is_started:

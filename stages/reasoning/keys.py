@@ -1,8 +1,8 @@
-"""Whose turn it is: the keys under which reasoning is kept.
+"""The keys under which the reasoning of turns is stored.
 
 A key is a hash of the API key's name and the deployment, with the turn's first call id and its conversation, or with
-the turn's text and what the user said before it. So nobody sees another's reasoning, and a store holds nothing that a
-client wrote.
+the turn's text and the user's messages before it. So no API key can reach the reasoning of another, and a store holds
+nothing that a client wrote.
 """
 
 from __future__ import annotations
@@ -21,48 +21,50 @@ from stages.wire.call_ids import short_call_id
 from stages.wire.foreign_json import is_list, is_object
 
 KEY_BYTES = 16
-"""Of a SHA-256; by chance two of 20 000 keys are the same once in 10^30 stores."""
+"""The length to which a SHA-256 is cut; the chance that two of 20 000 keys collide is 10^-30."""
 
 MAX_CONVERSATION_CHARS = 64
-"""OpenAI's limit for ``prompt_cache_key``, which a conversation's name becomes."""
+"""OpenAI's limit for ``prompt_cache_key``, for which the conversation's name is used."""
 
 _HEADER = b"x-cursor-conversation-id"
 
 _RANDOM = re.compile(
     r"(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{16,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 )
-"""In a call id that no other conversation has: OpenAI's and Anthropic's have 20 random characters or more, others count
-(``call_0``, ``functions.Read:1``)."""
+"""Matches in call ids that no other conversation can have: those of OpenAI and Anthropic have 20 random characters or
+more, other servers count (``call_0``, ``functions.Read:1``)."""
 
 
 def conversation_of(request: ResponsesRequest, headers: Mapping[bytes, bytes]) -> str:
-    """Name the conversation that a request continues, in at most 64 characters.
+    """Return the name of the conversation that a request continues, in at most 64 characters.
 
-    The client's own name for it if it tells one. Else a hash of the model and of what the user said before the model
-    first spoke; of more than the first message, because Cursor begins every chat of a workspace with the same one.
-    Never ``user``, which is the same in all chats of one person (cursor-wire.md 1.4).
+    This is the client's own name for it, if the client sends one. Otherwise it is a hash of the model and of the user's
+    messages before the model's first; the first message alone does not suffice, because Cursor starts every chat of a
+    workspace with the same one. ``user`` is never used, as it is the same in all chats of one person
+    (docs/facts/cursor.md, "The Responses body").
 
     Args:
         request: the request, in the normal form.
-        headers: of the request, names in lower case.
+        headers: the request's headers, names in lower case.
     """
     metadata = request.body.get("metadata")
-    told = metadata.get("cursorConversationId") if is_object(metadata) else None
-    if not isinstance(told, str) or not told:
-        told = headers.get(_HEADER, b"").decode("latin-1").strip()
-    if told:
-        return told if len(told) <= MAX_CONVERSATION_CHARS else sha256(_utf8(told)).hexdigest()
-    return sha256(msgspec.json.encode([request.model, *map(_whole, _opening(request.body.get("input")))])).hexdigest()
+    name = metadata.get("cursorConversationId") if is_object(metadata) else None
+    if not isinstance(name, str) or not name:
+        name = headers.get(_HEADER, b"").decode("latin-1").strip()
+    if name:
+        return name if len(name) <= MAX_CONVERSATION_CHARS else sha256(_utf8(name)).hexdigest()
+    opening = map(_encodable, _opening(request.body.get("input")))
+    return sha256(msgspec.json.encode([request.model, *opening])).hexdigest()
 
 
 class Scope:
-    """All that is the same for every turn of a conversation; makes the keys of its turns.
+    """What all turns of a conversation have in common; makes the keys of its turns.
 
     Args:
-        principal: whose key the request came with.
-        call: who is to answer. Encrypted reasoning can be read only by the account that made it, so it is bound to the
-            deployment; text and signed blocks are good for every deployment of the same model.
-        conversation: from `conversation_of`.
+        principal: the API key of the request.
+        call: the deployment and the model that answer. Only the account that made encrypted reasoning can read it, so
+            that is bound to the deployment; text and signed blocks are valid for every deployment of the same model.
+        conversation: the result of `conversation_of`.
     """
 
     __slots__ = ("_conversation", "_owner")
@@ -71,27 +73,27 @@ class Scope:
         deployment = call.deployment
         account = (deployment.id, deployment.url) if deployment.kind == "responses" else ("", "")
         owner = (principal.name, principal.is_master, deployment.kind, call.model, *account)
-        self._owner = msgspec.json.encode([_whole(part) if isinstance(part, str) else part for part in owner])
+        self._owner = msgspec.json.encode([_encodable(part) if isinstance(part, str) else part for part in owner])
         self._conversation = _utf8(conversation)
 
     def of_call(self, call_id: str) -> bytes:
-        """Give the key of a call. A long id and its short form, which upstreams get, have the same.
+        """Return the key of a call. A long id and its short form, which upstreams get, have the same key.
 
-        An id that is random names its turn by itself, also when the client names the conversation differently: Cursor
-        does when its mode changes.
+        A random id identifies its turn by itself, even if the client names the conversation differently, as Cursor does
+        when its mode changes.
         """
         short = short_call_id(call_id)
         conversation = b"" if _RANDOM.search(short) else self._conversation
         return _key(self._owner, conversation, b"call", _utf8(short))
 
-    def of_text(self, digest: bytes, asked: bytes) -> bytes:
-        """Give the key of a turn without calls. What was said names the conversation: see `of_call`.
+    def of_text(self, digest: bytes, prompts: bytes) -> bytes:
+        """Return the key of a turn without calls. The texts identify the conversation; see `of_call`.
 
         Args:
-            digest: of its text, from `TextDigest`.
-            asked: hash of all that the user said before it, from `Asked`, as "Done." may be said more than once.
+            digest: the hash of its text, from `TextDigest`.
+            prompts: the hash of all user messages before it, from `PromptDigest`: a text like "Done." may occur twice.
         """
-        return _key(self._owner, b"text", asked + digest)
+        return _key(self._owner, b"text", prompts + digest)
 
 
 def _key(*parts: bytes) -> bytes:
@@ -99,17 +101,17 @@ def _key(*parts: bytes) -> bytes:
 
 
 class TextDigest:
-    """A hash of a text that comes in pieces. White space around the whole does not count: clients trim it."""
+    """The hash of a text that arrives in pieces. White space around the whole does not count, as clients trim it."""
 
     __slots__ = ("_hash", "_spaces", "is_empty")
 
     def __init__(self) -> None:
         self.is_empty = True
         self._hash = sha256()
-        self._spaces: list[str] = []  # the end of the text, unless more comes
+        self._spaces: list[str] = []  # at the end of the text, unless more arrives
 
     def update(self, text: str) -> None:
-        """Take the next piece."""
+        """Add the next piece."""
         if self.is_empty:
             text = text.lstrip()
         body = text.rstrip()
@@ -122,18 +124,18 @@ class TextDigest:
             self._spaces.append(text)
 
     def digest(self) -> bytes:
-        """Give the hash of what has come."""
+        """Return the hash of what has been added."""
         return self._hash.digest()
 
 
 def digest_of(text: str) -> bytes | None:
-    """Give the hash of a whole text, or None if it is blank."""
+    """Return the hash of a whole text, or None if it is blank."""
     text = text.strip()
     return sha256(_utf8(text)).digest() if text else None
 
 
-class Asked:
-    """A hash of all that the user has said so far; the same however a client writes it down."""
+class PromptDigest:
+    """The hash of all user messages so far; it does not depend on the form in which a client sends them."""
 
     __slots__ = ("_hash",)
 
@@ -141,33 +143,33 @@ class Asked:
         self._hash = sha256()
 
     def update(self, text: str) -> None:
-        """Take the next message. Blank ones do not count: they are dropped from bodies of one shape only."""
+        """Add the next message. Blank ones do not count: they are dropped from bodies of one shape only."""
         if (digest := digest_of(text)) is not None:
             self._hash.update(digest)
 
     def digest(self) -> bytes:
-        """Give the hash of what has come."""
+        """Return the hash of what has been added."""
         return self._hash.digest()
 
 
-def asked_in(items: Any) -> bytes:
-    """Give the hash of all that the user says in an ``input``, which may be a plain text."""
-    asked = Asked()
+def prompts_of(items: Any) -> bytes:
+    """Return the hash of all user messages in an ``input``, which may be a plain text."""
+    prompts = PromptDigest()
     if isinstance(items, str):
-        asked.update(items)
+        prompts.update(items)
     for item in items if is_list(items) else ():
         if is_user(item):
-            asked.update(text_of(item))
-    return asked.digest()
+            prompts.update(text_of(item))
+    return prompts.digest()
 
 
 def is_user(item: Any) -> bool:
-    """Whether an item of an ``input`` is a message of the user."""
+    """Return whether an item of an ``input`` is a user message."""
     return is_object(item) and item.get("role") == "user"
 
 
 def text_of(item: Mapping[str, Any]) -> str:
-    """Give the text of a message, without images, files and refusals."""
+    """Return the text of a message, without images, files and refusals."""
     content = item.get("content")
     if isinstance(content, str):
         return content
@@ -193,6 +195,6 @@ def _utf8(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _whole(text: str) -> str:
-    """Give ``text`` in a form that JSON can hold: a lone surrogate cannot be encoded."""
+def _encodable(text: str) -> str:
+    """Return ``text`` in a form that can be encoded: a lone surrogate cannot."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Open the store that is configured."""
+"""Make the configured store."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def open_store(
     max_mb: float | None = None,
     max_age_h: float | None = None,
 ) -> ReasoningStore:
-    """Make a store, to be entered in the app's lifespan: ``async with open_store("sqlite", file=...) as store``.
+    """Return a store, to be entered in the app's lifespan: ``async with open_store("sqlite", file=...) as store``.
 
     Args:
-        kind: where to keep reasoning: in ``memory``, or on disk, where it survives restarts and serves all workers.
-        file: of ``sqlite``; its folder must exist.
-        max_entries, max_mb, max_age_h: limits, in turns, MiB and hours since the last use; None is the kind's default.
+        kind: where reasoning is kept: in ``memory``, or on disk, where it survives restarts and serves all workers.
+        file: the file of ``sqlite``; its folder must exist.
+        max_entries, max_mb, max_age_h: limits in turns, MiB and hours since the last use; None is the kind's default.
 
     Raises:
         ValueError: if ``sqlite`` has no file.

@@ -1,10 +1,10 @@
 """Keep reasoning on disk: it survives restarts, and all workers share it.
 
-SQLite in WAL mode, so that a reader never waits for a writer. No call of it runs on the event loop. ``put`` only notes
-what is to be written; one task writes all that has gathered, in one transaction, while more gathers.
+SQLite runs in WAL mode, so that a reader never waits for a writer, and never on the event loop. ``put`` only queues a
+value; one task writes all queued values in one transaction, while new ones are queued.
 
-A file that cannot be used ends the start: the operator is there to see it. When it fails later (disk full, file
-gone), nothing fails with it: one warning is logged, and what is new stays in memory until the file works again.
+A file that cannot be used makes startup fail, while the operator is present. If it fails later (disk full, file
+removed), no request fails: one warning is logged, and new reasoning stays in memory until the file works again.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from stages.reasoning.store import (
 )
 
 APPLICATION_ID: Final = 0x68647263
-"""``hdrc``: tells our file from somebody's data."""
+"""``hdrc``: marks the file as a store of headrace."""
 SCHEMA_VERSION: Final = 1
 
 BUSY_TIMEOUT_S = 5.0
-"""How long a writer waits for the writer of another worker; a transaction takes about a millisecond."""
+"""How long a writer waits for that of another worker; a transaction takes about a millisecond."""
 READ_TIMEOUT_S = 1.0
-"""How long a request waits for a file that is being recovered; then it goes on without."""
+"""How long a request waits for a file that is being recovered; then it continues without its reasoning."""
 RETRY_S = 10.0
-"""How long after a failed write to try again."""
+"""The pause before a failed write is tried again."""
 PRUNE_EVERY_WRITES = 64
-"""The limits may be exceeded by this many entries: to look at all sizes takes 10 ms for 100 000 entries."""
+"""How many entries may exceed the limits: reading all sizes takes 10 ms for 100 000 entries."""
 CLOSE_LIMIT_S = 5.0
 
 _KEYS_PER_QUERY = 500
-"""SQLite allowed 999 variables before 3.32."""
+"""SQLite before 3.32 allowed 999 variables (https://sqlite.org/limits.html)."""
 
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS reasoning (key BLOB PRIMARY KEY, value BLOB NOT NULL, bytes INTEGER NOT NULL,
@@ -57,7 +57,7 @@ PRAGMA user_version = {SCHEMA_VERSION};
 """
 _PUT = """INSERT INTO reasoning (key, value, bytes, used_s) VALUES (?, ?, ?, ?)
 ON CONFLICT (key) DO UPDATE SET value = excluded.value, bytes = excluded.bytes, used_s = excluded.used_s"""
-# What is left over when the limits are kept, from the most recently used on.
+# Deletes the entries beyond the limits, counted from the most recently used one.
 _PRUNE = """DELETE FROM reasoning WHERE rowid IN (SELECT id FROM (
 SELECT rowid AS id, row_number() OVER use AS place, sum(bytes) OVER use AS total FROM reasoning
 WINDOW use AS (ORDER BY used_s DESC, rowid DESC ROWS UNBOUNDED PRECEDING)) WHERE place > ? OR total > ?)"""
@@ -66,12 +66,12 @@ log = logging.getLogger("headrace")
 
 
 def wall_clock_s() -> int:
-    """Give the time that outlives a process, in seconds since the epoch."""
+    """Return the wall clock, which is the same for all processes, in seconds since the epoch."""
     return int(datetime.now(UTC).timestamp())
 
 
 class Database:
-    """One connection; every method blocks, and is for one thread at a time.
+    """One connection. Every method blocks, and only one thread at a time may use it.
 
     Raises:
         sqlite3.Error: from any method, if the file cannot be used.
@@ -81,21 +81,21 @@ class Database:
         self._limits = limits
         self._writes = 0
         self._connection = sqlite3.connect(file, timeout=timeout_s, isolation_level=None, check_same_thread=False)
-        # A commit survives the end of the process, and what a power cut may take is only a cache.
+        # A commit survives the end of the process; a power failure may lose the latest ones, and this is only a cache.
         self._connection.execute("PRAGMA synchronous = NORMAL")
 
     def prepare(self) -> None:
-        """Make the tables, unless another worker has.
+        """Create the tables, unless another worker has.
 
         Raises:
-            ValueError: if it is not a store of ours, or one of another version.
+            ValueError: if the file is not a store of headrace, or was made by another version.
         """
-        # The tables first: another worker may be making them, all in one transaction.
+        # Count the tables first: another worker may be creating them, and does it in one transaction.
         tables = self._number("SELECT count(*) FROM sqlite_master")
         application = self._number("PRAGMA application_id")
         version = self._number("PRAGMA user_version")
         if tables and application != APPLICATION_ID:
-            raise ValueError("it is a database of something else")
+            raise ValueError("it is a database of another program")
         if tables and version != SCHEMA_VERSION:
             raise ValueError(f"it was made by another version of headrace (schema {version}, not {SCHEMA_VERSION})")
         if not tables:
@@ -125,7 +125,7 @@ class Database:
             raise
 
     def prune(self, now_s: int) -> None:
-        """Delete what the limits do not allow."""
+        """Delete the entries that exceed the limits."""
         self._connection.execute("BEGIN IMMEDIATE")
         self._prune(now_s)
         self._connection.execute("COMMIT")
@@ -137,7 +137,7 @@ class Database:
         self._connection.execute(_PRUNE, (limits.max_entries, limits.max_bytes))
 
     def find(self, keys: list[bytes], now_s: int) -> list[tuple[bytes, bytes, int]]:
-        """Give key, value and time of the last use of what is there and not too old."""
+        """Return key, value and time of the last use of the entries that exist and are not too old."""
         rows: list[tuple[bytes, bytes, int]] = []
         for start in range(0, len(keys), _KEYS_PER_QUERY):
             some = keys[start : start + _KEYS_PER_QUERY]
@@ -156,8 +156,8 @@ class SqliteStore:
     """Keeps everything in one file, which several processes may share.
 
     Args:
-        file: it is made if it does not exist, for nobody else to read.
-        limits: how much and how long.
+        file: created with mode 0600 if it does not exist.
+        limits: how much is kept, and how long.
         now_s: the wall clock, in seconds since the epoch.
     """
 
@@ -166,7 +166,7 @@ class SqliteStore:
         self._limits = limits
         self._now_s = now_s
         self._touch_after_s = min(HOUR_S, limits.max_age_s / 24)
-        # Two threads: a request that reads does not wait for the disk that writes.
+        # Two threads, so that a request that reads does not wait for a write to the disk.
         self._reading = trio.CapacityLimiter(1)
         self._writing = trio.CapacityLimiter(1)
         self._reader: Database | None = None
@@ -179,7 +179,7 @@ class SqliteStore:
         self._has_failed = False
 
     async def __aenter__(self) -> Self:
-        """Open the file and begin to write.
+        """Open the file and start the task that writes.
 
         Raises:
             StoreError: if the file cannot be used.
@@ -189,8 +189,8 @@ class SqliteStore:
         except (sqlite3.Error, OSError, ValueError) as error:
             self._close()
             raise StoreError(
-                f"the reasoning store {self._file} cannot be used: {error}: name another file in "
-                "reasoning_store_file, or delete this one if it is damaged (conversations then lose their reasoning)"
+                f"the reasoning store {self._file} cannot be used: {error}: set reasoning_store_file to another file, "
+                "or delete this one if it is damaged (conversations then lose their reasoning)"
             ) from error
         async with AsyncExitStack() as opening:
             nursery = await opening.enter_async_context(trio.open_nursery())
@@ -202,24 +202,24 @@ class SqliteStore:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
-        """Write what is left, for at most `CLOSE_LIMIT_S`, and close the file."""
+        """Write what is queued, for at most `CLOSE_LIMIT_S`, and close the file."""
         try:
-            await self._exits.aclose()  # without the error: the nursery would wrap it, and it is not the nursery's
+            await self._exits.aclose()  # without the error, which the nursery would wrap although it did not cause it
         finally:
             with trio.CancelScope(deadline=trio.current_time() + CLOSE_LIMIT_S, shield=True):
                 await self._write()
                 await trio.to_thread.run_sync(self._close, limiter=self._writing)
 
     def put(self, key: bytes, value: bytes, /) -> None:
-        """Note a value; it is written as soon as the last write is done."""
+        """Queue a value; it is written as soon as the write in progress is done."""
         self._unwritten.put(key, value)
         self._wake.set()
 
     async def find(self, keys: Iterable[bytes], /) -> dict[bytes, bytes]:
-        """Give what is noted or written; waits for the disk unless everything is only noted."""
+        """Return what is queued or written; waits for the disk unless all keys are queued."""
         keys = list(keys)
         found = {key: self._being_written[key] for key in keys if key in self._being_written}
-        found |= self._unwritten.find_now(keys)
+        found |= self._unwritten.find_nowait(keys)
         wanted = [key for key in keys if key not in found]
         if not wanted or self._reader is None:
             return found
@@ -245,7 +245,7 @@ class SqliteStore:
                 self._wake.set()
 
     async def _write(self) -> bool:
-        """Write what has gathered; say whether that was possible."""
+        """Write what is queued, and return whether that succeeded."""
         self._being_written, touched = self._unwritten.take_all(), self._touched
         self._touched = set()
         if self._writer is None or not (self._being_written or touched):
@@ -261,7 +261,7 @@ class SqliteStore:
                 self._unwritten.put(key, value)
             self._touched |= touched
             if not isinstance(error, sqlite3.Error):
-                raise  # cancelled: the last write of all is that of __aexit__
+                raise  # cancelled: __aexit__ does the last write
             self._warn(error)
             return False
         finally:
@@ -275,14 +275,14 @@ class SqliteStore:
         if not self._has_failed:
             self._has_failed = True
             log.warning(
-                "the reasoning store %s fails (%s): reasoning is kept in memory until it works again; "
+                "the reasoning store %s failed (%s): reasoning is kept in memory until it works again; "
                 "check the disk and the file's permissions",
                 self._file,
                 error,
             )
 
     def _open(self) -> None:
-        os.close(os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its other files the same mode
+        os.close(os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite's other files get the same mode
         self._writer = Database(self._file, self._limits, timeout_s=BUSY_TIMEOUT_S)
         self._writer.prepare()
         self._writer.prune(self._now_s())

@@ -1,7 +1,7 @@
-"""Where reasoning is kept: what a store offers, and the one in memory.
+"""The protocol of a store of reasoning, and the store in memory.
 
-A store maps keys to values that it does not read. It is a cache: what it has lost costs the model its train of
-thought, never the request.
+A store maps keys to values that it does not interpret. It is a cache: a lost entry costs the model its train of
+thought, but never fails the request.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
 
 ENTRY_OVERHEAD_BYTES = 300
-"""What an entry costs beside its value: the key, two objects and a place in the table (measured, CPython 3.11)."""
+"""What an entry costs besides its value: the key, two objects and a slot in the table (measured, CPython 3.11)."""
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """How much is kept, and how long: the least recently used goes first."""
+    """How much is kept, and how long; the least recently used entry is dropped first."""
 
     max_entries: int
     max_bytes: int
-    """Of values and their overhead."""
+    """Counted for values and their overhead."""
     max_age_s: float
-    """Since the last use, so that a conversation that goes on stays whole, and its prompt cached."""
+    """Counted from the last use, so that an active conversation stays complete, and its prompt cached."""
 
 
 MEMORY_LIMITS = Limits(max_entries=20_000, max_bytes=64 << 20, max_age_s=DAY_S)
@@ -36,32 +36,32 @@ DISK_LIMITS = Limits(max_entries=100_000, max_bytes=512 << 20, max_age_s=30 * DA
 
 
 class StoreError(Exception):
-    """A store cannot be opened; the message says which file, why, and what to do."""
+    """A store cannot be opened; the message names the file, the cause and a remedy."""
 
 
 class ReasoningStore(Protocol):
-    """A store; enter it before it is used. One serves all requests of a process."""
+    """A store of reasoning, to be entered before use. One serves all requests of a process."""
 
     async def __aenter__(self) -> Self:
-        """Open it.
+        """Open the store.
 
         Raises:
-            StoreError: if that is not possible.
+            StoreError: if it cannot be opened.
         """
         ...
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
-        """Finish writing and close it."""
+        """Finish writing and close the store."""
         ...
 
     def put(self, key: bytes, value: bytes, /) -> None:
-        """Keep ``value``, in place of what was kept under ``key``. Never waits; it can be found at once."""
+        """Keep ``value`` under ``key``, replacing an earlier value. Never waits; the value can be found at once."""
         ...
 
     async def find(self, keys: Iterable[bytes], /) -> dict[bytes, bytes]:
-        """Give what is kept under any of ``keys``, and count it as used. A broken store gives nothing."""
+        """Return what is kept under any of ``keys``, and mark it as used. A broken store returns nothing."""
         ...
 
 
@@ -69,8 +69,8 @@ class MemoryStore:
     """Keeps everything in this process.
 
     Args:
-        limits: how much and how long.
-        clock: the time in seconds.
+        limits: how much is kept, and how long.
+        clock: returns the time in seconds.
     """
 
     def __init__(self, limits: Limits = MEMORY_LIMITS, *, clock: Callable[[], float] = trio.current_time) -> None:
@@ -83,18 +83,18 @@ class MemoryStore:
         return len(self._entries)
 
     async def __aenter__(self) -> Self:
-        """Open it; there is nothing to open."""
+        """Return the store; there is nothing to open."""
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
-        """Forget everything."""
+        """Drop everything."""
         self._entries.clear()
         self.size_bytes = 0
 
     def put(self, key: bytes, value: bytes, /) -> None:
-        """Keep a value. One that is larger than the whole store is not kept."""
+        """Keep a value, unless it is larger than the whole store."""
         self._drop(key)
         cost = len(value) + ENTRY_OVERHEAD_BYTES
         if cost > self._limits.max_bytes:
@@ -105,11 +105,11 @@ class MemoryStore:
         self._shrink(now)
 
     async def find(self, keys: Iterable[bytes], /) -> dict[bytes, bytes]:
-        """Give what is kept. Does not wait."""
-        return self.find_now(keys)
+        """Return what is kept. Does not wait."""
+        return self.find_nowait(keys)
 
-    def find_now(self, keys: Iterable[bytes], /) -> dict[bytes, bytes]:
-        """Do as `find`."""
+    def find_nowait(self, keys: Iterable[bytes], /) -> dict[bytes, bytes]:
+        """Return what is kept, as `find` does."""
         now = self._clock()
         self._shrink(now)
         found: dict[bytes, bytes] = {}
@@ -121,7 +121,7 @@ class MemoryStore:
         return found
 
     def take_all(self) -> dict[bytes, bytes]:
-        """Give everything, the least recently used first, and forget it."""
+        """Return everything, the least recently used first, and drop it."""
         taken = {key: value for key, (value, _) in self._entries.items()}
         self._entries.clear()
         self.size_bytes = 0
@@ -132,7 +132,7 @@ class MemoryStore:
             self.size_bytes -= len(entry[0]) + ENTRY_OVERHEAD_BYTES
 
     def _shrink(self, now: float) -> None:
-        """Drop from the least recently used end, which is also the oldest one."""
+        """Drop entries beyond the limits; the first is the least recently used, and so the oldest."""
         limits = self._limits
         while self._entries:
             key, (_, used) = next(iter(self._entries.items()))

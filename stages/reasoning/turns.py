@@ -1,8 +1,8 @@
-"""One turn's reasoning, and its place among the calls and the text of the turn.
+"""The reasoning of one turn, and its place among the calls and the text of the turn.
 
 A turn is one answer of a model: ``reasoning, call, call`` or ``reasoning, text`` or ``reasoning, call, reasoning,
-call``. Clients send the calls and the text back, and the text always before the calls. So the reasoning that came
-first goes before all of them, other reasoning before the call that it led to.
+call``. Clients send the calls and the text back, and the text always before the calls. So reasoning that came first
+is placed before all of them, and other reasoning before the call that it led to.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from stages.events import ReasoningItem
-from stages.reasoning.keys import Asked, Scope, TextDigest, asked_in, digest_of, is_user, text_of
+from stages.reasoning.keys import PromptDigest, Scope, TextDigest, digest_of, is_user, prompts_of, text_of
 
 LEADING = -1
 """The place of reasoning that came before everything else of the turn."""
@@ -23,17 +23,17 @@ BEFORE_TEXT = -2
 
 
 class Piece(Struct, frozen=True, array_like=True):
-    """One item of reasoning in the normal form, and its place: `LEADING`, `BEFORE_TEXT` or the number of a call."""
+    """One item of reasoning in the normal form, and its place: `LEADING`, `BEFORE_TEXT` or the index of a call."""
 
     place: int
-    item: dict[str, Any]  # JSON of the upstream's
+    item: dict[str, Any]  # JSON from the upstream
 
 
 class Turn(Struct, frozen=True, array_like=True):
     """The reasoning of one turn.
 
     Attributes:
-        calls: the keys of its calls, in order; the first one is the key of the turn. Empty if it has only text.
+        calls: the keys of its calls, in order; the first one is the key of the turn. Empty if the turn has only text.
         pieces: its reasoning, in order.
     """
 
@@ -44,19 +44,19 @@ class Turn(Struct, frozen=True, array_like=True):
 _TURN = msgspec.json.Decoder(Turn)
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 
-_TOLD = ("user", "system", "developer")  # no set: what is looked up may be unhashable
+_INPUT_ROLES = ("user", "system", "developer")  # not a set: a client's role may be unhashable
 
-# Of a Responses item: what it may not have in an input although it has it in an output.
+# Fields that an item of the Responses API has in an output, and must not have in an input.
 _OUTPUT_ONLY = frozenset({"status"})
 
 
 def write_turn(turn: Turn) -> bytes:
-    """Give a turn as it is stored."""
+    """Return a turn in its stored form."""
     return msgspec.json.encode(turn)
 
 
 def read_turn(value: bytes) -> Turn | None:
-    """Read what `write_turn` gave; None if another version of us wrote it."""
+    """Read what `write_turn` returned; None if another version of headrace wrote it."""
     try:
         return _TURN.decode(value)
     except ValueError:
@@ -64,7 +64,7 @@ def read_turn(value: bytes) -> Turn | None:
 
 
 def normal_item(event: ReasoningItem) -> dict[str, Any] | None:
-    """Give reasoning as an item of the normal form; None if it is nothing that could be given back."""
+    """Return reasoning as an item of the normal form; None if it cannot be sent back."""
     try:
         payload = _OBJECT.decode(event.payload)
     except (ValueError, RecursionError):
@@ -76,10 +76,10 @@ def normal_item(event: ReasoningItem) -> dict[str, Any] | None:
         item: dict[str, Any] = {"type": "reasoning", "summary": []}
         if isinstance(text, str) and text:
             item["content"] = [{"type": "reasoning_text", "text": text}]
-        if extra:  # a signature of Gemini's
+        if extra:  # Gemini's signature
             item["extra_content"] = extra
         return item if len(item) > 2 else None
-    # OpenAI refuses null where it expects a value, and items that are not its own.
+    # OpenAI refuses null where it expects a value, and items that it did not produce.
     item = {key: value for key, value in payload.items() if value is not None and key not in _OUTPUT_ONLY}
     if not item.get("content"):
         item.pop("content", None)
@@ -87,7 +87,7 @@ def normal_item(event: ReasoningItem) -> dict[str, Any] | None:
 
 
 def joined(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
-    """Join Anthropic's neighbouring blocks of one place to one item."""
+    """Join neighbouring blocks from Anthropic in the same place into one item."""
     out: list[Piece] = []
     for piece in pieces:
         last = out[-1] if out else None
@@ -100,37 +100,37 @@ def joined(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
 
 
 def has_turns(items: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether an ``input`` holds more than what the model was told; the input of a new chat has no `TurnPlaces`."""
-    return any(item.get("role") not in _TOLD for item in items)
+    """Return whether an ``input`` holds output of a model; the input of a new chat holds none."""
+    return any(item.get("role") not in _INPUT_ROLES for item in items)
 
 
 class TurnPlaces:
-    """Where the turns of a conversation are in the ``input`` that came back.
+    """The places of a conversation's turns in the ``input`` that the client sent back.
 
     Attributes:
-        keys: the keys of all calls and of all texts that may be a whole turn, in order.
+        keys: the keys of all calls, then of all texts that may be a whole turn, each in order.
     """
 
     def __init__(self, items: Sequence[dict[str, Any]], scope: Scope) -> None:
         self._items = items
         self._calls: dict[bytes, int] = {}
         self._texts: dict[bytes, int] = {}
-        asked = Asked()
+        prompts = PromptDigest()
         for index, item in enumerate(items):
             if is_user(item):
-                asked.update(text_of(item))
+                prompts.update(text_of(item))
             elif _is_assistant(item):
                 if not _is_call(items, index + 1) and (digest := digest_of(text_of(item))) is not None:
-                    self._texts.setdefault(scope.of_text(digest, asked.digest()), index)
+                    self._texts.setdefault(scope.of_text(digest, prompts.digest()), index)
             elif _is_call(items, index):
-                # Where a server uses an id twice, the last call is the one that its turn was kept for.
+                # If a server uses an id twice, the stored turn is that of the last call.
                 self._calls[scope.of_call(item["call_id"])] = index
         self.keys = [*self._calls, *self._texts]
 
     def restored(self, turns: Mapping[bytes, Turn]) -> list[dict[str, Any]] | None:
-        """Give the items with the reasoning of ``turns`` in its places; None if nothing is to be added.
+        """Return the items with the reasoning of ``turns`` inserted; None if there is nothing to insert.
 
-        The reasoning of a turn is restored whole or not at all, and only where there is none: OpenAI refuses a
+        The reasoning of a turn is restored completely or not at all, and only if the turn has none: OpenAI refuses a
         ``reasoning`` item that is not followed by what it led to.
         """
         insertions: dict[int, list[dict[str, Any]]] = {}
@@ -166,7 +166,7 @@ class TurnPlaces:
             if piece.place >= 0:
                 call = self._calls.get(turn.calls[piece.place]) if piece.place < len(turn.calls) else None
                 if call is None or call < end:
-                    return []  # a call is missing, or they are in another order: not the turn that we know
+                    return []  # a call is missing, or the order differs: this is not the stored turn
                 index = end = call
             placed.append((index, piece))
         return [] if self._has_reasoning(start, end) else placed
@@ -176,56 +176,56 @@ class TurnPlaces:
 
 
 class TurnRecorder:
-    """Gathers the reasoning of one answer; the caller stores `turn` under `key` when it may have changed.
+    """Collects the reasoning of one answer; the caller stores `value` under `key` when it may have changed.
 
     Args:
-        scope: whose answer it is.
+        scope: the conversation that the answer belongs to.
         items: the ``input`` that it answers.
     """
 
     def __init__(self, scope: Scope, items: Any) -> None:
         self._scope = scope
-        self._asked = asked_in(items)
+        self._prompts = prompts_of(items)
         self._calls: list[bytes] = []
         self._pieces: list[Piece] = []
         self._waiting: list[dict[str, Any]] = []
-        self._has_begun = False
+        self._has_started = False
 
     def reasoning(self, event: ReasoningItem) -> None:
-        """Note reasoning; it counts once something has come of it."""
+        """Add reasoning; it gets its place when a call or text follows."""
         item = normal_item(event)
         if item is not None:
             self._waiting.append(item)
 
     def call(self, call_id: str) -> None:
-        """Note that a call has begun."""
+        """Note that a call has started."""
         self._calls.append(self._scope.of_call(call_id))
         self._settle(len(self._calls) - 1)
 
     def text(self) -> None:
-        """Note that there is text."""
+        """Note that text has arrived."""
         self._settle(BEFORE_TEXT)
 
     def _settle(self, place: int) -> None:
-        if not self._has_begun:
+        if not self._has_started:
             place = LEADING
-            self._has_begun = True
+            self._has_started = True
         self._pieces += (Piece(place, item) for item in self._waiting)
         self._waiting.clear()
 
     @property
     def size(self) -> int:
-        """How many pieces have their place."""
+        """How many pieces have a place."""
         return len(self._pieces)
 
     def key(self, text: TextDigest | None) -> bytes | None:
-        """Give the key of the turn: its first call or its whole text; None if there is nothing to know it by."""
+        """Return the key of the turn, of its first call or its whole text; None if it cannot be identified."""
         if self._calls:
             return self._calls[0]
-        return None if text is None or text.is_empty else self._scope.of_text(text.digest(), self._asked)
+        return None if text is None or text.is_empty else self._scope.of_text(text.digest(), self._prompts)
 
     def value(self) -> bytes:
-        """Give the turn as far as it has come, as it is stored."""
+        """Return the turn so far, in its stored form."""
         return write_turn(Turn(tuple(self._calls), joined(self._pieces)))
 
 

@@ -1,4 +1,4 @@
-"""Network IO towards models: what a deployment is, and what every kind of upstream offers to ``call_upstream``."""
+"""Network IO to models: what a deployment is, and what every kind of upstream offers to ``call_upstream``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Transport = Literal["headrace", "httpx"]
 
 
 class Timeouts(Struct, frozen=True, kw_only=True):
-    """How long a call may wait for what, in seconds; None is for ever."""
+    """The limits of a call's waits, in seconds; None means no limit."""
 
     connect_s: float = 10.0
     headers_s: float | None = 600.0
@@ -29,50 +29,50 @@ class Timeouts(Struct, frozen=True, kw_only=True):
 
 
 class Deployment(Struct, frozen=True, kw_only=True):
-    """One entry of ``model_list``: a name that clients use, and the model that answers to it."""
+    """One entry of ``model_list``: a name that clients use, and the model that answers."""
 
     id: str
     """Unique in the configuration; a metric label."""
     model_name: str
-    """What clients ask for; may hold one ``*``."""
+    """The name that clients use; may contain one ``*``."""
     model: str
-    """What the upstream is asked for; a ``*`` is filled with what matched in ``model_name``."""
+    """The upstream's name for the model; a ``*`` is replaced by what matched in ``model_name``."""
     provider: str
     """The prefix of ``litellm_params.model``: ``openai``, ``azure``, ``canned`` ..."""
     kind: UpstreamKind
     url: str
-    """Where to post, complete: ``https://api.example.com/v1/responses``. Empty for ``canned``."""
+    """The complete URL to post to: ``https://api.example.com/v1/responses``. Empty for ``canned``."""
     headers: tuple[tuple[str, str], ...] = ()
-    """Sent with every request, credentials included: never logged, never shown."""
+    """Sent with every request, including credentials: never logged or shown."""
     timeouts: Timeouts = Timeouts()
     transport: Transport = "headrace"
 
     def __repr__(self) -> str:
-        """Name the deployment without its headers, which hold the key."""
+        """Describe the deployment without its headers, which hold the key."""
         return f"<Deployment {self.id}: {self.model_name} -> {self.provider}/{self.model}>"
 
 
 class UpstreamCall(Struct, frozen=True, kw_only=True):
-    """A request together with who is to answer it."""
+    """A request and the deployment that is to answer it."""
 
     request: ResponsesRequest
     deployment: Deployment
     model: str
-    """The upstream's name for the model, wildcards filled in."""
+    """The upstream's name for the model, with the wildcard replaced."""
 
 
 class UpstreamAnswer(Protocol):
-    """An answer that has begun: its head is here, its body arrives."""
+    """An answer whose head has arrived, and whose body is arriving."""
 
     @property
     def is_stream(self) -> bool:
-        """Whether the body is server-sent events; else it is one JSON document."""
+        """Whether the body is server-sent events; otherwise it is one JSON document."""
         ...
 
     async def receive(self) -> bytes:
-        """Give the next part of the body, all that one read of the socket had; ``b""`` when it is complete.
+        """Return the next part of the body, all that one read of the socket returned; ``b""`` when it is complete.
 
-        (A method and not an async iterator, which would be a generator that somebody must close.)
+        This is a method, not an async iterator, as that would be a generator that the caller must close.
 
         Raises:
             UpstreamFault: if the connection broke, the protocol was violated, or a deadline passed.
@@ -80,13 +80,13 @@ class UpstreamAnswer(Protocol):
         ...
 
     def expect_end(self) -> None:
-        """Take notice that all that matters has been received: nothing but the body's end is worth a short wait."""
+        """Note that everything relevant has been received: only the end of the body may follow, and soon."""
         ...
 
     async def aclose(self) -> None:
-        """Give the connection back if all of the body was read, else close it. Whoever opened the answer does it.
+        """Return the connection to its pool if the whole body was read, or close it. The caller of `open` must do this.
 
-        Does its work also in a task that is cancelled, and raises nothing of the connection's.
+        Works even in a cancelled task, and raises no errors of the connection.
         """
         ...
 
@@ -95,12 +95,12 @@ class Upstream(Protocol):
     """One kind of upstream API."""
 
     async def open(self, call: UpstreamCall, /) -> UpstreamAnswer:
-        """Send the request and wait for a good head; the caller closes the answer.
+        """Send the request and wait for a good head; the caller must close the answer.
 
-        If it raises, or is cancelled, nothing is left open.
+        If this raises or is cancelled, nothing is left open.
 
         Raises:
             UpstreamFault: if it cannot be reached, does not answer in time, or answers with an error status;
-                ``status_hint`` and ``retry_after_s`` say what it answered.
+                ``status_hint`` and ``retry_after_s`` hold what it answered.
         """
         ...

@@ -112,7 +112,7 @@ class HttpAnswer:
     def expect_end(self) -> None:
         """Wait at most `END_LIMIT_S`, from now, for what follows."""
         self._clock.enter("idle", END_LIMIT_S)
-        self._exchange.hurry(END_LIMIT_S)
+        self._exchange.expedite(END_LIMIT_S)
 
     async def aclose(self) -> None:
         """Close the connection, or return it to the pool if the whole body was read."""

@@ -43,7 +43,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "reasoning.db"
 
 
-async def test_what_is_put_is_found_at_once_and_after_a_restart(file: Path) -> None:
+async def test_a_value_is_found_at_once_and_after_a_restart(file: Path) -> None:
     async with SqliteStore(file, LIMITS) as store:
         store.put(b"a", b"1")
         assert await store.find([b"a", b"x"]) == {b"a": b"1"}
@@ -56,7 +56,7 @@ async def test_what_is_put_is_found_at_once_and_after_a_restart(file: Path) -> N
         assert await store.find([b"a", b"b", b"c"]) == {b"a": b"2", b"b": b"3"}
 
 
-async def test_what_was_just_put_is_written_when_it_is_closed_even_if_cancelled(file: Path) -> None:
+async def test_queued_values_are_written_when_the_store_is_closed_even_if_cancelled(file: Path) -> None:
     with trio.CancelScope() as scope:
         async with SqliteStore(file, LIMITS) as store:
             for number in range(100):
@@ -66,7 +66,7 @@ async def test_what_was_just_put_is_written_when_it_is_closed_even_if_cancelled(
     assert len(rows(file)) == 100
 
 
-async def test_more_keys_than_a_query_may_have_are_found(file: Path) -> None:
+async def test_more_keys_than_a_query_allows_are_found(file: Path) -> None:
     keys = [b"%d" % number for number in range(900)]
     async with SqliteStore(file, LIMITS) as store:
         for key in keys:
@@ -75,7 +75,7 @@ async def test_more_keys_than_a_query_may_have_are_found(file: Path) -> None:
         assert await store.find(keys) == dict(zip(keys, keys, strict=True))
 
 
-async def test_the_least_recently_used_goes_first_and_age_counts_from_the_last_use(file: Path) -> None:
+async def test_the_least_recently_used_entry_is_dropped_first_and_age_counts_from_the_last_use(file: Path) -> None:
     clock = Clock()
     cost = ENTRY_OVERHEAD_BYTES + 1
     limits = Limits(max_entries=2, max_bytes=2 * cost, max_age_s=1000)
@@ -85,7 +85,7 @@ async def test_the_least_recently_used_goes_first_and_age_counts_from_the_last_u
             await until(lambda key=key: key in rows(file))
             clock.now += 10
     clock.now += 500
-    async with SqliteStore(file, limits, now_s=clock) as store:  # it is cut to its limits when it is opened
+    async with SqliteStore(file, limits, now_s=clock) as store:  # opening prunes it
         assert await store.find([b"a", b"b", b"c"]) == {b"b": b"x", b"c": b"x"}
     clock.now += 900
     async with SqliteStore(file, limits, now_s=clock) as store:
@@ -94,11 +94,11 @@ async def test_the_least_recently_used_goes_first_and_age_counts_from_the_last_u
     async with SqliteStore(file, limits, now_s=clock) as store:
         assert set(await store.find([b"a", b"b", b"c"])) == {b"b"}
     clock.now += 1001
-    async with SqliteStore(file, limits, now_s=clock) as store:  # closing has written that it was used
+    async with SqliteStore(file, limits, now_s=clock) as store:  # closing has written the time of the last use
         assert await store.find([b"b"]) == {}
 
 
-async def test_its_size_is_bounded_while_it_is_written(file: Path) -> None:
+async def test_its_size_is_bounded_while_values_are_written(file: Path) -> None:
     limits = Limits(max_entries=10, max_bytes=1 << 20, max_age_s=1000)
     async with SqliteStore(file, limits) as store:
         for number in range(3 * PRUNE_EVERY_WRITES):
@@ -120,7 +120,7 @@ async def test_several_workers_share_a_file(file: Path) -> None:
         assert await other.find([b"1-7"]) == {b"1-7": b"one"}
 
 
-async def test_several_processes_may_make_the_file_at_the_same_time(file: Path) -> None:
+async def test_several_processes_may_create_the_file_at_the_same_time(file: Path) -> None:
     program = (
         "import sys, trio; from pathlib import Path; from stages.reasoning.opening import open_store\n"
         "async def main():\n"
@@ -165,20 +165,20 @@ def folder(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "why"),
+    ("spoil", "reason"),
     [
         (damaged, "malformed|not a database"),
-        (foreign, "something else"),
+        (foreign, "another program"),
         (newer, "schema 9, not 1"),
         (folder, "directory"),
     ],
 )
-async def test_a_file_that_cannot_be_used_ends_the_start_and_is_left_as_it_is(
-    file: Path, spoil: Callable[[Path], None], why: str
+async def test_a_file_that_cannot_be_used_makes_startup_fail_and_is_not_changed(
+    file: Path, spoil: Callable[[Path], None], reason: str
 ) -> None:
     spoil(file)
     before = file.read_bytes() if file.is_file() else None
-    with pytest.raises(StoreError, match=why) as caught:
+    with pytest.raises(StoreError, match=reason) as caught:
         async with SqliteStore(file, LIMITS):
             pass
     assert str(file) in str(caught.value)
@@ -215,7 +215,7 @@ async def test_a_file_that_fails_later_fails_no_request_and_recovers(
     assert len(messages) == 2
 
 
-async def test_an_error_of_the_service_goes_through_as_it_is(file: Path) -> None:
+async def test_an_error_of_the_caller_passes_through_unchanged(file: Path) -> None:
     async def serve() -> None:
         async with SqliteStore(file, LIMITS) as store:
             store.put(b"a", b"1")

@@ -1,4 +1,4 @@
-"""The store in memory keeps within its limits, and drops what was not used for longest."""
+"""The store in memory stays within its limits, and drops the least recently used entries first."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def kept(store: MemoryStore, *keys: bytes) -> set[bytes]:
     return set(await store.find(keys))
 
 
-async def test_it_gives_what_was_put_last() -> None:
+async def test_it_returns_the_latest_values() -> None:
     async with MemoryStore(LIMITS) as store:
         store.put(b"a", b"1")
         store.put(b"b", b"2")
@@ -37,7 +37,7 @@ async def test_it_gives_what_was_put_last() -> None:
     assert len(store) == 0
 
 
-async def test_the_least_recently_used_goes_first() -> None:
+async def test_the_least_recently_used_entry_is_dropped_first() -> None:
     store = MemoryStore(LIMITS)
     for key in (b"a", b"b", b"c"):
         store.put(key, b"")
@@ -46,7 +46,7 @@ async def test_the_least_recently_used_goes_first() -> None:
     assert await kept(store, b"a", b"b", b"c", b"d") == {b"a", b"c", b"d"}
 
 
-async def test_bytes_are_bounded_and_what_is_too_large_for_all_is_not_kept() -> None:
+async def test_bytes_are_bounded_and_a_value_larger_than_the_store_is_not_kept() -> None:
     store = MemoryStore(LIMITS)
     store.put(b"a", bytes(5_000))
     store.put(b"b", bytes(5_000))
@@ -55,7 +55,7 @@ async def test_bytes_are_bounded_and_what_is_too_large_for_all_is_not_kept() -> 
     assert (len(store), store.size_bytes) == (0, 0)
 
 
-async def test_age_counts_from_the_last_use_so_that_a_conversation_that_goes_on_stays_whole() -> None:
+async def test_age_counts_from_the_last_use_so_that_an_active_conversation_stays_complete() -> None:
     clock = Clock()
     store = MemoryStore(LIMITS, clock=clock)
     store.put(b"a", b"1")
@@ -82,14 +82,14 @@ def test_it_is_never_over_its_limits(puts: list[tuple[bytes, bytes]]) -> None:
 
 
 @given(st.lists(st.text(" \n\tab\ud800☃", max_size=4), max_size=8))
-def test_a_text_has_one_hash_however_it_was_cut(pieces: list[str]) -> None:
+def test_the_hash_of_a_text_does_not_depend_on_how_it_was_cut(pieces: list[str]) -> None:
     digest = TextDigest()
     for piece in pieces:
         digest.update(piece)
     assert (None if digest.is_empty else digest.digest()) == digest_of("".join(pieces))
 
 
-def test_open_store_gives_the_configured_one_with_its_limits(tmp_path: Path) -> None:
+def test_open_store_returns_the_configured_kind(tmp_path: Path) -> None:
     assert isinstance(open_store(), MemoryStore)
     assert isinstance(open_store("sqlite", file=tmp_path / "r.db", max_entries=1, max_mb=0.5, max_age_h=2), SqliteStore)
     with pytest.raises(ValueError, match="reasoning_store_file"):

@@ -1,4 +1,4 @@
-"""Whose request it is, before its body is read."""
+"""The client is identified by its key before the body is read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class OneKey:
         return ALICE if presented == b"sk-alice" else None
 
 
-def test_it_passes_every_check_and_the_body_unchanged() -> None:
+def test_it_passes_every_check_and_does_not_change_the_body() -> None:
     def new() -> RequestContext:
         return context({b"authorization": b"Bearer sk-alice"})
 
@@ -42,19 +42,19 @@ async def test_every_header_that_clients_use_is_read(headers: dict[bytes, bytes]
 
 
 @pytest.mark.parametrize(
-    ("headers", "words"),
+    ("headers", "message"),
     [
         ({}, "no API key was sent"),
         ({b"authorization": b"Bearer "}, "no API key was sent"),
         ({b"authorization": b"Basic abc"}, "no API key was sent"),
-        ({b"authorization": b"Bearer sk-bob"}, "not known here"),
-        ({b"authorization": "Bearer sk-älice".encode()}, "not known here"),
+        ({b"authorization": b"Bearer sk-bob"}, "API key is unknown"),
+        ({b"authorization": "Bearer sk-älice".encode()}, "API key is unknown"),
     ],
 )
 async def test_a_missing_or_unknown_key_is_refused_before_the_body_is_read(
-    headers: dict[bytes, bytes], words: str
+    headers: dict[bytes, bytes], message: str
 ) -> None:
-    with pytest.raises(ClientFault, match=words) as refusal:
+    with pytest.raises(ClientFault, match=message) as refusal:
         await collect(authenticate(OneKey()), context=lambda: context(headers))
     assert refusal.value.code == "unauthorized"
     assert refusal.value.stage == "authenticate"
@@ -65,5 +65,5 @@ async def test_a_request_without_a_key_may_be_let_in_but_not_one_with_a_wrong_ke
     ctx = context({})
     await collect(authenticate(OneKey(), anonymous=nobody), b"x", context=lambda: ctx)
     assert ctx[PRINCIPAL] is nobody
-    with pytest.raises(ClientFault, match="not known here"):
+    with pytest.raises(ClientFault, match="API key is unknown"):
         await collect(authenticate(OneKey(), anonymous=nobody), context=lambda: context({b"api-key": b"sk-bob"}))

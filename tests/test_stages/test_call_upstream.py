@@ -1,4 +1,4 @@
-"""Bytes as they arrive, errors in their place, and nothing left open."""
+"""Bytes are passed on as they arrive, failures keep their place, and nothing stays open."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stages.upstreams import UpstreamAnswer, UpstreamCall
 
 
 class Answer:
-    """Gives its script: bytes, waits in seconds, and at last an exception."""
+    """Plays its script: bytes, waits in seconds, and perhaps an exception at the end."""
 
     is_stream = True
 
@@ -34,14 +34,14 @@ class Answer:
         return b""
 
     def expect_end(self) -> None:
-        """It has one soon."""
+        """Do nothing."""
 
     async def aclose(self) -> None:
         self.upstream.open_now -= 1
 
 
 class Scripted:
-    """An upstream that waits a second for its head."""
+    """An upstream whose head takes a second."""
 
     def __init__(self, *script: bytes | float | Exception, refusal: Exception | None = None) -> None:
         self.script = list(script)
@@ -71,14 +71,14 @@ async def test_a_refusal_is_raised_so_that_it_can_become_a_status(autojump_clock
     assert raised.value.stage == "call_upstream"
 
 
-async def test_a_failure_after_the_head_keeps_its_place_behind_the_bytes(autojump_clock: trio.abc.Clock) -> None:
+async def test_a_failure_after_the_head_comes_after_the_bytes(autojump_clock: trio.abc.Clock) -> None:
     upstream = Scripted(b"one", UpstreamFault("the connection broke", code="upstream_protocol"))
     given = await collect(call_upstream({"responses": upstream}), call(), context=context)
     assert given == [b"one", Failed("upstream_protocol", "the connection broke")]
     assert upstream.open_now == 0
 
 
-async def test_the_answer_is_noted_for_the_decoder(autojump_clock: trio.abc.Clock) -> None:
+async def test_the_answer_is_stored_for_the_decoder(autojump_clock: trio.abc.Clock) -> None:
     ctx = context()
     await collect(call_upstream({"responses": Scripted(b"x")}), call(), context=lambda: ctx)
     assert ctx[ANSWER].is_stream

@@ -1,4 +1,4 @@
-"""Who answers."""
+"""The right deployment answers."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ MODELS = Deployments(
 )
 
 
-def who_answers(models: Deployments, asked: str) -> tuple[str, str] | None:
-    found = models.match(asked)
+def answering(models: Deployments, requested: str) -> tuple[str, str] | None:
+    found = models.match(requested)
     if found is None:
         return None
     chosen, model = found.take_turn()
@@ -42,7 +42,7 @@ async def test_deployments_of_one_name_take_turns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "chosen"),
+    ("requested", "chosen"),
     [
         ("openai/gpt-4", ("wild", "gpt-4")),
         ("openai/o3", ("wilder", "o3-latest")),
@@ -50,17 +50,17 @@ async def test_deployments_of_one_name_take_turns() -> None:
         ("openai/", ("wild", "")),
     ],
 )
-def test_a_wildcard_is_filled_in_and_the_longest_one_wins(asked: str, chosen: tuple[str, str]) -> None:
-    assert who_answers(MODELS, asked) == chosen
+def test_a_wildcard_is_replaced_and_the_longest_one_wins(requested: str, chosen: tuple[str, str]) -> None:
+    assert answering(MODELS, requested) == chosen
 
 
 def test_an_exact_name_wins_over_a_wildcard() -> None:
     models = Deployments([deployment("*", "*", id="wild"), deployment("gpt-5", id="exact")])
-    assert who_answers(models, "gpt-5") == ("exact", "gpt-5")
+    assert answering(models, "gpt-5") == ("exact", "gpt-5")
 
 
 async def test_an_unknown_model_is_not_found() -> None:
-    with pytest.raises(ClientFault, match="no model 'nope'") as refusal:
+    with pytest.raises(ClientFault, match="model 'nope' does not exist") as refusal:
         await collect(choose_deployment(MODELS), request("nope"), context=context)
     assert (refusal.value.code, refusal.value.param) == ("model_not_found", "model")
 
@@ -75,7 +75,7 @@ async def test_a_model_that_the_key_may_not_use_is_forbidden_whether_it_exists_o
         assert refusal.value.code == "model_forbidden"
 
 
-async def test_the_call_is_left_for_later_stages() -> None:
+async def test_the_call_is_stored_for_later_stages() -> None:
     ctx = context()
     (given,) = await collect(choose_deployment(MODELS), request("gpt-5"), context=lambda: ctx)
     assert ctx[CALL] is given
@@ -104,7 +104,7 @@ VARIED = Deployments(
 
 
 @pytest.mark.parametrize(
-    ("asked", "chosen"),
+    ("requested", "chosen"),
     [
         ("gpt-5-high", "five"),
         ("gpt-5-thinking-high", "five"),
@@ -120,14 +120,14 @@ VARIED = Deployments(
         ("o4-mini-high", "mini"),
     ],
 )
-def test_the_longest_configured_name_that_fits_answers(asked: str, chosen: str) -> None:
-    answers = who_answers(VARIED, asked)
+def test_the_longest_configured_name_that_fits_answers(requested: str, chosen: str) -> None:
+    answers = answering(VARIED, requested)
     assert answers is not None
     assert answers[0] == chosen
 
 
 @pytest.mark.parametrize(
-    ("asked", "chosen"),
+    ("requested", "chosen"),
     [
         ("claude-opus-5-thinking-high", ("wild", "anthropic-opus-5")),
         ("claude-opus-5-thinking-high-fast", ("wild", "anthropic-opus-5")),
@@ -136,21 +136,21 @@ def test_the_longest_configured_name_that_fits_answers(asked: str, chosen: str) 
         ("xai/kimi-k2-thinking", ("xai", "kimi-k2-thinking")),
     ],
 )
-def test_a_wildcard_takes_names_as_they_are_but_for_thinking_with_an_effort(
-    asked: str, chosen: tuple[str, str]
+def test_a_wildcard_matches_whole_names_except_for_thinking_with_an_effort(
+    requested: str, chosen: tuple[str, str]
 ) -> None:
-    assert who_answers(VARIED, asked) == chosen
+    assert answering(VARIED, requested) == chosen
 
 
-@pytest.mark.parametrize("asked", ["gpt-5-thinking", "gpt-5-max", "gpt-5-high-low", "nope-high", "-high", "nope"])
-async def test_a_name_that_is_nobodys_variant_is_not_found(asked: str) -> None:
+@pytest.mark.parametrize("requested", ["gpt-5-thinking", "gpt-5-max", "gpt-5-high-low", "nope-high", "-high", "nope"])
+async def test_a_name_that_is_not_a_variant_is_not_found(requested: str) -> None:
     with pytest.raises(ClientFault) as refusal:
-        await collect(choose_deployment(VARIED), request(asked), context=context)
+        await collect(choose_deployment(VARIED), request(requested), context=context)
     assert refusal.value.code == "model_not_found"
 
 
 @pytest.mark.parametrize(
-    ("asked", "body", "sent"),
+    ("requested", "body", "sent"),
     [
         ("gpt-5-thinking-high", {}, {"reasoning": {"effort": "high"}}),
         ("gpt-5-extra", {}, {"reasoning": {"effort": "xhigh"}}),
@@ -162,18 +162,18 @@ async def test_a_name_that_is_nobodys_variant_is_not_found(asked: str) -> None:
         ("gpt-5", {}, {}),
     ],
 )
-async def test_the_body_asks_for_what_the_name_said_unless_it_says_so_itself(
-    asked: str, body: dict[str, object], sent: dict[str, object]
+async def test_the_effort_and_tier_in_the_name_are_sent_unless_the_body_sets_them(
+    requested: str, body: dict[str, object], sent: dict[str, object]
 ) -> None:
-    given = request(asked, body={"input": "hi", **body})
+    given = request(requested, body={"input": "hi", **body})
     (call,) = await collect(choose_deployment(VARIED), given, context=context)
     assert call.request.body == {"input": "hi", **sent}
-    assert call.request.model == asked
+    assert call.request.model == requested
     assert given.body == {"input": "hi", **body}
 
 
 @pytest.mark.parametrize(
-    ("scope", "asked", "may"),
+    ("scope", "requested", "is_allowed"),
     [
         ("gpt-5", "gpt-5-high", True),
         ("gpt-5-high", "gpt-5-high", True),
@@ -183,26 +183,26 @@ async def test_the_body_asks_for_what_the_name_said_unless_it_says_so_itself(
         ("gpt-5", "nope-high", False),
     ],
 )
-async def test_a_key_for_a_model_is_a_key_for_its_variants(scope: str, asked: str, may: bool) -> None:
+async def test_a_key_for_a_model_is_a_key_for_its_variants(scope: str, requested: str, is_allowed: bool) -> None:
     stage = choose_deployment(VARIED)
     limited = lambda: context(principal=Principal("bob", models=(scope,)))  # noqa: E731
-    if may:
-        (call,) = await collect(stage, request(asked), context=limited)
+    if is_allowed:
+        (call,) = await collect(stage, request(requested), context=limited)
         assert call.deployment.id == "five"
         return
     with pytest.raises(ClientFault) as refusal:
-        await collect(stage, request(asked), context=limited)
+        await collect(stage, request(requested), context=limited)
     assert refusal.value.code == "model_forbidden"
 
 
-async def test_a_refused_request_takes_nobodys_turn() -> None:
+async def test_a_refused_request_does_not_use_up_a_turn() -> None:
     stage = choose_deployment(Deployments([deployment("m", id="a"), deployment("m", id="b")]))
     with pytest.raises(ClientFault):
         await collect(stage, request("m"), context=lambda: context(principal=Principal("bob", models=("x",))))
     assert (await collect(stage, request("m"), context=context))[0].deployment.id == "a"
 
 
-def test_a_name_without_the_effort_that_cursor_dropped_is_found() -> None:
+def test_a_name_whose_effort_cursor_removed_is_found() -> None:
     models = Deployments(
         [deployment("sol-fast-medium", id="dropped"), deployment("sol", id="shorter"), deployment("own", id="own")]
     )
@@ -218,10 +218,10 @@ def test_a_name_without_the_effort_that_cursor_dropped_is_found() -> None:
     assert found("other", "medium") is None
 
 
-def test_cursors_older_order_of_words_is_read_after_all_others() -> None:
+def test_cursors_older_word_order_is_tried_last() -> None:
     todays = deployment("claude-opus-4-6", "t", id="todays")
-    assert who_answers(Deployments([todays]), "claude-4.6-opus-high-thinking") == ("todays", "t")
+    assert answering(Deployments([todays]), "claude-4.6-opus-high-thinking") == ("todays", "t")
     both = Deployments([todays, deployment("claude-4.6-opus", "m", id="older")])
-    assert who_answers(both, "claude-4.6-opus-high-thinking") == ("older", "m")
+    assert answering(both, "claude-4.6-opus-high-thinking") == ("older", "m")
     wild = Deployments([deployment("*", "*", id="wild")])
-    assert who_answers(wild, "claude-4.6-opus") == ("wild", "claude-4.6-opus")
+    assert answering(wild, "claude-4.6-opus") == ("wild", "claude-4.6-opus")

@@ -32,6 +32,6 @@ def test_it_passes_every_check() -> None:
     assert completion["usage"]["total_tokens"] == 5
 
 
-async def test_an_answer_that_broke_off_is_no_answer() -> None:
+async def test_an_answer_that_broke_off_is_an_error() -> None:
     with pytest.raises(UpstreamFault, match="it broke"):
         await collect(collect_completion, *EVENTS[:2], Failed("upstream_error", "it broke"), context=context)

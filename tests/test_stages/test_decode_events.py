@@ -1,4 +1,4 @@
-"""The upstream's bytes become events, whatever the upstream did."""
+"""The upstream's bytes become events, whatever the upstream does."""
 
 from __future__ import annotations
 
@@ -41,7 +41,6 @@ FRAMES = [b"data: " + json.dumps(event).encode() + b"\n\n" for event in EVENTS]
 class Answer:
     def __init__(self, *, is_stream: bool) -> None:
         self.is_stream = is_stream
-
         self.is_ending = False
 
     async def receive(self) -> bytes:
@@ -64,7 +63,7 @@ def test_it_passes_every_check() -> None:
     assert events[-1] == Finished("stop")
 
 
-def test_the_upstream_is_told_that_its_last_event_is_here() -> None:
+def test_the_answer_is_notified_of_its_last_event() -> None:
     ctx = context()
     ctx[ANSWER] = answer = Answer(is_stream=True)
     codec = decode_events.open(ctx, Meter("decode_events"))
@@ -74,14 +73,14 @@ def test_the_upstream_is_told_that_its_last_event_is_here() -> None:
     assert answer.is_ending
 
 
-async def test_usage_is_noted() -> None:
+async def test_usage_is_stored() -> None:
     ctx = context()
     await collect(decode_events, *FRAMES, context=lambda: ctx)
     assert ctx[USAGE] == Usage(3, 2, 5)
     assert ctx.get(FAILURE) is None
 
 
-async def test_a_stream_without_its_end_is_a_failure_behind_its_text() -> None:
+async def test_a_stream_without_its_end_is_a_failure_after_its_text() -> None:
     ctx = context()
     events = await collect(decode_events, *FRAMES[:2], context=lambda: ctx)
     assert text(events) == "Hel"
@@ -90,7 +89,7 @@ async def test_a_stream_without_its_end_is_a_failure_behind_its_text() -> None:
     assert events[-1].code == "upstream_protocol"
 
 
-async def test_why_the_bytes_ended_early_is_told_and_not_that_they_did() -> None:
+async def test_the_cause_of_an_early_end_is_reported_instead_of_the_missing_end() -> None:
     broken = Failed("upstream_timeout", "nothing came for 60 s")
     for batches_of in (1, 3):
         events = await collect(decode_events, *FRAMES[:2], broken, batches_of=batches_of, context=context)
@@ -104,7 +103,7 @@ async def test_a_connection_that_breaks_after_the_end_does_not_matter() -> None:
     assert events[-1] == Finished("stop")
 
 
-async def test_a_custom_tool_that_the_provider_knows_only_as_a_function_comes_back_raw() -> None:
+async def test_a_custom_tool_that_was_sent_as_a_function_is_unwrapped() -> None:
     item = {"type": "function_call", "id": "fc_1", "call_id": "call_a", "name": "ApplyPatch", "arguments": ""}
     delta = {"type": "response.function_call_arguments.delta", "output_index": 0, "delta": '{"input":"*** Begin'}
     frames = [
@@ -116,9 +115,9 @@ async def test_a_custom_tool_that_the_provider_knows_only_as_a_function_comes_ba
             {"type": "response.completed", "response": {**COMPLETED, "output": []}},
         )
     ]
-    asked = call(custom_tools=frozenset({"ApplyPatch"}))
-    asked = structs.replace(asked, deployment=deployment(provider="xai"))
-    events = await collect(decode_events, *frames, context=lambda: context(asked=asked))
+    wrapped = call(custom_tools=frozenset({"ApplyPatch"}))
+    wrapped = structs.replace(wrapped, deployment=deployment(provider="xai"))
+    events = await collect(decode_events, *frames, context=lambda: context(upstream_call=wrapped))
     assert ToolCallStarted(0, "call_a", "ApplyPatch", is_custom=True) in events
     assert "".join(e.arguments for e in events if isinstance(e, ToolCallDelta)) == "*** Begin Patch"
 
@@ -129,7 +128,7 @@ def documents() -> RequestContext:
     return ctx
 
 
-def test_a_whole_document_gives_the_events_of_its_stream() -> None:
+def test_a_document_becomes_the_same_events_as_its_stream() -> None:
     body = json.dumps(COMPLETED).encode()
     events = check_stage(decode_events, body[:40], body[40:41], body[41:], context=documents, holds_all=True)
     assert text(events) == "Hello"

@@ -41,18 +41,18 @@ def test_it_passes_every_check() -> None:
 
 
 async def test_a_client_that_did_not_ask_for_usage_gets_none() -> None:
-    frames = await collect(encode_chunks, *EVENTS, context=lambda: context(asked=call(include_usage=False)))
+    frames = await collect(encode_chunks, *EVENTS, context=lambda: context(upstream_call=call(include_usage=False)))
     assert b"usage" not in b"".join(frames)
 
 
-async def test_a_failure_before_anything_was_given_is_raised() -> None:
+async def test_a_failure_before_any_output_is_raised() -> None:
     failed = Failed("upstream_rate_limited", "slow down", retry_after_s=20.0)
     with pytest.raises(UpstreamFault, match="slow down") as raised:
         await collect(encode_chunks, EVENTS[0], failed, context=context)
     assert (raised.value.code, raised.value.retry_after_s) == ("upstream_rate_limited", 20.0)
 
 
-async def test_a_failure_after_that_is_told_in_the_stream() -> None:
+async def test_a_failure_after_output_is_reported_in_the_stream() -> None:
     failed = Failed("upstream_error", "it broke")
     frames = b"".join(await collect(encode_chunks, *EVENTS[:2], failed, context=context))
     assert b'"Hel"' in frames
@@ -61,7 +61,7 @@ async def test_a_failure_after_that_is_told_in_the_stream() -> None:
     assert b"[DONE]" not in frames
 
 
-async def test_cursor_is_told_in_words() -> None:
+async def test_cursor_gets_the_failure_as_text() -> None:
     failed = Failed("upstream_error", "it broke", upstream_code="server_error")
     frames = b"".join(await collect(encode_chunks, *EVENTS[:2], failed, context=lambda: context(profile=CURSOR)))
     assert b'"error"' not in frames

@@ -1,4 +1,4 @@
-"""A comment for a client that has heard nothing, and nothing lost when the alarm rings."""
+"""A silence is broken by a comment, and nothing is lost when the interval ends."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def test_it_passes_every_check() -> None:
     assert check_stage(keep_alive(15), b"a", b"b", b"c", context=context) == [b"a", b"b", b"c"]
 
 
-async def test_a_silence_is_broken_every_interval_also_before_the_first_byte(autojump_clock: trio.abc.Clock) -> None:
+async def test_a_silence_is_broken_every_interval_even_before_the_first_byte(autojump_clock: trio.abc.Clock) -> None:
     given = await Pipeline(pass_on).then(keep_alive(15)).run(paced(31.0, b"a", 16.0, b"b"), context())
     assert given == [COMMENT, COMMENT, b"a", COMMENT, b"b"]
 
 
-async def test_output_puts_the_alarm_off(autojump_clock: trio.abc.Clock) -> None:
+async def test_output_postpones_the_comment(autojump_clock: trio.abc.Clock) -> None:
     given = await Pipeline(pass_on).then(keep_alive(15)).run(paced(10.0, b"a", 10.0, b"b", 10.0, b"c", 14.0), context())
     assert given == [b"a", b"b", b"c"]
 
 
-async def test_a_slow_client_loses_nothing_and_is_told_nothing(autojump_clock: trio.abc.Clock) -> None:
+async def test_a_slow_client_gets_everything_and_no_comments(autojump_clock: trio.abc.Clock) -> None:
     taken: list[bytes] = []
 
     class TakeSlowly:

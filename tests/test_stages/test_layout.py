@@ -1,4 +1,4 @@
-"""A newcomer guesses right where a stage lives, and each one is tested."""
+"""Each stage is in the file of its name, documents its contract, and has its test file."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def test_the_table_has_every_stage() -> None:
 def test_each_stage_has_its_file_its_name_its_contract_and_its_test(name: str) -> None:
     module = importlib.import_module(f"stages.{name}")
     stage = getattr(module, name)
-    if not hasattr(stage, "run"):  # it is made with settings
+    if not hasattr(stage, "run"):  # a function that makes the stage from settings
         assert callable(stage)
     else:
         assert stage.name == name
     for heading in ("Takes:", "Gives:", "Raises:"):
-        assert heading in (module.__doc__ or ""), f"stages/{name}.py does not say what it {heading}"
+        assert heading in (module.__doc__ or ""), f"the docstring of stages/{name}.py has no {heading!r}"
     assert (TESTS / f"test_{name}.py").is_file()

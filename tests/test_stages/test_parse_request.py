@@ -33,20 +33,20 @@ async def test_a_body_over_the_limit_is_refused_while_it_arrives() -> None:
     assert taken < 20
 
 
-async def test_a_body_that_announces_too_much_is_refused_at_its_first_byte() -> None:
+async def test_a_body_with_a_content_length_over_the_limit_is_refused_at_its_first_byte() -> None:
     with pytest.raises(ClientFault) as refusal:
         await collect(parse_request(1000), b"{", context=lambda: context({b"content-length": b"1001"}))
     assert refusal.value.code == "body_too_large"
 
 
-async def test_a_body_of_exactly_the_limit_is_taken() -> None:
+async def test_a_body_of_exactly_the_limit_is_accepted() -> None:
     (request,) = await collect(
         parse_request(len(BODY)), BODY, context=lambda: context({b"content-length": b"%d" % len(BODY)})
     )
     assert request.model == "gpt-5"
 
 
-async def test_a_compressed_body_is_refused_by_name() -> None:
+async def test_a_compressed_body_is_refused() -> None:
     with pytest.raises(ClientFault, match="compressed") as refusal:
         await collect(parse_request(1000), BODY, context=lambda: context({b"content-encoding": b"gzip"}))
     assert refusal.value.code == "unsupported_encoding"
@@ -58,6 +58,6 @@ async def test_a_bad_field_is_named() -> None:
     assert (refusal.value.param, refusal.value.code) == ("model", "invalid_request")
 
 
-async def test_the_model_in_the_path_stands_in_for_the_one_in_the_body() -> None:
+async def test_the_model_in_the_path_replaces_a_missing_one_in_the_body() -> None:
     (request,) = await collect(parse_request(1000), b'{"input": "hi"}', context=lambda: context(model_in_path="my-gpt"))
     assert request.model == "my-gpt"

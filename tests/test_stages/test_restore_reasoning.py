@@ -1,4 +1,4 @@
-"""Reasoning comes back before what it led to, whole or not at all, and the same every time."""
+"""Reasoning is restored before what it led to, completely or not at all, and the same every time."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def reasoning(name: str) -> Json:
 
 
 class Chat:
-    """A conversation with one deployment: answers pass the one stage, requests the other."""
+    """A conversation with one deployment: answers pass remember_reasoning, requests pass restore_reasoning."""
 
     def __init__(self, **fields: Any) -> None:
         self.store = MemoryStore()
@@ -73,18 +73,18 @@ class Chat:
             else:
                 events.append(TextDelta(value))
         events.append(Finished("tool_calls" if index else "stop"))
-        ctx = context(asked=self.call(items), principal=self.principal, headers=self.headers)
+        ctx = context(upstream_call=self.call(items), principal=self.principal, headers=self.headers)
         await collect(remember_reasoning(self.store), *events, context=lambda: ctx)
 
     async def ask(self, items: Any, **body: Any) -> UpstreamCall:
         asked = self.call(items, **body)
-        ctx = context(asked=asked, principal=self.principal, headers=self.headers)
+        ctx = context(upstream_call=asked, principal=self.principal, headers=self.headers)
         (completed,) = await collect(restore_reasoning(self.store), asked, context=lambda: ctx)
-        assert asked.request.body["input"] is items, "the request is not ours to change"
+        assert asked.request.body["input"] is items, "the stage must not change the request"
         return completed
 
     async def input(self, items: Any, **body: Any) -> list[Json]:
-        """What the upstream gets, with reasoning by name."""
+        """Return the upstream's input, with reasoning replaced by its id."""
         sent = (await self.ask(items, **body)).request.body["input"]
         return [item["id"] if item.get("type") == "reasoning" and "id" in item else item for item in sent]
 
@@ -100,14 +100,14 @@ async def test_reasoning_comes_before_its_calls_once_for_a_parallel_group() -> N
     assert got == [*START, "rs1", *history[2:]]
 
 
-async def test_the_item_is_what_the_upstream_sent_and_nothing_that_it_would_refuse() -> None:
+async def test_the_item_is_the_upstreams_without_fields_that_it_would_refuse() -> None:
     chat = Chat()
     await chat.answer(START, "r:rs1", "c:call_a")
     sent = (await chat.ask([*START, called("call_a"), result("call_a")])).request.body["input"]
     assert sent[2] == {"type": "reasoning", "summary": [], "id": "rs1", "encrypted_content": "ENC-rs1"}
 
 
-async def test_calls_whose_results_stand_between_them_are_still_one_turn() -> None:
+async def test_calls_with_results_between_them_are_still_one_turn() -> None:
     chat = Chat()
     await chat.answer(START, "r:rs1", "c:call_a", "r:rs2", "c:call_b")
     got = await chat.input([*START, called("call_a"), result("call_a"), called("call_b"), result("call_b")])
@@ -122,7 +122,7 @@ async def test_reasoning_comes_before_the_text_that_a_client_puts_before_the_cal
     assert got == [*START, "rs1", said("I look."), "rs2", called("call_a"), result("call_a")]
 
 
-async def test_reasoning_before_a_text_after_the_calls_goes_with_the_text() -> None:
+async def test_reasoning_before_a_text_after_the_calls_comes_before_the_text() -> None:
     chat = Chat()
     await chat.answer(START, "r:rs1", "c:call_a", "r:rs2", "t:Now wait.")
     got = await chat.input([*START, said("Now wait."), called("call_a"), result("call_a")])
@@ -162,7 +162,7 @@ async def test_a_turn_without_calls_is_found_by_its_text_and_its_place() -> None
     assert got == [*START, "rs1", said("Done. "), TASK, "rs2", said("Done."), TASK]
 
 
-async def test_a_text_is_found_although_the_other_shape_neither_names_the_conversation_nor_writes_it_alike() -> None:
+async def test_a_text_is_found_in_a_body_of_the_other_shape_without_a_conversation_name() -> None:
     chat = Chat()
     parts = [{"type": "input_text", "text": "fix it\n"}]
     again = [SYSTEM, {"role": "user", "content": " "}, {"role": "user", "content": parts}, said("Done."), TASK]
@@ -173,14 +173,14 @@ async def test_a_text_is_found_although_the_other_shape_neither_names_the_conver
 
 
 @pytest.mark.parametrize("asked", ["fix that", "", "fix itfix it"])
-async def test_a_text_in_answer_to_something_else_is_another_turn(asked: str) -> None:
+async def test_the_same_text_after_other_user_messages_is_another_turn(asked: str) -> None:
     chat = Chat()
     await chat.answer([*START, TASK], "r:rs1", "t:Done.")
     other = [*START, {"role": "user", "content": asked}, said("Done.")]
     assert await chat.input(other) == other
 
 
-async def test_a_plain_text_that_was_asked_is_a_message_of_the_user_in_the_next_turn() -> None:
+async def test_a_plain_text_input_becomes_a_user_message_in_the_next_turn() -> None:
     chat = Chat()
     await chat.answer("fix it", "r:rs1", "t:Done.")
     assert await chat.input([TASK, said("Done."), TASK]) == [TASK, "rs1", said("Done."), TASK]
@@ -202,7 +202,7 @@ async def test_a_whole_conversation_has_the_same_prefix_in_every_turn_and_every_
     assert final[0].count(b'"reasoning"') == 10
 
 
-async def test_a_turn_that_was_lost_does_not_take_the_others_with_it() -> None:
+async def test_other_turns_are_restored_even_if_one_was_lost() -> None:
     chat = Chat()
     lost = Chat()
     await lost.answer(START, "r:rs0", "c:call_a")
@@ -221,9 +221,9 @@ async def test_a_turn_that_was_lost_does_not_take_the_others_with_it() -> None:
         [*START, called("call_a"), reasoning("own"), called("call_b"), result("call_a"), result("call_b")],
         [*START, {"type": "function_call", "call_id": 5}, {"type": None}, {"role": "assistant", "content": None}],
     ],
-    ids=["a call is missing", "another order", "it is there", "other reasoning is there", "odd items"],
+    ids=["a call is missing", "another order", "already there", "other reasoning", "odd items"],
 )
-async def test_a_turn_that_is_not_the_one_we_know_is_left_alone(history: list[Json]) -> None:
+async def test_a_turn_that_differs_from_the_stored_one_is_not_changed(history: list[Json]) -> None:
     chat = Chat()
     await chat.answer(START, "r:rs1", "c:call_a", "r:rs2", "c:call_b")
     assert (await chat.ask(history)).request.body["input"] is history
@@ -254,12 +254,12 @@ async def test_reasoning_stays_with_its_model_and_its_conversation() -> None:
     history = [*START, called("call_a"), result("call_a")]
     assert await chat.input(history, metadata={"cursorConversationId": "another"}) == history
     asked = replace(chat.call(history), model="gpt-6")
-    ctx = context(asked=asked, principal=chat.principal)
+    ctx = context(upstream_call=asked, principal=chat.principal)
     (completed,) = await collect(restore_reasoning(chat.store), asked, context=lambda: ctx)
     assert completed.request.body["input"] is history
 
 
-async def test_text_and_signed_blocks_are_good_for_every_deployment_of_the_model() -> None:
+async def test_text_and_signed_blocks_are_valid_for_every_deployment_of_the_model() -> None:
     chat = Chat(kind="chat", id="first")
     await chat.answer(START, 'r:{"reasoning_content": "Let me look."}', "c:call_a", form="chat")
     chat.deployment = deployment(kind="chat", id="second", url="http://elsewhere/v1")
@@ -280,12 +280,12 @@ async def test_anthropic_blocks_come_back_with_their_signature() -> None:
 
 
 @pytest.mark.parametrize("field", ["previous_response_id", "conversation"])
-async def test_a_conversation_that_the_upstream_keeps_is_left_alone(field: str) -> None:
+async def test_a_conversation_stored_by_the_upstream_is_not_changed(field: str) -> None:
     chat = Chat()
     await chat.answer(START, "r:rs1", "c:call_a")
     history = [*START, called("call_a"), result("call_a")]
     asked = chat.call(history, store=True, **{field: "resp_1"})
-    (completed,) = await collect(restore_reasoning(chat.store), asked, context=lambda: context(asked=asked))
+    (completed,) = await collect(restore_reasoning(chat.store), asked, context=lambda: context(upstream_call=asked))
     assert completed is asked
 
 
@@ -305,7 +305,7 @@ async def test_the_prompt_cache_key_is_the_clients_or_the_conversation() -> None
     assert await key_of(chat, START) == CONVERSATION["cursorConversationId"]
 
 
-async def test_without_a_name_the_conversation_is_what_the_user_said_first_and_never_user() -> None:
+async def test_without_a_name_the_conversation_is_the_first_user_messages_and_never_user() -> None:
     chat = Chat()
     first = await key_of(chat, START, metadata={}, user="u1")
     assert len(first) == 64
@@ -317,7 +317,7 @@ async def test_without_a_name_the_conversation_is_what_the_user_said_first_and_n
     assert await key_of(chat, "fix it", metadata={}) == first
 
 
-async def test_a_long_conversation_id_is_shortened_to_what_openai_takes() -> None:
+async def test_a_long_conversation_id_is_shortened_to_openais_limit() -> None:
     chat = Chat()
     keys = [await key_of(chat, START, metadata={"cursorConversationId": "x" * 90 + end}) for end in "ab"]
     assert [len(key) for key in keys] == [64, 64]
@@ -326,7 +326,7 @@ async def test_a_long_conversation_id_is_shortened_to_what_openai_takes() -> Non
 
 async def test_without_a_store_the_conversation_is_still_named() -> None:
     asked = Chat().call(START, reasoning={"effort": "low"}, store=False)
-    (completed,) = await collect(restore_reasoning(None), asked, context=lambda: context(asked=asked))
+    (completed,) = await collect(restore_reasoning(None), asked, context=lambda: context(upstream_call=asked))
     assert completed.request.body["prompt_cache_key"] == CONVERSATION["cursorConversationId"]
     assert "include" not in completed.request.body
 
@@ -344,23 +344,23 @@ async def test_without_a_store_the_conversation_is_still_named() -> None:
         ({"store": True, "reasoning": {"effort": "low"}, "tools": [{}]}, None),
     ],
 )
-async def test_encrypted_reasoning_is_asked_for_where_it_can_be_given_back(body: Json, include: Any) -> None:
+async def test_encrypted_reasoning_is_requested_where_it_can_be_sent_back(body: Json, include: Any) -> None:
     assert (await Chat().ask(START, **body)).request.body.get("include") == include
     assert "include" not in (await Chat(kind="chat").ask(START, store=False, reasoning={"x": 1})).request.body
 
 
-def test_it_is_a_good_stage_and_declares_its_wait() -> None:
+def test_it_passes_every_check_and_declares_its_wait() -> None:
     class SlowStore(MemoryStore):
         async def find(self, keys: Iterable[bytes], /) -> dict[bytes, bytes]:
             await trio.sleep(3)
             return await super().find(keys)
 
     asked = Chat().call([*START, called("call_a"), result("call_a")])
-    (given,) = check_stage(restore_reasoning(SlowStore()), asked, context=lambda: context(asked=asked))
+    (given,) = check_stage(restore_reasoning(SlowStore()), asked, context=lambda: context(upstream_call=asked))
     assert given.request.body["input"] == asked.request.body["input"]
 
 
-async def test_a_value_that_another_version_wrote_is_no_harm() -> None:
+async def test_a_value_from_another_version_is_ignored() -> None:
     chat = Chat()
     await chat.answer(START, "r:rs1", "c:call_a")
     for key in list(chat.store.take_all()):

@@ -1,4 +1,4 @@
-"""The document to the client."""
+"""The document reaches the client."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def test_it_passes_every_check() -> None:
     assert check_stage(write_json, b'{"a"', b": 1}", context=context, holds_all=True) == []
 
 
-async def test_the_document_is_one_write_of_a_known_length() -> None:
+async def test_the_document_is_one_write_with_its_length() -> None:
     response = FakeResponse()
     await Pipeline(write_json).run([[b'{"a"'], [b": 1}"]], context(response=response))
     assert response.status == 200

@@ -1,4 +1,4 @@
-"""The stream to the client, and the commit to a 200."""
+"""The stream reaches the client with status 200."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def test_it_passes_every_check() -> None:
     assert check_stage(write_sse, b"data: 1\n\n", b"data: 2\n\n", context=context) == []
 
 
-async def test_a_batch_is_one_write_and_the_end_is_told() -> None:
+async def test_a_batch_is_one_write_and_the_response_is_ended() -> None:
     response = FakeResponse()
     await Pipeline(write_sse).run([[b"a"], [b"b", b"c"]], context(response=response))
     assert response.status == 200
@@ -24,7 +24,7 @@ async def test_a_batch_is_one_write_and_the_end_is_told() -> None:
     assert response.ended
 
 
-async def test_the_response_ends_with_the_done_that_nothing_may_follow() -> None:
+async def test_the_response_ends_with_done_and_nothing_follows() -> None:
     response = FakeResponse()
     done = b"data: [DONE]\n\n"
     await Pipeline(write_sse).run([[b"a"], [b"b", done], [b"late"]], context(response=response))
@@ -32,7 +32,7 @@ async def test_the_response_ends_with_the_done_that_nothing_may_follow() -> None
     assert response.ended
 
 
-async def test_an_empty_stream_is_still_an_answer() -> None:
+async def test_an_empty_stream_is_still_a_response() -> None:
     response = FakeResponse()
     await collect(write_sse, context=lambda: context(response=response))
     assert (response.status, response.body, response.ended) == (200, b"", True)

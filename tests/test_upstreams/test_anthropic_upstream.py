@@ -1,4 +1,4 @@
-"""The Anthropic upstream: what it sends, to whom, and what it refuses before it sends anything."""
+"""The Anthropic upstream: its requests, and what it refuses before it sends anything."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from stages.wire.anthropic.decoder import AnthropicDecoder, decode_anthropic_doc
 
 KEY = "sk-ant-api03-abcdefgh1234567890SECRET"
 HEAD = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-x", "content": []}
-BEGUN = [
+STARTED = [
     {"type": "message_start", "message": HEAD},
     {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
     {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "hi"}},
 ]
-ENDED = [
+FINISHED = [
     {"type": "content_block_stop", "index": 0},
     {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
     {"type": "message_stop"},
 ]
-GOOD: tuple[Step, ...] = (sse_head(), events([*BEGUN, *ENDED]), end())
+GOOD: tuple[Step, ...] = (sse_head(), events([*STARTED, *FINISHED]), end())
 EVENTS: list[StreamEvent] = [Started("msg_1", "claude-x", 0), TextDelta("hi"), Finished("stop")]
 
 
@@ -79,7 +79,7 @@ async def test_the_upstream_gets_a_messages_request_and_its_answer_is_decoded() 
     assert {"input", "instructions", "max_output_tokens", "stream_options"}.isdisjoint(body)
 
 
-async def test_a_document_is_asked_for_and_read_as_one() -> None:
+async def test_a_document_is_requested_and_decoded() -> None:
     content = [{"type": "text", "text": "hi"}]
     async with (
         scripted_upstream(json_answer(HEAD | {"content": content, "stop_reason": "end_turn"})) as up,
@@ -91,7 +91,7 @@ async def test_a_document_is_asked_for_and_read_as_one() -> None:
     assert decode_anthropic_document(answer) == EVENTS
 
 
-async def test_a_request_without_a_form_in_the_messages_api_is_the_clients_fault_and_is_not_sent() -> None:
+async def test_a_request_that_cannot_be_translated_is_the_clients_fault_and_is_not_sent() -> None:
     async with scripted_upstream(*GOOD) as up, HeadraceTransport() as transport:
         with pytest.raises(ClientFault) as caught:
             await ask(transport, call_to(up.url, previous_response_id="resp_1"))
@@ -102,8 +102,8 @@ async def test_a_request_without_a_form_in_the_messages_api_is_the_clients_fault
 
 
 async def test_an_error_status_is_the_upstreams_fault() -> None:
-    told = b'{"type":"error","error":{"type":"rate_limit_error","message":"slow down, %b"}}' % KEY.encode()
-    async with scripted_upstream(error(429, told, headers=[("retry-after", "7")])) as up:
+    body = b'{"type":"error","error":{"type":"rate_limit_error","message":"slow down, %b"}}' % KEY.encode()
+    async with scripted_upstream(error(429, body, headers=[("retry-after", "7")])) as up:
         async with HeadraceTransport() as transport:
             with pytest.raises(UpstreamFault) as caught:
                 await ask(transport, call_to(up.url))
@@ -113,19 +113,19 @@ async def test_an_error_status_is_the_upstreams_fault() -> None:
     assert "SECRET" not in caught.value.public
 
 
-async def test_529_is_an_error_of_the_upstream() -> None:
-    told = b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'
-    async with scripted_upstream(error(529, told)) as up, HeadraceTransport() as transport:
+async def test_529_is_an_upstream_error() -> None:
+    body = b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'
+    async with scripted_upstream(error(529, body)) as up, HeadraceTransport() as transport:
         with pytest.raises(UpstreamFault) as caught:
             await ask(transport, call_to(up.url))
     assert (caught.value.code, caught.value.status_hint) == ("upstream_error", 529)
     assert "Overloaded" in caught.value.public
 
 
-async def test_an_overload_in_the_middle_of_an_answer_is_told_behind_what_was_good() -> None:
+async def test_an_overload_in_the_middle_of_an_answer_is_reported_after_the_good_events() -> None:
     overload = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
     async with (
-        scripted_upstream(sse_head(), events([*BEGUN, overload]), end()) as up,
+        scripted_upstream(sse_head(), events([*STARTED, overload]), end()) as up,
         HeadraceTransport() as transport,
     ):
         decoder = AnthropicDecoder()

@@ -1,4 +1,4 @@
-"""The Chat Completions upstream: what it sends, to whom, and what it refuses before it sends anything."""
+"""The Chat Completions upstream: its requests, and what it refuses before it sends anything."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_the_upstream_gets_chat_completions_and_its_answer_is_decoded() ->
     }
 
 
-async def test_a_document_is_asked_for_and_read_as_one() -> None:
+async def test_a_document_is_requested_and_decoded() -> None:
     message = {"role": "assistant", "content": "hi"}
     body = {
         "id": "c",
@@ -92,7 +92,7 @@ async def test_a_document_is_asked_for_and_read_as_one() -> None:
     assert decode_chat_document(answer) == [Started("c", "m", 7), TextDelta("hi"), Finished("stop")]
 
 
-async def test_a_request_without_a_form_in_chat_completions_is_the_clients_fault_and_is_not_sent() -> None:
+async def test_a_request_that_cannot_be_translated_is_the_clients_fault_and_is_not_sent() -> None:
     async with scripted_upstream(*GOOD) as up, HeadraceTransport() as transport:
         with pytest.raises(ClientFault) as caught:
             await ask(transport, call_to(up.url, previous_response_id="resp_1"))
@@ -141,5 +141,5 @@ async def test_one_upstream_serves_many_calls_of_a_deployment_at_once() -> None:
         ("http://localhost:8000/v1/chat/completions", "deepseek", "deepseek"),
     ],
 )
-def test_openai_with_a_server_of_ones_own_is_any_compatible_server(url: str, provider: str, expected: str) -> None:
+def test_openai_with_another_address_is_any_compatible_server(url: str, provider: str, expected: str) -> None:
     assert quirks_of(CHAT, deployment(url, provider), "m") == quirks_in(CHAT, expected, "m")

@@ -1,4 +1,4 @@
-"""What arrives at an upstream with a Responses API of its own, over a real socket."""
+"""The request that arrives at an upstream with the Responses API, over a real socket."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ async def test_openai_gets_its_own_form() -> None:
 
 
 @pytest.mark.parametrize("provider", ["hosted_vllm", "lm_studio"])
-async def test_a_local_server_gets_functions_and_its_reasoning_as_text(provider: str) -> None:
+async def test_a_local_server_gets_functions_and_reasoning_as_text(provider: str) -> None:
     sent = await arrived(provider, BODY)
     (tool,) = sent.pop("tools")
     assert (tool["type"], tool["name"], tool["parameters"]["required"]) == ("function", "ApplyPatch", ["input"])
-    thought = sent["input"].pop(1)
-    assert thought["content"] == [{"type": "reasoning_text", "text": "hm"}]
+    reasoning = sent["input"].pop(1)
+    assert reasoning["content"] == [{"type": "reasoning_text", "text": "hm"}]
     assert sent == {
         "model": "up",
         "stream": True,

@@ -1,4 +1,4 @@
-"""The Responses upstream: what it sends, what it takes for a good answer, and what it calls each fault."""
+"""The Responses upstream: its requests, which answers it accepts, and the code of each fault."""
 
 from __future__ import annotations
 
@@ -96,16 +96,16 @@ async def ask(transport: httpx.AsyncBaseTransport, call: UpstreamCall) -> bytes:
 
 
 async def fault_of(transport: httpx.AsyncBaseTransport, call: UpstreamCall) -> PipelineError:
-    """Give what the call fails with, wherever, after checking that it tells no secret."""
+    """Return the error of the call, after checking that it contains no secret."""
     with pytest.raises(PipelineError) as caught:
         await ask(transport, call)
-    assert_tells_no_secret(caught.value)
+    assert_has_no_secret(caught.value)
     return caught.value
 
 
-def assert_tells_no_secret(fault: PipelineError) -> None:
-    told = "".join(traceback.format_exception(fault)) + repr(fault.__context__) + repr(fault.__cause__)
-    assert "SECRET" not in told
+def assert_has_no_secret(fault: PipelineError) -> None:
+    text = "".join(traceback.format_exception(fault)) + repr(fault.__context__) + repr(fault.__cause__)
+    assert "SECRET" not in text
     assert fault.__context__ is None
     assert "httpx" not in fault.public
     assert "h11" not in fault.public
@@ -148,7 +148,7 @@ async def test_a_deployment_may_override_the_agent_but_not_the_framing(make: Mak
         assert "transfer-encoding" not in received
 
 
-async def test_without_streaming_json_is_asked_for_and_given(make: Make) -> None:
+async def test_without_streaming_json_is_requested_and_returned(make: Make) -> None:
     async with scripted_upstream(json_answer({"output": []})) as up, make() as transport:
         async with aclosing(
             await HttpUpstream(RESPONSES, lambda _: transport).open(call_to(up.url, stream=False))
@@ -170,7 +170,9 @@ async def test_without_streaming_json_is_asked_for_and_given(make: Make) -> None
         ("application/vnd.x+json; charset=utf-8", False),
     ],
 )
-async def test_the_content_type_says_what_comes(make: Make, content_type: str | None, is_stream: bool) -> None:
+async def test_the_content_type_decides_between_stream_and_document(
+    make: Make, content_type: str | None, is_stream: bool
+) -> None:
     script = (sse_head(content_type=content_type), events([b"x"]), end())
     async with scripted_upstream(*script) as up, make() as transport:
         async with aclosing(await HttpUpstream(RESPONSES, lambda _: transport).open(call_to(up.url))) as answer:
@@ -178,7 +180,7 @@ async def test_the_content_type_says_what_comes(make: Make, content_type: str | 
             assert await read(answer) == b"x"
 
 
-async def test_connections_are_used_again_and_a_half_read_one_is_closed(make: Make) -> None:
+async def test_connections_are_reused_and_a_half_read_one_is_closed(make: Make) -> None:
     async with scripted_upstream(in_turn(GOOD, GOOD, (sse_head(), events(EVENTS), stall()), GOOD)) as up:
         async with make() as transport:
             await ask(transport, call_to(up.url))
@@ -214,7 +216,7 @@ async def test_cancelling_closes_the_upstream_connection_at_once(make: Make, scr
 
 
 @pytest.mark.parametrize("is_waiting", [False, True])
-async def test_an_end_that_is_expected_is_not_waited_for_long(
+async def test_an_expected_end_is_not_awaited_for_long(
     make: Make, is_waiting: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stages.upstreams.http.END_LIMIT_S", 0.05)
@@ -276,10 +278,10 @@ async def test_a_hundred_streams_at_once(make: Make) -> None:
 
 
 async def test_an_upstream_that_refuses_connections_is_unreachable(make: Make) -> None:
-    with socket.socket() as nobody:  # bound, so that nobody else can take the port, and not listening
-        nobody.bind(("127.0.0.1", 0))
+    with socket.socket() as bound:  # bound, so that no other process can take the port, and not listening
+        bound.bind(("127.0.0.1", 0))
         async with make() as transport:
-            fault = await fault_of(transport, call_to(f"http://127.0.0.1:{nobody.getsockname()[1]}"))
+            fault = await fault_of(transport, call_to(f"http://127.0.0.1:{bound.getsockname()[1]}"))
     assert isinstance(fault, UpstreamFault)
     assert fault.code == "upstream_unreachable"
     assert fault.public == (
@@ -288,7 +290,7 @@ async def test_an_upstream_that_refuses_connections_is_unreachable(make: Make) -
     assert isinstance(fault.__cause__, httpx.ConnectError)
 
 
-async def test_a_name_that_does_not_resolve_and_a_bad_certificate_are_told_apart(make: Make) -> None:
+async def test_a_name_that_does_not_resolve_and_a_failed_handshake_have_different_messages(make: Make) -> None:
     class NoNames(trio.abc.HostnameResolver):
         async def getaddrinfo(self, *args, **more):  # type: ignore[no-untyped-def]
             raise socket.gaierror(socket.EAI_NONAME, "no such name")
@@ -323,7 +325,7 @@ PROTOCOL_FAULTS: dict[str, tuple[Step, ...]] = {
 
 
 @pytest.mark.parametrize("name", PROTOCOL_FAULTS)
-async def test_a_broken_protocol_is_named(make: Make, name: str) -> None:
+async def test_a_broken_protocol_has_its_code(make: Make, name: str) -> None:
     async with scripted_upstream(*PROTOCOL_FAULTS[name]) as up, make() as transport:
         fault = await fault_of(transport, call_to(up.url))
         assert isinstance(fault, UpstreamFault)
@@ -337,7 +339,7 @@ async def test_a_broken_protocol_is_named(make: Make, name: str) -> None:
             assert (fault.status_hint, "example.com" in fault.public) == (302, False)
 
 
-async def test_what_came_before_a_fault_is_given_first(make: Make) -> None:
+async def test_data_before_a_fault_is_returned_first(make: Make) -> None:
     async with scripted_upstream(sse_head(), events(EVENTS), b"zz\r\n", stall()) as up, make() as transport:
         got = b""
         async with aclosing(await HttpUpstream(RESPONSES, lambda _: transport).open(call_to(up.url))) as answer:
@@ -346,10 +348,10 @@ async def test_what_came_before_a_fault_is_given_first(make: Make) -> None:
             with pytest.raises(UpstreamFault) as caught:
                 await answer.receive()
         assert caught.value.code == "upstream_protocol"
-        assert_tells_no_secret(caught.value)
+        assert_has_no_secret(caught.value)
 
 
-async def test_a_missing_content_type_is_a_fault_where_json_was_asked_for(make: Make) -> None:
+async def test_a_missing_content_type_is_a_fault_if_json_was_requested(make: Make) -> None:
     async with scripted_upstream(sse_head(content_type=None), end()) as up, make() as transport:
         fault = await fault_of(transport, call_to(up.url, stream=False))
         assert (fault.code, "no content-type" in fault.public) == ("upstream_protocol", True)
@@ -367,7 +369,7 @@ async def test_a_full_pool_is_our_overload(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "limits", "told"),
+    ("script", "limits", "message"),
     [
         ((stall(),), {"headers_s": 0.1}, "did not begin to answer within 0.1 s"),
         ((sse_head(), stall()), {"first_event_s": 0.1}, "began to answer but sent nothing within 0.1 s"),
@@ -378,7 +380,7 @@ async def test_a_full_pool_is_our_overload(make: Make) -> None:
     ids=["headers", "first event", "idle", "total", "total before the head"],
 )
 async def test_each_deadline_over_sockets(
-    make: Make, script: tuple[Step, ...], limits: dict[str, float], told: str
+    make: Make, script: tuple[Step, ...], limits: dict[str, float], message: str
 ) -> None:
     async with scripted_upstream(*script) as up, make() as transport:
         started = trio.current_time()
@@ -386,11 +388,11 @@ async def test_each_deadline_over_sockets(
         assert 0.1 <= trio.current_time() - started < AT_ONCE_S
         assert isinstance(fault, UpstreamFault)
         assert fault.code == "upstream_timeout"
-        assert told in fault.public
+        assert message in fault.public
         await up.connection_closed()
 
 
-async def test_a_connect_deadline_says_so() -> None:
+async def test_a_connect_deadline_has_its_own_message() -> None:
     async with HeadraceTransport() as transport:
         trio.socket.set_custom_hostname_resolver(NeverResolves())
         fault = await fault_of(transport, call_to("http://slow.name", connect_s=0.05))
@@ -406,7 +408,7 @@ class NeverResolves(trio.abc.HostnameResolver):
 
 
 class Paced(httpx.AsyncBaseTransport):
-    """Answers after ``head_s`` and gives a chunk after each of ``gaps_s``, keeping the deadlines that it is given."""
+    """Answers after ``head_s`` and sends a chunk after each of ``gaps_s``, within the request's deadlines."""
 
     def __init__(self, head_s: float, *gaps_s: float) -> None:
         self.head_s = head_s
@@ -441,7 +443,7 @@ class Paced(httpx.AsyncBaseTransport):
 
 
 @pytest.mark.parametrize(
-    ("transport", "limits", "at_s", "told"),
+    ("transport", "limits", "at_s", "message"),
     [
         (Paced(700), {}, 600, "did not begin to answer within 600 s"),
         (Paced(1, 50), {"first_event_s": 30}, 31, "began to answer but sent nothing within 30 s"),
@@ -453,15 +455,15 @@ class Paced(httpx.AsyncBaseTransport):
     ids=["headers", "first event", "idle", "total", "total before the head", "idle before total"],
 )
 async def test_deadlines_pass_when_they_should(
-    autojump_clock: trio.testing.MockClock, transport: Paced, limits: dict[str, float], at_s: float, told: str
+    autojump_clock: trio.testing.MockClock, transport: Paced, limits: dict[str, float], at_s: float, message: str
 ) -> None:
     started = trio.current_time()
     fault = await fault_of(transport, call_to("http://x", **limits))
     assert trio.current_time() - started == pytest.approx(at_s)
-    assert (fault.code, told in fault.public) == ("upstream_timeout", True)
+    assert (fault.code, message in fault.public) == ("upstream_timeout", True)
 
 
-async def test_no_deadline_passes_while_events_come(autojump_clock: trio.testing.MockClock) -> None:
+async def test_no_deadline_passes_while_events_arrive(autojump_clock: trio.testing.MockClock) -> None:
     limits = {"headers_s": 6, "first_event_s": 6, "idle_s": 6, "total_s": None}
     assert await ask(Paced(5, *[5] * 1000), call_to("http://x", **limits)) == b"x" * 1000
     assert (
@@ -469,7 +471,7 @@ async def test_no_deadline_passes_while_events_come(autojump_clock: trio.testing
     )
 
 
-async def test_time_that_the_consumer_takes_is_not_the_upstreams(autojump_clock: trio.testing.MockClock) -> None:
+async def test_time_that_the_consumer_takes_does_not_count(autojump_clock: trio.testing.MockClock) -> None:
     async with aclosing(
         await HttpUpstream(RESPONSES, lambda _: Paced(1, 1, 1)).open(call_to("http://x", idle_s=2))
     ) as answer:
@@ -508,7 +510,7 @@ async def test_each_status_has_its_code(make: Make, status: int, code: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         (b'{"error": {"message": "a"}}', "a"),
         (b'{"error": "b"}', "b"),
@@ -531,13 +533,13 @@ async def test_each_status_has_its_code(make: Make, status: int, code: str) -> N
     ],
     ids=range(18),
 )
-async def test_the_upstreams_own_message_is_found_in_many_shapes(make: Make, body: bytes, told: str) -> None:
+async def test_the_upstreams_own_message_is_found_in_many_shapes(make: Make, body: bytes, message: str) -> None:
     async with scripted_upstream(error(400, body)) as up, make() as transport:
-        assert (await fault_of(transport, call_to(up.url))).public == f"upstream answered 400: {told}"
+        assert (await fault_of(transport, call_to(up.url))).public == f"upstream answered 400: {message}"
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("message", "redacted"),
     [
         (f"Incorrect API key provided: {KEY}. See x.", "Incorrect API key provided: [redacted]. See x."),
         ("Incorrect API key provided: sk-proj-********CRET. See", "Incorrect API key provided: [redacted]. See"),
@@ -554,11 +556,11 @@ async def test_the_upstreams_own_message_is_found_in_many_shapes(make: Make, bod
         ("model 'gpt-5-basic' at the org-123 level", "model 'gpt-5-basic' at the org-123 level"),
     ],
 )
-async def test_keys_that_are_echoed_are_redacted(make: Make, said: str, told: str) -> None:
+async def test_echoed_keys_are_redacted(make: Make, message: str, redacted: str) -> None:
     headers = (("Authorization", f"Bearer {KEY}"), ("api-key", "my-own-plain-SECRET-key"))
-    async with scripted_upstream(json_answer({"error": {"message": said}}, 401)) as up, make() as transport:
+    async with scripted_upstream(json_answer({"error": {"message": message}}, 401)) as up, make() as transport:
         fault = await fault_of(transport, call_to(up.url, headers=headers))
-        assert fault.public == f"upstream answered 401: {told}"
+        assert fault.public == f"upstream answered 401: {redacted}"
 
 
 @pytest.mark.parametrize(
@@ -576,14 +578,14 @@ async def test_keys_that_are_echoed_are_redacted(make: Make, said: str, told: st
         ([], None),
     ],
 )
-async def test_retry_after_is_understood(make: Make, headers: list[tuple[str, str]], seconds: float | None) -> None:
+async def test_retry_after_is_parsed(make: Make, headers: list[tuple[str, str]], seconds: float | None) -> None:
     async with scripted_upstream(error(429, b"{}", headers=headers)) as up, make() as transport:
         fault = await fault_of(transport, call_to(up.url))
         assert (fault.code, fault.retry_after_s) == ("upstream_rate_limited", seconds)
         assert fault.public == "upstream answered 429: Too Many Requests"
 
 
-async def test_an_error_body_that_is_compressed_endless_or_broken_leaves_the_status(make: Make) -> None:
+async def test_a_compressed_endless_or_broken_error_body_is_replaced_by_the_status(make: Make) -> None:
     body = gzip.compress(b'{"error":"hidden"}')
     scripts: list[tuple[Step, ...]] = [
         (error(503, body, headers=[("content-encoding", "gzip")]),),
@@ -597,7 +599,7 @@ async def test_an_error_body_that_is_compressed_endless_or_broken_leaves_the_sta
         assert transport.active_connections == 0
 
 
-async def test_an_error_body_that_does_not_come_costs_five_seconds(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_error_body_that_does_not_arrive_takes_five_seconds(autojump_clock: trio.testing.MockClock) -> None:
     class Refusing(Paced):
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
             response = await super().handle_async_request(request)
@@ -626,7 +628,7 @@ async def test_an_error_body_that_does_not_come_costs_five_seconds(autojump_cloc
         ("http://SECRET..x", ()),
     ],
 )
-async def test_what_cannot_be_sent_is_named_without_its_value(
+async def test_an_invalid_address_or_header_is_reported_without_its_value(
     make: Make, url: str, headers: tuple[tuple[str, str], ...]
 ) -> None:
     async with make() as transport:
@@ -637,7 +639,7 @@ async def test_what_cannot_be_sent_is_named_without_its_value(
     assert "api_base" in fault.public
     assert "SECRET" not in fault.public + repr(fault) + repr(fault.__context__)
     if headers:
-        assert_tells_no_secret(fault)
+        assert_has_no_secret(fault)
 
 
 @asynccontextmanager
@@ -649,7 +651,7 @@ async def raising(failure: Exception) -> AsyncGenerator[httpx.AsyncBaseTransport
     yield Raises()
 
 
-async def test_texts_of_foreign_exceptions_stay_out_of_messages() -> None:
+async def test_messages_do_not_contain_texts_of_foreign_exceptions() -> None:
     for failure in (
         httpx.LocalProtocolError("Illegal header value b'Bearer sk-SECRET\\n'"),
         UnicodeEncodeError("ascii", "sk-SECRET", 0, 1, "no"),
@@ -665,7 +667,7 @@ async def test_texts_of_foreign_exceptions_stay_out_of_messages() -> None:
         assert isinstance(caught.value.__cause__, httpx.ReadError)
 
 
-async def test_a_bug_in_a_transport_is_not_called_the_upstreams_fault() -> None:
+async def test_a_bug_in_a_transport_is_not_reported_as_the_upstreams_fault() -> None:
     async with raising(ValueError("oops")) as transport:
         with pytest.raises(ValueError, match="oops"):
             await ask(transport, call_to("http://x"))

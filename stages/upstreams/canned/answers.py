@@ -1,4 +1,4 @@
-"""What the embedded models say to a request. Pure: the same request gives the same answer."""
+"""The answers of the embedded models. Pure: the same request produces the same answer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from stages.request import ResponsesRequest
-from stages.upstreams.canned.events import CannedCall, Output, Say, Thought
+from stages.upstreams.canned.events import CannedCall, CannedMessage, CannedReasoning, Output
 from stages.wire.foreign_json import Json, is_list, is_object
 
 STORY: Final = """\
@@ -51,30 +51,34 @@ _SEARCH: Final[dict[str, Json]] = {"name": "rg", "parameters": {"required": ["pa
 
 
 def echo(request: ResponsesRequest) -> tuple[Output, ...]:
-    """Say what the user said last."""
-    return (Say(_last_user_text(request.body.get("input")) or _NOTHING_TO_ECHO),)
+    """Repeat the user's last text."""
+    return (CannedMessage(_last_user_text(request.body.get("input")) or _NOTHING_TO_ECHO),)
 
 
 def story(_: ResponsesRequest) -> tuple[Output, ...]:
-    """Tell a story of five paragraphs, whatever is asked."""
-    return (Say(STORY),)
+    """Tell a story of five paragraphs, whatever the request."""
+    return (CannedMessage(STORY),)
 
 
 def agent(request: ResponsesRequest) -> tuple[Output, ...]:
-    """Play one turn of an agent: think and call tools, or end if tools have answered already.
+    """Play one turn of an agent: reason and call tools, or end if the input contains outputs of tools.
 
-    Calls two functions and a custom tool, of those that the request declares; where it declares none, tools that
-    Cursor has. Tools that read and search are preferred, since a client may really run them.
+    Calls two functions and a custom tool that the request declares or, if it declares none, tools that Cursor has.
+    Tools that read and search are preferred, since a client may really run them.
     """
-    answers = _count_tool_outputs(request.body.get("input"))
-    if answers:
+    outputs = _count_tool_outputs(request.body.get("input"))
+    if outputs:
         return (
-            Say(f"I have what I asked for: {answers} tool results. Nothing is left to do, so this turn ends here."),
+            CannedMessage(
+                f"I have what I asked for: {outputs} tool results. Nothing is left to do, so this turn ends here."
+            ),
         )
     if request.body.get("tool_choice") == "none":
-        return (Say("I would call tools now, but tool_choice is none, so I only say so."),)
+        return (CannedMessage("I would call tools now, but tool_choice is none, so I only say so."),)
     calls = _calls(request.body)
-    return (Thought(_PLAN), *calls) if calls else (Say("The tool that I am to call is not declared."),)
+    return (
+        (CannedReasoning(_PLAN), *calls) if calls else (CannedMessage("The tool that I am to call is not declared."),)
+    )
 
 
 def _calls(body: dict[str, Json]) -> list[CannedCall]:
@@ -94,7 +98,7 @@ def _calls(body: dict[str, Json]) -> list[CannedCall]:
 
 
 def _pair(functions: list[dict[str, Json]]) -> list[dict[str, Json]]:
-    """Pick two functions, one that reads and one that searches if there are such; a single one is called twice."""
+    """Return two functions, if possible one that reads and one that searches; a single one is called twice."""
     if not functions:
         return []
     first = _named_like(_READS, functions) or functions[0]
@@ -116,7 +120,7 @@ def _custom_call(name: str) -> CannedCall:
 
 
 def _call(tool: dict[str, Json]) -> CannedCall:
-    """Call a function with the simplest arguments that its schema lets us guess."""
+    """Return a call of a function, with the simplest arguments that fit its schema as far as it can be guessed."""
     schema = _object(tool.get("parameters"))
     known = _object(schema.get("properties"))
     required: Json = schema.get("required")
@@ -126,7 +130,7 @@ def _call(tool: dict[str, Json]) -> CannedCall:
 
 
 def _object(value: Json) -> dict[str, Json]:
-    """Give a schema, or an empty one: schemas come from the client and may be anything."""
+    """Return a schema, or an empty one: schemas come from the client and may be anything."""
     return value if is_object(value) else {}
 
 
@@ -166,8 +170,8 @@ def _plausible_text(name: str) -> str:
 def _last_user_text(conversation: Json) -> str:
     if not is_list(conversation):
         return str(conversation)
-    said = (item.get("content") for item in reversed(conversation) if item.get("role") == "user")
-    content: Json = next(said, "")
+    contents = (item.get("content") for item in reversed(conversation) if item.get("role") == "user")
+    content: Json = next(contents, "")
     if is_list(content):
         texts = [part.get("text") for part in content if is_object(part) and part.get("type") == "input_text"]
         return "\n".join(text for text in texts if isinstance(text, str))

@@ -1,7 +1,7 @@
-"""An answer written by us, in the events of the Responses API: what the embedded upstream sends.
+"""The embedded upstream's answers, in the events of the Responses API.
 
-Pure: the same answer and head give the same bytes. Events, fields and their order are those of OpenAI's streams as
-recorded in 2025 and 2026 (shared/recorded/responses).
+Pure: the same answer and head produce the same bytes. Events, fields and their order are those of OpenAI's streams as
+recorded in 2025 and 2026 (docs/facts/recordings.md).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _TOKEN = re.compile(r"\s*\S+|\s+")
 _INPUT_BYTES_PER_TOKEN = 4  # the usual rule of thumb for English and code
 
 
-class Thought(Struct, frozen=True, gc=False):
+class CannedReasoning(Struct, frozen=True, gc=False):
     """A summary of the model's reasoning."""
 
     text: str
 
 
-class Say(Struct, frozen=True, gc=False):
-    """A message of the model."""
+class CannedMessage(Struct, frozen=True, gc=False):
+    """A message from the model."""
 
     text: str
 
@@ -40,34 +40,34 @@ class CannedCall(Struct, frozen=True, gc=False):
     is_custom: bool = False
 
 
-Output: TypeAlias = Thought | Say | CannedCall
+Output: TypeAlias = CannedReasoning | CannedMessage | CannedCall
 
 
 class Head(Struct, frozen=True):
-    """What an answer says about itself before it says anything."""
+    """What is known of an answer before its first output."""
 
     key: str
-    """Hexadecimal digits, unique to this answer: all of its ids are made of them."""
+    """Hexadecimal digits, unique to this answer, from which all of its ids are made."""
     created_at: int
     model: str
     request: ResponsesRequest
 
 
 class Frame(Struct, frozen=True, gc=False):
-    """One event as it goes over the wire."""
+    """One event in wire format."""
 
     data: bytes
     is_token: bool
-    """Whether it brings a token, which a model takes time to make."""
+    """Whether it carries a token, which a model takes time to produce."""
 
 
 def tokens(text: str) -> list[str]:
-    """Split text into words, each with the space before it; joined they are the text again."""
+    """Split text into words, each with the white space before it; joined they are the text again."""
     return _TOKEN.findall(text)
 
 
 def stream_answer(outputs: tuple[Output, ...], head: Head) -> Iterator[Frame]:
-    """Give the events of an answer, the terminal one last."""
+    """Yield the events of an answer, the terminal one last."""
     fitting, is_complete = _fit(outputs, head)
     number = 0
 
@@ -85,7 +85,7 @@ def stream_answer(outputs: tuple[Output, ...], head: Head) -> Iterator[Frame]:
         yield event("response.output_item.added", {"output_index": index, "item": begun})
         at: dict[str, Any] = {"item_id": begun["id"], "output_index": index}
         match output:
-            case Thought(text):
+            case CannedReasoning(text):
                 at["summary_index"] = 0
                 part = {"type": "summary_text", "text": text}
                 yield event("response.reasoning_summary_part.added", {**at, "part": {**part, "text": ""}})
@@ -93,7 +93,7 @@ def stream_answer(outputs: tuple[Output, ...], head: Head) -> Iterator[Frame]:
                     yield event("response.reasoning_summary_text.delta", {**at, "delta": token}, is_token=True)
                 yield event("response.reasoning_summary_text.done", {**at, "text": text})
                 yield event("response.reasoning_summary_part.done", {**at, "part": part})
-            case Say(text):
+            case CannedMessage(text):
                 at["content_index"] = 0
                 yield event("response.content_part.added", {**at, "part": _text_part("", head)})
                 for token in tokens(text):
@@ -114,18 +114,18 @@ def stream_answer(outputs: tuple[Output, ...], head: Head) -> Iterator[Frame]:
 
 
 def whole_answer(outputs: tuple[Output, ...], head: Head) -> bytes:
-    """Give the answer as the one JSON document of a request that did not ask for a stream."""
+    """Return the answer as one JSON document, for a request without ``stream``."""
     fitting, is_complete = _fit(outputs, head)
     return msgspec.json.encode(_final(fitting, head, is_complete=is_complete))
 
 
 def count_tokens(outputs: tuple[Output, ...]) -> int:
-    """Count what an answer costs."""
+    """Return how many tokens an answer costs."""
     return sum(len(tokens(output.text)) for output in outputs)
 
 
 def _fit(outputs: tuple[Output, ...], head: Head) -> tuple[tuple[Output, ...], bool]:
-    """Cut the answer off at ``max_output_tokens``, in the middle of a call if need be, and say whether it is whole."""
+    """Cut the answer off at ``max_output_tokens``, even within a call, and return whether it is still whole."""
     left = head.request.body.get("max_output_tokens")
     if not isinstance(left, int) or count_tokens(outputs) <= left:
         return outputs, True
@@ -146,7 +146,7 @@ def _final(outputs: tuple[Output, ...], head: Head, *, is_complete: bool) -> dic
         for index, output in enumerate(outputs)
     ]
     spent = count_tokens(outputs)
-    reasoning = count_tokens(tuple(output for output in outputs if isinstance(output, Thought)))
+    reasoning = count_tokens(tuple(output for output in outputs if isinstance(output, CannedReasoning)))
     asked = max(1, len(msgspec.json.encode(head.request.body)) // _INPUT_BYTES_PER_TOKEN)
     usage = {
         "input_tokens": asked,
@@ -159,7 +159,7 @@ def _final(outputs: tuple[Output, ...], head: Head, *, is_complete: bool) -> dic
 
 
 def _response(head: Head, status: str, output: list[dict[str, Any]]) -> dict[str, Any]:
-    """Give the response object, which echoes the request as OpenAI's does, tools included."""
+    """Return the response object, which echoes the request including its tools, as OpenAI's does."""
     body = head.request.body
     reasoning: dict[str, Any] = body.get("reasoning") or {}
     text: dict[str, Any] = body.get("text") or {}
@@ -200,15 +200,15 @@ def _response(head: Head, status: str, output: list[dict[str, Any]]) -> dict[str
 
 
 def _item(output: Output, index: int, head: Head, status: str, text: str) -> dict[str, Any]:
-    """Give an output item that holds ``text`` so far."""
+    """Return an output item that contains ``text`` so far."""
     key = f"{head.key}{index:02x}"
     match output:
-        case Thought():
+        case CannedReasoning():
             item: dict[str, Any] = {"id": f"rs_{key}", "type": "reasoning"}
             if "reasoning.encrypted_content" in head.request.body.get("include", ()):
                 item["encrypted_content"] = b64encode(f"canned reasoning {key}".encode()).decode()
             return item | {"summary": [{"type": "summary_text", "text": text}] if text else []}
-        case Say():
+        case CannedMessage():
             content = [_text_part(text, head)] if text else []
             return {"id": f"msg_{key}", "type": "message", "status": status, "content": content, "role": "assistant"}
         case CannedCall(name, _, is_custom):
@@ -228,7 +228,7 @@ def _text_part(text: str, head: Head) -> dict[str, Any]:
 
 
 def _logprobs(text: str, head: Head) -> list[Raw]:
-    """Give a probability for each token, if asked for: a canned answer is fairly sure of itself."""
+    """Return a log probability for each token, if the request asks for them."""
     if not head.request.wants_logprobs:
         return []
     return [

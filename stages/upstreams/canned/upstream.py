@@ -1,7 +1,7 @@
-"""The embedded upstream: real event bytes without a network, for trying out, demonstrating and testing.
+"""The embedded upstream: real event bytes without a network, to try out, demonstrate and test the gateway.
 
 ``echo`` repeats the last user text word by word; ``story`` tells a story at a model's pace; ``agent`` reasons, calls
-tools and ends when they have answered; ``replay:<file.sse>`` gives the bytes of a recorded stream.
+tools, and ends when it has their outputs; ``replay:<file.sse>`` returns the bytes of a recorded stream.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from stages.upstreams.canned.events import Frame, Head, Output, count_tokens, st
 from stages.wire.sse import EventTooLarge, Parser
 
 STORY_TOKENS_PER_S: Final = 40.0
-"""About what a large model gives; the story takes seven seconds."""
+"""About the pace of a large model; the story takes seven seconds."""
 
 REPLAY_CHUNK_BYTES: Final = 64 * 1024
-"""As much as one read of a socket gives."""
+"""As much as one read of a socket returns."""
 
 _REPLAY: Final = "replay:"
 _ANSWERS: Final[dict[str, Callable[[ResponsesRequest], tuple[Output, ...]]]] = {
@@ -43,8 +43,8 @@ class CannedUpstream:
     """An `Upstream` that answers by itself, in the bytes of a real Responses upstream.
 
     Args:
-        now: the wall clock, in seconds since the epoch.
-        new_key: gives hexadecimal digits that no other answer has.
+        now: returns the wall clock, in seconds since the epoch.
+        new_key: returns hexadecimal digits that no other answer has.
     """
 
     def __init__(
@@ -57,13 +57,14 @@ class CannedUpstream:
         self._new_key = new_key
 
     async def open(self, call: UpstreamCall, /) -> UpstreamAnswer:
-        """Begin the answer; a paced one that is no stream takes its whole time here, as a model's would.
+        """Start the answer; a paced one without a stream takes its whole time here, as a model's would.
 
         Raises:
-            UpstreamFault: ``upstream_unreachable`` if a recording cannot be read, ``upstream_not_found`` if there is no
-                model of that name, ``upstream_protocol`` if a recording holds no end to answer without a stream.
+            UpstreamFault: ``upstream_unreachable`` if a recording cannot be read, ``upstream_not_found`` if the model
+                does not exist, ``upstream_protocol`` if a recording without a response object is requested without
+                a stream.
         """
-        # Never `call.model`: what a client fills into a wildcard must not become the name of a file.
+        # Never `call.model`: the client's text for a wildcard must not become a file name.
         model = call.deployment.model
         is_stream = call.request.stream
         if model.startswith(_REPLAY):
@@ -76,7 +77,7 @@ class CannedUpstream:
         if model not in _ANSWERS:
             known = ", ".join(f"canned/{name}" for name in _ANSWERS)
             raise UpstreamFault(
-                f"there is no embedded model canned/{model}: use {known} or canned/replay:<file.sse>",
+                f"the embedded model canned/{model} does not exist: use {known} or canned/replay:<file.sse>",
                 code="upstream_not_found",
             )
         outputs = _ANSWERS[model](call.request)
@@ -90,7 +91,7 @@ class CannedUpstream:
 
 
 class _CannedAnswer:
-    """Gives frames one by one: those that bring a token not before their time."""
+    """Returns frames one by one; those with a token not before their time."""
 
     def __init__(self, frames: Iterator[Frame], *, is_stream: bool, pace_s: float) -> None:
         self._frames = frames
@@ -105,7 +106,7 @@ class _CannedAnswer:
     async def receive(self) -> bytes:
         frame = next(self._frames, None)
         if frame is not None and frame.is_token and self._pace_s:
-            # The pace is kept over the whole answer; a reader that was slow gets no burst to make up for it.
+            # The pace is kept over the whole answer, but a slow reader does not get a burst to catch up.
             self._due_at = max(self._due_at + self._pace_s, trio.current_time())
             await trio.sleep_until(self._due_at)
         else:
@@ -113,16 +114,16 @@ class _CannedAnswer:
         return b"" if frame is None else frame.data
 
     def expect_end(self) -> None:
-        """It comes at once."""
+        """Do nothing: the end follows at once."""
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there is nothing to close."""
 
 
 async def _read(file: str) -> bytes:
     try:
         return await trio.Path(file).read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a NUL within the name
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise UpstreamFault(
             f"the recording {file} cannot be read: check the path in canned/replay:<file.sse>",
             code="upstream_unreachable",
@@ -135,7 +136,7 @@ class _TerminalEvent(Struct):
 
 
 def _last_snapshot(recording: bytes, model: str) -> bytes:
-    """Give the response object of the terminal event, byte for byte: what the upstream answers without a stream."""
+    """Return the response object of the terminal event, byte for byte: the upstream's answer without a stream."""
     parser = Parser()
     try:
         events = parser.feed([recording]) + parser.flush() if recording else []
@@ -145,10 +146,10 @@ def _last_snapshot(recording: bytes, model: str) -> bytes:
         try:
             event = msgspec.json.decode(data, type=_TerminalEvent)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            continue  # `[DONE]`, or a recording of something broken
+            continue  # `[DONE]`, or a broken event in the recording
         if event.type in _TERMINAL and bytes(event.response):
             return bytes(event.response)
     raise UpstreamFault(
-        f"canned/{model} ends without a response object: only a request with stream: true can be answered from it",
+        f"canned/{model} ends without a response object: it can answer only requests with stream: true",
         code="upstream_protocol",
     )

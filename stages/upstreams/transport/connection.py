@@ -1,10 +1,10 @@
-"""One HTTP/1.1 connection to an upstream: a socket, perhaps TLS on it, and a reader; one exchange at a time.
+"""One HTTP/1.1 connection to an upstream: a socket, TLS on it if needed, and a reader; one exchange at a time.
 
-**How a wait ends in time without a cancel scope for each.** A stream waits once for each event, and a scope with a
-deadline costs 5-8 us (``benchmarks``), as much as the read itself. Here a wait only writes down when it will have
-lasted too long (`Connection.expires_at`); one `Watchdog` for all connections wakes when the earliest of these moments
-has come, looks which of them still stand, and closes the sockets of those. Closing wakes the waiting task. On a busy
-stream the moment moves on with every read, so that the watchdog wakes about once in the length of a limit.
+**How a wait is limited without a cancel scope of its own.** A stream waits once for each event, and a scope with a
+deadline costs 5-8 us (``benchmarks``), as much as the read itself. Here a wait only records its deadline
+(`UpstreamConnection.expires_at`). One `Watchdog` for all connections wakes at the earliest recorded deadline and closes
+the sockets of the waits that have expired. Closing wakes the waiting task. On a busy stream the deadline moves with
+every read, so that the watchdog wakes about once per length of a limit.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from stages.upstreams.transport.http1 import ResponseReader
 from stages.upstreams.transport.tls import TlsSession
 
 READ_BYTES = 64 * 1024
-"""The most that one read takes, and so the size of the largest batch."""
+"""The size of the largest read, and so of the largest batch."""
 
-WATCHDOG_GRAIN_S = 0.02
-"""A watchdog looks at most this often: with thousands of streams, deadlines of one moment are handled together."""
+WATCHDOG_INTERVAL_S = 0.02
+"""The shortest time between two checks: with thousands of streams, many deadlines are handled together."""
 
 
 class UpstreamConnection:
-    """A connected socket that speaks HTTP/1.1; closed at once, without waiting, and for good by `close`.
+    """A connected socket that speaks HTTP/1.1.
 
     Attributes:
-        reader: what has been read of the response.
-        expires_at: when the wait that is under way will have lasted too long, on trio's clock.
-        idle_since: when the last exchange ended, on trio's clock.
+        reader: the part of the response that has been read.
+        expires_at: the deadline of the current wait, on trio's clock.
+        idle_since: the end of the last exchange, on trio's clock.
+        is_closed: whether `close` was called.
     """
 
     __slots__ = (
@@ -58,7 +59,7 @@ class UpstreamConnection:
         self.is_closed = False
 
     def close(self) -> None:
-        """Close the socket now. A task that waits for it is woken. Closing twice is harmless."""
+        """Close the socket immediately, and wake a task that waits for it. Never waits; closing twice is harmless."""
         if not self.is_closed:
             self.is_closed = True
             self.expires_at = math.inf
@@ -67,19 +68,19 @@ class UpstreamConnection:
             self._sock.close()
 
     def expire(self) -> None:
-        """End the wait that is under way: it has lasted too long."""
+        """End the current wait, whose deadline has passed."""
         self._is_expired = True
         self.close()
 
     def is_dead(self) -> bool:
-        """Tell whether the connection, which is idle, was closed or spoken on by the far side."""
+        """Return whether the peer has closed this idle connection, or has sent data that belongs to no request."""
         if self.is_closed:
             return True
         try:
             if self._tls is None:
                 self._sock.recv(1, socket.MSG_PEEK)
-                return True  # the end, or bytes that nobody asked for
-            # A TLS session may say something of its own (a session ticket) on an idle connection.
+                return True  # the end of the connection, or unsolicited bytes
+            # A TLS session may receive records of its own (a session ticket) on an idle connection.
             received = self._sock.recv(READ_BYTES)
             return self._tls.decrypt(received) != b"" or self._tls.is_ended
         except BlockingIOError:
@@ -88,32 +89,33 @@ class UpstreamConnection:
             return True
 
     def begin(self, method: str, data: bytes) -> memoryview:
-        """Start an exchange: write what the socket takes at once, and return the rest.
+        """Start an exchange: write as much as the socket accepts without waiting, and return the unsent bytes.
 
         Raises:
             httpx.WriteError: if the connection is broken; then nothing has been sent.
         """
         self.reader.begin(method)
-        rest = memoryview(data)
+        unsent = memoryview(data)
         try:
             if self._tls is not None:
-                rest = memoryview(self._tls.encrypt(data))
-            return rest[self._sock.send(rest) :]
+                unsent = memoryview(self._tls.encrypt(data))
+            return unsent[self._sock.send(unsent) :]
         except BlockingIOError:
-            return rest
-        except OSError as error:  # ssl.SSLError is one
+            return unsent
+        except OSError as error:  # includes ssl.SSLError
             raise httpx.WriteError("the connection was closed before the request could be sent") from error
 
-    async def finish_sending(self, rest: memoryview, limit_s: float | None) -> bool:
-        """Write ``rest``, listening meanwhile: an upstream may answer (413, 401) before it has read a long body.
+    async def finish_sending(self, unsent: memoryview, limit_s: float | None) -> bool:
+        """Write ``unsent`` and read meanwhile: an upstream may answer (413, 401) before it has read a long body.
 
-        Ends when all is sent, when the response's head is there, or when the far side takes no more; what it has
-        said is then in `reader`. Gives whether all was sent: if not, the connection cannot carry another request.
+        Returns when everything is sent, when the head of the response has arrived, or when the upstream accepts no
+        more; what it sent is then in `reader`. The result is whether everything was sent: if not, the connection
+        cannot carry another request.
 
         Raises:
             httpx.WriteTimeout: if it takes longer than ``limit_s``.
-            httpx.ReadError: if the far side resets the connection.
-            httpx.RemoteProtocolError: if the far side closes it, or answers with what is not HTTP/1.1.
+            httpx.ReadError: if the upstream resets the connection.
+            httpx.RemoteProtocolError: if the upstream closes it, or answers with something other than HTTP/1.1.
         """
         failure: httpx.TransportError | None = None
 
@@ -131,34 +133,34 @@ class UpstreamConnection:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(listen)
                 try:
-                    while rest:
+                    while unsent:
                         await trio.lowlevel.wait_writable(self._sock)
                         try:
-                            rest = rest[self._sock.send(rest) :]
+                            unsent = unsent[self._sock.send(unsent) :]
                         except BlockingIOError:
                             continue
                 except (OSError, trio.ClosedResourceError):
-                    pass  # it reads no more, but it may have said why
+                    pass  # it reads no more, but it may have answered why
                 nursery.cancel_scope.cancel()
         if scope.cancelled_caught:
-            raise httpx.WriteTimeout("the upstream did not take the whole request in time")
+            raise httpx.WriteTimeout("the upstream did not accept the whole request in time")
         if failure is not None:
             raise failure
-        return not rest
+        return not unsent
 
     async def receive(self) -> None:
-        """Wait for bytes, read all that one read gives, and feed `reader`. A checkpoint.
+        """Wait for bytes, read once, and feed `reader`. Always a checkpoint.
 
         Raises:
             httpx.ReadTimeout: if `expires_at` passed.
             httpx.ReadError: if the connection broke.
-            httpx.RemoteProtocolError: if it ended too early or what came is not HTTP/1.1.
+            httpx.RemoteProtocolError: if it ended too early, or the data is not HTTP/1.1.
         """
-        if self.is_closed:  # since the last read; a closed socket cannot be waited for
+        if self.is_closed:  # since the last read; trio cannot wait for a closed socket
             raise httpx.ReadError("the connection was closed")
         while True:
             try:
-                if self._has_more:  # the last read was full: do not ask the kernel whether there is more
+                if self._has_more:  # the last read was full: try again without asking the kernel first
                     await trio.lowlevel.checkpoint()
                 else:
                     await trio.lowlevel.wait_readable(self._sock)
@@ -181,7 +183,7 @@ class UpstreamConnection:
                 return
 
     def _feed_decrypted(self, data: bytes, tls: TlsSession) -> bool:
-        """Feed `reader` what ``data`` holds, and say whether that was anything: TLS has things of its own to say."""
+        """Feed `reader` what ``data`` contains, and return whether that was anything: TLS has records of its own."""
         try:
             data = tls.decrypt(data)
         except ssl.SSLError as error:
@@ -194,29 +196,29 @@ class UpstreamConnection:
 
 
 class Watchdog:
-    """Ends the waits of many connections in time, with one task that sleeps nearly always.
+    """Ends the expired waits of many connections, with one task that nearly always sleeps.
 
     Args:
-        connections: those that an exchange is under way on; a live view, nothing is held.
-        housekeep: called at each look with the time; returns when it wants to be called again at the latest.
+        connections: the connections with an exchange in progress; a live view.
+        housekeep: called with the time at each check; returns the time of the next check that it needs.
     """
 
     def __init__(self, connections: Collection[UpstreamConnection], housekeep: Callable[[float], float]) -> None:
         self._connections = connections
         self._housekeep = housekeep
         self._sleep: trio.CancelScope | None = None
-        self._next_look = -math.inf
+        self._next_check = -math.inf
         self._is_stopped = False
 
-    def look_at(self, moment: float) -> None:
-        """See to it that a look is taken at ``moment``, on trio's clock, or a little (`WATCHDOG_GRAIN_S`) later."""
+    def check_at(self, moment: float) -> None:
+        """Make sure that a check runs at ``moment`` on trio's clock, or up to `WATCHDOG_INTERVAL_S` later."""
         if self._sleep is None:
-            # Not a child of whoever waits first: the task belongs to the transport, and lives until `stop`.
+            # A system task: it belongs to the transport, not to the first task that waits, and runs until `stop`.
             self._sleep = trio.CancelScope(deadline=moment)
-            self._next_look = moment
+            self._next_check = moment
             trio.lowlevel.spawn_system_task(self._run, name="upstream deadlines")
-        elif moment < self._next_look:
-            self._next_look = self._sleep.deadline = moment
+        elif moment < self._next_check:
+            self._next_check = self._sleep.deadline = moment
 
     def stop(self) -> None:
         """End the task."""
@@ -240,5 +242,5 @@ class Watchdog:
                     following = connection.expires_at
             for connection in expired:
                 connection.expire()
-            self._next_look = max(following, now + WATCHDOG_GRAIN_S)
-            self._sleep = trio.CancelScope(deadline=self._next_look)
+            self._next_check = max(following, now + WATCHDOG_INTERVAL_S)
+            self._sleep = trio.CancelScope(deadline=self._next_check)

@@ -1,4 +1,4 @@
-"""Open a connection to an upstream: resolve its name, connect to one of its addresses, agree on TLS."""
+"""Open a connection to an upstream: resolve its name, connect to one of its addresses, shake hands over TLS."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from stages.upstreams.transport.connection import READ_BYTES, UpstreamConnection
 from stages.upstreams.transport.tls import TlsSession
 
 HAPPY_EYEBALLS_DELAY_S = 0.25
-"""How long one address is tried before the next is tried too (RFC 8305 section 8: 250 ms)."""
+"""How long to wait for one address before the next is tried in parallel (RFC 8305 section 8: 250 ms)."""
 
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
-"""A host that has vanished is noticed after 15 + 3 * 5 s of silence, before any deadline of ours."""
+"""A vanished host is noticed after 15 + 3 * 5 s of silence, before any of our deadlines."""
 
-# As trio.socket.getaddrinfo gives them: family, type, protocol, canonical name, address.
+# As trio.socket.getaddrinfo returns them: family, type, protocol, canonical name, address.
 _AddrInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
 
 
@@ -35,12 +35,12 @@ async def dial(
     recv_buffer_bytes: int | None,
     limit_s: float | None,
 ) -> UpstreamConnection:
-    """Connect, within ``limit_s`` seconds for all of it; with an ``ssl_context``, speak TLS.
+    """Connect, with TLS if there is an ``ssl_context``, within ``limit_s`` seconds in all.
 
     Raises:
         httpx.ConnectTimeout: if it takes longer.
-        httpx.ConnectError: if the name does not resolve, no address takes the connection, or TLS fails.
-            ``__cause__`` is the `OSError` behind it.
+        httpx.ConnectError: if the name does not resolve, no address accepts the connection, or TLS fails.
+            ``__cause__`` is the `OSError` or `UnicodeError`.
     """
     deadline = math.inf if limit_s is None else trio.current_time() + limit_s
     with trio.CancelScope(deadline=deadline) as scope:
@@ -48,19 +48,19 @@ async def dial(
             addresses = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             sock = await _connect_to_any(addresses, recv_buffer_bytes)
             try:
-                tls = None if ssl_context is None else await _agree_on_tls(sock, ssl_context, host)
+                tls = None if ssl_context is None else await _start_tls(sock, ssl_context, host)
             except BaseException:
                 sock.close()
                 raise
             return UpstreamConnection(sock, tls)
-        except (OSError, UnicodeError) as error:  # UnicodeError: a name that is none, as "a..b"
+        except (OSError, UnicodeError) as error:  # UnicodeError: a name that is not valid, such as "a..b"
             raise httpx.ConnectError(f"cannot connect to {host}:{port}") from error
     assert scope.cancelled_caught
     raise httpx.ConnectTimeout(f"could not connect to {host}:{port} in time")
 
 
 async def _connect_to_any(addresses: Sequence[_AddrInfo], recv_buffer_bytes: int | None) -> socket.socket:
-    """Try the addresses in turn, each beside those before it after a short wait (RFC 8305); the first wins."""
+    """Try the addresses one after another, a new one after each short delay (RFC 8305); the first to connect wins."""
     if len(addresses) == 1:
         return await _connect(addresses[0], recv_buffer_bytes)
     winner: socket.socket | None = None
@@ -82,7 +82,7 @@ async def _connect_to_any(addresses: Sequence[_AddrInfo], recv_buffer_bytes: int
 
     try:
         async with trio.open_nursery() as nursery:
-            for address in _families_in_turn(addresses):
+            for address in _second_family_second(addresses):
                 failed = trio.Event()
                 nursery.start_soon(attempt, address, failed)
                 with trio.move_on_after(HAPPY_EYEBALLS_DELAY_S):
@@ -96,11 +96,11 @@ async def _connect_to_any(addresses: Sequence[_AddrInfo], recv_buffer_bytes: int
     return winner
 
 
-def _families_in_turn(addresses: Sequence[_AddrInfo]) -> Sequence[_AddrInfo]:
-    """Put one address of another family second: a broken IPv6 then costs one delay, not one for each address."""
-    for at, address in enumerate(addresses):
+def _second_family_second(addresses: Sequence[_AddrInfo]) -> Sequence[_AddrInfo]:
+    """Move one address of the other family to second place: broken IPv6 then costs one delay, not one per address."""
+    for index, address in enumerate(addresses):
         if address[0] != addresses[0][0]:
-            return [addresses[0], address, *addresses[1:at], *addresses[at + 1 :]]
+            return [addresses[0], address, *addresses[1:index], *addresses[index + 1 :]]
     return addresses
 
 
@@ -113,7 +113,7 @@ async def _connect(address: _AddrInfo, recv_buffer_bytes: int | None) -> socket.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _KEEPALIVE:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
-        if recv_buffer_bytes is not None:  # before connecting: it decides the window scale that is offered
+        if recv_buffer_bytes is not None:  # before connecting: it determines the window scale that is offered
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, recv_buffer_bytes)
         code = sock.connect_ex(target)
         if code == errno.EINPROGRESS:
@@ -131,7 +131,7 @@ async def _connect(address: _AddrInfo, recv_buffer_bytes: int | None) -> socket.
     return sock
 
 
-async def _agree_on_tls(sock: socket.socket, context: ssl.SSLContext, host: str) -> TlsSession:
+async def _start_tls(sock: socket.socket, context: ssl.SSLContext, host: str) -> TlsSession:
     session = TlsSession(context, host)
     try:
         outgoing, is_ready = session.handshake(None)
@@ -141,16 +141,16 @@ async def _agree_on_tls(sock: socket.socket, context: ssl.SSLContext, host: str)
                 return session
             outgoing, is_ready = session.handshake(await _receive(sock))
     except ssl.SSLError:
-        with contextlib.suppress(OSError):  # the far side need not learn why
-            sock.send(session.farewell())
+        with contextlib.suppress(OSError):  # the alert is a courtesy
+            sock.send(session.pending_alert())
         raise
 
 
 async def _send_all(sock: socket.socket, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
+    unsent = memoryview(data)
+    while unsent:
         try:
-            rest = rest[sock.send(rest) :]
+            unsent = unsent[sock.send(unsent) :]
         except BlockingIOError:
             await trio.lowlevel.wait_writable(sock)
 

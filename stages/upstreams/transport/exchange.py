@@ -1,4 +1,4 @@
-"""One request and its answer on the wire, whichever transport carries them."""
+"""One request and its answer, over any transport."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ _CLOSE_LIMIT_S = 2.0
 
 
 class Exchange(Protocol):
-    """An answer whose head is here."""
+    """An answer whose head has arrived."""
 
     @property
     def status(self) -> int:
-        """The status of the response."""
+        """The HTTP status."""
         ...
 
     @property
     def headers(self) -> Sequence[tuple[bytes, bytes]]:
-        """The headers in their order, the names in lower case."""
+        """The headers in their order, with names in lower case."""
         ...
 
     async def receive(self, limit_s: float | None) -> bytes:
-        """Give the next part of the body, all that one read of the socket had; ``b""`` when it is complete.
+        """Return the next part of the body, all that one read of the socket returned; ``b""`` when it is complete.
 
         Raises:
-            httpx.ReadTimeout: if nothing comes for ``limit_s`` seconds; None is for ever.
-            httpx.HTTPError: another one if the connection breaks or what comes is not HTTP.
+            httpx.ReadTimeout: if nothing arrives for ``limit_s`` seconds; None means no limit.
+            httpx.HTTPError: a different subclass if the connection breaks or the data is not HTTP.
         """
         ...
 
-    def hurry(self, limit_s: float) -> None:
-        """Let the wait that is under way, if one is, take ``limit_s`` more seconds at the most."""
+    def expedite(self, limit_s: float) -> None:
+        """Limit the current wait, if there is one, to ``limit_s`` more seconds."""
         ...
 
     async def aclose(self) -> None:
-        """Give the connection back if all of the body was read, else close it; also in a task that is cancelled."""
+        """Return the connection to its pool if the whole body was read, or close it. Works even in a cancelled task."""
         ...
 
 
 class HttpxExchange:
-    """An `Exchange` over a transport that speaks httpx's interface only.
+    """An `Exchange` over a transport that has only httpx's interface.
 
     Args:
-        response: as the transport gave it.
-        timeouts: those in the extensions of the request, which the transport looks at before each read.
+        response: the transport's response.
+        timeouts: the timeouts in the request's extensions, which the transport reads before each wait.
     """
 
     def __init__(self, response: httpx.Response, timeouts: dict[str, float | None]) -> None:
@@ -68,12 +68,12 @@ class HttpxExchange:
             return await anext(self._parts, b"")
         raise httpx.ReadTimeout("the body did not end in time")
 
-    def hurry(self, limit_s: float) -> None:
+    def expedite(self, limit_s: float) -> None:
         """As in `Exchange`."""
         self._wait.deadline = trio.current_time() + limit_s
 
     async def aclose(self) -> None:
-        """As in `Exchange`; how the connection ends concerns nobody, but it must end, and soon."""
+        """As in `Exchange`; errors while closing are ignored, and it ends within a time limit."""
         with trio.CancelScope(deadline=trio.current_time() + _CLOSE_LIMIT_S, shield=True), suppress(*FOREIGN_ERRORS):
             await self._stream.aclose()
 
@@ -87,4 +87,4 @@ FOREIGN_ERRORS = (
     trio.BrokenResourceError,
     trio.ClosedResourceError,
 )
-"""All that a transport may raise; InvalidURL, StreamError and UnicodeEncodeError are no HTTPError of httpx's."""
+"""Everything that a transport may raise. InvalidURL, StreamError and UnicodeError are not subclasses of HTTPError."""

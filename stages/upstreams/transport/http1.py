@@ -1,7 +1,7 @@
-"""HTTP/1.1 as a client speaks it, without a socket: write a request, read responses as bytes come in.
+"""The client side of HTTP/1.1 without a socket: write requests, and read responses as their bytes arrive.
 
-The parser is llhttp (through httptools). It is strict: bare LF, folded headers, a length beside chunks and bad chunk
-sizes are errors.
+The parser is llhttp (through httptools). It is strict: bare LF, folded headers, Content-Length together with chunks,
+and bad chunk sizes are errors.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import httptools
 import httpx
 
 MAX_HEAD_BYTES = 64 * 1024
-"""The most that the head of a response, the 1xx answers before it or the framing between two pieces of its body may
-take. nginx allows 32 KiB, Node.js 16 KiB, hyper 400 KiB in all; OpenAI sends 2-3 KiB."""
+"""The limit for the head of a response, for the 1xx responses before it, and for the framing between two pieces of its
+body. nginx allows 32 KiB, Node.js 16 KiB, hyper 400 KiB in all; OpenAI sends 2-3 KiB."""
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 _BAD_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 section 5.5: all controls but HTAB
@@ -22,17 +22,17 @@ _BAD_IN_TARGET = re.compile(rb"[^\x21-\x7e]")
 
 
 def request_head(method: str, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return the request line and the headers as they go over the wire; a blank line has to follow, and the body.
+    """Return the request line and the headers in wire format; a blank line and the body must follow.
 
     Raises:
-        httpx.LocalProtocolError: if a part could be read as something else (a line break, a space, a NUL). The message
-            names the header and never holds its value, which may be a key.
+        httpx.LocalProtocolError: if a part contains a character that would change the syntax (a line break, a space, a
+            NUL). The message names the header but never contains its value, which may be a key.
     """
     verb = method.encode("ascii", "replace")
     if not _TOKEN.fullmatch(verb) or verb == b"CONNECT":
-        raise httpx.LocalProtocolError("the request's method cannot be sent")
+        raise httpx.LocalProtocolError("the request's method is not valid")
     if _BAD_IN_TARGET.search(target):
-        raise httpx.LocalProtocolError("the request's path holds characters that cannot be sent")
+        raise httpx.LocalProtocolError("the request's path contains characters that cannot be sent")
     lines = [b"%b %b HTTP/1.1\r\n" % (verb, target)]
     for name, value in headers:
         _check_header(name, value)
@@ -41,7 +41,7 @@ def request_head(method: str, target: bytes, headers: Iterable[tuple[bytes, byte
 
 
 def request_bytes(request: httpx.Request, body: bytes) -> bytes:
-    """Return ``request`` as it goes over the wire, head and body in one.
+    """Return ``request`` in wire format, head and body together.
 
     Raises:
         httpx.LocalProtocolError: as `request_head` does.
@@ -56,10 +56,10 @@ def request_bytes(request: httpx.Request, body: bytes) -> bytes:
 
 def _check_header(name: bytes, value: bytes) -> None:
     if not _TOKEN.fullmatch(name):
-        raise httpx.LocalProtocolError("the name of a request header holds characters that cannot be sent")
+        raise httpx.LocalProtocolError("the name of a request header contains characters that cannot be sent")
     if _BAD_IN_VALUE.search(value):
         raise httpx.LocalProtocolError(
-            f"the value of the request header {name.decode('ascii')} holds characters that cannot be sent"
+            f"the value of the request header {name.decode('ascii')} contains characters that cannot be sent"
         )
 
 
@@ -67,20 +67,20 @@ class ResponseReader:
     """Reads the responses of one connection, one after the other.
 
     Attributes:
-        status: the status of the response, 0 until its head is complete.
-        headers: the headers of the response in their order, the names in lower case.
-        has_head: whether the head is complete; 1xx answers are skipped.
+        status: the status of the response; 0 until its head is complete.
+        headers: the headers of the response in their order, with names in lower case.
+        has_head: whether the head is complete; 1xx responses are skipped.
         is_done: whether the response is complete.
         is_reusable: whether the connection may carry another request. Meaningful once ``is_done``.
     """
 
     __slots__ = (
+        "_bodyless_bytes",
         "_error",
         "_is_close_delimited",
         "_is_to_head",
         "_parser",
         "_parts",
-        "_silent_bytes",
         "has_head",
         "headers",
         "is_done",
@@ -91,8 +91,8 @@ class ResponseReader:
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
-        # llhttp calls this for each piece of body: nothing is faster than the list's own method, and a stream in
-        # which every event is a chunk makes 300 000 such calls a second.
+        # llhttp calls this for each piece of the body. Nothing is faster than the list's own method, and a stream with
+        # one chunk per event makes up to 300 000 such calls a second.
         self.on_body = self._parts.append
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._error: httpx.RemoteProtocolError | None = None
@@ -101,20 +101,20 @@ class ResponseReader:
         self.is_reusable = True
 
     def begin(self, method: str) -> None:
-        """Expect the response to a request that has just been written with ``method``."""
+        """Prepare for the response to a request with ``method``, which is about to be written."""
         self._parts.clear()
         self._is_to_head = method == "HEAD"
         self._is_close_delimited = False
-        self._silent_bytes = 0
+        self._bodyless_bytes = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.status = 0
         self.has_head = self.is_done = self.is_reusable = False
 
     def feed(self, data: bytes) -> None:
-        """Read what came in. What it holds before a fault is still given by `take`.
+        """Parse received bytes. `take` still returns the body before a fault.
 
         Raises:
-            httpx.RemoteProtocolError: if it is not HTTP/1.1, or an upgrade, or breaks `MAX_HEAD_BYTES`.
+            httpx.RemoteProtocolError: if they are not HTTP/1.1, are an upgrade, or exceed `MAX_HEAD_BYTES`.
         """
         if self._parser is None:
             raise httpx.RemoteProtocolError("the connection is closed")
@@ -122,22 +122,24 @@ class ResponseReader:
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if self.is_done:  # bytes that belong to no response: the response is good, the connection is not
+            if self.is_done:  # bytes that belong to no response: the response is valid, the connection is not
                 self.is_reusable = False
             elif self._error is None:
                 self._error = httpx.RemoteProtocolError(f"the response is not HTTP/1.1: {error}")
-        # Trailers, chunk extensions and heads hold no body: none of them may go on for ever.
+        # Trailers, chunk extensions and heads contain no body, and none of them may be endless.
         if len(self._parts) > pieces:
-            self._silent_bytes = 0
+            self._bodyless_bytes = 0
         else:
-            self._silent_bytes += len(data)
-            if self._silent_bytes > MAX_HEAD_BYTES and not self.is_done:
-                self._error = httpx.RemoteProtocolError(f"over {MAX_HEAD_BYTES} bytes of response without a body")
+            self._bodyless_bytes += len(data)
+            if self._bodyless_bytes > MAX_HEAD_BYTES and not self.is_done:
+                self._error = httpx.RemoteProtocolError(
+                    f"more than {MAX_HEAD_BYTES} bytes of the response without a body"
+                )
         if self._error is not None and not (self._parts and self.has_head):
             raise self._error
 
     def feed_eof(self) -> None:
-        """Note that the far side has closed the connection. What it sent before is still given by `take`.
+        """Note that the peer has closed the connection. `take` still returns what it sent before.
 
         Raises:
             httpx.RemoteProtocolError: if the response is not complete.
@@ -157,10 +159,10 @@ class ResponseReader:
             raise self._error
 
     def take(self) -> bytes:
-        """Return all of the body that has been read since the last call, joined; empty if there is none.
+        """Return the body that has been read since the last call, joined; empty if there is none.
 
         Raises:
-            httpx.RemoteProtocolError: if nothing is left and what followed was not HTTP/1.1.
+            httpx.RemoteProtocolError: if nothing is left and the data after it was not valid.
         """
         parts = self._parts
         if not parts:
@@ -172,22 +174,22 @@ class ResponseReader:
         return taken
 
     def close(self) -> None:
-        """Let go of the parser, which refers back to this reader."""
+        """Drop the parser, which refers back to this reader."""
         self._parser = None
 
-    # Called by llhttp.
+    # The methods below are called by llhttp.
 
     def on_message_begin(self) -> None:
         if self.is_done:
-            # A response to nothing. Were it read on, its body would be added to that of the response before it.
-            raise httpx.RemoteProtocolError("the far side sent more than one response")
+            # A response without a request. Without this check its body would be added to that of the previous response.
+            raise httpx.RemoteProtocolError("the upstream sent more than one response")
         self.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        assert self._parser is not None  # it is the caller
+        assert self._parser is not None  # the parser is the caller
         status = self._parser.get_status_code()
         if status < 200 and status != 101:
             return
@@ -203,7 +205,7 @@ class ResponseReader:
         if status == 101:
             fault = "the response switches to another protocol"
         elif size > MAX_HEAD_BYTES:
-            fault = f"the response's head is over {MAX_HEAD_BYTES} bytes"
+            fault = f"the response's head is larger than {MAX_HEAD_BYTES} bytes"
         if fault is not None:
             self._error = httpx.RemoteProtocolError(fault)
             return
@@ -211,10 +213,10 @@ class ResponseReader:
         self.status = status
         self.has_head = True
         if self._is_to_head:
-            self.is_done = True  # llhttp does not know it, and waits for a body: not reusable
+            self.is_done = True  # llhttp does not know this and waits for a body: not reusable
 
     def on_message_complete(self) -> None:
         if self.has_head and not self.is_done:
-            assert self._parser is not None  # it is the caller
+            assert self._parser is not None  # the parser is the caller
             self.is_done = True
             self.is_reusable = self._error is None and self._parser.should_keep_alive()

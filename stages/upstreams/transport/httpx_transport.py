@@ -1,13 +1,13 @@
-"""httpx's own transport, for proxies and HTTP/2, made to end in time and to leak nothing when it is cancelled.
+"""httpx's own transport, for proxies and HTTP/2, with our deadlines and without its leaks on cancellation.
 
-httpcore 1.0.9 keeps a connection for ever when a cancellation lands between connecting and the lock after it, and
-leaves the socket of a cancelled TLS handshake to the garbage collector. Both were found by cancelling a request at each
-of its scheduler steps, which the tests do again. This module reaches into httpx and httpcore (``_pool``,
-``_network_backend``); pyproject.toml pins their minor version, and those tests are the guard.
+httpcore 1.0.9 keeps a connection forever if it is cancelled between connecting and taking the lock after it, and leaves
+the socket of a cancelled TLS handshake to the garbage collector. Both were found by cancelling a request at each of its
+scheduler steps, and the tests repeat that. This module uses private attributes of httpx and httpcore (``_pool``,
+``_network_backend``); pyproject.toml pins their minor versions, and those tests show whether it still works.
 """
 
 # pyright: reportPrivateUsage=false
-# There is no public way to put either right.
+# Neither leak can be fixed through a public interface.
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ import trio
 from httpcore._backends.trio import TrioBackend, TrioStream
 
 MAX_IDLE = 20
-"""httpx's default. httpcore looks at every connection for every idle one, several times a request: 32 idle ones make a
-request three times as dear as 10 do (2.6 and 0.9 ms)."""
+"""httpx's default. Several times per request, httpcore examines every connection for every idle one: with 32 idle ones
+a request takes three times as long as with 10 (2.6 and 0.9 ms)."""
 
 _CLOSE_LIMIT_S = 2.0
 
@@ -35,15 +35,15 @@ _Timeouts = Mapping[str, float | None]
 class HttpxTransport(httpx.AsyncHTTPTransport):
     """`httpx.AsyncHTTPTransport` with the deadlines of `stages.upstreams.transport.transport.HeadraceTransport`.
 
-    That is: ``connect`` bounds connecting and TLS together, ``read`` the head as a whole and then each read of the
-    body, and the ``timeout`` of the request's extensions may be changed while the response arrives. The environment
-    is not looked at: a proxy is used when it is given.
+    That is: ``connect`` limits connecting and TLS together, ``read`` the whole head and then each read of the body, and
+    the ``timeout`` in the request's extensions may be changed while the response arrives. The environment is ignored:
+    a proxy is used only if it is given.
 
     Args:
         ssl_context: for https.
-        http2: whether HTTP/2 is offered; needs the ``h2`` package.
-        proxy: where the proxy is, ``http://[user:password@]host:port``; None is no proxy.
-        max_connections, max_idle, idle_expiry_s, recv_buffer_bytes: as in `HeadraceTransport`, but no more than
+        http2: whether HTTP/2 is offered; requires the ``h2`` package.
+        proxy: the proxy's URL, ``http://[user:password@]host:port``; None means no proxy.
+        max_connections, max_idle, idle_expiry_s, recv_buffer_bytes: as in `HeadraceTransport`, but at most
             `MAX_IDLE` connections are kept idle.
     """
 
@@ -111,7 +111,7 @@ class HttpxTransport(httpx.AsyncHTTPTransport):
         raise clock.failure()
 
     async def _sweep(self) -> None:
-        """Close what belongs to no request any more: see the module's first lines."""
+        """Close the connections that no longer belong to a request; see the module's docstring."""
         pool = self._pool
         owned = {id(entry.connection) for entry in pool._requests}
         orphans = [
@@ -128,33 +128,33 @@ class HttpxTransport(httpx.AsyncHTTPTransport):
 
 
 class _HeadClock:
-    """Bounds each step up to the response's head, told by httpcore's trace where it stands."""
+    """Limits each step up to the response's head; httpcore's trace reports the steps."""
 
     def __init__(
         self,
         scope: trio.CancelScope,
         timeouts: _Timeouts,
-        traced: Callable[[str, Mapping[str, Any]], Awaitable[None]] | None,
+        callers_trace: Callable[[str, Mapping[str, Any]], Awaitable[None]] | None,
     ) -> None:
         self._scope = scope
         self._timeouts = timeouts
-        self._traced = traced
+        self._callers_trace = callers_trace
         self._step: Literal["connect", "write", "read"] | None = None
         self._is_to_proxy = False
 
-    async def trace(self, event: str, info: Mapping[str, Any]) -> None:  # values: as httpcore gives them
+    async def trace(self, event: str, info: Mapping[str, Any]) -> None:  # values of httpcore's
         step = event.partition(".")[2]
         if step in {"connect_tcp.started", "connect_unix_socket.started"}:
             self._enter("connect")
         elif step == "send_request_headers.started":
-            # CONNECT to a proxy is a part of connecting; TLS with the upstream comes after it.
+            # CONNECT to a proxy is part of connecting; TLS with the upstream follows.
             self._is_to_proxy = info["request"].method == b"CONNECT"
             if not self._is_to_proxy:
                 self._enter("write")
         elif step == "send_request_body.complete" and not self._is_to_proxy:
             self._enter("read")
-        if self._traced is not None:
-            await self._traced(event, info)
+        if self._callers_trace is not None:
+            await self._callers_trace(event, info)
 
     def _enter(self, step: Literal["connect", "write", "read"]) -> None:
         self._step = step
@@ -164,7 +164,7 @@ class _HeadClock:
     def failure(self) -> httpx.TimeoutException:
         match self._step:
             case "write":
-                return httpx.WriteTimeout("the upstream did not take the whole request in time")
+                return httpx.WriteTimeout("the upstream did not accept the whole request in time")
             case "read":
                 return httpx.ReadTimeout("the upstream was silent for too long")
             case _:
@@ -172,7 +172,7 @@ class _HeadClock:
 
 
 class _WholeBody(httpx.AsyncByteStream):
-    """A request's body. Not `httpx.ByteStream`, a generator: trio warns of one that a cancelled call has left."""
+    """A request's body. `httpx.ByteStream` is a generator, and trio warns if a cancelled call leaves one unfinished."""
 
     def __init__(self, body: bytes) -> None:
         self._left = [body]
@@ -187,7 +187,7 @@ class _WholeBody(httpx.AsyncByteStream):
 
 
 class _TimedBody(httpx.AsyncByteStream):
-    """A body of which each read is bounded by what the request's extensions say at that moment."""
+    """A body whose reads are each limited by the current value in the request's extensions."""
 
     def __init__(self, inner: httpx.AsyncByteStream, timeouts: _Timeouts) -> None:
         self._inner = inner
@@ -204,13 +204,13 @@ class _TimedBody(httpx.AsyncByteStream):
         raise httpx.ReadTimeout("the upstream was silent for too long")
 
     async def aclose(self) -> None:
-        # httpcore's body is generators within each other. One that is left half-way runs on in the garbage collector,
-        # of which trio warns; a cancelled read ends them all, and closes the connection.
+        # httpcore's body consists of nested generators. One that is left unfinished is continued by the garbage
+        # collector, and trio warns about it. A cancelled read ends them all, and closes the connection.
         with trio.CancelScope() as scope:
             scope.cancel()
             with suppress(httpx.HTTPError, httpx.StreamError):
                 async for _ in self._parts:
-                    pass  # what had been read already
+                    pass  # data that had been read already
         await self._inner.aclose()
 
 

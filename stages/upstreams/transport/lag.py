@@ -1,8 +1,8 @@
-"""How late tasks get their turn: what tells a transport that this process has more to do than it can.
+"""Measure how late the scheduler runs tasks, so that a transport backs off when the process is overloaded.
 
-Under overload it pays to read each stream less often: what gathers in its socket meanwhile is one batch, and costs the
-whole chain of stages once. Without overload it would only make streams late. So a transport looks at the lag of the
-scheduler, and lets its streams rest between two reads the longer, the higher that is (ADR 0014).
+Under overload it pays to read each stream less often: what accumulates in its socket meanwhile becomes one batch, and
+passes through the stages once. Without overload that would only delay the streams. So each stream of a transport backs
+off between two reads, for a time proportional to the lag of the scheduler (ADR 0014).
 """
 
 from __future__ import annotations
@@ -14,71 +14,72 @@ from collections.abc import Sized
 import trio
 
 HIGH_LAG_S = 0.005
-"""Below this nothing rests. A turn of a stream takes some 0.1 ms, so that some 50 of them stand in a queue."""
+"""The lag from which streams back off. A stream's turn takes about 0.1 ms, so about 50 turns are queued then."""
 
-RESTS_PER_LAG = 5.0
-"""How many times the lag a stream rests. With 4 the core is full when 1 000 streams bring 50 000 events a second, with
-10 it is at 76 %, and the events are half as late again (ADR 0014 has the figures)."""
+BACKOFFS_PER_LAG = 5.0
+"""The back-off as a multiple of the lag. With 4, one core is fully busy when 1 000 streams bring 50 000 events a
+second; with 10, it is at 76 %, and the events are half as late again (figures in ADR 0014)."""
 
-MAX_REST_S = 0.2
-"""The longest rest: nobody minds text that arrives five times a second, and every deadline is much longer."""
+MAX_BACKOFF_S = 0.2
+"""The longest back-off: text that arrives five times a second still reads well, and every deadline is much longer."""
 
 GATHER_BYTES = 4096
-"""A read that gave more, some 20 events, is batch enough: the stream does not rest, and a burst is not slowed."""
+"""A read that returned this much, about 20 events, is a large enough batch: the stream does not back off, so that
+bursts stay fast."""
 
 SAMPLE_S = 0.01
-"""How often the lag is measured: some 15 us of CPU each time."""
+"""The interval between measurements of the lag; each takes about 15 us of CPU."""
 
 MIN_STREAMS = 32
-"""With fewer streams nothing is measured: what makes their turns late is not their number."""
+"""With fewer streams nothing is measured, as their number is not what delays their turns."""
 
 _WEIGHT = 0.2
-"""Of a new sample, so that some 50 ms count: a sample by itself depends on its place in the queue."""
+"""The weight of a new sample, which averages over about 50 ms: a single sample depends on its place in the queue."""
 
 
 class Lag:
-    """Measures, with a task that exists only while there are many streams, how much too late a sleep ends.
+    """Measures how late sleeps end, with a task that exists only while there are many streams.
 
     Attributes:
-        rest_s: how long a stream is to rest after a read; 0 unless the lag is high.
+        backoff_s: how long a stream is to back off after a read; 0 unless the lag is high.
 
     Args:
-        streams: those that are open; a live view of which only the size is looked at.
+        streams: the open streams; a live view of which only the size is used.
     """
 
-    __slots__ = ("_is_measuring", "_is_stopped", "_resting", "_streams", "rest_s")
+    __slots__ = ("_is_measuring", "_is_stopped", "_sleepers", "_streams", "backoff_s")
 
     def __init__(self, streams: Sized) -> None:
         self._streams = streams
         self._is_measuring = False
         self._is_stopped = False
-        self._resting: defaultdict[int, list[trio.lowlevel.Task]] = defaultdict(list)  # by the sample that wakes them
-        self.rest_s = 0.0
+        self._sleepers: defaultdict[int, list[trio.lowlevel.Task]] = defaultdict(list)  # by the sample that wakes them
+        self.backoff_s = 0.0
 
-    async def rest_until(self, moment: float) -> None:
-        """Wait until ``moment`` on trio's clock, or for up to two samples longer. Only while `rest_s` is not 0.
+    async def back_off_until(self, moment: float) -> None:
+        """Wait until ``moment`` on trio's clock, or up to two samples longer. Call it only while `backoff_s` is not 0.
 
-        Who rests is woken by the task that measures: a sleep of its own, with its cancel scope and its place among the
-        deadlines, would cost a stream a third of its turn.
+        The task that measures wakes the caller: a sleep of its own, with its cancel scope and its deadline, would cost
+        a third of a stream's turn.
         """
         task = trio.lowlevel.current_task()
-        waking = self._resting[_sample_at(moment) + 1]
-        waking.append(task)
+        sleepers = self._sleepers[_sample_at(moment) + 1]
+        sleepers.append(task)
 
         def abort(_: object) -> trio.lowlevel.Abort:
-            waking.remove(task)
+            sleepers.remove(task)
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     def watch(self) -> None:
-        """Begin to measure if there are many streams now; it ends by itself when there are not."""
+        """Start measuring if there are many streams; it ends by itself when there are few."""
         if len(self._streams) >= MIN_STREAMS and not self._is_measuring:
             self._is_measuring = True
             trio.lowlevel.spawn_system_task(self._measure, name="upstream lag")
 
     def stop(self) -> None:
-        """End the measuring when its sleep ends."""
+        """Stop measuring when the current sample ends."""
         self._is_stopped = True
 
     async def _measure(self) -> None:
@@ -88,15 +89,15 @@ class Lag:
             await trio.sleep_until(due_at)
             now = trio.current_time()
             lag_s += _WEIGHT * (now - due_at - lag_s)
-            self.rest_s = min(RESTS_PER_LAG * lag_s, MAX_REST_S) if lag_s > HIGH_LAG_S else 0.0
-            self._wake(_sample_at(now) if self.rest_s else math.inf)
-        self.rest_s = 0.0
+            self.backoff_s = min(BACKOFFS_PER_LAG * lag_s, MAX_BACKOFF_S) if lag_s > HIGH_LAG_S else 0.0
+            self._wake(_sample_at(now) if self.backoff_s else math.inf)
+        self.backoff_s = 0.0
         self._is_measuring = False
         self._wake(math.inf)
 
     def _wake(self, until: float) -> None:
-        for sample in [sample for sample in self._resting if sample <= until]:
-            for task in self._resting.pop(sample):
+        for sample in [sample for sample in self._sleepers if sample <= until]:
+            for task in self._sleepers.pop(sample):
                 trio.lowlevel.reschedule(task)
 
 

@@ -1,4 +1,4 @@
-"""Keep-alive connections to upstreams: who uses one, which are idle, and when a wait or an idleness ends."""
+"""Keep-alive connections to upstreams: which are active, which are idle, and when a wait or an idle time expires."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Pool:
         self._max_idle = max_idle
         self._idle_expiry_s = idle_expiry_s
         self._recv_buffer_bytes = recv_buffer_bytes
-        # The end that was used last is used next: what a burst has left over grows old at the other end.
+        # The connection that was used last is used next, so that those left over from a burst expire at the other end.
         self._idle: defaultdict[Origin, deque[UpstreamConnection]] = defaultdict(deque)
         self._active: set[UpstreamConnection] = set()
         self._watchdog = Watchdog(self._active, self._close_expired)
@@ -53,7 +53,7 @@ class Pool:
         return sum(len(kept) for kept in self._idle.values())
 
     async def take_slot(self, limit_s: float | None) -> None:
-        """Wait until one more exchange may be under way. Who has a slot ends with `keep` or `discard`.
+        """Wait until another exchange may start. A caller that holds a slot must call `keep` or `discard`.
 
         Raises:
             httpx.PoolTimeout: if it takes longer than ``limit_s``.
@@ -74,24 +74,24 @@ class Pool:
     async def begin(
         self, origin: Origin, method: str, data: bytes, connect_limit_s: float | None
     ) -> tuple[UpstreamConnection, memoryview]:
-        """Take or open a connection, write what it takes at once of ``data``, and give it with the rest.
+        """Take or open a connection, and start sending ``data``; return the connection and the unsent bytes.
 
         Raises:
             httpx.ConnectError: if no connection can be made.
             httpx.ConnectTimeout: if that takes too long.
-            httpx.WriteError: if a new connection does not take the request.
+            httpx.WriteError: if a new connection does not accept the request.
         """
         kept = self._idle[origin]
         while kept:
             connection = kept.pop()
             if not connection.is_dead():
                 try:
-                    rest = connection.begin(method, data)
+                    unsent = connection.begin(method, data)
                 except httpx.WriteError:
-                    pass  # closed since. Nothing was written, so another connection may be tried
+                    pass  # closed since then. Nothing was sent, so another connection may be tried
                 else:
                     self._activate(connection)
-                    return connection, rest
+                    return connection, unsent
             connection.close()
         scheme, host, port = origin
         if scheme == "https" and self._ssl_context is None:
@@ -104,25 +104,25 @@ class Pool:
             limit_s=connect_limit_s,
         )
         try:
-            rest = connection.begin(method, data)
+            unsent = connection.begin(method, data)
         except BaseException:
             connection.close()
             raise
         self._activate(connection)
-        return connection, rest
+        return connection, unsent
 
     def _activate(self, connection: UpstreamConnection) -> None:
         self._active.add(connection)
         self.lag.watch()
 
     def limit_wait(self, connection: UpstreamConnection, limit_s: float | None) -> None:
-        """Say how long the wait that follows on ``connection`` may last; None is for ever."""
+        """Limit the next wait on ``connection`` to ``limit_s`` seconds; None means no limit."""
         if limit_s is not None:
             connection.expires_at = moment = trio.current_time() + limit_s
-            self._watchdog.look_at(moment)
+            self._watchdog.check_at(moment)
 
     def discard(self, connection: UpstreamConnection | None) -> None:
-        """End an exchange that did not come to its end: its connection, if it has one yet, is closed."""
+        """End an incomplete exchange, and close its connection if it has one."""
         if connection is not None:
             connection.close()
             self._active.discard(connection)
@@ -130,7 +130,7 @@ class Pool:
             self._slots.release()
 
     def keep(self, origin: Origin, connection: UpstreamConnection) -> None:
-        """End an exchange that did: the connection may carry another."""
+        """End a complete exchange: the connection may carry another."""
         kept = self._idle[origin]
         if self._is_closed or len(kept) >= self._max_idle:
             self.discard(connection)
@@ -140,10 +140,10 @@ class Pool:
             self._slots.release()
         connection.idle_since = trio.current_time()
         kept.append(connection)
-        self._watchdog.look_at(connection.idle_since + self._idle_expiry_s)
+        self._watchdog.check_at(connection.idle_since + self._idle_expiry_s)
 
     def close(self) -> None:
-        """Close all connections, also those that are in use; their tasks get `httpx.ReadError`."""
+        """Close all connections, including those in use; their tasks get `httpx.ReadError`."""
         self._is_closed = True
         self._watchdog.stop()
         self.lag.stop()
@@ -155,7 +155,7 @@ class Pool:
             connection.close()
 
     def _close_expired(self, now: float) -> float:
-        """Close what has been idle for too long, and say when the next will have been."""
+        """Close the connections that were idle for too long, and return when the next one will be."""
         following = math.inf
         for kept in self._idle.values():
             while kept and kept[0].idle_since + self._idle_expiry_s <= now:

@@ -1,7 +1,7 @@
-"""TLS without a socket: bytes of the wire in, bytes of the application out.
+"""TLS without a socket: encrypted bytes in, plain bytes out, and the reverse.
 
-`trio.SSLStream` gives one record (16 KiB) a call and closes asynchronously. Working on buffers, one read of the socket
-is decrypted whole, and a cancelled call can close its socket at once.
+`trio.SSLStream` returns one record (16 KiB) per call and closes asynchronously. With buffers, one read of the socket is
+decrypted completely, and a cancelled call can close its socket at once.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ _READ_BYTES = 256 * 1024
 
 
 def client_context(*, ca_file: str | None = None, verify: bool = True) -> ssl.SSLContext:
-    """Return a context that trusts the system's authorities, or those of ``ca_file``, and speaks HTTP/1.1 only.
+    """Return a context that trusts the system's authorities, or those in ``ca_file``, and offers only HTTP/1.1.
 
     Raises:
-        OSError: if ``ca_file`` cannot be read (`ssl.SSLError`, which is one, if it holds no certificate).
+        OSError: if ``ca_file`` cannot be read (its subclass `ssl.SSLError` if it contains no certificate).
     """
     context = ssl.create_default_context(cafile=ca_file)
     if not verify:
@@ -29,7 +29,7 @@ class TlsSession:
     """The client's end of one TLS connection.
 
     Attributes:
-        is_ended: whether the far side has ended the session, or the connection.
+        is_ended: whether the peer has ended the session or the connection.
     """
 
     __slots__ = ("_incoming", "_object", "_outgoing", "is_ended")
@@ -41,12 +41,12 @@ class TlsSession:
         self.is_ended = False
 
     def handshake(self, received: bytes | None) -> tuple[bytes, bool]:
-        """Go on with the handshake; None starts it, empty bytes are the end of the connection.
+        """Continue the handshake; None starts it, empty bytes mean the end of the connection.
 
-        Gives what must be sent, and whether the handshake is complete.
+        Returns the bytes to send, and whether the handshake is complete.
 
         Raises:
-            ssl.SSLError: if it fails, also because of the certificate (`ssl.SSLCertVerificationError`).
+            ssl.SSLError: if it fails; `ssl.SSLCertVerificationError` if the certificate is the reason.
         """
         self._take_in(received)
         try:
@@ -55,29 +55,29 @@ class TlsSession:
             return self._outgoing.read(), False
         return self._outgoing.read(), True
 
-    def farewell(self) -> bytes:
-        """Return what a failed handshake wants to tell the far side: an alert, or nothing."""
+    def pending_alert(self) -> bytes:
+        """Return the alert that a failed handshake has for the peer, or nothing."""
         return self._outgoing.read()
 
     def encrypt(self, data: bytes) -> bytes:
-        """Return ``data`` as it goes over the wire, after what the session itself has to say.
+        """Return ``data`` encrypted, after pending records of the session itself.
 
         Raises:
             ssl.SSLError: if the session is broken.
         """
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._object.write(rest) :]
+        unwritten = memoryview(data)
+        while unwritten:
+            unwritten = unwritten[self._object.write(unwritten) :]
         return self._outgoing.read()
 
     def decrypt(self, received: bytes) -> bytes:
-        """Return all that can be read; empty bytes in are the end of the connection.
+        """Return everything that can be decrypted; empty bytes mean the end of the connection.
 
-        An end without a closing alert is an end like any other: whether an answer is complete is said by its framing,
-        and for a body that ends with the connection, by what is in it.
+        An end without a closing alert is not an error: the framing shows whether an answer is complete or, if the body
+        ends with the connection, its content does.
 
         Raises:
-            ssl.SSLError: if the bytes are not of this session.
+            ssl.SSLError: if the bytes do not belong to this session.
         """
         self._take_in(received)
         parts: list[bytes] = []
@@ -90,7 +90,7 @@ class TlsSession:
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             self.is_ended = True
         except ssl.SSLError:
-            if not parts:  # else the good part first; the fault is found again by the next call
+            if not parts:  # otherwise return the good part; the next call finds the fault again
                 raise
         return b"".join(parts)
 

@@ -1,8 +1,8 @@
-"""Our own transport under httpx's API: trio sockets, llhttp, and one batch of bytes for each read of a socket.
+"""A transport with httpx's API on trio sockets and llhttp, which returns one batch of bytes for each read of a socket.
 
-httpx's transport gives one HTTP chunk at a time and costs about 140 us for each; most upstreams send each event as a
-chunk. Here a read gives all that the socket had, so a stream that comes faster than we serve it is taken in larger
-and larger pieces (20-40 times the events a second on bursts). Proxies and HTTP/2 are left to httpx's own transport.
+httpx's own transport returns one HTTP chunk at a time and takes about 140 us for each; most upstreams send each event
+as a chunk. Here a read returns everything that the socket had, so a stream that arrives faster than it is processed is
+read in larger and larger pieces (20-40 times the events a second on bursts). Proxies and HTTP/2 use httpx's transport.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from stages.upstreams.transport.lag import GATHER_BYTES
 from stages.upstreams.transport.pool import Origin, Pool
 
 RECV_BUFFER_BYTES = 256 * 1024
-"""The kernel's share of a stalled stream (it doubles the value; half of that is its own bookkeeping).
+"""The kernel's buffer for a stalled stream (the kernel doubles the value, and uses half for its own bookkeeping).
 
-Without a bound, tcp_rmem lets it grow to 6-32 MiB a stream before an upstream feels that the client has stopped
-reading. 256 KiB in flight at 100 ms of distance still carry 2.5 MB/s: some 10 000 events a second on one stream.
+Without this limit, tcp_rmem lets the buffer grow to 6-32 MiB per stream before the upstream notices that the client has
+stopped reading. 256 KiB in flight at a round-trip time of 100 ms still carry 2.5 MB/s, about 10 000 events a second.
 """
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -32,26 +32,26 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 class HeadraceTransport(httpx.AsyncBaseTransport):
     """A pool of keep-alive HTTP/1.1 connections.
 
-    A cancelled, failed or half-read exchange closes its connection at once. A connection goes back to the pool only
-    when its response has been read whole, and is looked at before it is used again: one that the upstream has closed
-    meanwhile is dropped. Redirects are responses like any other. Nothing is retried, but a request of which not a
-    byte could be written to a kept connection goes over another.
+    A cancelled, failed or half-read exchange closes its connection at once. A connection returns to the pool only when
+    its response has been read completely, and is checked before it is used again: one that the upstream has closed
+    meanwhile is dropped. Redirects are not followed. Nothing is retried, except that a request goes over another
+    connection if not a byte of it could be written to a kept one.
 
-    ``request.extensions["timeout"]`` is that of httpx, in seconds, None for ever. ``connect`` bounds resolving,
+    ``request.extensions["timeout"]`` is httpx's, in seconds; None means no limit. ``connect`` limits resolving,
     connecting and TLS together; ``write`` the sending of the request; ``read`` the time from the request's last byte
     to the end of the response's head, and then each read of the body; ``pool`` the wait for ``max_connections``.
-    The mapping is looked at before each wait, so a caller may change it while the response arrives.
+    The mapping is read before each wait, so a caller may change it while the response arrives.
 
-    When this process has more to do than it can, a stream that gives little in a read rests before the next: see
-    `stages.upstreams.transport.lag`. A rest is no part of a ``read`` timeout.
+    When the process is overloaded, a stream whose last read returned little backs off before the next: see
+    `stages.upstreams.transport.lag`. The back-off does not count towards a ``read`` timeout.
 
     Args:
-        ssl_context: for https; by default one that trusts the system's authorities, made at first use.
-        max_connections: how many exchanges may be under way at once; None is any number.
+        ssl_context: for https; the default trusts the system's authorities, and is made at first use.
+        max_connections: how many exchanges may run at the same time; None means no limit.
         max_idle: how many idle connections are kept for each origin.
-        idle_expiry_s: how long an idle connection is kept. Servers close theirs after 5 s (uvicorn) to minutes,
-            which we notice; what remains is a request that crosses such a close on its way.
-        recv_buffer_bytes: SO_RCVBUF of the sockets; None leaves it to the kernel.
+        idle_expiry_s: how long an idle connection is kept. Servers close theirs after 5 s (uvicorn) to minutes, which
+            is noticed here, unless a request crosses the close on its way.
+        recv_buffer_bytes: SO_RCVBUF of the sockets; None means the kernel's default.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class HeadraceTransport(httpx.AsyncBaseTransport):
         return self._pool.idle_connections
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send ``request`` and give the response as soon as its head is there.
+        """Send ``request`` and return the response as soon as its head has arrived.
 
         Raises:
             httpx.UnsupportedProtocol: if the URL is not http or https.
-            httpx.LocalProtocolError: if the request cannot be put into HTTP/1.1.
+            httpx.LocalProtocolError: if the request cannot be written as HTTP/1.1.
             httpx.HTTPError, RuntimeError: as `exchange` does.
         """
         origin = origin_of(request.url)
@@ -103,28 +103,28 @@ class HeadraceTransport(httpx.AsyncBaseTransport):
     async def exchange(
         self, origin: Origin, method: str, data: bytes, timeouts: Mapping[str, float | None]
     ) -> HeadraceExchange:
-        """Send a request that is bytes already, and give the answer as soon as its head is there.
+        """Send a request that is already encoded, and return the answer as soon as its head has arrived.
 
-        This is `handle_async_request` without httpx's objects, which cost more than all the rest of a request (ADR
+        This is `handle_async_request` without httpx's objects, which cost more than everything else in a request (ADR
         0014).
 
         Raises:
             httpx.PoolTimeout: if ``max_connections`` are busy for too long.
             httpx.ConnectError: if no connection can be made.
             httpx.ConnectTimeout: if that takes too long.
-            httpx.WriteError: if the upstream closes the connection before it could take the request.
-            httpx.WriteTimeout: if it does not take it in time.
+            httpx.WriteError: if the upstream closes the connection before the request could be sent.
+            httpx.WriteTimeout: if the upstream does not accept the request in time.
             httpx.ReadError: if the connection breaks.
-            httpx.ReadTimeout: if the response's head does not come in time.
-            httpx.RemoteProtocolError: if what comes is not HTTP/1.1, or ends too early.
+            httpx.ReadTimeout: if the response's head does not arrive in time.
+            httpx.RemoteProtocolError: if the response is not HTTP/1.1, or ends too early.
             RuntimeError: if the transport is closed.
         """
         pool = self._pool
         await pool.take_slot(timeouts.get("pool"))
         connection: UpstreamConnection | None = None
         try:
-            connection, rest = await pool.begin(origin, method, data, timeouts.get("connect"))
-            is_all_sent = not rest or await connection.finish_sending(rest, timeouts.get("write"))
+            connection, unsent = await pool.begin(origin, method, data, timeouts.get("connect"))
+            is_all_sent = not unsent or await connection.finish_sending(unsent, timeouts.get("write"))
             reader = connection.reader
             if not reader.has_head:
                 pool.limit_wait(connection, timeouts.get("read"))
@@ -137,17 +137,26 @@ class HeadraceTransport(httpx.AsyncBaseTransport):
             raise
 
     async def aclose(self) -> None:
-        """Close all connections, also those that are in use; their tasks get `httpx.ReadError`. Never waits."""
+        """Close all connections, including those in use; their tasks get `httpx.ReadError`. Never waits."""
         self._pool.close()
 
 
 class HeadraceExchange:
-    """The answer to one request; gives its connection back when it has been read, and closes it when it has not.
+    """The answer to one request. Its connection returns to the pool if the answer was read completely, or is closed.
 
-    `stages.upstreams.transport.exchange.Exchange` says what it offers.
+    The interface is `stages.upstreams.transport.exchange.Exchange`.
     """
 
-    __slots__ = ("_connection", "_hurry_s", "_is_all_sent", "_not_before", "_origin", "_pool", "headers", "status")
+    __slots__ = (
+        "_connection",
+        "_expedite_limit_s",
+        "_is_all_sent",
+        "_not_before",
+        "_origin",
+        "_pool",
+        "headers",
+        "status",
+    )
 
     def __init__(self, pool: Pool, origin: Origin, connection: UpstreamConnection, *, is_all_sent: bool) -> None:
         self._pool = pool
@@ -155,17 +164,17 @@ class HeadraceExchange:
         self._connection: UpstreamConnection | None = connection
         self._is_all_sent = is_all_sent
         self._not_before = -math.inf
-        self._hurry_s = math.inf
+        self._expedite_limit_s = math.inf
         self.status = connection.reader.status
         self.headers = connection.reader.headers
 
     async def receive(self, limit_s: float | None) -> bytes:
-        """Give the next part of the body, all that one read of the socket had; ``b""`` when it is complete.
+        """Return the next part of the body, all that one read of the socket returned; ``b""`` when it is complete.
 
         Raises:
-            httpx.ReadTimeout: if nothing comes for ``limit_s``.
+            httpx.ReadTimeout: if nothing arrives for ``limit_s``.
             httpx.ReadError: if the connection broke.
-            httpx.RemoteProtocolError: if it ended too early or what came is not HTTP/1.1.
+            httpx.RemoteProtocolError: if it ended too early, or the data is not HTTP/1.1.
         """
         connection = self._connection
         if connection is None:
@@ -176,29 +185,29 @@ class HeadraceExchange:
                 if reader.is_done:
                     self._end(is_good=True)
                     return b""
-                if pool.lag.rest_s and trio.current_time() < self._not_before:
-                    await pool.lag.rest_until(self._not_before)
-                if self._hurry_s < math.inf:  # perhaps since the rest began
-                    limit_s = self._hurry_s if limit_s is None else min(limit_s, self._hurry_s)
+                if pool.lag.backoff_s and trio.current_time() < self._not_before:
+                    await pool.lag.back_off_until(self._not_before)
+                if self._expedite_limit_s < math.inf:  # perhaps set during the back-off
+                    limit_s = self._expedite_limit_s if limit_s is None else min(limit_s, self._expedite_limit_s)
                 pool.limit_wait(connection, limit_s)
                 await connection.receive()
                 connection.expires_at = math.inf
         except BaseException:
             self._end(is_good=False)
             raise
-        if (rest_s := pool.lag.rest_s) and len(chunk) < GATHER_BYTES:
-            self._not_before = trio.current_time() + rest_s
+        if (backoff_s := pool.lag.backoff_s) and len(chunk) < GATHER_BYTES:
+            self._not_before = trio.current_time() + backoff_s
         return chunk
 
-    def hurry(self, limit_s: float) -> None:
-        """Let the wait that is under way, and those that follow, take ``limit_s`` seconds at the most."""
-        self._hurry_s = limit_s
+    def expedite(self, limit_s: float) -> None:
+        """Limit the current wait, and each later one, to ``limit_s`` seconds."""
+        self._expedite_limit_s = limit_s
         connection = self._connection
         if connection is not None and not connection.reader.is_done:
             self._pool.limit_wait(connection, limit_s)
 
     async def aclose(self) -> None:
-        """Close the connection, now, unless all of the body has come in. Never waits."""
+        """Close the connection immediately, unless the whole body has arrived. Never waits."""
         self._end(is_good=self._connection is not None and self._connection.reader.is_done)
 
     def _end(self, *, is_good: bool) -> None:
@@ -213,7 +222,7 @@ class HeadraceExchange:
 
 
 class _ExchangeStream(httpx.AsyncByteStream):
-    """An exchange in the form in which httpx reads it."""
+    """An exchange as a stream for httpx."""
 
     def __init__(self, exchange: HeadraceExchange, timeouts: Mapping[str, float | None]) -> None:
         self._exchange = exchange
@@ -233,10 +242,10 @@ class _ExchangeStream(httpx.AsyncByteStream):
 
 
 def origin_of(url: httpx.URL) -> Origin:
-    """Return what requests to ``url`` share their connections with.
+    """Return the origin of ``url``; requests with the same origin share connections.
 
     Raises:
-        httpx.UnsupportedProtocol: if it is not http or https.
+        httpx.UnsupportedProtocol: if ``url`` is not http or https, or names no host.
     """
     if url.scheme not in _DEFAULT_PORTS or not url.host:
         raise httpx.UnsupportedProtocol("the upstream's URL must start with http:// or https:// and name a host")

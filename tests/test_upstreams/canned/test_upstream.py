@@ -1,4 +1,4 @@
-"""The embedded upstream: event bytes like those of a real one, at a model's pace, and an agent that comes to an end."""
+"""The embedded upstream: event bytes like a real one's, at a model's pace, and an agent that comes to an end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ from pipeline.errors import UpstreamFault
 from stages.request import ResponsesRequest
 from stages.upstreams import Deployment, UpstreamCall
 from stages.upstreams.canned.answers import STORY, agent
-from stages.upstreams.canned.events import CannedCall, Head, Say, Thought, stream_answer, tokens, whole_answer
+from stages.upstreams.canned.events import (
+    CannedCall,
+    CannedMessage,
+    CannedReasoning,
+    Head,
+    stream_answer,
+    tokens,
+    whole_answer,
+)
 from stages.upstreams.canned.upstream import STORY_TOKENS_PER_S, CannedUpstream
 from stages.wire.downstream.request import parse_body
 
@@ -47,17 +55,17 @@ def request(**fields: Any) -> ResponsesRequest:
     return parse_body(json.dumps({"model": "m", "input": "hi", "stream": True} | fields).encode())
 
 
-def call_of(model: str, asked: ResponsesRequest) -> UpstreamCall:
+def call_of(model: str, parsed: ResponsesRequest) -> UpstreamCall:
     deployment = Deployment(id="d", model_name="m", model=model, provider="canned", kind="canned", url="")
-    return UpstreamCall(request=asked, deployment=deployment, model=model)
+    return UpstreamCall(request=parsed, deployment=deployment, model=model)
 
 
-async def chunks_of(model: str, asked: ResponsesRequest) -> list[bytes]:
+async def chunks_of(model: str, parsed: ResponsesRequest) -> list[bytes]:
     chunks: list[bytes] = []
     keys = (f"{number:048x}" for number in itertools.count())
     upstream = CannedUpstream(now=lambda: 1_760_000_000, new_key=lambda: next(keys))
-    async with aclosing(await upstream.open(call_of(model, asked))) as answer:
-        assert answer.is_stream is asked.stream
+    async with aclosing(await upstream.open(call_of(model, parsed))) as answer:
+        assert answer.is_stream is parsed.stream
         while chunk := await answer.receive():
             chunks.append(chunk)
         assert await answer.receive() == b""
@@ -77,7 +85,7 @@ def events_of(stream: bytes) -> list[dict[str, Any]]:
 
 
 def check_stream(events: list[dict[str, Any]]) -> dict[str, Any]:
-    """Check that a stream agrees with itself and with the openai package's types; return the final response."""
+    """Check that a stream is consistent and has the openai package's types; return the final response."""
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     assert [event["type"] for event in events[:2]] == ["response.created", "response.in_progress"]
     final: dict[str, Any] = events[-1]["response"]
@@ -112,7 +120,7 @@ def text_of(item: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("conversation", "said"),
+    ("conversation", "text"),
     [
         ("Hello  there,\n world ", "Hello  there,\n world "),
         ([{"role": "user", "content": "one"}, {"role": "assistant", "content": "x"}], "one"),
@@ -123,15 +131,15 @@ def text_of(item: dict[str, Any]) -> str:
         ([{"type": "odd", "role": "user", "content": 5}], "(The last user"),
     ],
 )  # fmt: skip
-async def test_echo_says_what_the_user_said_last(conversation: Any, said: str) -> None:
+async def test_echo_repeats_the_last_user_text(conversation: Any, text: str) -> None:
     chunks = await chunks_of("echo", request(input=conversation))
     final = check_stream(events_of(b"".join(chunks)))
-    assert text_of(final["output"][0]).startswith(said)
+    assert text_of(final["output"][0]).startswith(text)
     assert final["status"] == "completed"
     assert final["model"] == "canned/echo"
 
 
-async def test_echo_comes_word_by_word_each_in_its_own_chunk() -> None:
+async def test_echo_sends_each_word_in_its_own_chunk() -> None:
     chunks = await chunks_of("echo", request(input="one two three"))
     deltas = [event["delta"] for chunk in chunks for event in events_of(chunk) if "delta" in event]
     assert deltas == ["one", " two", " three"]
@@ -143,7 +151,7 @@ async def test_without_stream_the_answer_is_the_document_of_the_terminal_event()
     assert json.loads(document) == streamed
 
 
-async def test_an_answer_stops_at_the_limit_and_says_so() -> None:
+async def test_an_answer_stops_at_the_limit_and_reports_it() -> None:
     chunks = await chunks_of("echo", request(input="one two three", max_output_tokens=2))
     final = check_stream(events_of(b"".join(chunks)))
     assert final["status"] == "incomplete"
@@ -164,7 +172,7 @@ async def test_two_answers_share_no_id() -> None:
     assert all(len(an_id) <= 64 for an_id in ids)
 
 
-async def test_log_probabilities_and_encrypted_reasoning_come_when_asked_for() -> None:
+async def test_log_probabilities_and_encrypted_reasoning_are_sent_on_request() -> None:
     include = ["message.output_text.logprobs", "reasoning.encrypted_content"]
     events = events_of(b"".join(await chunks_of("echo", request(input="one two", include=include))))
     assert [[entry["token"] for entry in event["logprobs"]] for event in events if "delta" in event] == [
@@ -187,7 +195,7 @@ async def test_the_story_is_told_at_its_pace(autojump_clock: trio.testing.MockCl
     assert took_s == pytest.approx(len(tokens(STORY)) / STORY_TOKENS_PER_S)
 
 
-async def test_the_story_makes_one_who_does_not_stream_wait_for_all_of_it(
+async def test_without_a_stream_the_story_takes_its_whole_time(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     started = trio.current_time()
@@ -246,7 +254,7 @@ def names(**fields: Any) -> list[str]:
     return [name for name, _ in calls(**fields)]
 
 
-def test_an_agent_without_tools_calls_those_that_cursor_has() -> None:
+def test_an_agent_without_tools_calls_cursors_tools() -> None:
     assert names() == ["ReadFile", "rg", "ApplyPatch"]
 
 
@@ -258,13 +266,13 @@ def test_an_agent_calls_only_declared_tools_when_there_are_any() -> None:
     assert calls(tools=[SHELL])[0] == ("Shell", '{"command":"ls"}')
 
 
-def test_an_agent_heeds_the_tool_choice() -> None:
+def test_an_agent_respects_the_tool_choice() -> None:
     tools = [READ, GREP, PATCH]
     assert names(tools=tools, tool_choice={"type": "function", "name": "Grep"}) == ["Grep"]
     assert names(tools=tools, tool_choice={"type": "custom", "name": "ApplyPatch"}) == ["ApplyPatch"]
     assert names(tools=tools, parallel_tool_calls=False) == ["read_file"]
     for choice in ("none", {"type": "function", "name": "Missing"}):
-        assert isinstance(agent(request(tools=tools, tool_choice=choice))[-1], Say)
+        assert isinstance(agent(request(tools=tools, tool_choice=choice))[-1], CannedMessage)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +310,7 @@ async def test_a_recording_is_replayed_byte_for_byte(tmp_path: Path) -> None:
     assert b"".join(chunks) == file.read_bytes()
 
 
-async def test_without_stream_a_recording_gives_its_last_snapshot_byte_for_byte(tmp_path: Path) -> None:
+async def test_without_stream_the_answer_is_the_last_snapshot_of_a_recording_byte_for_byte(tmp_path: Path) -> None:
     file = tmp_path / "a.sse"
     file.write_bytes(STREAM)
     assert await chunks_of(f"replay:{file}", request(stream=False)) == [b'{"id": "resp_1", "output":[] }']
@@ -339,22 +347,22 @@ async def test_a_recording_that_cannot_be_read_is_named(name: str) -> None:
     assert name in caught.value.public
 
 
-async def test_a_client_cannot_name_the_file_through_a_wildcard(tmp_path: Path) -> None:
+async def test_a_client_cannot_choose_a_file_through_a_wildcard(tmp_path: Path) -> None:
     file = tmp_path / "secret.sse"
     file.write_bytes(STREAM)
     deployment = Deployment(id="d", model_name="*", model="*", provider="canned", kind="canned", url="")
     call = UpstreamCall(request=request(), deployment=deployment, model=f"replay:{file}")
-    with pytest.raises(UpstreamFault, match="no embedded model") as caught:
+    with pytest.raises(UpstreamFault, match="does not exist") as caught:
         await CannedUpstream().open(call)
     assert caught.value.code == "upstream_not_found"
 
 
-# The generator by itself
+# The generator alone
 
 
 outputs = st.lists(
-    st.builds(Thought, st.text(max_size=40))
-    | st.builds(Say, st.text(max_size=40))
+    st.builds(CannedReasoning, st.text(max_size=40))
+    | st.builds(CannedMessage, st.text(max_size=40))
     | st.builds(CannedCall, st.text(min_size=1, max_size=8), st.text(max_size=40), st.booleans()),
     max_size=4,
 ).map(tuple)
@@ -362,7 +370,7 @@ outputs = st.lists(
 
 @given(outputs, st.none() | st.integers(1, 10))
 @settings(max_examples=100, deadline=None)
-def test_every_stream_agrees_with_itself_and_with_the_document(answer: Any, limit: int | None) -> None:
+def test_every_stream_is_consistent_and_matches_the_document(answer: Any, limit: int | None) -> None:
     head = Head(key="0" * 48, created_at=1, model="m", request=request(max_output_tokens=limit, stream=True))
     events = events_of(b"".join(frame.data for frame in stream_answer(answer, head)))
     final = check_stream(events)

@@ -1,4 +1,4 @@
-"""The sans-IO HTTP/1.1 reader: blind to how its bytes are cut, and only declared errors on anything."""
+"""The sans-IO HTTP/1.1 reader: blind to how its bytes are cut, and only declared errors on any input."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 @settings(max_examples=150)
 @given(st.sampled_from(RESPONSES), st.lists(st.integers(0, 10_000), max_size=12))
-def test_a_response_is_read_the_same_however_it_is_cut(data: bytes, places: list[int]) -> None:
+def test_a_response_does_not_depend_on_how_its_bytes_are_cut(data: bytes, places: list[int]) -> None:
     reader = ResponseReader()
-    for _ in range(2):  # and so is the next one on the same connection
+    for _ in range(2):  # and neither does the next one on the same connection
         reader.begin("POST")
         body = b""
         for piece in cut(data, places):
@@ -60,7 +60,7 @@ def test_a_response_is_read_the_same_however_it_is_cut(data: bytes, places: list
     ),
     st.lists(st.integers(0, 10_000), max_size=6),
 )
-def test_garbage_raises_only_what_is_declared(parts: list[bytes], places: list[int]) -> None:
+def test_garbage_raises_only_declared_errors(parts: list[bytes], places: list[int]) -> None:
     reader = ResponseReader()
     reader.begin("POST")
     try:
@@ -73,14 +73,14 @@ def test_garbage_raises_only_what_is_declared(parts: list[bytes], places: list[i
         assert not reader.is_reusable
 
 
-def test_a_second_response_spoils_the_connection_but_not_the_first() -> None:
+def test_an_extra_response_makes_the_connection_unusable_but_not_the_first_response() -> None:
     reader = ResponseReader()
     reader.begin("POST")
     reader.feed(RESPONSES[0] + b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil")
     assert (reader.take(), reader.is_done, reader.is_reusable) == (b"hello", True, False)
 
 
-def test_a_body_that_ends_with_the_connection_is_complete_then() -> None:
+def test_a_body_that_ends_with_the_connection_is_complete_at_its_end() -> None:
     reader = ResponseReader()
     reader.begin("POST")
     reader.feed(b"HTTP/1.1 200 OK\r\n\r\nhello")
@@ -102,7 +102,7 @@ def test_heads_up_to_the_limit_are_read() -> None:
                 reader.feed(data)
 
 
-def test_a_closed_reader_reads_no_more() -> None:
+def test_a_closed_reader_accepts_no_more() -> None:
     reader = ResponseReader()
     reader.close()
     with pytest.raises(httpx.RemoteProtocolError, match="closed"):
@@ -110,7 +110,7 @@ def test_a_closed_reader_reads_no_more() -> None:
 
 
 @given(st.text(max_size=20), st.text(max_size=20))
-def test_no_header_can_smuggle_a_line(name: str, value: str) -> None:
+def test_no_header_can_inject_a_line(name: str, value: str) -> None:
     headers = [(name.encode(), value.encode())]
     try:
         data = request_bytes(httpx.Request("POST", "http://x/", headers=headers, content=b""), b"")

@@ -1,4 +1,4 @@
-"""Under overload streams rest between reads; without it, and where it would be felt, they do not. In virtual time."""
+"""Streams back off between reads under overload, and only where that is not noticed. In virtual time."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from trio.testing import MockClock
 
 from stages.upstreams.transport.connection import UpstreamConnection
 from stages.upstreams.transport.lag import (
+    BACKOFFS_PER_LAG,
     GATHER_BYTES,
     HIGH_LAG_S,
-    MAX_REST_S,
+    MAX_BACKOFF_S,
     MIN_STREAMS,
-    RESTS_PER_LAG,
     SAMPLE_S,
     Lag,
 )
@@ -36,7 +36,7 @@ def open_pool() -> Pool:
 
 @pytest.fixture
 def connect() -> Generator[Connect]:
-    """Gives connections, each with the upstream's end of it."""
+    """Return a function that makes connections, each with the upstream's end."""
     with ExitStack() as opened:
 
         def connect() -> tuple[UpstreamConnection, socket.socket]:
@@ -50,27 +50,27 @@ def connect() -> Generator[Connect]:
         yield connect
 
 
-# --- how the lag is measured -----------------------------------------------------------------------------------------
+# --- measuring the lag -----------------------------------------------------------------------------------------------
 
 
 async def busy_for(clock: MockClock, each_turn_s: float, turns: int) -> None:
-    """Keep the scheduler busy: between two of its turns nobody else gets one."""
+    """Keep the scheduler busy, with one long turn after another."""
     for _ in range(turns):
         await trio.lowlevel.checkpoint()
         clock.jump(each_turn_s)
 
 
-async def test_a_busy_scheduler_makes_streams_rest_and_an_idle_one_does_not(mock_clock: MockClock) -> None:
+async def test_streams_back_off_if_the_scheduler_is_busy_and_not_if_it_is_idle(mock_clock: MockClock) -> None:
     lag = Lag(range(MIN_STREAMS))
     lag.watch()
-    await busy_for(mock_clock, SAMPLE_S / 10, 500)  # up to a millisecond too late: that is no lag
-    assert lag.rest_s == 0
-    await busy_for(mock_clock, SAMPLE_S + 0.01, 50)  # 10 ms too late, or 30 if the turn after it came first
-    assert RESTS_PER_LAG * HIGH_LAG_S < lag.rest_s <= RESTS_PER_LAG * 0.03
+    await busy_for(mock_clock, SAMPLE_S / 10, 500)  # up to a millisecond late, which does not count
+    assert lag.backoff_s == 0
+    await busy_for(mock_clock, SAMPLE_S + 0.01, 50)  # 10 ms late, or 30 if the next turn came first
+    assert BACKOFFS_PER_LAG * HIGH_LAG_S < lag.backoff_s <= BACKOFFS_PER_LAG * 0.03
     await busy_for(mock_clock, 1.0, 50)
-    assert lag.rest_s == MAX_REST_S
+    assert lag.backoff_s == MAX_BACKOFF_S
     await busy_for(mock_clock, SAMPLE_S / 10, 2000)
-    assert lag.rest_s == 0
+    assert lag.backoff_s == 0
 
 
 async def test_nothing_is_measured_with_few_streams(mock_clock: MockClock) -> None:
@@ -78,15 +78,15 @@ async def test_nothing_is_measured_with_few_streams(mock_clock: MockClock) -> No
     lag = Lag(streams)
     lag.watch()
     await busy_for(mock_clock, 1.0, 50)
-    assert lag.rest_s == 0
-    for _ in range(2):  # it begins with one more, ends with one less, and can begin again
+    assert lag.backoff_s == 0
+    for _ in range(2):  # it starts with one stream more, stops with one less, and can start again
         streams.append(0)
         lag.watch()
         await busy_for(mock_clock, 1.0, 50)
-        assert lag.rest_s == MAX_REST_S
+        assert lag.backoff_s == MAX_BACKOFF_S
         streams.pop()
         await busy_for(mock_clock, 1.0, 50)
-        assert lag.rest_s == 0
+        assert lag.backoff_s == 0
 
 
 async def test_a_pool_measures_while_many_of_its_connections_are_in_use(
@@ -99,65 +99,65 @@ async def test_a_pool_measures_while_many_of_its_connections_are_in_use(
     used: list[UpstreamConnection] = []
     for _ in range(MIN_STREAMS):
         await busy_for(mock_clock, 0.1, 2)
-        assert pool.lag.rest_s == 0
+        assert pool.lag.backoff_s == 0
         connection, _ = await pool.begin(ORIGIN, "POST", b"x", None)
         used.append(connection)
     await busy_for(mock_clock, 0.1, 50)
-    assert pool.lag.rest_s == MAX_REST_S
+    assert pool.lag.backoff_s == MAX_BACKOFF_S
     for connection in used:
         pool.discard(connection)
     await busy_for(mock_clock, 0.1, 50)
-    assert pool.lag.rest_s == 0
+    assert pool.lag.backoff_s == 0
     pool.close()
 
 
-async def test_who_rests_is_woken_in_time_and_at_the_latest_when_there_is_no_lag_any_more(
+async def test_a_backing_off_task_is_woken_in_time_or_when_measuring_ends(
     mock_clock: MockClock,
 ) -> None:
     streams = list(range(MIN_STREAMS))
     lag = Lag(streams)
     lag.watch()
     await busy_for(mock_clock, SAMPLE_S + 0.01, 50)
-    assert lag.rest_s > 0
+    assert lag.backoff_s > 0
     woken: dict[str, float] = {}
 
-    async def rest(name: str, rest_s: float) -> None:
-        began_at = trio.current_time()
-        await lag.rest_until(began_at + rest_s)
-        woken[name] = trio.current_time() - began_at
+    async def back_off(name: str, duration_s: float) -> None:
+        started_at = trio.current_time()
+        await lag.back_off_until(started_at + duration_s)
+        woken[name] = trio.current_time() - started_at
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(rest, "short", 0.1)
-        nursery.start_soon(rest, "past", -0.1)
-        with trio.CancelScope() as left:
-            nursery.start_soon(rest, "long", 1000.0)
+        nursery.start_soon(back_off, "short", 0.1)
+        nursery.start_soon(back_off, "past", -0.1)
+        with trio.CancelScope() as cancelled:
+            nursery.start_soon(back_off, "long", 1000.0)
             await busy_for(mock_clock, SAMPLE_S + 0.01, 50)
             assert 0.1 <= woken["short"] < 0.1 + 4 * (SAMPLE_S + 0.01)
             assert woken["past"] < 4 * (SAMPLE_S + 0.01)
-            left.cancel()
-            await lag.rest_until(trio.current_time() + 1000)
-        assert left.cancelled_caught
+            cancelled.cancel()
+            await lag.back_off_until(trio.current_time() + 1000)
+        assert cancelled.cancelled_caught
         assert "long" not in woken
         streams.clear()
         await busy_for(mock_clock, SAMPLE_S + 0.01, 5)
         assert woken["long"] < 10
 
 
-# --- what it does to a stream ----------------------------------------------------------------------------------------
+# --- the effect on a stream ------------------------------------------------------------------------------------------
 
 
-class Told(Lag):
-    """A lag as a test sets it."""
+class SetLag(Lag):
+    """A lag that a test sets."""
 
-    async def rest_until(self, moment: float) -> None:
+    async def back_off_until(self, moment: float) -> None:
         await trio.sleep_until(moment)
 
 
 class Stream:
-    """An exchange of which the head is here, and the upstream's end of it; ``pool.lag`` is as a test sets it."""
+    """An exchange whose head has arrived, and the upstream's end of it; the test sets ``pool.lag``."""
 
     def __init__(self, pool: Pool, connection: UpstreamConnection, upstream: socket.socket) -> None:
-        pool.lag = Told(())
+        pool.lag = SetLag(())
         self.pool = pool
         self.connection = connection
         self.exchange = HeadraceExchange(pool, ORIGIN, connection, is_all_sent=True)
@@ -174,12 +174,12 @@ async def stream(connect: Connect) -> Stream:
     return Stream(pool, connection, upstream)
 
 
-async def test_under_lag_a_stream_that_was_just_read_gathers(autojump_clock: MockClock, stream: Stream) -> None:
-    stream.pool.lag.rest_s = 0.1
-    began_at = trio.current_time()
+async def test_under_lag_a_stream_accumulates_data_after_a_read(autojump_clock: MockClock, stream: Stream) -> None:
+    stream.pool.lag.backoff_s = 0.1
+    started_at = trio.current_time()
     stream.send(b"first")
     assert await stream.exchange.receive(None) == b"first"
-    assert trio.current_time() == began_at  # the first byte is never late
+    assert trio.current_time() == started_at  # the first byte is never delayed
     stream.send(b"second ")
     async with trio.open_nursery() as nursery:
 
@@ -189,30 +189,30 @@ async def test_under_lag_a_stream_that_was_just_read_gathers(autojump_clock: Moc
             stream.send(b"third")
 
         assert await stream.exchange.receive(None) == b"second third"
-    assert trio.current_time() - began_at == pytest.approx(0.1)
+    assert trio.current_time() - started_at == pytest.approx(0.1)
 
 
 async def test_without_lag_nothing_waits(autojump_clock: MockClock, stream: Stream) -> None:
-    began_at = trio.current_time()
+    started_at = trio.current_time()
     for part in (b"first", b"second", b"third"):
         stream.send(part)
         assert await stream.exchange.receive(None) == part
-    assert trio.current_time() == began_at
+    assert trio.current_time() == started_at
 
 
-async def test_lag_that_has_passed_delays_nothing(autojump_clock: MockClock, stream: Stream) -> None:
-    began_at = trio.current_time()
-    stream.pool.lag.rest_s = 0.1
+async def test_past_lag_delays_nothing(autojump_clock: MockClock, stream: Stream) -> None:
+    started_at = trio.current_time()
+    stream.pool.lag.backoff_s = 0.1
     stream.send(b"first")
     await stream.exchange.receive(None)
-    stream.pool.lag.rest_s = 0.0
+    stream.pool.lag.backoff_s = 0.0
     stream.send(b"second")
     assert await stream.exchange.receive(None) == b"second"
-    assert trio.current_time() == began_at
+    assert trio.current_time() == started_at
 
 
-async def test_a_slow_stream_is_not_made_later(autojump_clock: MockClock, stream: Stream) -> None:
-    stream.pool.lag.rest_s = 0.1
+async def test_a_slow_stream_is_not_delayed(autojump_clock: MockClock, stream: Stream) -> None:
+    stream.pool.lag.backoff_s = 0.1
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon
@@ -226,28 +226,30 @@ async def test_a_slow_stream_is_not_made_later(autojump_clock: MockClock, stream
             assert trio.current_time() == pytest.approx(second)
 
 
-async def test_time_that_the_consumer_took_counts_as_rest(autojump_clock: MockClock, stream: Stream) -> None:
-    stream.pool.lag.rest_s = 0.1
+async def test_time_that_the_consumer_took_counts_as_back_off(autojump_clock: MockClock, stream: Stream) -> None:
+    stream.pool.lag.backoff_s = 0.1
     stream.send(b"first")
     await stream.exchange.receive(None)
     stream.send(b"second")
     await trio.sleep(0.2)
-    began_at = trio.current_time()
+    started_at = trio.current_time()
     assert await stream.exchange.receive(None) == b"second"
-    assert trio.current_time() == began_at
+    assert trio.current_time() == started_at
 
 
-async def test_a_burst_is_not_slowed(autojump_clock: MockClock, stream: Stream) -> None:
-    stream.pool.lag.rest_s = 0.1
-    began_at = trio.current_time()
+async def test_a_burst_is_not_delayed(autojump_clock: MockClock, stream: Stream) -> None:
+    stream.pool.lag.backoff_s = 0.1
+    started_at = trio.current_time()
     for _ in range(3):
         stream.send(b"x" * GATHER_BYTES)
         assert await stream.exchange.receive(None) == b"x" * GATHER_BYTES
-    assert trio.current_time() == began_at
+    assert trio.current_time() == started_at
 
 
-async def test_the_rest_is_no_silence_of_the_upstreams(autojump_clock: MockClock, stream: Stream) -> None:
-    stream.pool.lag.rest_s = 0.1
+async def test_the_back_off_does_not_count_as_silence_of_the_upstream(
+    autojump_clock: MockClock, stream: Stream
+) -> None:
+    stream.pool.lag.backoff_s = 0.1
     stream.send(b"first")
     await stream.exchange.receive(0.05)
     stream.send(b"second")
@@ -256,27 +258,27 @@ async def test_the_rest_is_no_silence_of_the_upstreams(autojump_clock: MockClock
         await stream.exchange.receive(0.05)
 
 
-async def test_an_end_that_is_expected_during_a_rest_is_not_waited_for_long(
+async def test_an_end_that_is_expected_during_a_back_off_is_not_awaited_for_long(
     autojump_clock: MockClock, stream: Stream
 ) -> None:
-    stream.pool.lag.rest_s = 0.1
+    stream.pool.lag.backoff_s = 0.1
     stream.send(b"the last event")
     await stream.exchange.receive(600)
-    began_at = trio.current_time()
+    started_at = trio.current_time()
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon
-        async def hurry() -> None:
+        async def expedite() -> None:
             await trio.sleep(0.05)
-            stream.exchange.hurry(1.0)
+            stream.exchange.expedite(1.0)
 
         with pytest.raises(httpx.ReadTimeout):
             await stream.exchange.receive(600)
-    assert trio.current_time() - began_at < 2
+    assert trio.current_time() - started_at < 2
 
 
 async def test_a_connection_that_is_closed_meanwhile_is_an_error(autojump_clock: MockClock, stream: Stream) -> None:
-    stream.pool.lag.rest_s = 0.1
+    stream.pool.lag.backoff_s = 0.1
     stream.send(b"first")
     await stream.exchange.receive(None)
     async with trio.open_nursery() as nursery:
@@ -290,12 +292,12 @@ async def test_a_connection_that_is_closed_meanwhile_is_an_error(autojump_clock:
             await stream.exchange.receive(None)
 
 
-async def test_a_cancelled_rest_closes_the_connection_at_once(autojump_clock: MockClock, stream: Stream) -> None:
-    stream.pool.lag.rest_s = 0.1
-    began_at = trio.current_time()
+async def test_a_cancelled_back_off_closes_the_connection_at_once(autojump_clock: MockClock, stream: Stream) -> None:
+    stream.pool.lag.backoff_s = 0.1
+    started_at = trio.current_time()
     stream.send(b"first")
     await stream.exchange.receive(None)
     with trio.move_on_after(0.02):
         await stream.exchange.receive(None)
-    assert trio.current_time() - began_at == pytest.approx(0.02)
+    assert trio.current_time() - started_at == pytest.approx(0.02)
     assert stream.connection.is_closed

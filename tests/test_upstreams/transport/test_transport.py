@@ -1,4 +1,4 @@
-"""Both transports against scripted upstreams over real sockets: what they give, what they raise, what they keep."""
+"""Both transports against scripted upstreams over real sockets: results, errors, and connections kept."""
 
 from __future__ import annotations
 
@@ -109,10 +109,10 @@ def sockets_open() -> int:
     return sum(1 for link in links if link.startswith("socket:"))
 
 
-# --- what is sent ----------------------------------------------------------------------------------------------------
+# --- requests --------------------------------------------------------------------------------------------------------
 
 
-async def test_the_request_arrives_as_it_was_made(make: Make) -> None:
+async def test_the_request_arrives_unchanged(make: Make) -> None:
     async with scripted_upstream(*GOOD) as up, make() as transport:
         body = await read(
             transport, post(f"{up.url}/v1/responses?a=b%20c", b'{"x":1}', headers=[(b"x-y", "é".encode())])
@@ -137,12 +137,14 @@ async def test_a_streamed_request_body_arrives_whole(make: Make) -> None:
 
 
 @pytest.mark.parametrize("value", ["sk-SECRET\n", "sk-SECRET\r\nx: y", "sk-\0SECRET"])
-async def test_a_header_that_could_be_read_as_two_is_refused_before_anything_is_written(value: str) -> None:
+async def test_a_header_that_could_be_read_as_two_is_refused_before_anything_is_sent(value: str) -> None:
     async with scripted_upstream(*GOOD) as up, HeadraceTransport() as transport:
         with pytest.raises(httpx.LocalProtocolError) as caught:
             await read(transport, post(up.url, headers={"authorization": value}))
         assert "SECRET" not in str(caught.value)
-        assert str(caught.value) == "the value of the request header authorization holds characters that cannot be sent"
+        assert str(caught.value) == (
+            "the value of the request header authorization contains characters that cannot be sent"
+        )
         assert up.connections == []
 
 
@@ -168,13 +170,13 @@ async def test_a_large_body_is_sent_whole_to_a_slow_reader(make: Make) -> None:
         assert len(up.connections) == 1
 
 
-async def test_an_answer_that_comes_before_the_upload_is_done_is_given(make: Make) -> None:
+async def test_an_answer_before_the_end_of_the_upload_is_returned(make: Make) -> None:
     async def refuse(exchange: Exchange) -> None:
         await exchange.stream.receive_some(1000)
         await exchange.send(error(413, b'{"error":"too large"}'))  # type: ignore[arg-type]
         await trio.sleep(0.05)
         if isinstance(transport, HttpxTransport):
-            exchange.close()  # httpx looks for an answer only when it can write no more
+            exchange.close()  # httpx reads an answer only when it can write no more
 
     async with scripted_upstream(refuse, reads=False) as up, make() as transport:
         async with answer(transport, post(up.url, bytes(30_000_000))) as response:
@@ -190,7 +192,7 @@ async def test_an_upstream_that_does_not_read_is_a_write_timeout(make: Make) -> 
         assert transport.active_connections == 0
 
 
-# --- what is read ----------------------------------------------------------------------------------------------------
+# --- responses -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -220,7 +222,7 @@ async def test_one_byte_at_a_time_gives_the_same_body(make: Make) -> None:
         assert transport.idle_connections == 1
 
 
-async def test_one_read_gives_all_that_the_socket_had_in_one_piece() -> None:
+async def test_one_read_returns_everything_that_the_socket_had_in_one_piece() -> None:
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(sse(e)), sse(e)) for e in EVENTS)
     async with scripted_upstream(sse_head() + chunks + end(), wait(0)) as up, HeadraceTransport() as transport:  # type: ignore[operator]
         async with answer(transport, post(up.url)) as response:
@@ -236,7 +238,7 @@ async def test_responses_without_a_body_end_at_once(make: Make) -> None:
         assert await read(transport, httpx.Request("HEAD", up.url)) == b""
 
 
-async def test_a_redirect_is_a_response_like_any_other(make: Make) -> None:
+async def test_a_redirect_is_not_followed(make: Make) -> None:
     redirect = head(302, [("location", "http://127.0.0.1:1/"), ("content-length", "0")])
     async with scripted_upstream(redirect) as up, make() as transport:
         async with answer(transport, post(up.url)) as response:
@@ -307,7 +309,7 @@ MID_STREAM: dict[str, tuple[tuple[Step, ...], type[httpx.HTTPError]]] = {
 
 
 @pytest.mark.parametrize("name", MID_STREAM)
-async def test_an_upstream_that_breaks_off_mid_stream_has_given_what_came_before(make: Make, name: str) -> None:
+async def test_data_before_a_break_in_the_stream_is_returned(make: Make, name: str) -> None:
     script, expected = MID_STREAM[name]
     async with scripted_upstream(*script) as up, make() as transport:
         async with answer(transport, post(up.url)) as response:
@@ -318,21 +320,21 @@ async def test_an_upstream_that_breaks_off_mid_stream_has_given_what_came_before
         assert (transport.active_connections, transport.idle_connections) == (0, 0)
 
 
-async def test_framing_without_a_body_cannot_go_on_for_ever() -> None:
+async def test_framing_without_a_body_cannot_be_endless() -> None:
     async def flood(exchange: Exchange) -> None:
         await exchange.send(sse_head() + b"2\r\nab\r\n0\r\n")
         while True:
             await exchange.send(b"x-trailer: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n" * 1000)
 
     async with scripted_upstream(flood) as up, HeadraceTransport() as transport:
-        with pytest.raises(httpx.RemoteProtocolError, match="65536 bytes of response without a body"):
+        with pytest.raises(httpx.RemoteProtocolError, match="65536 bytes of the response without a body"):
             await read(transport, post(up.url))
 
 
 # --- deadlines -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_head_that_does_not_come_is_a_read_timeout(make: Make) -> None:
+async def test_a_head_that_does_not_arrive_is_a_read_timeout(make: Make) -> None:
     async with scripted_upstream(stall()) as up, make() as transport:
         started = trio.current_time()
         with pytest.raises(httpx.ReadTimeout):
@@ -380,17 +382,17 @@ async def test_time_spent_outside_of_reads_does_not_count(make: Make) -> None:
             assert got == b"ab"
 
 
-async def test_an_upstream_that_is_not_there_is_a_connect_error(make: Make) -> None:
-    with socket.socket() as nobody:  # bound, so that nobody else can take the port, and not listening
-        nobody.bind(("127.0.0.1", 0))
+async def test_a_port_without_a_listener_is_a_connect_error(make: Make) -> None:
+    with socket.socket() as bound:  # bound, so that no other process can take the port, and not listening
+        bound.bind(("127.0.0.1", 0))
         async with make() as transport:
             with pytest.raises(httpx.ConnectError):
-                await read(transport, post(f"http://127.0.0.1:{nobody.getsockname()[1]}/"))
+                await read(transport, post(f"http://127.0.0.1:{bound.getsockname()[1]}/"))
 
 
 @contextlib.contextmanager
 def full_backlog() -> Generator[int]:
-    """Give the port of a listener that completes no more handshakes."""
+    """Yield the port of a listener that completes no more handshakes."""
     with socket.socket() as listener, contextlib.ExitStack() as held:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -421,7 +423,7 @@ async def test_a_handshake_that_hangs_is_a_connect_timeout_and_its_socket_is_clo
 
 
 class Names(trio.abc.HostnameResolver):
-    """Resolves every name as it is told."""
+    """Resolves every name to the given addresses."""
 
     def __init__(self, *addresses: tuple[socket.AddressFamily, str], delay_s: float = 0) -> None:
         self.addresses = addresses
@@ -447,7 +449,7 @@ async def test_a_name_that_does_not_resolve_is_a_connect_error(make: Make) -> No
             await read(transport, post("http://no.such.name/"))
 
 
-async def test_slow_names_are_a_connect_timeout(make: Make) -> None:
+async def test_a_name_that_resolves_slowly_is_a_connect_timeout(make: Make) -> None:
     trio.socket.set_custom_hostname_resolver(Names(delay_s=60))
     async with make() as transport:
         with pytest.raises(httpx.ConnectTimeout):
@@ -481,7 +483,7 @@ async def test_a_hanging_first_address_costs_a_quarter_of_a_second() -> None:
             assert sockets_open() == before + 2  # one connection, both of its ends
 
 
-async def test_tls_connections_are_kept_in_spite_of_session_tickets(make: Make) -> None:
+async def test_tls_connections_are_kept_despite_session_tickets(make: Make) -> None:
     async with scripted_upstream(*GOOD, tls=server_tls()) as up, make() as transport:
         for _ in range(3):
             assert await read(transport, post(up.url)) == STREAM
@@ -500,7 +502,7 @@ async def test_a_long_tls_exchange_arrives_whole(make: Make) -> None:
 
 
 @pytest.mark.parametrize("server", ["unknown authority", "other name", "no TLS"])
-async def test_a_server_that_tls_does_not_vouch_for_is_a_connect_error(make: Make, server: str) -> None:
+async def test_a_server_that_fails_tls_verification_is_a_connect_error(make: Make, server: str) -> None:
     tls = {"unknown authority": server_tls(), "other name": server_tls("example.com"), "no TLS": None}[server]
     async with scripted_upstream(b"HTTP/1.1 400 Bad Request\r\n\r\n", close(), tls=tls, reads=False) as up:
         context = client_context() if server == "unknown authority" else trusting()
@@ -513,7 +515,7 @@ async def test_a_server_that_tls_does_not_vouch_for_is_a_connect_error(make: Mak
 # --- the pool --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_connection_is_used_again_when_its_response_was_read(make: Make) -> None:
+async def test_a_connection_is_reused_when_its_response_was_read(make: Make) -> None:
     async with scripted_upstream(*GOOD) as up, make() as transport:
         for _ in range(5):
             assert await read(transport, post(up.url)) == STREAM
@@ -521,7 +523,7 @@ async def test_a_connection_is_used_again_when_its_response_was_read(make: Make)
         assert (transport.active_connections, transport.idle_connections) == (0, 1)
 
 
-async def test_a_half_read_connection_is_closed_at_once_and_never_used_again(make: Make) -> None:
+async def test_a_half_read_connection_is_closed_at_once_and_never_reused(make: Make) -> None:
     async with scripted_upstream(sse_head(), events([b"a"]), stall()) as up, make() as transport:
         async with answer(transport, post(up.url)) as response:
             async for _ in response.stream:
@@ -533,7 +535,7 @@ async def test_a_half_read_connection_is_closed_at_once_and_never_used_again(mak
         assert (transport.active_connections, transport.idle_connections) == (0, 0)
 
 
-async def test_a_body_that_has_come_in_whole_need_not_be_read() -> None:
+async def test_a_connection_is_reused_if_the_whole_body_has_arrived_but_was_not_read() -> None:
     async with scripted_upstream(error(503, b'{"a":1}')) as up, HeadraceTransport() as transport:
         for _ in range(2):
             async with answer(transport, post(up.url)) as response:
@@ -542,7 +544,7 @@ async def test_a_body_that_has_come_in_whole_need_not_be_read() -> None:
         assert len(up.connections) == 1
 
 
-async def test_connection_close_is_honoured(make: Make) -> None:
+async def test_connection_close_is_respected(make: Make) -> None:
     script = error(200, b"{}", headers=[("connection", "close")])
     async with scripted_upstream(script) as up, make() as transport:
         await read(transport, post(up.url))
@@ -551,7 +553,7 @@ async def test_connection_close_is_honoured(make: Make) -> None:
         assert len(up.connections) == 2
 
 
-async def test_a_connection_that_the_upstream_closed_while_idle_is_not_used(make: Make) -> None:
+async def test_a_connection_that_the_upstream_closed_while_idle_is_not_reused(make: Make) -> None:
     async with scripted_upstream(in_turn((*GOOD, wait(0.01), close()), GOOD)) as up, make() as transport:
         await read(transport, post(up.url))
         await up.connection_closed()
@@ -561,7 +563,7 @@ async def test_a_connection_that_the_upstream_closed_while_idle_is_not_used(make
 
 @pytest.mark.parametrize("surplus", [b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil", b"garbage", b"H"])
 @pytest.mark.parametrize("later", [False, True])
-async def test_bytes_after_the_response_belong_to_nobody(surplus: bytes, later: bool) -> None:
+async def test_bytes_after_the_response_are_dropped_with_the_connection(surplus: bytes, later: bool) -> None:
     good = error(200, b'{"a":1}')
     assert isinstance(good, bytes)
     sent = trio.Event()
@@ -581,7 +583,7 @@ async def test_bytes_after_the_response_belong_to_nobody(surplus: bytes, later: 
         assert len(up.connections) == 2
 
 
-async def test_idle_connections_are_closed_when_their_time_is_over() -> None:
+async def test_idle_connections_are_closed_when_they_expire() -> None:
     async with scripted_upstream(*GOOD) as up, HeadraceTransport(idle_expiry_s=0.5) as transport:
         await read(transport, post(up.url))
         assert transport.idle_connections == 1
@@ -608,7 +610,7 @@ async def test_a_full_pool_makes_calls_wait_and_then_refuses_them(make: Make) ->
         assert await read(transport, post(up.url)) == STREAM
 
 
-async def test_a_slot_is_passed_on_to_who_waits(make: Make) -> None:
+async def test_a_free_slot_goes_to_a_waiting_call(make: Make) -> None:
     async with (
         scripted_upstream(sse_head(), wait(0.02), events([b"x"]), end()) as up,
         make(max_connections=2) as transport,
@@ -625,7 +627,7 @@ async def test_a_slot_is_passed_on_to_who_waits(make: Make) -> None:
         assert len(up.connections) == 2
 
 
-async def test_a_hundred_streams_at_once_keep_apart(make: Make) -> None:
+async def test_a_hundred_streams_at_once_do_not_mix(make: Make) -> None:
     async def echo(exchange: Exchange) -> None:
         await exchange.send(sse_head())
         for _ in range(5):
@@ -668,7 +670,7 @@ async def test_closing_the_transport_closes_every_connection_and_ends_running_re
             await read(transport, post(up.url))
 
 
-async def test_httpx_clients_can_use_ours() -> None:
+async def test_httpx_clients_can_use_our_transport() -> None:
     async with scripted_upstream(*GOOD) as up:
         async with httpx.AsyncClient(transport=HeadraceTransport(), timeout=PATIENCE_S) as client:
             response = await client.post(up.url, json={"a": 1})
@@ -713,7 +715,7 @@ async def test_cancelling_at_any_step_leaks_nothing(make: Make, scenario: str, a
                             trio.lowlevel.remove_instrument(instrument)
                 assert transport.active_connections == 0, f"step {step}"
                 assert transport.idle_connections <= 1
-                with patiently():  # and the pool still serves
+                with patiently():  # and the pool still works
                     assert await read(transport, post(url)) == b"onetwo"
             with patiently():
                 while up.open_connections or sockets_open() > outside:
