@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.needs import LINUX, needs
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # benchmarks are no part of the distribution
@@ -25,7 +26,7 @@ from benchmarks.processes import free_port  # noqa: E402
 from benchmarks.recording import Recording, load, number, table  # noqa: E402
 
 pytestmark = [
-    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the benchmarks read /proc: Linux only"),
+    needs(LINUX),
     pytest.mark.timeout(300),  # some start six processes, one after the other
 ]
 SECONDS = "1"

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
@@ -17,19 +16,17 @@ from typing import Any, Literal
 import pytest
 import trio
 from kit.clients.chat_posts import CREATED, delta, response_of
+from kit.needs import NODE_CLIENTS, NODE_CLIENTS_FOLDER, needs
 from kit.service.running import KEY, Service, model, serving
 from kit.upstreams.scripted import Exchange, scripted_upstream, sse_head
 
 Json = dict[str, Any]
 
 ROOT = Path(__file__).parents[2]
-FOLDER = Path(os.environ.get("HEADRACE_NODE_CLIENTS", ROOT / ".venv" / "node-clients"))
-NODE = shutil.which("node")
+FOLDER = NODE_CLIENTS_FOLDER
+NODE = shutil.which("node") or "node"
 
-if NODE is None:
-    pytest.skip("node is not installed", allow_module_level=True)
-if not (FOLDER / "node_modules" / "openai").is_dir():
-    pytest.skip(f"{FOLDER} has no clients: run `make test-clients`", allow_module_level=True)
+pytestmark = needs(NODE_CLIENTS)
 
 PATCH = "*** Begin Patch\n*** Update File: a.py\n+ü\n*** End Patch"
 
@@ -107,7 +104,6 @@ async def service_with_scenarios() -> AsyncIterator[Service]:
 
 async def run_client(service: Service, script: str, *arguments: str) -> Json:
     """Run a script beside its node_modules, and read what it prints."""
-    assert NODE is not None
     shutil.copy(ROOT / "clients" / script, FOLDER / script)
     command = [NODE, str(FOLDER / script), f"{service.url}/v1", KEY, *arguments]
     ended = await trio.run_process(

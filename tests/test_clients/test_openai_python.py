@@ -24,7 +24,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionMessageFunctionToolC
 pytestmark = pytest.mark.filterwarnings(r"ignore:Async generator '(openai|httpx|httpcore)\.:ResourceWarning")
 """The client stops reading at ``[DONE]`` and leaves its generators to the garbage collector; trio warns of that."""
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[1] / "data" / "streams" / "responses"
 HELLO: list[Any] = [{"role": "user", "content": "Hello there"}]
 TOOLS: list[Any] = [
     {

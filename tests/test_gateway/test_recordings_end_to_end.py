@@ -18,13 +18,10 @@ from typing import Any
 import pytest
 from kit.clients.chat_fold import Folded, assert_as_expected, fold_document, fold_stream
 from kit.clients.chat_posts import AGENTS, CURSOR, OPENAI_LIKE
-from kit.recordings import expected_of, needs_shared, recordings
+from kit.recordings import expected_of, has_whole_snapshot, needs_shared, own_recordings, recordings, shared_recordings
 from kit.service.running import Service, model, replay, serving
 from kit.upstreams.recorded_documents import Json, anthropic_document, chat_document, responses_document
 from kit.upstreams.scripted import Exchange, head, scripted_upstream, sse_head
-
-RECORDINGS = [*recordings("responses"), *recordings("chat"), *recordings("anthropic")]
-OUR_OWN = sorted((Path(__file__).parents[1] / "data").glob("*.sse"))
 
 DEPLOYMENTS = {"responses": "openai/*", "chat": "openai/chat_completions/*", "anthropic": "anthropic/*"}
 """How an upstream of each kind is configured."""
@@ -37,22 +34,16 @@ DOCUMENTS: dict[str, Callable[[Path], Json]] = {
 }
 """What each kind answers to who does not want a stream."""
 
-REDACTED_SNAPSHOT = ("cursorazure-context_single_tool_calls", "cursorazure-default_recording")
-"""Whoever recorded these redacted the text in the terminal event, but not in the deltas."""
 BYTE_BY_BYTE_BYTES = 5_000 if os.environ.get("HYPOTHESIS_PROFILE") is None else 1 << 20
 """Recordings up to this size are also sent one byte at a time, each a system call on either side: all of them in CI."""
 
-each_recording = pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)
-each_responses_recording = pytest.mark.parametrize("path", recordings("responses"), ids=lambda path: path.stem)
+each_recording = pytest.mark.parametrize("path", recordings(*DEPLOYMENTS))
+each_responses_recording = pytest.mark.parametrize("path", recordings("responses"))
 
 
 def kind_of(path: Path) -> str:
-    """Give the kind of upstream that a recording is of; our own are of the Responses API."""
-    return path.parent.name if path.parent.name in DEPLOYMENTS else "responses"
-
-
-def has_whole_snapshot(path: Path) -> bool:
-    return path.stem not in REDACTED_SNAPSHOT
+    """Return the kind of upstream that a recording is of."""
+    return path.parent.name
 
 
 def cuts(data: bytes, mode: str, seed: str) -> list[bytes]:
@@ -139,7 +130,6 @@ def assert_expected_by(agent: str, folded: Folded, expected: dict[str, Any]) -> 
     assert_as_expected(folded, expected)
 
 
-@needs_shared
 @each_responses_recording
 async def test_a_replayed_recording_reaches_each_client_as_expected(path: Path) -> None:
     expected = expected_of(path)
@@ -152,7 +142,6 @@ async def test_a_replayed_recording_reaches_each_client_as_expected(path: Path) 
         assert ends <= ({"UE", "RL"} if expected["error"] else {"OK"})
 
 
-@needs_shared
 @each_recording
 async def test_a_recording_from_a_socket_reaches_the_client_as_expected_however_it_is_cut(path: Path) -> None:
     expected = expected_of(path)
@@ -167,8 +156,7 @@ async def test_a_recording_from_a_socket_reaches_the_client_as_expected_however_
         assert_expected_by(OPENAI_LIKE, await ask(service, "socket/random", stream=False), expected)
 
 
-@needs_shared
-@pytest.mark.parametrize("path", [*filter(has_whole_snapshot, RECORDINGS)], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", recordings(*DEPLOYMENTS, only=has_whole_snapshot))
 async def test_the_document_of_a_recording_reaches_each_client_as_expected(path: Path) -> None:
     expected = expected_of(path)
     async with playing(path) as service:
@@ -177,18 +165,19 @@ async def test_the_document_of_a_recording_reaches_each_client_as_expected(path:
 
 
 @needs_shared
-def test_every_recording_is_here_and_some_are_small_enough_for_single_bytes() -> None:
-    assert len(RECORDINGS) == 51
-    for kind, count in (("responses", 33), ("chat", 9), ("anthropic", 9)):
-        sizes = [path.stat().st_size for path in RECORDINGS if kind_of(path) == kind]
-        assert len(sizes) == count
-        assert sum(size <= BYTE_BY_BYTE_BYTES for size in sizes) >= 5
+def test_every_shared_recording_is_here() -> None:
+    assert [len(shared_recordings(kind)) for kind in ("responses", "chat", "anthropic")] == [33, 9, 9]
 
 
-# The same with the project's own data.
+@pytest.mark.parametrize("kind", DEPLOYMENTS)
+def test_enough_streams_are_small_enough_for_single_bytes(kind: str) -> None:
+    assert sum(path.stat().st_size <= BYTE_BY_BYTE_BYTES for path in own_recordings(kind)) >= 5
 
 
-@pytest.mark.parametrize("path", OUR_OWN, ids=lambda path: path.stem)
+# More about the project's own streams.
+
+
+@pytest.mark.parametrize("path", own_recordings("responses"), ids=lambda path: path.stem)
 async def test_our_own_streams_give_the_same_however_they_come(path: Path) -> None:
     async with playing(path) as service:
         for agent in AGENTS:
@@ -199,7 +188,7 @@ async def test_our_own_streams_give_the_same_however_they_come(path: Path) -> No
 
 
 async def test_our_own_agent_thinks_calls_and_patches() -> None:
-    [path] = [path for path in OUR_OWN if path.stem == "agent"]
+    [path] = [path for path in own_recordings("responses") if path.stem == "agent"]
     async with playing(path) as service:
         for stream in (True, False):
             # By socket: the snapshot in this recording has no output, as with some gateways, so `replay:` shows none.
@@ -212,7 +201,7 @@ async def test_our_own_agent_thinks_calls_and_patches() -> None:
 
 
 async def test_our_own_broken_stream_keeps_its_text() -> None:
-    [path] = [path for path in OUR_OWN if path.stem == "error_mid_stream"]
+    [path] = [path for path in own_recordings("responses") if path.stem == "error_mid_stream"]
     message = "Rate limit reached for gpt-5.4. Please try again in 1.5s."
     async with playing(path) as service:
         told = await ask(service, path.name, stream=True)

@@ -1,15 +1,25 @@
-"""Every recorded Responses stream ends in exactly the result that a client must see, however it is cut."""
+"""Every Responses stream of `shared` ends in exactly the result that a client must see, however it is cut."""
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
 from kit.clients.chat_fold import Folded, assert_as_expected, chunks_of, fold_document, fold_stream
+from kit.recordings import (
+    expected_of,
+    has_whole_snapshot,
+    needs_shared,
+    own_recordings,
+    payloads,
+    recordings,
+    shared_recordings,
+)
+from kit.schemas import validate_chunk, validate_completion
 
 from stages.events import Failed, StreamEvent
 from stages.wire.answers.request_traits import RequestTraits
@@ -19,19 +29,7 @@ from stages.wire.downstream.errors import error_frame
 from stages.wire.downstream.profiles import CURSOR
 from stages.wire.responses.decoder import ResponsesDecoder, decode_document
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-if not SHARED.exists():
-    pytest.skip("the recordings of ../shared are not on this machine", allow_module_level=True)
-
-RECORDINGS = sorted((SHARED / "recorded/responses").glob("*.sse"))
-CHUNK = Draft202012Validator(json.loads((SHARED / "schema/chat_chunk.schema.json").read_text()))
-COMPLETION = Draft202012Validator(json.loads((SHARED / "schema/chat_completion.schema.json").read_text()))
-
-each_recording = pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)
-
-
-def expected_of(path: Path) -> dict[str, Any]:
-    return json.loads(path.with_suffix(".expected.json").read_text())
+each_recording = pytest.mark.parametrize("path", recordings("responses"))
 
 
 def decode(reads: list[list[bytes]], *, wants_logprobs: bool = False) -> list[StreamEvent]:
@@ -55,14 +53,6 @@ def folded_answer(answer: bytes | Failed) -> Folded:
     return fold_stream(error_frame(answer)) if isinstance(answer, Failed) else fold_document(answer)
 
 
-# Whoever recorded these two redacted the text in the final response, but not in the deltas.
-WITH_FINAL_RESPONSE = [
-    path
-    for path in RECORDINGS
-    if path.stem not in ("cursorazure-context_single_tool_calls", "cursorazure-default_recording")
-]
-
-
 def final_response(path: Path) -> dict[str, Any]:
     """Give the response of the terminal event."""
     for block in reversed(path.read_text().replace("\r\n", "\n").split("\n\n")):
@@ -72,8 +62,17 @@ def final_response(path: Path) -> dict[str, Any]:
     raise AssertionError("no terminal event")
 
 
-def test_all_33_recordings_are_here() -> None:
-    assert len(RECORDINGS) == 33
+@needs_shared
+def test_all_33_shared_recordings_are_here() -> None:
+    assert len(shared_recordings("responses")) == 33
+
+
+@pytest.mark.parametrize("kind", ["responses", "chat", "anthropic"])
+def test_each_of_our_own_streams_has_an_expected_result_and_the_other_way_round(kind: str) -> None:
+    streams = own_recordings(kind)
+    assert len(streams) >= 9
+    names = {path.name.removesuffix(".expected.json") for path in streams[0].parent.glob("*.json")}
+    assert names == {path.stem for path in streams}
 
 
 @each_recording
@@ -82,7 +81,7 @@ def test_a_recording_read_at_once_gives_the_expected_result(path: Path) -> None:
     stream = encode(events)
     for chunk in chunks_of(stream):
         if "error" not in chunk:
-            CHUNK.validate(chunk)
+            validate_chunk(chunk)
     folded = fold_stream(stream)
     assert_as_expected(folded, expected_of(path))
     assert folded.model in ("alias", None)
@@ -124,16 +123,16 @@ def test_line_ends_make_no_difference(path: Path) -> None:
 def test_a_recording_collected_into_a_document_gives_the_expected_result(path: Path) -> None:
     answer = collect(decode([[path.read_bytes()]]))
     if isinstance(answer, bytes):
-        COMPLETION.validate(json.loads(answer))
+        validate_completion(json.loads(answer))
     assert_as_expected(folded_answer(answer), expected_of(path))
 
 
-@pytest.mark.parametrize("path", WITH_FINAL_RESPONSE, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", recordings("responses", only=has_whole_snapshot))
 def test_the_final_response_as_a_document_gives_the_expected_result(path: Path) -> None:
     body = json.dumps(final_response(path)).encode()
     answer = collect(decode_document(body))
     if isinstance(answer, bytes):
-        COMPLETION.validate(json.loads(answer))
+        validate_completion(json.loads(answer))
     assert_as_expected(folded_answer(answer), expected_of(path))
 
 
@@ -143,7 +142,7 @@ def test_log_probabilities_are_given_when_they_are_wanted(path: Path) -> None:
     stream = encode(decode([[path.read_bytes()]], wants_logprobs=True))
     for chunk in chunks_of(stream):
         if "error" not in chunk:
-            CHUNK.validate(chunk)
+            validate_chunk(chunk)
     folded = fold_stream(stream)
     assert [entry["token"] for entry in folded.logprobs] == tokens
     assert_as_expected(folded, expected_of(path))
@@ -158,6 +157,7 @@ def test_a_recording_that_breaks_off_ends_in_a_failure(path: Path) -> None:
         return
     stream = path.read_bytes()
     end = max(stream.rfind(b'"response.completed"'), stream.rfind(b'"type":"response.completed"'))
+    end = end if end >= 0 else stream.rfind(b'"response.incomplete"')
     events = decode([[stream[: stream.rfind(b"\n\n", 0, end)]]])
     assert isinstance(events[-1], Failed)
     assert events[-1].code == "upstream_protocol"
@@ -165,14 +165,16 @@ def test_a_recording_that_breaks_off_ends_in_a_failure(path: Path) -> None:
     assert folded.error is not None
 
 
-@pytest.mark.parametrize("name", ["01", "02", "03", "14", "15"])
-def test_the_payloads_of_cursor_stream_as_expected(name: str) -> None:
-    [path] = (SHARED / "payloads").glob(f"{name}_*.json")
-    payload = json.loads(path.read_text())
+@pytest.mark.parametrize("payload", payloads("01", "02", "03", "14", "15"))
+def test_the_payloads_of_cursor_stream_as_expected(payload: dict[str, Any]) -> None:
     stream = b"".join(b"data: %b\n\n" % json.dumps(event).encode() for event in payload["mock_upstream_events"])
     decoder = ResponsesDecoder(RequestTraits(custom_tools=frozenset({"ApplyPatch"})))
     encoder = ChunkEncoder(
-        model="gpt-5.4", chunk_id="chatcmpl-TEST", created=1790000000, include_usage=False, profile=CURSOR
+        model=payload["request"]["body"]["model"],
+        chunk_id="chatcmpl-TEST",
+        created=1790000000,
+        include_usage=False,
+        profile=CURSOR,
     )
     frames = encoder.feed(decoder.feed([stream])) + encoder.feed(decoder.flush()) + encoder.flush()
     expected = [chunk for chunk in payload["expected_stream"] if chunk != "[DONE]"]
@@ -180,13 +182,12 @@ def test_the_payloads_of_cursor_stream_as_expected(name: str) -> None:
     assert b"".join(frames).endswith(b"data: [DONE]\n\n")
 
 
-def test_the_payload_of_a_whole_response_is_collected_as_expected() -> None:
-    [path] = (SHARED / "payloads").glob("20_*.json")
-    payload = json.loads(path.read_text())
+@pytest.mark.parametrize("payload", payloads("20"))
+def test_the_payload_of_a_whole_response_is_collected_as_expected(payload: dict[str, Any]) -> None:
     body = json.dumps(payload["mock_upstream_http"]["body"]).encode()
     collector = CompletionCollector(model="gpt-5.4", chunk_id="chatcmpl-TEST", created=1790000000, profile=CURSOR)
     [document] = collector.feed(decode_document(body, RequestTraits(custom_tools=frozenset({"ApplyPatch"}))))
-    expected = payload["expected_response"]["body"]
+    expected = copy.deepcopy(payload["expected_response"]["body"])
     expected["choices"][0]["logprobs"] = None  # required by the schema
     expected["choices"][0]["message"]["refusal"] = None
     assert json.loads(document) == expected

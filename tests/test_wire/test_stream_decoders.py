@@ -12,9 +12,9 @@ from typing import Any
 import kit.upstreams.anthropic_stream as anthropic
 import kit.upstreams.chat_stream as chat
 import pytest
-from jsonschema import Draft202012Validator
 from kit.clients.chat_fold import assert_as_expected, chunks_of, fold_document, fold_stream
-from kit.recordings import SHARED, expected_of, needs_shared, recordings
+from kit.recordings import expected_of, needs_shared, once, recordings, shared_recordings
+from kit.schemas import validate_chunk, validate_completion
 from kit.strategies.streams import sse
 from kit.upstreams.decoded import collect, decode, encode, folded_calls, read_all
 from kit.upstreams.recorded_documents import anthropic_document, chat_document, payloads_in
@@ -63,7 +63,8 @@ class TranslatedUpstream(Upstream):
     document: Callable[[str | None], bytes]
     """Takes the reason."""
     no_document: str
-    recorded: list[Path]
+    api: str
+    """The folder of its recordings."""
     recorded_document: Callable[[Path], Json]
     created_of: Callable[[Path], int]
 
@@ -97,7 +98,7 @@ CHAT = TranslatedUpstream(
     decode_document=decode_chat_document,
     document=lambda word: chat.document({"content": "a"}, word),
     no_document="The upstream's answer is not a Chat Completions document.",
-    recorded=recordings("chat"),
+    api="chat",
     recorded_document=chat_document,
     created_of=lambda path: next(chunk["created"] for chunk in payloads_in(path) if chunk["created"]),
 )
@@ -114,7 +115,7 @@ ANTHROPIC = TranslatedUpstream(
     decode_document=decode_anthropic_document,
     document=lambda word: anthropic.document({"type": "text", "text": "a"}, reason=word),
     no_document="The upstream's answer is not an Anthropic Messages document.",
-    recorded=recordings("anthropic"),
+    api="anthropic",
     recorded_document=anthropic_document,
     created_of=lambda path: 1,  # Anthropic tells no time, so the client gets ours
 )
@@ -321,7 +322,11 @@ def test_what_is_no_document_is_a_failure(upstream: TranslatedUpstream, body: by
 
 each_recording = pytest.mark.parametrize(
     ("upstream", "path"),
-    [pytest.param(upstream, path, id=path.stem) for upstream in (CHAT, ANTHROPIC) for path in upstream.recorded],
+    once(
+        pytest.param(upstream, *found.values, id=f"{upstream.api}-{found.id}", marks=found.marks)
+        for upstream in (CHAT, ANTHROPIC)
+        for found in recordings(upstream.api)
+    ),
 )
 
 
@@ -334,14 +339,12 @@ def result_of(upstream: TranslatedUpstream, path: Path) -> Json:
 
 @needs_shared
 @each_translated
-def test_all_nine_recordings_are_here(upstream: TranslatedUpstream) -> None:
-    assert len(upstream.recorded) == 9
+def test_all_nine_shared_recordings_are_here(upstream: TranslatedUpstream) -> None:
+    assert len(shared_recordings(upstream.api)) == 9
 
 
-@needs_shared
 @each_recording
 def test_a_recording_gives_the_expected_stream_and_document(upstream: TranslatedUpstream, path: Path) -> None:
-    validator = Draft202012Validator(json.loads((SHARED / "schema/chat_chunk.schema.json").read_text()))
     events = read_all(upstream.decoder, [[path.read_bytes()]])
     expected = result_of(upstream, path)
     assert isinstance(events[0], Started)
@@ -349,15 +352,13 @@ def test_a_recording_gives_the_expected_stream_and_document(upstream: Translated
     assert expected["model"] == events[0].model
     stream = encode(events)
     for one in chunks_of(stream):
-        validator.validate(one)
+        validate_chunk(one)
     assert_as_expected(fold_stream(stream), expected)
-    validator = Draft202012Validator(json.loads((SHARED / "schema/chat_completion.schema.json").read_text()))
     completion = collect(events)
-    validator.validate(json.loads(completion))
+    validate_completion(json.loads(completion))
     assert_as_expected(fold_document(completion), expected)
 
 
-@needs_shared
 @each_recording
 def test_a_recording_gives_the_same_events_however_it_is_cut(upstream: TranslatedUpstream, path: Path) -> None:
     stream = path.read_bytes()
@@ -371,7 +372,6 @@ def test_a_recording_gives_the_same_events_however_it_is_cut(upstream: Translate
         assert read_all(upstream.decoder, ([piece] for piece in pieces)) == whole
 
 
-@needs_shared
 @each_recording
 def test_a_recording_as_a_document_gives_the_expected_result_both_ways(
     upstream: TranslatedUpstream, path: Path

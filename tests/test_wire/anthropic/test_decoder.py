@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.clients.chat_fold import fold_stream
-from kit.recordings import needs_shared, recordings
+from kit.recordings import recordings
 from kit.strategies.streams import sse
 from kit.upstreams.anthropic_stream import STARTED, STOP, begin, document, head, last, more, stop, text, thinking, tool
 from kit.upstreams.decoded import decode as decode_by
@@ -631,10 +632,10 @@ def test_any_document_gives_what_its_stream_gives(message: Json) -> None:
 # --- recordings ------------------------------------------------------------------------------------------------------
 
 
-@needs_shared
-def test_the_signature_of_a_recording_is_kept_for_the_next_turn() -> None:
-    path = next(path for path in recordings("anthropic") if "clear-thinking" in path.name)
+@pytest.mark.parametrize("path", recordings("anthropic", only=lambda path: "thinking" in path.stem))
+def test_the_signature_of_a_recording_is_kept_for_the_next_turn(path: Path) -> None:
     (kept,) = (event for event in read_all(AnthropicDecoder, [[path.read_bytes()]]) if isinstance(event, ReasoningItem))
     block = json.loads(bytes(kept.payload))
     assert block == anthropic_document(path)["content"][0]
-    assert block["signature"].startswith("EvQBCkYI")
+    assert f'"signature":"{block["signature"]}"' in path.read_text("utf-8")
+    assert block["signature"]

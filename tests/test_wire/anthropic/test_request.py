@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from kit.recordings import needs_shared, payloads
+from kit.recordings import combined, payloads
 from kit.strategies.requests import bodies
 
 from stages.request import ResponsesRequest
@@ -1132,27 +1131,23 @@ def test_an_unknown_claude_is_taken_for_the_newest_and_another_name_for_another_
 # --- whole bodies ----------------------------------------------------------------------------------------------------
 
 
-@needs_shared
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("path", payloads(), ids=lambda path: path.name[:2])
-def test_every_payload_gives_a_valid_body(path: Path, model: str) -> None:
-    payload = json.loads(path.read_text())
+@pytest.mark.parametrize(("payload", "model"), combined(payloads(), MODELS))
+def test_every_payload_gives_a_valid_body(payload: dict[str, Any], model: str) -> None:
     request = parse_body(json.dumps(payload["request"]["body"]).encode())
     body = check(anthropic_request(request, model=model))
     if "anthropic" in payload["upstream_kind"]:
         assert body == payload["expected_upstream_request"]
 
 
-@needs_shared
-def test_payload_07_keeps_blocks_ids_results_first_and_the_clients_breakpoints() -> None:
-    (path,) = [path for path in payloads() if path.name.startswith("07")]
-    asked = json.loads(path.read_text())["request"]["body"]
+@pytest.mark.parametrize("payload", payloads("07"))
+def test_payload_07_keeps_blocks_ids_results_first_and_the_clients_breakpoints(payload: dict[str, Any]) -> None:
+    asked = payload["request"]["body"]
     body = check(anthropic_request(parse_body(json.dumps(asked).encode()), model="claude-sonnet-5"))
     system, info, question, answer, results = (message["content"] for message in asked["messages"])
     ((tool_result, go_on), listing) = results, tool_text(results)
     assert body == {
         "model": "claude-sonnet-5",
-        "max_tokens": 8192,
+        "max_tokens": asked["max_tokens"],
         "system": system,
         "messages": [
             {"role": "user", "content": info + question},
@@ -1169,14 +1164,18 @@ def tool_text(blocks: list[Any]) -> str:
     return blocks[0]["content"][0]["text"]
 
 
-@needs_shared
-def test_payload_16_goes_on_after_the_assistant() -> None:
-    (path,) = [path for path in payloads() if path.name.startswith("16")]
-    request = parse_body(json.dumps(json.loads(path.read_text())["request"]["body"]).encode())
-    body = without_marks(check(anthropic_request(request, model=NEWEST)))
+@pytest.mark.parametrize("payload", payloads("16"))
+def test_payload_16_goes_on_after_the_assistant(payload: dict[str, Any]) -> None:
+    asked = payload["request"]["body"]
+    body = without_marks(check(anthropic_request(parse_body(json.dumps(asked).encode()), model=NEWEST)))
+    _, greeting, answer, _, go_on, begun = (message["content"] for message in asked["messages"])
     assert body["messages"] == [
-        by_user("hello"), by_assistant("hi there"), by_user("continue"), by_assistant("Sure, "), by_user("Continue.")
-    ]  # fmt: skip
+        by_user(greeting),
+        by_assistant(answer),
+        by_user(go_on[0]["text"]),
+        by_assistant(begun),
+        by_user("Continue."),
+    ]
     assert not {"tool_choice", "tools", "temperature"} & body.keys()
     assert body["output_config"] == {"effort": "low"}
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kit.recordings import needs_shared, payloads
+from kit.recordings import combined, payloads
 
 from stages.events import ToolCallDelta
 from stages.request import ResponsesRequest
@@ -677,15 +676,15 @@ def test_every_call_is_followed_by_its_results_and_nothing_is_lost(items: list[d
 # --- payloads --------------------------------------------------------------------------------------------------------
 
 
-@needs_shared
-def test_payload_08_gives_deepseek_what_it_expects_when_the_reasoning_is_restored() -> None:
-    (path,) = [path for path in payloads() if path.name.startswith("08_")]
-    payload = json.loads(path.read_text())
+@pytest.mark.parametrize("payload", payloads("08"))
+def test_payload_08_gives_deepseek_what_it_expects_when_the_reasoning_is_restored(payload: dict[str, Any]) -> None:
     request = parse_body(json.dumps(payload["request"]["body"]).encode())
     items = list(request.body["input"])
     place = next(i for i, item in enumerate(items) if item.get("type") == "function_call")
     kept = [item for item in items[:place] if item["role"] != "assistant"]  # the mirrored thinking, taken out elsewhere
-    items = [*kept, thought("I should call LS"), *items[place:]]
+    deltas = payload["mock_upstream_http"]["turn1_stream_deltas"]
+    reasoning = "".join(delta.get("reasoning_content", "") for delta in deltas)
+    items = [*kept, thought(reasoning), *items[place:]]
     restored = ResponsesRequest(
         model=request.model, stream=request.stream, include_usage=True, body={**request.body, "input": items}
     )
@@ -695,11 +694,9 @@ def test_payload_08_gives_deepseek_what_it_expects_when_the_reasoning_is_restore
     )
 
 
-@needs_shared
-@pytest.mark.parametrize("path", payloads(), ids=lambda path: path.stem)
-@pytest.mark.parametrize("provider", [*PROVIDERS, "hosted_vllm"])
-def test_every_cursor_payload_has_a_form_for_every_provider(path: Path, provider: str) -> None:
-    body = json.loads(path.read_text())["request"]["body"]
+@pytest.mark.parametrize(("payload", "provider"), combined(payloads(), [*PROVIDERS, "somebody"]))
+def test_every_cursor_payload_has_a_form_for_every_provider(payload: dict[str, Any], provider: str) -> None:
+    body = payload["request"]["body"]
     request = parse_body(json.dumps({**body, "previous_response_id": None}).encode())
     got = chat_request(request, model="m", quirks=quirks_in(CHAT, provider, "m"))
     json.dumps(got)

@@ -35,7 +35,7 @@ from stages.wire.downstream.errors import error_frame
 from stages.wire.downstream.profiles import CURSOR, OPENAI, Profile
 from stages.wire.responses.decoder import ResponsesDecoder
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = Path(__file__).parents[2] / "data" / "streams" / "responses"
 STARTED = Started("resp_1", "gpt-5-2025", 1790000000, "default")
 STOP = Finished("stop")
 BROKEN = Failed("upstream_rate_limited", "Slow down.", "rate_limit_exceeded")

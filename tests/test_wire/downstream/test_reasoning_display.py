@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kit.clients.chat_fold import Folded, chunks_of, fold_document, fold_stream
-from kit.recordings import needs_shared, recordings
+from kit.recordings import recordings
 from kit.strategies.streams import batched, event_sequences
 from msgspec import Raw
 from msgspec.structs import replace
@@ -96,6 +96,13 @@ def test_none_shows_no_reasoning() -> None:
     events = [ReasoningDelta("r"), TextDelta("t"), ReasoningDelta("r")]
     assert deltas("none", *events) == [{"content": "t"}]
     assert message_of(fold_document(collect(profile("none"), *events, STOP)))[:3] == ("t", None, "")
+
+
+def test_none_has_no_block_to_close_before_a_failure_in_the_stream() -> None:
+    late = encoder(profile("none", CURSOR))
+    assert late.feed([STARTED, ReasoningDelta("r")]) == []
+    content = fold_stream(late.in_band(Failed("upstream_error", "Broken."))).content or ""
+    assert content.strip() == "[upstream error: upstream_error: Broken.]"
 
 
 @in_both_forms
@@ -230,8 +237,7 @@ def test_a_stream_and_a_document_say_the_same_however_reasoning_is_shown(
         assert (streamed.tool_calls, streamed.refusal) == (hidden.tool_calls, hidden.refusal)
 
 
-@needs_shared
-@pytest.mark.parametrize("path", recordings("responses"), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", recordings("responses"))
 def test_a_recordings_stream_and_document_are_the_same_in_every_setting(path: Path) -> None:
     decoder = ResponsesDecoder()
     events = decoder.feed([path.read_bytes()]) + decoder.flush()

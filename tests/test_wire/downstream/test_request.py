@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kit.recordings import SHARED, needs_shared, payloads
+from kit.recordings import combined, payloads, sibling
 from kit.strategies.requests import bodies, json_values, spoiled
 
 from stages.request import ResponsesRequest
@@ -19,11 +19,6 @@ from stages.wire.downstream.model_variants import variants, with_variant
 from stages.wire.downstream.request import MAX_DEPTH_LEVELS, MAX_MODEL_CHARS, BadRequest, parse_body
 from stages.wire.responses.api import RESPONSES
 from stages.wire.responses.request import native_request
-
-
-def load(name: str) -> dict[str, Any]:
-    payload: dict[str, Any] = json.loads((SHARED / "payloads" / f"{name}.json").read_text())
-    return payload
 
 
 def parse(**fields: Any) -> ResponsesRequest:
@@ -45,10 +40,10 @@ def refusal_of(body: bytes) -> BadRequest:
 # What Cursor sends
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in payloads() if path.stem[:2] != "08"))
-@pytest.mark.parametrize("provider", ["openai", "azure"])
-def test_a_payload_of_cursor_gives_exactly_the_expected_upstream_request(name: str, provider: str) -> None:
-    payload = load(name)
+@pytest.mark.parametrize(("payload", "provider"), combined(payloads(but=["08"]), ["openai", "azure"]))
+def test_a_payload_of_cursor_gives_exactly_the_expected_upstream_request(
+    payload: dict[str, Any], provider: str
+) -> None:
     request = parse_body(json.dumps(payload["request"]["body"]).encode())
     # Payload 11 asks for a variant; here everything is configured under the name that the upstream has.
     asked, expected = request.model, payload["expected_upstream_request"]
@@ -63,26 +58,29 @@ def test_a_payload_of_cursor_gives_exactly_the_expected_upstream_request(name: s
     assert asked == payload["request"]["body"]["model"]
 
 
-@needs_shared
-def test_payload_08_leaves_its_calls_for_a_chat_upstream_and_its_shown_reasoning_out() -> None:
-    request = parse_body(json.dumps(load("08_deepseek_reasoning_content_repair")["request"]["body"]).encode())
-    assert request.body["input"][1:] == [
-        {"role": "user", "content": "list files"},
-        {"type": "function_call", "call_id": "call_00_ls", "name": "LS", "arguments": '{"target_directory":"."}'},
-        {"type": "function_call_output", "call_id": "call_00_ls", "output": "main.py"},
+@pytest.mark.parametrize("payload", payloads("08"))
+def test_payload_08_leaves_its_calls_for_a_chat_upstream_and_its_shown_reasoning_out(payload: dict[str, Any]) -> None:
+    asked = payload["request"]["body"]
+    system, user, assistant, output = asked["messages"]
+    (call,) = assistant["tool_calls"]
+    assert parse_body(json.dumps(asked).encode()).body["input"] == [
+        system,
+        user,
+        {"type": "function_call", "call_id": call["id"], **call["function"]},
+        {"type": "function_call_output", "call_id": call["id"], "output": output["content"]},
     ]
 
 
-@needs_shared
-def test_the_fields_beside_the_body_are_filled() -> None:
-    request = parse_body(json.dumps(load("01_agent_gpt_text")["request"]["body"]).encode())
+@pytest.mark.parametrize("payload", payloads("01"))
+def test_the_fields_beside_the_body_are_filled(payload: dict[str, Any]) -> None:
+    request = parse_body(json.dumps(payload["request"]["body"]).encode())
     assert request.stream
     assert request.include_usage
     assert request.shape == "responses"
     assert request.custom_tools == {"ApplyPatch"}
     assert not request.has_hosted_tools
     assert not request.wants_logprobs
-    probe = parse_body(json.dumps(load("10_verify_key_request")["request"]["body"]).encode())
+    probe = parse_body(json.dumps(sibling(payload, "10")["request"]["body"]).encode())
     assert (probe.stream, probe.include_usage, probe.shape) == (False, False, "messages")
 
 
@@ -119,9 +117,9 @@ def test_messages_are_taken_when_input_is_not_usable(unusable: Any) -> None:
     assert request.shape == "messages"
 
 
-@needs_shared
-def test_items_and_tools_that_need_no_change_are_not_copied() -> None:
-    body = load("01_agent_gpt_text")["request"]["body"]
+@pytest.mark.parametrize("payload", payloads("01"))
+def test_items_and_tools_that_need_no_change_are_not_copied(payload: dict[str, Any]) -> None:
+    body = payload["request"]["body"]
     decoded: list[Any] = []
     original = msgspec.json.decode
     try:
@@ -266,6 +264,11 @@ def test_nesting_is_limited_far_below_what_the_encoder_can_do() -> None:
     error = refusal(**nested(MAX_DEPTH_LEVELS + 1))
     assert error.param == "metadata"
     assert "200 levels" in error.message
+
+
+def test_a_body_may_have_more_objects_than_levels() -> None:
+    items = [{"role": "user", "content": str(number)} for number in range(2 * MAX_DEPTH_LEVELS)]
+    assert parse(input=items).body == {"input": items}
 
 
 def test_a_long_key_is_cut_in_the_message() -> None:

@@ -32,7 +32,7 @@ from stages.wire.answers.request_traits import RequestTraits
 from stages.wire.normal_form import call_ids_of
 from stages.wire.responses.decoder import ResponsesDecoder, decode_document
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = Path(__file__).parents[2] / "data" / "streams" / "responses"
 STARTED = Started("resp_1", "gpt-5", 1790000000, "default")
 STOP = Finished("stop")
 CALLS = Finished("tool_calls")

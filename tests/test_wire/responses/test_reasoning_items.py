@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
-from kit.recordings import SHARED, needs_shared
+from kit.recordings import recordings
 
 from stages.events import Finished, ReasoningItem, StreamEvent, TextDelta, ToolCallStarted
 from stages.wire.responses.decoder import ResponsesDecoder, decode_document
@@ -99,12 +100,16 @@ def test_a_snapshot_with_other_ciphertext_gives_nothing_again() -> None:
     assert [item["encrypted_content"] for item in kept(events)] == ["A"]
 
 
-@needs_shared
-@pytest.mark.parametrize(
-    "name", ["vercel-openai-reasoning-encrypted-content.1.part1", "pydanticai-test_reused_tool_call_ids_stream_.2"]
-)
-def test_recorded_items_are_given_whole_in_every_cut(name: str) -> None:
-    data = (SHARED / "recorded" / "responses" / f"{name}.sse").read_bytes()
+WITH_ITEM = [
+    "encrypted_reasoning",
+    "vercel-openai-reasoning-encrypted-content.1.part1",
+    "pydanticai-test_reused_tool_call_ids_stream_.2",
+]
+
+
+@pytest.mark.parametrize("path", recordings("responses", only=lambda path: path.stem in WITH_ITEM))
+def test_recorded_items_are_given_whole_in_every_cut(path: Path) -> None:
+    data = path.read_bytes()
     whole = ResponsesDecoder().feed([data])
     assert shape(whole)[:2] == ["reasoning", "call"]
     (item,) = kept(whole)

@@ -1,0 +1,65 @@
+"""What some tests need beyond this repository. Without it they are skipped, and the end of the run counts them.
+
+No test may be skipped for any other reason: ``conftest.py`` turns such a skip into a failed run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").is_file())
+SHARED = ROOT.parent / "shared"
+NODE_CLIENTS_FOLDER = Path(os.environ.get("HEADRACE_NODE_CLIENTS", ROOT / ".venv" / "node-clients"))
+
+_PREFIX = "needs "
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something that a test needs and that may be missing.
+
+    Attributes:
+        what: completes the sentence "42 tests need ...".
+        is_met: whether this machine has it.
+    """
+
+    what: str
+    is_met: bool
+
+
+RECORDINGS = Need("the recordings of ../shared", SHARED.is_dir())
+NODE_CLIENTS = Need(
+    "Node.js clients (make test-clients)",
+    shutil.which("node") is not None and (NODE_CLIENTS_FOLDER / "node_modules" / "openai").is_dir(),
+)
+LINUX = Need("Linux (they read /proc)", Path("/proc/self/stat").exists())
+
+NEEDS = (RECORDINGS, NODE_CLIENTS, LINUX)
+
+
+def needs(need: Need) -> pytest.MarkDecorator:
+    """Skip the decorated tests if ``need`` is not met."""
+    return pytest.mark.skipif(not need.is_met, reason=_PREFIX + need.what)
+
+
+def skipped_line(reasons: Iterable[str]) -> str:
+    """Summarize the reasons of all skipped tests in one line; return an empty string if none was skipped."""
+    counts = Counter(reasons)
+    parts: list[str] = []
+    for need in NEEDS:
+        count = counts[_PREFIX + need.what]
+        if count:
+            parts.append(f"{count} {'test needs' if count == 1 else 'tests need'} {need.what}")
+    return f"skipped: {'; '.join(parts)}" if parts else ""
+
+
+def is_known(reason: str) -> bool:
+    """Return whether a test may be skipped for this reason."""
+    return reason in {_PREFIX + need.what for need in NEEDS}
