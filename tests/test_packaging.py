@@ -55,7 +55,7 @@ def test_the_sdist_holds_all_that_its_own_tests_and_targets_need(sdist: Path) ->
     needed = [
         *("Makefile", "Procfile", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "config.example.yaml"),
         *("requirements/run.txt", "requirements/dev.txt", "clients/package-lock.json", ".ci/run", ".ci/packages.txt"),
-        *("docs/index.md", "benchmarks/__main__.py", "tests/conftest.py", "tests/data/agent.sse"),
+        *("docs/index.md", "benchmarks/__main__.py", "tests/conftest.py", "tests/data/streams/responses/agent.sse"),
     ]
     assert [name for name in needed if not (sdist / name).is_file()] == []
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("*.py")}

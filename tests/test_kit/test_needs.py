@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import conftest
 from kit import needs
 
 MISSING = """
-import dataclasses, needs
+import dataclasses
+from kit import needs
 RECORDINGS = dataclasses.replace(needs.RECORDINGS, is_met=False)
 """
 KNOWN = """
@@ -28,8 +28,10 @@ OVER_NOTHING = "import pytest\n@pytest.mark.parametrize('x', [])\ndef test_d(x: 
 
 def run(folder: Path, *modules: str) -> tuple[int, list[str]]:
     """Run pytest over modules with these sources, with this project's settings; return its status and its output."""
-    for source in (conftest.__file__, needs.__file__):
-        shutil.copy(source, folder)
+    kit = folder / "tests" / "kit"
+    kit.mkdir(parents=True)
+    shutil.copy(needs.__file__, kit)
+    shutil.copy(needs.ROOT / "tests" / "conftest.py", folder)
     shutil.copy(needs.ROOT / "pyproject.toml", folder)
     for number, module in enumerate(modules):
         (folder / f"test_{number}.py").write_text(module)

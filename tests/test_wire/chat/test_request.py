@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.recordings import combined, payloads
+from kit.upstreams.providers import providers_with_quirks
 
 from stages.events import ToolCallDelta
 from stages.request import ResponsesRequest
-from stages.upstreams.providers import PROVIDERS, quirks_in
+from stages.upstreams.providers import quirks_in
 from stages.wire.answers.request_traits import RequestTraits
 from stages.wire.bad_request import BadRequest
 from stages.wire.call_ids import nine_character_call_id
@@ -653,7 +654,7 @@ _items = st.one_of(
 
 
 @settings(max_examples=100)
-@given(st.lists(_items, max_size=12), st.sampled_from([*PROVIDERS, "unknown"]))
+@given(st.lists(_items, max_size=12), st.sampled_from(providers_with_quirks(CHAT)))
 def test_every_call_is_followed_by_its_results_and_nothing_is_lost(items: list[dict[str, Any]], provider: str) -> None:
     """Check what OpenAI checks: tool messages stand behind the message that made their calls, one for each."""
     got = messages(user("first"), *items, provider=provider)
@@ -694,7 +695,7 @@ def test_payload_08_gives_deepseek_what_it_expects_when_the_reasoning_is_restore
     )
 
 
-@pytest.mark.parametrize(("payload", "provider"), combined(payloads(), [*PROVIDERS, "somebody"]))
+@pytest.mark.parametrize(("payload", "provider"), combined(payloads(), [*providers_with_quirks(CHAT), "hosted_vllm"]))
 def test_every_cursor_payload_has_a_form_for_every_provider(payload: dict[str, Any], provider: str) -> None:
     body = payload["request"]["body"]
     request = parse_body(json.dumps({**body, "previous_response_id": None}).encode())

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 from hypothesis import given
 from kit.strategies.requests import bodies
+from kit.upstreams.providers import providers_with_quirks
 
-from stages.upstreams.providers import PROVIDERS, quirks_in
+from stages.upstreams.providers import quirks_in
 from stages.wire.bad_request import BadRequest
 from stages.wire.downstream.request import parse_body
 from stages.wire.responses.api import RESPONSES
@@ -51,7 +52,7 @@ PATCHED: dict[str, Any] = {"type": "custom_tool_call_output", "call_id": "p", "o
 # Parameters
 
 
-@pytest.mark.parametrize("provider", [*PROVIDERS, "somebody"])
+@pytest.mark.parametrize("provider", providers_with_quirks(RESPONSES))
 def test_what_only_other_apis_have_is_never_sent(provider: str) -> None:
     foreign = {"stop": ["a"], "seed": 1, "logit_bias": {}, "frequency_penalty": 1, "presence_penalty": 1, **CACHE}
     assert sent(provider, **foreign, thinking={"type": "enabled"}, prediction={}, web_search_options={}) == {}
@@ -260,7 +261,7 @@ def test_what_is_more_than_a_text_keeps_its_form(provider: str, model: str, mess
     assert sent_on is said
 
 
-@pytest.mark.parametrize("provider", [*PROVIDERS, "somebody"])
+@pytest.mark.parametrize("provider", providers_with_quirks(RESPONSES))
 def test_the_notes_for_anthropic_are_taken_off(provider: str) -> None:
     part = {"type": "input_text", "text": "a"}
     given = items(
@@ -358,7 +359,7 @@ def test_every_body_that_we_take_can_be_sent_to_every_provider(body: dict[str, A
     except BadRequest:
         return
     before = msgspec.json.encode(request.body)
-    for provider in (*PROVIDERS, "somebody"):
+    for provider in providers_with_quirks(RESPONSES):
         given = native_request(
             request.body, quirks=quirks_in(RESPONSES, provider, "up"), model="up", stream=request.stream
         )
