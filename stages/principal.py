@@ -26,14 +26,14 @@ class Principal(Struct, frozen=True):
 def _matches(pattern: str, model: str) -> bool:
     # Not fnmatch: `[` and `?` are ordinary characters in model names, and it compiles and caches a regular expression.
     # Matching each inner piece at its first occurrence is correct for `*`, and takes linear time.
-    first, *rest = pattern.split("*")
-    if not rest:
+    first, *inner = pattern.split("*")
+    if not inner:
         return model == pattern
-    last = rest.pop()
+    last = inner.pop()
     if len(model) < len(first) + len(last) or not model.startswith(first) or not model.endswith(last):
         return False
     at, end = len(first), len(model) - len(last)
-    for piece in rest:
+    for piece in inner:
         found = model.find(piece, at, end)
         if found < 0:
             return False
