@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol, TypedDict
 
+from msgspec import structs
+
 from pipeline import RequestContext, codec_stage
 from stages.events import Failed, Finished, StreamEvent, Usage
 from stages.slots import ANSWER, CALL, FAILURE, USAGE
@@ -21,6 +23,7 @@ from stages.wire.anthropic.decoder import AnthropicDecoder, decode_anthropic_doc
 from stages.wire.anthropic.request import tool_names
 from stages.wire.chat.decoder import ChatDecoder, decode_chat_document
 from stages.wire.normal_form import call_ids_of
+from stages.wire.redaction import message_to_show, secrets_in
 from stages.wire.responses.decoder import ResponsesDecoder, decode_document
 from stages.wire.responses.request import wrapped_tools
 from stages.wire.responses.wrapped_calls import WrappedCalls
@@ -118,11 +121,21 @@ class _Decode:
             if (answer := self._ctx.get(ANSWER)) is not None:
                 answer.expect_end()
             if isinstance(end, Failed):
-                self._ctx[FAILURE] = end
+                self._ctx[FAILURE] = events[-1] = self._without_secrets(end)
             for event in events:
                 if isinstance(event, Usage):
                     self._ctx[USAGE] = event
         return events
+
+    def _without_secrets(self, failed: Failed) -> Failed:
+        """Remove what the deployment sends as credentials; decoders do not know it, and remove what looks like some."""
+        secrets = secrets_in(self._ctx[CALL].deployment.headers)
+        message, word = failed.message, failed.upstream_code
+        return structs.replace(
+            failed,
+            message=message_to_show(message, secrets),
+            upstream_code=word and message_to_show(word, secrets),
+        )
 
 
 class _Document:

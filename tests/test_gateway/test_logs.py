@@ -15,7 +15,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from kit.time.patience import AT_ONCE_S
 
-from pipeline.gateway.logs import JsonFormatter, LineSink, TextFormatter, configure_logging, log_request, redact
+from pipeline.gateway.logs import JsonFormatter, LineSink, TextFormatter, configure_logging, log_request
+from stages.wire.redaction import redact
 
 KEY = "sk-proj-abcdefghijklmnop0123456789"
 

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterable
 
-from pipeline.gateway.logs import redact
+from stages.wire.redaction import redact
 
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_.,:/+*\- ]{0,24}\Z")
 _SPOT = re.compile(r"(.+?):([0-9]+)(?=[: ])")
