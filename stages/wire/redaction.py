@@ -165,10 +165,12 @@ _NAMES: Final = (
 """Names whose value is a credential, in any case and with anything before them: ``OPENAI_API_KEY``, ``x-api-key``."""
 _SECRET_NAME: Final = re.compile(rf"(?:{_NAMES}|token|credentials?)\Z", _FLAGS | re.IGNORECASE)
 
-_NOTHING: Final = r"(?:none|null|undefined|true|false|bearer|basic)\b|os\.environ/|redacted\]"
+_SCHEMES: Final = "bearer|basic|token|api-?key|digest|negotiate|sharedkey|aws4-hmac-sha256"
+_NOTHING: Final = rf"(?:none|null|undefined|true|false)\b|(?:{_SCHEMES})\s|os\.environ/|redacted\]"
 _WORD: Final = r"(?-i:[A-Z]?[a-z]{1,19}|[A-Z]{2,19})(?:['-][a-z]{1,15}){0,3}" r"""[.,:;!?)\]}>"']{0,3}(?:\s|\Z)"""
 """What is not a credential where an error message says "api_key: field required" or "basic authentication"."""
 _QUOTE: Final = r"""(?:b?\\{0,3}["'])"""
+_IS: Final = rf"""\\{{0,3}}["']?\]?\s{{0,4}}(?::=?|=[>=]?)\s{{0,4}}[\[(]?{_QUOTE}?"""
 _ASSIGN: Final = rf"""\\{{0,3}}["']?\]?\s{{0,4}}(?::=?\s{{0,4}}(?!{_WORD})|=[>=]?\s{{0,4}})[\[(]?{_QUOTE}?"""
 _BARE: Final = r"""(?:[^\s"',;&(){}\[\]<>\\]|\\(?![nrt"'\\]))"""
 _VALUE: Final = (
@@ -206,8 +208,8 @@ _RULES: Final[tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...]] = (
     (
         ("authorization",),
         _compile(
-            rf"(authorization{_ASSIGN}"
-            r"(?:bearer|basic|token|api-?key|key|digest|negotiate|aws4-hmac-sha256|sharedkey)\s{1,4})"
+            rf"(authorization{_IS}"
+            rf"(?:(?:bearer|basic)\s{{1,4}}(?!token\b|auth)|(?:{_SCHEMES})\s{{1,4}}(?!{_WORD})))"
             r"""[^\s"',;\[\]]{4,}""",
             re.IGNORECASE,
         ),
@@ -216,7 +218,7 @@ _RULES: Final[tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...]] = (
     (
         ("cookie",),
         _compile(
-            rf"(cookie{_ASSIGN})"
+            rf"(cookie{_IS})"
             r"""[\w.!#$%^-]{1,80}=[^\s;,"'\\]{1,}(?:;\s?[\w.!#$%^-]{1,80}=[^\s;,"'\\]*)*""",
             re.IGNORECASE,
         ),
