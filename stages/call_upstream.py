@@ -14,9 +14,9 @@ from collections.abc import Mapping
 
 from pipeline import Inlet, Outlet, Overloaded, RequestContext, UpstreamFault
 from stages.events import Failed
-from stages.faults import failed_from
 from stages.slots import ANSWER
 from stages.upstreams import Upstream, UpstreamCall, UpstreamKind
+from stages.upstreams.faults import failed_from
 
 
 class CallUpstream:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pipeline import RequestContext, codec_stage
 from stages.events import StreamEvent
-from stages.faults import fault_from
 from stages.slots import CALL, HEAD, PROFILE
+from stages.upstreams.faults import fault_from
 from stages.wire.downstream.chat_document import CompletionCollector
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import structs
+
 from pipeline import RequestContext, codec_stage
 from stages.events import Failed, Finished, StreamEvent, Usage
 from stages.request import ResponsesRequest
@@ -18,6 +20,7 @@ from stages.slots import ANSWER, CALL, FAILURE, USAGE
 from stages.upstreams.apis import ANSWERS
 from stages.upstreams.providers import quirks_of
 from stages.wire.api import AnswerDecoder, Api
+from stages.wire.redaction import message_to_show, secrets_in
 
 MAX_DOCUMENT_BYTES = 64 << 20
 """A whole answer with images in it; four times the limit of one event."""
@@ -63,11 +66,21 @@ class _Decode:
             if (answer := self._ctx.get(ANSWER)) is not None:
                 answer.expect_end()
             if isinstance(end, Failed):
-                self._ctx[FAILURE] = end
+                self._ctx[FAILURE] = events[-1] = self._without_secrets(end)
             for event in events:
                 if isinstance(event, Usage):
                     self._ctx[USAGE] = event
         return events
+
+    def _without_secrets(self, failed: Failed) -> Failed:
+        """Remove what the deployment sends as credentials; decoders do not know it, and remove what looks like some."""
+        secrets = secrets_in(self._ctx[CALL].deployment.headers)
+        message, word = failed.message, failed.upstream_code
+        return structs.replace(
+            failed,
+            message=message_to_show(message, secrets),
+            upstream_code=word and message_to_show(word, secrets),
+        )
 
 
 class _Document:

@@ -26,9 +26,9 @@ import trio
 from pipeline import ClientFault, Doing, Meter, Overloaded, Pipeline, PipelineError, RequestContext, StageBug
 from pipeline.gateway.assembly import Assembly
 from pipeline.gateway.failures import EndCode, render, row_of
-from stages.faults import failed_from
 from stages.slots import CALL, ENCODER, FAILURE, HEAD, PRINCIPAL, PROFILE, RESPONSE, USAGE, ReceivedHead
 from stages.upstreams import UpstreamCall
+from stages.upstreams.faults import failed_from
 from stages.wire.downstream.profiles import Profile
 
 log = logging.getLogger("headrace")

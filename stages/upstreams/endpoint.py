@@ -8,10 +8,11 @@ import httpx
 
 from pipeline import PipelineError
 from stages.upstreams import Deployment
-from stages.upstreams.faults import fault_of_exception, secrets_in
+from stages.upstreams.faults import fault_of_exception
 from stages.upstreams.transport.exchange import FOREIGN_ERRORS, Exchange, HttpxExchange
 from stages.upstreams.transport.http1 import request_head
 from stages.upstreams.transport.transport import HeadraceTransport, origin_of
+from stages.wire.redaction import secrets_in
 
 _NOT_OVERRIDDEN = frozenset({"content-length", "transfer-encoding", "connection", "accept-encoding"})
 _ACCEPT = {True: b"text/event-stream", False: b"application/json"}

@@ -1,11 +1,15 @@
-"""What an upstream's failure is called, and what may be said about it.
+"""The failures of upstreams: which code each has, and the message that a client is shown.
 
 Codes: ``upstream_unreachable``, ``upstream_timeout``, ``upstream_protocol``, ``upstream_rate_limited``,
 ``upstream_unauthorized``, ``upstream_not_found``, ``upstream_rejected``, ``upstream_error``, and
 ``upstream_pool_full`` for a shortage of our own.
 
-No text of a foreign exception gets into a message, and none that may quote a header is kept as a cause: h11 and
-httpx quote the header that they refuse, key and all.
+A failure is an exception to raise as long as the answer has not begun, and an event in its place in the stream
+afterwards (`failed_from`, `fault_from`).
+
+A message never quotes a foreign exception, and an exception that may quote a header is not kept as a cause either: h11
+and httpx quote the header that they refuse, including the key. What an upstream itself reports is quoted, redacted
+(`stages.wire.redaction`).
 """
 
 from __future__ import annotations
@@ -23,79 +27,91 @@ import httpx
 import msgspec
 
 from pipeline import Overloaded, PipelineError, UpstreamFault
-
-MESSAGE_CHARS = 2000
-"""How much of an upstream's own message is passed on."""
+from stages.events import Failed
+from stages.wire.redaction import message_to_show
 
 Phase = Literal["head", "first_event", "idle", "total"]
-"""What a call is waiting for once its request is sent, or that its whole time is over."""
-
+"""What a call is waiting for after its request has been sent; ``total`` is the end of the answer."""
 
 _QUOTING_ERRORS = (httpx.LocalProtocolError, httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError)
 
-_KEY_LIKE = re.compile(
-    r"""
-    \b(?:bearer|basic)\s+[^\s"',;]+                              # a whole Authorization value
-    | \b(?:sk|pk|rk|gsk|xai|hf|r8|nvapi|pplx|fw|ghp|glpat)[-_](?:[\w*…•-]|\.(?=[\w*.…•]))+   # keys, whole or masked
-    | \bAIza[\w-]{8,} | \bAKIA[A-Z0-9]{8,} | \beyJ[\w-]{8,}\.[\w.-]+  # Google, AWS, JSON web tokens
-    | [\w-]{0,20}\*{3,}[\w-]*                                     # anything masked with asterisks
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
-_REDACTED = "[redacted]"
+
+def failed_from(fault: PipelineError) -> Failed:
+    """Return a raised fault as the last event of a stream, so that it does not overtake the events before it."""
+    return Failed(code=fault.code, message=fault.public, retry_after_s=fault.retry_after_s)
 
 
-def fault_of_exception(error: Exception, who: str, phase: Phase, limits_s: Mapping[str, float | None]) -> PipelineError:
-    """Say what one of `FOREIGN_ERRORS` means; ``who`` names the upstream, ``limits_s`` the time it had for what."""
-    fault = _fault_of_exception(error, who, phase, limits_s)
+def fault_from(failed: Failed) -> UpstreamFault:
+    """Return a stream's failure as an exception to raise, for a stream that failed before anything was sent."""
+    return UpstreamFault(failed.message, code=failed.code, retry_after_s=failed.retry_after_s)
+
+
+def fault_of_exception(
+    error: Exception, upstream_name: str, phase: Phase, limits_s: Mapping[str, float | None]
+) -> PipelineError:
+    """Return the fault that an exception of the transport stands for.
+
+    Args:
+        error: one of ``FOREIGN_ERRORS`` (`stages.upstreams.transport.exchange`).
+        upstream_name: what the message calls the upstream.
+        phase: what the call was waiting for.
+        limits_s: the time limits of the call, by phase, and for ``connect`` and ``write``.
+    """
+    fault = _fault_of_exception(error, upstream_name, phase, limits_s)
     if not isinstance(error, _QUOTING_ERRORS):
         fault.__cause__ = error
     return fault
 
 
 def _fault_of_exception(
-    error: Exception, who: str, phase: Phase, limits_s: Mapping[str, float | None]
+    error: Exception, upstream_name: str, phase: Phase, limits_s: Mapping[str, float | None]
 ) -> PipelineError:
     def late(what: str, limit_s: float | None) -> UpstreamFault:
         within = "in time" if limit_s is None else f"within {limit_s:g} s"
-        return UpstreamFault(f"{who} {what} {within}; try again later", code="upstream_timeout")
+        return UpstreamFault(f"{upstream_name} {what} {within}; try again later", code="upstream_timeout")
 
     match error:
         case httpx.PoolTimeout():
             return Overloaded(
-                f"all connections to {who} are in use; try again in a moment",
+                f"all connections to {upstream_name} are in use; try again in a moment",
                 code="upstream_pool_full",
                 retry_after_s=1.0,
             )
         case httpx.ConnectTimeout():
-            return late("did not take our connection", limits_s.get("connect"))
+            return late("did not accept our connection", limits_s.get("connect"))
         case httpx.WriteTimeout():
-            return late("did not take the whole request", limits_s.get("write"))
+            return late("did not accept the whole request", limits_s.get("write"))
         case httpx.ReadTimeout():
             return late(_LATE[phase], limits_s.get(phase))
         case httpx.LocalProtocolError() | UnicodeError() | httpx.InvalidURL() | httpx.UnsupportedProtocol():
             return UpstreamFault(
-                f"{who} cannot be called: its configured address or one of its headers is not valid; "
+                f"{upstream_name} cannot be called: its configured address or one of its headers is not valid; "
                 "check api_base, api_key and extra_headers",
                 code="upstream_unreachable",
             )
         case httpx.ConnectError() | httpx.ProxyError():
-            return UpstreamFault(f"{who} cannot be reached: {_why_unreachable(error)}", code="upstream_unreachable")
+            return UpstreamFault(
+                f"{upstream_name} cannot be reached: {_why_unreachable(error)}", code="upstream_unreachable"
+            )
         case httpx.RemoteProtocolError() if phase == "head":
             return UpstreamFault(
-                f"{who} closed the connection or broke the HTTP protocol before it answered; try again",
+                f"{upstream_name} closed the connection or broke the HTTP protocol before it answered; try again",
                 code="upstream_protocol",
             )
         case _ if phase == "head":
-            return UpstreamFault(f"{who} broke the connection before it answered; try again", code="upstream_protocol")
+            return UpstreamFault(
+                f"{upstream_name} broke the connection before it answered; try again", code="upstream_protocol"
+            )
         case _:
-            return UpstreamFault(f"{who} broke off in the middle of its answer; try again", code="upstream_protocol")
+            return UpstreamFault(
+                f"{upstream_name} broke off in the middle of its answer; try again", code="upstream_protocol"
+            )
 
 
-def fault_of_total(who: str, limit_s: float | None) -> UpstreamFault:
-    """Say that a call has lasted too long as a whole."""
+def fault_of_total(upstream_name: str, limit_s: float | None) -> UpstreamFault:
+    """Return the fault of a call that has exceeded its total time limit."""
     return UpstreamFault(
-        f"{who} did not finish its answer within {limit_s or 0:g} s; try again later", code="upstream_timeout"
+        f"{upstream_name} did not finish its answer within {limit_s or 0:g} s; try again later", code="upstream_timeout"
     )
 
 
@@ -108,54 +124,51 @@ _LATE: Mapping[Phase, str] = {
 
 
 def _why_unreachable(error: BaseException) -> str:
-    """Find the reason in what led to ``error``, and say it in words of ours."""
+    """Return the reason, found in the causes of ``error``, in our own words."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
         match cause:
             case ssl.SSLCertVerificationError():
-                return "its TLS certificate is not trusted; check api_base, or set the file of its authority"
+                return "its TLS certificate is not trusted; check api_base, or set ca_file to that of its authority"
             case ssl.SSLError():
-                return "no TLS session could be agreed on; check that api_base should start with https://"
+                return "the TLS handshake failed; check whether api_base should start with https://"
             case socket.gaierror():
                 return "its name does not resolve; check api_base"
             case ConnectionRefusedError():
-                return "it refused the connection; check that it runs, and api_base"
-            case ExceptionGroup(exceptions=(first, *_)):  # trio's, of the attempts for each address
+                return "it refused the connection; check that it is running, and check api_base"
+            case ExceptionGroup(exceptions=(first, *_)):  # trio's, with the failure for each address
                 cause = first
             case _:
                 cause = cause.__cause__ or cause.__context__
-    return "no connection could be made; check that it runs, and api_base"
+    return "no connection could be established; check that it is running, and check api_base"
 
 
 def fault_of_status(
-    status: int, headers: httpx.Headers, body: bytes, who: str, secrets: Iterable[str]
+    status: int, headers: httpx.Headers, body: bytes, upstream_name: str, secrets: Iterable[str]
 ) -> UpstreamFault:
-    """Say what an answer with an error status means.
+    """Return the fault that an answer with an error status stands for.
 
     Args:
-        status: the status, not of 2xx.
-        headers: of the answer.
-        body: what could be read of it, perhaps nothing.
-        who: names the upstream.
-        secrets: what must not be passed on if the upstream echoes it.
+        status: the status, not 2xx.
+        headers: the answer's headers.
+        body: as much of the body as could be read, perhaps nothing.
+        upstream_name: what the message calls the upstream.
+        secrets: what must not be shown if the upstream echoes it; `stages.wire.redaction.secrets_in` finds them.
     """
     if 300 <= status < 400:
         return UpstreamFault(
-            f"{who} answered {status}, a redirect, which is not followed; set api_base to the final address",
+            f"{upstream_name} answered {status}, a redirect, which is not followed; set api_base to the final address",
             code="upstream_protocol",
             status_hint=status,
         )
-    said = _message_in(body)
-    if said is None or not said[0]:
-        told, param = _phrase_of(status), None
-    else:
-        told, param = redact(said[0], secrets), said[1] and redact(said[1], secrets)
+    message, param = _message_in(body)
+    shown = message_to_show(message, secrets) or _phrase_of(status)
     return UpstreamFault(
-        f"upstream answered {status}: {told}",
+        f"upstream answered {status}: {shown}",
         code=_code_of(status),
-        param=param,
+        param=message_to_show(param, secrets) if param else None,
         retry_after_s=retry_after_s(headers),
         status_hint=status,
     )
@@ -184,12 +197,12 @@ def _phrase_of(status: int) -> str:
         return "no reason given"
 
 
-def _message_in(body: bytes) -> tuple[str, str | None] | None:
-    """Find the message, and the field it blames, in the error shapes of OpenAI, Ollama, FastAPI and Google."""
+def _message_in(body: bytes) -> tuple[str, str | None]:
+    """Return the message, and the field it blames, from the error shapes of OpenAI, Ollama, FastAPI and Google."""
     try:
-        found: Any = msgspec.json.decode(body)  # JSON of a foreign shape
+        found: Any = msgspec.json.decode(body)  # Any: JSON of a foreign shape
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+        return "", None
     match found:
         case [first, *_]:
             found = first
@@ -197,7 +210,7 @@ def _message_in(body: bytes) -> tuple[str, str | None] | None:
             pass
     match found:
         case {"error": {"message": str(text), "param": str(param)}}:
-            return text, param
+            return text, param if text else None
         case (
             {"error": {"message": str(text)}}
             | {"error": str(text)}
@@ -208,30 +221,13 @@ def _message_in(body: bytes) -> tuple[str, str | None] | None:
         ):
             return text, None
         case _:
-            return None
-
-
-def redact(text: str, secrets: Iterable[str]) -> str:
-    """Return ``text`` on one line, clipped to `MESSAGE_CHARS`, without ``secrets`` or what looks like a key."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, _REDACTED)
-    # Clip at the end: a key that straddles the clip would not be recognised. A first, wide cut spares the regex.
-    text = _KEY_LIKE.sub(_REDACTED, " ".join(text[: 2 * MESSAGE_CHARS].split()))
-    return text if len(text) <= MESSAGE_CHARS else text[: MESSAGE_CHARS - 1] + "…"
-
-
-def secrets_in(headers: Iterable[tuple[str, str]]) -> frozenset[str]:
-    """Return what in ``headers`` must not be shown: their values, and those without their scheme (``Bearer``)."""
-    found: set[str] = set()
-    for _, value in headers:
-        found.update((value.strip(), value.strip().rpartition(" ")[2]))
-    return frozenset(secret for secret in found if len(secret) >= 8)  # "true" or "v1" is no secret
+            return "", None
 
 
 def retry_after_s(headers: httpx.Headers) -> float | None:
-    """Return how long the upstream asks to wait, in seconds, or None if it does not or cannot be understood.
+    """Return how many seconds the upstream asks to wait; None if it does not ask, or not in a form that we know.
 
-    Understands ``retry-after-ms`` (OpenAI, Azure) and both forms of ``Retry-After`` (RFC 9110 section 10.2.3).
+    The forms are ``retry-after-ms`` (OpenAI, Azure) and both of ``Retry-After`` (RFC 9110 section 10.2.3).
     """
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name, "").strip()
@@ -240,7 +236,7 @@ def retry_after_s(headers: httpx.Headers) -> float | None:
     until = _moment(headers.get("retry-after"))
     if until is None:
         return None
-    now = _moment(headers.get("date")) or datetime.now(UTC)  # by the upstream's own clock, if it tells
+    now = _moment(headers.get("date")) or datetime.now(UTC)  # the upstream's clock, if it sends a date
     return max(0.0, (until - now).total_seconds())
 
 

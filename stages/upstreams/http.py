@@ -14,11 +14,12 @@ import trio
 from pipeline import ClientFault, PipelineError, UpstreamFault
 from stages.upstreams import Deployment, UpstreamCall
 from stages.upstreams.endpoint import Endpoint, user_agent
-from stages.upstreams.faults import Phase, fault_of_exception, fault_of_status, fault_of_total, redact
+from stages.upstreams.faults import Phase, fault_of_exception, fault_of_status, fault_of_total
 from stages.upstreams.providers import quirks_of
 from stages.upstreams.transport.exchange import FOREIGN_ERRORS, Exchange
 from stages.wire.api import Api
 from stages.wire.bad_request import BadRequest
+from stages.wire.redaction import message_to_show
 
 ERROR_BODY_BYTES = 64 * 1024
 """How much of an error answer is read for the message in it; OpenAI's are under 1 KiB."""
@@ -212,4 +213,4 @@ def _is_event_stream(exchange: Exchange, clock: _Clock, secrets: frozenset[str])
 
 
 def _quoted(value: bytes, secrets: frozenset[str]) -> str:
-    return repr(redact(value[:100].decode("latin-1"), secrets))
+    return repr(message_to_show(value.decode("latin-1"), secrets, max_characters=100))

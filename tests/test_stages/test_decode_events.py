@@ -94,7 +94,7 @@ async def test_the_cause_of_an_early_end_is_reported_instead_of_the_missing_end(
     for batches_of in (1, 3):
         events = await collect(decode_events, *FRAMES[:2], broken, batches_of=batches_of, context=context)
         assert text(events) == "Hel"
-        assert events[-1] is broken
+        assert events[-1] == broken
         assert sum(isinstance(event, Failed) for event in events) == 1
 
 

@@ -1,1 +1,1 @@
-"""YAML to Settings: reading, checking and explaining config.yaml."""
+"""From config.yaml to `Settings`: reads, checks and describes the configuration."""

@@ -1,4 +1,4 @@
-"""What ``headrace check-config`` prints: what the configuration comes to, without any secret."""
+"""What ``headrace check-config`` prints: the resolved configuration, without any secret."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def _lines(settings: Settings) -> Iterator[str]:
         yield f"  {deployment.model_name:<{width}} -> {_target(deployment)}"
     names = [*(["master"] if settings.master_key is not None else []), *(key.name for key in settings.keys)]
     yield ""
-    yield f"{_count(len(names), 'key')}:{'' if names else ' everybody is let in'}"
+    yield f"{_count(len(names), 'key')}:{'' if names else ' requests need no key'}"
     for key in settings.keys:
         limit = f", only {', '.join(key.models)}" if key.models is not None else ""
         yield f"  {key.name}{limit}"
     if settings.master_key is not None:
-        yield "  master, may do everything"
+        yield "  master, may use everything"
     changed = list(_changed(settings.pipeline))
     if changed:
         yield ""

@@ -1,4 +1,4 @@
-"""Typed reading of a section's fields: what is wrong is noted with its place, and reading goes on.
+"""Typed reading of a section's fields: a mistake is recorded with its place, and reading continues.
 
 ``os.environ/NAME`` is filled in here, wherever text is read, and only for fields that are read: a setting that we
 ignore may name a variable that does not exist.
@@ -17,21 +17,21 @@ ENVIRON = "os.environ/"
 
 
 class Environment:
-    """The variables that ``os.environ/NAME`` can name: the process's, then ``environment_variables`` of the file."""
+    """The variables that ``os.environ/NAME`` can name: the process's own, then the file's ``environment_variables``."""
 
     def __init__(self, process: Mapping[str, str], problems: Problems) -> None:
         self._process = process
         self._of_file: dict[str, str] = {}
         self.problems = problems
         self.named: set[str] = set()
-        """Every variable that the configuration has asked for."""
+        """Every variable that the configuration has named."""
 
     def add_default(self, name: str, value: str) -> None:
-        """Give a variable a value for when the process has none (LiteLLM's order). The process's are not touched."""
+        """Set a variable that is used if the process does not have it (LiteLLM's order)."""
         self._of_file[name] = value
 
     def get(self, name: str) -> str | None:
-        """Return the variable without white space around it, or None if it is absent or empty."""
+        """Return the variable without surrounding white space, or None if it is absent or empty."""
         value = self._process.get(name, "").strip() or self._of_file.get(name, "").strip()
         return value or None
 
@@ -40,7 +40,7 @@ class Environment:
         return next((value for name in names if (value := self.get(name))), None)
 
     def fill_in(self, node: Node) -> str | None:
-        """Return a text node's text, variables filled in; None, with an error noted, if the variable is not set."""
+        """Return a node's text, its variable filled in; None, and an error is recorded, if the variable is not set."""
         text = str(node.value)
         if not text.startswith(ENVIRON):
             return text
@@ -56,10 +56,10 @@ class Environment:
 
 
 class Section:
-    """The fields of one mapping. A getter gives None for what is absent, and for what is wrong, which it notes."""
+    """The fields of one mapping. A getter returns None for a field that is absent or wrong, and records the latter."""
 
     def __init__(self, node: Node | None, environment: Environment) -> None:
-        """Take a mapping, or None for an empty one; anything else is noted as an error and read as empty."""
+        """Read a mapping, or None for an empty one; anything else is recorded as an error and read as empty."""
         self.environment = environment
         self.problems = environment.problems
         self.node = node
@@ -77,17 +77,17 @@ class Section:
         return iter(self._fields.items())
 
     def get(self, name: str) -> Node | None:
-        """Return the field if it is there and not null."""
+        """Return the field if it is present and not null."""
         found = self._fields.get(name)
         return found if found is not None and found.value is not None else None
 
     def text(self, name: str, expected: str, *, secret: bool = False) -> str | None:
-        """Return the text of a field, without white space around it. ``expected`` ends the error message."""
+        """Return the text of a field, without surrounding white space. ``expected`` ends the error message."""
         node = self.get(name)
         if node is None:
             return None
         if not isinstance(node.value, str):
-            # A date is text to us; a number is not, since YAML has already dropped its zeros and underscores.
+            # A date is text to us. A number is not, because YAML has already dropped its zeros and underscores.
             hint = "; put quotes around it" if secret and not isinstance(node.value, dict | list) else ""
             self.problems.error(node.where, f"{node.found(secret=secret)}, expected {expected}{hint}")
             return None
@@ -98,7 +98,7 @@ class Section:
         return text.strip() if text is not None else None
 
     def secret(self, name: str, expected: str) -> str | None:
-        """Return a key: text without white space around it, visible ASCII inside. Never shown in messages."""
+        """Return a key: visible ASCII characters, without surrounding white space. No message shows it."""
         text = self.text(name, expected, secret=True)
         node = self.get(name)
         if text is None or node is None:
@@ -109,7 +109,7 @@ class Section:
         return text
 
     def seconds(self, name: str) -> float | None:
-        """Return a positive number of seconds; text that reads as a number will do, as it does for LiteLLM."""
+        """Return a positive number of seconds; text that reads as a number is accepted, as LiteLLM does."""
         node = self.get(name)
         if node is None:
             return None
@@ -130,7 +130,7 @@ class Section:
         return number
 
     def flag(self, name: str) -> bool | None:
-        """Return a yes/no value; the words true and false will do."""
+        """Return a yes/no value; the words true and false are accepted too."""
         node = self.get(name)
         if node is None:
             return None
@@ -168,16 +168,16 @@ def is_filled_in(node: Node) -> bool:
 
 
 def secret_problem(text: str) -> str | None:
-    """Return what is wrong with a key, without showing it; None if nothing is."""
+    """Return what is wrong with a key, without showing it; None if it is valid."""
     if not text.isascii():
-        return "the key holds a character that is not ASCII, which no HTTP header can carry: copy the key again"
+        return "the key contains a character that is not ASCII, which an HTTP header cannot carry: copy the key again"
     if not text.isprintable() or " " in text:
-        return "the key holds a space, line break or control character inside: copy the key again, on one line"
+        return "the key contains a space, line break or control character: copy the key again, on one line"
     return None
 
 
-def plain(node: Node, environment: Environment) -> Any:  # Any: a value of the user's own making, for a stage's options
-    """Return the node as plain Python values, variables filled in."""
+def plain(node: Node, environment: Environment) -> Any:  # Any: whatever the user wrote as options of a stage
+    """Return the node as plain Python values, with variables filled in."""
     match node.value:
         case dict():
             return {name: plain(item, environment) for name, item in node.value.items()}

@@ -1,4 +1,4 @@
-"""The key store: which presented key belongs to whom, without keeping any key and without telling by timing."""
+"""The key store: finds the owner of a presented key. It keeps no key, and its timing reveals none."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from msgspec import Struct
 from stages.principal import Principal
 
 MASTER_NAME = "master"
-"""What the master key is called in logs; no static key may have this name."""
+"""The name of the master key in logs; no static key may have this name."""
 
 HASH_PREFIX = "sha256:"
 _HASHED = re.compile(r"sha256:([0-9a-fA-F]{64})\Z")
 
 
 class KeySettings(Struct, frozen=True):
-    """One static key of the configuration; the key itself is not kept, only its digest.
+    """One static key of the configuration; only its digest is kept, not the key itself.
 
     Attributes:
-        name: what logs call it.
+        name: its name in logs.
         digest: the SHA-256 of the key, 32 bytes.
-        models: the names it may use, as `Principal.models`.
+        models: the model names that it may use, as in `Principal.models`.
     """
 
     name: str
@@ -32,15 +32,15 @@ class KeySettings(Struct, frozen=True):
     models: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
-        """Name the key without its digest, which would let a guess be checked offline."""
+        """Return the name without the digest, with which a guess could be checked offline."""
         return f"<KeySettings {self.name}>"
 
 
 def key_digest(text: str) -> bytes:
-    """Return the SHA-256 of a key as it is written in the configuration: plain, or ``sha256:`` and 64 hex digits.
+    """Return the SHA-256 of a key that the configuration has in plain text, or as ``sha256:`` and 64 hex digits.
 
     Raises:
-        ValueError: if it is neither; the message does not hold the key.
+        ValueError: if it is neither; the message does not contain the key.
     """
     hashed = _HASHED.match(text)
     if hashed:
@@ -56,22 +56,22 @@ class KeyStore:
     """All keys that this gateway accepts. Immutable; safe to share between requests.
 
     A presented key is hashed and looked up by its digest, in the same time however many keys there are (about 1 us).
-    Why a dictionary, where one expects a constant-time comparison with each key: what leaks by timing is how much of
-    *two digests* agrees, and whoever presents keys cannot steer their digests towards one that he does not know. To
-    learn the first bits he must find keys whose SHA-256 begins as ours does, which tells nothing about the rest of
-    the digest, let alone of the key. The dictionary even compares digests only after a 64-bit hash of them, keyed by a
-    secret of the process (SipHash, PEP 456), has agreed. The digest found is compared once more in constant time, so
-    the guarantee does not rest on how dictionaries are made. Time does depend on the length of the presented key, which
-    its owner knows.
+    Why a dictionary, where a constant-time comparison with each key might be expected: timing can only reveal how much
+    of *two digests* agrees, and an attacker cannot steer the digests of the keys that they present towards an unknown
+    one. To learn the first bits, they must find keys whose SHA-256 begins as ours does, which reveals nothing about the
+    rest of the digest, let alone the key. Besides, the dictionary compares digests only if their 64-bit hashes, keyed
+    by a secret of the process (SipHash, PEP 456), are equal. The digest found is compared once more in constant time,
+    so that the guarantee does not depend on how dictionaries work. The time does depend on the length of the presented
+    key, which the client knows.
     """
 
     __slots__ = ("_principals",)
 
     def __init__(self, master_key: str | None, keys: Iterable[KeySettings] = ()) -> None:
-        """Take the master key (plain or ``sha256:``) and the static keys.
+        """Store the digests of the master key (plain or ``sha256:``) and of the static keys.
 
         Raises:
-            ValueError: if two keys are the same, or one cannot be a key; the message holds no key.
+            ValueError: if two keys are the same, or one cannot be a key; the message does not contain a key.
         """
         self._principals: dict[bytes, tuple[bytes, Principal]] = {}
         if master_key is not None:
@@ -82,7 +82,9 @@ class KeyStore:
     def _add(self, digest: bytes, principal: Principal) -> None:
         if digest in self._principals:
             other = self._principals[digest][1]
-            raise ValueError(f"the keys {other.name!r} and {principal.name!r} are the same: give each its own")
+            raise ValueError(
+                f"the keys {other.name!r} and {principal.name!r} are the same: use a different key for each"
+            )
         self._principals[digest] = (digest, principal)
 
     def __len__(self) -> int:
@@ -92,7 +94,7 @@ class KeyStore:
         return f"<KeyStore of {len(self)} keys>"
 
     def authenticate(self, presented: bytes) -> Principal | None:
-        """Return whose key this is, or None. Takes the key's bytes as they came, without the word ``Bearer``."""
+        """Return the owner of a key, or None. ``presented`` is the key as received, without the word ``Bearer``."""
         digest = hashlib.sha256(presented).digest()
         found = self._principals.get(digest)
         if found is None or not hmac.compare_digest(found[0], digest):

@@ -1,7 +1,7 @@
-"""LiteLLM's settings by name: those that we honour, those that need nothing from us, those we do not support yet.
+"""LiteLLM's settings by name: those that we honour, those that need no action, and those that we do not support yet.
 
-Source: docs.litellm.ai/docs/proxy/config_settings (October 2026) and facts/litellm.md 4.1. The names serve warnings
-only: to tell "not supported yet" from a typing error. What is in no list is warned about as unknown.
+Source: docs.litellm.ai/docs/proxy/config_settings (October 2026), and LiteLLM 1.106.2 itself. The names are used only
+for warnings, which distinguish "not supported yet" from a typing error. A name in no list is reported as unknown.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ class Names(Struct, frozen=True):
     honoured: frozenset[str]
     """Read by us."""
     harmless: frozenset[str]
-    """We behave that way anyway, or it has no meaning here: accepted silently."""
+    """Accepted silently, because we behave that way anyway or the setting has no meaning here."""
     unsupported: frozenset[str]
     """One warning each."""
     told_when_false: frozenset[str] = frozenset()
-    """Settings whose false, zero or empty value asks for something too."""
+    """Settings whose false, zero or empty value requests something too."""
 
     @property
     def known(self) -> frozenset[str]:
@@ -165,7 +165,7 @@ MODEL_LIST_ENTRY = Names(
     unsupported=_set("tpm rpm access_groups"),
 )
 
-MODEL_INFO = Names(  # LiteLLM lets users keep notes of their own here: only a near miss of these is told
+MODEL_INFO = Names(  # LiteLLM lets users keep their own notes here: only a near miss of these is reported
     honoured=_set("id mode supported_endpoints"), harmless=frozenset(), unsupported=frozenset()
 )
 

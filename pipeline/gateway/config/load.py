@@ -1,7 +1,7 @@
 """Reads the configuration: LiteLLM's ``config.yaml`` with our own ``pipeline_settings``, then the environment.
 
-An unmodified LiteLLM file starts: what we do not support yet is named in one warning each. What cannot work is an
-error, and all errors of a file are told at once. ``docs/config.md`` describes every setting.
+An unmodified LiteLLM file starts: each setting that we do not support yet gets one warning. What cannot work is an
+error, and all errors are reported together. ``docs/config.md`` describes every setting.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 MASTER_KEY_NAMES = ("HEADRACE_MASTER_KEY", "LITELLM_MASTER_KEY")
-"""Variables that hold the master key when the file has none; the second is LiteLLM's."""
+"""Variables that hold the master key if the file does not; the second is LiteLLM's."""
 MAX_INCLUDED_FILES = 100
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -48,7 +48,7 @@ def load_settings(path: str | Path, environ: Mapping[str, str] = os.environ) -> 
 
 
 def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read a configuration from text. Files that it names are looked for beside ``source``.
+    """Read a configuration from text. Files that it names are relative to the folder of ``source``.
 
     Raises:
         ConfigError: if it cannot be used; ``problems`` names everything that is wrong.
@@ -73,7 +73,7 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
     keys = read_keys(Section(own if own is not None and isinstance(own.value, dict) else None, environment))
     master_key = _master_key(general, keys, environment)
     defaults = Defaults(
-        # LiteLLM's request_timeout is the default of its `timeout`, and does not bound a stream that goes on.
+        # LiteLLM's request_timeout is the default of its `timeout`, and does not bound a stream that continues.
         timeout_s=router.seconds("timeout") or litellm.seconds("request_timeout"),
         stream_timeout_s=router.seconds("stream_timeout"),
         total_s=pipeline.request_timeout_s,
@@ -83,8 +83,8 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
     if not deployments:
         problems.warn(source, "has no deployment that can be used: every request will be answered with model_not_found")
     has_key = master_key is not None or bool(keys)
-    is_tried = general.get("master_key") is not None or (own is not None and own.child("keys") is not None)
-    _check_access(source, has_key, is_tried, pipeline, problems)
+    is_configured = general.get("master_key") is not None or (own is not None and own.child("keys") is not None)
+    _check_access(source, has_key, is_configured, pipeline, problems)
     problems.raise_errors()
     return Settings(
         deployments=deployments,
@@ -105,7 +105,7 @@ def _read_file(path: Path) -> str:
     except IsADirectoryError:
         raise ConfigError([f"{path}: is a folder: name the file in it, such as {path}/config.yaml"]) from None
     except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or "the name is not one of a file"
+        reason = (error.strerror if isinstance(error, OSError) else None) or "the name is not valid"
         raise ConfigError([f"{path}: cannot be read ({reason}): check its name and its permissions"]) from None
     try:
         return content.decode("utf-8-sig")
@@ -115,8 +115,8 @@ def _read_file(path: Path) -> str:
 
 
 def _with_included(top: Node, problems: Problems) -> Node:
-    """Add what ``include`` names, as LiteLLM does: lists are continued, any other field is replaced."""
-    assert isinstance(top.value, dict)  # read_yaml sees to that
+    """Add the files that ``include`` names, as LiteLLM does: lists are continued, any other field is replaced."""
+    assert isinstance(top.value, dict)  # read_yaml guarantees it
     fields = dict(top.value)
     waiting, seen = [top], {str(Path(top.source).resolve())}
     while waiting:
@@ -127,14 +127,14 @@ def _with_included(top: Node, problems: Problems) -> Node:
             if str(file.resolve()) in seen:
                 continue
             if len(seen) > MAX_INCLUDED_FILES:
-                problems.error(item.where, f"is file {len(seen)} that is included: at most {MAX_INCLUDED_FILES} may be")
+                problems.error(item.where, f"is included file {len(seen)}: at most {MAX_INCLUDED_FILES} are allowed")
                 continue
             seen.add(str(file.resolve()))
             try:
                 included = read_yaml(_read_file(file), str(file), problems)
             except ConfigError as error:
                 for problem in error.problems:
-                    problems.error(item.where, f"the included file is not usable: {problem}")
+                    problems.error(item.where, f"the included file cannot be used: {problem}")
                 continue
             waiting.append(included)
             assert isinstance(included.value, dict)
@@ -171,7 +171,7 @@ def _add_file_variables(top: Section, environment: Environment) -> None:
 
 
 def _fallbacks(general: Section, litellm: Section, environment: Environment) -> dict[str, object]:
-    """Return LiteLLM's settings that mean the same as some of ours, under our names."""
+    """Return the settings of LiteLLM that have the same meaning as some of ours, under our names."""
     fallbacks: dict[str, object] = {}
     ping = litellm.get("sse_keepalive_ping_interval_seconds")
     if ping is not None:
@@ -208,7 +208,7 @@ def _master_key(general: Section, keys: tuple[KeySettings, ...], environment: En
         problems.warn(where, "does not begin with sk-: LiteLLM would refuse it (headrace does not)")
     for key in keys:
         if key.digest == digest:
-            problems.error(where, f"is the same key as that of {key.name}: give each its own")
+            problems.error(where, f"is the same key as that of {key.name}: use a different key for each")
     return text
 
 
@@ -222,18 +222,20 @@ def _model_list(top: Section) -> list[Node]:
     return node.value
 
 
-def _check_access(source: str, has_key: bool, is_tried: bool, pipeline: PipelineSettings, problems: Problems) -> None:
-    """Refuse a gateway without keys, unless that is wanted; a key that was refused already has its own error."""
-    if not has_key and not is_tried and not pipeline.allow_anonymous:
+def _check_access(
+    source: str, has_key: bool, is_configured: bool, pipeline: PipelineSettings, problems: Problems
+) -> None:
+    """Refuse a gateway without keys, unless it is intended; a key that is not valid already has its own error."""
+    if not has_key and not is_configured and not pipeline.allow_anonymous:
         problems.error(
             source,
-            "there is no key, so nobody could be let in: set general_settings.master_key, pipeline_settings.keys or "
-            "the environment variable HEADRACE_MASTER_KEY "
-            "(or pipeline_settings.allow_anonymous: true, to let everybody in)",
+            "there is no key, so every request would be refused: set general_settings.master_key, "
+            "pipeline_settings.keys or the environment variable HEADRACE_MASTER_KEY "
+            "(or pipeline_settings.allow_anonymous: true, to accept requests without a key)",
         )
     if not has_key and pipeline.allow_anonymous and pipeline.host not in _LOOPBACK:
         problems.warn(
             source,
-            "lets everybody in (allow_anonymous) on an address that others can reach: "
-            "they spend on your upstream keys; set pipeline_settings.host to 127.0.0.1, or a master_key",
+            "accepts requests without a key (allow_anonymous) on an address that others can reach: "
+            "they can spend on your upstream keys; set pipeline_settings.host to 127.0.0.1, or a master_key",
         )

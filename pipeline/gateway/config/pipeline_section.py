@@ -1,6 +1,6 @@
 """The section ``pipeline_settings``, and the environment variables and flags that override it.
 
-Here, unlike in LiteLLM's sections, a name that we do not know is an error: nobody else reads this section.
+Unlike in LiteLLM's sections, an unknown name is an error here: no other program reads this section.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from pipeline.gateway.config.yaml_tree import Node
 
 PREFIX = "HEADRACE_"
 FLAGS = ("host", "port", "workers")
-"""Settings that are flags of the command line too. They come among the variables, as ``--host``."""
+"""Settings that are command-line flags too. They are among the environment variables, as ``--host``."""
 WEAK_KEY_CHARACTERS = 16
-"""Shorter plain keys are warned about: 16 random letters and digits are 95 bits, LiteLLM's example is ``sk-1234``."""
+"""Shorter plain keys get a warning: 16 random letters and digits have 95 bits; LiteLLM's example is ``sk-1234``."""
 
 _FIELDS = {field.name: field for field in msgspec.structs.fields(PipelineSettings)}
 _SCALARS = tuple(name for name in _FIELDS if name not in ("stages", "allowed_origins"))
 _FILES = ("ca_file", "tls_certfile", "tls_keyfile")
 _SECRET = ("proxy", *_FILES, "reasoning_store_file")
-"""Settings whose value no message shows."""
+"""Settings whose value is not shown in any message."""
 _KEY_FIELDS = ("name", "key", "models")
 _STAGE_FIELDS = ("use", "after", "options")
 
@@ -40,7 +40,7 @@ _STAGE_FIELDS = ("use", "after", "options")
 def read_pipeline_settings(
     node: Node | None, environment: Environment, process: Mapping[str, str], fallbacks: Mapping[str, object]
 ) -> PipelineSettings:
-    """Read the section; ``fallbacks`` are LiteLLM's settings of like meaning, ``process`` has the last word."""
+    """Read the section; ``fallbacks`` are LiteLLM's settings of the same meaning, and ``process`` overrides both."""
     problems = environment.problems
     section = Section(node, environment)
     values: dict[str, Any] = dict(fallbacks)
@@ -59,7 +59,7 @@ def read_pipeline_settings(
 
 
 def read_keys(section: Section) -> tuple[KeySettings, ...]:
-    """Read ``keys``: a list of mappings with ``name``, ``key`` and perhaps ``models``."""
+    """Read ``keys``: a list of mappings with ``name``, ``key`` and, optionally, ``models``."""
     node, problems = section.get("keys"), section.problems
     if node is None:
         return ()
@@ -68,7 +68,7 @@ def read_keys(section: Section) -> tuple[KeySettings, ...]:
     for item in _items(node, problems, "a list of keys, each with name and key"):
         entry = Section(item, section.environment)
         _refuse_unknown(entry, _KEY_FIELDS)
-        name = _needed(entry, "name", "what logs call the key, such as anna-laptop")
+        name = _needed(entry, "name", "the name of the key in logs, such as anna-laptop")
         text = _needed(entry, "key", "a key, sha256: and 64 hexadecimal digits, or os.environ/NAME", secret=True)
         models = entry.texts("models", 'a list of model names, such as ["gpt-5", "openai/*"]')
         if name is None or text is None:
@@ -76,10 +76,14 @@ def read_keys(section: Section) -> tuple[KeySettings, ...]:
         digest = check_key(entry.get("key"), text, problems)
         if name == MASTER_NAME or any(key.name == name for key in keys):
             place = entry.get("name") or item
-            problems.error(place.where, "this name is taken: write another, so that logs tell the keys apart")
+            problems.error(
+                place.where, "this name is taken: choose another, so that the keys can be told apart in logs"
+            )
         elif digest is not None and digest in owners:
             place = entry.get("key") or item
-            problems.error(place.where, f"is the same key as that of {safe_name(owners[digest])}: give each its own")
+            problems.error(
+                place.where, f"is the same key as that of {safe_name(owners[digest])}: use a different key for each"
+            )
         elif digest is not None:
             owners[digest] = name
             keys.append(KeySettings(name, digest, models))
@@ -87,7 +91,7 @@ def read_keys(section: Section) -> tuple[KeySettings, ...]:
 
 
 def check_key(node: Node | None, text: str, problems: Problems) -> bytes | None:
-    """Return a key's digest; None, with an error noted, if it cannot be a key. Warns about a short one."""
+    """Return a key's digest; None, and an error is recorded, if it is not valid. Warns about a short key."""
     where = node.where if node else "environment"
     try:
         digest = key_digest(text)
@@ -103,7 +107,7 @@ def _from_file(node: Node, name: str, environment: Environment) -> object | None
     if isinstance(node.value, list):
         value: Any = [environment.fill_in(item) if isinstance(item.value, str) else item.value for item in node.value]
         if any(isinstance(item.value, str) and got is None for item, got in zip(node.value, value, strict=True)):
-            return None  # a variable is not set, which is noted already
+            return None  # a variable is not set, which has been recorded
     else:
         value = environment.fill_in(node) if isinstance(node.value, str) else node.value
     if value is None:
@@ -118,7 +122,11 @@ def _from_file(node: Node, name: str, environment: Environment) -> object | None
 
 
 def _override(values: dict[str, Any], process: Mapping[str, str], environment: Environment) -> dict[str, str]:
-    """Apply ``PORT``, then ``HEADRACE_<SETTING>``, then flags; an empty one counts as absent. Gives who set what."""
+    """Apply ``PORT``, then ``HEADRACE_<SETTING>``, then flags; an empty one counts as absent.
+
+    Returns:
+        The variable or flag that overrode each setting, by the setting's name.
+    """
     sources = [("PORT", "port"), *((PREFIX + name.upper(), name) for name in _SCALARS)]
     sources += [(f"--{name}", name) for name in FLAGS]
     overridden: dict[str, str] = {}
@@ -137,7 +145,7 @@ def _override(values: dict[str, Any], process: Mapping[str, str], environment: E
     for variable in process:
         if variable.startswith(PREFIX) and variable not in known and variable not in environment.named:
             hint = did_you_mean(variable.removeprefix(PREFIX).lower(), _SCALARS, cutoff=0.75)
-            if hint:  # others may be the user's own
+            if hint:  # other variables may be the user's own
                 near = PREFIX + hint.removeprefix("; did you mean ").rstrip("?").upper()
                 environment.problems.warn(
                     f"environment variable {safe_name(variable)}",
@@ -147,7 +155,7 @@ def _override(values: dict[str, Any], process: Mapping[str, str], environment: E
 
 
 def _convert(name: str, value: object) -> object:
-    """Return the value in the setting's type. Text that reads as a number or as true/false will do.
+    """Return the value in the setting's type. Text that reads as a number or as true/false is accepted.
 
     Raises:
         ValueError: if it does not fit.
@@ -181,7 +189,8 @@ def _check_together(
         if values.get(name):
             if values.get("transport") == "headrace":
                 problems.error(
-                    place("transport"), f"headrace's own transport has no {name}: write httpx, or remove {name}"
+                    place("transport"),
+                    f"headrace's own transport does not support {name}: write httpx, or remove {name}",
                 )
             values["transport"] = "httpx"
     if (proxy := values.get("proxy")) and (problem := url_problem(proxy)):
@@ -191,33 +200,33 @@ def _check_together(
     for name in _FILES:
         if file_name := values.get(name):
             file = _beside(section, name, file_name)
-            if not os.path.isfile(file):  # unlike Path's, it raises for no name
+            if not os.path.isfile(file):  # unlike Path.is_file, it never raises
                 expected = "expected certificates or a key in PEM form (from the configuration's folder)"
                 problems.error(place(name), f"there is no such file: {expected}")
             values[name] = str(file)
     _check_reasoning_store(section, values, problems, place)
     if bool(values.get("tls_certfile")) != bool(values.get("tls_keyfile")):
-        given, lacking = (
+        given, missing = (
             ("tls_certfile", "tls_keyfile") if values.get("tls_certfile") else ("tls_keyfile", "tls_certfile")
         )
-        problems.error(place(given), f"needs {lacking} beside it: set both, or neither")
+        problems.error(place(given), f"needs {missing} too: set both, or neither")
 
 
 def _check_reasoning_store(
     section: Section, values: dict[str, Any], problems: Problems, place: Callable[[str], str]
 ) -> None:
-    """Check that the store serves all workers, and its file, which need not exist yet; its folder must."""
+    """Check that the store serves all workers, and that the folder of its file exists; the file need not."""
     is_on_disk = values.get("reasoning_store") == "sqlite"
     name = values.get("reasoning_store_file")
     if values.get("workers", 1) > 1 and values.get("restore_reasoning", True) and not is_on_disk:
         problems.warn(
             place("workers"),
-            "is more than 1, and reasoning is kept in each worker's memory: turns that another worker answers go on "
-            "without it; set reasoning_store: sqlite",
+            "is more than 1, and reasoning is kept in each worker's memory: a turn that another worker answers "
+            "continues without it; set reasoning_store: sqlite",
         )
     if name is None and is_on_disk:
         problems.error(
-            place("reasoning_store"), "needs reasoning_store_file beside it: a file name, such as reasoning.sqlite"
+            place("reasoning_store"), "needs reasoning_store_file too: a file name, such as reasoning.sqlite"
         )
     if name is None:
         return
@@ -233,7 +242,7 @@ def _check_reasoning_store(
 
 
 def _beside(section: Section, name: str, file_name: str) -> Path:
-    """Return a file that the section names, from its own folder, or that a variable names, from the current one."""
+    """Return the path of a file: relative to the section's folder if the section names it, else to the current one."""
     folder = Path(section.node.source).parent if section.get(name) and section.node else Path()
     return (folder / file_name).absolute()
 

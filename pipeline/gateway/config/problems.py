@@ -1,7 +1,7 @@
-"""What is wrong with a configuration: all of it at once, each with file, line, field, finding and remedy.
+"""The problems of a configuration, reported together, each with file, line, field, finding and remedy.
 
-No message may show a secret. Values of fields that may hold one are never put into a message; of other text only
-short plain words are, and never what came from the environment.
+No message may show a secret. The value of a field that may hold one is never part of a message; of other text, only
+short plain words are, and nothing that comes from the environment.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterable
 
-from pipeline.gateway.logs import redact
+from stages.wire.redaction import redact
 
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_.,:/+*\- ]{0,24}\Z")
 _SPOT = re.compile(r"(.+?):([0-9]+)(?=[: ])")
@@ -19,7 +19,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.*/@:+\- ]{1,64}\Z")
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used. ``problems`` holds one sentence for each thing to repair."""
+    """The configuration cannot be used. ``problems`` has one sentence for each thing to repair."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
@@ -27,7 +27,7 @@ class ConfigError(Exception):
 
 
 class Problems:
-    """Collects errors and warnings while a configuration is read, so that one run tells all of them."""
+    """Collects errors and warnings while a configuration is read, so that one run reports all of them."""
 
     def __init__(self) -> None:
         self._errors: list[str] = []
@@ -35,18 +35,18 @@ class Problems:
         self._repeated: dict[str, tuple[int, list[int]]] = {}
 
     def error(self, where: str, message: str) -> None:
-        """Note an error; ``where`` is a node's ``where``, or any other name of the place."""
+        """Record an error; ``where`` is a node's ``where``, or any other name of the place."""
         self._errors.append(f"{where}: {message}")
 
     def warn(self, where: str, message: str) -> None:
-        """Note a warning; ``message`` goes on where ``where`` ends: "is not supported yet and is ignored"."""
+        """Record a warning; ``message`` continues the sentence of ``where``: "is not supported yet and is ignored"."""
         self._warnings.append(f"{where} {message}")
 
     def warn_once(self, topic: str, where: str, message: str, line: int) -> None:
-        """Note a warning that many places may give: the first is told, with the lines of the others."""
+        """Record a warning that several places may cause: the first is reported, with the lines of the others."""
         if topic in self._repeated:
             lines = self._repeated[topic][1]
-            if lines[-1] != line:  # not where an alias repeats it
+            if lines[-1] != line:  # an alias may repeat it on one line
                 lines.append(line)
             return
         self._repeated[topic] = (len(self._warnings), [line])
@@ -55,15 +55,15 @@ class Problems:
     @property
     def warnings(self) -> tuple[str, ...]:
         """All warnings, in the order of the file."""
-        told = list(self._warnings)
+        warnings = list(self._warnings)
         for at, lines in self._repeated.values():
             if others := lines[1:]:
                 places = ", ".join(str(line) for line in others[:5]) + (" ..." if len(others) > 5 else "")
-                told[at] += f" (also on line{'s' if len(others) > 1 else ''} {places})"
-        return tuple(sorted(told, key=_place))
+                warnings[at] += f" (also on line{'s' if len(others) > 1 else ''} {places})"
+        return tuple(sorted(warnings, key=_place))
 
     def raise_errors(self) -> None:
-        """Raise what was noted, if anything was.
+        """Raise the recorded errors.
 
         Raises:
             ConfigError: if there is at least one error.
@@ -73,19 +73,19 @@ class Problems:
 
 
 def _place(problem: str) -> tuple[str, float]:
-    """Order by file and line; what concerns no line comes last."""
+    """Return a sort key: by file and line; a problem without a line comes last."""
     found = _SPOT.match(problem)
     return (found[1], float(found[2])) if found else ("\U0010ffff", math.inf)
 
 
 def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.7) -> str:
-    """Return ``; did you mean x?`` for a near miss, or nothing."""
+    """Return ``; did you mean x?`` for a near miss, else empty text."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def safe_name(name: str) -> str:
-    """Return the name of a field as a message may show it: names are harmless, unless a key was put in their place."""
+    """Return a field's name as a message may show it: names are harmless, unless a key was written in their place."""
     return name if _NAME.match(name) and redact(name) == name else "<unreadable name>"
 
 

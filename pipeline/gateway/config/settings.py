@@ -1,7 +1,7 @@
-"""What the gateway is configured with, resolved: every default applied, every variable filled in.
+"""The resolved configuration: every default applied, every variable filled in.
 
-Each field of `PipelineSettings` says in its ``description`` what is expected; error messages quote it, and
-``docs/config.md`` has a row for each (a test compares them).
+The ``description`` of each field of `PipelineSettings` is what error messages say is expected; ``docs/config.md`` has
+a row for each field (a test compares them).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=604_800, description="second
 SecondsOrOff: TypeAlias = Annotated[float, Meta(ge=0, le=604_800, description="seconds, such as 15, or 0 for never")]
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000, description="a whole number from 1, such as 1000")]
 Execution: TypeAlias = Literal["tasks", "fused"]
-"""Whether each stage of a request is a task of its own, or neighbouring codecs share one."""
+"""Whether each stage of a request has its own task, or neighbouring codecs share one."""
 
 
 class StageSettings(Struct, frozen=True, kw_only=True):
     """A stage that the user adds to the pipeline.
 
     Attributes:
-        use: the name under which it is registered.
+        use: the name of the stage's plugin.
         after: the stage that it follows.
-        options: what it is constructed with.
+        options: the options of the plugin.
         where: the place in the configuration, for error messages.
     """
 
@@ -39,12 +39,12 @@ class StageSettings(Struct, frozen=True, kw_only=True):
     where: str = ""
 
     def __repr__(self) -> str:
-        """Name the stage without its options, which may hold a secret."""
+        """Return the names without the options, which may hold a secret."""
         return f"<StageSettings {self.use} after {self.after}>"
 
 
 class PipelineSettings(Struct, frozen=True, kw_only=True):
-    """The section ``pipeline_settings``: what LiteLLM's file has no words for."""
+    """The section ``pipeline_settings``: what LiteLLM's own settings cannot express."""
 
     host: Annotated[str, Meta(min_length=1, description="an address to listen on, such as 127.0.0.1")] = "0.0.0.0"
     port: Annotated[int, Meta(ge=0, le=65535, description="a port number, 1 to 65535, or 0 for any free one")] = 4000
@@ -94,7 +94,7 @@ class PipelineSettings(Struct, frozen=True, kw_only=True):
         return int(self.max_body_mb * 1024 * 1024)
 
     def __repr__(self) -> str:
-        """Say little: ``proxy`` and the options of stages may hold a secret."""
+        """Return only the address: ``proxy`` and the options of stages may hold a secret."""
         return f"<PipelineSettings {self.host}:{self.port}>"
 
 
@@ -104,9 +104,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     Attributes:
         deployments: the usable entries of ``model_list``, in their order; several of one name are a group.
         keys: the static keys.
-        master_key: the key that may do everything, plain or ``sha256:`` hashed.
+        master_key: the key that may use everything, plain or as ``sha256:`` and its digest.
         pipeline: our own section.
-        warnings: what the file asks for and will not get; to be logged at the start, each once.
+        warnings: what the file asks for and does not get; each is logged once, at the start.
         source: the configuration file's name.
     """
 
@@ -118,5 +118,5 @@ class Settings(Struct, frozen=True, kw_only=True):
     source: str = ""
 
     def __repr__(self) -> str:
-        """Count what it holds, without the keys."""
+        """Return the numbers of deployments and keys, without the keys."""
         return f"<Settings of {self.source}: {len(self.deployments)} deployments, {len(self.keys)} keys>"

@@ -1,8 +1,8 @@
-"""YAML that remembers its lines: every value knows the file, line and path that it came from.
+"""YAML with positions: every value knows the file, line and path that it came from.
 
-PyYAML's `compose` gives nodes with marks; we turn them into our own small tree. Nothing is constructed from tags, so
-a file can hold no code. Aliases and merge keys (``<<``) work, as in LiteLLM's files, within a bound on what they expand
-to. Two keys of the same name in one mapping are an error: YAML would silently keep the last.
+PyYAML's `compose` returns nodes with marks, which we convert into our own small tree. Nothing is constructed from tags,
+so a file cannot contain code. Aliases and merge keys (``<<``) work, as in LiteLLM's files, up to a limit on what they
+expand to. Two fields of the same name in one mapping are an error: YAML would silently keep the last.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import yaml
 from pipeline.gateway.config.problems import ConfigError, Problems, safe_name, safe_word
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
-"""PyYAML reads about 0.3 MB/s: a larger file would make a restart take longer than a minute, and nobody writes one."""
+"""PyYAML reads about 0.3 MB/s, so a restart with a larger file would take longer than ten seconds."""
 MAX_NODES = 100_000
-"""Values after expansion of aliases: against the "billion laughs" file, at 40 times the largest real file we know."""
+"""Values after aliases are expanded: stops a "billion laughs" file, at 40 times the largest real file that we know."""
 MAX_DEPTH = 50
 
 _SAFE_QUOTE = re.compile(r".?\Z|\\.\Z|<[a-z ]+>\Z")
@@ -33,7 +33,7 @@ class Node:
     Attributes:
         value: a scalar, a list of nodes, or a dict of nodes by name.
         source: the file's name.
-        line: where it stands, counted from 1; for the value of a field, the line of the field's name.
+        line: its line, counted from 1; for the value of a field, the line of the field's name.
         path: its place in the document: ``model_list[0].litellm_params.model``. Empty for the document.
         raw: a scalar as it was written (``2024-05-01`` is a date to YAML and a version to everybody else).
     """
@@ -46,21 +46,21 @@ class Node:
 
     @property
     def spot(self) -> str:
-        """Say where: ``config.yaml:12``."""
+        """The position: ``config.yaml:12``."""
         return f"{self.source}:{self.line}"
 
     @property
     def where(self) -> str:
-        """Say where and which: ``config.yaml:12: model_list[0].model_name``."""
+        """The position and the path: ``config.yaml:12: model_list[0].model_name``."""
         return f"{self.spot}: {self.path}" if self.path else self.spot
 
     def child(self, name: str) -> Node | None:
-        """Return the field ``name`` of a mapping, or None if it is absent, null, or this is no mapping."""
+        """Return the field ``name`` of a mapping, or None if it is absent or null, or this is not a mapping."""
         found = self.value.get(name) if isinstance(self.value, dict) else None
         return found if found is not None and found.value is not None else None
 
     def found(self, *, secret: bool = False) -> str:
-        """Describe the value for an error message; of a ``secret``, and of longer text, only its kind."""
+        """Return a description for an error message; of a ``secret`` and of longer text, only the kind of value."""
         match self.value:
             case None:
                 return "found nothing"
@@ -83,10 +83,10 @@ class Node:
 def read_yaml(text: str, source: str, problems: Problems) -> Node:
     """Read one YAML document whose top is a mapping.
 
-    Duplicate fields and values that YAML cannot read are noted in ``problems``.
+    Duplicate fields and values that YAML cannot read are recorded in ``problems``.
 
     Raises:
-        ConfigError: if it is no YAML, not one document, not a mapping, or too large.
+        ConfigError: if it is not YAML, not one document, not a mapping, or too large.
     """
     if len(text) > MAX_FILE_BYTES:
         raise ConfigError(
@@ -156,14 +156,14 @@ class _Reader:
             shown = f"{path}.{safe_name(name)}" if path else safe_name(name)
             if name in fields:
                 self._problems.error(
-                    f"{self._source}:{line}: {shown}", f"is here twice, first on line {fields[name].line}: remove one"
+                    f"{self._source}:{line}: {shown}", f"occurs twice, first on line {fields[name].line}: remove one"
                 )
                 continue
             fields[name] = self.read(value, line, shown, depth + 1)
         return merged | fields
 
     def _inherited(self, value: yaml.Node, path: str, depth: int) -> dict[str, Node]:
-        """Return the fields that a merge key brings; of several mappings, the first that has a field wins."""
+        """Return the fields that a merge key adds; of several mappings, the first that has a field wins."""
         self._count(value.start_mark.line + 1, depth)
         sources = cast("list[yaml.Node]", value.value) if isinstance(value, yaml.SequenceNode) else [value]
         fields: dict[str, Node] = {}
@@ -171,7 +171,7 @@ class _Reader:
             if not isinstance(source, yaml.MappingNode):
                 spot = f"{self._source}:{value.start_mark.line + 1}"
                 self._problems.error(
-                    spot, "<< merges something that is no mapping: expected an alias such as *defaults"
+                    spot, "<< merges something that is not a mapping: expected an alias such as *defaults"
                 )
                 continue
             fields = self._fields(source, path, depth + 1) | fields
@@ -187,7 +187,7 @@ class _Reader:
         try:
             return cast("Scalar", self._scalars.construct_object(node))
         except (ValueError, KeyError, OverflowError, IndexError):  # `!!int foo`, or 5000 digits
-            self._problems.error(where, f"cannot be read as a {kind}: write another value, or put quotes around it")
+            self._problems.error(where, f"cannot be read as {kind}: write another value, or put quotes around it")
             return raw
 
     def _count(self, line: int, depth: int) -> None:
@@ -198,12 +198,12 @@ class _Reader:
             )
         if self._nodes > MAX_NODES:
             raise ConfigError(
-                [f"{self._source}:{line}: with its aliases expanded, the file holds more than {MAX_NODES} values"]
+                [f"{self._source}:{line}: with its aliases expanded, the file contains more than {MAX_NODES} values"]
             )
 
 
 def _syntax_error(error: yaml.YAMLError, text: str, source: str) -> str:
-    """Say where YAML stopped and what is most often the reason, without quoting the file."""
+    """Return where YAML stopped and the most likely reason, without quoting the file."""
     if isinstance(error, yaml.reader.ReaderError):
         position = cast("Any", error).position  # the stubs leave it out
         line = text.count("\n", 0, position if isinstance(position, int) else 0) + 1
@@ -212,8 +212,8 @@ def _syntax_error(error: yaml.YAMLError, text: str, source: str) -> str:
         return f"{source}: this is not YAML"
     mark = error.problem_mark or error.context_mark
     spot = f"{source}:{mark.line + 1}" if mark else source
-    # PyYAML quotes what it stumbled over ("found undefined alias 'my-secret'"): only single characters and its own
-    # names of tokens ('<block end>') are repeated.
+    # PyYAML quotes what it cannot read ("found undefined alias 'my-secret'"): we repeat only single characters and its
+    # own names of tokens ('<block end>').
     what = (error.problem or error.context or "it cannot be read").split("\n")[0]
     what = re.sub(r"'([^']*)'", lambda quoted: quoted[0] if _SAFE_QUOTE.match(quoted[1]) else "...", what)
     opened = ""

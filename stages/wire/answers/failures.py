@@ -1,7 +1,8 @@
-"""What a Responses upstream says about its failures, as `Failed` in our words.
+"""Failures that upstreams report within an answer, as `Failed` events.
 
-Shapes (mapping facts, rule 14): flat ``{"type":"error","code","message"}`` (the SDK's type), nested
-``{"type":"error","error":{...}}`` (what OpenAI and Azure send), ``response.failed`` with ``response.error``.
+The shapes of an error event: flat, ``{"type": "error", "code": ..., "message": ...}`` (openai-python's type), and
+nested, ``{"type": "error", "error": {...}}`` (what OpenAI and Azure send). A ``response.failed`` event has
+``response.error``.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from msgspec.json import Decoder
 
 from stages.events import Failed
 from stages.wire.foreign_json import TEXT, read, text
+from stages.wire.redaction import message_to_show
 
-MAX_MESSAGE_CHARACTERS = 2000
-"""Room for the longest messages of vendors; some gateways put a whole HTML page there."""
+_MAX_WORD_CHARACTERS = 64
+"""An error's code is a word; what is longer is a message in the wrong place."""
 
 # `code` or `type` of an error. OpenAI's ResponseError.code (openai-openapi 2.3.0), the error types of its HTTP API, and
 # the statuses that OpenRouter and LiteLLM put there.
@@ -58,15 +60,9 @@ _TRY_AGAIN = re.compile(r"try again in (\d{1,6}(?:\.\d{1,6})?) ?(ms|s|m)\b")
 """As in "Please try again in 1.2s." of OpenAI's rate limits."""
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
-_KEY = re.compile(
-    r"\b(?:(?:sk|pk|rk|xai|gsk|pplx|nvapi|ghp|gho|ghu|ghs|hf|r8)[-_][\w*-]{8,}|(?:AKIA|AIza|eyJ)[\w.*-]{12,}(?<!\.))"
-    r"|(?i:(?<=bearer )[\w.~+/=*-]{8,})"
-)
-"""API keys of the common vendors, masked ones too: OpenAI's 401 quotes the key."""
-
 
 def failure_of(error: Error | None, *, default: str) -> Failed:
-    """Give an upstream's ``error`` object as our failure; ``default`` is the message if it has none."""
+    """Return the failure that an upstream's ``error`` object reports; ``default`` is the message if it has none."""
     if error is None:
         error = Error()
     error = error_of(error.error) or error
@@ -76,27 +72,21 @@ def failure_of(error: Error | None, *, default: str) -> Failed:
     retry = _TRY_AGAIN.search(message)
     return Failed(
         code=_code_of(word, kind),
-        message=safe(message) if message.strip() else default,
-        upstream_code=safe(word)[:64] if word and word != "error" else None,
+        message=message_to_show(message) or default,
+        upstream_code=message_to_show(word, max_characters=_MAX_WORD_CHARACTERS) if word and word != "error" else None,
         retry_after_s=float(retry[1]) * _SECONDS[retry[2]] if retry else None,
     )
 
 
 def error_of(error: Raw) -> Error | None:
-    """Read what stands in an ``error`` field: an object, or a string with some small servers; None if nothing."""
+    """Read an ``error`` field: an object, or a string as some small servers send; None if it is neither."""
     message = text(read(TEXT, error))
     return Error(message=message) if message else read(ERROR, error)
 
 
 def broken_protocol(message: str) -> Failed:
-    """Give the failure of an upstream that does not keep to its own protocol."""
+    """Return the failure of an upstream that violates its own protocol."""
     return Failed(code="upstream_protocol", message=message)
-
-
-def safe(message: str) -> str:
-    """Make an upstream's message fit to be shown: without keys, and not endless."""
-    message = _KEY.sub("[redacted]", message[: 2 * MAX_MESSAGE_CHARACTERS])
-    return message if len(message) <= MAX_MESSAGE_CHARACTERS else message[: MAX_MESSAGE_CHARACTERS - 1] + "…"
 
 
 def _code_of(*words: str) -> str:

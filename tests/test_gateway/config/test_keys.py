@@ -1,4 +1,4 @@
-"""The key store: whose key is it, what it may use, and that nothing shows a key."""
+"""The key store: whose key it is, what it may use, and that nothing shows a key."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_static_key_is_known_by_its_name_and_its_models() -> None:
     assert store.authenticate(ANNA.encode()) == Principal(name="anna", models=("gpt-5", "openai/*"))
 
 
-def test_a_hashed_key_lets_in_the_plain_one_and_not_the_hash_itself() -> None:
+def test_a_hashed_key_accepts_the_plain_key_and_not_the_hash_itself() -> None:
     hashed = "sha256:" + hashlib.sha256(ANNA.encode()).hexdigest()
     store = KeyStore(None, [key("anna", hashed.upper().replace("SHA256", "sha256"))])
     principal = store.authenticate(ANNA.encode())
@@ -53,11 +53,11 @@ def test_the_master_key_may_be_hashed_too() -> None:
     [b"", b" ", MASTER.encode()[:-1], MASTER.encode() + b" ", MASTER.upper().encode(), b"\xff\x00", b"x" * 100_000],
     ids=["empty", "space", "shorter", "longer", "other case", "not text", "huge"],
 )
-def test_anything_else_belongs_to_nobody(presented: bytes) -> None:
+def test_anything_else_is_refused(presented: bytes) -> None:
     assert KeyStore(MASTER, [key("anna", ANNA)]).authenticate(presented) is None
 
 
-def test_a_store_without_keys_lets_nobody_in() -> None:
+def test_a_store_without_keys_refuses_every_key() -> None:
     assert KeyStore(None).authenticate(b"") is None
     assert len(KeyStore(None)) == 0
 
@@ -65,7 +65,7 @@ def test_a_store_without_keys_lets_nobody_in() -> None:
 def test_two_names_for_one_key_are_refused_without_showing_it() -> None:
     with pytest.raises(ValueError) as caught:
         KeyStore(None, [key("anna", ANNA), key("ben", ANNA)])
-    assert str(caught.value) == "the keys 'anna' and 'ben' are the same: give each its own"
+    assert str(caught.value) == "the keys 'anna' and 'ben' are the same: use a different key for each"
 
 
 @pytest.mark.parametrize("text", ["", "sha256:abc", "sha256:" + "g" * 64, "two words", "naïve", "line\nbreak"])
@@ -87,7 +87,7 @@ def test_no_repr_shows_a_key_or_its_digest() -> None:
 
 @given(st.binary(max_size=64))
 @settings(max_examples=100)
-def test_no_other_bytes_are_ever_let_in(presented: bytes) -> None:
+def test_no_other_bytes_are_ever_accepted(presented: bytes) -> None:
     principal = KeyStore(MASTER, [key("anna", ANNA)]).authenticate(presented)
     assert (principal is not None) == (presented in (MASTER.encode(), ANNA.encode()))
 
@@ -102,7 +102,7 @@ def test_finding_a_key_among_a_hundred_takes_less_than_20_microseconds() -> None
             store.authenticate(presented)
         return (time.perf_counter_ns() - start) // 200
 
-    assert min(one_run_ns() for _ in range(10)) < 20_000  # the best of ten: the machine is shared
+    assert min(one_run_ns() for _ in range(10)) < 20_000  # the best of ten, since the machine is shared
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_pattern_matches_whole_names_with_any_text_for_a_star(pattern: str, mo
     assert Principal(name="anna", models=(pattern,)).may_use(model) is may
 
 
-def test_an_empty_list_of_models_allows_none() -> None:
+def test_an_empty_list_of_models_allows_no_model() -> None:
     assert not Principal(name="anna", models=()).may_use("gpt-5")
 
 

@@ -1,4 +1,4 @@
-"""Configuration: LiteLLM's file starts, mistakes are told with their line, secrets are never shown."""
+"""Configuration: LiteLLM's file starts, mistakes are reported with their line, secrets are never shown."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ FULL_ENVIRON = {
 # --- a whole LiteLLM file ---------------------------------------------------------------------------------------------
 
 
-def test_an_unmodified_litellm_file_starts_and_names_what_it_will_not_get_once_each() -> None:
+def test_an_unmodified_litellm_file_starts_with_one_warning_for_each_unsupported_setting() -> None:
     settings = load_settings(FULL, FULL_ENVIRON)
-    told = [warning.removeprefix(f"{FULL}:") for warning in settings.warnings]
-    assert told == [
+    warnings = [warning.removeprefix(f"{FULL}:") for warning in settings.warnings]
+    assert warnings == [
         "15: model_list[0].litellm_params.rpm is not supported yet and is ignored (also on line 50)",
         "16: model_list[0].litellm_params.tpm is not supported yet and is ignored",
         "17: model_list[0].litellm_params.weight is not supported yet and is ignored",
@@ -111,17 +111,17 @@ def test_the_deployments_of_a_litellm_file_are_resolved() -> None:
     assert settings.pipeline.request_timeout_s is None
 
 
-def test_what_check_config_prints_tells_everything_but_secrets() -> None:
+def test_check_config_prints_everything_but_secrets() -> None:
     text = describe(load_settings(FULL, FULL_ENVIRON))
     assert "  qwen          -> hosted_vllm/Qwen/Qwen3-Coder (responses at 10.0.0.7:8000)\n" in text
-    assert "\n  master, may do everything\n" in text
+    assert "\n  master, may use everything\n" in text
     assert "\n  max_body_mb: 50.0\n" in text
     assert text.startswith(f"{FULL}: usable, 32 warnings\n")
     for secret in (*FULL_ENVIRON.values(), "hunter2", "sk-from-the-file"):
         assert secret.strip() not in text
 
 
-def test_what_check_config_prints_of_our_own_settings() -> None:
+def test_check_config_prints_our_own_settings() -> None:
     own = """
 pipeline_settings:
   keys: [{name: anna, key: sk-anna-0123456789abcdef, models: [gpt-5, "openai/*"]}]
@@ -131,7 +131,7 @@ pipeline_settings:
     text = describe(parse(model("{model: canned/echo}") + own))
     assert text == (
         "config.yaml: usable, 0 warnings\n\n1 deployment:\n  m -> canned/echo (canned)\n\n2 keys:\n"
-        "  anna, only gpt-5, openai/*\n  master, may do everything\n\nsettings that differ from their default:\n"
+        "  anna, only gpt-5, openai/*\n  master, may use everything\n\nsettings that differ from their default:\n"
         "  stages: strip_thinking after decode_events\n  transport: httpx\n  proxy: (set)\n"
     )
 
@@ -169,9 +169,9 @@ MISTAKES = [
     (model("{model: gpt-5, api_key: 1234}"), "config.yaml:3: model_list[0].litellm_params.api_key: "
      "found a number, expected text such as os.environ/OPENAI_API_KEY; put quotes around it"),
     (model("{model: gpt-5, api_key: 'a b'}"), "config.yaml:3: model_list[0].litellm_params.api_key: "
-     "the key holds a space, line break or control character inside: copy the key again, on one line"),
+     "the key contains a space, line break or control character: copy the key again, on one line"),
     (model("{model: gpt-5, api_key: schlüssel}"), "config.yaml:3: model_list[0].litellm_params.api_key: "
-     "the key holds a character that is not ASCII, which no HTTP header can carry: copy the key again"),
+     "the key contains a character that is not ASCII, which an HTTP header cannot carry: copy the key again"),
     (model("{model: azure/x, api_key: k}"), "config.yaml:3: model_list[0].litellm_params.api_base: is missing: "
      "provider azure needs a URL such as https://api.example.com/v1, or set AZURE_API_BASE"),
     (model("{model: gpt-5, api_base: example.com/v1}"), "config.yaml:3: model_list[0].litellm_params.api_base: "
@@ -246,7 +246,7 @@ MISTAKES = [
     ("pipeline_settings:\n  reasoning_store: disk\n", "config.yaml:2: pipeline_settings.reasoning_store: "
      'found "disk" (text), expected one of: memory, sqlite'),
     ("pipeline_settings:\n  reasoning_store: sqlite\n", "config.yaml:2: pipeline_settings.reasoning_store: "
-     "needs reasoning_store_file beside it: a file name, such as reasoning.sqlite"),
+     "needs reasoning_store_file too: a file name, such as reasoning.sqlite"),
     ("pipeline_settings:\n  reasoning_store: sqlite\n  reasoning_store_file: nowhere/a.sqlite\n",
      "config.yaml:3: pipeline_settings.reasoning_store_file: is a folder, or in one that does not exist: "
      "expected the name of a file (from the configuration's folder)"),
@@ -280,32 +280,32 @@ MISTAKES = [
     ("pipeline_settings:\n  ca_file: nope.pem\n", "config.yaml:2: pipeline_settings.ca_file: "
      "there is no such file: expected certificates or a key in PEM form (from the configuration's folder)"),
     (f"pipeline_settings:\n  tls_certfile: {FULL}\n", "config.yaml:2: pipeline_settings.tls_certfile: "
-     "needs tls_keyfile beside it: set both, or neither"),
+     "needs tls_keyfile too: set both, or neither"),
     ("pipeline_settings:\n  proxy: ftp://a\n", "config.yaml:2: pipeline_settings.proxy: "
      "the URL does not start with http:// or https://: expected one such as https://api.example.com/v1"),
     ("pipeline_settings:\n  proxy: http://a\n  transport: headrace\n", "config.yaml:3: pipeline_settings.transport: "
-     "headrace's own transport has no proxy: write httpx, or remove proxy"),
+     "headrace's own transport does not support proxy: write httpx, or remove proxy"),
     ("pipeline_settings:\n  keys: 5\n",
      "config.yaml:2: pipeline_settings.keys: found 5 (a number), expected a list of keys, each with name and key"),
     ("pipeline_settings:\n  keys: [{name: a}]\n", "config.yaml:2: pipeline_settings.keys[0]: has no key: "
      "expected a key, sha256: and 64 hexadecimal digits, or os.environ/NAME"),
     ("pipeline_settings:\n  keys: [{key: sk-0123456789abcdef}]\n", "config.yaml:2: pipeline_settings.keys[0]: "
-     "has no name: expected what logs call the key, such as anna-laptop"),
+     "has no name: expected the name of the key in logs, such as anna-laptop"),
     ("pipeline_settings:\n  keys: [{name: a, key: 'sha256:12'}]\n", "config.yaml:2: pipeline_settings.keys[0].key: "
      "a hashed key is `sha256:` and 64 hexadecimal digits"),
     ("pipeline_settings:\n  keys:\n  - {name: a, key: sk-0123456789abcdef}\n  - {name: b, key: sk-0123456789abcdef}\n",
-     "config.yaml:4: pipeline_settings.keys[1].key: is the same key as that of a: give each its own"),
+     "config.yaml:4: pipeline_settings.keys[1].key: is the same key as that of a: use a different key for each"),
     ("pipeline_settings:\n  keys:\n  - {name: a, key: sk-0123456789abcdef}\n  - {name: a, key: sk-0123456789abcdeg}\n",
      "config.yaml:4: pipeline_settings.keys[1].name: "
-     "this name is taken: write another, so that logs tell the keys apart"),
+     "this name is taken: choose another, so that the keys can be told apart in logs"),
     ("pipeline_settings:\n  keys: [{name: master, key: sk-0123456789abcdef}]\n",
      "config.yaml:2: pipeline_settings.keys[0].name: "
-     "this name is taken: write another, so that logs tell the keys apart"),
+     "this name is taken: choose another, so that the keys can be told apart in logs"),
     ("pipeline_settings:\n  keys: [{name: a, key: sk-0123456789abcdef, modles: [x]}]\n",
      "config.yaml:2: pipeline_settings.keys[0].modles: is not a setting; did you mean models?"),
     (f"pipeline_settings:\n  keys: [{{name: a, key: {MASTER}}}]\n",
      "environment variable HEADRACE_MASTER_KEY or LITELLM_MASTER_KEY: "
-     "is the same key as that of a: give each its own"),
+     "is the same key as that of a: use a different key for each"),
     ("pipeline_settings:\n  stages: [{use: a}]\n", "config.yaml:2: pipeline_settings.stages[0]: has no after: "
      "expected the name of the stage before it, such as decode_events"),
     ("pipeline_settings:\n  stages: [{use: a, after: b, options: [1]}]\n",
@@ -324,21 +324,21 @@ MISTAKES = [
      "config.yaml:2: environment_variables.A: found a list, expected the text of a variable"),
     ("include: models.yaml\n", 'config.yaml:1: include: found "models.yaml" (text), '
      "expected a list of file names, such as [models.yaml]"),
-    ("include:\n  - nope.yaml\n", "config.yaml:2: include[0]: the included file is not usable: "
+    ("include:\n  - nope.yaml\n", "config.yaml:2: include[0]: the included file cannot be used: "
      "nope.yaml: there is no such file: check the name after --config"),
-    ("a: 1\nmodel_list: []\na: 2\n", "config.yaml:3: a: is here twice, first on line 1: remove one"),
+    ("a: 1\nmodel_list: []\na: 2\n", "config.yaml:3: a: occurs twice, first on line 1: remove one"),
     ("a: !secret hunter2\n",
      "config.yaml:1: a: has a YAML tag (a word that begins with !), which is not supported: remove it"),
     ("a: !!int hunter2\n",
-     "config.yaml:1: a: cannot be read as a int: write another value, or put quotes around it"),
+     "config.yaml:1: a: cannot be read as int: write another value, or put quotes around it"),
     ("? [a]\n: b\n", "config.yaml:1: the name of a field is a list or mapping: expected a word"),
     ("a:\n  <<: hunter2\n",
-     "config.yaml:2: << merges something that is no mapping: expected an alias such as *defaults"),
+     "config.yaml:2: << merges something that is not a mapping: expected an alias such as *defaults"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "problem"), MISTAKES, ids=[problem[:90] for _, problem in MISTAKES])
-def test_a_mistake_is_told_with_file_line_field_finding_and_remedy(text: str, problem: str) -> None:
+def test_a_mistake_is_reported_with_file_line_field_finding_and_remedy(text: str, problem: str) -> None:
     assert problems(text) == (problem,)
 
 
@@ -364,10 +364,10 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("text", "problem"), BROKEN, ids=[problem[:70] for _, problem in BROKEN])
-def test_a_file_that_is_no_yaml_is_told_with_its_line_and_without_quoting_it(text: str, problem: str) -> None:
-    (told,) = problems(text)
-    assert told.startswith(problem)
-    assert "hunter2" not in told
+def test_a_file_that_is_not_yaml_is_reported_with_its_line_and_without_quoting_it(text: str, problem: str) -> None:
+    (reported,) = problems(text)
+    assert reported.startswith(problem)
+    assert "hunter2" not in reported
 
 
 @pytest.mark.parametrize("kind", ["lists", "merges"])
@@ -379,20 +379,22 @@ def test_a_file_that_grows_without_bound_is_refused_quickly(kind: str) -> None:
         bomb = "a0: &a0 {x: 1}\n"
         bomb += "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 12))
     start = time.perf_counter()
-    (told,) = problems(bomb)
-    assert re.fullmatch(r"config\.yaml:\d+: with its aliases expanded, the file holds more than 100000 values", told)
+    (reported,) = problems(bomb)
+    assert re.fullmatch(
+        r"config\.yaml:\d+: with its aliases expanded, the file contains more than 100000 values", reported
+    )
     assert time.perf_counter() - start < 10
 
 
-def test_all_mistakes_are_told_at_once_in_the_order_of_the_file() -> None:
+def test_all_mistakes_are_reported_together_in_the_order_of_the_file() -> None:
     text = (
         "pipeline_settings:\n  port: a\n  http2: 3\n" + model("{model: 5}") + "general_settings:\n  master_key: [x]\n"
     )
-    assert [told.split(":")[1] for told in problems(text)] == ["2", "3", "6", "9"]
+    assert [problem.split(":")[1] for problem in problems(text)] == ["2", "3", "6", "9"]
 
 
-def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
-    def told(path: Path) -> str:
+def test_files_that_cannot_be_read_are_reported(tmp_path: Path) -> None:
+    def problem_with(path: Path) -> str:
         with pytest.raises(ConfigError) as caught:
             load_settings(path, {})
         (problem,) = caught.value.problems
@@ -402,17 +404,17 @@ def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     latin.write_bytes("a: 1\nb: schlüssel\n".encode("latin-1"))
     huge = tmp_path / "huge.yaml"
     huge.write_bytes(b"#" * (5 * 1024 * 1024))
-    assert told(tmp_path / "nope.yaml") == ": there is no such file: check the name after --config"
-    assert told(tmp_path) == f": is a folder: name the file in it, such as {tmp_path}/config.yaml"
-    assert told(latin) == ":2: is not UTF-8: save the file in that encoding"
-    assert told(huge) == ": the file is larger than 4 MiB: is it the right one?"
-    assert told(Path("a\0b")).endswith(
-        "cannot be read (the name is not one of a file): check its name and its permissions"
+    assert problem_with(tmp_path / "nope.yaml") == ": there is no such file: check the name after --config"
+    assert problem_with(tmp_path) == f": is a folder: name the file in it, such as {tmp_path}/config.yaml"
+    assert problem_with(latin) == ":2: is not UTF-8: save the file in that encoding"
+    assert problem_with(huge) == ": the file is larger than 4 MiB: is it the right one?"
+    assert problem_with(Path("a\0b")).endswith(
+        "cannot be read (the name is not valid): check its name and its permissions"
     )
     assert str(ConfigError(["a", "b"])) == "a\nb"
 
 
-def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(b"\xef\xbb\xbfmodel_list: []\n")
     assert load_settings(path, {"LITELLM_MASTER_KEY": MASTER}).deployments == ()
@@ -426,17 +428,19 @@ def test_without_any_key_the_gateway_does_not_start(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_settings(text, source="config.yaml", environ={})
     assert caught.value.problems == (
-        "config.yaml: there is no key, so nobody could be let in: set general_settings.master_key, "
+        "config.yaml: there is no key, so every request would be refused: set general_settings.master_key, "
         "pipeline_settings.keys or the environment variable HEADRACE_MASTER_KEY "
-        "(or pipeline_settings.allow_anonymous: true, to let everybody in)",
+        "(or pipeline_settings.allow_anonymous: true, to accept requests without a key)",
     )
 
 
-def test_everybody_may_be_let_in_on_purpose_with_a_warning_when_others_can_reach_it() -> None:
+def test_requests_without_a_key_can_be_allowed_with_a_warning_if_others_can_reach_the_gateway() -> None:
     text = model("{model: canned/echo}") + "pipeline_settings: {allow_anonymous: true, host: 127.0.0.1}\n"
     assert parse_settings(text, source="config.yaml", environ={}).warnings == ()
     (warning,) = parse_settings(text, source="config.yaml", environ={"HEADRACE_HOST": "0.0.0.0"}).warnings
-    assert warning.startswith("config.yaml lets everybody in (allow_anonymous) on an address that others can reach")
+    assert warning.startswith(
+        "config.yaml accepts requests without a key (allow_anonymous) on an address that others can reach"
+    )
 
 
 def test_static_keys_are_kept_as_digests_with_their_names_and_models() -> None:
@@ -453,7 +457,7 @@ def test_static_keys_are_kept_as_digests_with_their_names_and_models() -> None:
     ]
 
 
-def test_weak_and_unusual_master_keys_are_warned_about_only() -> None:
+def test_a_weak_or_unusual_master_key_only_gets_a_warning() -> None:
     settings = parse(model("{model: canned/echo}") + "general_settings:\n  master_key: hunter2\n")
     assert settings.master_key == "hunter2"
     assert settings.warnings == (
@@ -463,7 +467,7 @@ def test_weak_and_unusual_master_keys_are_warned_about_only() -> None:
     )
 
 
-def test_the_master_key_of_the_file_goes_before_the_environments() -> None:
+def test_the_master_key_of_the_file_wins_over_that_of_the_environment() -> None:
     text = model("{model: canned/echo}")
     assert parse_settings(text, source="c", environ={"LITELLM_MASTER_KEY": MASTER}).master_key == MASTER
     other = "sk-other-0123456789abcdef"
@@ -484,14 +488,14 @@ def test_a_local_server_needs_no_key() -> None:
     assert only(model("{model: lm_studio/m}")).url == "http://localhost:1234/v1/responses"
 
 
-def test_extra_headers_replace_ours_and_bring_the_key() -> None:
+def test_extra_headers_replace_ours_and_may_carry_the_key() -> None:
     deployment = only(
         model("{model: gpt-5, organization: org-1, extra_headers: {Authorization: 'Bearer mine', x-a: true}}")
     )
     assert deployment.headers == (("openai-organization", "org-1"), ("Authorization", "Bearer mine"), ("x-a", "true"))
 
 
-def test_several_entries_of_one_name_are_a_group_in_their_order_with_ids_of_their_own() -> None:
+def test_several_entries_of_one_name_are_a_group_in_their_order_with_different_ids() -> None:
     entry = "  - {model_name: m, litellm_params: {model: canned/%s}%s}\n"
     text = "model_list:\n" + entry % ("echo", "") + entry % ("story", "") + entry % ("agent", ", model_info: {id: m}")
     text += entry % ("echo", ", model_info: {id: 7}")
@@ -499,7 +503,7 @@ def test_several_entries_of_one_name_are_a_group_in_their_order_with_ids_of_thei
     assert found == [("m#2", "echo"), ("m#3", "story"), ("m", "agent"), ("7", "echo")]
 
 
-def test_a_replayed_file_is_found_beside_the_configuration(tmp_path: Path) -> None:
+def test_a_replayed_file_is_relative_to_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "a.sse").write_text("data: {}\n\n")
     config = tmp_path / "config.yaml"
     config.write_text(model("{model: 'canned/replay:a.sse'}"))
@@ -534,7 +538,7 @@ def test_included_files_continue_lists_and_replace_fields_and_keep_their_own_nam
     assert settings.source == str(tmp_path / "config.yaml")
 
 
-def test_variables_of_the_file_serve_where_the_process_has_none() -> None:
+def test_variables_of_the_file_are_used_if_the_process_has_none() -> None:
     text = "environment_variables: {A: from-file, B: 5}\n" + model(
         "{model: hosted_vllm/m, api_base: 'http://h', extra_headers: {a: os.environ/A, b: os.environ/B}}"
     )
@@ -542,7 +546,7 @@ def test_variables_of_the_file_serve_where_the_process_has_none() -> None:
     assert only(text, A="from-process").headers == (("a", "from-process"), ("b", "5"))
 
 
-def test_merge_keys_fill_in_what_an_entry_does_not_say() -> None:
+def test_merge_keys_fill_in_what_an_entry_omits() -> None:
     text = """
 x-defaults: &defaults {api_base: "http://h/v1", timeout: 5}
 model_list:
@@ -581,20 +585,20 @@ pipeline_settings:
     assert stage.where == "config.yaml:12: pipeline_settings.stages[0]"
 
 
-def test_litellms_settings_of_like_meaning_are_honoured_unless_ours_say_otherwise() -> None:
+def test_litellms_settings_of_the_same_meaning_are_honoured_unless_ours_are_set() -> None:
     text = "litellm_settings: {sse_keepalive_ping_interval_seconds: 0}\n"
     assert parse(text).pipeline.keep_alive_interval_s == 0.0
     assert parse(text + "pipeline_settings: {keep_alive_interval_s: 5}").pipeline.keep_alive_interval_s == 5.0
 
 
-def test_litellms_request_timeout_is_the_default_timeout_of_deployments_and_bounds_no_stream() -> None:
+def test_litellms_request_timeout_is_the_default_timeout_of_deployments_and_does_not_bound_streams() -> None:
     text = model("{model: canned/echo}") + "litellm_settings: {request_timeout: '90'}\n"
     assert only(text).timeouts == Timeouts(headers_s=90, first_event_s=90, idle_s=90)
     assert parse(text).pipeline.request_timeout_s is None
     assert only(text + "router_settings: {timeout: 80}").timeouts.headers_s == 80
 
 
-def test_the_environment_has_the_last_word() -> None:
+def test_the_environment_overrides_the_file() -> None:
     text = "pipeline_settings: {port: 1}\n"
     assert parse(text, PORT="2").pipeline.port == 2
     assert parse(text, PORT="2", HEADRACE_PORT="3").pipeline.port == 3
@@ -624,7 +628,7 @@ def test_every_scalar_setting_can_be_overridden() -> None:
         assert getattr(own, field.name) != field.default, field.name
 
 
-def test_reasoning_is_kept_in_memory_unless_a_file_is_named_and_relative_names_start_at_the_configuration(
+def test_reasoning_is_kept_in_memory_unless_a_file_is_named_relative_to_the_configuration(
     tmp_path: Path,
 ) -> None:
     config = tmp_path / "config.yaml"
@@ -646,11 +650,11 @@ def test_reasoning_is_kept_in_memory_unless_a_file_is_named_and_relative_names_s
     assert settings.warnings == ()
 
 
-def test_reasoning_that_will_not_be_kept_as_one_may_expect_is_warned_about() -> None:
+def test_reasoning_that_is_not_kept_as_one_might_expect_gets_a_warning() -> None:
     text = model("{model: canned/echo}")
     assert parse(text + "pipeline_settings:\n  workers: 2\n").warnings == (
-        "config.yaml:6: pipeline_settings.workers is more than 1, and reasoning is kept in each worker's memory: turns "
-        "that another worker answers go on without it; set reasoning_store: sqlite",
+        "config.yaml:6: pipeline_settings.workers is more than 1, and reasoning is kept in each worker's memory: a "
+        "turn that another worker answers continues without it; set reasoning_store: sqlite",
     )
     for variable, place in (("HEADRACE_WORKERS", "environment variable HEADRACE_WORKERS"), ("--workers", "--workers")):
         [warning] = parse(text + "pipeline_settings:\n  workers: 1\n", **{variable: "2"}).warnings
@@ -662,7 +666,7 @@ def test_reasoning_that_will_not_be_kept_as_one_may_expect_is_warned_about() -> 
     )
 
 
-def test_a_wrong_variable_is_told_and_a_misspelt_one_warned_about() -> None:
+def test_a_wrong_variable_is_an_error_and_a_misspelt_one_gets_a_warning() -> None:
     assert problems("", PORT="http") == (
         'environment variable PORT: found "http", expected a port number, 1 to 65535, or 0 for any free one',
     )
@@ -733,7 +737,7 @@ def assert_nothing_shows_the_secret(text: str, marked: str) -> None:
         else:
             shown = describe(found) + repr(found) + repr(found.deployments) + repr(found.keys) + repr(found.pipeline)
             shown += repr(found.warnings) + repr(found.pipeline.stages)
-            if "model: os.environ/MARKED" in text:  # a model's name is no secret, wherever it comes from
+            if "model: os.environ/MARKED" in text:  # a model's name is not a secret, wherever it comes from
                 continue
         assert "hunter2" not in shown
 
@@ -748,7 +752,7 @@ def test_no_message_and_no_repr_shows_a_secret(place: str) -> None:
     tail=st.text(st.characters(exclude_characters="'%{}[]", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=6),
 )
 @settings(max_examples=200, deadline=None)
-def test_no_odd_character_makes_a_secret_show(place: str, tail: str) -> None:
+def test_no_odd_character_reveals_a_secret(place: str, tail: str) -> None:
     assert_nothing_shows_the_secret(place.replace("%s", tail), SECRET + tail)
 
 
@@ -791,24 +795,24 @@ FILES = st.fixed_dictionaries(
 @given(FILES)
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_structure_raises_anything_but_a_config_error(tree: dict[str, Any]) -> None:
-    told: tuple[str, ...] = ("usable",)
+    reported: tuple[str, ...] = ("usable",)
     try:
         describe(parse(yaml.safe_dump(tree), A="a"))
     except ConfigError as error:
-        told = error.problems
-    assert all(told)
-    assert told
+        reported = error.problems
+    assert all(reported)
+    assert reported
 
 
 @given(st.text(st.sampled_from("ab:-[]{}&*!|>'\"#%@`?, \n\t<1.~=\\/"), max_size=40) | st.text(max_size=30))
 @settings(max_examples=200, deadline=None)
 def test_no_text_raises_anything_but_a_config_error(text: str) -> None:
-    told: tuple[str, ...] = ()
+    reported: tuple[str, ...] = ()
     try:
         describe(parse(text))
     except ConfigError as error:
-        told = error.problems
-    assert all(problem.startswith("config.yaml") for problem in told)
+        reported = error.problems
+    assert all(problem.startswith("config.yaml") for problem in reported)
 
 
 # --- documentation ----------------------------------------------------------------------------------------------------
@@ -820,7 +824,7 @@ def test_the_example_configuration_starts_without_warnings() -> None:
     assert {deployment.kind for deployment in settings.deployments} == {"canned"}
 
 
-def test_what_the_example_configuration_has_in_comments_works_too() -> None:
+def test_the_example_configuration_also_works_with_its_comments_enabled() -> None:
     text = (ROOT / "config.example.yaml").read_text()
     text = re.sub(r"^  # (?=- |  |keys:|stages:)", "  ", text, flags=re.MULTILINE)
     named = ("HEADRACE_MASTER_KEY", "ANNA_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "DEEPSEEK_API_KEY")
