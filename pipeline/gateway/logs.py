@@ -25,7 +25,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 _REQUEST_LOGGER = logging.getLogger("headrace.request")
 _FIELDS = "headrace_fields"
 
-# httpx logs whole URLs at INFO; httpcore logs headers, including cookies, at DEBUG.
+# httpx logs whole URLs at INFO, httpcore headers with cookies at DEBUG (docs/facts/http-stack.md, "Logging").
 _TALKATIVE = ("httpx", "httpcore", "h2", "hpack", "hypercorn.access")
 
 _NUMBERS = (int, float, type(None))

@@ -170,6 +170,7 @@ _NOTHING: Final = rf"(?:none|null|undefined|true|false)\b|(?:{_SCHEMES})\s|os\.e
 _WORD: Final = r"(?-i:[A-Z]?[a-z]{1,19}|[A-Z]{2,19})(?:['-][a-z]{1,15}){0,3}" r"""[.,:;!?)\]}>"']{0,3}(?:\s|\Z)"""
 """What is not a credential where an error message says "api_key: field required" or "basic authentication"."""
 _QUOTE: Final = r"""(?:b?\\{0,3}["'])"""
+# Between a name and its value: "=" or ":", perhaps with quotes and brackets. In `_ASSIGN`, no word may follow a colon.
 _IS: Final = rf"""\\{{0,3}}["']?\]?\s{{0,4}}(?::=?|=[>=]?)\s{{0,4}}[\[(]?{_QUOTE}?"""
 _ASSIGN: Final = rf"""\\{{0,3}}["']?\]?\s{{0,4}}(?::=?\s{{0,4}}(?!{_WORD})|=[>=]?\s{{0,4}})[\[(]?{_QUOTE}?"""
 _BARE: Final = r"""(?:[^\s"',;&(){}\[\]<>\\]|\\(?![nrt"'\\]))"""

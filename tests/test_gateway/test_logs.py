@@ -1,4 +1,4 @@
-"""Logs: one line each, valid JSON, no keys, and never a wait for whoever reads them."""
+"""Logs: one line each, valid JSON, no keys, and never a wait for their reader."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEY = "sk-proj-abcdefghijklmnop0123456789"
 
 @pytest.fixture
 def log_file(tmp_path: Path) -> Iterator[Path]:
-    """Give a file to log to, and put logging back as it was."""
+    """A file to log to; logging is restored afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     path = tmp_path / "log"
@@ -83,7 +83,7 @@ def test_text_for_people_keeps_a_message_on_one_line() -> None:
     assert line == "2026-01-31T12:00:00.250Z info headrace.test: a\\nb\\x1b[31m\\x2028c"
 
 
-def test_text_for_people_quotes_only_what_needs_it(log_file: Path) -> None:
+def test_text_for_people_quotes_only_where_needed(log_file: Path) -> None:
     with log_file.open("ab") as file:
         configure_logging("text", "info", fd=file.fileno())
         log_request({"request_id": "r1", "model": "gpt 5", "path": 'a"b', "status": 200, "key": None})
@@ -99,7 +99,7 @@ def test_requests_are_silent_above_info(log_file: Path) -> None:
     assert log_file.read_text() == ""
 
 
-def test_libraries_that_print_urls_and_headers_are_kept_at_warning(log_file: Path) -> None:
+def test_libraries_that_log_urls_and_headers_are_kept_at_warning(log_file: Path) -> None:
     with log_file.open("ab") as file:
         configure_logging("json", "debug", fd=file.fileno())
         logging.getLogger("httpx").info("HTTP Request: GET https://u:p@example.com")
@@ -117,7 +117,7 @@ def test_warnings_of_python_become_messages(log_file: Path) -> None:
     assert line["logger"] == "py.warnings"
 
 
-def test_a_record_that_cannot_be_formatted_is_told_without_its_arguments(log_file: Path) -> None:
+def test_a_record_that_cannot_be_formatted_is_reported_without_its_arguments(log_file: Path) -> None:
     with log_file.open("ab") as file:
         configure_logging("json", "info", fd=file.fileno())
         logging.getLogger("headrace.test").info("%d", KEY)
@@ -140,7 +140,7 @@ def test_a_key_is_redacted_in_every_text_of_a_line() -> None:
         assert KEY not in formatter.format(record("key %s", KEY))
 
 
-def test_a_field_with_a_secret_name_is_redacted_whatever_it_holds(log_file: Path) -> None:
+def test_a_field_with_a_secret_name_is_redacted_whatever_its_value(log_file: Path) -> None:
     with log_file.open("ab") as file:
         configure_logging("json", "info", fd=file.fileno())
         log_request(
@@ -157,7 +157,7 @@ class Opaque:
         return KEY
 
 
-def test_values_that_json_does_not_have_show_their_type_only(log_file: Path) -> None:
+def test_of_values_that_json_does_not_have_only_the_type_is_shown(log_file: Path) -> None:
     with log_file.open("ab") as file:
         configure_logging("json", "info", fd=file.fileno())
         log_request(
@@ -192,7 +192,7 @@ def test_any_fields_make_one_line_of_json_and_one_of_text(fields: dict[str, obje
     assert "\n" not in TextFormatter().format(made)
 
 
-def test_a_reader_that_stalls_costs_lines_and_not_time() -> None:
+def test_a_reader_that_stalls_costs_lines_but_no_time() -> None:
     reading, writing = os.pipe()
     try:
         sink = LineSink(writing)
@@ -236,12 +236,12 @@ def test_a_long_line_arrives_whole_in_a_file(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == "z" * 50_000 + "\n"
 
 
-def test_a_reader_that_has_gone_costs_lines_only() -> None:
+def test_a_reader_that_has_gone_costs_only_lines() -> None:
     reading, writing = os.pipe()
     sink = LineSink(writing)
     os.close(reading)
     try:
-        sink.write("nobody reads this")
+        sink.write("unread")
         assert sink.dropped_lines == 1
     finally:
         os.close(writing)

@@ -1,8 +1,8 @@
 """Failures that upstreams report within an answer, as `Failed` events.
 
-The shapes of an error event: flat, ``{"type": "error", "code": ..., "message": ...}`` (openai-python's type), and
-nested, ``{"type": "error", "error": {...}}`` (what OpenAI and Azure send). A ``response.failed`` event has
-``response.error``.
+The shapes of an error event (docs/facts/translation.md, "Shapes of errors"): flat, ``{"type": "error", "code": ...,
+"message": ...}`` (openai-python's type), and nested, ``{"type": "error", "error": {...}}`` (what OpenAI and Azure
+send). A ``response.failed`` event has ``response.error``.
 """
 
 from __future__ import annotations
