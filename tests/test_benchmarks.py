@@ -98,7 +98,8 @@ def test_what_is_wrong_with_an_answer_is_an_error_and_no_request(tools: Tools) -
         figures, reasons = measure(tools, subject, shape("", subject, model=model, mode="once", **changes))
         assert figures["complete"] == 0
         assert any("1 errors" in reason for reason in reasons)
-        return figures["errors"]
+        counts: dict[str, int] = figures["errors"]
+        return counts
 
     assert errors("mock-h503") == {"status 503": 1}
     assert errors("mock-n9-x3-d1000") == {"cut": 1}

@@ -258,9 +258,7 @@ async def test_defect_07_a_custom_call_over_a_chat_upstream_is_the_raw_patch() -
         [name] = tool["function"]["parameters"]["properties"]
         function = {"name": tool["function"]["name"], "arguments": json.dumps({name: PATCH})}
         said = {"content": None, "tool_calls": [{"id": "call_a", "type": "function", "function": function}]}
-        step = json_answer(chat_document(said, "tool_calls"))
-        assert isinstance(step, bytes)
-        await exchange.send(step)
+        await exchange.send(json_answer(chat_document(said, "tool_calls")))
 
     async with calling(play, upstream="hosted_vllm/chat_completions/x") as (service, _):
         for stream in (True, False):
@@ -318,9 +316,7 @@ async def chat_upstream(chunks: list[Json], document: Json, *, upstream: str = B
             await exchange.send_chunk(b"data: [DONE]\n\n")
             await exchange.send(b"0\r\n\r\n")
         else:
-            step = json_answer(document)
-            assert isinstance(step, bytes)
-            await exchange.send(step)
+            await exchange.send(json_answer(document))
 
     async with calling(play, upstream=upstream) as (service, _):
         yield service
@@ -390,7 +386,7 @@ async def test_defect_13_reasoning_of_anthropic_is_given() -> None:
     head = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-x", "content": []}
     usage = {"input_tokens": 3, "output_tokens": 2}
     blocks = [{"type": "thinking", "thinking": "hm", "signature": "c2ln"}, {"type": "text", "text": "Hi"}]
-    stream = [
+    stream: list[Json] = [
         {"type": "message_start", "message": head | {"usage": usage, "stop_reason": None}},
         {
             "type": "content_block_start",
@@ -415,9 +411,7 @@ async def test_defect_13_reasoning_of_anthropic_is_given() -> None:
                 await exchange.send_chunk(b"event: %b\n%b" % (payload["type"].encode(), _frame(payload)))
             await exchange.send(b"0\r\n\r\n")
         else:
-            step = json_answer(document)
-            assert isinstance(step, bytes)
-            await exchange.send(step)
+            await exchange.send(json_answer(document))
 
     async with calling(play, upstream=BY_ANTHROPIC) as (service, _):
         for wants_stream in (True, False):
@@ -489,7 +483,7 @@ async def test_defect_17_a_failed_response_has_the_same_status_in_both_modes(cod
 @pytest.mark.parametrize("shape", ["flat", "nested"])
 async def test_defect_18_an_error_event_keeps_its_message_in_every_shape(shape: str) -> None:
     said: Json = {"code": "server_error", "message": "Said by the upstream."}
-    event_of = {"flat": {"type": "error"} | said, "nested": {"type": "error", "error": said}}[shape]
+    event_of: Json = {"type": "error"} | (said if shape == "flat" else {"error": said})
     async with calling(sse_head(), events([CREATED, delta("Let"), event_of]), end()) as (service, _):
         folded = await ask(service, stream=True)
         assert folded.content == "Let"

@@ -23,7 +23,9 @@ def recordings(kind: str) -> list[Path]:
 
 def expected_of(recording: Path) -> dict[str, Any]:
     """What a client must end up with."""
-    return json.loads(recording.with_name(recording.name.removesuffix(".sse") + ".expected.json").read_text())
+    name = recording.name.removesuffix(".sse") + ".expected.json"
+    expected: dict[str, Any] = json.loads(recording.with_name(name).read_text())
+    return expected
 
 
 def payloads() -> list[Path]:

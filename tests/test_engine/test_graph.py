@@ -8,7 +8,7 @@ import itertools
 import math
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from pipeline.testing import assert_cancels_cleanly, assert_time_conserved, virt
 
 ROOT = Path(__file__).parents[2]
 
-Body = Callable[[Inlet[Any], Outlet[Any], RequestContext], Awaitable[None]]
+Body = Callable[[Inlet[Any], Outlet[Any], RequestContext], Coroutine[Any, Any, None]]
 
 
 class Acting:
@@ -46,7 +46,10 @@ class Acting:
 
     def __init__(self, body: Body, name: str = "") -> None:
         self.name = name or body.__name__
-        self.run = body
+        self._body = body
+
+    async def run(self, inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        await self._body(inlet, outlet, ctx)
 
 
 @per_event
@@ -247,8 +250,10 @@ def test_a_capacity_below_nothing_is_refused_when_the_pipeline_is_built() -> Non
 
 
 def test_fused_joins_neighbouring_codec_stages() -> None:
-    lone = per_event(lambda number: [number])
-    lone.name = "lone"
+    @per_event
+    def lone(number: int) -> list[int]:
+        return [number]
+
     pipeline: Pipeline[int, Any] = (
         Pipeline(double).then(repeat, capacity=9).then(pass_on, capacity=3).then(lone, capacity=4)
     )

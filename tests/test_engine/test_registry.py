@@ -212,6 +212,8 @@ class HasWords(Protocol):
     words: int
 
 
+Alias = typing_extensions.TypeAliasType("Alias", Text | Tool)
+
 FITTING: list[tuple[object, object, object]] = [
     (Text | Tool | End, Text | Tool | End, Text | Tool | End),
     (Text | Tool | End, Text, Text),
@@ -227,7 +229,7 @@ FITTING: list[tuple[object, object, object]] = [
     (T, T, Text | Tool),
     (list[int], list[int], list[int]),
     (HasWords | Text, Text, Text),
-    (typing_extensions.TypeAliasType("Event", Text | Tool), None, Text | Tool),
+    (Alias, None, Text | Tool),
 ]
 
 

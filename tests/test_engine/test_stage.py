@@ -196,7 +196,11 @@ def machines(draw: Callable[[st.SearchStrategy[Any]], Any]) -> CodecStage[int, i
             return Machine(feed, lambda: held)
 
         return codec_stage(name, open)
-    stage = per_event(lambda number: [number + size] * (number % 3))
+
+    def spread(number: int) -> list[int]:
+        return [number + size] * (number % 3)
+
+    stage = per_event(spread)
     stage.name = name
     return stage
 
@@ -350,7 +354,7 @@ async def test_the_member_that_fails_is_the_one_that_is_named(when: str, fused: 
     def open_failing(ctx: RequestContext) -> Machine:
         if when == "open":
             fail()
-        return Machine(*{"feed": [fail], "flush": [list, fail]}.get(when, [fail]))
+        return Machine(list, fail) if when == "flush" else Machine(fail)
 
     flushing = codec_stage("flushing", lambda ctx: Machine(lambda batch: [], lambda: [1]))
     passing = codec_stage("passing", lambda ctx: Machine())

@@ -188,7 +188,10 @@ def test_a_stage_that_holds_all_by_design_may_say_so() -> None:
 
 
 async def test_a_stage_that_gives_nothing_cannot_be_bounded_by_its_consumer(autojump_clock: Any) -> None:
-    swallow = per_event(lambda number: [])
+    @per_event
+    def swallow(number: int) -> list[int]:
+        return []
+
     await assert_backpressure(swallow, 1, 2)
 
 

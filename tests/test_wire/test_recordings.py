@@ -30,7 +30,8 @@ each_recording = pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: pa
 
 
 def expected_of(path: Path) -> dict[str, Any]:
-    return json.loads(path.with_suffix(".expected.json").read_text())
+    expected: dict[str, Any] = json.loads(path.with_suffix(".expected.json").read_text())
+    return expected
 
 
 def decode(reads: list[list[bytes]], *, wants_logprobs: bool = False) -> list[StreamEvent]:
@@ -67,7 +68,8 @@ def final_response(path: Path) -> dict[str, Any]:
     for block in reversed(path.read_text().replace("\r\n", "\n").split("\n\n")):
         for line in block.split("\n"):
             if line.startswith("data: {") and "response" in (event := json.loads(line[6:])):
-                return event["response"]
+                response: dict[str, Any] = event["response"]
+                return response
     raise AssertionError("no terminal event")
 
 

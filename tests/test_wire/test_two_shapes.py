@@ -65,13 +65,14 @@ UPSTREAMS: dict[str, Translate] = {
 }
 
 
-def prompts(translate: Translate, *, turns: int, **habits: bool) -> list[list[str]]:
+def prompts(translate: Translate, *, turns: int, **habits: Any) -> list[list[str]]:
     """Give the messages of a request as each of the two shapes leads to them, as JSON."""
     cursor = Cursor("m", history=[entry for turn in TURNS[:turns] for entry in turn], **habits)
     both: list[list[str]] = []
     for mode in ("agent", "ask"):
         sent = translate(parse_body(json.dumps(cursor.body(mode)).encode()))
-        both.append([json.dumps(unmarked(part)) for part in sent.get("input", sent.get("messages", []))])
+        messages: list[Any] = sent["input"] if "input" in sent else sent["messages"]
+        both.append([json.dumps(unmarked(part)) for part in messages])
     return both
 
 

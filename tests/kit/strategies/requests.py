@@ -117,7 +117,8 @@ _items = (
         ]
     )
 )
-_schema = st.sampled_from([{}, {"type": "object"}, {"properties": {"a": {}}}, {"$ref": "#"}, None])
+_schemas: list[Any] = [{}, {"type": "object"}, {"properties": {"a": {}}}, {"$ref": "#"}, None]
+_schema = st.sampled_from(_schemas)
 _grammar = {"syntax": "lark", "definition": "start: WORD"}
 _tools = (
     _shaped({"type": "function", "name": _names, "parameters": _schema}, strict=st.booleans(), cache_control=_cache)

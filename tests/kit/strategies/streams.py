@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import strategies as st
 
@@ -12,6 +12,7 @@ from stages.events import (
     Citation,
     Failed,
     Finished,
+    FinishReason,
     Heartbeat,
     ReasoningDelta,
     RefusalDelta,
@@ -87,8 +88,7 @@ def event_sequences(draw: st.DrawFn, *, whole: bool | None = None) -> list[Strea
         events.append(draw(usages))
     if whole is None:
         whole = draw(st.booleans())
-    reasons = st.sampled_from(["stop", "length", "tool_calls", "content_filter"])
-    events.append(Finished(draw(reasons)) if whole else draw(failures))
+    events.append(Finished(draw(st.sampled_from(get_args(FinishReason)))) if whole else draw(failures))
     return events
 
 

@@ -380,7 +380,7 @@ class StrictResponses:
 
     def _events(self, turn: int, reply: Reply, body: Json) -> list[Json]:
         head = {"id": f"resp_{turn}", "created_at": 1_790_000_000 + turn, "model": self._model}
-        thought = {
+        thought: Json = {
             "type": "reasoning",
             "id": f"rs_{turn}",
             "summary": [{"type": "summary_text", "text": f"**Turn {turn}**"}],

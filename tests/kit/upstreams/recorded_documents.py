@@ -20,7 +20,8 @@ def payloads_in(recording: Path) -> list[Json]:
 
 def responses_document(recording: Path) -> Json:
     """Give the response of the last event that has one: the API's own snapshot."""
-    return [event for event in payloads_in(recording) if "response" in event][-1]["response"]
+    response: Json = [event for event in payloads_in(recording) if "response" in event][-1]["response"]
+    return response
 
 
 def chat_document(recording: Path) -> Json:

@@ -47,7 +47,8 @@ import httptools
 import trio
 from kit.time.patience import patiently
 
-Step = bytes | Callable[["Exchange"], Awaitable[None]]
+Action = Callable[["Exchange"], Awaitable[None]]
+Step = bytes | Action
 Script = Sequence[Step]
 
 
@@ -164,14 +165,14 @@ def sse(payload: dict[str, Any] | bytes) -> bytes:
     return f"{name}data: {json.dumps(payload)}\n\n".encode()
 
 
-def event(payload: dict[str, Any] | bytes) -> Step:
+def event(payload: dict[str, Any] | bytes) -> Action:
     """Send one event as one HTTP chunk."""
     return events([payload])
 
 
 def events(
     payloads: Iterable[dict[str, Any] | bytes], *, per: Literal["event", "write"] = "event", gap_s: float = 0
-) -> Step:
+) -> Action:
     """Send events: each in a chunk and a write of its own, ``gap_s`` apart; or all as one chunk."""
     encoded = [sse(payload) for payload in payloads]
 
@@ -187,7 +188,7 @@ def events(
     return step
 
 
-def pieces(data: bytes, size: int) -> Step:
+def pieces(data: bytes, size: int) -> Action:
     """Send ``data`` in writes of ``size`` bytes."""
 
     async def step(exchange: Exchange) -> None:
@@ -197,12 +198,12 @@ def pieces(data: bytes, size: int) -> Step:
     return step
 
 
-def end() -> Step:
+def end() -> bytes:
     """End a chunked body."""
     return b"0\r\n\r\n"
 
 
-def json_answer(body: Any, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Step:
+def json_answer(body: Any, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> bytes:
     """Send a whole JSON response."""
     return error(status, json.dumps(body).encode(), headers=headers)
 
@@ -213,12 +214,12 @@ def error(
     *,
     content_type: str = "application/json",
     headers: Iterable[tuple[str, str]] = (),
-) -> Step:
+) -> bytes:
     """Send a whole response of any status and kind."""
     return head(status, [("content-type", content_type), ("content-length", str(len(body))), *headers]) + body
 
 
-def wait(seconds: float) -> Step:
+def wait(seconds: float) -> Action:
     """Wait, in real time."""
 
     async def step(exchange: Exchange) -> None:
@@ -227,7 +228,7 @@ def wait(seconds: float) -> Step:
     return step
 
 
-def stall() -> Step:
+def stall() -> Action:
     """Do nothing more until the client leaves."""
 
     async def step(exchange: Exchange) -> None:
@@ -236,7 +237,7 @@ def stall() -> Step:
     return step
 
 
-def close() -> Step:
+def close() -> Action:
     """Close the connection."""
 
     async def step(exchange: Exchange) -> None:
@@ -245,7 +246,7 @@ def close() -> Step:
     return step
 
 
-def reset() -> Step:
+def reset() -> Action:
     """Reset the connection."""
 
     async def step(exchange: Exchange) -> None:
@@ -254,7 +255,7 @@ def reset() -> Step:
     return step
 
 
-def in_turn(*scripts: Script) -> Step:
+def in_turn(*scripts: Script) -> Action:
     """Answer the first request with the first script, and so on; the last for all that follow."""
 
     async def step(exchange: Exchange) -> None:
@@ -367,7 +368,7 @@ class _RequestReader:
         self._parser = httptools.HttpRequestParser(self)
         self.on_message_begin()
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | bytearray) -> None:
         self._parser.feed_data(data)
 
     def on_message_begin(self) -> None:

@@ -500,7 +500,7 @@ def test_strange_but_harmless_events_are_passed_over() -> None:
         {"type": "message_delta"},
         {"type": "message_delta", "delta": {"stop_reason": 5}, "usage": 5},
     ]
-    later = [
+    later: list[Any] = [
         {"type": "content_block_delta", "index": None, "delta": {"type": "text_delta", "text": "b\ud83d"}},
         {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": 5}},
     ]

@@ -32,7 +32,7 @@ MODELS = [NEWEST, "claude-sonnet-5-5", FIVE, FOUR_SEVEN, FOUR_SIX, BUDGET, OPUS_
 
 PNG_DATA = "iVBORw0KGgo="
 PNG = f"data:image/png;base64,{PNG_DATA}"
-CACHE = {"cache_control": {"type": "ephemeral"}}
+CACHE: dict[str, Any] = {"cache_control": {"type": "ephemeral"}}
 FUNCTION = {"type": "function", "name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}
 PATCH = {
     "type": "custom",
@@ -229,7 +229,8 @@ def without_marks(value: Any) -> Any:
 
 
 def messages(*items: dict[str, Any], model: str = FOUR_SEVEN, **body: Any) -> list[Any]:
-    return without_marks(ask(model, input=list(items), **body)["messages"])
+    sent: list[Any] = without_marks(ask(model, input=list(items), **body)["messages"])
+    return sent
 
 
 def user(content: Any = "u", **more: Any) -> dict[str, Any]:
@@ -543,7 +544,7 @@ def test_custom_calls_have_one_string() -> None:
 
 
 def test_calls_that_the_client_carries_out_are_tool_uses() -> None:
-    items = [
+    items: list[dict[str, Any]] = [
         {"type": "local_shell_call", "call_id": "1", "action": {"command": ["ls"]}},
         {"type": "computer_call", "call_id": "2", "actions": [{"type": "click"}]},
         {"type": "apply_patch_call", "call_id": "3"},
@@ -597,7 +598,7 @@ def test_items_of_other_services_are_dropped_or_refused() -> None:
 
 def test_signed_thinking_comes_before_what_it_led_to_and_other_reasoning_is_dropped() -> None:
     hidden = {"type": "redacted_thinking", "data": "x"}
-    unsigned = [
+    unsigned: list[Any] = [
         {"type": "thinking", "thinking": "hm"},
         {"type": "redacted_thinking"},
         "odd",
@@ -732,7 +733,8 @@ def test_calls_whose_thoughts_are_lost_are_answered_without_thinking_where_anthr
 
 
 def tools(*declared: dict[str, Any]) -> list[Any]:
-    return without_marks(ask(tools=list(declared)).get("tools", []))
+    sent: list[Any] = without_marks(ask(tools=list(declared)).get("tools", []))
+    return sent
 
 
 def test_functions_are_tools_with_a_schema() -> None:
@@ -910,7 +912,7 @@ def test_what_is_stored_elsewhere_is_refused(name: str) -> None:
 
 
 def test_what_has_no_form_there_is_left_out() -> None:
-    left_out = {
+    left_out: dict[str, Any] = {
         "store": False,
         "include": ["x"],
         "truncation": "auto",
@@ -1166,7 +1168,8 @@ def test_payload_07_keeps_blocks_ids_results_first_and_the_clients_breakpoints()
 
 
 def tool_text(blocks: list[Any]) -> str:
-    return blocks[0]["content"][0]["text"]
+    text: str = blocks[0]["content"][0]["text"]
+    return text
 
 
 @needs_shared

@@ -45,7 +45,8 @@ def ask(provider: str = "hosted_vllm", model: str = "m", *, stream: bool = False
 
 
 def messages(*items: dict[str, Any], provider: str = "hosted_vllm", model: str = "m", **body: Any) -> list[Any]:
-    return ask(provider, model, input=list(items), **body)["messages"]
+    sent: list[Any] = ask(provider, model, input=list(items), **body)["messages"]
+    return sent
 
 
 def user(content: Any = "u") -> dict[str, Any]:
@@ -555,7 +556,7 @@ def test_parameters_have_their_own_names_here() -> None:
 
 
 def test_openai_gets_what_only_openai_knows() -> None:
-    body = {
+    body: dict[str, Any] = {
         "max_output_tokens": 9,
         "text": {"verbosity": "low"},
         "store": True,

@@ -70,8 +70,9 @@ def collector() -> CompletionCollector:
 
 
 def collect(*events: StreamEvent) -> dict[str, Any]:
-    [document] = collector().feed(list(events))
-    return json.loads(document)
+    [encoded] = collector().feed(list(events))
+    document: dict[str, Any] = json.loads(encoded)
+    return document
 
 
 # Chunks
@@ -209,7 +210,7 @@ def test_any_text_is_one_line_of_valid_json(text: str) -> None:
 
 
 def test_lone_surrogates_are_replaced() -> None:
-    events = [
+    events: list[StreamEvent] = [
         TextDelta("a\ud83d"),
         TextDelta("\ude00b"),
         ToolCallStarted(0, "i\ud800", "f"),

@@ -43,7 +43,11 @@ def test_a_text_message_keeps_role_and_content_and_loses_what_only_chat_knows(ro
 
 def test_text_parts_are_called_by_who_speaks() -> None:
     parts = [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}, {"text": "b"}, "c"]
-    said = [{"text": "a", "cache_control": {"type": "ephemeral"}}, {"text": "b"}, {"text": "c"}]
+    said: list[dict[str, Any]] = [
+        {"text": "a", "cache_control": {"type": "ephemeral"}},
+        {"text": "b"},
+        {"text": "c"},
+    ]
     assert flat({"role": "user", "content": parts}) == [
         {"role": "user", "content": [{"type": "input_text", **part} for part in said]}
     ]

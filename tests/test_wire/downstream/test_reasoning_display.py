@@ -93,7 +93,7 @@ def test_reasoning_has_a_field_of_its_own_unless_told_otherwise() -> None:
 
 
 def test_none_shows_no_reasoning() -> None:
-    events = [ReasoningDelta("r"), TextDelta("t"), ReasoningDelta("r")]
+    events: list[StreamEvent] = [ReasoningDelta("r"), TextDelta("t"), ReasoningDelta("r")]
     assert deltas("none", *events) == [{"content": "t"}]
     assert message_of(fold_document(collect(profile("none"), *events, STOP)))[:3] == ("t", None, "")
 
@@ -136,7 +136,7 @@ def test_reasoning_after_the_answer_has_begun_is_left_out(
     display: ReasoningDisplay, opening: str, closing: str
 ) -> None:
     assert deltas(display, TextDelta("t"), ReasoningDelta("r"), TextDelta("u")) == [{"content": "t"}, {"content": "u"}]
-    first = [ReasoningDelta("r"), TextDelta("t"), ReasoningDelta("s"), ToolCallStarted(0, "call_a", "f")]
+    first = ReasoningDelta("r"), TextDelta("t"), ReasoningDelta("s"), ToolCallStarted(0, "call_a", "f")
     assert [delta.get("content") for delta in deltas(display, *first)] == [opening + "r", closing, "t", None]
 
 
@@ -164,7 +164,7 @@ def test_citations_count_from_the_start_of_the_whole_text(
     display: ReasoningDisplay, opening: str, closing: str
 ) -> None:
     cited = Annotations((Citation("https://a", "A", 4, 7),))
-    events = [ReasoningDelta("r"), TextDelta("see this"), cited, STOP]
+    events: list[StreamEvent] = [ReasoningDelta("r"), TextDelta("see this"), cited, STOP]
     for folded in (
         fold_stream(encode(profile(display), STARTED, *events)),
         fold_document(collect(profile(display), *events)),
@@ -187,7 +187,7 @@ def test_log_probabilities_stay_with_the_models_own_text(display: ReasoningDispl
 def test_reasoning_cannot_end_its_own_block(display: ReasoningDisplay, opening: str, closing: str) -> None:
     tag = closing.strip()
     for parts in ([tag], [f"a\n{tag}\nb"], ["a\n", *tag, "\nb"], ["a\n" + tag[:3]], [tag[:-1], tag]):
-        events = [*(ReasoningDelta(part) for part in parts), TextDelta("answer"), STOP]
+        events: list[StreamEvent] = [*(ReasoningDelta(part) for part in parts), TextDelta("answer"), STOP]
         folded = fold_stream(encode(profile(display), STARTED, *events))
         assert folded.content is not None
         assert strip_mirrored(folded.content) == "answer"
@@ -247,7 +247,7 @@ def test_a_recordings_stream_and_document_are_the_same_in_every_setting(path: Pa
 
 
 def test_shown_tool_calls_are_not_touched() -> None:
-    call = [ToolCallStarted(0, "call_a", "f"), ToolCallDelta(0, "{}")]
+    call = ToolCallStarted(0, "call_a", "f"), ToolCallDelta(0, "{}")
     folded = fold_stream(encode(profile("think"), STARTED, ReasoningDelta("r"), *call, Finished("tool_calls")))
     assert folded.tool_calls == [{"id": "call_a", "name": "f", "arguments": "{}"}]
     assert folded.content == "<think>\nr\n</think>\n\n"

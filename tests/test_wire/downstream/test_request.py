@@ -50,7 +50,7 @@ def test_a_payload_of_cursor_gives_exactly_the_expected_upstream_request(name: s
     request = parse_body(json.dumps(payload["request"]["body"]).encode())
     # Payload 11 asks for a variant; here everything is configured under the name that the upstream has.
     asked, expected = request.model, payload["expected_upstream_request"]
-    (reading,) = [one for one in variants(asked) if one.name == expected["model"]] or [None]
+    reading = next((one for one in variants(asked) if one.name == expected["model"]), None)
     body = request.body if reading is None else with_variant(request.body, reading)
     sent = native_request(body, provider=provider, model=expected["model"], stream=request.stream)
     if "stream" not in expected:
@@ -120,8 +120,13 @@ def test_items_and_tools_that_need_no_change_are_not_copied() -> None:
     body = load("01_agent_gpt_text")["request"]["body"]
     decoded: list[Any] = []
     original = msgspec.json.decode
+
+    def decode(data: bytes) -> Any:
+        decoded.append(original(data))
+        return decoded[-1]
+
     try:
-        msgspec.json.decode = lambda data: decoded.append(original(data)) or decoded[0]  # type: ignore[assignment]
+        msgspec.json.decode = decode  # type: ignore[assignment]  # one of its overloads
         request = parse_body(json.dumps(body).encode())
     finally:
         msgspec.json.decode = original
@@ -461,8 +466,8 @@ def test_arbitrary_bytes_are_refused_in_words(body: bytes) -> None:
 def test_arbitrary_bytes_in_a_body_are_its_text_or_refused(body: bytes) -> None:
     whole = b'{"model":"m","input":"' + body + b'"}'
     match outcome(whole):
-        case BadRequest() as refused:
-            check_refusal(refused, {"input"})
+        case BadRequest() as refusal:
+            check_refusal(refusal, {"input"})
         case ResponsesRequest() as request:
             assert request.body == {"input": json.loads(whole)["input"]}
     refused = outcome(b'{"model":"m","input":[' + body + b"]}")

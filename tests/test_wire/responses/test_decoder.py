@@ -44,7 +44,7 @@ def created(**fields: Any) -> Json:
     return {"type": "response.created", "response": response}
 
 
-def text(delta: Any, output_index: int = 0, content_index: int = 0, **fields: Any) -> Json:
+def text(delta: Any, output_index: int | None = 0, content_index: int = 0, **fields: Any) -> Json:
     at = {"output_index": output_index, "content_index": content_index}
     return {"type": "response.output_text.delta", "delta": delta} | at | fields
 
@@ -397,10 +397,13 @@ def test_undeclared_custom_calls_are_dropped_when_hosted_tools_are_declared() ->
 
 def test_a_call_id_that_the_conversation_has_seen_is_replaced_by_the_item_id() -> None:
     def id_of(used: tuple[str, ...] = (), **fields: Any) -> str:
+        ids: set[str] = set()
         for stream in ([added(0, **call(**fields)), completed()], [completed(call(**fields))]):
             started = body(*stream, used_call_ids=frozenset(used))[0]
             assert isinstance(started, ToolCallStarted)
-        return started.call_id
+            ids.add(started.call_id)
+        [call_id] = ids
+        return call_id
 
     assert id_of(call_id="call_0", id="fc_x") == "call_0"
     assert id_of(("call_0",), call_id="call_0", id="fc_x") == "fc_x"
@@ -450,7 +453,7 @@ def anonymous(*events: Json) -> list[Json]:
     )
 
 
-INTERLEAVED = [
+INTERLEAVED: list[StreamEvent] = [
     ToolCallStarted(0, "call_a", "f"),
     ToolCallStarted(1, "call_b", "ApplyPatch", is_custom=True),
     ToolCallStarted(2, "call_c", "g"),
@@ -470,7 +473,11 @@ def test_interleaved_calls_without_an_output_index_are_told_apart_by_their_ids(n
     items = [call("f", "call_a"), custom("ApplyPatch", "call_b"), call("g", "call_c")]
     a, b, c = ({"item_id": item[name]} for item in items)
     by_function, by_custom = "response.function_call_arguments.", "response.custom_tool_call_input."
-    whole = [items[0] | {"arguments": "{1}"}, items[1] | {"input": "*** Begin"}, items[2] | {"arguments": "{3}"}]
+    whole: list[Json] = [
+        items[0] | {"arguments": "{1}"},
+        items[1] | {"input": "*** Begin"},
+        items[2] | {"arguments": "{3}"},
+    ]
     ends: dict[str, list[Json]] = {
         "arguments.done": [
             {"type": f"{by_custom}done", "input": "*** Begin"} | b,
@@ -496,7 +503,7 @@ def test_interleaved_calls_without_an_output_index_are_told_apart_by_their_ids(n
 
 def test_what_has_neither_index_nor_id_is_about_the_item_of_its_kind_that_was_opened_last() -> None:
     patch = {"type": "response.custom_tool_call_input.delta", "delta": "*** Begin"}
-    thought = {"type": "reasoning", "summary": [{"text": "r"}], "encrypted_content": "x"}
+    thought: Json = {"type": "reasoning", "summary": [{"text": "r"}], "encrypted_content": "x"}
     events = body(
         *anonymous(added(type="reasoning"), summary("r"), done(**thought)),
         *anonymous(added(**call("f", "call_a")), added(**custom("ApplyPatch", "call_b"))),
@@ -541,7 +548,7 @@ def test_texts_and_reasoning_without_an_output_index_are_not_mixed_up() -> None:
         return [event | {"item_id": item_id} for event in uncounted(*events)]
 
     whole = {"type": "response.output_text.done", "content_index": 0}
-    thoughts = [{"type": "reasoning", "id": f"rs_{n}", "summary": [{"text": f"r{n}"}]} for n in (1, 2)]
+    thoughts: list[Json] = [{"type": "reasoning", "id": f"rs_{n}", "summary": [{"text": f"r{n}"}]} for n in (1, 2)]
     first = message(output_text("ab"), id="msg_1", phase="commentary")
     second = message(output_text("cd"), id="msg_2")
     stream = [
@@ -766,7 +773,8 @@ def test_usage_is_given_before_the_end_with_unknown_details_left_open() -> None:
     bare = {"input_tokens": 10, "output_tokens": 2.0, "total_tokens": None, "input_tokens_details": None}
     assert body(completed(usage=bare)) == [Usage(10, 2, 12), STOP]
     assert body(completed(usage={"output_tokens": 2, "input_tokens": "x"})) == [Usage(0, 2, 2), STOP]
-    for nothing in (None, {}, [], {"input_tokens": 1.5}):
+    odd: list[Any] = [None, {}, [], {"input_tokens": 1.5}]
+    for nothing in odd:
         assert body(completed(usage=nothing)) == [STOP]
 
 
@@ -1110,7 +1118,7 @@ def test_an_agents_answer_is_decoded_whole() -> None:
 @given(st.data(), st.lists(upstream_events, max_size=12))
 def test_any_events_end_in_one_declared_outcome_however_they_are_cut(data: st.DataObject, events: list[Json]) -> None:
     stream = sse(*events)
-    options = {"has_hosted_tools": data.draw(st.booleans()), "wants_logprobs": data.draw(st.booleans())}
+    options: dict[str, Any] = {"has_hosted_tools": data.draw(st.booleans()), "wants_logprobs": data.draw(st.booleans())}
     whole = run(*events, **options)
     decoder = ResponsesDecoder(**options)
     assert [event for read in data.draw(cuts(stream)) for event in decoder.feed(read)] + decoder.flush() == whole

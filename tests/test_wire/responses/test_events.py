@@ -99,7 +99,7 @@ def message(*parts: Json | str, **fields: Any) -> Json:
     return {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": content} | fields
 
 
-def call(arguments: str = "", name: str = "Read", call_id: str = "call_a", **fields: Any) -> Json:
+def call(arguments: str = "", name: str = "Read", call_id: str | None = "call_a", **fields: Any) -> Json:
     item = {"type": "function_call", "id": f"fc_{call_id}", "call_id": call_id, "name": name, "arguments": arguments}
     return item | fields
 
@@ -906,6 +906,30 @@ SILENT = [
     nothing("response.of.tomorrow", delta="x", text="x", arguments="x"),
 ]
 
+HOSTED: dict[str, Json] = {
+    "web_search_call": {"action": {"type": "search", "query": "q"}},
+    "file_search_call": {"queries": ["q"], "results": []},
+    "code_interpreter_call": {"code": "1", "outputs": []},
+    "image_generation_call": {"result": "AAAA"},
+    "mcp_call": {"name": "f", "arguments": "{}", "output": "x", "server_label": "s"},
+    "mcp_list_tools": {"tools": []},
+    "mcp_approval_request": {"name": "f", "arguments": "{}", "server_label": "s"},
+    "mcp_approval_response": {"approve": True},
+    "shell_call_output": {"call_id": "c", "output": []},
+    "tool_search_output": {"tools": [], "execution": "server"},
+    "additional_tools": {"tools": []},
+    "compaction": {"encrypted_content": "x"},
+    "program": {"code": "1", "call_id": "c"},
+    "program_output": {"call_id": "c", "result": "x"},
+    "function_call_output": {"call_id": "c", "output": "x"},
+    "custom_tool_call_output": {"call_id": "c", "output": "x"},
+    "computer_call_output": {"call_id": "c", "output": {}},
+    "local_shell_call_output": {"output": "x"},
+    "apply_patch_call_output": {"call_id": "c", "output": "x"},
+    "x_search_call": {"action": {}},
+    "item_of_tomorrow": {"text": "x", "arguments": "x"},
+}
+
 HOSTED_ITEMS = [
     *(
         Row(
@@ -920,29 +944,7 @@ HOSTED_ITEMS = [
             content="Hi",
             hosted=True,
         )
-        for kind, body in {
-            "web_search_call": {"action": {"type": "search", "query": "q"}},
-            "file_search_call": {"queries": ["q"], "results": []},
-            "code_interpreter_call": {"code": "1", "outputs": []},
-            "image_generation_call": {"result": "AAAA"},
-            "mcp_call": {"name": "f", "arguments": "{}", "output": "x", "server_label": "s"},
-            "mcp_list_tools": {"tools": []},
-            "mcp_approval_request": {"name": "f", "arguments": "{}", "server_label": "s"},
-            "mcp_approval_response": {"approve": True},
-            "shell_call_output": {"call_id": "c", "output": []},
-            "tool_search_output": {"tools": [], "execution": "server"},
-            "additional_tools": {"tools": []},
-            "compaction": {"encrypted_content": "x"},
-            "program": {"code": "1", "call_id": "c"},
-            "program_output": {"call_id": "c", "result": "x"},
-            "function_call_output": {"call_id": "c", "output": "x"},
-            "custom_tool_call_output": {"call_id": "c", "output": "x"},
-            "computer_call_output": {"call_id": "c", "output": {}},
-            "local_shell_call_output": {"output": "x"},
-            "apply_patch_call_output": {"call_id": "c", "output": "x"},
-            "x_search_call": {"action": {}},
-            "item_of_tomorrow": {"text": "x", "arguments": "x"},
-        }.items()
+        for kind, body in HOSTED.items()
     ),
 ]
 

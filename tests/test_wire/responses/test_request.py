@@ -17,14 +17,14 @@ from stages.wire.responses.providers import PROVIDERS
 from stages.wire.responses.request import native_request, wrapped_tools
 
 ENCRYPTED = "reasoning.encrypted_content"
-CACHE = {"cache_control": {"type": "ephemeral"}}
+CACHE: dict[str, Any] = {"cache_control": {"type": "ephemeral"}}
 BASIC = ["xai", "hosted_vllm", "vllm", "ollama", "ollama_chat", "lm_studio"]
 NO_CUSTOM = [*BASIC, "fireworks_ai", "perplexity"]
 LIKE_OPENAI = ["openai", "azure", "openrouter", "litellm_proxy", "github_copilot", "databricks", "somebody"]
 
 
 def sent(provider: str = "openai", *, stream: bool = True, **fields: Any) -> dict[str, Any]:
-    body = {"input": "hi", **fields}
+    body: dict[str, Any] = {"input": "hi", **fields}
     before = copy.deepcopy(body)
     request = native_request(body, provider=provider, model="up", stream=stream)
     assert body == before
@@ -36,7 +36,8 @@ def sent(provider: str = "openai", *, stream: bool = True, **fields: Any) -> dic
 
 
 def items(provider: str, *history: dict[str, Any], **fields: Any) -> list[dict[str, Any]]:
-    return sent(provider, input=list(history), **fields)["input"]
+    kept: list[dict[str, Any]] = sent(provider, input=list(history), **fields)["input"]
+    return kept
 
 
 SAID: dict[str, Any] = {"role": "assistant", "content": "so"}
@@ -52,13 +53,20 @@ PATCHED: dict[str, Any] = {"type": "custom_tool_call_output", "call_id": "p", "o
 
 @pytest.mark.parametrize("provider", [*PROVIDERS, "somebody"])
 def test_what_only_other_apis_have_is_never_sent(provider: str) -> None:
-    foreign = {"stop": ["a"], "seed": 1, "logit_bias": {}, "frequency_penalty": 1, "presence_penalty": 1, **CACHE}
-    assert sent(provider, **foreign, thinking={"type": "enabled"}, prediction={}, web_search_options={}) == {}
+    foreign: dict[str, Any] = {
+        "stop": ["a"],
+        "seed": 1,
+        "logit_bias": {},
+        "frequency_penalty": 1,
+        "presence_penalty": 1,
+    }
+    foreign |= {"thinking": {"type": "enabled"}, "prediction": {}, "web_search_options": {}}
+    assert sent(provider, **foreign, **CACHE) == {}
     assert "stream_options" not in sent(provider, stream=False)
 
 
 def test_what_we_do_not_know_passes() -> None:
-    fields = {"prompt_cache_key": "k", "from_the_future": {"a": [1]}, "metadata": {"a": "b"}, "truncation": "auto"}
+    fields: dict[str, Any] = {"prompt_cache_key": "k", "from_the_future": {"a": [1]}, "metadata": {"a": "b"}}
     assert sent("openai", **fields) == fields
     assert sent("somebody", **fields) == fields
 
@@ -70,13 +78,14 @@ def test_a_limit_that_openai_refuses_is_raised(provider: str, limit: int) -> Non
 
 
 def test_what_a_provider_refuses_is_removed() -> None:
-    fields = {"metadata": {}, "service_tier": "priority", "prompt_cache_retention": "24h", "context_management": []}
+    fields: dict[str, Any] = {"metadata": {}, "service_tier": "priority", "prompt_cache_retention": "24h"}
+    fields["context_management"] = []
     assert sent("xai", **fields, prompt_cache_key="k") == {"prompt_cache_key": "k"}
     assert sent("azure", **fields) == {key: fields[key] for key in fields if key != "context_management"}
 
 
 def test_reasoning_is_asked_for_encrypted_where_nothing_is_stored() -> None:
-    effort = {"reasoning": {"effort": "low"}}
+    effort: dict[str, Any] = {"reasoning": {"effort": "low"}}
     assert sent(store=False, **effort)["include"] == [ENCRYPTED]
     assert sent(store=False, include=["x"], **effort)["include"] == ["x", ENCRYPTED]
     assert sent(store=False, include=[ENCRYPTED], **effort)["include"] == [ENCRYPTED]
@@ -169,7 +178,7 @@ def test_hosted_tools_go_only_to_those_who_have_them() -> None:
     tools = [FUNCTION, {"type": "web_search"}, {"type": "mcp"}]
     assert sent("ollama", tools=tools)["tools"] == [FUNCTION]
     assert sent("lm_studio", tools=tools)["tools"] == [FUNCTION, {"type": "mcp"}]
-    only = {"tools": tools[1:], "tool_choice": "required", "parallel_tool_calls": False}
+    only: dict[str, Any] = {"tools": tools[1:], "tool_choice": "required", "parallel_tool_calls": False}
     assert sent("ollama", **only) == {}
     assert sent("ollama", tools=tools, tool_choice={"type": "web_search"}) == {"tools": [FUNCTION]}
     assert sent("openai", tools=tools, tool_choice={"type": "web_search"})["tool_choice"] == {"type": "web_search"}
