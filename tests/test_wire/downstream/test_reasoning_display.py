@@ -98,6 +98,15 @@ def test_none_shows_no_reasoning() -> None:
     assert message_of(fold_document(collect(profile("none"), *events, STOP)))[:3] == ("t", None, "")
 
 
+def test_a_failure_in_the_stream_is_reported_alike_where_no_reasoning_is_shown() -> None:
+    broken = Failed("upstream_error", "Broken.")
+    late = encoder(profile("none"))
+    folded = fold_stream(b"".join(late.feed([STARTED, ReasoningDelta("r"), TextDelta("t")])) + late.in_band(broken))
+    assert (folded.content, folded.reasoning) == ("t", "")
+    assert folded.error is not None
+    assert folded.error["message"] == "Broken."
+
+
 @in_both_forms
 def test_reasoning_is_shown_as_it_arrives_and_closed_before_the_text(
     display: ReasoningDisplay, opening: str, closing: str

@@ -269,6 +269,11 @@ def test_nesting_is_limited_far_below_what_the_encoder_can_do() -> None:
     assert "200 levels" in error.message
 
 
+def test_many_containers_side_by_side_are_not_deep() -> None:
+    schema = {"type": "object", "enum": [[] for _ in range(2 * MAX_DEPTH_LEVELS)]}
+    assert parse(text={"format": schema}).body["text"] == {"format": schema}
+
+
 def test_a_long_key_is_cut_in_the_message() -> None:
     value: Any = []
     for _ in range(MAX_DEPTH_LEVELS):

@@ -290,6 +290,11 @@ def test_a_function_call_streams_its_arguments() -> None:
     ]
 
 
+def test_an_empty_delta_without_an_output_index_is_left_out_too() -> None:
+    events = body(added(0, **call()), *uncounted(arguments(""), arguments("{}")), completed())
+    assert events == [ToolCallStarted(0, "call_a", "f"), ToolCallDelta(0, "{}"), CALLS]
+
+
 def test_calls_are_counted_by_appearance_and_not_by_output_index() -> None:
     events = body(
         added(2, **call("f", "call_a")),
