@@ -1,4 +1,4 @@
-"""Every recorded Responses stream ends in exactly the result that a client must see, however it is cut."""
+"""Every recorded Responses stream yields exactly the result that a client must see, however it is cut."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def folded_answer(answer: bytes | Failed) -> Folded:
     return fold_stream(error_frame(answer)) if isinstance(answer, Failed) else fold_document(answer)
 
 
-# Whoever recorded these two redacted the text in the final response, but not in the deltas.
+# The authors of these two recordings redacted the text in the final response, but not in the deltas.
 WITH_FINAL_RESPONSE = [
     path
     for path in RECORDINGS
@@ -64,7 +64,7 @@ WITH_FINAL_RESPONSE = [
 
 
 def final_response(path: Path) -> dict[str, Any]:
-    """Give the response of the terminal event."""
+    """Return the response of the terminal event."""
     for block in reversed(path.read_text().replace("\r\n", "\n").split("\n\n")):
         for line in block.split("\n"):
             if line.startswith("data: {") and "response" in (event := json.loads(line[6:])):
@@ -78,7 +78,7 @@ def test_all_33_recordings_are_here() -> None:
 
 
 @each_recording
-def test_a_recording_read_at_once_gives_the_expected_result(path: Path) -> None:
+def test_a_recording_read_at_once_yields_the_expected_result(path: Path) -> None:
     events = decode([[path.read_bytes()]])
     stream = encode(events)
     for chunk in chunks_of(stream):
@@ -92,13 +92,13 @@ def test_a_recording_read_at_once_gives_the_expected_result(path: Path) -> None:
 
 
 @each_recording
-def test_a_recording_read_byte_by_byte_gives_the_same_events(path: Path) -> None:
+def test_a_recording_read_byte_by_byte_yields_the_same_events(path: Path) -> None:
     stream = path.read_bytes()
     assert decode([[stream[i : i + 1]] for i in range(len(stream))]) == decode([[stream]])
 
 
 @each_recording
-def test_a_recording_cut_at_random_gives_the_same_events(path: Path) -> None:
+def test_a_recording_cut_at_random_yields_the_same_events(path: Path) -> None:
     stream = path.read_bytes()
     whole = decode([[stream]])
     rng = random.Random(path.stem)
@@ -114,7 +114,7 @@ def test_a_recording_cut_at_random_gives_the_same_events(path: Path) -> None:
 
 
 @each_recording
-def test_line_ends_make_no_difference(path: Path) -> None:
+def test_line_endings_make_no_difference(path: Path) -> None:
     stream = path.read_bytes().replace(b"\r\n", b"\n")
     whole = decode([[stream]])
     assert decode([[stream.replace(b"\n", b"\r\n")]]) == whole
@@ -122,7 +122,7 @@ def test_line_ends_make_no_difference(path: Path) -> None:
 
 
 @each_recording
-def test_a_recording_collected_into_a_document_gives_the_expected_result(path: Path) -> None:
+def test_a_recording_collected_into_a_document_yields_the_expected_result(path: Path) -> None:
     answer = collect(decode([[path.read_bytes()]]))
     if isinstance(answer, bytes):
         COMPLETION.validate(json.loads(answer))
@@ -130,7 +130,7 @@ def test_a_recording_collected_into_a_document_gives_the_expected_result(path: P
 
 
 @pytest.mark.parametrize("path", WITH_FINAL_RESPONSE, ids=lambda path: path.stem)
-def test_the_final_response_as_a_document_gives_the_expected_result(path: Path) -> None:
+def test_the_final_response_as_a_document_yields_the_expected_result(path: Path) -> None:
     body = json.dumps(final_response(path)).encode()
     answer = collect(decode_document(body))
     if isinstance(answer, bytes):
@@ -139,7 +139,7 @@ def test_the_final_response_as_a_document_gives_the_expected_result(path: Path) 
 
 
 @each_recording
-def test_log_probabilities_are_given_when_they_are_wanted(path: Path) -> None:
+def test_log_probabilities_are_emitted_when_they_are_requested(path: Path) -> None:
     tokens = expected_of(path)["logprobs_tokens"]
     stream = encode(decode([[path.read_bytes()]], wants_logprobs=True))
     for chunk in chunks_of(stream):

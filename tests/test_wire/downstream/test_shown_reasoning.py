@@ -1,4 +1,4 @@
-"""Blocks of shown reasoning are taken out of what comes back, and nothing else is."""
+"""Blocks of shown reasoning are removed from the history, and nothing else is."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ FORMS = [(THINK_OPEN, THINK_CLOSE), (DETAILS_OPEN, DETAILS_CLOSE)]
 
 
 @pytest.mark.parametrize(("start", "end"), FORMS)
-def test_a_block_at_the_start_is_taken_out(start: str, end: str) -> None:
+def test_a_block_at_the_start_is_removed(start: str, end: str) -> None:
     assert strip_mirrored(f"{start}hm\n\nso{end}The answer.\n") == "The answer.\n"
     assert strip_mirrored(f"{start}hm{end}") == ""
     assert strip_mirrored(f"{start}{end}x") == "x"
 
 
 @pytest.mark.parametrize(("start", "end"), FORMS)
-def test_a_block_whose_end_was_trimmed_is_taken_out(start: str, end: str) -> None:
+def test_a_block_whose_end_was_trimmed_is_removed(start: str, end: str) -> None:
     assert strip_mirrored(f"{start}hm{end}".rstrip()) == ""
     assert strip_mirrored(f"{start}hm{end.rstrip()}\nx") == "x"
 
 
 @pytest.mark.parametrize(("start", "end"), FORMS)
-def test_a_block_that_was_never_closed_is_all_there_is(start: str, end: str) -> None:
+def test_a_block_that_was_never_closed_is_removed_to_the_end(start: str, end: str) -> None:
     assert strip_mirrored(f"{start}I was stopped in the mid") == ""
     assert strip_mirrored(start) == ""
 
 
-def test_several_blocks_of_both_forms_are_taken_out() -> None:
+def test_several_blocks_of_both_forms_are_removed() -> None:
     think, details = f"{THINK_OPEN}a{THINK_CLOSE}", f"{DETAILS_OPEN}b{DETAILS_CLOSE}"
     assert strip_mirrored(f"{think}{details}{think}c") == "c"
 
 
-def test_the_form_of_deepseek_cursor_proxy_is_taken_out() -> None:
+def test_the_form_of_deepseek_cursor_proxy_is_removed() -> None:
     assert strip_mirrored("<details>\n<summary>Thinking</summary>\n\nI should call LS\n</details>\n\n") == ""
 
 
@@ -53,7 +53,7 @@ def test_the_form_of_deepseek_cursor_proxy_is_taken_out() -> None:
         "<details><summary>Thinking</summary>x</details>",
     ],
 )
-def test_words_of_the_model_stay(text: str) -> None:
+def test_text_of_the_model_is_kept(text: str) -> None:
     assert strip_mirrored(text) == text
 
 
@@ -62,7 +62,7 @@ def test_a_tag_inside_a_line_of_reasoning_does_not_end_it() -> None:
 
 
 @given(st.sampled_from(FORMS), st.text(), st.text())
-def test_whatever_was_shown_the_answer_is_what_is_left(form: tuple[str, str], thought: str, answer: str) -> None:
+def test_only_the_answer_remains_whatever_was_shown(form: tuple[str, str], thought: str, answer: str) -> None:
     start, end = form
     if answer.startswith("\n") or any(end.strip() in shown for shown in (thought, answer)):
         return
