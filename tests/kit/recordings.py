@@ -1,4 +1,4 @@
-"""The recordings, payloads and schemas that the team keeps beside the project; what needs them is skipped without.
+"""The recordings, payloads and schemas beside the project; without them the tests that need them are skipped.
 
 The project's own data is in ``tests/data`` and covers the same rules, so that a lone clone is still tested.
 """
@@ -17,17 +17,17 @@ needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the recordings of
 
 
 def recordings(kind: str) -> list[Path]:
-    """All recorded streams of one kind of upstream: ``responses``, ``chat``, ``anthropic``."""
+    """Return all recorded streams of one upstream API: ``responses``, ``chat`` or ``anthropic``."""
     return sorted((SHARED / "recorded" / kind).glob("*.sse"))
 
 
 def expected_of(recording: Path) -> dict[str, Any]:
-    """What a client must end up with."""
+    """Return what a client must end up with."""
     name = recording.name.removesuffix(".sse") + ".expected.json"
     expected: dict[str, Any] = json.loads(recording.with_name(name).read_text())
     return expected
 
 
 def payloads() -> list[Path]:
-    """All Cursor-shaped requests."""
+    """Return all requests in Cursor's form."""
     return sorted((SHARED / "payloads").glob("*.json"))
