@@ -166,13 +166,13 @@ async def one_round(recording: Recording, batches: int) -> None:
             for _ in range(runs):
                 await made.run(ready(1, 1), RequestContext("bench"))
         record(f"set-up of {STAGES + 1} stages, {'fused' if is_fused else 'tasks'}", "engine", {"ns": watch.ns / runs})
-    short, long = answer(1), answer(batches)
+    one_event, all_events = answer(1), answer(batches)
     with Stopwatch() as watch:
         for _ in range(runs):
-            await short.run([[0]], RequestContext("bench"))
+            await one_event.run([[0]], RequestContext("bench"))
     record("answer of one event", "engine", {"ns": watch.ns / runs})
     with Stopwatch() as watch:
-        await long.run([[0]], RequestContext("bench"))
+        await all_events.run([[0]], RequestContext("bench"))
     record("answer, each event", "engine", {"ns": watch.ns / batches})
     for name, made in (("tasks", chain(STAGES, codec)), ("fused", chain(STAGES, codec).fused())):
         for is_slow in (False, True):

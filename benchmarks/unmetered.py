@@ -12,7 +12,7 @@ import sys
 from collections.abc import Generator
 
 from pipeline import graph
-from pipeline.meter import Clock, Doing, Meter
+from pipeline.meter import Clock, Meter
 
 
 class NullMeter(Meter):
@@ -23,7 +23,7 @@ class NullMeter(Meter):
     def __init__(self, name: str, clock: Clock = int, *, fused: bool = False) -> None:
         super().__init__(name, int, fused=fused)  # `int()` is 0, and cheaper than any clock
 
-    def enter(self, doing: Doing) -> int:
+    def enter(self, doing: int) -> int:
         return 0
 
     def resume(self) -> int:

@@ -1,4 +1,4 @@
-"""The benchmarks work: each is run for a moment, and gives real figures in the form that the report reads."""
+"""The benchmarks work: each runs briefly and yields real figures in the form that the report reads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from kit.needs import LINUX, needs
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))  # benchmarks are no part of the distribution
+sys.path.insert(0, str(ROOT))  # the distribution does not contain the benchmarks
 
 from benchmarks import __main__ as everything  # noqa: E402
 from benchmarks import bench_codec, bench_engine, bench_gateway, bench_peers, profile_service, report  # noqa: E402
@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.timeout(300),  # some start six processes, one after the other
 ]
 SECONDS = "1"
-"""Of each round: on a machine that is slow or busy something must come to its end in it."""
+"""The length of each round: even on a slow or busy machine something must finish within it."""
 
 
 @pytest.fixture(scope="module")
@@ -65,25 +65,25 @@ def test_a_stream_from_the_mock_upstream_is_counted_to_its_end(tools: Tools, dia
     assert figures["first_ms"]["n"] == 3
 
 
-def test_connections_are_used_again(tools: Tools) -> None:
+def test_connections_are_reused(tools: Tools) -> None:
     subject = direct(tools, "responses")
     measure(tools, subject, shape("requests", subject, seconds=0.5))
-    said = tools.stats()
-    assert said["requests"] > 100
-    assert said["accepted"] < 20  # ten of the load's, and ours that ask for figures
+    counters = tools.stats()
+    assert counters["requests"] > 100
+    assert counters["accepted"] < 20  # ten of the load generator, and those that request the figures
 
 
-def test_a_free_port_is_not_taken_and_below_those_that_the_system_gives_away() -> None:
+def test_a_free_port_is_unused_and_below_the_ephemeral_ports() -> None:
     state = random.getstate()
     with socket.socket() as taken:
         port = free_port()
         assert 20_000 <= port < 30_000
         taken.bind(("127.0.0.1", port))
-        random.setstate(state)  # the same port is the first to be tried again
+        random.setstate(state)  # the same port is tried first again
         assert free_port() != port
 
 
-def test_time_stamps_give_the_added_latency(tools: Tools) -> None:
+def test_time_stamps_yield_the_added_latency(tools: Tools) -> None:
     subject = direct(tools, "responses")
     model = "mock-n5-d10000-t1"
     figures, _ = measure(tools, subject, shape("", subject, model=model, mode="once", connections=4, events=5))
@@ -92,14 +92,15 @@ def test_time_stamps_give_the_added_latency(tools: Tools) -> None:
     assert tools.stats()["lag_ms"]["n"] == 20
 
 
-def test_what_is_wrong_with_an_answer_is_an_error_and_no_request(tools: Tools) -> None:
+def test_a_wrong_answer_counts_as_an_error_and_not_as_a_request(tools: Tools) -> None:
     subject = direct(tools, "chat")
 
     def errors(model: str, **changes: Any) -> dict[str, int]:
         figures, reasons = measure(tools, subject, shape("", subject, model=model, mode="once", **changes))
         assert figures["complete"] == 0
         assert any("1 errors" in reason for reason in reasons)
-        return figures["errors"]
+        counts: dict[str, int] = figures["errors"]
+        return counts
 
     assert errors("mock-h503") == {"status 503": 1}
     assert errors("mock-n9-x3-d1000") == {"cut": 1}
@@ -121,7 +122,7 @@ def test_every_load_has_a_title_and_is_a_valid_load() -> None:
         assert shape(name, Subject("any", 1)).model.startswith("mock-")
 
 
-def test_rounds_that_show_the_tools_and_not_the_service_are_flagged() -> None:
+def test_rounds_that_measure_the_tools_instead_of_the_service_are_flagged() -> None:
     figures = {"tools_cpu": 0.95, "server_cpu": 0.5, "foreign_cpu": 0.0, "error_count": 0, "errors": {}}
     assert flags(figures, Subject("any", 1, [1])) == ["limited by the load generator"]
     assert flags({**figures, "server_cpu": 0.95}, Subject("any", 1, [1])) == []
@@ -172,7 +173,7 @@ def test_bench_gateway_measures_the_service(tmp_path: Path, capsys: pytest.Captu
     assert "img/memory.svg" in page
 
 
-def test_a_profile_names_the_functions_by_their_own_time(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_profile_orders_the_functions_by_their_own_time(capsys: pytest.CaptureFixture[str]) -> None:
     assert profile_service.main(["--load", "requests", "--seconds", SECONDS]) == 0
     first, what, _, head, everything, *functions = capsys.readouterr().out.splitlines()
     assert first == f"$ python -m benchmarks.profile_service --load requests --seconds {SECONDS}"
@@ -185,36 +186,38 @@ def test_a_profile_names_the_functions_by_their_own_time(capsys: pytest.CaptureF
     assert own_us == sorted(own_us, reverse=True)
 
 
-def test_bench_peers_says_what_it_found_and_measures_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_peers_lists_the_peers_it_finds_and_measures_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / "peers.json"
     arguments = ["--peers", "byte splice", "--loads", "short", "--rounds", "1", "--seconds", SECONDS]
     assert bench_peers.main([*arguments, "--output", str(output)]) == 0
     recording = results(output, "peers")
     assert (recording.median("byte splice", "short", "requests_per_s") or 0) > 0
     assert (recording.median("headrace", "short", "requests_per_s") or 0) > 0
-    said = capsys.readouterr().out
-    assert re.search(r"LiteLLM .* not asked for", said)
-    assert re.search(r"short +byte splice .* 1\.00 x", said)
+    printed = capsys.readouterr().out
+    assert re.search(r"LiteLLM .* not asked for", printed)
+    assert re.search(r"short +byte splice .* 1\.00 x", printed)
 
 
-def test_bench_peers_tells_how_to_install_what_is_missing(
+def test_bench_peers_prints_how_to_install_missing_peers(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("benchmarks.peers.FOLDER", tmp_path)
     assert bench_peers.main(["--list"]) == 0
-    said = capsys.readouterr().out
-    assert "LiteLLM" in said
-    assert "not found; to install: python3 -m venv benchmarks/.peers" in said
+    printed = capsys.readouterr().out
+    assert "LiteLLM" in printed
+    assert "not found; to install: python3 -m venv benchmarks/.peers" in printed
 
 
-def test_help_is_printed_and_nothing_measured(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_is_printed_and_nothing_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         everything.main(["--help"])
     assert ended.value.code == 0
-    said = capsys.readouterr().out
-    assert said.startswith("usage: python -m benchmarks")
-    assert "==" not in said
+    printed = capsys.readouterr().out
+    assert printed.startswith("usage: python -m benchmarks")
+    assert "==" not in printed
 
 
 def test_tables_and_figures_are_readable() -> None:

@@ -1,4 +1,4 @@
-"""docs/compatibility.md names only tests that there are."""
+"""docs/compatibility.md names only tests that exist."""
 
 from __future__ import annotations
 

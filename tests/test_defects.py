@@ -1,4 +1,4 @@
-"""None of the 29 defects that the shared LiteLLM facts list (section 2) exists here: one test each, by number."""
+"""None of the 29 defects of LiteLLM that docs/facts/litellm.md lists exists here: one test each, by number."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Json = dict[str, Any]
 BY_CHAT = "openai/chat_completions/gpt-x"
 BY_ANTHROPIC = "anthropic/claude-x"
 UPSTREAM_KEY = "sk-upstream-secret-0123456789"
-"""What `service.model` gives to its deployments."""
+"""The upstream's key in the deployments of `service.model`."""
 USAGE: Json = {
     "input_tokens": 11,
     "output_tokens": 7,
@@ -44,7 +44,7 @@ USAGE: Json = {
 
 
 def final(*output: Json, status: str = "completed", **fields: Any) -> Json:
-    """Give a terminal event."""
+    """Return a terminal event."""
     base = response_of("") | {"status": status, "output": list(output), "usage": USAGE}
     return {"type": f"response.{status}", "response": base | fields}
 
@@ -75,7 +75,7 @@ def arguments(text: str, output_index: int = 0) -> Json:
 
 
 def answering(*payloads: Json) -> Step:
-    """Answer as the real one does: a stream if one is asked for, else the terminal event's response as a document."""
+    """Answer as the real API does: a stream if requested, otherwise the terminal event's response as a document."""
 
     async def step(exchange: Exchange) -> None:
         if exchange.request.json().get("stream"):
@@ -107,7 +107,7 @@ async def calling(
 
 
 async def ask(service: Service, *, stream: bool, agent: str = "openai-like/1.0", **fields: Any) -> Folded:
-    """Ask and fold; a refusal becomes a `Folded` with an error."""
+    """Send a request and fold the answer; a refusal becomes a `Folded` with an error."""
     body = {"model": "up", "input": "hi", "stream": stream} | fields
     answer = await service.post(body, user_agent=agent)
     if answer.status_code != 200:
@@ -116,15 +116,15 @@ async def ask(service: Service, *, stream: bool, agent: str = "openai-like/1.0",
 
 
 async def both(*payloads: Json, **fields: Any) -> tuple[Folded, Folded]:
-    """Ask with a stream and without."""
+    """Send the request with and without a stream."""
     async with calling(answering(*payloads)) as (service, _):
         return await ask(service, stream=True, **fields), await ask(service, stream=False, **fields)
 
 
-# Accounting and what goes upstream
+# Accounting, and what is sent upstream
 
 
-async def test_defect_01_each_body_shape_is_accounted_to_its_key() -> None:
+async def test_defect_01_each_body_shape_is_logged_with_its_key() -> None:
     config_key = "sk-limited-key-0123456789"
     async with calling(answering(CREATED, delta("Hi"), final(message(output_text("Hi")))), name="team/x") as (
         service,
@@ -183,7 +183,7 @@ async def test_defect_03_an_empty_arguments_delta_does_no_harm() -> None:
         assert folded.finish_reason == "tool_calls"
 
 
-async def test_defect_04_arguments_that_only_come_when_they_are_done_are_given() -> None:
+async def test_defect_04_arguments_that_arrive_only_with_their_done_event_are_shown() -> None:
     ended = {"type": "response.function_call_arguments.done", "output_index": 0, "arguments": '{"path":"a"}'}
     for last in (ended, done(call('{"path":"a"}'))):
         for folded in await both(CREATED, added(call()), last, final(call('{"path":"a"}'))):
@@ -192,7 +192,7 @@ async def test_defect_04_arguments_that_only_come_when_they_are_done_are_given()
 
 async def test_defect_05_a_final_response_without_output_changes_nothing() -> None:
     stream = [CREATED, added(call()), arguments("{}"), done(call("{}")), final()]
-    async with calling(sse_head(), events(stream), end()) as (service, _):  # streams whatever it is asked for
+    async with calling(sse_head(), events(stream), end()) as (service, _):  # always streams
         for wants_stream in (True, False):
             folded = await ask(service, stream=wants_stream)
             assert [it["arguments"] for it in folded.tool_calls] == ["{}"]
@@ -222,7 +222,7 @@ def chat_chunk(delta: Json, finish_reason: str | None = None, **fields: Any) -> 
 
 
 def chat_call(tool: Json, text: str) -> list[Json]:
-    """Stream a call of the one tool that the request declares, its text in the tool's one field, four bytes a time."""
+    """Stream a call of the only declared tool, with its text in the tool's only field, four bytes at a time."""
     function = tool["function"]
     [name] = function["parameters"]["properties"]
     wrapped = json.dumps({name: text})
@@ -246,7 +246,7 @@ async def test_defect_07_a_custom_call_over_a_chat_upstream_is_the_raw_patch() -
     async def play(exchange: Exchange) -> None:
         asked = exchange.request.json()
         [tool] = asked["tools"]
-        if tool["type"] == "custom":  # an upstream that takes grammar tools gets them as they are
+        if tool["type"] == "custom":  # an upstream that accepts grammar tools gets them unchanged
             pytest.fail("this deployment is not known to take custom tools")
         if asked.get("stream"):
             await exchange.send(sse_head())
@@ -257,10 +257,8 @@ async def test_defect_07_a_custom_call_over_a_chat_upstream_is_the_raw_patch() -
             return
         [name] = tool["function"]["parameters"]["properties"]
         function = {"name": tool["function"]["name"], "arguments": json.dumps({name: PATCH})}
-        said = {"content": None, "tool_calls": [{"id": "call_a", "type": "function", "function": function}]}
-        step = json_answer(chat_document(said, "tool_calls"))
-        assert isinstance(step, bytes)
-        await exchange.send(step)
+        message = {"content": None, "tool_calls": [{"id": "call_a", "type": "function", "function": function}]}
+        await exchange.send(json_answer(chat_document(message, "tool_calls")))
 
     async with calling(play, upstream="hosted_vllm/chat_completions/x") as (service, _):
         for stream in (True, False):
@@ -284,14 +282,12 @@ async def test_defect_08_parts_of_a_summary_are_one_choice_with_a_blank_line_bet
         "summary": [{"type": "summary_text", "text": text} for text in ("a", "b")],
     }
     stream = [CREATED, summary(0, "a"), summary(1, "b"), delta("Hi") | {"output_index": 1}]
-    for folded in await both(
-        *stream, final(item, message(output_text("Hi")))
-    ):  # the fold allows no other choice than 0
+    for folded in await both(*stream, final(item, message(output_text("Hi")))):  # the fold allows only choice 0
         assert folded.reasoning == "a\n\nb"
         assert folded.content == "Hi"
 
 
-async def test_defect_09_refusals_are_given() -> None:
+async def test_defect_09_refusals_are_shown() -> None:
     refused = {"type": "response.refusal.delta", "output_index": 0, "content_index": 0, "delta": "I can't."}
     for folded in await both(CREATED, refused, final(message({"type": "refusal", "refusal": "I can't."}))):
         assert (folded.refusal, folded.content, folded.finish_reason) == ("I can't.", None, "stop")
@@ -307,7 +303,7 @@ async def test_defect_09_refusals_of_a_chat_upstream_are_given() -> None:
 
 @asynccontextmanager
 async def chat_upstream(chunks: list[Json], document: Json, *, upstream: str = BY_CHAT) -> AsyncIterator[Service]:
-    """Serve the model ``up`` by an upstream that speaks Chat Completions."""
+    """Serve the model ``up`` from a Chat Completions upstream."""
 
     async def play(exchange: Exchange) -> None:
         if exchange.request.json().get("stream"):
@@ -317,15 +313,13 @@ async def chat_upstream(chunks: list[Json], document: Json, *, upstream: str = B
             await exchange.send_chunk(b"data: [DONE]\n\n")
             await exchange.send(b"0\r\n\r\n")
         else:
-            step = json_answer(document)
-            assert isinstance(step, bytes)
-            await exchange.send(step)
+            await exchange.send(json_answer(document))
 
     async with calling(play, upstream=upstream) as (service, _):
         yield service
 
 
-async def test_defect_10_usage_is_given_if_and_only_if_it_is_asked_for() -> None:
+async def test_defect_10_usage_is_sent_if_and_only_if_it_is_requested() -> None:
     async with calling(answering(CREATED, delta("Hi"), final(message(output_text("Hi"))))) as (service, _):
         asked = await ask(service, stream=True, stream_options={"include_usage": True})
         assert asked.usage == {
@@ -340,7 +334,7 @@ async def test_defect_10_usage_is_given_if_and_only_if_it_is_asked_for() -> None
         assert (await ask(service, stream=False)).usage == asked.usage
 
 
-async def test_defect_11_the_usage_chunk_has_no_choices_and_nothing_of_its_own() -> None:
+async def test_defect_11_the_usage_chunk_has_no_choices_and_no_other_fields_of_its_own() -> None:
     async with calling(answering(CREATED, delta("Hi"), final())) as (service, _):
         for shape in ({"input": "hi"}, {"messages": [{"role": "user", "content": "hi"}]}):
             body = {"model": "up", "stream": True, "stream_options": {"include_usage": True}} | shape
@@ -356,14 +350,14 @@ async def test_defect_11_the_usage_chunk_has_no_choices_and_nothing_of_its_own()
             }
 
 
-async def test_defect_12_a_text_that_only_comes_when_it_is_done_is_given() -> None:
+async def test_defect_12_a_text_that_arrives_only_with_its_done_event_is_shown() -> None:
     ended = {"type": "response.output_text.done", "output_index": 0, "content_index": 0, "text": "Hi"}
     for last in (ended, done(message(output_text("Hi")))):
         for folded in await both(CREATED, last, final(message(output_text("Hi")))):
             assert folded.content == "Hi"
 
 
-async def test_defect_13_raw_reasoning_is_given() -> None:
+async def test_defect_13_raw_reasoning_is_shown() -> None:
     raw = {"type": "response.reasoning_text.delta", "output_index": 0, "content_index": 0, "delta": "hm"}
     item = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]}
     last = final(item, message(output_text("Hi")))
@@ -387,7 +381,7 @@ async def test_defect_13_reasoning_of_anthropic_is_given() -> None:
     head = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-x", "content": []}
     usage = {"input_tokens": 3, "output_tokens": 2}
     blocks = [{"type": "thinking", "thinking": "hm", "signature": "c2ln"}, {"type": "text", "text": "Hi"}]
-    stream = [
+    stream: list[Json] = [
         {"type": "message_start", "message": head | {"usage": usage, "stop_reason": None}},
         {
             "type": "content_block_start",
@@ -412,9 +406,7 @@ async def test_defect_13_reasoning_of_anthropic_is_given() -> None:
                 await exchange.send_chunk(b"event: %b\n%b" % (payload["type"].encode(), _frame(payload)))
             await exchange.send(b"0\r\n\r\n")
         else:
-            step = json_answer(document)
-            assert isinstance(step, bytes)
-            await exchange.send(step)
+            await exchange.send(json_answer(document))
 
     async with calling(play, upstream=BY_ANTHROPIC) as (service, _):
         for wants_stream in (True, False):
@@ -422,7 +414,7 @@ async def test_defect_13_reasoning_of_anthropic_is_given() -> None:
             assert (folded.reasoning, folded.content) == ("hm", "Hi")
 
 
-async def test_defect_14_citations_are_given_and_other_annotations_do_no_harm() -> None:
+async def test_defect_14_citations_are_shown_and_other_annotations_do_no_harm() -> None:
     url = {"type": "url_citation", "url": "https://a.example", "title": "A", "start_index": 0, "end_index": 2}
     file = {"type": "file_citation", "file_id": "file_1", "index": 0, "filename": "a.txt"}
     at = {"output_index": 0, "content_index": 0}
@@ -441,7 +433,7 @@ async def test_defect_14_citations_are_given_and_other_annotations_do_no_harm() 
         assert folded.annotations == [{"type": "url_citation", "url_citation": nested}]
 
 
-async def test_defect_15_log_probabilities_are_given_when_they_are_asked_for() -> None:
+async def test_defect_15_log_probabilities_are_sent_when_they_are_requested() -> None:
     token = {"token": "Hi", "logprob": -0.25, "bytes": [72, 105], "top_logprobs": []}
     stream = [CREATED, delta("Hi") | {"logprobs": [token]}, final(message(output_text("Hi", logprobs=[token])))]
     for folded in await both(*stream, logprobs=True):
@@ -485,8 +477,8 @@ async def test_defect_17_a_failed_response_has_the_same_status_in_both_modes(cod
 
 @pytest.mark.parametrize("shape", ["flat", "nested"])
 async def test_defect_18_an_error_event_keeps_its_message_in_every_shape(shape: str) -> None:
-    said: Json = {"code": "server_error", "message": "Said by the upstream."}
-    event_of = {"flat": {"type": "error"} | said, "nested": {"type": "error", "error": said}}[shape]
+    failure: Json = {"code": "server_error", "message": "Said by the upstream."}
+    event_of: Json = {"type": "error"} | (failure if shape == "flat" else {"error": failure})
     async with calling(sse_head(), events([CREATED, delta("Let"), event_of]), end()) as (service, _):
         folded = await ask(service, stream=True)
         assert folded.content == "Let"
@@ -498,12 +490,12 @@ async def test_defect_18_an_error_event_keeps_its_message_in_every_shape(shape: 
 async def test_defect_19_a_broken_stream_is_told_in_the_clients_own_way(breaking: Step) -> None:
     async with calling(sse_head(), events([CREATED, delta("Let")]), breaking) as (service, _):
         strict = await service.post({"model": "up", "input": "hi", "stream": True})
-        told = fold_stream(strict.content)  # one error, in OpenAI's shape, and nothing after it
-        assert told.content == "Let"
-        assert told.error is not None
-        assert told.error["code"] in ("upstream_protocol", "upstream_unreachable")
+        folded = fold_stream(strict.content)  # one error in OpenAI's shape, and nothing after it
+        assert folded.content == "Let"
+        assert folded.error is not None
+        assert folded.error["code"] in ("upstream_protocol", "upstream_unreachable")
         for internal in ("httpx", "Error:", "Traceback", "trio", "127.0.0.1", "headrace"):
-            assert internal not in told.error["message"]
+            assert internal not in folded.error["message"]
         shown = await ask(service, stream=True, agent=CURSOR)
         assert shown.content is not None
         assert shown.content.startswith("Let\n\n[upstream error: ")
@@ -518,18 +510,18 @@ async def test_defect_20_a_chat_stream_without_a_finish_reason_is_not_a_success(
         assert (folded.finish_reason, folded.is_done) == (None, False)
 
 
-async def test_defect_21_an_upstreams_error_is_passed_on_readably() -> None:
-    said = {"error": {"message": "Slow down.", "type": "requests", "param": None, "code": "rate_limit_exceeded"}}
-    limited = error(429, json.dumps(said).encode(), headers=[("retry-after", "7")])
+async def test_defect_21_an_upstreams_error_is_passed_on_in_readable_form() -> None:
+    refusal = {"error": {"message": "Slow down.", "type": "requests", "param": None, "code": "rate_limit_exceeded"}}
+    limited = error(429, json.dumps(refusal).encode(), headers=[("retry-after", "7")])
     async with calling(limited) as (service, _):
         for stream in (True, False):
             answer = await service.post({"model": "up", "input": "hi", "stream": stream})
             assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")
-            told = answer.json()["error"]
-            assert "Slow down." in told["message"]
-            assert "\\" not in told["message"]
-            assert "{" not in told["message"]
-            assert (told["type"], told["code"]) == ("rate_limit_error", "upstream_rate_limited")
+            details = answer.json()["error"]
+            assert "Slow down." in details["message"]
+            assert "\\" not in details["message"]
+            assert "{" not in details["message"]
+            assert (details["type"], details["code"]) == ("rate_limit_error", "upstream_rate_limited")
     refused = {"error": {"message": f"Incorrect API key provided: {UPSTREAM_KEY}.", "code": "invalid_api_key"}}
     async with calling(error(401, json.dumps(refused).encode())) as (service, _):
         answer = await service.post({"model": "up", "input": "hi"})
@@ -540,9 +532,9 @@ async def test_defect_21_an_upstreams_error_is_passed_on_readably() -> None:
         "error": {"message": "Unknown parameter: 'x'.", "type": "invalid_request_error", "param": "x", "code": "u"}
     }
     async with calling(error(400, json.dumps(field).encode())) as (service, _):
-        told = (await service.post({"model": "up", "input": "hi"})).json()["error"]
-        assert told["param"] == "x"
-        assert "Unknown parameter: 'x'." in told["message"]
+        details = (await service.post({"model": "up", "input": "hi"})).json()["error"]
+        assert details["param"] == "x"
+        assert "Unknown parameter: 'x'." in details["message"]
 
 
 # Requests
@@ -588,7 +580,7 @@ async def test_defect_22_parameters_and_items_of_chat_in_a_responses_body_are_tr
         assert sent["tools"][0]["name"] == "f"
 
 
-async def test_defect_23_of_two_conversations_in_one_body_one_is_taken_and_no_field_is_left_over() -> None:
+async def test_defect_23_of_two_conversations_in_one_body_one_is_used_and_no_field_is_left_over() -> None:
     async with calling(answering(CREATED, delta("Hi"), final())) as (service, up):
         both_given = {
             "model": "up",
@@ -618,10 +610,10 @@ async def test_defect_24_a_stream_that_broke_is_not_continued_by_another_model()
             assert len(up.requests) == 1
 
 
-# What the client sees meanwhile, and the form of it all
+# What the client sees meanwhile, and its form
 
 
-async def test_defect_25_a_client_hears_of_us_before_the_models_first_word() -> None:
+async def test_defect_25_a_client_gets_comments_before_the_models_first_output() -> None:
     heard = trio.Event()
 
     async def until_heard(exchange: Exchange) -> None:
@@ -673,7 +665,7 @@ async def test_defect_27_ids_and_times_are_those_of_chat_completions() -> None:
             assert folded.id is not None
             assert folded.id.startswith("chatcmpl-")
             assert len(folded.id) < 64
-            assert folded.created == 1_790_000_000  # the upstream's
+            assert folded.created == 1_790_000_000  # the upstream's time
 
 
 async def test_defect_28_counted_call_ids_are_kept_unless_the_conversation_has_used_them() -> None:
@@ -688,11 +680,11 @@ async def test_defect_28_counted_call_ids_are_kept_unless_the_conversation_has_u
     ]
     for folded in await both(
         *stream, input=history
-    ):  # Bedrock begins again at 0: two calls of one id would be confused
+    ):  # Bedrock starts again at 0: two calls with one id would be confused
         assert [it["id"] for it in folded.tool_calls] == ["fc_1"]
 
 
-async def test_defect_29_an_answer_without_words_still_has_a_role_and_an_end() -> None:
+async def test_defect_29_an_answer_without_text_has_a_role_and_an_end() -> None:
     async with calling(answering(CREATED, completed("") | {"response": final()["response"]})) as (service, _):
         first, last = chunks_of((await service.post({"model": "up", "input": "hi", "stream": True})).content)
         assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}

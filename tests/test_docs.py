@@ -1,4 +1,4 @@
-"""The documentation is true: docs/writing-a-stage.md is run as it stands, the generated pages are fresh."""
+"""The documentation is correct: docs/writing-a-stage.md is run unchanged, and the generated pages are up to date."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ KEY = "sk-a-master-key-of-the-tests"
 
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with all files of the page, importable."""
+    """Return a folder with all files of the page, importable."""
     for name, text in FILES.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
         monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
@@ -113,7 +113,7 @@ async def test_options_reach_the_stage(written: Path) -> None:
     assert "Open [redacted]!!" in json.loads(answer)["choices"][0]["message"]["content"]
 
 
-def test_the_places_in_the_table_are_those_where_a_stage_may_stand() -> None:
+def test_the_places_in_the_table_are_those_where_a_stage_may_be_inserted() -> None:
     table = PAGE.partition("| `after` |")[2].partition("\n\n")[0]
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(PLACES)
 
@@ -171,12 +171,12 @@ async def ask(application: Application, body: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("name", sorted(pages()))
-def test_a_generated_page_is_what_the_code_says_now(name: str) -> None:
+def test_a_generated_page_matches_the_code(name: str) -> None:
     written = (DOCS / name).read_text()
     assert written == pages()[name], f"docs/{name} is stale: run `make docs`"
 
 
-def test_every_decision_is_numbered_dated_and_decided() -> None:
+def test_every_decision_has_a_number_a_date_and_a_status() -> None:
     decisions = sorted((DOCS / "decisions").glob("*.md"))
     assert [path.name[:4] for path in decisions] == [f"{number:04}" for number in range(1, len(decisions) + 1)]
     for path in decisions:

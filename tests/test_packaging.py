@@ -1,4 +1,4 @@
-"""The distribution as it is installed: the wheel's content, the command, and the Procfile."""
+"""The distribution as installed: the content of the wheel, the command, and the Procfile."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # benchmarks are no part of the distribution
+sys.path.insert(0, str(ROOT))  # the distribution does not contain the benchmarks
 
 from benchmarks.processes import free_port  # noqa: E402
 
-pytestmark = pytest.mark.timeout(300)  # pip, and many Pythons one after the other
+pytestmark = pytest.mark.timeout(300)  # pip, and many Python processes in sequence
 
 
 def run(*command: str, cwd: Path, env: dict[str, str] | None = None) -> str:
@@ -33,7 +33,7 @@ def run(*command: str, cwd: Path, env: dict[str, str] | None = None) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from the working tree without network."""
+    """Build the wheel from the working tree, without network."""
     folder = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder), cwd=ROOT)
     [built] = folder.glob("headrace-*.whl")
@@ -146,5 +146,5 @@ def test_the_procfile_starts_under_honcho() -> None:
             later.connect(("127.0.0.1", port))
     finally:
         if process.poll() is None:
-            process.terminate()  # not kill: honcho ends the service, which holds the pipe that is read to its end
+            process.terminate()  # not kill: honcho has to end the service, which holds the pipe that is read to its end
             process.communicate(timeout=100)

@@ -111,7 +111,8 @@ async def run_client(service: Service, script: str, *arguments: str) -> Json:
     )
     assert ended.returncode == 0, ended.stderr.decode()
     assert ended.stderr == b"", "a client warned"
-    return json.loads(ended.stdout)
+    printed: Json = json.loads(ended.stdout)
+    return printed
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

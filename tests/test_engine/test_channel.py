@@ -14,15 +14,15 @@ from pipeline.testing import assert_time_conserved, virtual_ns
 
 
 def link(capacity: int = 1) -> tuple[Outlet[int], Inlet[int]]:
-    """A link on virtual time, between two stages that have begun."""
-    outlet, inlet = open_link(capacity, Meter("giver", virtual_ns), Meter("taker", virtual_ns))
+    """Open a link in virtual time between two stages that have started."""
+    outlet, inlet = open_link(capacity, Meter("producer", virtual_ns), Meter("consumer", virtual_ns))
     outlet.meter.resume()
     inlet.meter.resume()
     return outlet, inlet
 
 
 def waiting(channel: Outlet[int] | Inlet[int]) -> tuple[int, int]:
-    """How many batches are in the channel, and how many tasks wait to send."""
+    """Return how many batches are in the channel and how many tasks wait to send."""
     link = channel.link
     return len(link._entries), int(link._giver is not None)
 
@@ -40,7 +40,7 @@ def test_batches_arrive_whole_and_in_order_whatever_the_capacity(
         outlet, inlet = link(capacity)
         got: list[list[int]] = []
 
-        async def give() -> None:
+        async def produce() -> None:
             for batch in batches:
                 await outlet.send(list(batch))
                 assert waiting(outlet)[0] <= capacity
@@ -48,15 +48,15 @@ def test_batches_arrive_whole_and_in_order_whatever_the_capacity(
 
         pauses = iter(taker_pauses)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(give)
+            nursery.start_soon(produce)
             async for batch in inlet:
                 got.append(batch)
                 if next(pauses, False):
                     await trio.testing.wait_all_tasks_blocked()
-        taker, giver = inlet.meter, outlet.meter
+        consumer, producer = inlet.meter, outlet.meter
         sizes = [len(batch) for batch in batches if batch]
-        assert giver.batches_out == taker.batches_in == len(sizes)
-        assert giver.events_out == taker.events_in == sum(sizes)
+        assert producer.batches_out == consumer.batches_in == len(sizes)
+        assert producer.events_out == consumer.events_in == sum(sizes)
         return got
 
     assert trio.run(main) == [batch for batch in batches if batch]
@@ -66,18 +66,18 @@ def test_batches_arrive_whole_and_in_order_whatever_the_capacity(
 async def test_a_link_holds_as_many_batches_as_its_capacity_however_large_they_are(capacity: int) -> None:
     outlet, inlet = link(capacity)
 
-    async def give() -> None:
+    async def produce() -> None:
         while True:
             await outlet.send(list(range(1_000)))
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(give)
+        nursery.start_soon(produce)
         await trio.testing.wait_all_tasks_blocked()
         assert waiting(inlet) == (capacity, 1)
         nursery.cancel_scope.cancel()
 
 
-async def test_a_second_writer_or_reader_that_would_have_to_wait_is_a_mistake() -> None:
+async def test_a_second_writer_or_reader_that_would_have_to_wait_is_refused() -> None:
     outlet, inlet = link(0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(outlet.send, [1])
@@ -93,7 +93,7 @@ async def test_a_second_writer_or_reader_that_would_have_to_wait_is_a_mistake() 
         nursery.cancel_scope.cancel()
 
 
-async def test_an_empty_batch_is_dropped_also_when_there_is_no_room() -> None:
+async def test_an_empty_batch_is_dropped_even_if_there_is_no_room() -> None:
     outlet, inlet = link(0)
     await outlet.send([])
     outlet.close()
@@ -110,32 +110,32 @@ async def test_a_send_that_finds_room_does_not_wait_even_when_cancelled() -> Non
     assert await anext(inlet) == [1]
 
 
-async def test_a_batch_belongs_to_the_taker() -> None:
+async def test_a_batch_is_handed_over_without_copying_it() -> None:
     outlet, inlet = link(1)
     batch = [1, 2]
     await outlet.send(batch)
     assert await anext(inlet) is batch
 
 
-async def test_sending_to_nobody_says_that_downstream_is_gone() -> None:
+async def test_sending_after_the_consumer_has_left_raises_downstream_gone() -> None:
     outlet, inlet = link(1)
     inlet.close()
     with pytest.raises(DownstreamGone):
         await outlet.send([1])
 
 
-async def test_a_taker_that_leaves_wakes_the_giver_that_waits_for_room() -> None:
+async def test_a_consumer_that_leaves_wakes_a_producer_that_waits_for_room() -> None:
     outlet, inlet = link(0)
     outcomes: list[str] = []
 
-    async def give() -> None:
+    async def produce() -> None:
         try:
             await outlet.send([1])
         except DownstreamGone:
             outcomes.append("gone")
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(give)
+        nursery.start_soon(produce)
         await trio.testing.wait_all_tasks_blocked()
         inlet.close()
     assert outcomes == ["gone"]
@@ -150,7 +150,7 @@ async def test_what_was_sent_before_the_close_still_arrives() -> None:
     assert [batch async for batch in inlet] == [[1], [2]]
 
 
-async def test_iterating_an_inlet_again_goes_on_where_it_stopped() -> None:
+async def test_iterating_over_an_inlet_again_continues_where_it_stopped() -> None:
     outlet, inlet = link(2)
     await outlet.send([1])
     await outlet.send([2])
@@ -164,9 +164,9 @@ async def test_iterating_an_inlet_again_goes_on_where_it_stopped() -> None:
 async def _give_and_take_with_cancels(
     outlet: Outlet[int], inlet: Inlet[int], sends: list[int], takes: list[int]
 ) -> list[int]:
-    """Send 0, 1, 2 ... and take them, each operation cancelled after so many scheduler passes and then tried again.
+    """Send and take 0, 1, 2 ..., cancelling each operation after a number of scheduler passes and then retrying it.
 
-    Gives what was taken.
+    Returns what was taken.
     """
     got: list[int] = []
 
@@ -175,7 +175,7 @@ async def _give_and_take_with_cancels(
             await trio.lowlevel.cancel_shielded_checkpoint()
         scope.cancel()
 
-    async def give() -> None:
+    async def produce() -> None:
         for number, passes in enumerate(sends):
             sent = False
             while not sent:
@@ -186,7 +186,7 @@ async def _give_and_take_with_cancels(
                 passes += 1
         outlet.close()
 
-    async def take() -> None:
+    async def consume() -> None:
         patience = iter(takes)
         ended = False
         while not ended:
@@ -199,8 +199,8 @@ async def _give_and_take_with_cancels(
                     ended = True
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(give)
-        nursery.start_soon(take)
+        nursery.start_soon(produce)
+        nursery.start_soon(consume)
     return got
 
 
@@ -210,7 +210,7 @@ async def _give_and_take_with_cancels(
     takes=st.lists(st.integers(0, 5), max_size=24),
 )
 @settings(max_examples=80, deadline=None)
-def test_cancelling_a_send_or_a_receive_loses_nothing_and_doubles_nothing(
+def test_cancelling_a_send_or_a_receive_neither_loses_nor_duplicates_a_batch(
     capacity: int, sends: list[int], takes: list[int]
 ) -> None:
     async def main() -> tuple[list[int], int, int]:
@@ -227,12 +227,14 @@ def test_cancelling_a_send_or_a_receive_loses_nothing_and_doubles_nothing(
     wakes=st.lists(st.integers(0, 3), max_size=24),
 )
 @settings(max_examples=80, deadline=None)
-def test_waking_a_taker_loses_nothing_and_doubles_nothing(capacity: int, pauses: list[int], wakes: list[int]) -> None:
+def test_waking_a_consumer_neither_loses_nor_duplicates_a_batch(
+    capacity: int, pauses: list[int], wakes: list[int]
+) -> None:
     async def main() -> list[int]:
         made: Link[int] = Link(capacity)
         got: list[int] = []
 
-        async def give() -> None:
+        async def produce() -> None:
             for number, pause in enumerate(pauses):
                 for _ in range(pause):
                     await trio.lowlevel.checkpoint()
@@ -247,7 +249,7 @@ def test_waking_a_taker_loses_nothing_and_doubles_nothing(capacity: int, pauses:
                 made.wake()
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(give)
+            nursery.start_soon(produce)
             nursery.start_soon(wake)
             while True:
                 try:
@@ -260,7 +262,7 @@ def test_waking_a_taker_loses_nothing_and_doubles_nothing(capacity: int, pauses:
     assert trio.run(main) == list(range(len(pauses)))
 
 
-async def test_waking_nobody_changes_nothing() -> None:
+async def test_waking_has_no_effect_when_no_task_waits() -> None:
     made: Link[int] = Link(1)
     made.wake()
     assert made.give_nowait(7, [1])
@@ -268,7 +270,7 @@ async def test_waking_nobody_changes_nothing() -> None:
     assert await made.take() == (7, [1])
 
 
-async def test_a_batch_of_a_source_is_not_lost_when_the_taking_is_cancelled() -> None:
+async def test_a_batch_of_a_source_is_not_lost_when_taking_it_is_cancelled() -> None:
     source: Source[int] = Source([[1], [2]], lambda: 7)
     for number in (1, 2):
         with trio.CancelScope() as scope:
@@ -280,35 +282,35 @@ async def test_a_batch_of_a_source_is_not_lost_when_the_taking_is_cancelled() ->
         await source.take()
 
 
-async def test_the_wait_for_room_is_blocked_and_the_wait_for_input_is_starved(
+async def test_waiting_for_room_is_blocked_and_waiting_for_input_is_starved(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     outlet, inlet = link(1)
-    giver, taker = outlet.meter, inlet.meter
+    producer, consumer = outlet.meter, inlet.meter
     async with trio.open_nursery() as nursery:
 
-        async def give() -> None:
-            await trio.sleep(2)  # busy: the meter does not know better
+        async def produce() -> None:
+            await trio.sleep(2)  # counts as busy: the meter cannot tell
             await outlet.send([1])
             await outlet.send([2])
             await outlet.send([3])
-            giver.begin_closing()
+            producer.begin_closing()
             outlet.close()
 
-        nursery.start_soon(give)
+        nursery.start_soon(produce)
         async for _ in inlet:
             await trio.sleep(5)
-    taker.begin_closing()
-    assert giver.spent_ns[Doing.BUSY] == 2e9
-    assert giver.spent_ns[Doing.BLOCKED] == 5e9
-    assert taker.spent_ns[Doing.STARVED] == 2e9
-    assert taker.spent_ns[Doing.BUSY] == 15e9
-    assert taker.queued_ns == (0 + 5 + 10) * 1e9
-    assert_time_conserved(giver)
-    assert_time_conserved(taker)
+    consumer.begin_closing()
+    assert producer.spent_ns[Doing.BUSY] == 2e9
+    assert producer.spent_ns[Doing.BLOCKED] == 5e9
+    assert consumer.spent_ns[Doing.STARVED] == 2e9
+    assert consumer.spent_ns[Doing.BUSY] == 15e9
+    assert consumer.queued_ns == (0 + 5 + 10) * 1e9
+    assert_time_conserved(producer)
+    assert_time_conserved(consumer)
 
 
-async def test_a_cancelled_wait_is_charged_and_then_it_is_closing(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_cancelled_wait_is_charged_and_what_follows_is_closing(autojump_clock: trio.testing.MockClock) -> None:
     outlet, inlet = link(0)
     with trio.move_on_after(3):
         await outlet.send([1])

@@ -25,7 +25,7 @@ from pipeline.testing import assert_cancels_cleanly, assert_time_conserved, chec
 
 
 class Store:
-    """Takes ``wait_s`` over each batch, and gives at the end how many events there were."""
+    """Waits ``wait_s`` for each batch, and returns the number of events at the end."""
 
     def __init__(self, wait_s: float, meter: Meter) -> None:
         self.wait_s = wait_s
@@ -73,7 +73,7 @@ def exclaim(event: str) -> list[str]:
 
 
 class Script:
-    """Gives its script, strings at once and numbers as waits in seconds."""
+    """Plays its script: strings are sent at once, numbers are waits in seconds."""
 
     name = "script"
 
@@ -91,35 +91,35 @@ class Script:
         await outlet.send([])
 
 
-def test_a_codec_that_waits_passes_every_check() -> None:
+def test_an_asynchronous_codec_passes_every_check() -> None:
     assert check_stage(storing(), "a", "b", "c") == ["a", "b", "c", "3 in all"]
 
 
-def test_a_codec_that_ticks_passes_every_check() -> None:
+def test_a_ticking_codec_passes_every_check() -> None:
     assert check_stage(ticking(), "a", "b") == ["a", "b", "end"]
 
 
-async def test_the_waits_of_a_codec_are_outside(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_declared_waits_of_a_codec_are_outside(autojump_clock: trio.testing.MockClock) -> None:
     ctx = RequestContext("r")
     await Pipeline(exclaim).then(storing(3)).run([["a"], ["b"]], ctx, clock=virtual_ns)
     assert ctx.meters[1].spent_ns[Doing.OUTSIDE] == 9e9
 
 
 @pytest.mark.parametrize("fused", [False, True])
-async def test_a_silence_is_broken_once_per_interval_and_output_puts_it_off(
+async def test_a_tick_ends_each_silence_once_per_interval_and_output_puts_it_off(
     fused: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
     pipeline = Pipeline(Script(25.0, "a", 9.0, "b", 9.0, "silence", 5.0, "c")).then(ticking()).then(exclaim)
     ctx = RequestContext("r")
     given = await (pipeline.fused() if fused else pipeline).run([[1]], ctx, clock=virtual_ns)
-    # The second tick, after 20 s, had nothing to say; the last comes 10 s after "b".
+    # The second tick, after 20 s, returned nothing; the last comes 10 s after "b".
     assert given == ["tick 1!", "a!", "b!", "tick 3!", "c!", "end!"]
     for meter in ctx.meters:
         assert_time_conserved(meter)
 
 
 @pytest.mark.parametrize("fused", [False, True])
-async def test_a_slow_consumer_is_not_ticked_and_loses_nothing(
+async def test_a_slow_consumer_causes_no_ticks_and_loses_nothing(
     fused: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
     events = [str(number) for number in range(5)]
@@ -129,7 +129,7 @@ async def test_a_slow_consumer_is_not_ticked_and_loses_nothing(
     assert sum(event.startswith("tick") for event in given) <= 1
 
 
-async def test_a_batch_that_comes_during_a_tick_waits_for_it(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_batch_that_arrives_during_a_tick_waits_for_it(autojump_clock: trio.testing.MockClock) -> None:
     pipeline = Pipeline(Script(11.0, "a", "b")).then(ticking()).then(storing(5))
     assert await pipeline.fused().run([[1]], RequestContext("r")) == ["tick 1", "a", "b", "end", "4 in all"]
 
@@ -169,7 +169,9 @@ async def test_the_stage_that_fails_is_named(failing: str, autojump_clock: trio.
     assert fault.stage == failing
 
 
-async def test_fused_or_not_the_stages_count_and_share_time_alike(autojump_clock: trio.testing.MockClock) -> None:
+async def test_fused_or_not_the_stages_count_events_and_divide_time_alike(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     pipeline = Pipeline(Script(2.0, "a", 3.0, "b")).then(exclaim).then(storing(1))
     counts: list[list[tuple[str, int, int, int, int]]] = []
     for chain in (pipeline, pipeline.fused()):
@@ -184,13 +186,13 @@ async def test_fused_or_not_the_stages_count_and_share_time_alike(autojump_clock
     assert counts[0] == counts[1]
 
 
-async def test_everything_can_be_cancelled_at_every_step(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_run_can_be_cancelled_at_every_step(autojump_clock: trio.testing.MockClock) -> None:
     pipeline = Pipeline(Script(25.0, "a", 1.0, "b")).then(ticking()).then(storing(3)).fused()
     assert await assert_cancels_cleanly(lambda: pipeline.run([[1]], RequestContext("r"))) > 8
 
 
 class TicksOf:
-    """Passes everything on, and says its name at each tick."""
+    """Passes everything on, and sends its name at each tick."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -205,17 +207,17 @@ class TicksOf:
         return [self.name]
 
 
-async def test_each_of_several_that_tick_has_its_own_silence(autojump_clock: trio.testing.MockClock) -> None:
+async def test_each_of_several_ticking_codecs_has_its_own_silence(autojump_clock: trio.testing.MockClock) -> None:
     fast = ticking_stage("fast", lambda ctx: TicksOf("fast"), 10)
     slow = ticking_stage("slow", lambda ctx: TicksOf("slow"), 15)
-    # What the first says is no silence for the second; what the second says is news of the first to nobody.
+    # Output of the first ends the silence of the second; output of the second does not affect the first.
     assert await Pipeline(Script(31.0)).then(fast).then(slow).fused().run([[1]], RequestContext("r")) == ["fast"] * 3
     given = await Pipeline(Script(31.0)).then(slow).then(fast).fused().run([[1]], RequestContext("r"))
     assert given == ["fast", "slow", "fast", "slow"]
 
 
-async def test_two_that_are_due_at_once_both_tick(autojump_clock: trio.testing.MockClock) -> None:
-    silent = ticking_stage("silent", lambda ctx: Ticks(), 5)  # its second tick gives nothing
+async def test_two_codecs_that_are_due_at_the_same_time_both_tick(autojump_clock: trio.testing.MockClock) -> None:
+    silent = ticking_stage("silent", lambda ctx: Ticks(), 5)  # its second tick returns nothing
     other = ticking_stage("other", lambda ctx: TicksOf("other"), 5)
     given = await Pipeline(Script(11.0)).then(silent).then(other).fused().run([[1]], RequestContext("r"))
     assert given == ["tick 1", "other", "end"]
@@ -238,7 +240,7 @@ async def test_a_tick_that_fails_is_blamed_on_its_stage(fused: bool, autojump_cl
         assert_time_conserved(meter)
 
 
-async def test_the_meters_of_a_running_request_are_sensible_and_sum(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_meters_of_a_running_request_are_plausible_and_add_up(autojump_clock: trio.testing.MockClock) -> None:
     worked_ns = 0
 
     def clock() -> int:
@@ -265,12 +267,14 @@ async def test_the_meters_of_a_running_request_are_sensible_and_sum(autojump_clo
         nursery.start_soon(look)
         pipeline = Pipeline(Script(1.0, "a", 4.0, "b", 100.0)).then(work).then(exclaim).fused()
         await pipeline.run([[1]], ctx, clock=clock)
-    # Twice three seconds of work; from its task's first turn the rest is waiting. The other has not worked at all.
+    # Two times three seconds of work; the rest, from the task's first step, is waiting. The other has not worked yet.
     assert seen == [([20 * 10**9, 6 * 10**9, 0, 0, 0], [0, 0, 0, 0, 0])]
 
 
 @pytest.mark.parametrize("how", ["fails", "is cancelled"])
-async def test_a_ticking_source_that_ends_otherwise(how: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_ticking_stage_ends_with_a_source_that_fails_or_is_cancelled(
+    how: str, autojump_clock: trio.testing.MockClock
+) -> None:
     async def breaking() -> AsyncIterator[list[str]]:
         yield ["a"]
         await trio.sleep(11)
@@ -288,7 +292,7 @@ async def test_a_ticking_source_that_ends_otherwise(how: str, autojump_clock: tr
     assert_time_conserved(ctx.meters[0])
 
 
-async def test_a_ticking_source_ends_with_its_input(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_ticking_stage_ends_with_its_input(autojump_clock: trio.testing.MockClock) -> None:
     async def slow() -> AsyncIterator[list[str]]:
         yield ["a"]
         await trio.sleep(11)

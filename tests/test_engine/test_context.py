@@ -11,7 +11,7 @@ from pipeline import RequestContext, Slot
 SIZE: Slot[int] = Slot("size")
 
 
-def test_what_one_stage_notes_another_can_read() -> None:
+def test_a_stage_can_read_what_another_has_stored() -> None:
     ctx = RequestContext("r1")
     ctx[SIZE] = 3
     assert ctx[SIZE] == 3
@@ -20,16 +20,16 @@ def test_what_one_stage_notes_another_can_read() -> None:
     assert ctx[SIZE] == 4
 
 
-def test_reading_a_slot_that_nobody_filled_names_it() -> None:
+def test_reading_an_empty_slot_raises_an_error_that_names_it() -> None:
     with pytest.raises(LookupError, match=r"^no stage has filled the slot 'size' of this request yet$"):
         RequestContext("r1")[SIZE]
 
 
-def test_get_gives_none_for_a_slot_that_nobody_filled() -> None:
+def test_get_returns_none_for_an_empty_slot() -> None:
     assert RequestContext("r1").get(SIZE) is None
 
 
-def test_a_note_that_is_false_is_still_a_note() -> None:
+def test_a_false_value_is_still_a_value() -> None:
     ctx = RequestContext("r1")
     ctx[SIZE] = 0
     assert ctx[SIZE] == 0
@@ -43,18 +43,18 @@ def test_slots_of_the_same_name_do_not_collide() -> None:
     assert ctx.get(other) is None
 
 
-def test_two_requests_share_nothing() -> None:
+def test_requests_share_nothing() -> None:
     first, second = RequestContext("r1"), RequestContext("r2")
     first[SIZE] = 3
     assert second.get(SIZE) is None
     assert first.meters is not second.meters
 
 
-def test_a_slot_says_its_name() -> None:
+def test_the_repr_of_a_slot_has_its_name() -> None:
     assert repr(SIZE) == "<Slot size>"
 
 
-def test_a_request_has_no_deadline_unless_it_is_given_one() -> None:
+def test_a_request_has_no_deadline_unless_one_is_set() -> None:
     assert RequestContext("r1").deadline == math.inf
     assert RequestContext("r1", deadline=5.0).deadline == 5.0
     assert RequestContext("r1").request_id == "r1"

@@ -17,7 +17,7 @@ KINDS: list[tuple[type[PipelineError], str, bool]] = [
 
 
 @pytest.mark.parametrize(("kind", "code", "retryable"), KINDS)
-def test_every_kind_has_a_code_and_says_whether_to_try_again(
+def test_every_kind_has_a_code_and_states_whether_a_retry_may_help(
     kind: type[PipelineError], code: str, retryable: bool
 ) -> None:
     error = kind("the model did not answer")
@@ -30,7 +30,7 @@ def test_every_kind_has_a_code_and_says_whether_to_try_again(
     assert (error.param, error.retry_after_s, error.status_hint, error.stage) == (None, None, None, None)
 
 
-def test_an_error_carries_what_the_gateway_needs_to_render_it() -> None:
+def test_an_error_has_what_the_gateway_needs_to_render_it() -> None:
     error = UpstreamFault("busy", code="upstream_rate_limited", param="model", retry_after_s=2.5, status_hint=429)
     assert (error.code, error.param, error.retry_after_s, error.status_hint) == (
         "upstream_rate_limited",
@@ -41,25 +41,25 @@ def test_an_error_carries_what_the_gateway_needs_to_render_it() -> None:
     assert UpstreamFault.code == "upstream_error"
 
 
-def test_the_base_class_cannot_be_raised_because_it_blames_nobody() -> None:
+def test_the_base_class_cannot_be_raised_because_it_blames_no_one() -> None:
     with pytest.raises(TypeError, match="whose fault"):
         PipelineError("something")
 
 
-def test_a_pipeline_error_stays_what_it_is_and_learns_where_it_happened() -> None:
+def test_a_pipeline_error_keeps_its_kind_and_gets_the_name_of_its_stage() -> None:
     error = ClientFault("no model")
     assert blame(error, "parse_request") is error
     assert error.stage == "parse_request"
 
 
-def test_the_first_stage_to_be_blamed_stays_blamed() -> None:
+def test_an_error_keeps_the_first_stage_that_was_blamed() -> None:
     error = ClientFault("no model")
     blame(error, "parse_request")
     blame(error, "parse_request+choose_deployment")
     assert error.stage == "parse_request"
 
 
-def test_anything_else_is_a_bug_of_the_stage_and_its_words_are_not_shown() -> None:
+def test_any_other_exception_is_a_bug_of_the_stage_and_its_text_is_not_shown() -> None:
     cause = ValueError("sk-secret and the user's prompt")
     bug = blame(cause, "shout")
     assert isinstance(bug, StageBug)

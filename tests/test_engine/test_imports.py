@@ -1,4 +1,4 @@
-"""The engine stands alone: importing it loads none of what is built on it."""
+"""The engine is independent: importing it loads none of what is built on it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def test_the_engine_loads_nothing_that_is_built_on_it(module: str) -> None:
     assert ran.stdout.strip() == "[]"
 
 
-def test_the_check_above_would_see_a_loaded_module() -> None:
+def test_the_check_above_notices_a_loaded_module() -> None:
     command = [sys.executable, "-c", LOADED.format(module="stages.events")]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
     assert ran.stdout.strip() == "['stages', 'msgspec']"
 
 
-def test_the_public_names_are_those_that_the_package_says() -> None:
+def test_the_public_names_are_those_that_the_package_lists() -> None:
     code = "import pipeline; print(sorted(n for n in vars(pipeline) if n[0] != '_' and n not in pipeline_modules))"
     code = f"pipeline_modules = {sorted(path.stem for path in (ROOT / 'pipeline').iterdir())!r}\n" + code
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)

@@ -13,7 +13,7 @@ from pipeline.testing import assert_time_conserved
 
 
 class HandClock:
-    """A clock that shows what it is set to."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now_ns = 1_000
@@ -69,7 +69,7 @@ def test_work_after_the_end_of_input_is_closing_and_not_busy() -> None:
     assert spent(meter) == {"CLOSING": 11}
 
 
-def test_rest_is_starved_while_input_may_come() -> None:
+def test_rest_counts_as_starved_while_input_may_come() -> None:
     clock = HandClock()
     meter = Meter("work", clock)
     meter.rest()
@@ -78,7 +78,7 @@ def test_rest_is_starved_while_input_may_come() -> None:
     assert spent(meter) == {"STARVED": 5}
 
 
-def test_a_declared_wait_is_outside_and_then_it_is_busy_again() -> None:
+def test_a_declared_wait_is_outside_and_what_follows_it_is_busy() -> None:
     clock = HandClock()
     meter = Meter("work", clock)
     with meter.outside():
@@ -108,7 +108,9 @@ def test_unwinding_after_a_cancelled_wait_is_closing() -> None:
     assert spent(meter) == {"OUTSIDE": 30, "CLOSING": 2}
 
 
-async def test_a_time_out_of_the_stages_own_does_not_end_its_busy_life(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_stage_that_handles_its_own_timeout_is_busy_again_afterwards(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     clock = HandClock()
     meter = Meter("work", clock)
     with trio.move_on_after(1), meter.outside():
@@ -121,7 +123,7 @@ async def test_a_time_out_of_the_stages_own_does_not_end_its_busy_life(autojump_
     assert spent(meter) == {"STARVED": 40, "BUSY": 2}
 
 
-def test_a_meter_uses_the_performance_counter_by_itself() -> None:
+def test_a_meter_uses_the_performance_counter_by_default() -> None:
     meter = Meter("work")
     assert meter.resume() > 0
     assert meter.lifetime_ns >= 0

@@ -39,7 +39,7 @@ def keep_all(event: Text | Tool | End) -> Iterator[Text | Tool | End]:
 
 
 class RelayAll:
-    """What the class says of itself."""
+    """The docstring of the class."""
 
     name = "relay_all"
 
@@ -55,7 +55,7 @@ class Loudness:
 
 
 def make_repeat(options: Loudness) -> CodecStage[str, str]:
-    """Say everything several times.
+    """Repeat everything several times.
 
     And more.
     """
@@ -73,7 +73,7 @@ REPEAT = Plugin("repeat", make_repeat, Loudness, accepts=str, emits=str)
 
 
 def convert(options: Mapping[str, object], kind: type[Any]) -> Any:
-    """What the gateway does with msgspec, in small."""
+    """Convert options as the gateway does with msgspec, in a simple form."""
     try:
         return kind(**options)
     except TypeError as error:
@@ -82,7 +82,7 @@ def convert(options: Mapping[str, object], kind: type[Any]) -> Any:
 
 @pytest.fixture
 def offer(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Make an entry point that loads to ``thing``."""
+    """Return a function that makes an entry point that loads to a given object."""
 
     def offered(thing: object, name: str = "thing", doc: str | None = None) -> EntryPoint:
         module = types.ModuleType(f"plugin_of_{name}", doc)
@@ -100,7 +100,7 @@ async def test_an_installed_distribution_is_found_by_its_entry_point(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     install(monkeypatch, tmp_path / "site")
-    plugin = discover()["shout"]  # who followed the page has installed the same one
+    plugin = discover()["shout"]  # a reader who followed the page has installed the same one
     assert plugin.summary == "Say it louder: the answer's text in capitals."
     assert plugin.options is NoOptions
     from stages.events import StreamEvent, TextDelta, Usage
@@ -109,7 +109,7 @@ async def test_an_installed_distribution_is_found_by_its_entry_point(
     assert await collect(stage, TextDelta("hi"), Usage(1, 2, 3)) == [TextDelta("HI"), Usage(1, 2, 3)]
 
 
-def test_without_plugins_nothing_is_found() -> None:
+def test_nothing_is_found_when_no_plugin_is_installed() -> None:
     assert discover([]) == {}
 
 
@@ -124,10 +124,10 @@ def test_a_bare_stage_is_a_plugin_without_options(offer: Any) -> None:
     assert found["relay_all"].summary == ""
 
 
-def test_a_plugin_with_options_says_what_it_does_in_its_makers_docstring(offer: Any) -> None:
+def test_the_summary_of_a_plugin_with_options_comes_from_its_makers_docstring(offer: Any) -> None:
     found = discover([offer(REPEAT)])
     assert found == {"repeat": REPEAT}
-    assert found["repeat"].summary == "Say everything several times."
+    assert found["repeat"].summary == "Repeat everything several times."
 
 
 # What is refused when it is loaded.
@@ -149,14 +149,14 @@ def test_a_plugin_that_breaks_at_import_is_named(monkeypatch: pytest.MonkeyPatch
         discover([EntryPoint("broken", "broken_plugin:stage", "pipeline.stages")])
 
 
-def test_a_name_that_the_module_does_not_have_is_named(offer: Any) -> None:
+def test_an_attribute_that_the_module_does_not_have_is_named(offer: Any) -> None:
     module = offer(keep_all).value.partition(":")[0]
     with pytest.raises(PluginError, match="has no attribute 'stage'"):
         discover([EntryPoint("keep_all", f"{module}:stage", "pipeline.stages")])
 
 
 @pytest.mark.parametrize("thing", [42, "shout", print, RelayAll, object()])
-def test_what_is_no_stage_is_refused(offer: Any, thing: object) -> None:
+def test_an_object_that_is_not_a_stage_is_refused(offer: Any, thing: object) -> None:
     with pytest.raises(PluginError) as refused:
         discover([offer(thing)])
     assert str(refused.value) == (
@@ -175,20 +175,20 @@ def test_two_plugins_of_one_name_are_refused(offer: Any) -> None:
 # Options.
 
 
-async def test_options_are_converted_and_given_to_the_maker() -> None:
+async def test_options_are_converted_and_passed_to_the_maker() -> None:
     stage = build(REPEAT, {"times": 2}, flowing=str, convert=convert)
     assert await collect(stage, "a", "b") == ["aa!", "bb!"]
     stage = build(REPEAT, {}, flowing=str, convert=convert)
     assert await collect(stage, "a") == ["a!"]
 
 
-def test_options_that_do_not_fit_are_told_with_the_stages_name() -> None:
+def test_options_that_do_not_fit_are_reported_with_the_stages_name() -> None:
     with pytest.raises(PluginError) as refused:
         build(REPEAT, {"tims": 2}, flowing=str, convert=convert)
     assert str(refused.value) == "the options of stage 'repeat' do not fit: got an unexpected keyword argument 'tims'"
 
 
-def test_options_that_make_no_sense_to_the_maker_are_told_in_its_words() -> None:
+def test_options_that_the_maker_refuses_are_reported_in_its_words() -> None:
     with pytest.raises(PluginError, match=r"^the options of stage 'repeat' do not fit: times must be 1 or more$"):
         build(REPEAT, {"times": 0}, flowing=str, convert=convert)
 
@@ -212,6 +212,8 @@ class HasWords(Protocol):
     words: int
 
 
+Alias = typing_extensions.TypeAliasType("Alias", Text | Tool)
+
 FITTING: list[tuple[object, object, object]] = [
     (Text | Tool | End, Text | Tool | End, Text | Tool | End),
     (Text | Tool | End, Text, Text),
@@ -227,19 +229,19 @@ FITTING: list[tuple[object, object, object]] = [
     (T, T, Text | Tool),
     (list[int], list[int], list[int]),
     (HasWords | Text, Text, Text),
-    (typing_extensions.TypeAliasType("Event", Text | Tool), None, Text | Tool),
+    (Alias, None, Text | Tool),
 ]
 
 
 @pytest.mark.parametrize(("accepts", "emits", "flowing"), FITTING)
-def test_a_stage_that_takes_what_passes_and_gives_what_may_pass_fits(
+def test_a_stage_that_accepts_what_flows_and_emits_what_may_flow_fits(
     accepts: object, emits: object, flowing: object
 ) -> None:
     plugin = Plugin("relay_all", lambda _: RelayAll(), NoOptions, accepts=accepts, emits=emits)
     assert build(plugin, {}, flowing=flowing, convert=convert).name == "relay_all"
 
 
-def test_a_stage_that_does_not_take_all_that_passes_is_refused() -> None:
+def test_a_stage_that_does_not_accept_all_that_flows_is_refused() -> None:
     plugin = Plugin("only_text", lambda _: codec_stage("only_text", lambda ctx: NoCodec()), NoOptions, accepts=Text)
     with pytest.raises(PluginError) as refused:
         build(plugin, {}, flowing=Text | Tool | End, convert=convert)
@@ -249,7 +251,7 @@ def test_a_stage_that_does_not_take_all_that_passes_is_refused() -> None:
     )
 
 
-def test_a_stage_that_gives_what_the_next_one_does_not_take_is_refused() -> None:
+def test_a_stage_that_emits_what_the_next_one_does_not_accept_is_refused() -> None:
     plugin = Plugin("relay_all", lambda _: RelayAll(), NoOptions, accepts=Text, emits=Text | list[int])
     with pytest.raises(PluginError) as refused:
         build(plugin, {}, flowing=Text, convert=convert)

@@ -46,7 +46,7 @@ class Machine:
 
 
 class Windows:
-    """Gives windows of ``size`` numbers, summed; what is left at the end is flushed."""
+    """Sums windows of ``size`` numbers; an incomplete window is summed at the end."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -78,7 +78,7 @@ async def test_a_function_of_one_event_becomes_a_stage_of_its_name() -> None:
     assert await collect(shout, "a", "", "b") == ["A", "B"]
 
 
-async def test_a_function_may_give_any_iterable_for_an_event() -> None:
+async def test_a_function_may_return_any_iterable_for_an_event() -> None:
     @per_event
     def spread(number: int) -> Iterable[int]:
         return range(number)
@@ -115,10 +115,13 @@ def test_what_is_not_annotated_is_not_checked() -> None:
 
     assert (per_event(bare).accepts, per_event(bare).emits) == (None, None)
     assert (per_event(vague).accepts, per_event(vague).emits) == (int, None)
-    assert (per_event(half).accepts, per_event(half).emits) == (None, None)  # Decimal is there for type checkers only
+    assert (per_event(half).accepts, per_event(half).emits) == (
+        None,
+        None,
+    )  # Decimal is imported for type checkers only
 
 
-async def test_a_function_that_gives_nothing_at_all_is_a_bug_with_a_cause_that_says_so() -> None:
+async def test_a_function_that_returns_none_is_a_bug_whose_cause_says_so() -> None:
     @per_event
     def forget(number: int) -> Iterator[int]:
         return None  # type: ignore[return-value]
@@ -150,7 +153,7 @@ def test_a_codec_passes_every_check() -> None:
     assert check_stage(codec_stage("sum_windows", lambda ctx: Windows(2)), 1, 2, 3, 4, 5) == [3, 7, 5]
 
 
-async def test_a_codec_opens_before_there_is_input() -> None:
+async def test_a_codec_is_opened_before_input_arrives() -> None:
     opened: list[str] = []
 
     async def source() -> AsyncIterator[list[int]]:
@@ -196,7 +199,11 @@ def machines(draw: Callable[[st.SearchStrategy[Any]], Any]) -> CodecStage[int, i
             return Machine(feed, lambda: held)
 
         return codec_stage(name, open)
-    stage = per_event(lambda number: [number + size] * (number % 3))
+
+    def spread(number: int) -> list[int]:
+        return [number + size] * (number % 3)
+
+    stage = per_event(spread)
     stage.name = name
     return stage
 
@@ -216,7 +223,7 @@ def chains(draw: Callable[[st.SearchStrategy[Any]], Any]) -> list[CodecStage[int
     capacity=st.integers(0, 3),
 )
 @settings(max_examples=120, deadline=None)
-def test_fused_stages_give_what_separate_tasks_give_and_count_alike(
+def test_fused_stages_return_and_count_the_same_as_separate_tasks(
     stages: list[CodecStage[int, int]], events: list[int], cuts: list[int], capacity: int
 ) -> None:
     separate: Pipeline[int, int] = Pipeline(stages[0])
@@ -236,10 +243,10 @@ def test_fused_stages_give_what_separate_tasks_give_and_count_alike(
 
 
 @pytest.mark.parametrize("fused", [False, True])
-async def test_members_flush_in_order_and_what_they_flush_passes_the_ones_behind(fused: bool) -> None:
+async def test_members_flush_in_order_and_what_they_flush_passes_through_the_later_ones(fused: bool) -> None:
     fed: list[tuple[str, object]] = []
 
-    def telling(name: str) -> CodecStage[str, str]:
+    def recording_codec(name: str) -> CodecStage[str, str]:
         def feed(batch: list[str]) -> list[str]:
             fed.append((name, list(batch)))
             return [item + name for item in batch]
@@ -250,7 +257,7 @@ async def test_members_flush_in_order_and_what_they_flush_passes_the_ones_behind
 
         return codec_stage(name, lambda ctx: Machine(feed, flush))
 
-    pipeline = Pipeline(telling("a")).then(telling("b")).then(telling("c"))
+    pipeline = Pipeline(recording_codec("a")).then(recording_codec("b")).then(recording_codec("c"))
     got = await (pipeline.fused() if fused else pipeline).run([["x"]], RequestContext("r1"))
     assert got == ["xabc", "end of a:bc", "end of b:c", "end of c:"]
     assert [what for name, what in fed if name == "c"] == [["xab"], ["end of a:b"], ["end of b:"], "flush"]
@@ -273,7 +280,7 @@ async def test_a_fused_stage_has_one_meter_per_member() -> None:
 
 
 class WorkClock:
-    """Virtual time plus the time that codecs say they have worked."""
+    """Virtual time plus the working time that codecs report."""
 
     def __init__(self) -> None:
         self.worked_ns = 0
@@ -331,7 +338,7 @@ async def test_the_time_of_a_fused_task_is_charged_to_the_member_at_work(
         return [meter.spent_ns[doing] / 1e9 for meter in members]
 
     assert in_s(Doing.BUSY) == [1 + 30, 3 + 60, 5 + 90]
-    # Three batches block once, all members alike; what the third flushes waits for room on its own account.
+    # Each of three batches blocks all members alike; what the third flushes blocks the third alone.
     assert in_s(Doing.BLOCKED) == [100, 100, 200]
     assert in_s(Doing.CLOSING) == [2 + 20 + 30 + 4 + 30 + 100] * 2 + [2 + 20 + 30 + 4 + 30]
     for meter in (*members, ask):
@@ -350,7 +357,7 @@ async def test_the_member_that_fails_is_the_one_that_is_named(when: str, fused: 
     def open_failing(ctx: RequestContext) -> Machine:
         if when == "open":
             fail()
-        return Machine(*{"feed": [fail], "flush": [list, fail]}.get(when, [fail]))
+        return Machine(list, fail) if when == "flush" else Machine(fail)
 
     flushing = codec_stage("flushing", lambda ctx: Machine(lambda batch: [], lambda: [1]))
     passing = codec_stage("passing", lambda ctx: Machine())
@@ -369,22 +376,22 @@ async def test_the_member_that_fails_is_the_one_that_is_named(when: str, fused: 
 
 @pytest.mark.parametrize("fused", [False, True])
 async def test_a_member_keeps_its_own_kind_of_failure_and_its_cause(fused: bool) -> None:
-    told = ClientFault("no such model")
+    error = ClientFault("no such model")
     cause = KeyError("gpt-9")
 
     def refuse(batch: list[int]) -> list[int]:
-        raise told from cause
+        raise error from cause
 
     passing = codec_stage("passing", lambda ctx: Machine())
     pipeline = Pipeline(passing).then(codec_stage("refuse", lambda ctx: Machine(refuse)))
     with pytest.raises(ClientFault) as failed:
         await (pipeline.fused() if fused else pipeline).run([[1]], RequestContext("r1"))
-    assert failed.value is told
+    assert failed.value is error
     assert failed.value.stage == "refuse"
     assert failed.value.__cause__ is cause
 
 
-async def test_a_fused_stage_can_run_inside_another_stage_whose_meter_has_the_whole(
+async def test_a_fused_stage_can_run_inside_another_stage_whose_meter_has_all_its_time(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     inner = fuse(

@@ -1,4 +1,4 @@
-"""The kit's own negative tests: each kind of bad stage is caught, with a message that says what to do."""
+"""Negative tests of the kit itself: each kind of bad stage is caught, with a message that says what to do."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def double(number: int) -> Iterator[int]:
 
 
 class CountBatches:
-    """Numbers the batches, so it is not blind to them."""
+    """Numbers the batches, so its output depends on batching."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -65,7 +65,7 @@ class SleepAtTheEnd:
 
 
 class SendInsideAWait:
-    """Sends from inside its declared wait, so what follows the send is not declared any more."""
+    """Sends inside its declared wait, so what follows the send is no longer declared."""
 
     name = "send_inside_a_wait"
 
@@ -114,7 +114,7 @@ def test_a_good_stage_passes_and_its_output_is_returned() -> None:
     assert check_stage(double, 1, 2, 3) == [2, 4, 6]
 
 
-def test_a_stage_may_get_no_events_at_all() -> None:
+def test_a_stage_can_be_checked_without_any_events() -> None:
     assert check_stage(double) == []
     assert check_stage(double, 1) == [2]
 
@@ -140,7 +140,7 @@ def test_output_that_is_only_cut_differently_can_be_normalised() -> None:
 
 
 class JoinBatch:
-    """Gives one item per batch."""
+    """Emits one item per batch."""
 
     def feed(self, batch: list[bytes], /) -> list[bytes]:
         return [b"".join(batch)]
@@ -183,12 +183,15 @@ def test_a_buffer_without_bound_is_caught() -> None:
     assert "while nobody took its output: it buffers without bound" in str(caught.value)
 
 
-def test_a_stage_that_holds_all_by_design_may_say_so() -> None:
+def test_a_stage_that_holds_everything_by_design_can_declare_it() -> None:
     assert check_stage(CollectAll(), 1, 2, holds_all=True) == [1, 2]
 
 
-async def test_a_stage_that_gives_nothing_cannot_be_bounded_by_its_consumer(autojump_clock: Any) -> None:
-    swallow = per_event(lambda number: [])
+async def test_a_stage_without_output_cannot_be_bounded_by_its_consumer(autojump_clock: Any) -> None:
+    @per_event
+    def swallow(number: int) -> list[int]:
+        return []
+
     await assert_backpressure(swallow, 1, 2)
 
 
@@ -201,7 +204,7 @@ def test_a_cancellation_turned_into_a_failure_is_caught() -> None:
 
 async def test_tasks_that_stay_behind_after_a_cancellation_are_caught() -> None:
     async def leave_a_task_behind() -> None:
-        trio.lowlevel.spawn_system_task(trio.sleep_forever)  # until trio ends it, with the test
+        trio.lowlevel.spawn_system_task(trio.sleep_forever)  # until trio cancels it at the end of the test
         await trio.sleep(0)
 
     with pytest.raises(AssertionError, match=r"^cancelled at step 1, 1 tasks stayed behind"):
@@ -247,7 +250,7 @@ async def test_a_run_that_survives_one_cancellation_is_still_cancelled_at_its_la
         await assert_cancels_cleanly(forgive_once)
 
 
-async def test_a_failure_of_the_run_itself_comes_out() -> None:
+async def test_a_failure_of_the_run_itself_is_raised() -> None:
     async def fail() -> None:
         raise OSError("gone")
 
@@ -269,7 +272,7 @@ def finished_meter() -> Meter:
     return meter
 
 
-def test_a_context_can_be_given_for_a_stage_that_reads_notes() -> None:
+def test_a_context_can_be_passed_for_a_stage_that_reads_slots() -> None:
     class Prefix:
         def __init__(self, ctx: RequestContext) -> None:
             self.prefix = ctx[PREFIX]
@@ -292,7 +295,7 @@ def test_a_context_can_be_given_for_a_stage_that_reads_notes() -> None:
     assert "'prefix'" in str(failed.value.__cause__)
 
 
-async def test_the_single_checks_can_be_used_alone(autojump_clock: Any) -> None:
+async def test_each_check_can_be_used_alone(autojump_clock: Any) -> None:
     await assert_blind_to_batching(double, 1, 2, 3)
     await assert_forgets_requests(double, 1, 2, 3)
     await assert_waits_declared(double, 1, 2, 3)

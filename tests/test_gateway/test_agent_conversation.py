@@ -75,7 +75,7 @@ async def talking() -> AsyncIterator[tuple[Service, StrictResponses]]:
         yield service, double
 
 
-async def converse(service: Service, **habits: bool) -> list[Said]:
+async def converse(service: Service, **habits: Any) -> list[Said]:
     """Hold the whole conversation with a Cursor of these habits; give what the assistant said."""
     cursor = Cursor("gpt-5.4", **habits)
     # What another model has said in this chat before.

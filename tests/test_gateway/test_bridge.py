@@ -156,7 +156,8 @@ class Browser:
 
     @property
     def error(self) -> dict[str, Any]:
-        return json.loads(self.body)["error"]
+        details: dict[str, Any] = json.loads(self.body)["error"]
+        return details
 
 
 def bridge_to(

@@ -76,7 +76,8 @@ class Played:
 
     @property
     def error(self) -> Json:
-        return self.answer.json()["error"]
+        details: Json = self.answer.json()["error"]
+        return details
 
     @property
     def sent(self) -> Json:
@@ -283,8 +284,8 @@ def assert_document(document: Json, expected: Json) -> None:
 def additions(value: Any, expected: Any, path: str = "") -> Iterable[tuple[str, Any]]:
     """Give what ``value`` has beyond ``expected``, by its path; all else must be the same."""
     if isinstance(value, list) and isinstance(expected, list):
-        value, expected = (dict(enumerate(entries)) for entries in (value, expected))
-    if not isinstance(expected, dict):
+        value, expected = dict(enumerate(value)), dict(enumerate(expected))
+    if not isinstance(value, dict) or not isinstance(expected, dict):
         assert value == expected, path
         return
     assert expected.keys() <= value.keys(), path
@@ -720,7 +721,7 @@ async def mirrored_thinking_is_stripped(payload: Json) -> None:
 async def reasoning_is_kept_when_the_client_stops(payload: Json) -> None:
     body = payload["request"]["body"]
     deltas = payload["mock_upstream_http"]["turn1_stream_deltas"]
-    broken_off = [sse_head(), events([chat_chunk(delta) for delta in deltas]), stall()]
+    broken_off: list[Step] = [sse_head(), events([chat_chunk(delta) for delta in deltas]), stall()]
     async with playing(payload, [in_turn(broken_off, script_of(payload))]) as (service, up):
         first = {**body, "messages": body["messages"][:2]}
         async with await RawClient.open(("127.0.0.1", service.port)) as client:
@@ -901,7 +902,8 @@ async def content_filter_is_told(payload: Json) -> None:
 
 @checks("16", "tool_choice is dropped when there are no tools")
 async def no_choice_without_tools(payload: Json) -> None:
-    for tools in (None, []):
+    empty: list[Any] = [None, []]
+    for tools in empty:
         sent = (await play(payload, body=body_of(payload, tools=tools))).sent
         assert "tool_choice" not in sent
         assert "tools" not in sent

@@ -84,7 +84,8 @@ def error_of(answer: Answer) -> dict[str, Any]:
     assert set(document) == {"error"}
     assert set(document["error"]) == {"message", "type", "code", "param"}
     assert document["error"]["message"]
-    return document["error"]
+    details: dict[str, Any] = document["error"]
+    return details
 
 
 async def last_record(service: Service) -> dict[str, Any]:

@@ -38,6 +38,10 @@ async def until(condition: Callable[[], bool]) -> None:
             await trio.sleep(0.001)
 
 
+async def until_stored(file: Path, key: bytes) -> None:
+    await until(lambda: key in rows(file))
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "reasoning.db"
@@ -82,7 +86,7 @@ async def test_the_least_recently_used_entry_is_dropped_first_and_age_counts_fro
     async with SqliteStore(file, limits, now_s=clock) as store:
         for key in (b"a", b"b", b"c"):
             store.put(key, b"x")
-            await until(lambda key=key: key in rows(file))
+            await until_stored(file, key)
             clock.now += 10
     clock.now += 500
     async with SqliteStore(file, limits, now_s=clock) as store:  # opening prunes it
@@ -104,7 +108,7 @@ async def test_its_size_is_bounded_while_values_are_written(file: Path) -> None:
         for number in range(3 * PRUNE_EVERY_WRITES):
             store.put(b"%d" % number, b"x")
             if not number % 8:
-                await until(lambda number=number: b"%d" % number in rows(file))
+                await until_stored(file, b"%d" % number)
     assert len(rows(file)) < 10 + PRUNE_EVERY_WRITES
     async with SqliteStore(file, limits):
         assert len(rows(file)) == 10

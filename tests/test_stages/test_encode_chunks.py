@@ -54,7 +54,8 @@ async def test_a_failure_before_any_output_is_raised() -> None:
 
 async def test_a_failure_after_output_is_reported_in_the_stream() -> None:
     failed = Failed("upstream_error", "it broke")
-    frames = b"".join(await collect(encode_chunks, *EVENTS[:2], failed, context=context))
+    given = await collect(encode_chunks, *EVENTS[:2], failed, context=context)
+    frames = b"".join(given)
     assert b'"Hel"' in frames
     assert b'"error"' in frames
     assert b"it broke" in frames
@@ -63,7 +64,8 @@ async def test_a_failure_after_output_is_reported_in_the_stream() -> None:
 
 async def test_cursor_gets_the_failure_as_text() -> None:
     failed = Failed("upstream_error", "it broke", upstream_code="server_error")
-    frames = b"".join(await collect(encode_chunks, *EVENTS[:2], failed, context=lambda: context(profile=CURSOR)))
+    given = await collect(encode_chunks, *EVENTS[:2], failed, context=lambda: context(profile=CURSOR))
+    frames = b"".join(given)
     assert b'"error"' not in frames
     assert b"[upstream error: server_error: it broke]" in frames
     assert frames.endswith(b"data: [DONE]\n\n")

@@ -40,7 +40,13 @@ END = (Usage(1, 1, 2), Finished("tool_calls"))
 
 
 def reasoned(name: str) -> ReasoningItem:
-    item = {"type": "reasoning", "id": name, "summary": [], "encrypted_content": name * 3, "status": None}
+    item: dict[str, object] = {
+        "type": "reasoning",
+        "id": name,
+        "summary": [],
+        "encrypted_content": name * 3,
+        "status": None,
+    }
     return ReasoningItem("responses", Raw(json.dumps(item).encode()))
 
 

@@ -148,7 +148,7 @@ async def test_a_custom_call_that_comes_back_in_a_function_envelope_is_found() -
         "tools": [{"type": "custom", "name": "ApplyPatch"}],
     }
     items = parse_body(json.dumps(body).encode()).body["input"]
-    got = await chat.input(items)
+    got: list[Any] = await chat.input(items)
     assert got[2] == "rs1"
     assert (got[3]["type"], got[3]["call_id"]) == ("custom_tool_call", "call_patch")
 

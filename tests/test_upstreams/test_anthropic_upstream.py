@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 import trio
@@ -19,12 +20,12 @@ from stages.wire.anthropic.decoder import AnthropicDecoder, decode_anthropic_doc
 
 KEY = "sk-ant-api03-abcdefgh1234567890SECRET"
 HEAD = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-x", "content": []}
-STARTED = [
+STARTED: list[dict[str, Any]] = [
     {"type": "message_start", "message": HEAD},
     {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
     {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "hi"}},
 ]
-FINISHED = [
+FINISHED: list[dict[str, Any]] = [
     {"type": "content_block_stop", "index": 0},
     {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
     {"type": "message_stop"},

@@ -9,6 +9,7 @@ import socket
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any
 
 import httpx
 import pytest
@@ -381,7 +382,7 @@ async def test_a_full_pool_is_our_overload(make: Make) -> None:
     ids=["headers", "first event", "idle", "total", "total before the head"],
 )
 async def test_each_deadline_over_sockets(
-    make: Make, script: tuple[Step, ...], limits: dict[str, float], message: str
+    make: Make, script: tuple[Step, ...], limits: dict[str, Any], message: str
 ) -> None:
     async with scripted_upstream(*script) as up, make() as transport:
         started = trio.current_time()
@@ -456,7 +457,7 @@ class Paced(httpx.AsyncBaseTransport):
     ids=["headers", "first event", "idle", "total", "total before the head", "idle before total"],
 )
 async def test_deadlines_pass_when_they_should(
-    autojump_clock: trio.testing.MockClock, transport: Paced, limits: dict[str, float], at_s: float, message: str
+    autojump_clock: trio.testing.MockClock, transport: Paced, limits: dict[str, Any], at_s: float, message: str
 ) -> None:
     started = trio.current_time()
     fault = await fault_of(transport, call_to("http://x", **limits))
@@ -465,7 +466,7 @@ async def test_deadlines_pass_when_they_should(
 
 
 async def test_no_deadline_passes_while_events_arrive(autojump_clock: trio.testing.MockClock) -> None:
-    limits = {"headers_s": 6, "first_event_s": 6, "idle_s": 6, "total_s": None}
+    limits: dict[str, Any] = {"headers_s": 6, "first_event_s": 6, "idle_s": 6, "total_s": None}
     assert await ask(Paced(5, *[5] * 1000), call_to("http://x", **limits)) == b"x" * 1000
     assert (
         await ask(Paced(900, 900, 900), call_to("http://x", headers_s=None, first_event_s=None, idle_s=None)) == b"xx"

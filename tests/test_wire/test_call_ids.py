@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from stages.wire.call_ids import MAX_CALL_ID_CHARS, legal_call_id, numbered_call_id, short_call_id
 
 
-def test_an_id_at_the_limit_passes_and_one_above_does_not() -> None:
+def test_an_id_at_the_limit_is_kept_and_a_longer_one_is_not() -> None:
     assert short_call_id("c" * 64) == "c" * 64
     assert short_call_id("c" * 65) != "c" * 65
 
 
 def test_a_composite_id_of_cursor_gets_its_known_short_form() -> None:
-    composite = "call-0b7c2f0e-9a55-4b0e-8f5c-6d1f2a3b4c5d-12\nfc_0b7c2f0e-9a55-4b0e-8f5c-6d1f2a3b4c5d_12"  # payload 04
+    composite = "call-0b7c2f0e-9a55-4b0e-8f5c-6d1f2a3b4c5d-12\nfc_0b7c2f0e-9a55-4b0e-8f5c-6d1f2a3b4c5d_12"
     assert short_call_id(composite) == "call-0b7c2f0e-9a55-4b0e-8f5c-6d1f2a3b4c5d-12\nfc_5fe0eeded5a5013d"
 
 
@@ -34,11 +34,11 @@ def test_any_long_id_fits_and_maps_to_the_same_short_one_every_time(call_id: str
 
 
 @pytest.mark.parametrize("call_id", ["toolu_01", "call-1", "c" * 64])
-def test_a_legal_id_passes(call_id: str) -> None:
+def test_a_valid_id_is_kept(call_id: str) -> None:
     assert legal_call_id(call_id) == call_id
 
 
-def test_illegal_ids_are_made_legal_and_stay_distinct() -> None:
+def test_invalid_ids_are_made_valid_and_stay_distinct() -> None:
     illegal = [
         "functions.AskUserQuestion:1",
         "functions:AskUserQuestion.1",
@@ -55,13 +55,13 @@ def test_illegal_ids_are_made_legal_and_stay_distinct() -> None:
 
 
 @given(st.text(min_size=1))
-def test_any_id_becomes_legal_and_a_legal_one_stays(call_id: str) -> None:
+def test_any_id_becomes_valid_and_a_valid_one_is_kept(call_id: str) -> None:
     legal = legal_call_id(call_id)
     assert re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", legal)
     assert legal_call_id(legal) == legal
 
 
-def test_the_first_call_of_an_id_keeps_it_and_the_others_get_their_own() -> None:
+def test_the_first_call_with_an_id_keeps_it_and_later_ones_get_new_ids() -> None:
     numbered = [numbered_call_id("call_0", number) for number in range(1, 100)]
     assert numbered[0] == "call_0"
     assert len(set(numbered)) == 99

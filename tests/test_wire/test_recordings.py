@@ -54,11 +54,12 @@ def folded_answer(answer: bytes | Failed) -> Folded:
 
 
 def final_response(path: Path) -> dict[str, Any]:
-    """Give the response of the terminal event."""
+    """Return the response of the terminal event."""
     for block in reversed(path.read_text().replace("\r\n", "\n").split("\n\n")):
         for line in block.split("\n"):
             if line.startswith("data: {") and "response" in (event := json.loads(line[6:])):
-                return event["response"]
+                response: dict[str, Any] = event["response"]
+                return response
     raise AssertionError("no terminal event")
 
 
@@ -76,7 +77,7 @@ def test_each_of_our_own_streams_has_an_expected_result_and_the_other_way_round(
 
 
 @each_recording
-def test_a_recording_read_at_once_gives_the_expected_result(path: Path) -> None:
+def test_a_recording_read_at_once_yields_the_expected_result(path: Path) -> None:
     events = decode([[path.read_bytes()]])
     stream = encode(events)
     for chunk in chunks_of(stream):
@@ -90,13 +91,13 @@ def test_a_recording_read_at_once_gives_the_expected_result(path: Path) -> None:
 
 
 @each_recording
-def test_a_recording_read_byte_by_byte_gives_the_same_events(path: Path) -> None:
+def test_a_recording_read_byte_by_byte_yields_the_same_events(path: Path) -> None:
     stream = path.read_bytes()
     assert decode([[stream[i : i + 1]] for i in range(len(stream))]) == decode([[stream]])
 
 
 @each_recording
-def test_a_recording_cut_at_random_gives_the_same_events(path: Path) -> None:
+def test_a_recording_cut_at_random_yields_the_same_events(path: Path) -> None:
     stream = path.read_bytes()
     whole = decode([[stream]])
     rng = random.Random(path.stem)
@@ -112,7 +113,7 @@ def test_a_recording_cut_at_random_gives_the_same_events(path: Path) -> None:
 
 
 @each_recording
-def test_line_ends_make_no_difference(path: Path) -> None:
+def test_line_endings_make_no_difference(path: Path) -> None:
     stream = path.read_bytes().replace(b"\r\n", b"\n")
     whole = decode([[stream]])
     assert decode([[stream.replace(b"\n", b"\r\n")]]) == whole
@@ -120,7 +121,7 @@ def test_line_ends_make_no_difference(path: Path) -> None:
 
 
 @each_recording
-def test_a_recording_collected_into_a_document_gives_the_expected_result(path: Path) -> None:
+def test_a_recording_collected_into_a_document_yields_the_expected_result(path: Path) -> None:
     answer = collect(decode([[path.read_bytes()]]))
     if isinstance(answer, bytes):
         validate_completion(json.loads(answer))
@@ -137,7 +138,7 @@ def test_the_final_response_as_a_document_gives_the_expected_result(path: Path) 
 
 
 @each_recording
-def test_log_probabilities_are_given_when_they_are_wanted(path: Path) -> None:
+def test_log_probabilities_are_emitted_when_they_are_requested(path: Path) -> None:
     tokens = expected_of(path)["logprobs_tokens"]
     stream = encode(decode([[path.read_bytes()]], wants_logprobs=True))
     for chunk in chunks_of(stream):

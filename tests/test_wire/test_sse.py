@@ -1,4 +1,4 @@
-"""The event parser: every line end, every cut, and a limit."""
+"""The event parser: every line ending, every cut, and a limit."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ CASES = [
 
 
 @pytest.mark.parametrize(("stream", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_a_stream_gives_its_data_whole_and_byte_by_byte(stream: bytes, expected: list[bytes]) -> None:
+def test_a_stream_yields_the_same_data_whole_and_byte_by_byte(stream: bytes, expected: list[bytes]) -> None:
     assert parse([[stream]]) == expected
     assert parse([[stream[i : i + 1]] for i in range(len(stream))]) == expected
     assert parse([[stream[i : i + 1] for i in range(len(stream))]]) == expected
     assert parse([[b"", stream[:4], b""], [b""], [stream[4:]]]) == expected
 
 
-def test_a_crlf_that_is_cut_in_two_is_one_line_end() -> None:
+def test_a_crlf_that_is_cut_in_two_is_one_line_ending() -> None:
     parser = Parser()
     assert parser.feed([b"data: a\r"]) == []
     assert parser.feed([b"\ndata: b\r"]) == []
@@ -63,7 +63,7 @@ def test_a_crlf_that_is_cut_in_two_is_one_line_end() -> None:
     assert parser.feed([b"\ndata: c\n\n"]) == [b"c"]
 
 
-def test_events_are_given_as_soon_as_they_are_complete() -> None:
+def test_events_are_emitted_as_soon_as_they_are_complete() -> None:
     parser = Parser()
     assert parser.feed([b"data: a\n\ndata: b"]) == [b"a"]
     assert parser.feed([b"c\n"]) == []
@@ -79,7 +79,7 @@ streams = st.lists(st.tuples(lines, ends), max_size=20).map(lambda parts: b"".jo
 
 
 def by_the_standard(stream: bytes) -> list[bytes]:
-    """The algorithm of the standard, line by line, as slow as it likes."""
+    """Parse by the algorithm of the standard, line by line, without regard to speed."""
     events: list[bytes] = []
     values: list[bytes] = []
     for line in [*re.split(rb"\r\n|\r|\n", stream), b""]:
@@ -96,14 +96,14 @@ def by_the_standard(stream: bytes) -> list[bytes]:
 
 
 @given(st.data(), streams)
-def test_the_parser_is_blind_to_cuts_and_agrees_with_the_standard(data: st.DataObject, stream: bytes) -> None:
+def test_the_parser_does_not_depend_on_cuts_and_agrees_with_the_standard(data: st.DataObject, stream: bytes) -> None:
     expected = by_the_standard(stream)
     assert parse([[stream]]) == expected
     assert parse(data.draw(cuts(stream))) == expected
 
 
 @given(st.data(), st.binary(max_size=60))
-def test_any_bytes_are_parsed_alike_however_they_are_cut(data: st.DataObject, stream: bytes) -> None:
+def test_any_bytes_are_parsed_the_same_however_they_are_cut(data: st.DataObject, stream: bytes) -> None:
     assert parse(data.draw(cuts(stream))) == parse([[stream]])
 
 
@@ -119,12 +119,12 @@ def outcome(reads: list[list[bytes]], max_event_bytes: int) -> tuple[list[bytes]
 
 
 @given(st.data(), streams)
-def test_the_limit_is_blind_to_cuts(data: st.DataObject, stream: bytes) -> None:
+def test_the_limit_does_not_depend_on_cuts(data: st.DataObject, stream: bytes) -> None:
     for limit in (1, 7, 8, 9, 15, 16):
         assert outcome(data.draw(cuts(stream)), limit) == outcome([[stream]], limit)
 
 
-def test_an_event_of_exactly_the_limit_passes() -> None:
+def test_an_event_of_exactly_the_limit_is_accepted() -> None:
     stream = b"data: 1234\n\n"
     for reads in ([[stream]], [[stream[i : i + 1]] for i in range(len(stream))]):
         assert outcome(reads, 10) == ([b"1234"], False)

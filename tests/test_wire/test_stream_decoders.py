@@ -1,4 +1,4 @@
-"""What the decoders of all kinds of upstreams have in common, each in its own upstream's words."""
+"""What the decoders of all upstream APIs have in common, tested in the notation of each API."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ EARLY = Failed("upstream_protocol", "The upstream's stream ended before its answ
 
 @dataclass(frozen=True)
 class Upstream:
-    """How one kind of upstream says ``a`` and ends its answer."""
+    """How one upstream API sends the text ``a`` and ends its answer."""
 
     decoder: Callable[..., StreamDecoder[Any]]
     started: Started
-    said: list[Json]
+    text: list[Json]
     reason: Json
-    """The event after which nothing of the answer can be missing."""
+    """The event after which the answer is complete."""
     end: list[Json | str]
-    """What comes after the reason."""
+    """What follows the finish reason."""
 
     def decode(self, *events: Json | str | bytes, **settings: Any) -> list[StreamEvent]:
         return decode(lambda: self.decoder(RequestTraits(**settings)), *events)
@@ -50,18 +50,18 @@ class Upstream:
 
 @dataclass(frozen=True)
 class TranslatedUpstream(Upstream):
-    """Also: how it calls tools, how it gives whole documents, and its recordings."""
+    """An API that is translated: how it calls tools and sends documents, and its recordings."""
 
     reason_of: Callable[[str], Json]
     cut_off: str
-    """Its word for an answer that is too long."""
+    """Its finish reason for an answer that is too long."""
     usage: list[Json]
-    """``a``, with a usage of 3 and 1 tokens."""
+    """The text ``a``, with a usage of 3 and 1 tokens."""
     call: Callable[..., list[Json]]
-    """Takes a number, an id, a name and pieces of arguments."""
+    """Makes the events of a call from an index, an id, a name and pieces of arguments."""
     decode_document: Callable[..., list[StreamEvent]]
     document: Callable[[str | None], bytes]
-    """Takes the reason."""
+    """Makes the end of an answer from its finish reason."""
     no_document: str
     api: str
     """The folder of its recordings."""
@@ -78,7 +78,7 @@ RESPONSE = {"id": "resp_1", "model": "gpt-5", "created_at": 5}
 RESPONSES = Upstream(
     decoder=ResponsesDecoder,
     started=Started("resp_1", "gpt-5", 5),
-    said=[
+    text=[
         {"type": "response.created", "response": RESPONSE},
         {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "a"},
     ],
@@ -88,7 +88,7 @@ RESPONSES = Upstream(
 CHAT = TranslatedUpstream(
     decoder=ChatDecoder,
     started=chat.STARTED,
-    said=[chat.chunk({"content": "a"})],
+    text=[chat.chunk({"content": "a"})],
     reason=chat.chunk({}, "stop"),
     end=[chat.DONE],
     reason_of=lambda word: chat.chunk({}, word),
@@ -105,19 +105,19 @@ CHAT = TranslatedUpstream(
 ANTHROPIC = TranslatedUpstream(
     decoder=AnthropicDecoder,
     started=anthropic.STARTED,
-    said=[anthropic.head(), *anthropic.text(0, "a")],
+    text=[anthropic.head(), *anthropic.text(0, "a")],
     reason=anthropic.last(),
     end=[anthropic.STOP],
     reason_of=anthropic.last,
     cut_off="max_tokens",
     usage=[anthropic.head(usage={"input_tokens": 3, "output_tokens": 1}), *anthropic.text(0, "a")],
-    call=lambda number, *told: anthropic.tool(1 + number, *told),
+    call=lambda number, *parts: anthropic.tool(1 + number, *parts),
     decode_document=decode_anthropic_document,
     document=lambda word: anthropic.document({"type": "text", "text": "a"}, reason=word),
     no_document="The upstream's answer is not an Anthropic Messages document.",
     api="anthropic",
     recorded_document=anthropic_document,
-    created_of=lambda path: 1,  # Anthropic tells no time, so the client gets ours
+    created_of=lambda path: 1,  # Anthropic sends no time, so the client gets ours
 )
 
 _IDS = {ResponsesDecoder: "responses", ChatDecoder: "chat", AnthropicDecoder: "anthropic"}
@@ -131,33 +131,33 @@ each_translated = pytest.mark.parametrize("upstream", [CHAT, ANTHROPIC], ids=lam
 @each_upstream
 def test_nothing_comes_after_the_end(upstream: Upstream) -> None:
     decoder = upstream.decoder()
-    events = decoder.feed([sse(*upstream.said, upstream.reason, *upstream.end, *upstream.said, "junk")])
+    events = decoder.feed([sse(*upstream.text, upstream.reason, *upstream.end, *upstream.text, "junk")])
     assert events == [upstream.started, TextDelta("a"), Finished("stop")]
-    assert decoder.feed([sse(*upstream.said)]) == []
+    assert decoder.feed([sse(*upstream.text)]) == []
     assert decoder.flush() == []
 
 
 @each_upstream
 def test_litellm_20_an_early_end_is_a_failure_and_never_a_stop(upstream: Upstream) -> None:
-    assert upstream.decode(*upstream.said) == [upstream.started, TextDelta("a"), EARLY]
-    assert upstream.decode(*upstream.said, "[DONE]") == [upstream.started, TextDelta("a"), EARLY]
+    assert upstream.decode(*upstream.text) == [upstream.started, TextDelta("a"), EARLY]
+    assert upstream.decode(*upstream.text, "[DONE]") == [upstream.started, TextDelta("a"), EARLY]
     assert upstream.decode("[DONE]") == [EARLY]
     assert upstream.decode() == [EARLY]
 
 
 @each_upstream
-def test_the_last_event_may_lack_its_empty_line(upstream: Upstream) -> None:
+def test_the_empty_line_after_the_last_event_may_be_missing(upstream: Upstream) -> None:
     decoder = upstream.decoder()
-    whole = sse(*upstream.said, upstream.reason, *upstream.end)
+    whole = sse(*upstream.text, upstream.reason, *upstream.end)
     assert decoder.feed([whole[:-2]]) == [upstream.started, TextDelta("a")]
     assert decoder.flush() == [Finished("stop")]
 
 
 @each_upstream
 @pytest.mark.parametrize("cut", [3, 40, -3, -2])
-def test_an_event_cut_off_at_the_end_of_the_input_is_no_answer(upstream: Upstream, cut: int) -> None:
+def test_an_event_cut_off_at_the_end_of_the_input_is_not_an_answer(upstream: Upstream, cut: int) -> None:
     decoder = upstream.decoder()
-    events = decoder.feed([sse(*upstream.said) + sse(upstream.reason)[:cut]]) + decoder.flush()
+    events = decoder.feed([sse(*upstream.text) + sse(upstream.reason)[:cut]]) + decoder.flush()
     assert events[-1] == (Finished("stop") if cut == -2 else EARLY)
 
 
@@ -165,24 +165,24 @@ def test_an_event_cut_off_at_the_end_of_the_input_is_no_answer(upstream: Upstrea
 def test_the_end_may_be_missing_once_the_reason_is_known(upstream: TranslatedUpstream) -> None:
     decoder = upstream.decoder()
     assert not decoder.is_complete
-    decoder.feed([sse(*upstream.said)])
+    decoder.feed([sse(*upstream.text)])
     assert not decoder.is_complete
     assert decoder.feed([sse(upstream.reason)]) == []
     assert decoder.is_complete
     assert decoder.flush() == [Finished("stop")]
 
 
-def test_an_answer_of_the_responses_api_is_complete_with_its_end_only() -> None:
+def test_an_answer_of_the_responses_api_is_complete_only_with_its_terminal_event() -> None:
     decoder = RESPONSES.decoder()
-    decoder.feed([sse(*RESPONSES.said)])
+    decoder.feed([sse(*RESPONSES.text)])
     assert not decoder.is_complete
     assert decoder.feed([sse(RESPONSES.reason)]) == [Finished("stop")]
 
 
 @each_translated
-def test_a_reason_may_be_a_failure(upstream: TranslatedUpstream) -> None:
+def test_a_finish_reason_may_be_a_failure(upstream: TranslatedUpstream) -> None:
     failed = Failed("upstream_error", "The upstream broke off its answer; try again.", "error")
-    events = upstream.decode(*upstream.said, upstream.reason_of("error"), *upstream.end)
+    events = upstream.decode(*upstream.text, upstream.reason_of("error"), *upstream.end)
     assert events == [upstream.started, TextDelta("a"), failed]
 
 
@@ -203,7 +203,7 @@ def test_a_reason_may_be_a_failure(upstream: TranslatedUpstream) -> None:
     ids=["no JSON", "cut", "no value", "two values", "a control character", "nested too deep"],
 )
 def test_what_is_not_json_ends_the_answer(upstream: Upstream, junk: bytes) -> None:
-    events = upstream.decoder().feed([sse(*upstream.said, junk, *upstream.said, upstream.reason, *upstream.end)])
+    events = upstream.decoder().feed([sse(*upstream.text, junk, *upstream.text, upstream.reason, *upstream.end)])
     message = "The upstream sent an event that is not JSON; the answer ends here. Try again."
     assert events == [upstream.started, TextDelta("a"), Failed("upstream_protocol", message)]
 
@@ -214,24 +214,24 @@ def test_an_event_that_is_too_large_ends_the_answer(upstream: Upstream, monkeypa
     large = b'{"x":"%b"}' % (b"b" * 300)
     decoder = upstream.decoder()
     message = "The upstream sent an event of more than 16 MiB; the answer ends here."
-    assert decoder.feed([sse(*upstream.said, large)]) == [
+    assert decoder.feed([sse(*upstream.text, large)]) == [
         upstream.started,
         TextDelta("a"),
         Failed("upstream_protocol", message),
     ]
     assert decoder.flush() == []
-    behind_the_end = upstream.decoder().feed([sse(*upstream.said, upstream.reason, *upstream.end, large)])
-    assert behind_the_end == [upstream.started, TextDelta("a"), Finished("stop")]
-    behind_junk = upstream.decoder().feed([sse(*upstream.said, "junk", large)])
-    assert [type(event) for event in behind_junk] == [Started, TextDelta, Failed]
-    assert "not JSON" in behind_junk[-1].message  # type: ignore[union-attr]
+    after_the_end = upstream.decoder().feed([sse(*upstream.text, upstream.reason, *upstream.end, large)])
+    assert after_the_end == [upstream.started, TextDelta("a"), Finished("stop")]
+    after_junk = upstream.decoder().feed([sse(*upstream.text, "junk", large)])
+    assert [type(event) for event in after_junk] == [Started, TextDelta, Failed]
+    assert "not JSON" in after_junk[-1].message  # type: ignore[union-attr]
 
 
 @each_translated
-def test_usage_before_a_failure_is_told(upstream: TranslatedUpstream) -> None:
+def test_usage_before_a_failure_is_emitted(upstream: TranslatedUpstream) -> None:
     error = {"type": "error", "error": {"type": "api_error", "message": "m"}}
-    started, said, usage, failed = upstream.decode(*upstream.usage, error)
-    assert [started, said] == [upstream.started, TextDelta("a")]
+    started, text, usage, failed = upstream.decode(*upstream.usage, error)
+    assert [started, text] == [upstream.started, TextDelta("a")]
     assert isinstance(usage, Usage)
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (3, 1, 4)
     assert failed == Failed("upstream_error", "m", "api_error")
@@ -247,7 +247,7 @@ def test_litellm_7_a_custom_tool_that_was_sent_as_a_function_streams_its_raw_tex
     arguments = json.dumps({"input": PATCH})
     pieces = [arguments[i : i + 3] for i in range(0, len(arguments), 3)]
     call = upstream.call(0, "a", "ApplyPatch", *pieces)
-    events = upstream.decode(*upstream.said, *call, upstream.reason, custom_tools=frozenset({"ApplyPatch"}))
+    events = upstream.decode(*upstream.text, *call, upstream.reason, custom_tools=frozenset({"ApplyPatch"}))
     assert folded_calls(events) == [("a", "ApplyPatch", PATCH, True)]
     assert sum(isinstance(event, ToolCallDelta) for event in events) > len(pieces) / 2
 
@@ -256,18 +256,18 @@ def test_litellm_7_a_custom_tool_that_was_sent_as_a_function_streams_its_raw_tex
 @pytest.mark.parametrize("arguments", ["", "{}", '{"input":""}'])
 def test_a_custom_tool_may_get_an_empty_text(upstream: TranslatedUpstream, arguments: str) -> None:
     call = upstream.call(0, "a", "T", arguments)
-    events = upstream.decode(*upstream.said, *call, upstream.reason, custom_tools=frozenset({"T"}))
+    events = upstream.decode(*upstream.text, *call, upstream.reason, custom_tools=frozenset({"T"}))
     assert folded_calls(events) == [("a", "T", "", True)]
 
 
 @each_translated
-def test_what_open_custom_calls_still_hold_comes_in_their_order_and_before_the_end(
+def test_what_open_custom_calls_still_hold_comes_in_order_and_before_the_end(
     upstream: TranslatedUpstream,
 ) -> None:
-    """Of an object that begins with another field the text is known at the end only."""
+    """The text of an object that starts with another field is known only at the end."""
     calls = [upstream.call(n, f"c{n}", "T", f'{{"why":1,"input":"{n}"}}') for n in (0, 1, 2)]
-    told = [*upstream.said, *(event for call in calls for event in call), upstream.reason, *upstream.end]
-    events = upstream.decode(*told, custom_tools=frozenset({"T"}))
+    stream = [*upstream.text, *(event for call in calls for event in call), upstream.reason, *upstream.end]
+    events = upstream.decode(*stream, custom_tools=frozenset({"T"}))
     assert events[2:] == [
         *(ToolCallStarted(n, f"c{n}", "T", is_custom=True) for n in (0, 1, 2)),
         *(ToolCallDelta(n, f"{n}") for n in (0, 1, 2)),
@@ -276,25 +276,25 @@ def test_what_open_custom_calls_still_hold_comes_in_their_order_and_before_the_e
 
 
 @each_translated
-def test_a_call_without_a_name_is_no_call(upstream: TranslatedUpstream) -> None:
-    events = upstream.decode(*upstream.said, *upstream.call(0, "a", "", "{}"), upstream.reason, *upstream.end)
+def test_a_call_without_a_name_is_dropped(upstream: TranslatedUpstream) -> None:
+    events = upstream.decode(*upstream.text, *upstream.call(0, "a", "", "{}"), upstream.reason, *upstream.end)
     assert events == [upstream.started, TextDelta("a"), Finished("stop")]
 
 
 @each_translated
-def test_an_id_that_the_conversation_knows_is_replaced(upstream: TranslatedUpstream) -> None:
+def test_an_id_that_the_conversation_has_used_is_replaced(upstream: TranslatedUpstream) -> None:
     calls = [*upstream.call(0, "call_0", "f"), *upstream.call(1, "call_0", "f"), *upstream.call(2, "", "f")]
-    again = folded_calls(upstream.decode(*upstream.said, *calls, upstream.reason, used_call_ids=frozenset({"call_0"})))
+    again = folded_calls(upstream.decode(*upstream.text, *calls, upstream.reason, used_call_ids=frozenset({"call_0"})))
     answer_id = upstream.started.response_id
     assert [call_id for call_id, *_ in again] == [f"call_{answer_id}_{n}" for n in (0, 1, 2)]
-    first = folded_calls(upstream.decode(*upstream.said, *calls, upstream.reason))
+    first = folded_calls(upstream.decode(*upstream.text, *calls, upstream.reason))
     assert [call_id for call_id, *_ in first] == ["call_0", f"call_{answer_id}_1", f"call_{answer_id}_2"]
 
 
 @each_translated
 def test_arguments_that_were_cut_off_stay_so(upstream: TranslatedUpstream) -> None:
     cut = [*upstream.call(0, "a", "f", '{"x'), upstream.reason_of(upstream.cut_off)]
-    events = upstream.decode(*upstream.said, *cut, *upstream.end)
+    events = upstream.decode(*upstream.text, *cut, *upstream.end)
     assert folded_calls(events) == [("a", "f", '{"x', False)]
     assert events[-1] == Finished("length")
 
@@ -303,7 +303,7 @@ def test_arguments_that_were_cut_off_stay_so(upstream: TranslatedUpstream) -> No
 
 
 @each_translated
-def test_a_document_may_lack_its_reason(upstream: TranslatedUpstream) -> None:
+def test_the_finish_reason_of_a_document_may_be_missing(upstream: TranslatedUpstream) -> None:
     whole = upstream.decode_document(upstream.document(None))
     assert whole == [upstream.started, TextDelta("a"), Finished("stop")]
     cut_off = upstream.decode_document(upstream.document(upstream.cut_off))
@@ -314,7 +314,7 @@ def test_a_document_may_lack_its_reason(upstream: TranslatedUpstream) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"<html>", b"{}", b"[]", b"5", b'{"id":"x"}', b'{"id":"x","choices":[]}', b"[" * 100_000]
 )
-def test_what_is_no_document_is_a_failure(upstream: TranslatedUpstream, body: bytes) -> None:
+def test_what_is_not_a_document_is_a_failure(upstream: TranslatedUpstream, body: bytes) -> None:
     assert upstream.decode_document(body)[-1] == Failed("upstream_protocol", upstream.no_document)
 
 
@@ -331,7 +331,7 @@ each_recording = pytest.mark.parametrize(
 
 
 def result_of(upstream: TranslatedUpstream, path: Path) -> Json:
-    """Give the expected result, with the time that its writers left out."""
+    """Return the expected result, with the time that its file leaves out."""
     expected = expected_of(path)
     assert expected["created"] == 0
     return {**expected, "created": upstream.created_of(path)}
@@ -348,7 +348,7 @@ def test_a_recording_gives_the_expected_stream_and_document(upstream: Translated
     events = read_all(upstream.decoder, [[path.read_bytes()]])
     expected = result_of(upstream, path)
     assert isinstance(events[0], Started)
-    assert expected["response_id"] in (None, events[0].response_id)  # not told of chat streams
+    assert expected["response_id"] in (None, events[0].response_id)  # not recorded for chat streams
     assert expected["model"] == events[0].model
     stream = encode(events)
     for one in chunks_of(stream):
@@ -360,7 +360,7 @@ def test_a_recording_gives_the_expected_stream_and_document(upstream: Translated
 
 
 @each_recording
-def test_a_recording_gives_the_same_events_however_it_is_cut(upstream: TranslatedUpstream, path: Path) -> None:
+def test_a_recording_yields_the_same_events_however_it_is_cut(upstream: TranslatedUpstream, path: Path) -> None:
     stream = path.read_bytes()
     whole = read_all(upstream.decoder, [[stream]])
     assert read_all(upstream.decoder, ([stream[i : i + 1]] for i in range(len(stream)))) == whole
@@ -373,7 +373,7 @@ def test_a_recording_gives_the_same_events_however_it_is_cut(upstream: Translate
 
 
 @each_recording
-def test_a_recording_as_a_document_gives_the_expected_result_both_ways(
+def test_a_recording_as_a_document_yields_the_expected_result_both_ways(
     upstream: TranslatedUpstream, path: Path
 ) -> None:
     events = upstream.decode_document(json.dumps(upstream.recorded_document(path)).encode())

@@ -1,4 +1,4 @@
-"""One history gives one prompt, whichever of the two shapes it comes in, and each turn begins with the one before."""
+"""One history makes one prompt, in whichever shape it arrives, and each turn starts with the previous one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TURNS: list[list[User | Said | Output]] = [
     [Said("  A traceback.\n", []), User("So?")],
     [Said("<think>\nhm\n</think>\n\nIt runs.", []), User("Thanks")],
 ]  # fmt: skip
-"""What each request adds; all that tells the writing of one shape from that of the other is in it."""
+"""What each request adds; it has everything that the two shapes write differently."""
 
 Translate = Callable[[ResponsesRequest], dict[str, Any]]
 
@@ -70,18 +70,19 @@ UPSTREAMS: dict[str, Translate] = {
 }
 
 
-def prompts(translate: Translate, *, turns: int, **habits: bool) -> list[list[str]]:
-    """Give the messages of a request as each of the two shapes leads to them, as JSON."""
+def prompts(translate: Translate, *, turns: int, **habits: Any) -> list[list[str]]:
+    """Return the upstream's messages that each of the two shapes leads to, as JSON."""
     cursor = Cursor("m", history=[entry for turn in TURNS[:turns] for entry in turn], **habits)
     both: list[list[str]] = []
     for mode in ("agent", "ask"):
         sent = translate(parse_body(json.dumps(cursor.body(mode)).encode()))
-        both.append([json.dumps(unmarked(part)) for part in sent.get("input", sent.get("messages", []))])
+        messages: list[Any] = sent["input"] if "input" in sent else sent["messages"]
+        both.append([json.dumps(unmarked(part)) for part in messages])
     return both
 
 
 def unmarked(value: Any) -> Any:
-    """Leave out Anthropic's cache breakpoints, which are no part of the prompt and move with its end."""
+    """Leave out Anthropic's cache breakpoints, which do not belong to the prompt and move with its end."""
     if isinstance(value, list):
         return [unmarked(inner) for inner in value]
     if isinstance(value, dict):
@@ -100,7 +101,7 @@ def test_both_shapes_of_a_history_lead_to_the_same_bytes(upstream: str, replays_
 
 
 @pytest.mark.parametrize("upstream", UPSTREAMS)
-def test_each_turn_begins_with_the_bytes_of_the_turn_before(upstream: str) -> None:
+def test_each_turn_starts_with_the_bytes_of_the_previous_one(upstream: str) -> None:
     sent = [prompts(UPSTREAMS[upstream], turns=turns)[turns % 2] for turns in range(1, len(TURNS) + 1)]
     for before, now in pairwise(sent):
         assert len(now) > len(before)

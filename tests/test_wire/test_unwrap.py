@@ -1,4 +1,4 @@
-"""Raw text comes out of a one-string function's arguments as it arrives, however they were cut."""
+"""Raw text is extracted from the arguments of a one-string function as it arrives, however they are cut."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def both_ways(arguments: str) -> str:
 
 @settings(max_examples=60)
 @given(st.lists(texts).map("".join), st.booleans(), st.sampled_from([None, 1]), st.data())
-def test_what_was_wrapped_comes_out_whatever_the_cuts(
+def test_wrapped_text_is_extracted_whatever_the_cuts(
     text: str, escaped: bool, indent: int | None, data: st.DataObject
 ) -> None:
     arguments = json.dumps({"input": text}, ensure_ascii=escaped, indent=indent)
@@ -38,20 +38,20 @@ def test_what_was_wrapped_comes_out_whatever_the_cuts(
 
 
 @given(st.text(alphabet='{}":,\\ninputd83ce0 \n[]x'), st.data())
-def test_anything_is_unwrapped_alike_however_it_is_cut(arguments: str, data: st.DataObject) -> None:
+def test_any_input_is_unwrapped_the_same_however_it_is_cut(arguments: str, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(arguments)), max_size=8)))
     pieces = [arguments[i:j] for i, j in zip([0, *cuts], [*cuts, len(arguments)], strict=True)]
     assert unwrap(pieces) == both_ways(arguments)
 
 
 @given(st.text(alphabet='"\\u d83ce0nx,}'), st.data())
-def test_a_string_of_any_quality_is_unwrapped_alike_however_it_is_cut(tail: str, data: st.DataObject) -> None:
+def test_a_valid_or_invalid_string_is_unwrapped_the_same_however_it_is_cut(tail: str, data: st.DataObject) -> None:
     arguments = '{"input":"' + tail
     cut = data.draw(st.integers(0, len(arguments)))
     assert unwrap([arguments[:cut], arguments[cut:]]) == both_ways(arguments)
 
 
-def test_text_is_given_as_soon_as_it_is_there() -> None:
+def test_text_is_returned_as_soon_as_it_is_available() -> None:
     unwrapper = StringFieldUnwrapper()
     pieces = ['{"in', 'put": "', "*** Begin", "\\", "n", "+ \\ud83d", "\\ude00", " end", '"', "}"]
     given = [unwrapper.feed(piece) for piece in pieces]
@@ -70,7 +70,7 @@ def test_text_is_given_as_soon_as_it_is_there() -> None:
         ("", ""),
     ],
 )
-def test_other_fields_are_taken_for_it_at_the_end(arguments: str, text: str) -> None:
+def test_another_field_is_used_instead_at_the_end(arguments: str, text: str) -> None:
     assert both_ways(arguments) == text
 
 
@@ -93,7 +93,7 @@ def test_other_fields_are_taken_for_it_at_the_end(arguments: str, text: str) -> 
     ],
     ids=range(13),
 )
-def test_what_is_no_such_object_is_given_as_it_is(arguments: str) -> None:
+def test_any_other_value_is_returned_unchanged(arguments: str) -> None:
     assert unwrap([arguments]) == arguments
     assert unwrap([arguments[:3], arguments[3:]]) == arguments
 
@@ -117,7 +117,7 @@ def test_raw_text_is_not_held_back() -> None:
         ('\\u00e9\\/\\b\\f\\r\\t\\\\\\"', 'é/\b\f\r\t\\"'),
     ],
 )
-def test_what_a_model_gets_wrong_inside_the_string_is_kept(inside: str, text: str) -> None:
+def test_the_models_mistakes_inside_the_string_are_kept(inside: str, text: str) -> None:
     assert both_ways('{"input":"' + inside + '"}') == text
 
 
@@ -134,11 +134,11 @@ def test_what_a_model_gets_wrong_inside_the_string_is_kept(inside: str, text: st
         ('{"input":"whole"}{"input":"again"}', "whole"),
     ],
 )
-def test_what_is_there_of_broken_off_arguments_is_given(arguments: str, text: str) -> None:
+def test_truncated_arguments_are_returned_as_far_as_they_go(arguments: str, text: str) -> None:
     assert both_ways(arguments) == text
 
 
-def test_nothing_is_given_after_the_end() -> None:
+def test_nothing_is_returned_after_the_end() -> None:
     unwrapper = StringFieldUnwrapper()
     unwrapper.feed('{"input":"x')
     assert unwrapper.flush() == ""

@@ -72,20 +72,22 @@ class Service:
         self, body: Any, *, path: str = "/cursor/chat/completions", key: str | None = KEY, **headers: str
     ) -> httpx.Response:
         """Post a body (bytes as they are, anything else as JSON) and read the whole answer."""
-        sent = {name.replace("_", "-"): value.encode("latin-1") for name, value in headers.items()}
-        if key is not None:
-            sent["authorization"] = f"Bearer {key}".encode("latin-1")
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         async with httpx.AsyncClient(base_url=self.url, timeout=30, trust_env=False, verify=PLAIN) as client:
-            return await client.post(path, content=content, headers=sent)
+            return await client.post(path, content=content, headers=_encoded(headers, key))
 
     async def get(self, path: str, *, method: str = "GET", key: str | None = KEY, **headers: str) -> httpx.Response:
         """Ask for a page."""
-        sent = {name.replace("_", "-"): value.encode("latin-1") for name, value in headers.items()}
-        if key is not None:
-            sent["authorization"] = f"Bearer {key}".encode("latin-1")
         async with httpx.AsyncClient(base_url=self.url, timeout=30, trust_env=False, verify=PLAIN) as client:
-            return await client.request(method, path, headers=sent)
+            return await client.request(method, path, headers=_encoded(headers, key))
+
+
+def _encoded(headers: dict[str, str], key: str | None) -> list[tuple[bytes, bytes]]:
+    """Return the headers as bytes, so that httpx does not choose their encoding."""
+    sent = {name.replace("_", "-").encode(): value.encode("latin-1") for name, value in headers.items()}
+    if key is not None:
+        sent[b"authorization"] = f"Bearer {key}".encode("latin-1")
+    return list(sent.items())
 
 
 def model(name: str, url: str, *, upstream: str = "openai/gpt-5", **params: Any) -> str:

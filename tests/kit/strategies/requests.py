@@ -1,4 +1,4 @@
-"""Hypothesis strategies of what clients post: both shapes, all dialects, right and wrong."""
+"""Hypothesis strategies for what clients post: both shapes, all dialects, valid and invalid."""
 
 from __future__ import annotations
 
@@ -117,7 +117,8 @@ _items = (
         ]
     )
 )
-_schema = st.sampled_from([{}, {"type": "object"}, {"properties": {"a": {}}}, {"$ref": "#"}, None])
+_schemas: list[Any] = [{}, {"type": "object"}, {"properties": {"a": {}}}, {"$ref": "#"}, None]
+_schema = st.sampled_from(_schemas)
 _grammar = {"syntax": "lark", "definition": "start: WORD"}
 _tools = (
     _shaped({"type": "function", "name": _names, "parameters": _schema}, strict=st.booleans(), cache_control=_cache)
@@ -190,18 +191,18 @@ def _bodies(draw: st.DrawFn) -> dict[str, Any]:
 
 
 bodies = _bodies()
-"""What clients post, in every mix of dialects; most of it is served, some is refused for a good reason."""
+"""What clients post, in every mix of dialects; most of it is accepted, some is refused for a good reason."""
 
 
 def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The way to every value inside ``value``, itself included."""
+    """Return the path to every value inside ``value``, itself included."""
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [path, *(deeper for key, child in entries for deeper in paths(child, (*path, key)))]
 
 
 @st.composite
 def spoiled(draw: st.DrawFn, good: st.SearchStrategy[dict[str, Any]] = bodies) -> dict[str, Any]:
-    """A body in which one value is replaced, left out or put in."""
+    """Draw a body in which one value is replaced, removed or inserted."""
     body = copy.deepcopy(draw(good))
     *outer, last = draw(st.sampled_from(paths(body)[1:]))
     target: Any = body

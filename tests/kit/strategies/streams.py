@@ -1,9 +1,9 @@
-"""Hypothesis strategies of the wire: cuts of a stream, events that a decoder may give, what upstreams may send."""
+"""Hypothesis strategies for the wire: cuts of a stream, events that a decoder may emit, what upstreams may send."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import strategies as st
 
@@ -12,6 +12,7 @@ from stages.events import (
     Citation,
     Failed,
     Finished,
+    FinishReason,
     Heartbeat,
     ReasoningDelta,
     RefusalDelta,
@@ -27,7 +28,7 @@ texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
 """Never empty; with NUL, U+2028, quotes, astral characters."""
 
 any_texts = st.text(max_size=12)
-"""With lone surrogates too, which a stage of somebody else might make."""
+"""With lone surrogates too, which a plugin might produce."""
 
 
 @st.composite
@@ -40,7 +41,7 @@ def cuts(draw: st.DrawFn, stream: bytes) -> list[list[bytes]]:
 
 @st.composite
 def batched(draw: st.DrawFn, items: list[Any]) -> list[list[Any]]:
-    """Cut a list into batches; none is empty."""
+    """Cut a list into batches, none of them empty."""
     batches: list[list[Any]] = []
     rest = items
     while rest:
@@ -64,7 +65,7 @@ failures = st.builds(
 
 @st.composite
 def event_sequences(draw: st.DrawFn, *, whole: bool | None = None) -> list[StreamEvent]:
-    """Build what a decoder may give: deltas in any order, calls counted, and one end."""
+    """Draw what a decoder may emit: deltas in any order, numbered calls, and one end."""
     created = st.sampled_from([0, 1790000000])
     tiers = st.sampled_from([None, "default", "ultrafast"])
     events: list[StreamEvent] = [draw(st.builds(Started, st.just("resp_1"), st.just("m"), created, tiers))]
@@ -87,13 +88,12 @@ def event_sequences(draw: st.DrawFn, *, whole: bool | None = None) -> list[Strea
         events.append(draw(usages))
     if whole is None:
         whole = draw(st.booleans())
-    reasons = st.sampled_from(["stop", "length", "tool_calls", "content_filter"])
-    events.append(Finished(draw(reasons)) if whole else draw(failures))
+    events.append(Finished(draw(st.sampled_from(get_args(FinishReason)))) if whole else draw(failures))
     return events
 
 
 def sse(*events: dict[str, Any] | str | bytes) -> bytes:
-    """Frame upstream events; text and bytes are taken as they are."""
+    """Frame upstream events; text and bytes are framed unchanged."""
     frames: list[bytes] = []
     for event in events:
         if isinstance(event, dict):
@@ -207,6 +207,6 @@ upstream_events = st.fixed_dictionaries(
         "code": _json,
     },
 )
-"""Events of the right names with fields of every kind, right and wrong."""
+"""Events with valid names, and fields of every kind, valid and invalid."""
 
 upstream_responses = _responses

@@ -1,4 +1,4 @@
-"""Cancels a task at a chosen moment, to find what a cancellation there leaves behind."""
+"""Cancels a task at a chosen step, to find what a cancellation there leaves behind."""
 
 from __future__ import annotations
 

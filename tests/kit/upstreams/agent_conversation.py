@@ -1,6 +1,6 @@
-"""Cursor on one side, a strict Responses API on the other: for a whole conversation of an agent.
+"""Cursor on one side, a strict Responses API on the other, for a whole conversation of an agent.
 
-`Cursor` keeps the history as the IDE does and writes it in the shape of its mode; `StrictResponses` refuses with 400
+`Cursor` keeps the history as the IDE does and sends it in the shape of its mode; `StrictResponses` refuses with 400
 what OpenAI's API refuses, and answers each turn with the next `Reply`.
 """
 
@@ -40,11 +40,11 @@ APPLY_PATCH: Json = {
 
 @dataclass
 class Said:
-    """What the assistant said in one turn."""
+    """The assistant's part of one turn."""
 
     text: str
     calls: list[tuple[str, str, str]]
-    """Id, name, arguments: all that Cursor keeps. Reasoning it drops."""
+    """Id, name and arguments: all that Cursor keeps. It drops reasoning."""
 
 
 @dataclass
@@ -62,25 +62,27 @@ class User:
 
 @dataclass
 class Cursor:
-    """The IDE: its history, and how it writes it down."""
+    """The IDE: its history, and the form in which it sends it."""
 
     model: str
     conversation: str = "3f0b6f7e-6d0e-4a83-9a51-1e2f7c2a9b10"
     history: list[User | Said | Output] = field(default_factory=list)
     replays_patches_as_functions: bool = False
-    """Whether ApplyPatch calls come back in a function's envelope; not known for sure (cursor-wire facts, 8)."""
+    """Whether ApplyPatch calls come back as function calls; not known for certain (docs/facts/cursor.md, "The Responses
+    body")."""
     sends_temperature: bool = False
-    """Whether chat-shaped bodies have ``temperature: 0``, as recorded ones do (cursor-wire facts, 1.5)."""
+    """Whether chat-shaped bodies have ``temperature: 0``, as recorded ones do (docs/facts/cursor.md, "The chat
+    body")."""
 
     def take(self, answer: Folded) -> Said:
-        """Note what came back; the calls are as a client has them that reads ``function.name`` and ``arguments``."""
+        """Add the answer to the history, with the calls as a client that reads ``function.name`` and ``arguments``."""
         assert answer.error is None, answer.error
         said = Said(answer.content or "", [(it["id"], it["name"], it["arguments"]) for it in answer.tool_calls])
         self.history.append(said)
         return said
 
     def body(self, mode: Literal["agent", "ask"]) -> Json:
-        """Write the request of the next turn."""
+        """Return the request of the next turn."""
         common: Json = {"model": self.model, "stream": True, "tool_choice": "auto", "user": "google-oauth2|user_01HASH"}
         if mode == "ask":
             common["reasoning"] = {"effort": "medium"}
@@ -157,7 +159,7 @@ class Cursor:
 
 @dataclass
 class Reply:
-    """What the model answers in one turn, each with reasoning before it."""
+    """What the model answers in one turn; reasoning comes before it."""
 
     text: str = ""
     calls: list[tuple[str, str, str]] = field(default_factory=list)
@@ -165,7 +167,7 @@ class Reply:
 
 
 class Refused(Exception):
-    """What the API answers with a 400."""
+    """A request that the API answers with 400."""
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -199,19 +201,19 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 
 
 class StrictResponses:
-    """The double: give it as the step of a scripted upstream.
+    """A double of OpenAI's Responses API; use it as the step of a scripted upstream.
 
     Attributes:
-        inputs: the ``input`` of each request that it took.
-        bodies: all of each.
-        refusals: why it refused requests.
+        inputs: the ``input`` of each request that it accepted.
+        bodies: the complete body of each.
+        refusals: the reasons why it refused requests.
     """
 
     def __init__(self, model: str, replies: list[Reply]) -> None:
         self._model = model
         self._replies = replies
         self._followed_by: dict[str, str] = {}
-        """Which item came after which reasoning, by its encrypted content, or its id if it is stored."""
+        """The item that followed each reasoning item, by its encrypted content, or by its id if it is stored."""
         self.inputs: list[list[Json]] = []
         self.bodies: list[Json] = []
         self.refusals: list[str] = []
@@ -223,9 +225,10 @@ class StrictResponses:
             self.check(body)
         except Refused as refused:
             self.refusals.append(str(refused))
-            told = {"message": str(refused), "type": "invalid_request_error"}
-            answer = error(400, json.dumps({"error": told | {"param": refused.param, "code": refused.code}}).encode())
-            assert isinstance(answer, bytes)
+            details = {"message": str(refused), "type": "invalid_request_error"}
+            answer = error(
+                400, json.dumps({"error": details | {"param": refused.param, "code": refused.code}}).encode()
+            )
             await exchange.send(answer)
             return
         reply = self._replies[len(self.inputs)]
@@ -236,13 +239,13 @@ class StrictResponses:
             await exchange.send_chunk(b"data: %b\n\n" % json.dumps(event).encode())
         await exchange.send(b"0\r\n\r\n")
 
-    # What the real one refuses.
+    # What the real API refuses.
 
     def check(self, body: Json) -> None:
         """Check a request.
 
         Raises:
-            Refused: as OpenAI's API does.
+            Refused: if OpenAI's API would refuse it.
         """
         for name in body:
             if name not in _PARAMETERS:
@@ -376,11 +379,11 @@ class StrictResponses:
                 f"Item '{item.get('id')}' of type 'reasoning' was provided without its required following item.", where
             )
 
-    # What it answers.
+    # The answers.
 
     def _events(self, turn: int, reply: Reply, body: Json) -> list[Json]:
         head = {"id": f"resp_{turn}", "created_at": 1_790_000_000 + turn, "model": self._model}
-        thought = {
+        thought: Json = {
             "type": "reasoning",
             "id": f"rs_{turn}",
             "summary": [{"type": "summary_text", "text": f"**Turn {turn}**"}],
@@ -434,7 +437,7 @@ def _events_of(at: int, item: Json) -> list[Json]:
 
 
 def _mark_of(item: Json) -> str:
-    """Say which item this is, by what survives the way through a client."""
+    """Return what identifies an item and survives the way through a client."""
     if (call_id := item.get("call_id")) is not None:
         return f"{item['type']} {call_id}"
     content = item.get("content") or ""

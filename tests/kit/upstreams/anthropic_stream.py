@@ -10,7 +10,7 @@ from stages.events import Started
 Json = dict[str, Any]
 
 STARTED = Started("msg_1", "claude-x", 0)
-"""Of every head and document that is made here."""
+"""The start of every stream and document that is made here."""
 STOP = {"type": "message_stop"}
 
 

@@ -11,7 +11,7 @@ Json = dict[str, Any]
 
 DONE = "[DONE]"
 STARTED = Started("c1", "m", 7)
-"""Of every chunk and document that is made here."""
+"""The start of every stream and document that is made here."""
 
 
 def chunk(delta: Any = None, finish: Any = None, **more: Any) -> Json:

@@ -1,4 +1,4 @@
-"""Decode what an upstream sends, see that it ends as it must, and show it to a client."""
+"""Decode what an upstream sends, check that it ends correctly, and encode it for a client."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MakeDecoder = Callable[[], StreamDecoder[Any]]
 
 
 def decode(make_decoder: MakeDecoder, *events: dict[str, Any] | str | bytes) -> list[StreamEvent]:
-    """Decode a stream; it makes no difference whether it comes whole or byte by byte."""
+    """Decode a stream, and check that it decodes the same whole and byte by byte."""
     stream = sse(*events)
     decoder = make_decoder()
     whole = decoder.feed([stream]) + decoder.flush()
@@ -30,7 +30,7 @@ def decode(make_decoder: MakeDecoder, *events: dict[str, Any] | str | bytes) -> 
 
 
 def decode_anything(make_decoder: MakeDecoder, stream: bytes, data: st.DataObject) -> list[StreamEvent]:
-    """Decode a stream of which nothing is known; it makes no difference how it is cut."""
+    """Decode an arbitrary stream, and check that it decodes the same however it is cut."""
     whole = read_all(make_decoder, [[stream]])
     assert read_all(make_decoder, data.draw(cuts(stream))) == whole
     assert_one_end(whole)
@@ -50,7 +50,7 @@ def assert_one_end(events: list[StreamEvent]) -> None:
 
 
 def folded_calls(events: Iterable[StreamEvent]) -> list[tuple[str, str, str, bool]]:
-    """Give the calls as id, name, arguments and whether they are custom."""
+    """Return the calls as id, name, arguments and whether they are custom."""
     started: list[ToolCallStarted] = []
     arguments: list[str] = []
     for event in events:
@@ -65,14 +65,14 @@ def folded_calls(events: Iterable[StreamEvent]) -> list[tuple[str, str, str, boo
 
 
 def encode(events: list[StreamEvent]) -> bytes:
-    """Give the stream that a client receives."""
+    """Return the stream that a client receives."""
     encoder = ChunkEncoder(model="alias", chunk_id="chatcmpl-1", created=1, include_usage=True)
     frames = encoder.feed(events) + encoder.flush()
     return b"".join(frames) if encoder.failed is None else error_frame(encoder.failed)
 
 
 def collect(events: list[StreamEvent]) -> bytes:
-    """Give the document that a client receives."""
+    """Return the document that a client receives."""
     collector = CompletionCollector(model="alias", chunk_id="chatcmpl-1", created=1)
     (completion,) = collector.feed(events) + collector.flush()
     return completion

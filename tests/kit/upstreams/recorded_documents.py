@@ -1,6 +1,6 @@
 """The document that an upstream would have sent without ``stream``, made from the recording of its stream.
 
-Each is folded by the plain rules of the API's own SDK, and not by the project's code.
+Each is folded by the simple rules of the API's own SDK, not by the project's code.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ Json = dict[str, Any]
 
 
 def payloads_in(recording: Path) -> list[Json]:
-    """Give the JSON of all events of a recorded stream; ``[DONE]`` is left out."""
-    lines = recording.read_text("utf-8").split("\n")  # not splitlines: U+2028 and its like are text
+    """Return the JSON of all events of a recorded stream, without ``[DONE]``."""
+    lines = recording.read_text("utf-8").split("\n")  # not splitlines: U+2028 and similar characters are text
     return [json.loads(line[5:]) for line in lines if line.startswith("data:") and line[5:].strip().startswith("{")]
 
 
 def responses_document(recording: Path) -> Json:
-    """Give the response of the last event that has one: the API's own snapshot."""
-    return [event for event in payloads_in(recording) if "response" in event][-1]["response"]
+    """Return the response of the last event with one: the API's own snapshot."""
+    response: Json = [event for event in payloads_in(recording) if "response" in event][-1]["response"]
+    return response
 
 
 def chat_document(recording: Path) -> Json:

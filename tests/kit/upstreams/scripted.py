@@ -1,4 +1,4 @@
-"""An upstream that does what a script says, byte for byte, over real sockets; for all tests of the project.
+"""An upstream that follows a script, byte for byte, over real sockets; for all tests of the project.
 
     async with scripted_upstream(sse_head(), event({"type": "x"}), wait(0.05), reset()) as up:
         ...  # call f"{up.url}/v1/responses"
@@ -6,30 +6,30 @@
         await up.connection_closed()
         assert up.connections[0].closed_at - left_at < AT_ONCE_S
 
-**A script** is a sequence of steps; it runs once for each request. A step is `bytes` (sent as they are) or a function
-``async (exchange) -> None``, as those that the helpers below return. When the last step is done, the connection
-waits for the next request, so end a response properly, or with `close()` / `reset()`. For full freedom pass one
-function that takes the `Exchange` and does it all. Give `in_turn(script, script, ...)` to answer the first request with
-the first script, and so on; the last is used for all that follow.
+**A script** is a sequence of steps; it runs once for each request. A step is `bytes`, which are sent unchanged, or a
+function ``async (exchange) -> None``, like those that the functions below return. After the last step the connection
+waits for the next request, so end a response properly, or with `close()` or `reset()`. For full control pass one
+function that takes the `Exchange` and does everything. `in_turn(script, script, ...)` answers the first request with
+the first script, and so on; the last one answers all later requests.
 
 Ready steps:
 
     sse_head(...)         200, text/event-stream, chunked (or length=..., or until_close=True)
     event(payload, ...)   one SSE event as one HTTP chunk; payload is a dict (JSON) or ready bytes
-    events(payloads, per="event" | "write", gap_s=0)  many: each in a chunk (and a write) of its own, or all in one
+    events(payloads, per="event" | "write", gap_s=0)  many: each in its own chunk and write, or all in one
     pieces(data, size)    `data` as raw bytes, in writes of `size`
     end()                 the final chunk
     json_answer(body, status=200, headers=())     a whole JSON response with a content-length
     error(status, body=b"", content_type=..., headers=())   a whole response of any kind
     wait(seconds)         a delay in real time
-    stall()               nothing more, until the client leaves
-    close()               FIN now, whatever has been sent
+    stall()               nothing until the client disconnects
+    close()               FIN now, whatever was sent before
     reset()               RST now (SO_LINGER 0)
 
-Whatever the script does, the client's end is watched: when it closes, the script is cancelled, and the connection
-notes when (`Connection.closed_at`, trio's clock) and how (`Connection.ended`). The server reads on while it writes,
-except with ``reads=False``: then the script runs as soon as a connection is accepted, not a byte is read, and the
-client's end is noticed only by a step that reads (``exchange.stream``) or writes.
+Whatever the script does, the client's side is watched: when the client closes, the script is cancelled, and the
+connection records when (`Connection.closed_at`, trio's clock) and how (`Connection.ended`). The server reads while it
+writes, except with ``reads=False``: then the script runs as soon as a connection is accepted, nothing is read, and only
+a step that reads (``exchange.stream``) or writes notices that the client has closed.
 """
 
 from __future__ import annotations
@@ -47,20 +47,21 @@ import httptools
 import trio
 from kit.time.patience import patiently
 
-Step = bytes | Callable[["Exchange"], Awaitable[None]]
+Action = Callable[["Exchange"], Awaitable[None]]
+Step = bytes | Action
 Script = Sequence[Step]
 
 
 @dataclass
 class Received:
-    """A request as it came in; header names are in lower case."""
+    """A request as it arrived, with header names in lower case."""
 
     method: str
     path: str
     headers: dict[str, str]
     body: bytes
     at: float
-    """When it was complete, on trio's clock."""
+    """When the request was complete, on trio's clock."""
     connection: Connection
 
     def json(self) -> Any:
@@ -74,7 +75,7 @@ class Connection:
 
     opened_at: float
     closed: trio.Event = field(default_factory=trio.Event)
-    """Set when the client has closed it, or we have."""
+    """Set when either side has closed the connection."""
     closed_at: float | None = None
     ended: Literal["open", "fin", "rst", "by us"] = "open"
     requests: int = 0
@@ -87,11 +88,11 @@ class Connection:
 
 
 class _Left(Exception):
-    """The script, or the client, has ended the connection."""
+    """The script or the client has ended the connection."""
 
 
 class Exchange:
-    """What a step acts on: one request and the connection that it came on."""
+    """What a step acts on: one request and its connection."""
 
     def __init__(self, upstream: ScriptedUpstream, stream: trio.abc.Stream, request: Received | None) -> None:
         self.upstream = upstream
@@ -100,12 +101,12 @@ class Exchange:
 
     @property
     def request(self) -> Received:
-        """The request that is answered (none with ``reads=False``)."""
+        """The request that is answered; with ``reads=False`` there is none."""
         assert self._request is not None, "this upstream does not read"
         return self._request
 
     async def send(self, data: bytes) -> None:
-        """Write ``data`` as it is."""
+        """Write ``data`` unchanged."""
         await self.stream.send_all(data)
 
     async def send_chunk(self, data: bytes) -> None:
@@ -157,22 +158,22 @@ def sse_head(
 
 
 def sse(payload: dict[str, Any] | bytes) -> bytes:
-    """Return one server-sent event with ``payload``; bytes are returned as they are."""
+    """Return one server-sent event with ``payload``; bytes are returned unchanged."""
     if isinstance(payload, bytes):
         return payload
     name = f"event: {payload['type']}\n" if "type" in payload else ""
     return f"{name}data: {json.dumps(payload)}\n\n".encode()
 
 
-def event(payload: dict[str, Any] | bytes) -> Step:
+def event(payload: dict[str, Any] | bytes) -> Action:
     """Send one event as one HTTP chunk."""
     return events([payload])
 
 
 def events(
     payloads: Iterable[dict[str, Any] | bytes], *, per: Literal["event", "write"] = "event", gap_s: float = 0
-) -> Step:
-    """Send events: each in a chunk and a write of its own, ``gap_s`` apart; or all as one chunk."""
+) -> Action:
+    """Send events: each in its own chunk and write, ``gap_s`` apart; or all in one chunk."""
     encoded = [sse(payload) for payload in payloads]
 
     async def step(exchange: Exchange) -> None:
@@ -187,7 +188,7 @@ def events(
     return step
 
 
-def pieces(data: bytes, size: int) -> Step:
+def pieces(data: bytes, size: int) -> Action:
     """Send ``data`` in writes of ``size`` bytes."""
 
     async def step(exchange: Exchange) -> None:
@@ -197,12 +198,12 @@ def pieces(data: bytes, size: int) -> Step:
     return step
 
 
-def end() -> Step:
+def end() -> bytes:
     """End a chunked body."""
     return b"0\r\n\r\n"
 
 
-def json_answer(body: Any, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Step:
+def json_answer(body: Any, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> bytes:
     """Send a whole JSON response."""
     return error(status, json.dumps(body).encode(), headers=headers)
 
@@ -213,13 +214,13 @@ def error(
     *,
     content_type: str = "application/json",
     headers: Iterable[tuple[str, str]] = (),
-) -> Step:
+) -> bytes:
     """Send a whole response of any status and kind."""
     return head(status, [("content-type", content_type), ("content-length", str(len(body))), *headers]) + body
 
 
-def wait(seconds: float) -> Step:
-    """Wait, in real time."""
+def wait(seconds: float) -> Action:
+    """Wait in real time."""
 
     async def step(exchange: Exchange) -> None:
         await trio.sleep(seconds)
@@ -227,8 +228,8 @@ def wait(seconds: float) -> Step:
     return step
 
 
-def stall() -> Step:
-    """Do nothing more until the client leaves."""
+def stall() -> Action:
+    """Do nothing until the client disconnects."""
 
     async def step(exchange: Exchange) -> None:
         await trio.sleep_forever()
@@ -236,7 +237,7 @@ def stall() -> Step:
     return step
 
 
-def close() -> Step:
+def close() -> Action:
     """Close the connection."""
 
     async def step(exchange: Exchange) -> None:
@@ -245,7 +246,7 @@ def close() -> Step:
     return step
 
 
-def reset() -> Step:
+def reset() -> Action:
     """Reset the connection."""
 
     async def step(exchange: Exchange) -> None:
@@ -254,8 +255,8 @@ def reset() -> Step:
     return step
 
 
-def in_turn(*scripts: Script) -> Step:
-    """Answer the first request with the first script, and so on; the last for all that follow."""
+def in_turn(*scripts: Script) -> Action:
+    """Answer the first request with the first script, and so on; the last one answers all later requests."""
 
     async def step(exchange: Exchange) -> None:
         served = exchange.upstream.requests.index(exchange.request)
@@ -276,7 +277,7 @@ async def _play(script: Script, exchange: Exchange) -> None:
 
 
 class ScriptedUpstream:
-    """A running upstream; see the module's first lines."""
+    """A running upstream; see the module's docstring."""
 
     def __init__(self, script: Script, url: str, *, reads: bool) -> None:
         self.url = url
@@ -289,11 +290,11 @@ class ScriptedUpstream:
 
     @property
     def open_connections(self) -> int:
-        """How many connections neither side has closed."""
+        """The number of connections that neither side has closed."""
         return sum(1 for connection in self.connections if connection.closed_at is None)
 
     async def connection_closed(self, at: int = 0) -> Connection:
-        """Wait until connection number ``at`` has been closed and give it."""
+        """Wait until connection number ``at`` is closed, and return it."""
         with patiently():
             while len(self.connections) <= at:
                 await self._news.wait()
@@ -301,7 +302,7 @@ class ScriptedUpstream:
         return self.connections[at]
 
     async def request_received(self, at: int = 0) -> Received:
-        """Wait until request number ``at`` has come in whole and give it."""
+        """Wait until request number ``at`` has arrived completely, and return it."""
         with patiently():
             while len(self.requests) <= at:
                 await self._news.wait()
@@ -330,7 +331,7 @@ class ScriptedUpstream:
             await trio.aclose_forcefully(stream)
 
     async def _serve_requests(self, stream: trio.abc.Stream, connection: Connection) -> None:
-        """Read for as long as the connection lives; play the script for each request, one at a time."""
+        """Read as long as the connection is open; play the script for each request, one at a time."""
         left = False
         send_request, receive_request = trio.open_memory_channel[Received](100)
 
@@ -367,7 +368,7 @@ class _RequestReader:
         self._parser = httptools.HttpRequestParser(self)
         self.on_message_begin()
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | bytearray) -> None:
         self._parser.feed_data(data)
 
     def on_message_begin(self) -> None:
@@ -400,13 +401,13 @@ class _RequestReader:
 async def scripted_upstream(
     *script: Step, tls: ssl.SSLContext | None = None, reads: bool = True, backlog: int | None = None
 ) -> AsyncGenerator[ScriptedUpstream]:
-    """Serve ``script`` on a free port of 127.0.0.1 until the block is left; see the module's first lines.
+    """Serve ``script`` on a free port of 127.0.0.1 until the block ends; see the module's docstring.
 
     Args:
         script: steps, or one function that takes the `Exchange`.
-        tls: a server context, e.g. with a certificate of trustme's for ``localhost``; the URL is then https.
+        tls: a server context, for example with a certificate of trustme's for ``localhost``; the URL is then https.
         reads: whether requests are read at all; see above.
-        backlog: of the listening socket.
+        backlog: the backlog of the listening socket.
     """
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1", backlog=backlog)
     port = listeners[0].socket.getsockname()[1]
@@ -421,7 +422,7 @@ async def scripted_upstream(
         nursery.start_soon(trio.serve_listeners, serve, listeners)
         try:
             yield upstream
-        except Exception as error:  # a test's own failure, not to be wrapped in a group
+        except Exception as error:  # the test's own failure, which must not be wrapped in a group
             failure = error
         nursery.cancel_scope.cancel()
     if failure is not None:

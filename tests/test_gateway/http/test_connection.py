@@ -30,13 +30,13 @@ def body(data: bytes, *, more: bool = False) -> Message:
 
 
 async def read_body(receive: Receive) -> bytes:
-    whole = b""
+    whole = bytearray()
     while True:
         message = await receive()
         assert message["type"] == "http.request", "the client left during its upload"
         whole += message["body"]
         if not message["more_body"]:
-            return whole
+            return bytes(whole)
 
 
 async def echo(scope: dict[str, Any], receive: Receive, send: Send) -> None:

@@ -97,8 +97,8 @@ async def test_running_out_of_file_descriptors_is_logged_once_and_survived(caplo
                 "cannot accept connections: Too many open files; raise the limit of open files (ulimit -n) "
                 "or lower max_connections"
             ]
-            for client in clients[:25]:
-                client.close()
+            for unused in clients[:25]:
+                unused.close()
             async with RawClient(
                 trio.SocketStream(last := trio.socket.from_stdlib_socket(clients[-1])), last
             ) as client:
@@ -355,7 +355,7 @@ async def test_quart_runs_on_it_and_sees_its_clients_leave() -> None:
 
     @app.route("/hello", methods=["GET", "POST"])
     async def hello() -> ResponseReturnValue:
-        return {"hello": (await request.get_data()).decode()}
+        return {"hello": await request.get_data(as_text=True)}
 
     @app.route("/silent")
     async def silent() -> ResponseReturnValue:
@@ -450,7 +450,7 @@ async def test_a_tls_client_that_stops_reading_is_reset_and_a_slow_one_gets_all(
             await send({"type": "http.response.body", "body": b"x" * size})
             over.set()
 
-    files = {"certfile": certfile, "keyfile": keyfile}
+    files: dict[str, Any] = {"certfile": certfile, "keyfile": keyfile}
     async with serving(app, **files, write_timeout_s=0.3, send_buffer_bytes=8192) as served:
         async with await RawClient.open(served.address, tls=context, receive_buffer_bytes=8192) as client:
             await client.send(REQUEST)

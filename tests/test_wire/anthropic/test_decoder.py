@@ -49,7 +49,7 @@ def decode(
 
 
 def answer(*blocks: list[Json], reason: str = "end_turn", **settings: Any) -> list[StreamEvent]:
-    """Decode a proper stream of these blocks; give what is between Started and the end."""
+    """Decode a valid stream of these blocks and return what is between Started and the end."""
     events = decode(head(), *(event for block in blocks for event in block), last(reason), STOP, **settings)
     assert events[0] == STARTED
     assert isinstance(events[-1], Finished)
@@ -82,25 +82,25 @@ def test_a_plain_answer() -> None:
     ]
 
 
-def test_blocks_of_text_are_joined_with_nothing() -> None:
+def test_text_blocks_are_joined_without_a_separator() -> None:
     assert answer(text(0, "a."), text(1, "b")) == [TextDelta("a."), TextDelta("b")]
 
 
-def test_text_that_comes_with_its_block_is_text() -> None:
+def test_text_in_the_start_of_its_block_is_used() -> None:
     assert answer([begin(0, "text", text="a"), more(0, "text_delta", text="b"), stop(0)]) == [
         TextDelta("a"),
         TextDelta("b"),
     ]
 
 
-def test_deltas_without_their_block_are_taken() -> None:
+def test_deltas_without_a_block_start_are_accepted() -> None:
     assert answer([more(0, "thinking_delta", thinking="hm"), more(0, "text_delta", text="a")]) == [
         ReasoningDelta("hm"),
         TextDelta("a"),
     ]
 
 
-def test_blocks_that_all_have_one_number_are_told_apart() -> None:
+def test_blocks_that_share_an_index_are_kept_apart() -> None:
     events = answer(
         [begin(0, "thinking"), more(0, "thinking_delta", thinking="hm"), more(0, "signature_delta", signature="s")],
         [begin(0, "text"), more(0, "text_delta", text="a")],
@@ -112,26 +112,26 @@ def test_blocks_that_all_have_one_number_are_told_apart() -> None:
     assert folded_calls(events) == [("t", "f", "{}", False), ("u", "g", '{"x":1}', False)]
 
 
-def test_a_stream_without_its_head_is_an_answer() -> None:
-    for said in (text(0, "a"), [more(0, "text_delta", text="a")]):
-        assert decode(*said, last(), STOP) == [Started("", "", 0), TextDelta("a"), Finished("stop")]
+def test_a_stream_without_a_message_start_is_an_answer() -> None:
+    for events in (text(0, "a"), [more(0, "text_delta", text="a")]):
+        assert decode(*events, last(), STOP) == [Started("", "", 0), TextDelta("a"), Finished("stop")]
 
 
-def test_a_head_that_comes_late_still_tells_the_usage() -> None:
+def test_a_late_message_start_still_provides_the_usage() -> None:
     usage = {"input_tokens": 3, "output_tokens": 1}
     late = head(usage=usage, content=[{"type": "text", "text": "a"}])
     events = decode(*text(0, "a"), late, last(), STOP)
     assert events == [Started("", "", 0), TextDelta("a"), Usage(3, 1, 4, 0), Finished("stop")]
 
 
-def test_a_head_that_is_repeated_is_taken_once() -> None:
+def test_a_repeated_message_start_counts_once() -> None:
     first = head(usage={"input_tokens": 3, "output_tokens": 1})
     again = head(usage={"input_tokens": 9, "output_tokens": 9}, content=[{"type": "text", "text": "no"}])
     events = decode(first, again, *text(0, "a"), last("end_turn", output_tokens=2), again, STOP)
     assert events == [STARTED, TextDelta("a"), Usage(3, 2, 5, 0), Finished("stop")]
 
 
-def test_a_ping_is_a_heartbeat_wherever_it_comes() -> None:
+def test_a_ping_is_a_heartbeat_anywhere_in_the_stream() -> None:
     ping = {"type": "ping"}
     assert decode(ping, head(), ping, *text(0, "a"), ping, last(), ping, STOP) == [
         Heartbeat(),
@@ -147,7 +147,7 @@ def test_a_ping_is_a_heartbeat_wherever_it_comes() -> None:
 # --- reasoning -------------------------------------------------------------------------------------------------------
 
 
-def test_thinking_is_shown_and_given_as_a_signed_item_before_what_it_led_to() -> None:
+def test_thinking_is_shown_and_returned_as_a_signed_item_before_its_result() -> None:
     events = answer(thinking(0, "c2ln", "I ", "", "see"), text(1, "Yes"), tool(2, "t", "f", '{"x":1}'))
     assert events == [
         ReasoningDelta("I "),
@@ -159,12 +159,12 @@ def test_thinking_is_shown_and_given_as_a_signed_item_before_what_it_led_to() ->
     ]
 
 
-def test_a_thinking_block_is_given_back_as_it_was_even_if_nothing_of_it_may_be_read() -> None:
-    """Models with ``display: omitted`` send an empty block that has only its signature."""
+def test_a_thinking_block_is_returned_unchanged_even_if_its_text_is_omitted() -> None:
+    """Models with ``display: omitted`` send an empty block with only a signature."""
     assert answer(thinking(0, "c2ln"), text(1, "a")) == [signed("", "c2ln"), TextDelta("a")]
 
 
-def test_a_blank_line_stands_between_two_thoughts() -> None:
+def test_a_blank_line_separates_two_thoughts() -> None:
     events = answer(thinking(0, "s", "a", "b"), tool(1, "t", "f", "{}"), thinking(2, "s"), thinking(3, "r", "c"))
     assert [event.text for event in events if isinstance(event, ReasoningDelta)] == ["a", "b", "\n\nc"]
     assert [event for event in events if isinstance(event, ReasoningItem)] == [
@@ -174,19 +174,19 @@ def test_a_blank_line_stands_between_two_thoughts() -> None:
     ]
 
 
-def test_thinking_that_was_not_signed_is_not_given_back() -> None:
-    """Anthropic refuses it, and it was cut off."""
+def test_unsigned_thinking_is_not_returned_for_the_next_turn() -> None:
+    """Anthropic refuses it: the block was cut off."""
     cut = [begin(0, "thinking", thinking="a"), more(0, "thinking_delta", thinking="b"), stop(0)]
     assert answer(cut, reason="max_tokens") == [ReasoningDelta("a"), ReasoningDelta("b")]
 
 
-def test_a_thinking_block_that_is_not_ended_ends_with_the_next_one_or_with_the_answer() -> None:
+def test_an_unfinished_thinking_block_ends_with_the_next_block_or_the_answer() -> None:
     unended = thinking(0, "s", "a")[:-1]
     assert answer(unended, text(1, "b")) == [ReasoningDelta("a"), signed("a", "s"), TextDelta("b")]
     assert answer(text(1, "b"), unended) == [TextDelta("b"), ReasoningDelta("a"), signed("a", "s")]
 
 
-def test_redacted_thinking_is_given_back_and_not_shown() -> None:
+def test_redacted_thinking_is_returned_for_the_next_turn_and_not_shown() -> None:
     redacted = [begin(0, "redacted_thinking", data="EmwKAh"), stop(0)]
     empty = [begin(1, "redacted_thinking", data=""), more(1, "text_delta", text="no"), stop(1)]
     assert answer(redacted, empty, text(2, "a")) == [item(type="redacted_thinking", data="EmwKAh"), TextDelta("a")]
@@ -207,7 +207,7 @@ def test_a_long_thought_is_kept_whole() -> None:
 # --- tool calls ------------------------------------------------------------------------------------------------------
 
 
-def test_calls_are_counted_by_themselves_and_arguments_come_as_they_arrive() -> None:
+def test_calls_have_indices_of_their_own_and_arguments_are_passed_on_as_they_arrive() -> None:
     events = answer(text(0, "a"), tool(1, "t", "f", "", '{"x"', ":1}"), tool(2, "u", "g", "{}"), reason="tool_use")
     assert events == [
         TextDelta("a"),
@@ -236,13 +236,13 @@ def test_arguments_that_were_cut_off_are_not_completed() -> None:
 
 
 @pytest.mark.parametrize("whole", [{"x": [1, {}]}, '{"x": [1, {}]}'])
-def test_arguments_that_come_whole_with_their_block_are_taken_if_no_deltas_come(whole: Any) -> None:
+def test_arguments_in_the_start_of_a_block_are_used_if_no_deltas_follow(whole: Any) -> None:
     events = answer(tool(0, "t", "f", input=whole), tool(1, "u", "g", '{"y":2}', input=whole), reason="tool_use")
     assert folded_calls(events) == [("t", "f", '{"x": [1, {}]}', False), ("u", "g", '{"y":2}', False)]
 
 
 @pytest.mark.parametrize("odd", [None, {}, [], "", 5, "{ }"])
-def test_an_odd_input_is_no_input(odd: Any) -> None:
+def test_an_invalid_input_counts_as_empty(odd: Any) -> None:
     assert folded_calls(answer(tool(0, "t", "f", input=odd))) == [("t", "f", "{}", False)]
 
 
@@ -256,7 +256,7 @@ def test_interleaved_calls_are_kept_apart() -> None:
     assert folded_calls(events) == [("t", "f", '{"x":1}', False), ("u", "g", "{}", False)]
 
 
-def test_a_call_that_a_program_of_the_upstream_makes_is_the_clients_to_carry_out() -> None:
+def test_a_call_made_by_the_upstreams_code_execution_is_left_to_the_client() -> None:
     caller = {"type": "code_execution_20250825", "tool_id": "srvtoolu_1"}
     block = {"type": "tool_use", "id": "t", "name": "f", "input": {"x": 1}, "caller": caller}
     expected = [ToolCallStarted(0, "t", "f"), ToolCallDelta(0, '{"x": 1}')]
@@ -281,7 +281,7 @@ def test_a_call_that_a_program_of_the_upstream_makes_is_the_clients_to_carry_out
     ],
     ids=lambda block: block["content_block"]["type"],
 )
-def test_what_the_upstream_did_itself_is_nothing_for_the_client(block: Json) -> None:
+def test_what_the_upstream_executed_itself_is_not_shown_to_the_client(block: Json) -> None:
     deltas = [
         more(0, "input_json_delta", partial_json='{"query":"x"}'),
         more(0, "compaction_delta", content="no"),
@@ -296,12 +296,12 @@ def test_what_the_upstream_did_itself_is_nothing_for_the_client(block: Json) -> 
 PATCH = '*** Begin Patch\n+ say("hé 😀 \\o/")\n*** End Patch\n'
 
 
-def test_a_custom_tool_whose_input_comes_whole_is_unwrapped() -> None:
+def test_a_custom_tool_whose_input_arrives_at_once_is_unwrapped() -> None:
     events = answer(tool(0, "t", "T", input={"input": PATCH}), custom_tools=frozenset({"T"}))
     assert folded_calls(events) == [("t", "T", PATCH, True)]
 
 
-def test_a_tool_that_goes_by_another_name_at_the_upstream_has_the_clients_name_again() -> None:
+def test_a_tool_that_was_renamed_for_the_upstream_gets_the_clients_name_back() -> None:
     names = {"do_it_1f": "do it", "patch_2e": "patch!"}
     blocks = [tool(0, "t", "do_it_1f", '{"x":1}'), tool(1, "u", "patch_2e", '{"input":"raw"}'), tool(2, "v", "f")]
     expected = [("t", "do it", '{"x":1}', False), ("u", "patch!", "raw", True), ("v", "f", "{}", False)]
@@ -324,7 +324,7 @@ def cite(at: int, **fields: Any) -> Json:
     return more(at, "citations_delta", citation=fields)
 
 
-def test_cited_pages_are_given_once_with_the_stretch_of_text_that_cites_them() -> None:
+def test_cited_pages_are_emitted_once_with_the_range_of_text_that_cites_them() -> None:
     page = {"type": "web_search_result_location", "url": "https://a.example", "title": "A", "cited_text": "x"}
     events = answer(
         text(0, "Über "),
@@ -338,7 +338,7 @@ def test_cited_pages_are_given_once_with_the_stretch_of_text_that_cites_them() -
     assert sum(isinstance(event, Annotations) for event in events) == 1
 
 
-def test_a_search_result_is_cited_if_its_source_is_an_address() -> None:
+def test_a_search_result_is_cited_if_its_source_is_a_url() -> None:
     kind = "search_result_location"
     events = answer(
         [
@@ -351,7 +351,7 @@ def test_a_search_result_is_cited_if_its_source_is_an_address() -> None:
     assert events[-1] == Annotations((Citation("https://a.example", "A", 0, 1),))
 
 
-def test_places_in_documents_have_no_form_in_chat_completions() -> None:
+def test_citations_of_documents_are_left_out_of_chat_completions() -> None:
     places = [
         cite(0, type="char_location", document_index=0, document_title="D"),
         cite(0, type="page_location", document_index=0),
@@ -379,17 +379,17 @@ def test_places_in_documents_have_no_form_in_chat_completions() -> None:
         ("refusal", "content_filter"),
     ],
 )
-def test_stop_reasons_are_brought_into_the_words_of_openai(word: str, reason: Any) -> None:
+def test_stop_reasons_are_translated_to_those_of_openai(word: str, reason: Any) -> None:
     assert decode(head(), *text(0, "a"), last(word), STOP)[-1] == Finished(reason)
 
 
 @pytest.mark.parametrize("word", ["tool_use", "end_turn", "pause_turn"])
-def test_an_answer_with_a_call_finishes_with_it(word: str) -> None:
+def test_an_answer_with_a_call_finishes_with_tool_calls(word: str) -> None:
     assert decode(head(), *tool(0, "t", "f", "{}"), last(word), STOP)[-1] == Finished("tool_calls")
 
 
 @pytest.mark.parametrize(("word", "reason"), [("max_tokens", "length"), ("refusal", "content_filter")])
-def test_an_answer_that_was_cut_off_finishes_so_also_with_calls(word: str, reason: Any) -> None:
+def test_an_answer_that_was_cut_off_finishes_with_length_even_if_it_has_calls(word: str, reason: Any) -> None:
     assert decode(head(), *tool(0, "t", "f", '{"x'), last(word), STOP)[-1] == Finished(reason)
 
 
@@ -399,7 +399,7 @@ def test_litellm_20_an_end_without_a_reason_is_a_failure(end: list[Json]) -> Non
     assert decode(head(), *text(0, "a"), *end) == [STARTED, TextDelta("a"), failed]
 
 
-def test_done_ends_an_answer_as_well() -> None:
+def test_done_also_ends_an_answer() -> None:
     assert decode(head(), last(), "[DONE]", STOP) == [STARTED, Finished("stop")]
     assert decode(head(), last(), STOP, "[DONE]") == [STARTED, Finished("stop")]
 
@@ -407,7 +407,7 @@ def test_done_ends_an_answer_as_well() -> None:
 # --- usage -----------------------------------------------------------------------------------------------------------
 
 
-def test_usage_is_the_sum_of_what_was_read_and_the_last_word_counts() -> None:
+def test_input_tokens_are_summed_and_the_latest_usage_counts() -> None:
     first = {
         "input_tokens": 10,
         "cache_read_input_tokens": 100,
@@ -422,13 +422,13 @@ def test_usage_is_the_sum_of_what_was_read_and_the_last_word_counts() -> None:
 
 
 @pytest.mark.parametrize("usage", [{"input_tokens": 4}, {"output_tokens": 4}])
-def test_usage_may_be_told_in_part(usage: Json) -> None:
-    (told,) = (event for event in decode(head(usage=usage), last(), STOP) if isinstance(event, Usage))
-    assert told.total_tokens == 4
+def test_usage_may_be_incomplete(usage: Json) -> None:
+    (counts,) = (event for event in decode(head(usage=usage), last(), STOP) if isinstance(event, Usage))
+    assert counts.total_tokens == 4
 
 
 @pytest.mark.parametrize("usage", [None, 5, {}, {"input_tokens": None}, {"cache_read_input_tokens": 1}])
-def test_usage_that_tells_nothing_is_none(usage: Any) -> None:
+def test_usage_without_counts_is_left_out(usage: Any) -> None:
     assert decode(head(usage=usage), last(), STOP) == [STARTED, Finished("stop")]
 
 
@@ -455,7 +455,7 @@ def failure(kind: str, message: str = "m") -> Json:
         ("whatever", "upstream_error"),
     ],
 )
-def test_a_failure_gets_our_code_and_keeps_its_own_word(kind: str, code: str) -> None:
+def test_a_failure_gets_our_code_and_keeps_the_upstreams(kind: str, code: str) -> None:
     assert decode(failure(kind)) == [Failed(code, "m", kind)]
     assert decode(head(), *text(0, "a"), failure(kind), STOP) == [STARTED, TextDelta("a"), Failed(code, "m", kind)]
     assert decode_anthropic_document(json.dumps(failure(kind)).encode()) == [Failed(code, "m", kind)]
@@ -479,18 +479,18 @@ NO_REASON = "The upstream reported a failure and gave no reason for it; try agai
     ],
     ids=range(5),
 )
-def test_a_failure_is_told_in_every_shape_that_gateways_have_for_it(event: Json, failed: Failed) -> None:
+def test_a_failure_is_recognised_in_every_shape_that_gateways_use(event: Json, failed: Failed) -> None:
     assert decode(head(), event) == [STARTED, failed]
 
 
-def test_a_failure_keeps_no_secret_and_says_when_to_try_again() -> None:
+def test_a_failure_contains_no_secret_and_says_when_to_retry() -> None:
     message = "key sk-ant-api03-abcdefgh12345678 is over its limit; please try again in 2s."
     (failed,) = decode(failure("rate_limit_error", message))
-    told = "key [redacted] is over its limit; please try again in 2s."
-    assert failed == Failed("upstream_rate_limited", told, "rate_limit_error", 2.0)
+    shown = "key [redacted] is over its limit; please try again in 2s."
+    assert failed == Failed("upstream_rate_limited", shown, "rate_limit_error", 2.0)
 
 
-def test_strange_but_harmless_events_are_passed_over() -> None:
+def test_unusual_but_harmless_events_are_skipped() -> None:
     strange: list[Any] = [
         "5",
         "null",
@@ -508,7 +508,7 @@ def test_strange_but_harmless_events_are_passed_over() -> None:
         {"type": "message_delta"},
         {"type": "message_delta", "delta": {"stop_reason": 5}, "usage": 5},
     ]
-    later = [
+    later: list[Any] = [
         {"type": "content_block_delta", "index": None, "delta": {"type": "text_delta", "text": "b\ud83d"}},
         {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": 5}},
     ]
@@ -519,7 +519,7 @@ def test_strange_but_harmless_events_are_passed_over() -> None:
 # --- documents -------------------------------------------------------------------------------------------------------
 
 
-def test_a_document_gives_the_events_of_its_stream() -> None:
+def test_a_document_decodes_to_the_events_of_its_stream() -> None:
     page = {"type": "web_search_result_location", "url": "https://a.example", "title": "A"}
     body = document(
         {"type": "thinking", "thinking": "hm", "signature": "s"},
@@ -551,12 +551,12 @@ def test_a_document_gives_the_events_of_its_stream() -> None:
     ]
 
 
-def test_a_document_may_lack_nearly_everything() -> None:
+def test_almost_every_field_of_a_document_may_be_missing() -> None:
     assert decode_anthropic_document(b'{"content":[{"type":"text","text":"a"}]}')[1] == TextDelta("a")
     assert decode_anthropic_document(document()) == [STARTED, Finished("stop")]
 
 
-# --- anything --------------------------------------------------------------------------------------------------------
+# --- arbitrary input -------------------------------------------------------------------------------------------------
 
 _json = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 3) | st.text(max_size=4),

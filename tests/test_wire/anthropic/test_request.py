@@ -1,4 +1,4 @@
-"""A request in normal form becomes what Anthropic takes, and nothing that it refuses."""
+"""A request in normal form becomes one that Anthropic accepts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MODELS = [NEWEST, "claude-sonnet-5-5", FIVE, FOUR_SEVEN, FOUR_SIX, BUDGET, OPUS_
 
 PNG_DATA = "iVBORw0KGgo="
 PNG = f"data:image/png;base64,{PNG_DATA}"
-CACHE = {"cache_control": {"type": "ephemeral"}}
+CACHE: dict[str, Any] = {"cache_control": {"type": "ephemeral"}}
 FUNCTION = {"type": "function", "name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}
 PATCH = {
     "type": "custom",
@@ -64,7 +64,7 @@ TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 
 
 def check(body: dict[str, Any]) -> dict[str, Any]:
-    """Assert all that Anthropic's API asserts, as its reference and its error messages tell."""
+    """Assert everything that Anthropic's API checks, according to its reference and its error messages."""
     claude = claude_model(body["model"])
     assert body.keys() <= BODY_KEYS
     json.dumps(body, allow_nan=False)
@@ -201,9 +201,9 @@ def check_thinking(body: dict[str, Any], claude: ClaudeModel) -> None:
         case "enabled":
             assert claude.thinking == "budget"
             assert MIN_BUDGET <= thinking["budget_tokens"] < body["max_tokens"]
-            said = [message["content"] for message in body["messages"] if message["role"] == "assistant"]
-            if said and any(block["type"] == "tool_use" for block in said[-1]):
-                assert said[-1][0]["type"] in ("thinking", "redacted_thinking")
+            answers = [message["content"] for message in body["messages"] if message["role"] == "assistant"]
+            if answers and any(block["type"] == "tool_use" for block in answers[-1]):
+                assert answers[-1][0]["type"] in ("thinking", "redacted_thinking")
         case off:
             assert claude.no_thinking == {"type": off}
             assert config.get("effort") not in ("xhigh", "max")
@@ -228,14 +228,15 @@ def without_marks(value: Any) -> Any:
 
 
 def messages(*items: dict[str, Any], model: str = FOUR_SEVEN, **body: Any) -> list[Any]:
-    return without_marks(ask(model, input=list(items), **body)["messages"])
+    sent: list[Any] = without_marks(ask(model, input=list(items), **body)["messages"])
+    return sent
 
 
 def user(content: Any = "u", **more: Any) -> dict[str, Any]:
     return {"role": "user", "content": content, **more}
 
 
-def said(text: str) -> dict[str, Any]:
+def assistant(text: str) -> dict[str, Any]:
     return {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
 
 
@@ -251,8 +252,8 @@ def thought(*blocks: dict[str, Any]) -> dict[str, Any]:
     return {"type": "reasoning", "summary": [], "anthropic_blocks": list(blocks or (THOUGHT,))}
 
 
-def text(said: str) -> dict[str, Any]:
-    return {"type": "text", "text": said}
+def text(content: str) -> dict[str, Any]:
+    return {"type": "text", "text": content}
 
 
 def by_user(*blocks: Any) -> dict[str, Any]:
@@ -284,7 +285,7 @@ def refused(model: str = FOUR_SEVEN, **body: Any) -> BadRequest:
 # --- system and roles ------------------------------------------------------------------------------------------------
 
 
-def test_instructions_and_leading_system_messages_are_the_system_and_a_string_is_the_user() -> None:
+def test_instructions_and_leading_system_messages_form_the_system_prompt_and_a_string_is_a_user_message() -> None:
     body = ask(
         instructions="be kind",
         input=[{"role": "system", "content": "s"}, {"role": "developer", "content": "d"}, user()],
@@ -295,9 +296,9 @@ def test_instructions_and_leading_system_messages_are_the_system_and_a_string_is
     assert "system" not in ask(instructions=" ")
 
 
-def test_later_system_messages_are_wrapped_and_stay_where_they_are() -> None:
+def test_later_system_messages_are_wrapped_and_keep_their_place() -> None:
     rules = {"role": "developer", "content": "new rule"}, {"role": "system", "content": "x"}
-    assert messages(user("a"), rules[0], said("b"), rules[1]) == [
+    assert messages(user("a"), rules[0], assistant("b"), rules[1]) == [
         by_user("a", "<system>\nnew rule\n</system>"),
         by_assistant("b"),
         by_user("<system>\nx\n</system>"),
@@ -306,25 +307,35 @@ def test_later_system_messages_are_wrapped_and_stay_where_they_are() -> None:
 
 def test_roles_alternate_and_blank_text_is_never_sent() -> None:
     blank = [{"type": "input_text", "text": " \n"}, {"type": "from_the_future"}, "odd"]
-    items = [user("a"), user(""), user(blank), user("b"), said("c"), user(" "), said(" "), said("d"), user("e")]
+    items = [
+        user("a"),
+        user(""),
+        user(blank),
+        user("b"),
+        assistant("c"),
+        user(" "),
+        assistant(" "),
+        assistant("d"),
+        user("e"),
+    ]
     assert messages(*items) == [by_user("a", "b"), by_assistant("c", "d"), by_user("e")]
 
 
-def test_the_user_speaks_first() -> None:
-    assert messages(said("hello"), user("b")) == [by_user("Continue."), by_assistant("hello"), by_user("b")]
+def test_the_first_message_is_the_users() -> None:
+    assert messages(assistant("hello"), user("b")) == [by_user("Continue."), by_assistant("hello"), by_user("b")]
 
 
-def test_a_conversation_of_instructions_alone_goes_on() -> None:
+def test_a_conversation_of_instructions_alone_is_continued() -> None:
     body = ask(input=[{"role": "system", "content": "say hi"}])
     assert without_marks(body["system"]) == [text("say hi")]
     assert without_marks(body["messages"]) == [by_user("Continue.")]
 
 
-def test_a_conversation_of_nothing_is_refused() -> None:
+def test_an_empty_conversation_is_refused() -> None:
     assert refused(input=[user(" ")]).param == "input"
 
 
-def test_the_assistants_parts_are_text_and_so_is_its_refusal() -> None:
+def test_the_assistants_parts_and_refusals_become_text() -> None:
     parts = [
         {"type": "output_text", "text": "a"},
         {"type": "input_image", "image_url": PNG},
@@ -336,16 +347,22 @@ def test_the_assistants_parts_are_text_and_so_is_its_refusal() -> None:
 
 
 @pytest.mark.parametrize("model", [NEWEST, FOUR_SIX, FOREIGN])
-def test_a_trailing_assistant_is_told_to_continue(model: str) -> None:
-    assert messages(user(), said("Sure, "), model=model) == [by_user("u"), by_assistant("Sure, "), by_user("Continue.")]
+def test_a_trailing_assistant_message_is_followed_by_a_request_to_continue(model: str) -> None:
+    assert messages(user(), assistant("Sure, "), model=model) == [
+        by_user("u"),
+        by_assistant("Sure, "),
+        by_user("Continue."),
+    ]
 
 
-def test_a_model_with_prefill_goes_on_with_what_it_said_less_its_last_whitespace() -> None:
-    assert messages(user(), said("Sure, "), model=BUDGET) == [by_user("u"), by_assistant("Sure,")]
-    thinking = messages(user(), said("Sure, "), model=BUDGET, reasoning={"effort": "low"})
+def test_a_model_with_prefill_continues_its_message_without_trailing_whitespace() -> None:
+    assert messages(user(), assistant("Sure, "), model=BUDGET) == [by_user("u"), by_assistant("Sure,")]
+    thinking = messages(user(), assistant("Sure, "), model=BUDGET, reasoning={"effort": "low"})
     assert thinking[-1] == by_user("Continue.")
     schema = {"type": "object", "properties": {"a": {"type": "string"}}}
-    formatted = messages(user(), said("{ "), model=BUDGET, text={"format": {"type": "json_schema", "schema": schema}})
+    formatted = messages(
+        user(), assistant("{ "), model=BUDGET, text={"format": {"type": "json_schema", "schema": schema}}
+    )
     assert formatted[-1] == by_user("Continue.")
 
 
@@ -356,7 +373,7 @@ def image(url: str = PNG, **more: Any) -> dict[str, Any]:
     return {"type": "input_image", "image_url": url, **more}
 
 
-def test_images_are_base64_or_a_url() -> None:
+def test_images_become_base64_or_a_url() -> None:
     assert messages(user([{"type": "input_text", "text": "see"}, image(), image("https://x/y.png")])) == [
         by_user(
             "see",
@@ -376,7 +393,7 @@ def test_images_are_base64_or_a_url() -> None:
         ("data:IMAGE/WEBP;charset=x;BASE64,AAAA", "image/webp"),
     ],
 )
-def test_an_image_is_what_it_begins_with_whatever_it_is_called(url: str, kind: str) -> None:
+def test_the_type_of_an_image_follows_from_its_first_bytes(url: str, kind: str) -> None:
     ((block,),) = [message["content"] for message in messages(user([image(url)]))]
     assert block["source"]["media_type"] == kind
 
@@ -400,11 +417,11 @@ def file(data: str | None = None, **more: Any) -> dict[str, Any]:
         (file(file_url="https://x/a.pdf"), {"source": {"type": "url", "url": "https://x/a.pdf"}}),
     ],
 )
-def test_pdfs_and_text_are_documents(part: dict[str, Any], block: dict[str, Any]) -> None:
+def test_pdfs_and_text_become_documents(part: dict[str, Any], block: dict[str, Any]) -> None:
     assert messages(user([part])) == [by_user({"type": "document", **block})]
 
 
-def test_an_image_in_a_file_is_an_image_and_an_empty_text_nothing() -> None:
+def test_an_image_in_a_file_becomes_an_image_and_an_empty_text_is_left_out() -> None:
     (message,) = messages(
         user(["x", file(PNG), file("data:text/plain;base64,IA=="), {"type": "input_text", "text": "a"}])
     )
@@ -428,15 +445,15 @@ def test_an_image_in_a_file_is_an_image_and_an_empty_text_nothing() -> None:
         (file("data:text/plain;base64,a"), "file_data"),
     ],
 )
-def test_what_anthropic_cannot_read_is_refused(part: dict[str, Any], param: str) -> None:
+def test_media_that_anthropic_cannot_read_is_refused(part: dict[str, Any], param: str) -> None:
     assert refused(input=[user(), user(["x", part])]).param == f"input[1].content[1].{param}"
 
 
 # --- calls and results -----------------------------------------------------------------------------------------------
 
 
-def test_calls_of_one_turn_are_one_message_and_so_are_their_results() -> None:
-    items = [user(), said("a"), call("1", '{"x": 1}'), call("2"), output("1"), output("2", "s"), user("next")]
+def test_calls_of_one_turn_form_one_message_and_their_results_another() -> None:
+    items = [user(), assistant("a"), call("1", '{"x": 1}'), call("2"), output("1"), output("2", "s"), user("next")]
     assert messages(*items, tools=[FUNCTION]) == [
         by_user("u"),
         by_assistant("a", use("1", x=1), use("2")),
@@ -444,8 +461,8 @@ def test_calls_of_one_turn_are_one_message_and_so_are_their_results() -> None:
     ]
 
 
-def test_calls_after_a_result_are_another_turn() -> None:
-    assert messages(user(), call("1"), output("1"), call("2"), output("2"), said("b"), user("c")) == [
+def test_calls_after_a_result_form_another_turn() -> None:
+    assert messages(user(), call("1"), output("1"), call("2"), output("2"), assistant("b"), user("c")) == [
         by_user("u"),
         by_assistant(use("1")),
         by_user(result("1")),
@@ -456,8 +473,8 @@ def test_calls_after_a_result_are_another_turn() -> None:
     ]
 
 
-def test_results_are_in_the_order_of_the_calls_and_directly_behind_them() -> None:
-    items = [user(), call("1"), call("2"), user("wait"), output("2", "b"), output("1", "a"), said("c"), user()]
+def test_results_follow_their_calls_directly_in_the_same_order() -> None:
+    items = [user(), call("1"), call("2"), user("wait"), output("2", "b"), output("1", "a"), assistant("c"), user()]
     assert messages(*items) == [
         by_user("u"),
         by_assistant(use("1"), use("2")),
@@ -467,8 +484,8 @@ def test_results_are_in_the_order_of_the_calls_and_directly_behind_them() -> Non
     ]
 
 
-def test_what_the_assistant_says_between_a_call_and_its_result_goes_before_the_call() -> None:
-    items = [user(), call("1"), said("working"), output("1"), user("c")]
+def test_text_between_a_call_and_its_result_moves_before_the_call() -> None:
+    items = [user(), call("1"), assistant("working"), output("1"), user("c")]
     assert messages(*items) == [by_user("u"), by_assistant("working", use("1")), by_user(result("1"), "c")]
 
 
@@ -484,7 +501,7 @@ def test_an_interleaved_call_does_not_lose_the_results_of_the_others() -> None:
 
 
 def test_a_call_without_a_result_gets_an_empty_one() -> None:
-    assert messages(user(), call("1"), said("so"), call("2"), user("c")) == [
+    assert messages(user(), call("1"), assistant("so"), call("2"), user("c")) == [
         by_user("u"),
         by_assistant(use("1")),
         by_user(nothing("1")),
@@ -501,7 +518,7 @@ def test_results_without_a_call_and_second_results_are_dropped() -> None:
     ]
 
 
-def test_an_id_that_comes_twice_is_two_ids() -> None:
+def test_a_repeated_id_becomes_two_ids() -> None:
     turns = messages(user(), call("1"), output("1", "a"), call("1"), output("1", "b"))
     first, second = turns[1]["content"][0]["id"], turns[3]["content"][0]["id"]
     assert first == "1"
@@ -510,7 +527,7 @@ def test_an_id_that_comes_twice_is_two_ids() -> None:
 
 
 @pytest.mark.parametrize("call_id", ["functions.AskUserQuestion:1", "x" * 70, "é"])
-def test_ids_are_made_legal_and_both_halves_alike(call_id: str) -> None:
+def test_ids_are_made_valid_alike_in_calls_and_results(call_id: str) -> None:
     turns = messages(user(), call(call_id), output(call_id))
     legal = turns[1]["content"][0]["id"]
     assert TOOL_ID.fullmatch(legal)
@@ -518,7 +535,7 @@ def test_ids_are_made_legal_and_both_halves_alike(call_id: str) -> None:
     assert messages(user("x"), call(call_id), output(call_id))[1:] == turns[1:]
 
 
-def test_calls_without_any_id_have_one() -> None:
+def test_calls_without_an_id_get_one() -> None:
     turns = messages(user(), {"type": "local_shell_call"}, {"type": "shell_call"})
     assert turns[1]["content"][0]["id"] == "call"
 
@@ -526,11 +543,11 @@ def test_calls_without_any_id_have_one() -> None:
 @pytest.mark.parametrize(
     "arguments", ["", "{ cut", "[1]", '"x"', '{"a":' * 150 + "1" + "}" * 150, "[" * 5000, '{"a":1e999}']
 )
-def test_arguments_that_are_no_object_are_nothing(arguments: str) -> None:
+def test_arguments_that_are_not_an_object_become_empty(arguments: str) -> None:
     assert messages(user(), call("1", arguments), output("1"))[1] == by_assistant(use("1"))
 
 
-def test_custom_calls_have_one_string() -> None:
+def test_a_custom_call_has_one_string() -> None:
     items = [
         {"type": "custom_tool_call", "call_id": "1", "name": "ApplyPatch", "input": "*** Begin"},
         {"type": "custom_tool_call_output", "call_id": "1", "output": "done"},
@@ -541,8 +558,8 @@ def test_custom_calls_have_one_string() -> None:
     ]
 
 
-def test_calls_that_the_client_carries_out_are_tool_uses() -> None:
-    items = [
+def test_calls_that_the_client_executes_become_tool_uses() -> None:
+    items: list[dict[str, Any]] = [
         {"type": "local_shell_call", "call_id": "1", "action": {"command": ["ls"]}},
         {"type": "computer_call", "call_id": "2", "actions": [{"type": "click"}]},
         {"type": "apply_patch_call", "call_id": "3"},
@@ -563,7 +580,7 @@ def test_calls_that_the_client_carries_out_are_tool_uses() -> None:
     ]
 
 
-def test_a_result_is_one_text_or_parts_and_says_if_it_is_an_error() -> None:
+def test_a_result_is_one_text_or_parts_and_is_marked_if_it_is_an_error() -> None:
     parts = [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]
     items = [call("1"), call("2"), call("3"), call("4")]
     outputs = [
@@ -579,7 +596,7 @@ def test_a_result_is_one_text_or_parts_and_says_if_it_is_an_error() -> None:
     assert content[3] == nothing("4")
 
 
-def test_an_image_in_a_result_that_cannot_be_read_is_named() -> None:
+def test_an_unreadable_image_in_a_result_is_named() -> None:
     bad = output("1", [{"type": "input_image", "file_id": "file_1"}])
     assert refused(input=[user(), call("1"), bad]).param == "input[2].output[0].file_id"
 
@@ -594,9 +611,9 @@ def test_items_of_other_services_are_dropped_or_refused() -> None:
 # --- reasoning -------------------------------------------------------------------------------------------------------
 
 
-def test_signed_thinking_comes_before_what_it_led_to_and_other_reasoning_is_dropped() -> None:
+def test_signed_thinking_comes_before_its_result_and_other_reasoning_is_dropped() -> None:
     hidden = {"type": "redacted_thinking", "data": "x"}
-    unsigned = [
+    unsigned: list[Any] = [
         {"type": "thinking", "thinking": "hm"},
         {"type": "redacted_thinking"},
         "odd",
@@ -607,7 +624,7 @@ def test_signed_thinking_comes_before_what_it_led_to_and_other_reasoning_is_drop
         user(),
         plain,
         thought({**THOUGHT, **CACHE}, hidden, *unsigned),
-        said("a"),
+        assistant("a"),
         call("1"),
         output("1"),
         thought(),
@@ -623,19 +640,19 @@ def test_signed_thinking_comes_before_what_it_led_to_and_other_reasoning_is_drop
     ]
 
 
-def test_thinking_between_calls_stays_there() -> None:
-    items = [user(), thought(), call("1"), thought(), said("b"), call("2"), output("1"), output("2")]
+def test_thinking_between_calls_keeps_its_place() -> None:
+    items = [user(), thought(), call("1"), thought(), assistant("b"), call("2"), output("1"), output("2")]
     assert messages(*items)[1] == by_assistant(THOUGHT, use("1"), THOUGHT, "b", use("2"))
 
 
-def test_thinking_that_led_to_nothing_is_dropped() -> None:
-    assert messages(user("a"), thought(), user("b"), said("c"), user("d")) == [
+def test_thinking_without_a_result_is_dropped() -> None:
+    assert messages(user("a"), thought(), user("b"), assistant("c"), user("d")) == [
         by_user("a", "b"), by_assistant("c"), by_user("d")
     ]  # fmt: skip
 
 
-def test_a_model_that_does_not_think_gets_no_thoughts() -> None:
-    assert messages(user(), thought(), said("c"), user("d"), model=PLAIN)[1] == by_assistant("c")
+def test_a_model_without_thinking_gets_no_thinking_blocks() -> None:
+    assert messages(user(), thought(), assistant("c"), user("d"), model=PLAIN)[1] == by_assistant("c")
 
 
 @pytest.mark.parametrize(
@@ -661,7 +678,7 @@ def test_a_model_that_does_not_think_gets_no_thoughts() -> None:
         ("claude-fable-5", "none", None, {"effort": "low"}),
     ],
 )
-def test_each_model_is_told_to_think_its_own_way(
+def test_each_model_gets_its_own_form_of_thinking_parameters(
     model: str, effort: str | None, thinking: str | None, config: dict[str, str] | None
 ) -> None:
     body = ask(model, reasoning={"effort": effort})
@@ -685,7 +702,7 @@ def test_each_model_is_told_to_think_its_own_way(
         (FOREIGN, "low", 50_000, 54_000, 4000),
     ],
 )
-def test_a_budget_is_added_to_the_answer_as_far_as_the_model_goes(
+def test_a_thinking_budget_is_added_to_the_answers_limit_up_to_the_models_maximum(
     model: str, effort: str, limit: int | None, tokens: int, budget: int
 ) -> None:
     body = ask(model, reasoning={"effort": effort}, max_output_tokens=limit)
@@ -703,7 +720,7 @@ def test_a_budget_is_added_to_the_answer_as_far_as_the_model_goes(
         (FIVE, 7, 7),
     ],
 )
-def test_the_limit_is_the_clients_or_the_models(model: str, limit: int | None, tokens: int) -> None:
+def test_the_limit_is_the_clients_or_else_the_models(model: str, limit: int | None, tokens: int) -> None:
     assert ask(model, max_output_tokens=limit)["max_tokens"] == tokens
 
 
@@ -717,13 +734,13 @@ def test_anthropics_own_thinking_parameter_is_understood() -> None:
     assert ask(BUDGET, thinking=own, reasoning={"effort": "none"})["thinking"] == {"type": "disabled"}
 
 
-def test_calls_whose_thoughts_are_lost_are_answered_without_thinking_where_anthropic_asks_for_them() -> None:
+def test_thinking_is_off_where_anthropic_requires_thinking_blocks_that_are_lost() -> None:
     lost = [user(), call("1"), output("1")]
     assert "thinking" not in ask(BUDGET, input=lost, reasoning={"effort": "high"})
     assert ask(FOUR_SIX, input=lost, reasoning={"effort": "high"})["thinking"]["type"] == "adaptive"
     kept = [user(), thought(), call("1"), output("1")]
     assert ask(BUDGET, input=kept, reasoning={"effort": "high"})["thinking"]["type"] == "enabled"
-    answered = [*lost, said("done"), user("next")]
+    answered = [*lost, assistant("done"), user("next")]
     assert ask(BUDGET, input=answered, reasoning={"effort": "high"})["thinking"]["type"] == "enabled"
 
 
@@ -731,10 +748,11 @@ def test_calls_whose_thoughts_are_lost_are_answered_without_thinking_where_anthr
 
 
 def tools(*declared: dict[str, Any]) -> list[Any]:
-    return without_marks(ask(tools=list(declared)).get("tools", []))
+    sent: list[Any] = without_marks(ask(tools=list(declared)).get("tools", []))
+    return sent
 
 
-def test_functions_are_tools_with_a_schema() -> None:
+def test_functions_become_tools_with_a_schema() -> None:
     schema = {"type": "object", "properties": {}}
     assert tools(FUNCTION, {"type": "function", "name": "g", "strict": True, "parameters": None}) == [
         {"name": "f", "description": "d", "input_schema": schema},
@@ -742,7 +760,7 @@ def test_functions_are_tools_with_a_schema() -> None:
     ]
 
 
-def test_tools_that_take_raw_text_take_one_string_and_the_grammar_is_in_the_description() -> None:
+def test_custom_tools_take_one_string_and_have_the_grammar_in_the_description() -> None:
     (tool,) = tools(PATCH)
     assert tool["name"] == "ApplyPatch"
     assert tool["description"].startswith("Edit files.\n\n")
@@ -751,7 +769,7 @@ def test_tools_that_take_raw_text_take_one_string_and_the_grammar_is_in_the_desc
     assert tool["input_schema"]["required"] == ["input"]
 
 
-def test_hosted_tools_are_dropped_namespaces_flat_and_names_declared_once() -> None:
+def test_hosted_tools_are_dropped_and_namespaces_flattened_and_names_declared_once() -> None:
     space = {"type": "namespace", "name": "n", "tools": [{**FUNCTION, "name": "g"}, FUNCTION]}
     hosted = [{"type": "web_search"}, {"type": "mcp", "server_label": "x"}]
     names = [tool["name"] for tool in tools(*hosted, FUNCTION, {"type": "local_shell"}, space, FUNCTION)]
@@ -762,7 +780,7 @@ def test_hosted_tools_are_dropped_namespaces_flat_and_names_declared_once() -> N
     assert "tools" not in ask(tools=hosted, tool_choice="required")
 
 
-def test_a_name_that_anthropic_refuses_is_changed_everywhere_and_can_be_told_back() -> None:
+def test_an_invalid_name_is_changed_everywhere_and_can_be_mapped_back() -> None:
     odd = {**FUNCTION, "name": "mcp.server/read"}
     declared = [odd, FUNCTION]
     body = ask(
@@ -788,7 +806,7 @@ def test_alternatives_at_the_top_of_a_schema_are_joined() -> None:
     assert object_schema({"type": "string", "required": None, "oneOf": 1}) == {"type": "object", "properties": {}}
 
 
-def test_calls_without_tools_declare_what_was_called_and_call_nothing_more() -> None:
+def test_calls_without_tools_declare_the_called_tools_and_forbid_further_calls() -> None:
     body = ask(input=[user(), call("1"), call("2"), output("1"), output("2")])
     assert without_marks(body["tools"]) == [{"name": "f", "input_schema": {"type": "object"}}]
     assert body["tool_choice"] == {"type": "none"}
@@ -821,7 +839,7 @@ def test_tool_choices(choice: Any, expected: Any) -> None:
     )
 
 
-def test_a_choice_among_tools_that_are_not_there_is_refused() -> None:
+def test_a_choice_among_undeclared_tools_is_refused() -> None:
     assert refused(tools=[FUNCTION], tool_choice={"type": "allowed_tools"}).param == "tool_choice.tools"
 
 
@@ -829,7 +847,7 @@ def test_a_choice_among_tools_that_are_not_there_is_refused() -> None:
     ("choice", "expected"),
     [(None, "auto"), ("auto", "auto"), ("required", "any"), ({"type": "function", "name": "f"}, "tool")],
 )
-def test_parallel_calls_are_forbidden_with_the_choice(choice: Any, expected: str) -> None:
+def test_parallel_calls_are_disabled_in_the_tool_choice(choice: Any, expected: str) -> None:
     chosen = ask(tools=[FUNCTION], tool_choice=choice, parallel_tool_calls=False)["tool_choice"]
     assert (chosen["type"], chosen["disable_parallel_tool_use"]) == (expected, True)
     assert ask(tools=[FUNCTION], tool_choice="none", parallel_tool_calls=False)["tool_choice"] == {"type": "none"}
@@ -849,7 +867,7 @@ def test_parallel_calls_are_forbidden_with_the_choice(choice: Any, expected: str
         (NEWEST, "none", "auto", None),
     ],
 )
-def test_a_choice_is_not_forced_where_the_model_thinks_or_refuses_it(
+def test_a_choice_is_not_forced_where_the_model_thinks_or_refuses_forcing(
     model: str, effort: str | None, choice: str, thinking: str | None
 ) -> None:
     for asked in ("required", ALLOWED):
@@ -874,20 +892,20 @@ def test_a_choice_is_not_forced_where_the_model_thinks_or_refuses_it(
         (NEWEST, {"temperature": 1}, {}),
     ],
 )
-def test_sampling_is_one_parameter_within_bounds_where_the_model_takes_it(
+def test_one_sampling_parameter_is_sent_within_bounds_to_models_that_accept_it(
     model: str, asked: dict[str, Any], sent: dict[str, Any]
 ) -> None:
     body = ask(model, **asked)
     assert {name: body[name] for name in ("temperature", "top_p") if name in body} == sent
 
 
-def test_stop_sequences_say_something() -> None:
+def test_blank_stop_sequences_are_dropped() -> None:
     assert ask(stop="END")["stop_sequences"] == ["END"]
     assert ask(stop=["a", " ", "", "b"])["stop_sequences"] == ["a", "b"]
     assert "stop_sequences" not in ask(stop=["\n"])
 
 
-def test_the_user_is_named_by_the_safety_identifier_first() -> None:
+def test_the_safety_identifier_is_preferred_as_the_user_id() -> None:
     assert ask(user="u", safety_identifier="s")["metadata"] == {"user_id": "s"}
     assert ask(user="u", metadata={"cursorConversationId": "c"})["metadata"] == {"user_id": "u"}
     (digest,) = ask(user="u" * 257)["metadata"].values()
@@ -904,12 +922,12 @@ def test_service_tiers(asked: str | None, sent: str | None) -> None:
 
 
 @pytest.mark.parametrize("name", ["previous_response_id", "conversation", "prompt"])
-def test_what_is_stored_elsewhere_is_refused(name: str) -> None:
+def test_references_to_stored_state_are_refused(name: str) -> None:
     assert refused(**{name: "x"}).param == name
 
 
-def test_what_has_no_form_there_is_left_out() -> None:
-    left_out = {
+def test_parameters_without_a_counterpart_are_left_out() -> None:
+    left_out: dict[str, Any] = {
         "store": False,
         "include": ["x"],
         "truncation": "auto",
@@ -920,7 +938,7 @@ def test_what_has_no_form_there_is_left_out() -> None:
     assert ask(**left_out) == ask()
 
 
-# --- the form of the answer ------------------------------------------------------------------------------------------
+# --- the format of the answer ----------------------------------------------------------------------------------------
 
 
 def formatted(schema: Any, model: str = FOUR_SEVEN, kind: str = "json_schema") -> tuple[Any, str]:
@@ -971,13 +989,13 @@ def test_a_schema_is_closed_and_its_bounds_are_dropped() -> None:
         {"anyOf": [True]},
     ],
 )
-def test_a_schema_that_anthropic_cannot_hold_the_model_to_is_asked_for_in_words(schema: dict[str, Any]) -> None:
+def test_a_schema_that_anthropic_cannot_enforce_is_requested_in_words(schema: dict[str, Any]) -> None:
     layout, hint = formatted(schema)
     assert layout is None
     assert hint.endswith(json.dumps(schema, separators=(",", ":")))
 
 
-def test_older_models_and_schemaless_json_are_asked_in_words() -> None:
+def test_older_models_and_json_without_a_schema_are_asked_in_words() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}}}
     assert formatted(schema, OPUS_4)[0] is None
     assert "matches this JSON Schema" in formatted(schema, OPUS_4)[1]
@@ -990,7 +1008,7 @@ def test_older_models_and_schemaless_json_are_asked_in_words() -> None:
 
 
 def marks(value: Any, path: str = "") -> list[str]:
-    """The paths of all breakpoints."""
+    """Return the paths of all breakpoints."""
     if not isinstance(value, dict | list):
         return []
     found = [path] if isinstance(value, dict) and "cache_control" in value else []
@@ -999,13 +1017,13 @@ def marks(value: Any, path: str = "") -> list[str]:
 
 
 def test_breakpoints_are_on_the_last_tool_the_system_and_the_last_two_turns_of_the_user() -> None:
-    turns = [user("a"), said("b"), user("c"), said("d"), call("1"), output("1"), user("e")]
+    turns = [user("a"), assistant("b"), user("c"), assistant("d"), call("1"), output("1"), user("e")]
     body = ask(instructions="s", input=turns, tools=[PATCH, FUNCTION])
     assert marks(body) == ["/system/0", "/messages/2/content/0", "/messages/4/content/1", "/tools/1"]
     assert marks(ask()) == ["/messages/0/content/0"]
 
 
-def test_the_clients_own_breakpoints_are_kept_and_no_others_made_where_it_marks_the_last_turns() -> None:
+def test_the_clients_breakpoints_are_kept_and_none_are_added_if_it_marks_the_last_turns() -> None:
     long = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
     body = ask(
         tools=[{**FUNCTION, **long}, PATCH],
@@ -1019,7 +1037,7 @@ def test_the_clients_own_breakpoints_are_kept_and_no_others_made_where_it_marks_
     last_four = ["/messages/0/content/0", "/messages/0/content/1", "/messages/1/content/0", "/messages/2/content/0"]
     assert marks(body) == last_four
     body = ask(
-        tools=[{**FUNCTION, **long}], input=[user("a", **long), user("b", **CACHE), said("x"), user("c", **long)]
+        tools=[{**FUNCTION, **long}], input=[user("a", **long), user("b", **CACHE), assistant("x"), user("c", **long)]
     )
     found = [body["tools"][0], *body["messages"][0]["content"], *body["messages"][2]["content"]]
     assert [block["cache_control"].get("ttl") for block in found] == ["1h", "1h", None, None]
@@ -1043,11 +1061,11 @@ def test_the_clients_own_breakpoints_are_kept_and_no_others_made_where_it_marks_
         (["/system/0", "/tools/0", "/tools/1"], ["/messages/4/content/0"]),
         (["/system/0", "/messages/0/content/0", "/tools/0", "/tools/1"], []),
         (["/messages/0/content/0"], ["/messages/2/content/0", "/messages/4/content/0"]),
-        (["/messages/2/content/0"], []),  # it marks what the user said last, and a call was made since then
+        (["/messages/2/content/0"], []),  # the last user message is marked, and a call was made after it
         (["/system/0", "/messages/4/content/0"], []),
     ],
 )
-def test_a_client_that_does_not_mark_the_last_turns_gets_our_breakpoints_there(
+def test_our_breakpoints_are_added_if_the_client_does_not_mark_the_last_turns(
     client: list[str], ours: list[str]
 ) -> None:
     def cache(path: str) -> dict[str, Any]:
@@ -1058,7 +1076,7 @@ def test_a_client_that_does_not_mark_the_last_turns_gets_our_breakpoints_there(
         input=[
             {"role": "system", "content": "s", **cache("/system/0")},
             user("a", **cache("/messages/0/content/0")),
-            said("b"),
+            assistant("b"),
             user("c", **cache("/messages/2/content/0")),
             call("1"),
             output("1", "r", **cache("/messages/4/content/0")),
@@ -1069,30 +1087,30 @@ def test_a_client_that_does_not_mark_the_last_turns_gets_our_breakpoints_there(
         assert block["cache_control"] == {"type": "ephemeral"}
 
 
-def test_what_a_conversation_grows_by_is_written_once_although_only_the_system_prompt_is_marked() -> None:
+def test_each_addition_to_a_conversation_is_cached_once_even_if_only_the_system_prompt_is_marked() -> None:
     items = [{"role": "system", "content": "s", **CACHE}, user("a")]
     written: list[str] = []
     for number in range(8):
         found = marks(ask(input=items))
-        # What this request reads is where the one before it has written.
+        # This request reads up to where the previous one wrote.
         assert not written or written[-1] in found
         written.append(found[-1])
         items += [call(str(number)), output(str(number))]
     assert written == [f"/messages/{2 * number}/content/0" for number in range(8)]
 
 
-def test_a_turn_is_the_beginning_of_the_next_one() -> None:
+def test_each_turn_is_a_prefix_of_the_next_one() -> None:
     turn = [
         {"role": "system", "content": "s"},
         user("a"),
         thought(),
-        said("b"),
+        assistant("b"),
         call("functions.x:1", '{"z":1,"a":2}'),
         call("2"),
         output("functions.x:1", [{"type": "input_text", "text": "t"}, image()]),
         output("2"),
     ]
-    following = [thought(), said("c"), call("3"), output("3"), {"role": "developer", "content": "d"}, user("e")]
+    following = [thought(), assistant("c"), call("3"), output("3"), {"role": "developer", "content": "d"}, user("e")]
     for model in MODELS:
         first, second = (ask(model, input=items, tools=[PATCH, FUNCTION]) for items in (turn, turn + following))
         first, second = without_marks(first), without_marks(second)
@@ -1119,11 +1137,11 @@ def test_a_turn_is_the_beginning_of_the_next_one() -> None:
         ("claude-mythos-5", "mythos", (0, 0)),
     ],
 )
-def test_names_tell_the_family_and_the_version(name: str, family: str, version: tuple[int, int]) -> None:
+def test_the_name_determines_the_family_and_the_version(name: str, family: str, version: tuple[int, int]) -> None:
     assert claude_model(name) is dict(CLAUDE_MODELS[family])[version]
 
 
-def test_an_unknown_claude_is_taken_for_the_newest_and_another_name_for_another_vendor() -> None:
+def test_an_unknown_claude_counts_as_the_newest_and_other_names_as_other_vendors() -> None:
     assert claude_model("claude-x") is claude_model("claude-opus-5-5")
     assert claude_model("deepseek-chat").max_output is None
 
@@ -1161,7 +1179,8 @@ def test_payload_07_keeps_blocks_ids_results_first_and_the_clients_breakpoints(p
 
 
 def tool_text(blocks: list[Any]) -> str:
-    return blocks[0]["content"][0]["text"]
+    text: str = blocks[0]["content"][0]["text"]
+    return text
 
 
 @pytest.mark.parametrize("payload", payloads("16"))
@@ -1181,7 +1200,7 @@ def test_payload_16_goes_on_after_the_assistant(payload: dict[str, Any]) -> None
 
 
 def readable(value: Any) -> Any:
-    """The same body with addresses that Anthropic reads: most are refused for them otherwise, and nothing is tried."""
+    """Return the body with URLs that Anthropic accepts; otherwise most bodies are refused for them and test nothing."""
     if isinstance(value, list):
         return [readable(inner) for inner in value]
     if not isinstance(value, dict):
@@ -1215,7 +1234,7 @@ def test_whatever_is_accepted_gives_a_valid_body_or_a_clear_refusal(
 
 SHELL_OUTPUT = {"type": "shell_call_output", "call_id": "1", "output": [{}]}
 ITEMS = [
-    *(user(), user(" "), said("a "), said(" "), thought(), {"role": "system", "content": "s"}),
+    *(user(), user(" "), assistant("a "), assistant(" "), thought(), {"role": "system", "content": "s"}),
     *(call("1"), call("2"), call("x.y"), {"type": "shell_call", "call_id": "1"}),
     *(output("1"), output("2"), output("x.y"), SHELL_OUTPUT),
 ]
@@ -1228,7 +1247,7 @@ ITEMS = [
     st.sampled_from([None, "required"]),
 )
 @settings(max_examples=300, deadline=None)
-def test_whatever_the_order_of_the_items_the_body_is_valid(
+def test_the_body_is_valid_in_any_order_of_items(
     items: list[dict[str, Any]], model: str, effort: str | None, choice: str | None
 ) -> None:
     request = ResponsesRequest(
@@ -1253,7 +1272,7 @@ def test_a_user_id_that_anthropic_would_refuse_is_hashed(user_id: str) -> None:
     assert ask(user="google-oauth2|user_01HASH")["metadata"]["user_id"] == "google-oauth2|user_01HASH"
 
 
-def test_a_prefill_loses_its_thoughts_where_thinking_is_off() -> None:
+def test_thinking_blocks_are_removed_from_a_prefill_if_thinking_is_off() -> None:
     blocks = [{"type": "thinking", "thinking": "hm", "signature": "s"}]
-    sent = messages(user(), thought(*blocks), said("Sure, "), model="claude-sonnet-4-5")
+    sent = messages(user(), thought(*blocks), assistant("Sure, "), model="claude-sonnet-4-5")
     assert sent[-1] == by_assistant(text("Sure,"))

@@ -66,7 +66,7 @@ def test_a_plain_answer() -> None:
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
-def test_reasoning_is_given_and_once_more_as_an_item_before_what_it_led_to(field: str) -> None:
+def test_reasoning_is_emitted_and_repeated_as_an_item_before_its_result(field: str) -> None:
     events = decode(
         chunk({"role": "assistant", field: ""}),
         chunk({field: "I "}),
@@ -90,7 +90,7 @@ def test_reasoning_is_given_and_once_more_as_an_item_before_what_it_led_to(field
     assert isinstance(events[7], ToolCallStarted)
 
 
-def test_reasoning_and_text_of_one_chunk_come_in_this_order() -> None:
+def test_reasoning_comes_before_text_of_the_same_chunk() -> None:
     (first, second) = (
         chunk({"role": "assistant"}),
         chunk({"content": "b", "reasoning": "a", "reasoning_content": "a"}),
@@ -102,7 +102,7 @@ def test_reasoning_and_text_of_one_chunk_come_in_this_order() -> None:
     ]
 
 
-def test_content_in_typed_parts_is_text_and_thinking() -> None:
+def test_typed_content_parts_become_text_and_thinking() -> None:
     parts = [
         {"type": "thinking", "thinking": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}, 5]},
         {"type": "thinking", "thinking": "c"},
@@ -117,16 +117,16 @@ def test_content_in_typed_parts_is_text_and_thinking() -> None:
     assert TextDelta("d") in events
 
 
-def test_think_tags_are_text() -> None:
+def test_think_tags_remain_text() -> None:
     assert TextDelta("<think>x</think>") in decode(chunk({"content": "<think>x</think>"}), chunk({}, "stop"))
 
 
-def test_a_refusal_is_a_refusal() -> None:
+def test_a_refusal_becomes_a_refusal_delta() -> None:
     events = decode(chunk({"refusal": "No"}), chunk({"refusal": "."}), chunk({}, "stop"), DONE)
     assert events == [STARTED, RefusalDelta("No"), RefusalDelta("."), Finished("stop")]
 
 
-def test_log_probabilities_come_before_their_text_if_they_are_wanted() -> None:
+def test_requested_log_probabilities_come_before_their_text() -> None:
     logprobs = {"content": [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}], "refusal": None}
     one = chunk({"content": "a"})
     one["choices"][0]["logprobs"] = logprobs
@@ -139,7 +139,7 @@ def test_log_probabilities_come_before_their_text_if_they_are_wanted() -> None:
     assert decode(one, two, chunk({}, "stop"), DONE) == [STARTED, *with_logprobs[2:]]
 
 
-def test_citations_come_once_and_each_one_once() -> None:
+def test_citations_come_once_without_duplicates() -> None:
     nested = {"type": "url_citation", "url_citation": {"url": "u", "title": "t", "start_index": 1, "end_index": 2}}
     flat = {"type": "url_citation", "url": "v"}
     others = [{"type": "file_citation", "url": "w"}, {"type": "url_citation"}, 3]
@@ -220,7 +220,7 @@ def test_citations_come_once_and_each_one_once() -> None:
     ],
 )
 @pytest.mark.parametrize("finish", ["tool_calls", "stop", "function_call", "end_turn", "STOP", "tool_use"])
-def test_two_calls_are_two_calls_however_they_are_told(chunks: list[dict[str, Any]], finish: str) -> None:
+def test_two_calls_are_recognised_in_every_notation(chunks: list[dict[str, Any]], finish: str) -> None:
     events = decode(*chunks, chunk({}, finish), DONE)
     got = [
         (call_id, name, arguments.strip().replace(": ", ":")) for call_id, name, arguments, _ in folded_calls(events)
@@ -229,17 +229,17 @@ def test_two_calls_are_two_calls_however_they_are_told(chunks: list[dict[str, An
     assert events[-1] == Finished("tool_calls")
 
 
-def test_parallel_calls_of_one_tool_without_numbers_are_told_apart() -> None:
+def test_parallel_calls_of_one_tool_without_indices_are_kept_apart() -> None:
     events = decode(calls(call(None, None, "f", '{"x":1}')), calls(call(None, None, "f", '{"x":2}')), chunk({}, "stop"))
     assert folded_calls(events) == [("call_c1_0", "f", '{"x":1}', False), ("call_c1_1", "f", '{"x":2}', False)]
 
 
-def test_calls_without_arguments_that_have_one_number_are_told_apart() -> None:
+def test_calls_without_arguments_that_share_an_index_are_kept_apart() -> None:
     events = decode(calls(call(0, "a", "f", ""), call(0, "b", "f", "")), chunk({}, "stop"))
     assert folded_calls(events) == [("a", "f", "{}", False), ("b", "f", "{}", False)]
 
 
-def test_a_name_repeated_without_number_or_id_continues_an_unfinished_call() -> None:
+def test_a_name_repeated_without_index_or_id_continues_an_unfinished_call() -> None:
     events = decode(calls(call(None, None, "f", '{"x"')), calls(call(None, None, "f", ":2}")), chunk({}, "stop"))
     assert folded_calls(events) == [("call_c1_0", "f", '{"x":2}', False)]
 
@@ -249,7 +249,7 @@ def test_an_id_that_changes_without_a_name_is_the_same_call() -> None:
     assert folded_calls(events) == [("a", "f", '{"x":2}', False)]
 
 
-def test_the_id_that_replaces_a_known_one_is_new_as_well() -> None:
+def test_the_id_that_replaces_a_known_one_is_new_too() -> None:
     made = [calls(call(0, "call_0", "f", "{}"), call(1, "call_1", "f", "{}")), chunk({}, "tool_calls")]
     used = frozenset({"call_0", "call_c1_0"})
     assert [it[0] for it in folded_calls(decode(*made, used_call_ids=used))] == ["call_c1_1", "call_1"]
@@ -257,7 +257,7 @@ def test_the_id_that_replaces_a_known_one_is_new_as_well() -> None:
     assert folded_calls(decode(*made, used_call_ids=used))[0][0] == "call_7_0"
 
 
-def test_the_function_call_of_2023_is_a_call() -> None:
+def test_the_legacy_function_call_is_a_call() -> None:
     events = decode(
         chunk({"function_call": {"name": "f", "arguments": ""}}),
         chunk({"function_call": {"arguments": '{"x":1}'}}),
@@ -274,7 +274,7 @@ def test_arguments_that_were_cut_off_are_not_completed() -> None:
     assert events[-1] == Finished("length")
 
 
-def test_geminis_signature_is_given_before_its_call() -> None:
+def test_geminis_signature_comes_before_its_call() -> None:
     extra = {"google": {"thought_signature": "EjQK"}}
     events = decode(
         chunk({"reasoning_content": "hm"}),
@@ -294,14 +294,14 @@ PATCH = '*** Begin Patch\n+ say("hé 😀 \\o/")\n*** End Patch\n'
 
 
 @pytest.mark.parametrize("arguments", [json.dumps({"content": PATCH}), PATCH, json.dumps({"why": 1, "input": PATCH})])
-def test_a_custom_tool_is_unwrapped_from_what_the_model_made_of_it(arguments: str) -> None:
+def test_a_custom_tool_is_unwrapped_from_the_models_arguments(arguments: str) -> None:
     tools = frozenset({"ApplyPatch"})
     assert folded_calls(
         decode(calls(call(0, "a", "ApplyPatch", arguments)), chunk({}, "stop"), custom_tools=tools)
     ) == [("a", "ApplyPatch", PATCH, True)]
 
 
-def test_a_custom_call_of_openais_own_is_raw_already() -> None:
+def test_a_native_custom_call_of_openai_is_already_raw() -> None:
     entries = [
         {"index": 0, "id": "a", "type": "custom", "custom": {"name": "T", "input": ""}},
         {"index": 0, "custom": {"input": '{"input":'}},
@@ -312,8 +312,8 @@ def test_a_custom_call_of_openais_own_is_raw_already() -> None:
     assert folded_calls(events) == [("a", "T", '{"input":1', True), ("b", "T", "", True)]
 
 
-def test_open_custom_calls_end_in_the_order_in_which_they_began() -> None:
-    """The first to come is the second to begin, as it has no name yet."""
+def test_open_custom_calls_end_in_the_order_in_which_they_started() -> None:
+    """The first to arrive is the second to start, because it has no name yet."""
     held = '{"why":1,"input":"%s"}'
     events = decode(
         calls(call(0, "a", None, held % "a"), call(1, "b", "T", held % "b")),
@@ -330,7 +330,7 @@ def test_open_custom_calls_end_in_the_order_in_which_they_began() -> None:
     ]
 
 
-def test_a_custom_call_that_nobody_declared_is_the_upstreams_own_if_it_has_tools() -> None:
+def test_an_undeclared_custom_call_belongs_to_the_upstream_if_it_has_hosted_tools() -> None:
     entries = [
         {"index": 0, "id": "a", "custom": {"input": "x"}},
         {"index": 0, "id": "a", "custom": {"name": "x_search", "input": "x"}},
@@ -361,7 +361,7 @@ def test_a_custom_call_that_nobody_declared_is_the_upstreams_own_if_it_has_tools
         ("SAFETY", "content_filter"),
     ],
 )
-def test_finish_reasons_are_brought_into_the_words_of_openai(word: str, reason: Any) -> None:
+def test_finish_reasons_are_translated_to_those_of_openai(word: str, reason: Any) -> None:
     assert decode(chunk({"content": "a"}), chunk({}, word), DONE)[-1] == Finished(reason)
 
 
@@ -372,7 +372,7 @@ def test_a_finish_reason_may_be_a_failure(word: str) -> None:
     assert end.code == "upstream_error"
 
 
-def test_an_empty_finish_reason_counts_with_done_only() -> None:
+def test_an_empty_finish_reason_counts_only_if_done_follows() -> None:
     early = "The upstream's stream ended before its answer was complete; try again."
     assert decode(chunk({"content": "a"}, ""))[-1] == Failed("upstream_protocol", early)
     assert decode(chunk({"content": "a"}, ""), chunk({}, ""), DONE)[-1] == Finished("stop")
@@ -409,7 +409,7 @@ COUNTS = {"prompt_tokens": 5, "completion_tokens": 6, "total_tokens": 11}
         pytest.param([chunk({}, "stop", usage={**COUNTS, "total_tokens": "?"})], id="no total"),
     ],
 )
-def test_usage_is_found_wherever_it_is(chunks: list[dict[str, Any]]) -> None:
+def test_usage_is_found_in_every_place(chunks: list[dict[str, Any]]) -> None:
     assert decode(chunk({"content": "a"}), *chunks, DONE)[2:] == [Usage(5, 6, 11), Finished("stop")]
 
 
@@ -444,7 +444,7 @@ LIMITED = Failed("upstream_rate_limited", "Please try again in 2s.", "rate_limit
     ],
     ids=range(8),
 )
-def test_a_failure_is_told_in_every_shape_that_servers_have_for_it(event: Any) -> None:
+def test_a_failure_is_recognised_in_every_shape_that_servers_use(event: Any) -> None:
     first = decode(json.dumps(event), DONE)
     assert first[-1].code == "upstream_rate_limited" if isinstance(first[-1], Failed) else False
     assert decode(chunk({"content": "a"}), json.dumps(event), DONE) == [STARTED, TextDelta("a"), first[-1]]
@@ -461,16 +461,16 @@ def test_a_failure_is_told_in_every_shape_that_servers_have_for_it(event: Any) -
         ({"error": {}}, "The upstream reported a failure and gave no reason for it; try again."),
     ],
 )
-def test_a_failure_with_few_words_is_a_failure(event: dict[str, Any], message: str) -> None:
+def test_a_failure_without_details_is_a_failure(event: dict[str, Any], message: str) -> None:
     assert decode(event) == [Failed("upstream_error", message)]
 
 
-def test_a_failure_before_the_start_comes_alone_and_keeps_no_secret() -> None:
+def test_a_failure_before_the_start_comes_alone_and_contains_no_secret() -> None:
     (failed,) = decode({"error": {"message": "bad key sk-proj-abcdefgh12345678", "code": 429}})
     assert failed == Failed("upstream_rate_limited", "bad key [redacted]", "429")
 
 
-def test_strange_but_harmless_chunks_are_passed_over() -> None:
+def test_unusual_but_harmless_chunks_are_skipped() -> None:
     strange: list[Any] = [
         "5",
         "null",
@@ -493,7 +493,7 @@ def test_strange_but_harmless_chunks_are_passed_over() -> None:
 
 
 def test_text_of_a_gateway_that_splits_text_and_calls_into_two_choices_is_joined() -> None:
-    """GitHub Copilot does so for Claude."""
+    """GitHub Copilot does this for Claude."""
     both = chunk({"content": "a"}, "stop")
     both["choices"].append({"delta": {"tool_calls": [call(0, "x", "f", "{}")]}, "finish_reason": "tool_calls"})
     events = decode(both, DONE)
@@ -505,7 +505,7 @@ def test_text_of_a_gateway_that_splits_text_and_calls_into_two_choices_is_joined
 # --- documents -------------------------------------------------------------------------------------------------------
 
 
-def test_a_document_gives_the_events_of_its_stream() -> None:
+def test_a_document_decodes_to_the_events_of_its_stream() -> None:
     message = {
         "content": None,
         "reasoning_content": "hm",
@@ -543,7 +543,7 @@ def test_a_document_may_be_a_failure(body: bytes) -> None:
     assert decode_chat_document(body) == [Failed("upstream_error", "m", "c")]
 
 
-# --- anything --------------------------------------------------------------------------------------------------------
+# --- arbitrary input -------------------------------------------------------------------------------------------------
 
 _json = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 3) | st.text(max_size=4),
@@ -586,7 +586,7 @@ _chunk = st.fixed_dictionaries(
 
 @settings(max_examples=60)
 @given(st.lists(_chunk, max_size=6), st.booleans(), st.data())
-def test_anything_ends_in_one_end_and_cuts_make_no_difference(
+def test_any_input_has_exactly_one_end_and_cuts_make_no_difference(
     chunks: list[dict[str, Any]], hosted: bool, data: st.DataObject
 ) -> None:
     stream = sse(*chunks, DONE)

@@ -1,4 +1,4 @@
-"""A request in normal form becomes what each Chat Completions server takes, and nothing that one refuses."""
+"""A request in normal form becomes one that each Chat Completions server accepts."""
 
 from __future__ import annotations
 
@@ -48,14 +48,15 @@ def ask(provider: str = "hosted_vllm", model: str = "m", *, stream: bool = False
 
 
 def messages(*items: dict[str, Any], provider: str = "hosted_vllm", model: str = "m", **body: Any) -> list[Any]:
-    return ask(provider, model, input=list(items), **body)["messages"]
+    sent: list[Any] = ask(provider, model, input=list(items), **body)["messages"]
+    return sent
 
 
 def user(content: Any = "u") -> dict[str, Any]:
     return {"role": "user", "content": content}
 
 
-def said(text: str) -> dict[str, Any]:
+def assistant(text: str) -> dict[str, Any]:
     return {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
 
 
@@ -90,20 +91,20 @@ def refused(**request: Any) -> BadRequest:
 # --- messages --------------------------------------------------------------------------------------------------------
 
 
-def test_instructions_come_first_and_a_string_is_what_the_user_says() -> None:
+def test_instructions_come_first_and_a_string_is_a_user_message() -> None:
     assert ask(instructions="be kind") == {
         "model": "m",
         "messages": [{"role": "system", "content": "be kind"}, user("hi")],
     }
 
 
-def test_developers_are_system_but_for_openai() -> None:
+def test_developer_messages_become_system_messages_except_for_openai() -> None:
     items = [{"role": "developer", "content": "d"}, {"role": "system", "content": "s"}, user()]
     assert [it["role"] for it in messages(*items)] == ["system", "system", "user"]
     assert [it["role"] for it in messages(*items, provider="openai")] == ["developer", "system", "user"]
 
 
-def test_text_is_one_string_and_images_are_parts() -> None:
+def test_text_becomes_one_string_and_images_become_parts() -> None:
     texts = [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]
     image = {"type": "input_image", "image_url": PNG}
     (first, second) = messages(user(texts), user([*texts, image, {**image, "detail": "low"}, {"type": "new"}]))
@@ -118,7 +119,7 @@ def test_text_is_one_string_and_images_are_parts() -> None:
     )
 
 
-def test_files_and_sound_are_passed_on() -> None:
+def test_files_and_audio_are_passed_on() -> None:
     file = {"type": "input_file", "file_data": "data:application/pdf;base64,AA", "filename": "a.pdf", "x": 1}
     sound = {"type": "input_audio", "input_audio": {"data": "AA", "format": "wav"}}
     assert messages(user([file, sound]))[0]["content"] == [
@@ -137,11 +138,11 @@ def test_files_and_sound_are_passed_on() -> None:
         ({"type": "input_file", "file_url": "https://x"}, "input[1].content[0].file_data"),
     ],
 )
-def test_what_only_openai_keeps_is_refused(part: dict[str, Any], param: str) -> None:
+def test_references_to_what_openai_stores_are_refused(part: dict[str, Any], param: str) -> None:
     assert refused(input=[user(), user([part])]).param == param
 
 
-def test_the_assistants_text_is_one_string_and_its_refusal_openais() -> None:
+def test_the_assistants_text_becomes_one_string_and_a_refusal_is_kept_for_openai() -> None:
     item = {
         "role": "assistant",
         "content": [{"type": "output_text", "text": "a"}, {"type": "refusal", "refusal": "no"}, {"type": "refusal"}],
@@ -149,7 +150,7 @@ def test_the_assistants_text_is_one_string_and_its_refusal_openais() -> None:
     assert messages(item) == [{"role": "assistant", "content": "ano"}]
     assert messages(item, provider="azure") == [{"role": "assistant", "refusal": "no", "content": "a"}]
     assert messages({"role": "assistant", "content": "a"}, user()) == [{"role": "assistant", "content": "a"}, user()]
-    assert messages(said(""), {"role": "assistant"}, said("a"), user()) == [
+    assert messages(assistant(""), {"role": "assistant"}, assistant("a"), user()) == [
         {"role": "assistant", "content": "a"},
         user(),
     ]
@@ -158,8 +159,10 @@ def test_the_assistants_text_is_one_string_and_its_refusal_openais() -> None:
 # --- calls -----------------------------------------------------------------------------------------------------------
 
 
-def test_calls_that_belong_together_are_one_message_with_the_text_before_them() -> None:
-    assert messages(user(), said("a"), call("1"), call("2"), output("2", "two"), output("1", "one"), said("b")) == [
+def test_calls_of_one_turn_form_one_message_with_the_text_before_them() -> None:
+    assert messages(
+        user(), assistant("a"), call("1"), call("2"), output("2", "two"), output("1", "one"), assistant("b")
+    ) == [
         user(),
         made("1", "2", content="a"),
         result("1", "one"),
@@ -168,12 +171,12 @@ def test_calls_that_belong_together_are_one_message_with_the_text_before_them() 
     ]
 
 
-def test_calls_one_after_the_other_are_two_messages() -> None:
+def test_successive_calls_form_two_messages() -> None:
     assert messages(call("1"), output("1"), call("2"), output("2")) == [made("1"), result("1"), made("2"), result("2")]
 
 
-def test_what_stands_between_a_call_and_its_result_goes_before_the_call() -> None:
-    assert messages(user("a"), call("1"), said("t"), user("b"), call("2"), output("1"), output("2")) == [
+def test_items_between_a_call_and_its_result_move_before_the_call() -> None:
+    assert messages(user("a"), call("1"), assistant("t"), user("b"), call("2"), output("1"), output("2")) == [
         user("a"),
         user("b"),
         made("1", "2", content="t"),
@@ -182,7 +185,7 @@ def test_what_stands_between_a_call_and_its_result_goes_before_the_call() -> Non
     ]
 
 
-def test_a_result_that_comes_after_the_next_call_still_follows_its_own() -> None:
+def test_a_result_that_comes_after_the_next_call_is_moved_to_its_own_call() -> None:
     assert messages(call("1"), call("2"), output("1"), call("3"), output("2"), output("3"), user()) == [
         made("1", "2"),
         result("1"),
@@ -201,7 +204,7 @@ def test_a_call_without_a_result_gets_an_empty_one_and_a_result_without_a_call_i
         made("3"),
         result("3"),
     ]
-    assert messages(call("1"), said("b"), user()) == [
+    assert messages(call("1"), assistant("b"), user()) == [
         made("1"),
         result("1", ""),
         {"role": "assistant", "content": "b"},
@@ -209,7 +212,7 @@ def test_a_call_without_a_result_gets_an_empty_one_and_a_result_without_a_call_i
     ]
 
 
-def test_a_call_id_that_comes_again_belongs_to_its_own_result() -> None:
+def test_a_repeated_call_id_is_paired_with_its_own_result() -> None:
     assert messages(call("1"), output("1", "a"), call("1"), output("1", "b")) == [
         made("1"),
         result("1", "a"),
@@ -218,7 +221,7 @@ def test_a_call_id_that_comes_again_belongs_to_its_own_result() -> None:
     ]
 
 
-def test_images_of_a_result_follow_as_what_the_user_says() -> None:
+def test_images_of_a_result_follow_in_a_user_message() -> None:
     image = {"type": "input_image", "image_url": PNG}
     listed = [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}, image]
     picture = {"type": "image_url", "image_url": {"url": PNG}}
@@ -239,19 +242,19 @@ def test_images_of_a_result_follow_as_what_the_user_says() -> None:
 
 
 @pytest.mark.parametrize("arguments", ['{"x', "[1]", '"x"', "[" * 100_000], ids=range(4))
-def test_arguments_that_cannot_be_parsed_do_not_make_the_chat_impossible(arguments: str) -> None:
+def test_arguments_that_cannot_be_parsed_do_not_block_the_conversation(arguments: str) -> None:
     (message, _) = messages(call("1", arguments))
     assert json.loads(message["tool_calls"][0]["function"]["arguments"]) == {"input": arguments}
     (message, _) = messages(call("1", arguments), provider="openai")
     assert message["tool_calls"][0]["function"]["arguments"] == arguments
 
 
-def test_no_arguments_are_an_empty_object() -> None:
+def test_missing_arguments_become_an_empty_object() -> None:
     assert messages(call("1", ""), provider="openai")[0] == made("1", content=None)
     assert messages(call("1", " "))[0] == made("1")
 
 
-def test_a_custom_call_is_a_function_with_one_string_but_for_openai() -> None:
+def test_a_custom_call_becomes_a_function_with_one_string_except_for_openai() -> None:
     items = (
         {"type": "custom_tool_call", "call_id": "1", "name": "ApplyPatch", "input": '"*** Begin'},
         {"type": "custom_tool_call_output", "call_id": "1", "output": "ok"},
@@ -268,7 +271,7 @@ def test_a_custom_call_is_a_function_with_one_string_but_for_openai() -> None:
     assert message["tool_calls"] == [entry]
 
 
-def test_calls_that_the_client_carries_out_are_functions() -> None:
+def test_calls_that_the_client_executes_become_functions() -> None:
     action = {"command": ["ls"]}
     listed = [{"stdout": "x", "stderr": "", "outcome": {"type": "exit", "exit_code": 0}}]
     got = messages(
@@ -293,7 +296,7 @@ def test_calls_that_the_client_carries_out_are_functions() -> None:
     assert got[-1]["content"][1] == {"type": "image_url", "image_url": {"url": PNG}}
 
 
-def test_items_of_tools_that_another_upstream_ran_are_dropped() -> None:
+def test_items_of_tools_that_another_upstream_executed_are_dropped() -> None:
     hosted = [{"type": kind} for kind in ("web_search_call", "mcp_list_tools", "file_search_call", "program", "new")]
     assert messages(user(), *hosted, {"type": "item_reference", "id": "rs_1"}, {"id": "rs_2"}, user()) == [
         user(),
@@ -305,7 +308,7 @@ def test_items_of_tools_that_another_upstream_ran_are_dropped() -> None:
     "item",
     [{"type": "item_reference", "id": "msg_1"}, {"id": "fc_1"}, {"type": "compaction", "encrypted_content": "x"}],
 )
-def test_parts_of_the_conversation_that_only_another_upstream_has_are_refused(item: dict[str, Any]) -> None:
+def test_references_to_items_stored_by_another_upstream_are_refused(item: dict[str, Any]) -> None:
     bad = refused(input=[user(), item])
     assert bad.param == "input[1]"
     assert "msg_1" not in bad.message
@@ -318,12 +321,12 @@ def test_a_conversation_without_anything_to_answer_is_refused() -> None:
 # --- reasoning -------------------------------------------------------------------------------------------------------
 
 
-def test_reasoning_goes_back_to_those_who_want_it() -> None:
+def test_reasoning_is_sent_back_to_servers_that_accept_it() -> None:
     items = [
         user(),
         thought("I "),
         thought("see"),
-        said("a"),
+        assistant("a"),
         thought("more"),
         call("1"),
         output("1"),
@@ -341,10 +344,10 @@ def test_reasoning_goes_back_to_those_who_want_it() -> None:
     assert messages(*items, model="DeepSeek-V4") == messages(*items, provider="deepseek")
 
 
-def test_a_summary_stands_for_reasoning_that_is_not_there() -> None:
+def test_a_summary_replaces_missing_reasoning() -> None:
     summary = [{"type": "summary_text", "text": "a"}, {"type": "summary_text", "text": "b"}, {"type": "summary_text"}]
     item = {"type": "reasoning", "encrypted_content": "x", "summary": summary}
-    (message,) = messages(item, {"type": "reasoning"}, said("c"), provider="moonshot")
+    (message,) = messages(item, {"type": "reasoning"}, assistant("c"), provider="moonshot")
     assert message["reasoning_content"].strip() == "a\n\nb"
 
 
@@ -352,10 +355,8 @@ def test_a_summary_stands_for_reasoning_that_is_not_there() -> None:
     ("provider", "model", "filler"),
     [("deepseek", "m", ""), ("moonshot", "m", " "), ("hosted_vllm", "Kimi-K2", " "), ("openrouter", "x/y", "")],
 )
-def test_lost_reasoning_of_a_call_is_filled_in_as_the_upstream_accepts_it(
-    provider: str, model: str, filler: str
-) -> None:
-    (calling, _, plain) = messages(call("1"), output("1"), said("a"), provider=provider, model=model)
+def test_lost_reasoning_of_a_call_is_filled_in_as_the_upstream_requires(provider: str, model: str, filler: str) -> None:
+    (calling, _, plain) = messages(call("1"), output("1"), assistant("a"), provider=provider, model=model)
     assert calling["reasoning_content"] == filler
     assert "reasoning_content" not in plain
 
@@ -374,7 +375,7 @@ def test_geminis_calls_are_signed() -> None:
     assert "extra_content" not in json.dumps(messages(*items, provider="groq"))
 
 
-def test_mistral_gets_ids_of_nine_letters_and_somebody_who_answers_its_tools() -> None:
+def test_mistral_gets_ids_of_nine_characters_and_an_assistant_message_after_tools() -> None:
     items = [call("call_1"), output("call_1"), user(), call("gSIMJiOkT"), output("gSIMJiOkT")]
     got = messages(*items, provider="mistral")
     short = got[0]["tool_calls"][0]["id"]
@@ -415,7 +416,7 @@ def test_functions_are_nested() -> None:
     )
 
 
-def test_a_custom_tool_is_a_function_with_one_string_and_its_grammar_in_words() -> None:
+def test_a_custom_tool_becomes_a_function_with_one_string_and_its_grammar_in_the_description() -> None:
     (tool,) = ask(tools=[PATCH])["tools"]
     function = tool["function"]
     assert function["name"] == "ApplyPatch"
@@ -430,7 +431,7 @@ def test_a_custom_tool_is_a_function_with_one_string_and_its_grammar_in_words() 
     assert other["function"]["description"].startswith("The input must follow this lark grammar:")
 
 
-def test_a_custom_tool_is_openais_own_where_that_exists() -> None:
+def test_a_custom_tool_stays_custom_where_the_server_has_custom_tools() -> None:
     text = {"type": "custom", "name": "x", "format": {"type": "text"}}
     bare = {"type": "custom", "name": "y"}
     got = ask("openai", "gpt-5", tools=[PATCH, text, bare], tool_choice={"type": "custom", "name": "ApplyPatch"})
@@ -444,14 +445,14 @@ def test_a_custom_tool_is_openais_own_where_that_exists() -> None:
     assert ask("openai", "gpt-4o", tools=[PATCH])["tools"][0]["type"] == "function"
 
 
-def test_tools_of_a_namespace_are_flat_and_their_names_different() -> None:
+def test_tools_of_a_namespace_are_flattened_with_distinct_names() -> None:
     space = {"type": "namespace", "name": "ns", "tools": [FUNCTION, {**FUNCTION, "name": "g"}, 5, {"type": "mcp"}]}
     got = ask(tools=[FUNCTION, space, {"type": "namespace", "name": "no"}], input=[call("1", namespace="ns")])
     assert [tool["function"]["name"] for tool in got["tools"]] == ["f", "ns__f", "g"]
     assert got["messages"][0]["tool_calls"][0]["function"]["name"] == "ns__f"
 
 
-def test_a_custom_tool_of_a_namespace_is_called_with_raw_text_too() -> None:
+def test_a_custom_tool_of_a_namespace_is_also_called_with_raw_text() -> None:
     space = {"type": "namespace", "name": "ns", "tools": [PATCH, {"type": "custom", "name": "f"}]}
     request = parse_body(json.dumps({"model": "m", "input": "hi", "tools": [FUNCTION, space]}).encode())
     declared = chat_request(request, model="m", quirks=quirks_in(CHAT, "hosted_vllm", "m"))["tools"]
@@ -464,7 +465,7 @@ def test_a_custom_tool_of_a_namespace_is_called_with_raw_text_too() -> None:
         assert [event.arguments for event in events if isinstance(event, ToolCallDelta)] == [arguments]
 
 
-def test_tools_that_the_client_carries_out_are_functions() -> None:
+def test_tools_that_the_client_executes_become_functions() -> None:
     tools = [{"type": "local_shell"}, {"type": "shell", "environment": {"type": "local"}}, {"type": "apply_patch"}]
     container = {"type": "shell", "environment": {"type": "container_auto"}}
     got = ask(tools=[*tools, container], tool_choice={"type": "shell"})
@@ -473,7 +474,7 @@ def test_tools_that_the_client_carries_out_are_functions() -> None:
     assert got["tool_choice"] == {"type": "function", "function": {"name": "shell"}}
 
 
-def test_tools_that_the_upstream_would_run_are_dropped_unless_nothing_is_left() -> None:
+def test_hosted_tools_are_dropped_unless_no_tool_is_left() -> None:
     hosted = {"type": "web_search"}
     assert len(ask(tools=[FUNCTION, hosted])["tools"]) == 1
     assert "tools" not in ask(tools=[hosted], tool_choice="none")
@@ -493,7 +494,7 @@ def test_tool_choices() -> None:
     assert choice({"type": "custom", "name": "ApplyPatch"}) == {"type": "function", "function": {"name": "ApplyPatch"}}
 
 
-def test_allowed_tools_are_openais_and_for_others_the_only_ones() -> None:
+def test_allowed_tools_are_passed_to_openai_and_for_others_replace_the_tools() -> None:
     allowed = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "custom", "name": "ApplyPatch"}, 5]}
     got = ask(tools=[FUNCTION, PATCH], tool_choice=allowed)
     assert got["tool_choice"] == "required"
@@ -509,14 +510,14 @@ def test_allowed_tools_are_openais_and_for_others_the_only_ones() -> None:
 # --- parameters ------------------------------------------------------------------------------------------------------
 
 
-def test_a_stream_is_asked_for_with_its_usage_but_mistral_refuses_the_question() -> None:
+def test_a_stream_is_requested_with_usage_except_from_mistral() -> None:
     assert ask(stream=True)["stream_options"] == {"include_usage": True}
     assert ask(stream=True)["stream"] is True
     assert "stream_options" not in ask("mistral", stream=True)
     assert {"stream", "stream_options"}.isdisjoint(ask())
 
 
-def test_parameters_have_their_own_names_here() -> None:
+def test_parameters_get_their_chat_names() -> None:
     got = ask(
         temperature=0,
         top_p=0.5,
@@ -557,8 +558,8 @@ def test_parameters_have_their_own_names_here() -> None:
     }
 
 
-def test_openai_gets_what_only_openai_knows() -> None:
-    body = {
+def test_openai_gets_the_parameters_that_only_openai_knows() -> None:
+    body: dict[str, Any] = {
         "max_output_tokens": 9,
         "text": {"verbosity": "low"},
         "store": True,
@@ -619,7 +620,7 @@ def test_a_schema_is_nested() -> None:
         ("unknown", "m", 5, {}),
     ],
 )
-def test_the_effort_is_told_in_the_words_of_the_provider(
+def test_the_effort_is_translated_to_the_providers_value(
     provider: str, model: str, effort: Any, sent: dict[str, Any]
 ) -> None:
     got = ask(provider, model, reasoning={"effort": effort})
@@ -630,18 +631,18 @@ def test_the_effort_is_told_in_the_words_of_the_provider(
 
 
 @pytest.mark.parametrize("name", ["previous_response_id", "conversation", "prompt"])
-def test_what_is_stored_at_openai_cannot_be_built_on(name: str) -> None:
+def test_references_to_a_stored_response_are_refused(name: str) -> None:
     bad = refused(**{name: "resp_secret"})
     assert bad.param == name
     assert "resp_secret" not in bad.message
 
 
-# --- anything --------------------------------------------------------------------------------------------------------
+# --- arbitrary input -------------------------------------------------------------------------------------------------
 
 _ids = st.sampled_from(["1", "2", "3"])
 _items = st.one_of(
     st.builds(user),
-    st.builds(said, st.sampled_from(["a", ""])),
+    st.builds(assistant, st.sampled_from(["a", ""])),
     st.builds(thought, st.just("t")),
     st.builds(call, _ids),
     st.builds(output, _ids),
@@ -656,7 +657,7 @@ _items = st.one_of(
 @settings(max_examples=100)
 @given(st.lists(_items, max_size=12), st.sampled_from(providers_with_quirks(CHAT)))
 def test_every_call_is_followed_by_its_results_and_nothing_is_lost(items: list[dict[str, Any]], provider: str) -> None:
-    """Check what OpenAI checks: tool messages stand behind the message that made their calls, one for each."""
+    """Check what OpenAI checks: the tool messages follow the message with their calls, one for each call."""
     got = messages(user("first"), *items, provider=provider)
     waiting: list[str] = []
     for message in got:

@@ -1,4 +1,4 @@
-"""The encoder of chunks and the collector of documents: each rule of the mapping facts, section 0, by name."""
+"""The chunk encoder and the document collector: each rule of docs/facts/translation.md, "Answers", by name."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def encode(*events: StreamEvent, include_usage: bool = False, profile: Profile =
 
 
 def deltas(*events: StreamEvent) -> list[Any]:
-    """Encode, and give the deltas between the role and the finish."""
+    """Encode the events and return the deltas between the role and the finish reason."""
     role, *between, finish = [chunk["choices"][0] for chunk in chunks_of(encode(STARTED, *events, STOP))]
     assert role == {"index": 0, "delta": ROLE, "finish_reason": None}
     assert finish == {"index": 0, "delta": {}, "finish_reason": "stop"}
@@ -70,14 +70,15 @@ def collector() -> CompletionCollector:
 
 
 def collect(*events: StreamEvent) -> dict[str, Any]:
-    [document] = collector().feed(list(events))
-    return json.loads(document)
+    [encoded] = collector().feed(list(events))
+    document: dict[str, Any] = json.loads(encoded)
+    return document
 
 
 # Chunks
 
 
-def test_a_text_gives_the_role_its_deltas_and_the_end() -> None:
+def test_a_text_becomes_the_role_its_deltas_and_the_end() -> None:
     head = b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1790000000,"model":"gpt-5",'
     head += b'"service_tier":"default","choices":[{"index":0,"delta":{'
     assert encode(STARTED, TextDelta("a"), TextDelta("b"), STOP) == (
@@ -93,7 +94,7 @@ def test_a_text_gives_the_role_its_deltas_and_the_end() -> None:
     )
 
 
-def test_a_batch_gives_one_bytes_object_and_nothing_gives_nothing() -> None:
+def test_a_batch_becomes_one_bytes_object_and_no_events_none() -> None:
     encode = encoder()
     assert encode.feed([STARTED]) == []
     assert len(encode.feed([TextDelta("a"), ReasoningDelta("b"), TextDelta("c")])) == 1
@@ -143,25 +144,25 @@ def test_a_call_is_named_once_and_then_known_by_its_index() -> None:
     "event",
     [ReasoningDelta("x"), ToolCallStarted(0, "call_a", "f"), RefusalDelta("x"), ToolCallDelta(0, "x"), TextDelta("x")],
 )
-def test_the_role_comes_once_and_first_whatever_comes_first(event: StreamEvent) -> None:
+def test_the_role_comes_once_and_first_whatever_the_first_event_is(event: StreamEvent) -> None:
     first, *rest = chunks_of(encode(STARTED, event, event, STOP))
     assert first["choices"][0]["delta"] == ROLE
     assert all("role" not in chunk["choices"][0]["delta"] for chunk in rest)
     assert len(rest) == 3
 
 
-def test_an_empty_answer_still_has_a_role_and_an_end() -> None:
+def test_an_empty_answer_has_a_role_and_an_end() -> None:
     assert deltas() == []
 
 
-def test_the_time_is_the_upstreams_if_it_tells_one() -> None:
+def test_the_time_is_the_upstreams_if_it_sends_one() -> None:
     assert chunks_of(encode(STARTED, STOP))[0]["created"] == 1790000000
     assert chunks_of(encode(Started("", "", 0), STOP))[0]["created"] == 1700000000
     assert chunks_of(encode(TextDelta("x"), STOP))[0]["created"] == 1700000000
 
 
 @pytest.mark.parametrize(("tier", "is_given"), [("flex", True), ("fast", True), ("ultrafast", False), (None, False)])
-def test_only_service_tiers_that_chat_knows_are_given(tier: str | None, is_given: bool) -> None:
+def test_only_service_tiers_that_chat_has_are_shown(tier: str | None, is_given: bool) -> None:
     started = Started("", "", 0, tier)
     for answer in (*chunks_of(encode(started, TextDelta("x"), STOP)), collect(started, STOP)):
         assert answer.get("service_tier") == (tier if is_given else None)
@@ -182,7 +183,7 @@ def test_citations_come_in_one_chunk_in_the_nested_form() -> None:
     assert message["annotations"] == expected
 
 
-def test_log_probabilities_leave_with_their_text() -> None:
+def test_log_probabilities_are_sent_with_their_text() -> None:
     stream = encode(STARTED, LogProbs((Raw(LOGPROB),)), TextDelta("a"), TextDelta("b"), STOP)
     choices = [chunk["choices"][0] for chunk in chunks_of(stream)]
     assert [choice.get("logprobs") for choice in choices] == [
@@ -194,13 +195,13 @@ def test_log_probabilities_leave_with_their_text() -> None:
     assert choices[1]["delta"] == {"content": "a"}
 
 
-def test_log_probabilities_without_a_text_leave_before_the_end() -> None:
+def test_log_probabilities_without_a_text_are_sent_before_the_end() -> None:
     stream = encode(STARTED, TextDelta("a"), LogProbs((Raw(LOGPROB),)), LogProbs((Raw(LOGPROB),)), STOP)
     assert len(fold_stream(stream).logprobs) == 2
 
 
 @pytest.mark.parametrize("text", ["\0", "\u2028\u2029\x0b\x85", '"\\\n\r', "😀é", "\x7f"])
-def test_any_text_is_one_line_of_valid_json(text: str) -> None:
+def test_any_text_becomes_one_line_of_valid_json(text: str) -> None:
     events = (TextDelta(text), ReasoningDelta(text), ToolCallStarted(0, "i", text), ToolCallDelta(0, text))
     folded = fold_stream(encode(STARTED, *events, *events[:2], STOP))
     assert folded.content == text * 2
@@ -209,7 +210,7 @@ def test_any_text_is_one_line_of_valid_json(text: str) -> None:
 
 
 def test_lone_surrogates_are_replaced() -> None:
-    events = [
+    events: list[StreamEvent] = [
         TextDelta("a\ud83d"),
         TextDelta("\ude00b"),
         ToolCallStarted(0, "i\ud800", "f"),
@@ -224,8 +225,8 @@ def test_lone_surrogates_are_replaced() -> None:
     assert failed["error"]["message"] == "\ufffd"
 
 
-def test_heartbeats_become_comments_once_something_was_said() -> None:
-    # Before that a comment would commit us to a 200; waiting too long is the keep_alive stage's business.
+def test_heartbeats_become_comments_after_the_first_output() -> None:
+    # Earlier, a comment would commit us to a 200; long waits are handled by the keep_alive stage.
     encode = encoder()
     assert encode.feed([Heartbeat(), STARTED, Heartbeat()]) == []
     assert encode.feed([TextDelta("a"), Heartbeat()])[0].endswith(b": keepalive\n\n")
@@ -259,7 +260,7 @@ CHAT_USAGE = {
 }
 
 
-def test_usage_comes_last_with_no_choices_if_it_was_asked_for() -> None:
+def test_usage_comes_last_without_choices_if_it_was_requested() -> None:
     *chunks, usage = chunks_of(encode(STARTED, TextDelta("a"), USAGE, STOP, include_usage=True))
     assert [chunk["usage"] for chunk in chunks] == [None] * 3
     assert usage["choices"] == []
@@ -272,7 +273,7 @@ def test_usage_comes_last_with_no_choices_if_it_was_asked_for() -> None:
     }
 
 
-def test_usage_is_not_sent_unasked_nor_made_up() -> None:
+def test_usage_is_neither_sent_unless_requested_nor_invented() -> None:
     for chunk in chunks_of(encode(STARTED, TextDelta("a"), USAGE, STOP)):
         assert "usage" not in chunk
     chunks = chunks_of(encode(STARTED, TextDelta("a"), STOP, include_usage=True))
@@ -298,7 +299,7 @@ def test_cursor_gets_usage_always_with_zeros_for_what_is_unknown() -> None:
 # Failures
 
 
-def test_a_failure_after_something_was_said_is_one_error_and_nothing_after_it() -> None:
+def test_a_failure_after_output_is_one_error_and_nothing_after_it() -> None:
     encode = encoder(include_usage=True)
     [frames] = encode.feed([STARTED, TextDelta("a"), USAGE, BROKEN, STOP])
     assert data_of(frames)[-1] == json.dumps(
@@ -332,17 +333,17 @@ def test_an_error_names_its_type(code: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("profile", [OPENAI, CURSOR])
-def test_a_failure_before_anything_was_said_is_left_to_the_stage(profile: Profile) -> None:
+def test_a_failure_before_any_output_is_left_to_the_stage(profile: Profile) -> None:
     encode = encoder(profile=profile)
     assert encode.feed([STARTED, Heartbeat(), Usage(1, 2, 3), BROKEN]) == []
     assert encode.failed == BROKEN
     assert encode.flush() == []
-    told = fold_stream(encode.in_band(BROKEN))
-    assert (told.error is None) == profile.failure_as_text
-    assert told.is_done == profile.failure_as_text
+    folded = fold_stream(encode.in_band(BROKEN))
+    assert (folded.error is None) == profile.failure_as_text
+    assert folded.is_done == profile.failure_as_text
 
 
-def test_cursor_reads_a_failure_as_text_with_a_clean_end() -> None:
+def test_cursor_gets_a_failure_as_text_with_a_regular_end() -> None:
     call = (ToolCallStarted(0, "call_a", "f"), ToolCallDelta(0, "{"))
     stream = encode(STARTED, TextDelta("Let me"), *call, USAGE, BROKEN, profile=CURSOR)
     folded = fold_stream(stream)
@@ -419,7 +420,7 @@ def test_a_document_holds_the_whole_answer() -> None:
         ([TextDelta("a"), RefusalDelta("no")], "a", "no"),
     ],
 )
-def test_the_content_is_null_only_where_something_stands_in_for_it(
+def test_the_content_is_null_only_if_something_else_replaces_it(
     events: list[StreamEvent], content: str | None, refusal: str | None
 ) -> None:
     message = collect(*events, STOP)["choices"][0]["message"]
@@ -427,7 +428,7 @@ def test_the_content_is_null_only_where_something_stands_in_for_it(
     assert message["refusal"] == refusal
 
 
-def test_what_an_answer_does_not_have_is_absent_from_its_document() -> None:
+def test_fields_that_an_answer_does_not_have_are_absent_from_its_document() -> None:
     document = collect(TextDelta("a"), STOP)
     assert set(document) == {"id", "object", "created", "model", "choices"}
     assert document["created"] == 1700000000
@@ -435,7 +436,7 @@ def test_what_an_answer_does_not_have_is_absent_from_its_document() -> None:
     assert document["choices"][0]["logprobs"] is None
 
 
-def test_a_failure_gives_no_document() -> None:
+def test_a_failure_yields_no_document() -> None:
     collect = collector()
     assert collect.feed([STARTED, TextDelta("a"), BROKEN, STOP]) == []
     assert collect.flush() == []
@@ -473,7 +474,7 @@ def replaced(text: str) -> str:
 
 
 @given(st.data(), event_sequences(), st.booleans(), st.sampled_from([OPENAI, CURSOR]))
-def test_the_stream_is_blind_to_batches_and_says_what_the_events_say(
+def test_the_stream_does_not_depend_on_batches_and_matches_the_events(
     data: st.DataObject, events: list[StreamEvent], include_usage: bool, profile: Profile
 ) -> None:
     whole = encoder(include_usage=include_usage, profile=profile)
@@ -499,7 +500,7 @@ def test_the_stream_is_blind_to_batches_and_says_what_the_events_say(
 
 
 @given(st.data(), event_sequences(whole=True))
-def test_a_document_says_what_the_stream_says(data: st.DataObject, events: list[StreamEvent]) -> None:
+def test_a_document_has_the_same_content_as_the_stream(data: st.DataObject, events: list[StreamEvent]) -> None:
     collect = collector()
     documents = [document for batch in data.draw(batched(events)) for document in collect.feed(batch)]
     [document] = documents + collect.flush()

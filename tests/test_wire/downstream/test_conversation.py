@@ -36,19 +36,23 @@ def chat_call(call_id: str, name: str, arguments: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("role", ["system", "developer", "user", "assistant"])
-def test_a_text_message_keeps_role_and_content_and_loses_what_only_chat_knows(role: str) -> None:
+def test_a_text_message_keeps_role_and_content_and_drops_fields_of_chat(role: str) -> None:
     message = {"role": role, "content": "hi", "name": "bob", "tool_calls": [], "index": 3}
     assert flat(message) == [{"role": role, "content": "hi"}]
 
 
-def test_text_parts_are_called_by_who_speaks() -> None:
+def test_the_type_of_text_parts_follows_from_the_role() -> None:
     parts = [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}, {"text": "b"}, "c"]
-    said = [{"text": "a", "cache_control": {"type": "ephemeral"}}, {"text": "b"}, {"text": "c"}]
+    translated: list[dict[str, Any]] = [
+        {"text": "a", "cache_control": {"type": "ephemeral"}},
+        {"text": "b"},
+        {"text": "c"},
+    ]
     assert flat({"role": "user", "content": parts}) == [
-        {"role": "user", "content": [{"type": "input_text", **part} for part in said]}
+        {"role": "user", "content": [{"type": "input_text", **part} for part in translated]}
     ]
     assert flat({"role": "assistant", "content": parts}) == [
-        {"role": "assistant", "content": [{"type": "output_text", **part} for part in said]}
+        {"role": "assistant", "content": [{"type": "output_text", **part} for part in translated]}
     ]
 
 
@@ -139,12 +143,12 @@ def test_a_blank_message_is_dropped(role: str, content: Any) -> None:
     ]
 
 
-def test_a_picture_without_words_is_not_blank() -> None:
+def test_a_picture_without_text_is_not_blank() -> None:
     content = [{"type": "text", "text": ""}, {"type": "image_url", "image_url": "u"}]
     assert len(flat({"role": "user", "content": content})) == 1
 
 
-def test_a_turn_with_tools_becomes_a_message_calls_and_outputs() -> None:
+def test_a_turn_with_tools_becomes_a_message_with_calls_and_outputs() -> None:
     assert flat(
         {"role": "assistant", "content": "Let me see.", "tool_calls": [chat_call("c1", "Read", '{"a":1}')]},
         {"role": "tool", "tool_call_id": "c1", "name": "Read", "content": "text"},
@@ -163,18 +167,18 @@ def test_a_turn_with_tools_becomes_a_message_calls_and_outputs() -> None:
     ]  # fmt: skip
 
 
-def test_arguments_that_are_no_json_pass_as_they_are() -> None:
+def test_arguments_that_are_not_json_are_kept_unchanged() -> None:
     (call,) = flat({"role": "assistant", "content": None, "tool_calls": [chat_call("c", "f", '{"a": ')]})
     assert call["arguments"] == '{"a": '
 
 
-def test_a_tool_that_gave_a_picture_keeps_its_parts() -> None:
+def test_a_tool_result_with_a_picture_keeps_its_parts() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "u"}}]
     (output,) = flat({"role": "tool", "tool_call_id": "c", "content": parts})
     assert output["output"] == [{"type": "input_text", "text": "a"}, {"type": "input_image", "image_url": "u"}]
 
 
-def test_a_call_of_a_custom_tool_is_one_in_whichever_envelope_it_comes() -> None:
+def test_a_call_of_a_custom_tool_is_recognised_in_every_envelope() -> None:
     patch = "*** Begin Patch\n*** End Patch"
     expected = [
         {"type": "custom_tool_call", "call_id": "c", "name": "ApplyPatch", "input": patch},
@@ -206,7 +210,7 @@ def test_a_call_of_a_custom_tool_is_one_in_whichever_envelope_it_comes() -> None
         ("*** Begin", "*** Begin"),
     ],
 )
-def test_a_custom_call_is_taken_out_of_the_wrapping_of_other_upstreams(arguments: Any, raw: str) -> None:
+def test_a_custom_call_is_unwrapped_from_the_arguments_of_other_upstreams(arguments: Any, raw: str) -> None:
     call = {"role": "assistant", "tool_calls": [chat_call("c", "ApplyPatch", arguments)]}
     assert flat(call, custom=("ApplyPatch",))[0]["input"] == raw
     block = {"type": "tool_use", "id": "c", "name": "ApplyPatch", "input": arguments}
@@ -282,7 +286,7 @@ def test_tool_blocks_become_items_and_results_come_before_the_text_beside_them()
 CACHE = {"cache_control": {"type": "ephemeral"}}
 
 
-def test_what_only_anthropic_takes_is_kept_for_it() -> None:
+def test_fields_that_only_anthropic_accepts_are_kept_for_it() -> None:
     result = {"type": "tool_result", "tool_use_id": "t1", "content": "no", "is_error": True, **CACHE}
     text = [{"type": "text", "text": "a", **CACHE}, {"type": "text", "text": "b"}]
     assert flat(
@@ -310,7 +314,7 @@ def test_a_result_with_a_picture_keeps_its_parts() -> None:
     ]
 
 
-def test_calls_that_anthropic_ran_itself_are_left_out() -> None:
+def test_calls_that_anthropic_executed_itself_are_left_out() -> None:
     content = [
         {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}},
         {"type": "web_search_tool_result", "tool_use_id": "s", "content": []},
@@ -343,12 +347,12 @@ def reasoning(text: str) -> dict[str, Any]:
         ),
     ],
 )  # fmt: skip
-def test_reasoning_that_a_client_gives_back_comes_before_what_it_led_to(
+def test_reasoning_that_a_client_sends_back_comes_before_its_result(
     field: Literal["input", "messages"], message: dict[str, Any], thought: list[Any]
 ) -> None:
-    *before, said = flat({"role": "assistant", **message}, field=field)
+    *before, message_item = flat({"role": "assistant", **message}, field=field)
     assert before == thought
-    assert said in (
+    assert message_item in (
         {"role": "assistant", "content": "a"},
         {"role": "assistant", "content": [{"type": "output_text", "text": "a"}]},
     )
@@ -372,25 +376,25 @@ SHOWN = "<think>\nhm\n</think>\n\n"
         (["b", SHOWN], [{"type": "output_text", "text": one} for one in ("b", SHOWN)]),
     ],
 )
-def test_shown_reasoning_is_stripped_from_what_the_assistant_said(
+def test_shown_reasoning_is_stripped_from_the_assistants_text(
     field: Literal["input", "messages"], content: Any, left: Any
 ) -> None:
     items = flat({"role": "assistant", "content": content}, {"role": "user", "content": "x"}, field=field)
     assert items[:-1] == ([] if left is None else [{"role": "assistant", "content": left}])
 
 
-def test_what_a_user_quotes_is_not_stripped() -> None:
+def test_reasoning_that_a_user_quotes_is_not_stripped() -> None:
     assert flat({"role": "user", "content": f"{SHOWN}a"}) == [{"role": "user", "content": f"{SHOWN}a"}]
 
 
-def test_a_text_document_of_the_assistants_is_its_text() -> None:
+def test_a_text_document_in_an_assistants_message_becomes_text() -> None:
     part = {"type": "document", "source": {"type": "text", "data": "words"}}
     assert flat({"role": "assistant", "content": [part]}) == [
         {"role": "assistant", "content": [{"type": "output_text", "text": "words"}]}
     ]
 
 
-def test_an_empty_list_of_parts_is_nothing() -> None:
+def test_an_empty_list_of_parts_is_dropped() -> None:
     assert flat({"role": "assistant", "content": []}, field="input") == []
 
 
@@ -418,12 +422,12 @@ def test_an_empty_list_of_parts_is_nothing() -> None:
         {"type": "from_the_future", "call_id": 5},
     ],
 )
-def test_an_item_in_responses_form_passes_as_the_same_object(item: dict[str, Any]) -> None:
+def test_an_item_in_responses_form_is_kept_as_the_same_object(item: dict[str, Any]) -> None:
     (passed,) = flat(item, field="input")
     assert passed is item
 
 
-def test_chat_bits_inside_input_are_translated_and_the_rest_of_the_item_kept() -> None:
+def test_chat_fields_in_an_item_are_translated_and_the_rest_of_the_item_is_kept() -> None:
     assert flat(
         {"role": "user", "content": [{"type": "text", "text": "a"}], "id": "m1", "name": "bob"},
         {"role": "assistant", "content": [{"type": "input_text", "text": "b"}]},
@@ -441,14 +445,14 @@ def test_chat_bits_inside_input_are_translated_and_the_rest_of_the_item_kept() -
 
 
 @pytest.mark.parametrize("item_id", ["call_1", "", 5])
-def test_an_item_id_that_no_function_call_has_is_dropped(item_id: Any) -> None:
+def test_an_item_id_that_is_invalid_for_a_function_call_is_dropped(item_id: Any) -> None:
     item = {"type": "function_call", "id": item_id, "call_id": "c", "name": "f", "arguments": "{}", "extra": 1}
     assert flat(item, field="input") == [
         {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "extra": 1}
     ]
 
 
-def test_long_call_ids_are_shortened_alike_in_every_kind_of_item() -> None:
+def test_long_call_ids_are_shortened_the_same_in_every_kind_of_item() -> None:
     items = flat(
         {"type": "function_call", "call_id": LONG, "name": "f", "arguments": "{}"},
         {"type": "function_call_output", "call_id": LONG, "output": ""},
@@ -501,5 +505,5 @@ def test_long_call_ids_are_shortened_alike_in_every_kind_of_item() -> None:
         ({"type": "function_call_output", "output": "x"}, "messages[0].call_id"),
     ],
 )
-def test_a_message_that_lacks_what_is_needed_is_refused_by_name(element: dict[str, Any], param: str) -> None:
+def test_a_message_without_a_required_field_is_refused_with_its_name(element: dict[str, Any], param: str) -> None:
     assert refused(element) == param

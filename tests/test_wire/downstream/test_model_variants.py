@@ -1,4 +1,4 @@
-"""Names of variants, read in every way that they can be meant."""
+"""Names of model variants, in every reading that they allow."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from stages.wire.normal_form import EFFORTS
         ("claude-opus-5-thinking-high", [("claude-opus-5-thinking", "high", False), ("claude-opus-5", "high", False)]),
     ],
 )
-def test_the_readings_that_leave_most_of_the_name_come_first(asked: str, readings: list[tuple[str, str, bool]]) -> None:
+def test_the_readings_that_keep_most_of_the_name_come_first(asked: str, readings: list[tuple[str, str, bool]]) -> None:
     assert [(one.name, one.effort, one.is_fast) for one in variants(asked)] == readings
 
 
 @pytest.mark.parametrize("effort", EFFORTS)
-def test_thinking_with_an_effort_is_certain_and_nothing_else_is(effort: str) -> None:
+def test_only_thinking_with_an_effort_is_unambiguous(effort: str) -> None:
     certain = [one for one in variants(f"claude-opus-5-thinking-{effort}-fast") if one.is_certain]
     assert certain == [Variant("claude-opus-5", effort, is_fast=True, is_certain=True)]
     assert not any(one.is_certain for one in variants(f"gpt-5-{effort}-fast"))
@@ -52,14 +52,14 @@ def test_thinking_with_an_effort_is_certain_and_nothing_else_is(effort: str) -> 
 @given(
     st.lists(st.sampled_from(["gpt", "-fast", "-thinking", "-high", ":low", "-extra", "-thinking-none"]), max_size=9)
 )
-def test_readings_are_few_distinct_and_begin_as_the_name_does(parts: list[str]) -> None:
+def test_readings_are_few_and_distinct_and_start_as_the_name_does(parts: list[str]) -> None:
     asked = "".join(parts)
     names = [one.name for one in variants(asked)]
     assert len(set(names)) == len(names) <= 8
     assert all(name and asked.startswith(name) and name != asked for name in names)
 
 
-def test_a_body_that_needs_no_change_is_returned_itself() -> None:
+def test_a_body_that_needs_no_change_is_returned_as_the_same_object() -> None:
     body = {"input": "hi", "reasoning": {"effort": "low"}, "service_tier": "default"}
     assert with_variant(body, Variant("m")) is body
     assert with_variant(body, Variant("m", "high", is_fast=True)) is body

@@ -1,4 +1,4 @@
-"""Each call has one output and each output one call, whatever the history went through."""
+"""Each call has one output and each output one call, whatever happened to the history."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ THOUGHT: dict[str, Any] = {"type": "reasoning", "summary": [], "encrypted_conten
         [{"type": "shell_call", "call_id": "s"}, {"type": "computer_call_output", "call_id": "z"}, {"id": "msg_1"}],
     ],
 )
-def test_a_history_without_faults_is_returned_itself(items: list[dict[str, Any]]) -> None:
+def test_a_correct_history_is_returned_as_the_same_object(items: list[dict[str, Any]]) -> None:
     assert pair_calls(items) is items
 
 
 @pytest.mark.parametrize(
     ("items", "repaired"),
     [
-        # calls without an output: Stop was pressed, or the tab was closed
+        # calls without an output: the user pressed Stop or closed the tab
         ([call("a"), USER], [call("a"), output("a"), USER]),
         ([USER, call("a")], [USER, call("a"), output("a")]),
         ([custom("a"), USER], [custom("a"), custom_output("a"), USER]),
@@ -65,7 +65,7 @@ def test_a_history_without_faults_is_returned_itself(items: list[dict[str, Any]]
         # outputs without a call
         ([USER, output("a", "1"), SAID], [USER, SAID]),
         ([output("a", "0"), call("a"), output("a", "1")], [call("a"), output("a", "1")]),
-        # one call, several outputs: the last one, in the place of the first
+        # one call, several outputs: the last one is kept, in the place of the first
         (
             [call("a"), output("a", "1"), USER, output("a", "2"), SAID],
             [call("a"), output("a", "2"), USER, SAID],
@@ -75,12 +75,12 @@ def test_a_history_without_faults_is_returned_itself(items: list[dict[str, Any]]
         ([call("a"), custom_output("a", "1")], [call("a"), output("a", "1")]),
     ],
 )
-def test_what_is_broken_is_repaired(items: list[dict[str, Any]], repaired: list[dict[str, Any]]) -> None:
+def test_a_broken_history_is_repaired(items: list[dict[str, Any]], repaired: list[dict[str, Any]]) -> None:
     assert pair_calls(items) == repaired
     assert pair_calls(repaired) is repaired
 
 
-def test_an_id_that_comes_again_is_numbered_with_its_output() -> None:
+def test_a_repeated_id_is_numbered_together_with_its_output() -> None:
     second = numbered_call_id("call_0", 2)
     first_turn = [call("call_0"), output("call_0", "1"), USER]
     assert pair_calls([*first_turn, call("call_0"), output("call_0", "2")]) == [
@@ -91,14 +91,14 @@ def test_an_id_that_comes_again_is_numbered_with_its_output() -> None:
     assert second != "call_0"
 
 
-def test_two_calls_of_one_id_in_one_turn_get_their_outputs_in_order() -> None:
+def test_two_calls_with_one_id_in_one_turn_get_their_outputs_in_order() -> None:
     second = numbered_call_id("x", 2)
     repaired = [call("x"), call(second), output("x", "1"), output(second, "2")]
     assert pair_calls([call("x"), call("x"), output("x", "1"), output("x", "2")]) == repaired
     assert pair_calls([call("x"), call("x"), output("x", "1"), output("x", "0"), output("x", "2")]) == repaired
 
 
-def test_an_output_belongs_to_the_latest_call_of_its_id() -> None:
+def test_an_output_belongs_to_the_latest_call_with_its_id() -> None:
     second = numbered_call_id("x", 2)
     assert pair_calls([call("x"), USER, call("x"), output("x", "2")]) == [
         call("x"),
@@ -127,7 +127,7 @@ anything = st.lists(
 
 
 @given(anything)
-def test_every_history_ends_up_in_pairs_and_stays_so(items: list[dict[str, Any]]) -> None:
+def test_every_history_ends_up_paired_and_stays_so(items: list[dict[str, Any]]) -> None:
     before = [dict(item) for item in items]
     repaired = pair_calls(items)
     assert items == before

@@ -1,4 +1,4 @@
-"""Parameters beside the conversation: what passes, what is translated, what never reaches the upstream."""
+"""Parameters other than the conversation: what is passed on, translated, or never sent to the upstream."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def sent(**fields: Any) -> dict[str, Any]:
     return body
 
 
-def test_parameters_of_the_responses_api_and_unknown_ones_pass_unchanged() -> None:
+def test_parameters_of_the_responses_api_and_unknown_ones_are_passed_on_unchanged() -> None:
     fields = {
         "instructions": "be brief",
         "temperature": 0,
@@ -39,7 +39,7 @@ def test_parameters_of_the_responses_api_and_unknown_ones_pass_unchanged() -> No
     assert sent(**fields) == fields
 
 
-def test_null_is_absent_everywhere() -> None:
+def test_null_counts_as_absent_everywhere() -> None:
     assert (
         sent(previous_response_id=None, temperature=None, tools=None, metadata=None, stop=None, custom_field=None) == {}
     )
@@ -54,19 +54,19 @@ def test_null_is_absent_everywhere() -> None:
         "user_config", "background", "stream_options", "messages", "modalities", "audio", "system",
     ],
 )  # fmt: skip
-def test_what_is_ours_or_never_makes_sense_does_not_reach_any_upstream(field: str) -> None:
+def test_our_own_parameters_and_meaningless_ones_do_not_reach_any_upstream(field: str) -> None:
     value = {"include_obfuscation": True} if field == "stream_options" else "sk-evil"
     assert sent(**{field: value}) == {}
 
 
-def test_the_chat_names_of_the_limit_are_translated_unless_the_native_one_is_there() -> None:
+def test_the_chat_names_of_the_limit_are_translated_unless_the_native_one_is_present() -> None:
     assert sent(max_tokens=5) == {"max_output_tokens": 5}
     assert sent(max_completion_tokens=7, max_tokens=5) == {"max_output_tokens": 7}
     assert sent(max_output_tokens=9, max_completion_tokens=7) == {"max_output_tokens": 9}
     assert sent(max_completion_tokens=None, max_tokens=5) == {"max_output_tokens": 5}
 
 
-def test_effort_and_verbosity_join_their_groups_and_yield_to_what_is_there() -> None:
+def test_effort_and_verbosity_move_to_their_groups_unless_set_there() -> None:
     assert sent(reasoning_effort="low") == {"reasoning": {"effort": "low"}}
     assert sent(reasoning_effort="low", reasoning={"summary": "auto"}) == {
         "reasoning": {"summary": "auto", "effort": "low"}
@@ -92,11 +92,11 @@ def test_effort_and_verbosity_join_their_groups_and_yield_to_what_is_there() -> 
         ),
     ],
 )
-def test_response_format_becomes_the_format_of_text(response_format: Any, text: Any) -> None:
+def test_response_format_becomes_the_text_format(response_format: Any, text: Any) -> None:
     assert sent(response_format=response_format) == text
 
 
-def test_logprobs_are_asked_for_in_include() -> None:
+def test_logprobs_are_requested_in_include() -> None:
     assert sent(logprobs=True, top_logprobs=3) == {"include": ["message.output_text.logprobs"], "top_logprobs": 3}
     assert sent(logprobs=True, include=["x"]) == {"include": ["x", "message.output_text.logprobs"]}
     native = {"include": ["message.output_text.logprobs"]}
@@ -105,7 +105,7 @@ def test_logprobs_are_asked_for_in_include() -> None:
     assert parse_body(json.dumps({"model": "m", "input": "hi", **native}).encode()).wants_logprobs
 
 
-def test_tool_parameters_go_only_with_tools() -> None:
+def test_tool_parameters_are_sent_only_with_tools() -> None:
     fields = {"tool_choice": "auto", "parallel_tool_calls": False}
     assert sent(**fields, tools=[FUNCTION]) == {**fields, "tools": [FUNCTION]}
     assert sent(tools=[FUNCTION]) == {"tools": [FUNCTION]}
@@ -113,7 +113,7 @@ def test_tool_parameters_go_only_with_tools() -> None:
     assert sent(**fields) == {}
 
 
-def test_legacy_functions_count_where_there_are_no_tools() -> None:
+def test_legacy_functions_are_used_if_there_are_no_tools() -> None:
     legacy = {"functions": [{"name": "f"}], "function_call": {"name": "f"}}
     assert sent(**legacy) == {
         "tools": [
@@ -125,21 +125,21 @@ def test_legacy_functions_count_where_there_are_no_tools() -> None:
     assert sent(**legacy, tools=[FUNCTION], tool_choice="none") == {"tools": [FUNCTION], "tool_choice": "none"}
 
 
-def test_what_only_chat_knows_is_kept_for_a_chat_upstream() -> None:
+def test_parameters_of_chat_are_kept_for_a_chat_upstream() -> None:
     fields = {"stop": ["a"], "seed": -5, "frequency_penalty": 0.5, "presence_penalty": 1, "logit_bias": {"5": 1}}
     assert sent(**fields, n=1, prediction={"type": "content"}) == {**fields, "prediction": {"type": "content"}}
     assert sent(stop="a", stop_sequences=["b"]) == {"stop": "a"}
 
 
 @pytest.mark.parametrize(
-    ("field", "told"),
+    ("field", "expected"),
     [
         ('"n":3', "n must be 1 (a request has one answer), not another number."),
         ('"max_output_tokens":-1', "max_output_tokens must be a whole number above 0, not another number."),
         ('"temperature":1e999', "The request body is not valid JSON: Number out of range."),
     ],
 )
-def test_what_is_wrong_with_a_number_is_told_in_words_that_are_true(field: str, told: str) -> None:
+def test_the_message_about_an_invalid_number_is_accurate(field: str, expected: str) -> None:
     with pytest.raises(BadRequest) as refused:
         parse_body(b'{"model":"m","input":"x",%b}' % field.encode())
-    assert refused.value.message == told
+    assert refused.value.message == expected

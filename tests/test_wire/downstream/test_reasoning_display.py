@@ -1,4 +1,4 @@
-"""Where reasoning is shown: the same in a stream and in a document, and always possible to take out of the history."""
+"""Reasoning is shown the same in a stream and in a document, and can always be removed from the history."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def collect(wanted: Profile, *events: StreamEvent) -> bytes:
 
 
 def deltas(display: ReasoningDisplay, *events: StreamEvent) -> list[dict[str, Any]]:
-    """Give the deltas between the role and the end."""
+    """Return the deltas between the role and the end."""
     chunks = chunks_of(encode(profile(display), STARTED, *events, STOP))
     return [chunk["choices"][0]["delta"] for chunk in chunks[1:-1]]
 
@@ -84,7 +84,7 @@ def message_of(folded: Folded) -> tuple[object, ...]:
     )
 
 
-def test_reasoning_has_a_field_of_its_own_unless_told_otherwise() -> None:
+def test_reasoning_has_a_field_of_its_own_by_default() -> None:
     assert OPENAI.reasoning_display == CURSOR.reasoning_display == "reasoning_content"
     assert deltas("reasoning_content", ReasoningDelta("r"), TextDelta("t")) == [
         {"reasoning_content": "r"},
@@ -93,7 +93,7 @@ def test_reasoning_has_a_field_of_its_own_unless_told_otherwise() -> None:
 
 
 def test_none_shows_no_reasoning() -> None:
-    events = [ReasoningDelta("r"), TextDelta("t"), ReasoningDelta("r")]
+    events: list[StreamEvent] = [ReasoningDelta("r"), TextDelta("t"), ReasoningDelta("r")]
     assert deltas("none", *events) == [{"content": "t"}]
     assert message_of(fold_document(collect(profile("none"), *events, STOP)))[:3] == ("t", None, "")
 
@@ -124,7 +124,7 @@ def test_reasoning_is_shown_as_it_arrives_and_closed_before_the_text(
     ("event", "field"),
     [(RefusalDelta("no"), "refusal"), (ToolCallStarted(0, "call_a", "f"), "tool_calls")],
 )
-def test_the_block_is_closed_before_whatever_comes_next(
+def test_the_block_is_closed_before_any_other_output(
     display: ReasoningDisplay, opening: str, closing: str, event: StreamEvent, field: str
 ) -> None:
     first, second, third = deltas(display, ReasoningDelta("r"), Heartbeat(), event, ReasoningDelta("late"))
@@ -139,17 +139,17 @@ def test_reasoning_alone_is_closed_by_the_end(display: ReasoningDisplay, opening
 
 
 @in_both_forms
-def test_reasoning_after_the_answer_has_begun_is_left_out(
+def test_reasoning_after_the_start_of_the_answer_is_left_out(
     display: ReasoningDisplay, opening: str, closing: str
 ) -> None:
     assert deltas(display, TextDelta("t"), ReasoningDelta("r"), TextDelta("u")) == [{"content": "t"}, {"content": "u"}]
-    first = [ReasoningDelta("r"), TextDelta("t"), ReasoningDelta("s"), ToolCallStarted(0, "call_a", "f")]
+    first = ReasoningDelta("r"), TextDelta("t"), ReasoningDelta("s"), ToolCallStarted(0, "call_a", "f")
     assert [delta.get("content") for delta in deltas(display, *first)] == [opening + "r", closing, "t", None]
 
 
 @in_both_forms
 @pytest.mark.parametrize("base", [OPENAI, CURSOR], ids=lambda base: base.name)
-def test_a_failure_is_told_outside_of_the_block(
+def test_a_failure_is_reported_outside_the_block(
     display: ReasoningDisplay, opening: str, closing: str, base: Profile
 ) -> None:
     wanted = profile(display, base)
@@ -171,7 +171,7 @@ def test_citations_count_from_the_start_of_the_whole_text(
     display: ReasoningDisplay, opening: str, closing: str
 ) -> None:
     cited = Annotations((Citation("https://a", "A", 4, 7),))
-    events = [ReasoningDelta("r"), TextDelta("see this"), cited, STOP]
+    events: list[StreamEvent] = [ReasoningDelta("r"), TextDelta("see this"), cited, STOP]
     for folded in (
         fold_stream(encode(profile(display), STARTED, *events)),
         fold_document(collect(profile(display), *events)),
@@ -194,7 +194,7 @@ def test_log_probabilities_stay_with_the_models_own_text(display: ReasoningDispl
 def test_reasoning_cannot_end_its_own_block(display: ReasoningDisplay, opening: str, closing: str) -> None:
     tag = closing.strip()
     for parts in ([tag], [f"a\n{tag}\nb"], ["a\n", *tag, "\nb"], ["a\n" + tag[:3]], [tag[:-1], tag]):
-        events = [*(ReasoningDelta(part) for part in parts), TextDelta("answer"), STOP]
+        events: list[StreamEvent] = [*(ReasoningDelta(part) for part in parts), TextDelta("answer"), STOP]
         folded = fold_stream(encode(profile(display), STARTED, *events))
         assert folded.content is not None
         assert strip_shown_reasoning(folded.content) == "answer"
@@ -218,7 +218,7 @@ def test_a_stream_and_a_document_say_the_same_however_reasoning_is_shown(
     wanted = profile(display, base)
     stream = encode(wanted, *events)
     streamed, collected = fold_stream(stream), fold_document(collect(wanted, *events))
-    # Halves of a character are joined only where the whole text is known.
+    # Surrogate halves are joined only where the whole text is known.
     halves = any(
         "\ud800" <= char <= "\udfff" for event in events if isinstance(event, TextDelta) for char in event.text
     )
@@ -230,7 +230,7 @@ def test_a_stream_and_a_document_say_the_same_however_reasoning_is_shown(
     cut = encoder(wanted)
     frames = [frame for batch in data.draw(batched(events)) for frame in cut.feed(batch)] + cut.flush()
     assert b"".join(frames) == stream
-    # What was shown can be taken out again, and then nothing else has changed.
+    # What was shown can be removed again without any other change.
     hidden = fold_stream(encode(profile("none", base), *events))
     if display in MIRRORED:
         assert strip_shown_reasoning(streamed.content or "") == strip_shown_reasoning(hidden.content or "")
@@ -252,8 +252,8 @@ def test_a_recordings_stream_and_document_are_the_same_in_every_setting(path: Pa
             assert strip_shown_reasoning(streamed.content or "") == strip_shown_reasoning(hidden.content or "")
 
 
-def test_shown_tool_calls_are_not_touched() -> None:
-    call = [ToolCallStarted(0, "call_a", "f"), ToolCallDelta(0, "{}")]
+def test_tool_calls_are_not_affected_by_shown_reasoning() -> None:
+    call = ToolCallStarted(0, "call_a", "f"), ToolCallDelta(0, "{}")
     folded = fold_stream(encode(profile("think"), STARTED, ReasoningDelta("r"), *call, Finished("tool_calls")))
     assert folded.tool_calls == [{"id": "call_a", "name": "f", "arguments": "{}"}]
     assert folded.content == "<think>\nr\n</think>\n\n"

@@ -1,4 +1,4 @@
-"""Bodies on the chat path, whole: every recorded Cursor payload, every kind of bad input, and arbitrary bytes."""
+"""Complete bodies on the chat path: every recorded Cursor payload, every kind of bad input, and arbitrary bytes."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def test_a_payload_of_cursor_gives_exactly_the_expected_upstream_request(
     payload: dict[str, Any], provider: str
 ) -> None:
     request = parse_body(json.dumps(payload["request"]["body"]).encode())
-    # Payload 11 asks for a variant; here everything is configured under the name that the upstream has.
+    # One payload asks for a model variant; here every model is configured under its upstream name.
     asked, expected = request.model, payload["expected_upstream_request"]
-    (reading,) = [one for one in variants(asked) if one.name == expected["model"]] or [None]
+    reading = next((one for one in variants(asked) if one.name == expected["model"]), None)
     body = request.body if reading is None else with_variant(request.body, reading)
     sent = native_request(
         body, quirks=quirks_in(RESPONSES, provider, expected["model"]), model=expected["model"], stream=request.stream
@@ -88,15 +88,15 @@ def test_a_body_may_start_with_the_utf8_byte_order_mark() -> None:
     assert parse_body(b'\xef\xbb\xbf{"model":"m","input":"hi"}').body == {"input": "hi"}
 
 
-def test_a_bytearray_is_as_good_as_bytes() -> None:
+def test_a_bytearray_is_accepted_like_bytes() -> None:
     assert parse_body(bytearray(b'{"model":"m","input":"hi"}')).model == "m"
 
 
-def test_of_a_key_that_comes_twice_the_last_one_counts() -> None:
+def test_the_last_of_duplicate_keys_counts() -> None:
     assert parse_body(b'{"model":"a","model":"b","input":"hi"}').model == "b"
 
 
-def test_the_model_of_the_path_wins_over_that_of_the_body() -> None:
+def test_the_model_in_the_path_takes_precedence_over_that_in_the_body() -> None:
     assert parse_body(b'{"input":"hi"}', model="gpt-5").model == "gpt-5"
     assert parse_body(b'{"model":5,"input":"hi"}', model="gpt-5").model == "gpt-5"
 
@@ -111,7 +111,7 @@ def test_input_is_preferred_when_both_are_usable() -> None:
 
 
 @pytest.mark.parametrize("unusable", [None, "", [], 5, {}])
-def test_messages_are_taken_when_input_is_not_usable(unusable: Any) -> None:
+def test_messages_are_used_when_input_is_not_usable(unusable: Any) -> None:
     request = parse(input=unusable, messages=[{"role": "user", "content": "b"}])
     assert request.body == {"input": [{"role": "user", "content": "b"}]}
     assert request.shape == "messages"
@@ -122,8 +122,13 @@ def test_items_and_tools_that_need_no_change_are_not_copied(payload: dict[str, A
     body = payload["request"]["body"]
     decoded: list[Any] = []
     original = msgspec.json.decode
+
+    def decode(data: bytes) -> Any:
+        decoded.append(original(data))
+        return decoded[-1]
+
     try:
-        msgspec.json.decode = lambda data: decoded.append(original(data)) or decoded[0]  # type: ignore[assignment]
+        msgspec.json.decode = decode  # type: ignore[assignment]  # one of its overloads
         request = parse_body(json.dumps(body).encode())
     finally:
         msgspec.json.decode = original
@@ -131,16 +136,16 @@ def test_items_and_tools_that_need_no_change_are_not_copied(payload: dict[str, A
     assert all(new is old for new, old in zip(request.body["tools"], decoded[0]["tools"], strict=True))
 
 
-def test_anthropics_place_for_the_system_prompt_is_read() -> None:
+def test_anthropics_system_field_is_read() -> None:
     blocks = [{"type": "text", "text": "be brief", "cache_control": {"type": "ephemeral"}}]
-    said = [{"role": "user", "content": "hi"}]
+    messages = [{"role": "user", "content": "hi"}]
     for system, content in (("be brief", "be brief"), (blocks, [{**blocks[0], "type": "input_text"}])):
-        request = parse(input=None, messages=said, system=system, stop_sequences=["END"])
-        assert request.body == {"input": [{"role": "system", "content": content}, *said], "stop": ["END"]}
+        request = parse(input=None, messages=messages, system=system, stop_sequences=["END"])
+        assert request.body == {"input": [{"role": "system", "content": content}, *messages], "stop": ["END"]}
     assert parse(system="not with input").body == {"input": "hi"}
 
 
-def test_anthropics_way_to_forbid_parallel_calls_is_read() -> None:
+def test_anthropics_setting_against_parallel_calls_is_read() -> None:
     tools = [{"name": "LS", "input_schema": {}}]
     choice = {"type": "any", "disable_parallel_tool_use": True}
     body = parse(tools=tools, tool_choice=choice).body
@@ -149,7 +154,7 @@ def test_anthropics_way_to_forbid_parallel_calls_is_read() -> None:
     assert "parallel_tool_calls" not in parse(tools=tools, tool_choice={"type": "any"}).body
 
 
-def test_a_reference_is_kept_only_where_the_upstream_stores() -> None:
+def test_a_reference_is_kept_only_if_the_upstream_stores_responses() -> None:
     items = [{"type": "item_reference", "id": "msg_1"}, {"id": "msg_2"}, {"role": "user", "content": "hi"}]
     assert parse(input=items).body["input"] == items
     assert parse(input=items, store=True).body["input"] == items
@@ -164,10 +169,10 @@ def test_an_output_may_answer_a_call_that_the_upstream_has_stored(elsewhere: dic
     assert parse(input=items, **elsewhere).body["input"] == items
 
 
-# Defects of LiteLLM (litellm.md section 2)
+# Defects of LiteLLM (docs/facts/litellm.md, "Defects that are not repeated")
 
 
-def test_litellm_22_chat_bits_in_an_input_body_are_translated_and_a_small_limit_is_raised_only_for_openai() -> None:
+def test_litellm_22_chat_fields_in_an_input_body_are_translated_and_a_small_limit_is_raised_only_for_openai() -> None:
     chat_only = {
         "max_tokens": 5,
         "stop": ["x"],
@@ -246,14 +251,14 @@ def test_litellm_23_of_input_and_messages_only_one_is_sent() -> None:
         (b"true", "JSON object, not a boolean"),
     ],
 )
-def test_a_body_that_is_no_json_object_is_refused_in_words(body: bytes, words: str) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused_with_a_message(body: bytes, words: str) -> None:
     error = refusal_of(body)
     assert words in error.message
     assert (error.param, error.code) == (None, "invalid_request")
     assert error.__cause__ is None
 
 
-def test_nesting_is_limited_far_below_what_the_encoder_can_do() -> None:
+def test_nesting_is_limited_far_below_what_the_encoder_supports() -> None:
     def nested(levels: int) -> dict[str, Any]:
         value: Any = {}
         for _ in range(levels - 2):  # one level is the innermost, one the body
@@ -375,23 +380,23 @@ def test_a_wrong_field_is_named(fields: dict[str, Any], param: str) -> None:
     assert error.code == "invalid_request"
 
 
-def test_a_body_with_neither_input_nor_messages_says_so() -> None:
+def test_a_body_with_neither_input_nor_messages_is_refused_as_such() -> None:
     assert "neither input nor messages" in refusal_of(b'{"model":"m"}').message
 
 
-def test_a_message_names_what_was_found_and_what_is_right() -> None:
+def test_an_error_message_names_what_was_found_and_what_is_expected() -> None:
     assert refusal(temperature="hot").message == "temperature must be a number, not a string."
     assert refusal(stream="true").message == "stream must be true or false, not a string."
     assert "known roles are system, developer" in refusal(input=[{"role": "x" * 99}]).message
     assert "x" * 41 not in refusal(input=[{"role": "x" * 99}]).message
 
 
-def test_stream_null_is_no_stream() -> None:
+def test_a_null_stream_means_no_stream() -> None:
     assert parse(stream=None).stream is False
     assert parse(stream=True).stream is True
 
 
-# Anything
+# Arbitrary input
 
 
 def outcome(body: bytes) -> ResponsesRequest | BadRequest:
@@ -403,7 +408,7 @@ def outcome(body: bytes) -> ResponsesRequest | BadRequest:
 
 
 def check(body: dict[str, Any]) -> None:
-    """Assert that a body is served in normal form, or refused in words that name one of its fields."""
+    """Assert that a body is accepted in normal form, or refused with a message that names one of its fields."""
     match outcome(json.dumps(body).encode()):
         case BadRequest() as refused:
             check_refusal(refused, {"model", "input", *body})
@@ -423,13 +428,13 @@ NAMED_BY_ROLE = {"assistant": {"output_text"}}
 
 
 def check_normal(request: ResponsesRequest) -> None:
-    """Assert what every adapter relies on."""
+    """Assert what every upstream's request builder relies on."""
     body = request.body
     assert not body.keys() & {"model", "stream", "stream_options", *CHAT_ONLY}
     assert None not in body.values()
     assert body["input"]
     again = parse_body(msgspec.json.encode({"model": request.model, "stream": request.stream, **body}))
-    assert msgspec.json.encode(again.body) == msgspec.json.encode(body)  # the normal form is its own normal form
+    assert msgspec.json.encode(again.body) == msgspec.json.encode(body)  # the normal form of the normal form is itself
     assert again.custom_tools == request.custom_tools
     for tool in body.get("tools", []):
         assert isinstance(tool["type"], str)
@@ -458,22 +463,22 @@ def check_normal(request: ResponsesRequest) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_arbitrary_bytes_are_refused_in_words(body: bytes) -> None:
+def test_arbitrary_bytes_are_refused_with_a_message(body: bytes) -> None:
     refused = outcome(body)
     assert isinstance(refused, BadRequest)
     check_refusal(refused, {"model"})
 
 
 @given(st.binary(max_size=200))
-def test_arbitrary_bytes_in_a_body_are_its_text_or_refused(body: bytes) -> None:
+def test_arbitrary_bytes_in_a_body_become_its_text_or_are_refused(body: bytes) -> None:
     whole = b'{"model":"m","input":"' + body + b'"}'
     match outcome(whole):
-        case BadRequest() as refused:
-            check_refusal(refused, {"input"})
+        case BadRequest() as refusal:
+            check_refusal(refusal, {"input"})
         case ResponsesRequest() as request:
             assert request.body == {"input": json.loads(whole)["input"]}
     refused = outcome(b'{"model":"m","input":[' + body + b"]}")
-    assert isinstance(refused, BadRequest)  # no item is as short as that by chance
+    assert isinstance(refused, BadRequest)  # random bytes are too short to be an item
     check_refusal(refused, {"input"})
 
 
@@ -519,26 +524,26 @@ KEYS = st.sampled_from([*RICH, "messages", "functions", "function_call", "max_to
 
 
 @given(st.dictionaries(KEYS, json_values, max_size=5))
-def test_arbitrary_values_of_known_fields_are_served_or_refused(fields: dict[str, Any]) -> None:
+def test_arbitrary_values_of_known_fields_are_accepted_or_refused(fields: dict[str, Any]) -> None:
     check({"model": "m", "input": "hi", **fields})
 
 
 @given(spoiled(st.sampled_from([RICH, {**RICH, "input": None, "messages": RICH["input"]}])))
-def test_a_good_body_with_one_odd_value_is_served_or_refused(body: dict[str, Any]) -> None:
+def test_a_valid_body_with_one_odd_value_is_accepted_or_refused(body: dict[str, Any]) -> None:
     check(body)
 
 
 @given(bodies)
-def test_a_body_in_any_mix_of_dialects_is_served_or_refused(body: dict[str, Any]) -> None:
+def test_a_body_in_any_mix_of_dialects_is_accepted_or_refused(body: dict[str, Any]) -> None:
     check(body)
 
 
 @given(spoiled())
-def test_such_a_body_with_one_odd_value_is_served_or_refused(body: dict[str, Any]) -> None:
+def test_a_mixed_body_with_one_odd_value_is_accepted_or_refused(body: dict[str, Any]) -> None:
     check(body)
 
 
-def test_the_rich_body_itself_is_served() -> None:
+def test_the_rich_body_itself_is_accepted() -> None:
     request = parse_body(json.dumps(RICH).encode())
     check_normal(request)
     assert [item.get("type", item.get("role")) for item in request.body["input"]] == [

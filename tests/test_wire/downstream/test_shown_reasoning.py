@@ -1,4 +1,4 @@
-"""Blocks of shown reasoning are taken out of what comes back, and nothing else is."""
+"""Blocks of shown reasoning are removed from the history, and nothing else is."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_block_that_was_never_closed_is_all_there_is(start: str, end: str) -> 
     assert strip_shown_reasoning(start) == ""
 
 
-def test_several_blocks_of_both_forms_are_taken_out() -> None:
+def test_several_blocks_of_both_forms_are_removed() -> None:
     think, details = f"{THINK_OPEN}a{THINK_CLOSE}", f"{DETAILS_OPEN}b{DETAILS_CLOSE}"
     assert strip_shown_reasoning(f"{think}{details}{think}c") == "c"
 
@@ -68,7 +68,7 @@ def test_a_tag_inside_a_line_of_reasoning_does_not_end_it() -> None:
 
 
 @given(st.sampled_from(FORMS), st.text(), st.text())
-def test_whatever_was_shown_the_answer_is_what_is_left(form: tuple[str, str], thought: str, answer: str) -> None:
+def test_only_the_answer_remains_whatever_was_shown(form: tuple[str, str], thought: str, answer: str) -> None:
     start, end = form
     if answer.startswith("\n") or any(end.strip() in shown for shown in (thought, answer)):
         return

@@ -22,11 +22,11 @@ def one(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("nothing", [None, []])
-def test_no_tools_are_an_empty_toolbox(nothing: Any) -> None:
+def test_no_tools_make_an_empty_toolbox(nothing: Any) -> None:
     assert open_toolbox(nothing) == Toolbox()
 
 
-def test_a_nested_function_is_flattened_and_keeps_the_laxness_of_chat() -> None:
+def test_a_nested_function_is_flattened_and_stays_non_strict_as_in_chat() -> None:
     nested = {"type": "function", "function": {"name": "Read", "description": "d", "parameters": SCHEMA, "extra": 1}}
     assert one(nested) == {
         "type": "function",
@@ -38,7 +38,7 @@ def test_a_nested_function_is_flattened_and_keeps_the_laxness_of_chat() -> None:
     }
 
 
-def test_a_nested_function_may_say_strict_and_may_lack_parameters() -> None:
+def test_a_nested_function_may_be_strict_and_may_have_no_parameters() -> None:
     assert one({"function": {"name": "Ping", "strict": True, "description": None, "parameters": None}}) == {
         "type": "function",
         "name": "Ping",
@@ -58,11 +58,11 @@ def test_a_nested_function_may_say_strict_and_may_lack_parameters() -> None:
         {"type": "some_future_tool"},
     ],
 )
-def test_a_tool_in_responses_form_passes_as_the_same_object(tool: dict[str, Any]) -> None:
+def test_a_tool_in_responses_form_is_kept_as_the_same_object(tool: dict[str, Any]) -> None:
     assert one(tool) is tool
 
 
-def test_a_function_without_type_is_a_function() -> None:
+def test_a_function_without_a_type_is_a_function() -> None:
     assert one({"name": "Read", "parameters": SCHEMA}) == {
         "type": "function",
         "name": "Read",
@@ -72,7 +72,7 @@ def test_a_function_without_type_is_a_function() -> None:
 
 
 @pytest.mark.parametrize("kind", [{}, {"type": "custom"}])
-def test_a_tool_of_anthropic_is_a_function(kind: dict[str, str]) -> None:
+def test_an_anthropic_tool_becomes_a_function(kind: dict[str, str]) -> None:
     tool = {"name": "LS", "description": "d", "input_schema": SCHEMA, "cache_control": {"type": "ephemeral"}, **kind}
     assert one(tool) == {
         "type": "function",
@@ -104,7 +104,7 @@ def test_a_schema_that_upstreams_refuse_is_completed_in_every_dialect(schema: An
     assert one({"name": "f", "input_schema": None})["parameters"] == {"type": "object", "properties": {}}
 
 
-def test_a_breakpoint_beside_a_nested_function_is_kept() -> None:
+def test_a_cache_breakpoint_beside_a_nested_function_is_kept() -> None:
     cache = {"type": "ephemeral"}
     assert one({"type": "function", "function": {"name": "f"}, "cache_control": cache})["cache_control"] == cache
 
@@ -118,7 +118,7 @@ def test_a_nested_custom_tool_is_flattened_with_its_grammar() -> None:
     assert one({"type": "custom", "custom": {"name": "Free"}}) == {"type": "custom", "name": "Free"}
 
 
-def test_custom_tools_of_a_namespace_are_known_by_the_names_that_upstreams_without_namespaces_get() -> None:
+def test_custom_tools_of_a_namespace_are_known_by_their_flattened_names() -> None:
     custom = {"type": "custom", "name": "Patch"}
     toolbox = open_toolbox(
         [
@@ -137,7 +137,7 @@ def test_custom_tools_of_a_namespace_are_known_by_the_names_that_upstreams_witho
 
 
 @pytest.mark.parametrize("extra", [{}, {"type": "function"}])
-def test_a_nested_function_has_the_bytes_of_a_flat_one(extra: dict[str, Any]) -> None:
+def test_a_nested_function_becomes_the_same_bytes_as_a_flat_one(extra: dict[str, Any]) -> None:
     function = {"name": "Read", "description": "d", "parameters": SCHEMA}
     flat = one({"type": "function", **function, "strict": False})
     assert json.dumps(one({"type": "function", "function": {**extra, **function}})) == json.dumps(flat)
@@ -160,11 +160,11 @@ def test_one_array_may_mix_dialects() -> None:
     ("kind", "is_hosted"),
     [("web_search", True), ("mcp", True), ("from_the_future", True), ("local_shell", False), ("namespace", False)],
 )
-def test_tools_that_the_upstream_runs_are_noticed(kind: str, is_hosted: bool) -> None:
+def test_hosted_tools_are_detected(kind: str, is_hosted: bool) -> None:
     assert open_toolbox([{"type": kind}]).has_hosted is is_hosted
 
 
-def test_legacy_functions_are_tools() -> None:
+def test_legacy_functions_become_tools() -> None:
     assert open_functions([{"name": "f", "parameters": SCHEMA}]).tools == [
         {"type": "function", "name": "f", "parameters": SCHEMA, "strict": False}
     ]
@@ -211,7 +211,7 @@ def test_legacy_functions_are_tools() -> None:
         ),
     ],
 )
-def test_a_tool_choice_of_any_dialect_becomes_that_of_responses(choice: Any, flat: Any) -> None:
+def test_a_tool_choice_of_any_dialect_becomes_one_of_the_responses_api(choice: Any, flat: Any) -> None:
     assert flat_tool_choice(choice, frozenset({"P"})) == flat
 
 
@@ -228,7 +228,7 @@ def test_a_tool_choice_of_any_dialect_becomes_that_of_responses(choice: Any, fla
         ({"type": "allowed_tools", "allowed_tools": {"tools": [5]}}, "tool_choice.allowed_tools.tools[0]"),
     ],
 )
-def test_a_tool_choice_that_chooses_nothing_is_refused(choice: Any, param: str) -> None:
+def test_a_tool_choice_without_a_tool_is_refused(choice: Any, param: str) -> None:
     with pytest.raises(BadRequest) as caught:
         flat_tool_choice(choice, frozenset())
     assert caught.value.param == param

@@ -1,4 +1,4 @@
-"""The decoder of Responses output: each rule of the mapping facts, section 0, by name; and any input at all."""
+"""The decoder of Responses output: each rule of docs/facts/translation.md, "Answers", by name; and arbitrary input."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def created(**fields: Any) -> Json:
     return {"type": "response.created", "response": response}
 
 
-def text(delta: Any, output_index: int = 0, content_index: int = 0, **fields: Any) -> Json:
+def text(delta: Any, output_index: int | None = 0, content_index: int = 0, **fields: Any) -> Json:
     at = {"output_index": output_index, "content_index": content_index}
     return {"type": "response.output_text.delta", "delta": delta} | at | fields
 
@@ -88,7 +88,7 @@ def run(*events: Json | str | bytes, **options: Any) -> list[StreamEvent]:
 
 
 def body(*events: Json | str | bytes, **options: Any) -> list[StreamEvent]:
-    """Decode a stream that starts and completes, and give what is between."""
+    """Decode a stream that starts and ends; return the events after the start."""
     first, *between, last = run(created(), *events, **options)
     assert first == STARTED
     assert isinstance(last, Finished | Failed)
@@ -98,7 +98,7 @@ def body(*events: Json | str | bytes, **options: Any) -> list[StreamEvent]:
 # The start
 
 
-def test_id_model_and_time_come_from_the_first_event_that_has_a_response() -> None:
+def test_id_model_and_time_come_from_the_first_event_with_a_response() -> None:
     queued = {"type": "response.queued", "response": {"id": "a", "model": "m", "created_at": 1764265411.5}}
     assert run(queued, created(), text("x"), completed())[0] == Started("a", "m", 1764265411, None)
     assert run(created(), {"type": "response.in_progress"}, completed(id="other")) == [STARTED, STOP]
@@ -109,15 +109,15 @@ def test_id_model_and_time_come_from_the_first_event_that_has_a_response() -> No
     [
         text("x"),
         arguments("x"),
-        text("x", output_index=None),  # the slow way
+        text("x", output_index=None),  # the slow path
         {"type": "response.reasoning_text.delta", "delta": "x"},
     ],
 )
-def test_a_stream_that_does_not_announce_itself_starts_with_its_first_event(event: Json) -> None:
+def test_a_stream_without_a_start_event_starts_with_its_first_event(event: Json) -> None:
     assert run(event, completed())[0] == Started("", "", 0)
 
 
-def test_odd_values_in_the_start_count_as_absent() -> None:
+def test_invalid_values_in_the_start_event_count_as_absent() -> None:
     odd = created(id=5, model=None, created_at="now", service_tier=["x"])
     assert run(odd, completed()) == [Started("", "", 0), STOP]
     assert run(created(created_at=True), completed())[0] == Started("resp_1", "gpt-5", 0, "default")
@@ -127,7 +127,7 @@ def test_odd_values_in_the_start_count_as_absent() -> None:
 # Text
 
 
-def test_text_deltas_are_given_one_by_one_and_empty_ones_not() -> None:
+def test_text_deltas_are_emitted_one_by_one_without_empty_ones() -> None:
     assert body(text("a"), text(""), text("b"), completed()) == [TextDelta("a"), TextDelta("b"), STOP]
 
 
@@ -142,16 +142,16 @@ def test_text_deltas_are_given_one_by_one_and_empty_ones_not() -> None:
     ],
     ids=["text.done", "part.done", "item.done", "item.done with a part called text", "completed"],
 )
-def test_text_that_deltas_did_not_deliver_is_completed_once(event: Json) -> None:
+def test_text_that_is_missing_from_the_deltas_is_completed_once(event: Json) -> None:
     final = completed(message(output_text("abc")))
     assert body(event, event, final) == [TextDelta("abc"), STOP]
     assert body(text("a"), event, event, final) == [TextDelta("a"), TextDelta("bc"), STOP]
     assert body(text("abc"), event, final) == [TextDelta("abc"), STOP]
     assert body(text("abcd"), event, completed()) == [TextDelta("abcd"), STOP]
-    assert body(text("x"), event, final) == [TextDelta("x"), STOP]  # never corrected
+    assert body(text("x"), event, final) == [TextDelta("x"), STOP]  # text is never corrected
 
 
-def test_deltas_after_a_completed_part_go_on() -> None:
+def test_deltas_after_a_completed_part_are_appended() -> None:
     whole = {"type": "response.output_text.done", "output_index": 0, "content_index": 0, "text": "ab"}
     assert body(text("a"), whole, text("c"), completed()) == [TextDelta("a"), TextDelta("b"), TextDelta("c"), STOP]
 
@@ -174,12 +174,12 @@ def test_parts_are_told_apart_by_both_indices() -> None:
     assert events[-2:] == [TextDelta("!"), STOP]
 
 
-def test_item_ids_mean_nothing_as_some_upstreams_send_another_in_each_event() -> None:
+def test_item_ids_are_ignored_because_some_upstreams_change_them_in_each_event() -> None:
     events = body(text("a", item_id="x"), text("b", item_id="y"), completed(message(output_text("ab"), id="z")))
     assert events == [TextDelta("a"), TextDelta("b"), STOP]
 
 
-def test_messages_are_joined_with_nothing() -> None:
+def test_messages_are_joined_without_a_separator() -> None:
     assert body(text("a"), text("b", 1), completed()) == [TextDelta("a"), TextDelta("b"), STOP]
     assert body(completed(message(output_text("{")), message(output_text("}"))))[:-1] == [
         TextDelta("{"),
@@ -201,7 +201,7 @@ def test_a_blank_line_follows_a_message_of_commentary() -> None:
 # Refusals
 
 
-def test_a_refusal_is_given_and_completed() -> None:
+def test_a_refusal_is_emitted_and_completed() -> None:
     delta = {"type": "response.refusal.delta", "output_index": 0, "content_index": 0, "delta": "I can"}
     empty = delta | {"delta": ""}
     whole = {"type": "response.refusal.done", "output_index": 0, "content_index": 0, "refusal": "I can't"}
@@ -227,7 +227,7 @@ def raw(delta: Any, output_index: int = 0, kind: str = "reasoning_text") -> Json
     return {"type": f"response.{kind}.delta", "delta": delta, "output_index": output_index, "content_index": 0}
 
 
-def test_parts_and_items_of_reasoning_are_parted_by_a_blank_line() -> None:
+def test_parts_and_items_of_reasoning_are_separated_by_a_blank_line() -> None:
     events = body(summary("a"), summary("b"), summary("c", 1), raw("d", 1), raw(None, 1), completed())
     assert events == [
         ReasoningDelta("a"),
@@ -238,13 +238,13 @@ def test_parts_and_items_of_reasoning_are_parted_by_a_blank_line() -> None:
     ]
 
 
-def test_open_responses_calls_raw_reasoning_by_another_name() -> None:
+def test_open_responses_has_another_name_for_raw_reasoning() -> None:
     whole = {"type": "response.reasoning.done", "output_index": 0, "content_index": 0, "text": "ab"}
     assert body(raw("a", kind="reasoning"), whole, completed()) == [ReasoningDelta("a"), ReasoningDelta("b"), STOP]
 
 
 @pytest.mark.parametrize("first", ["summary", "raw"])
-def test_of_summary_and_raw_reasoning_of_one_item_the_first_kind_wins(first: str) -> None:
+def test_the_first_kind_wins_if_an_item_has_a_summary_and_raw_reasoning(first: str) -> None:
     events = [summary("s"), raw("r")] if first == "summary" else [raw("r"), summary("s")]
     item = {"type": "reasoning", "summary": [{"text": "s"}], "content": [{"type": "reasoning_text", "text": "r"}]}
     final = completed(item)
@@ -267,7 +267,7 @@ def test_of_summary_and_raw_reasoning_of_one_item_the_first_kind_wins(first: str
         completed({"type": "reasoning", "summary": [{"type": "summary_text", "text": "abc"}]}),
     ],
 )
-def test_reasoning_that_deltas_did_not_deliver_is_completed_once(event: Json) -> None:
+def test_reasoning_that_is_missing_from_the_deltas_is_completed_once(event: Json) -> None:
     assert body(event, event, completed())[:-1] == [ReasoningDelta("abc")]
     is_raw = "reasoning_text" in json.dumps(event)
     delta = raw("a", kind="reasoning_text") if is_raw else summary("a")
@@ -291,7 +291,12 @@ def test_a_function_call_streams_its_arguments() -> None:
     ]
 
 
-def test_calls_are_counted_by_appearance_and_not_by_output_index() -> None:
+def test_an_empty_delta_without_an_output_index_is_left_out_too() -> None:
+    events = body(added(0, **call()), *uncounted(arguments(""), arguments("{}")), completed())
+    assert events == [ToolCallStarted(0, "call_a", "f"), ToolCallDelta(0, "{}"), CALLS]
+
+
+def test_calls_are_numbered_by_appearance_and_not_by_output_index() -> None:
     events = body(
         added(2, **call("f", "call_a")),
         added(5, **call("g", "call_b")),
@@ -317,7 +322,7 @@ def test_calls_are_counted_by_appearance_and_not_by_output_index() -> None:
     ],
     ids=["arguments.done", "item.done", "completed"],
 )
-def test_arguments_that_deltas_did_not_deliver_are_completed_once(event: Json) -> None:
+def test_arguments_that_are_missing_from_the_deltas_are_completed_once(event: Json) -> None:
     final = completed(call(arguments='{"a":1}'))
     started, rest = ToolCallStarted(0, "call_a", "f"), [CALLS]
     assert body(added(0, **call()), event, event, final) == [started, ToolCallDelta(0, '{"a":1}'), *rest]
@@ -330,13 +335,13 @@ def test_arguments_that_deltas_did_not_deliver_are_completed_once(event: Json) -
     assert body(added(0, **call()), arguments("{}"), event, final) == [started, ToolCallDelta(0, "{}"), *rest]
 
 
-def test_a_call_of_which_only_the_end_is_told_is_given_whole() -> None:
+def test_a_call_of_which_only_the_end_is_sent_is_emitted_whole() -> None:
     expected = [ToolCallStarted(0, "call_a", "f"), ToolCallDelta(0, "{1}"), CALLS]
     assert body(done(3, **call(arguments="{1}")), completed()) == expected
     assert body(completed(call(arguments="{1}"))) == expected
 
 
-def test_arguments_that_come_with_the_announcement_are_not_sent_twice() -> None:
+def test_arguments_in_the_announcement_of_a_call_are_not_sent_twice() -> None:
     announced = added(0, **call(arguments="{1}"))
     assert body(announced, arguments("{1}"), completed())[1:] == [ToolCallDelta(0, "{1}"), CALLS]
     assert body(announced, done(0, **call(arguments="{1}")), completed())[1:] == [ToolCallDelta(0, "{1}"), CALLS]
@@ -349,7 +354,7 @@ def test_arguments_wait_for_the_name_of_their_call() -> None:
     nameless = added(0, **call(name=""))
     assert body(nameless, arguments("{1"), done(0, **call(arguments="{1}")), completed()) == expected
     assert body(arguments("{1"), completed(call(arguments="{1}"))) == expected
-    assert body(arguments("{1"), completed()) == [STOP]  # nobody knows what to call
+    assert body(arguments("{1"), completed()) == [STOP]  # the tool to call is unknown
 
 
 def test_a_function_without_arguments_gets_an_empty_object() -> None:
@@ -359,7 +364,7 @@ def test_a_function_without_arguments_gets_an_empty_object() -> None:
     assert body(completed(call(arguments=None))) == expected
 
 
-def test_a_custom_tool_without_input_gets_nothing() -> None:
+def test_a_custom_tool_without_input_gets_no_delta() -> None:
     expected = [ToolCallStarted(0, "call_a", "ApplyPatch", is_custom=True), CALLS]
     assert body(added(0, **custom()), done(0, **custom(input="")), completed()) == expected
 
@@ -372,7 +377,7 @@ def test_a_truncated_call_is_not_completed() -> None:
     assert body(added(0, **call()), cut, incomplete) == [started, Finished("length")]
 
 
-def test_the_input_of_a_custom_tool_is_passed_on_as_it_is() -> None:
+def test_the_input_of_a_custom_tool_is_passed_on_unchanged() -> None:
     delta = {"type": "response.custom_tool_call_input.delta", "output_index": 0, "delta": "*** Begin"}
     whole = {"type": "response.custom_tool_call_input.done", "output_index": 0, "input": "*** Begin Patch"}
     started = ToolCallStarted(0, "call_a", "ApplyPatch", is_custom=True)
@@ -385,7 +390,7 @@ def test_the_input_of_a_custom_tool_is_passed_on_as_it_is() -> None:
 
 
 def test_undeclared_custom_calls_are_dropped_when_hosted_tools_are_declared() -> None:
-    # xAI reports its own search so; mapping facts, rule 9.
+    # xAI reports its own search this way; docs/facts/translation.md, "Calls of hosted tools".
     delta = {"type": "response.custom_tool_call_input.delta", "output_index": 0, "delta": "q"}
     search = custom("x_search", input="q")
     stream = [delta, added(0, **search), delta, done(0, **search), text("found", 1), completed(search)]
@@ -396,12 +401,15 @@ def test_undeclared_custom_calls_are_dropped_when_hosted_tools_are_declared() ->
     assert body(added(0, **call("f")), completed(), has_hosted_tools=True)[-1] == CALLS
 
 
-def test_a_call_id_that_the_conversation_has_seen_is_replaced_by_the_item_id() -> None:
+def test_a_call_id_that_the_conversation_has_used_is_replaced_by_the_item_id() -> None:
     def id_of(used: tuple[str, ...] = (), **fields: Any) -> str:
+        ids: set[str] = set()
         for stream in ([added(0, **call(**fields)), completed()], [completed(call(**fields))]):
             started = body(*stream, used_call_ids=frozenset(used))[0]
             assert isinstance(started, ToolCallStarted)
-        return started.call_id
+            ids.add(started.call_id)
+        [call_id] = ids
+        return call_id
 
     assert id_of(call_id="call_0", id="fc_x") == "call_0"
     assert id_of(("call_0",), call_id="call_0", id="fc_x") == "fc_x"
@@ -419,7 +427,7 @@ def test_the_ids_of_a_conversation_are_those_of_its_calls_and_outputs() -> None:
     assert call_ids_of({"input": "hi"}) == call_ids_of({}) == frozenset()
 
 
-def test_calls_of_an_upstream_that_does_not_count_its_items_are_told_apart() -> None:
+def test_calls_of_an_upstream_that_does_not_number_its_items_are_kept_apart() -> None:
     events = body(
         added(0, **call("f", "call_a")),
         arguments("{1}"),
@@ -440,7 +448,7 @@ def test_calls_of_an_upstream_that_does_not_count_its_items_are_told_apart() -> 
 
 
 def uncounted(*events: Json) -> list[Json]:
-    """Leave the output index out."""
+    """Leave out the output index."""
     return [{name: value for name, value in event.items() if name != "output_index"} for event in events]
 
 
@@ -451,7 +459,7 @@ def anonymous(*events: Json) -> list[Json]:
     )
 
 
-INTERLEAVED = [
+INTERLEAVED: list[StreamEvent] = [
     ToolCallStarted(0, "call_a", "f"),
     ToolCallStarted(1, "call_b", "ApplyPatch", is_custom=True),
     ToolCallStarted(2, "call_c", "g"),
@@ -467,11 +475,15 @@ INTERLEAVED = [
 
 @pytest.mark.parametrize("name", ["id", "call_id"])
 @pytest.mark.parametrize("ending", ["arguments.done", "item.done", "completed"])
-def test_interleaved_calls_without_an_output_index_are_told_apart_by_their_ids(name: str, ending: str) -> None:
+def test_interleaved_calls_without_an_output_index_are_kept_apart_by_their_ids(name: str, ending: str) -> None:
     items = [call("f", "call_a"), custom("ApplyPatch", "call_b"), call("g", "call_c")]
     a, b, c = ({"item_id": item[name]} for item in items)
     by_function, by_custom = "response.function_call_arguments.", "response.custom_tool_call_input."
-    whole = [items[0] | {"arguments": "{1}"}, items[1] | {"input": "*** Begin"}, items[2] | {"arguments": "{3}"}]
+    whole: list[Json] = [
+        items[0] | {"arguments": "{1}"},
+        items[1] | {"input": "*** Begin"},
+        items[2] | {"arguments": "{3}"},
+    ]
     ends: dict[str, list[Json]] = {
         "arguments.done": [
             {"type": f"{by_custom}done", "input": "*** Begin"} | b,
@@ -489,15 +501,15 @@ def test_interleaved_calls_without_an_output_index_are_told_apart_by_their_ids(n
         *ends[ending],
         completed(*whole),
     )
-    if ending == "completed":  # which tells them in their own order
+    if ending == "completed":  # which has the calls in their own order
         assert events[6:] == [INTERLEAVED[8], INTERLEAVED[6], INTERLEAVED[7], CALLS]
         events[6:] = INTERLEAVED[6:]
     assert events == INTERLEAVED
 
 
-def test_what_has_neither_index_nor_id_is_about_the_item_of_its_kind_that_was_opened_last() -> None:
+def test_an_event_without_index_and_id_belongs_to_the_latest_item_of_its_kind() -> None:
     patch = {"type": "response.custom_tool_call_input.delta", "delta": "*** Begin"}
-    thought = {"type": "reasoning", "summary": [{"text": "r"}], "encrypted_content": "x"}
+    thought: Json = {"type": "reasoning", "summary": [{"text": "r"}], "encrypted_content": "x"}
     events = body(
         *anonymous(added(type="reasoning"), summary("r"), done(**thought)),
         *anonymous(added(**call("f", "call_a")), added(**custom("ApplyPatch", "call_b"))),
@@ -522,7 +534,7 @@ def test_what_has_neither_index_nor_id_is_about_the_item_of_its_kind_that_was_op
     ]
 
 
-def test_an_index_wins_over_an_id_as_some_upstreams_send_another_id_in_each_event() -> None:
+def test_an_index_takes_precedence_over_an_id_because_some_upstreams_change_the_id() -> None:
     wrong = {"item_id": "fc_call_a"}
     for index, expected in ((1, 1), (None, 0), ("1", 0)):
         events = body(
@@ -542,7 +554,7 @@ def test_texts_and_reasoning_without_an_output_index_are_not_mixed_up() -> None:
         return [event | {"item_id": item_id} for event in uncounted(*events)]
 
     whole = {"type": "response.output_text.done", "content_index": 0}
-    thoughts = [{"type": "reasoning", "id": f"rs_{n}", "summary": [{"text": f"r{n}"}]} for n in (1, 2)]
+    thoughts: list[Json] = [{"type": "reasoning", "id": f"rs_{n}", "summary": [{"text": f"r{n}"}]} for n in (1, 2)]
     first = message(output_text("ab"), id="msg_1", phase="commentary")
     second = message(output_text("cd"), id="msg_2")
     stream = [
@@ -560,13 +572,13 @@ def test_texts_and_reasoning_without_an_output_index_are_not_mixed_up() -> None:
         completed(*thoughts, first, second),
     ]
     reasoned = ["r", "\n\nr", "2", "1"]
-    said = ["a", "\n\nc", "b", "d"]
-    expected = [*map(ReasoningDelta, reasoned), *map(TextDelta, said), STOP]
+    written = ["a", "\n\nc", "b", "d"]
+    expected = [*map(ReasoningDelta, reasoned), *map(TextDelta, written), STOP]
     assert body(*stream) == expected
     assert body(*stream, wants_logprobs=True) == expected
 
 
-def test_items_without_index_or_id_that_are_told_by_their_end_only_are_all_given() -> None:
+def test_items_without_index_or_id_of_which_only_the_end_is_sent_are_all_emitted() -> None:
     items = [message(output_text("a")), message(output_text("b")), call("f", "call_a", arguments="{1}")]
     events = body(*anonymous(*(done(**item) for item in items)), completed(*items))
     started = ToolCallStarted(0, "call_a", "f")
@@ -580,7 +592,7 @@ def test_a_long_text_without_an_output_index_is_compared_whole() -> None:
     assert len(events) == 1002
 
 
-def test_a_call_announced_twice_begins_once() -> None:
+def test_a_call_that_is_announced_twice_starts_once() -> None:
     assert body(added(0, **call()), added(0, **call()), completed()) == [
         ToolCallStarted(0, "call_a", "f"),
         ToolCallDelta(0, "{}"),
@@ -604,7 +616,7 @@ def test_a_call_announced_twice_begins_once() -> None:
         ({"type": "tool_search_call", "execution": "client", "arguments": {"q": 1}}, "tool_search", {"q": 1}),
     ],
 )
-def test_calls_that_only_the_client_can_carry_out_become_function_calls(item: Json, name: str, expected: Json) -> None:
+def test_calls_that_only_the_client_can_execute_become_function_calls(item: Json, name: str, expected: Json) -> None:
     item = {"id": "x_1", "call_id": "call_a"} | item
     events = body(added(0, **item), done(0, **item), completed(item))
     assert events[0] == ToolCallStarted(0, "call_a", name)
@@ -614,7 +626,7 @@ def test_calls_that_only_the_client_can_carry_out_become_function_calls(item: Js
     assert body(completed(item)) == events
 
 
-def test_a_computer_call_may_hold_several_actions_or_none() -> None:
+def test_a_computer_call_may_have_several_actions_or_none() -> None:
     item = {"type": "computer_call", "call_id": "call_a", "actions": [{"type": "click"}]}
     assert body(done(0, **item), completed())[1] == ToolCallDelta(0, '[{"type": "click"}]')
     assert body(done(0, type="computer_call", call_id="call_a"), completed())[1] == ToolCallDelta(0, "{}")
@@ -633,14 +645,14 @@ def test_a_computer_call_may_hold_several_actions_or_none() -> None:
         {"type": ["odd"]},
     ],
 )
-def test_what_the_upstream_carries_out_itself_is_not_told(item: Json) -> None:
+def test_what_the_upstream_executes_itself_is_not_shown(item: Json) -> None:
     assert body(added(0, **item), done(0, **item), completed(item)) == [STOP]
 
 
 # Citations
 
 
-def test_citations_are_given_once_before_the_end_and_moved_to_their_place_in_the_whole_text() -> None:
+def test_citations_are_emitted_once_before_the_end_with_their_place_in_the_whole_text() -> None:
     def annotation(**fields: Any) -> Json:
         return {"type": "url_citation", "url": "https://a", "title": "A", "start_index": 1, "end_index": 3} | fields
 
@@ -692,7 +704,7 @@ def logprobs_in(events: list[StreamEvent]) -> list[Any]:
     return [json.loads(bytes(raw)) for event in events if isinstance(event, LogProbs) for raw in event.content]
 
 
-def test_log_probabilities_come_before_their_text_if_they_are_wanted() -> None:
+def test_requested_log_probabilities_come_before_their_text() -> None:
     delta = text("a", logprobs=[LOGPROB])
     events = body(delta, text("", logprobs=[LOGPROB]), completed(), wants_logprobs=True)
     assert [type(event) for event in events] == [LogProbs, TextDelta, Finished]
@@ -700,7 +712,7 @@ def test_log_probabilities_come_before_their_text_if_they_are_wanted() -> None:
     assert body(delta, completed()) == [TextDelta("a"), STOP]
 
 
-def test_log_probabilities_that_come_only_at_the_end_are_given_then() -> None:
+def test_log_probabilities_that_arrive_only_at_the_end_are_emitted_then() -> None:
     odd = [{"token": "x"}, 5, {"token": None, "logprob": 0}]
     whole = {"type": "response.output_text.done", "text": "a", "logprobs": [*odd, LOGPROB]}
     final = completed(message(output_text("a", logprobs=[LOGPROB])))
@@ -723,17 +735,17 @@ def test_log_probabilities_that_come_only_at_the_end_are_given_then() -> None:
         ("steered", "stop"),
     ],
 )
-def test_an_incomplete_response_says_why_also_with_calls(reason: str | None, expected: str) -> None:
+def test_an_incomplete_response_has_its_reason_even_with_calls(reason: str | None, expected: str) -> None:
     end = {"type": "response.incomplete", "response": {"incomplete_details": {"reason": reason}}}
     assert body(end)[-1] == Finished(expected)  # type: ignore[arg-type]
     assert body(added(0, **call()), arguments("{"), end)[-1] == Finished(expected)  # type: ignore[arg-type]
 
 
-def test_calls_decide_the_finish_reason_also_with_text_and_without_a_final_output() -> None:
+def test_calls_determine_the_finish_reason_even_with_text_or_without_a_final_output() -> None:
     assert body(text("a"), added(1, **call()), arguments("{}", 1), completed())[-1] == CALLS
 
 
-def test_of_an_event_and_a_status_that_disagree_the_worse_counts() -> None:
+def test_the_worse_counts_if_an_event_and_a_status_disagree() -> None:
     def last(kind: str, status: Any) -> StreamEvent:
         return body({"type": f"response.{kind}", "response": {"status": status}})[-1]
 
@@ -754,7 +766,7 @@ def test_a_terminal_event_without_a_response_ends_the_stream() -> None:
     assert run({"type": "response.completed"}) == [Started("", "", 0), STOP]
 
 
-def test_usage_is_given_before_the_end_with_unknown_details_left_open() -> None:
+def test_usage_is_emitted_before_the_end_and_unknown_details_are_left_open() -> None:
     details = {"cached_tokens": 1, "cache_write_tokens": 2}
     usage = {
         "input_tokens": 10,
@@ -767,16 +779,17 @@ def test_usage_is_given_before_the_end_with_unknown_details_left_open() -> None:
     bare = {"input_tokens": 10, "output_tokens": 2.0, "total_tokens": None, "input_tokens_details": None}
     assert body(completed(usage=bare)) == [Usage(10, 2, 12), STOP]
     assert body(completed(usage={"output_tokens": 2, "input_tokens": "x"})) == [Usage(0, 2, 2), STOP]
-    for nothing in (None, {}, [], {"input_tokens": 1.5}):
+    odd: list[Any] = [None, {}, [], {"input_tokens": 1.5}]
+    for nothing in odd:
         assert body(completed(usage=nothing)) == [STOP]
 
 
-def test_usage_of_a_failed_response_is_given_too() -> None:
+def test_usage_of_a_failed_response_is_emitted_too() -> None:
     failed = {"type": "response.failed", "response": {"usage": {"input_tokens": 5, "output_tokens": 0}}}
     assert body(failed)[0] == Usage(5, 0, 5)
 
 
-def test_a_final_output_that_leaves_items_out_repeats_nothing() -> None:
+def test_an_incomplete_final_output_repeats_nothing() -> None:
     final = completed(message(output_text("ab")), call("f", "call_a", arguments="{12}"), call("g", "call_b"))
     events = body(
         summary("r"), text("ab", 1), added(2, **call("f", "call_a")), arguments("{1", 2), arguments("", 2), final
@@ -791,7 +804,7 @@ def test_a_final_output_that_leaves_items_out_repeats_nothing() -> None:
     ]
 
 
-def test_a_final_output_that_leaves_items_out_still_completes_what_nobody_sent() -> None:
+def test_an_incomplete_final_output_still_completes_what_was_not_sent() -> None:
     reasoning = {"type": "reasoning", "summary": [{"text": "late"}]}
     final = completed(5, message(output_text("no")), reasoning, call("f", "call_a", arguments="{1}"))
     events = body(text("ab", 7), final)
@@ -852,7 +865,7 @@ def test_an_error_after_a_whole_text_is_still_a_failure() -> None:
     assert failure(created(), text("all"), finished, {"type": "error", "message": "It broke."}).message == "It broke."
 
 
-def test_an_error_before_anything_has_no_start() -> None:
+def test_an_error_before_any_event_has_no_start() -> None:
     assert run({"type": "error", "code": "server_error", "message": "It broke."}) == [SERVER_ERROR]
 
 
@@ -877,13 +890,13 @@ def test_an_error_before_anything_has_no_start() -> None:
         ({}, "upstream_error"),
     ],
 )
-def test_the_upstreams_word_decides_the_code(error: Json, code: str) -> None:
+def test_the_upstreams_code_determines_ours(error: Json, code: str) -> None:
     assert failure({"type": "error", "error": {"message": "m"} | error}).code == code
     word = error.get("code") or error.get("type")
     assert failure({"type": "error", "error": error}).upstream_code == (None if word in (None, True) else str(word))
 
 
-def test_a_failure_without_words_gets_some() -> None:
+def test_a_failure_without_a_message_gets_one() -> None:
     for event in ({"type": "error"}, {"type": "response.failed"}, {"type": "error", "message": "  "}):
         assert failure(event).message == "The upstream reported a failure and gave no reason for it; try again."
     assert failure({"type": "error", "error": "Overheated"}).message == "Overheated"
@@ -899,7 +912,7 @@ def test_a_failure_without_words_gets_some() -> None:
         ("Please try again in a moment.", None),
     ],
 )
-def test_a_wait_that_the_message_names_is_passed_on(message: str, seconds: float | None) -> None:
+def test_a_delay_that_the_message_names_is_passed_on(message: str, seconds: float | None) -> None:
     assert failure({"type": "error", "code": "rate_limit_exceeded", "message": message}).retry_after_s == seconds
 
 
@@ -922,7 +935,7 @@ def test_keys_are_not_shown(key: str) -> None:
     assert bearer.message == "sent 'Authorization: Bearer [redacted]' and failed"
 
 
-def test_an_endless_message_is_clipped() -> None:
+def test_a_long_message_is_clipped() -> None:
     assert failure({"type": "error", "message": "x" * 10_000}).message == "x" * 1999 + "…"
     assert failure({"type": "error", "message": "x" * 2000}).message == "x" * 2000
 
@@ -938,7 +951,7 @@ def test_done_after_the_terminal_event_is_ignored() -> None:
     assert run(created(), completed(), "[DONE]") == [STARTED, STOP]
 
 
-# What is ignored, and what is put up with
+# What is ignored, and what is tolerated
 
 
 @pytest.mark.parametrize(
@@ -968,18 +981,18 @@ def test_done_after_the_terminal_event_is_ignored() -> None:
         {"type": "response.output_text.done", "text": None},
     ],
 )
-def test_what_we_do_not_know_is_ignored(event: Json | str) -> None:
+def test_unknown_events_and_items_are_ignored(event: Json | str) -> None:
     assert body(text("a"), event, text("b"), completed()) == [TextDelta("a"), TextDelta("b"), STOP]
 
 
 @pytest.mark.parametrize("kind", ["keepalive", "response.keep_alive"])
-def test_the_upstreams_heartbeat_is_one_also_before_the_start(kind: str) -> None:
+def test_the_upstreams_heartbeat_is_passed_on_even_before_the_start(kind: str) -> None:
     beat = {"type": kind, "sequence_number": 3}
     assert run(beat, created(), beat, completed()) == [Heartbeat(), STARTED, Heartbeat(), STOP]
 
 
 @pytest.mark.parametrize("output_index", [None, "0", -1, 0.0, True])
-def test_an_odd_index_counts_as_the_first(output_index: Any) -> None:
+def test_an_invalid_index_counts_as_the_first(output_index: Any) -> None:
     whole = {"type": "response.output_text.done", "output_index": output_index, "text": "abc"}
     assert body(text("a"), whole, completed()) == [TextDelta("a"), TextDelta("bc"), STOP]
 
@@ -1000,13 +1013,13 @@ def test_the_order_of_fields_and_whitespace_make_no_difference() -> None:
         (r"a\u2028\"", 'a\u2028"'),
     ],
 )
-def test_characters_cut_in_two_and_control_characters_do_not_spoil_the_stream(escaped: str, expected: str) -> None:
+def test_characters_cut_in_two_and_control_characters_do_not_break_the_stream(escaped: str, expected: str) -> None:
     event = '{"type":"response.output_text.delta","output_index":0,"content_index":0,"delta":"@"}'.replace("@", escaped)
     assert body(event, completed()) == [TextDelta(expected), STOP]
     assert body(event.replace('"delta":', '"x":"\\ud800","delta":'), completed()) == [TextDelta(expected), STOP]
 
 
-def test_bytes_that_are_not_utf_8_do_not_spoil_the_stream() -> None:
+def test_bytes_that_are_not_utf_8_do_not_break_the_stream() -> None:
     event = b'{"type":"response.output_text.delta","output_index":0,"content_index":0,"delta":"a\xffb\xed\xa0\x80"}'
     assert body(event, completed())[0] == TextDelta("a\ufffdb\ufffd\ufffd\ufffd")
 
@@ -1014,7 +1027,7 @@ def test_bytes_that_are_not_utf_8_do_not_spoil_the_stream() -> None:
 # Documents
 
 
-def test_a_document_gives_the_events_of_its_stream() -> None:
+def test_a_document_decodes_to_the_events_of_its_stream() -> None:
     document = {
         "id": "resp_1",
         "model": "gpt-5",
@@ -1061,7 +1074,7 @@ def test_a_document_gives_the_events_of_its_stream() -> None:
         ('{"a":' * 50_000, "not a Responses API document"),
     ],
 )
-def test_a_document_that_is_no_answer_is_a_failure(document: str, expected: Failed | str) -> None:
+def test_a_document_that_is_not_an_answer_is_a_failure(document: str, expected: Failed | str) -> None:
     [failed] = decode_document(document.encode())
     assert isinstance(failed, Failed)
     if isinstance(expected, Failed):
@@ -1075,7 +1088,7 @@ def test_a_failed_document_with_an_id_has_a_start() -> None:
     assert decode_document(body) == [Started("r", "", 0), SERVER_ERROR]
 
 
-# Whole streams, and any input
+# Whole streams, and arbitrary input
 
 
 def test_an_agents_answer_is_decoded_whole() -> None:
@@ -1109,22 +1122,22 @@ def test_an_agents_answer_is_decoded_whole() -> None:
 
 @settings(max_examples=60)  # 50 ms each
 @given(st.data(), st.lists(upstream_events, max_size=12))
-def test_any_events_end_in_one_declared_outcome_however_they_are_cut(data: st.DataObject, events: list[Json]) -> None:
+def test_any_events_have_one_declared_outcome_however_they_are_cut(data: st.DataObject, events: list[Json]) -> None:
     stream = sse(*events)
-    options = {"has_hosted_tools": data.draw(st.booleans()), "wants_logprobs": data.draw(st.booleans())}
+    options: dict[str, Any] = {"has_hosted_tools": data.draw(st.booleans()), "wants_logprobs": data.draw(st.booleans())}
     whole = run(*events, **options)
     decoder = ResponsesDecoder(RequestTraits(**options))
     assert [event for read in data.draw(cuts(stream)) for event in decoder.feed(read)] + decoder.flush() == whole
     assert_well_formed(whole)
 
 
-def test_a_failed_document_that_says_only_what_it_cost_has_begun_before_it_failed() -> None:
+def test_a_failed_document_with_only_usage_has_a_start_before_the_failure() -> None:
     events = decode_document(b'{"status": "failed", "usage": {"output_tokens": 3}}')
     assert [type(event) for event in events] == [Started, Usage, Failed]
 
 
 @given(upstream_responses)
-def test_any_document_ends_in_one_declared_outcome(response: Json) -> None:
+def test_any_document_has_one_declared_outcome(response: Json) -> None:
     assert_well_formed(decode_document(json.dumps(response).encode()))
 
 
@@ -1132,7 +1145,7 @@ def test_any_document_ends_in_one_declared_outcome(response: Json) -> None:
     st.data(),
     st.binary(max_size=80) | st.text(max_size=40).map(lambda text: f"data: {text}\n\n".encode("utf-8", "replace")),
 )
-def test_any_bytes_end_in_one_declared_outcome(data: st.DataObject, stream: bytes) -> None:
+def test_any_bytes_have_one_declared_outcome(data: st.DataObject, stream: bytes) -> None:
     decoder = ResponsesDecoder()
     events = [event for read in data.draw(cuts(stream)) for event in decoder.feed(read)] + decoder.flush()
     assert_well_formed(events)
@@ -1140,7 +1153,7 @@ def test_any_bytes_end_in_one_declared_outcome(data: st.DataObject, stream: byte
 
 
 def assert_well_formed(events: list[StreamEvent]) -> None:
-    """Assert what `stages.events` promises of every sequence."""
+    """Assert what `stages.events` promises about every sequence."""
     *before, last = events
     assert isinstance(last, Finished | Failed)
     assert not any(isinstance(event, Finished | Failed) for event in before)
@@ -1168,7 +1181,7 @@ def assert_well_formed(events: list[StreamEvent]) -> None:
         assert begun
 
 
-def test_a_shell_call_that_the_upstream_has_carried_out_is_not_the_clients() -> None:
+def test_a_shell_call_that_the_upstream_has_executed_is_not_left_to_the_client() -> None:
     shell = {"type": "shell_call", "call_id": "call_s", "action": {"commands": ["ls"]}, "environment": None}
     output = {"type": "shell_call_output", "call_id": "call_s", "output": []}
     assert body(done(0, **shell), done(1, **output), completed(shell, output)) == [STOP]
@@ -1178,4 +1191,4 @@ def test_a_shell_call_that_the_upstream_has_carried_out_is_not_the_clients() -> 
     events = body(done(0, **shell), done(1, **other), completed(shell, other))
     assert events == [started, ToolCallDelta(0, '{"commands": ["ls"]}'), CALLS]
     local = shell | {"environment": {"type": "local"}}
-    assert body(done(0, **local), text("x", 1), completed())[0] == started  # needs no waiting
+    assert body(done(0, **local), text("x", 1), completed())[0] == started  # needs no waiting for an output

@@ -1,7 +1,8 @@
-"""Every event and item of the mapping facts, sections 1.1 and 1.2: what goes in, and what the client ends up with.
+"""Every event and item of the Responses API: what the upstream sends, and what the client ends up with.
 
-Each row is a whole small stream with the event in its place. The result is that of a client that folds the chunks.
-Where the terminal snapshot is complete, the same response as a document gives the same.
+docs/facts/translation.md lists them in "Events of a Responses stream" and "Output items". Each row is a small but
+complete stream with the event in its place; the result is that of a client that folds the chunks. If the terminal
+snapshot is complete, the same response as a document has the same result.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from stages.wire.responses.decoder import ResponsesDecoder, decode_document
 Json = dict[str, Any]
 
 HINT = (
-    "openai-python has {new} that no row of this table knows: read its documentation, decide what a chat client must "
-    "see of it (mapping facts, section 1), and add a row"
+    "openai-python has {new} without a row in this table: read its documentation, decide what a chat client must "
+    "see of it (docs/facts/translation.md, 'Events of a Responses stream'), and add a row"
 )
 
 
@@ -43,7 +44,7 @@ class Row:
     finish: str | None = "stop"
     citations: list[Json] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
-    """Those with log probabilities."""
+    """The tokens with log probabilities."""
     usage: int | None = None
     """Total tokens."""
     error: tuple[str, str] | None = None
@@ -100,7 +101,7 @@ def message(*parts: Json | str, **fields: Any) -> Json:
     return {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": content} | fields
 
 
-def call(arguments: str = "", name: str = "Read", call_id: str = "call_a", **fields: Any) -> Json:
+def call(arguments: str = "", name: str = "Read", call_id: str | None = "call_a", **fields: Any) -> Json:
     item = {"type": "function_call", "id": f"fc_{call_id}", "call_id": call_id, "name": name, "arguments": arguments}
     return item | fields
 
@@ -126,7 +127,7 @@ def thought(*summary: str, content: tuple[str, ...] = (), **fields: Any) -> Json
 
 CREATED: Json = {"type": "response.created", "response": response("in_progress")}
 SAID = [text("Hi"), ended("completed", message("Hi"))]
-"""An ordinary end, for rows about events that must change nothing."""
+"""An ordinary end, for rows about events that must have no effect."""
 READ = ("call_a", "Read", '{"path":"a"}')
 PATCHED = ("call_p", "ApplyPatch", "*** Begin Patch\n*** End Patch")
 CITED: Json = {"type": "url_citation", "url": "https://a.example", "title": "A", "start_index": 0, "end_index": 2}
@@ -139,7 +140,7 @@ TOKENS: Json = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
 
 
 def nothing(kind: str, *more: Json, **fields: Any) -> Row:
-    """An event that a chat client sees nothing of, in an answer that says something."""
+    """Make a row for an event that a chat client does not see, in an answer with text."""
     return Row(kind, [CREATED, at(kind, 1, **fields), *more, *SAID], content="Hi", hosted=True)
 
 
@@ -278,7 +279,7 @@ LIFECYCLE = [
         error=("upstream_error", "The upstream reported a failure and gave no reason for it; try again."),
     ),
     Row(
-        "response.failed before anything was said",
+        "response.failed before any output",
         [
             CREATED,
             ended("failed", error={"code": "invalid_prompt", "message": "No."}),
@@ -628,7 +629,7 @@ REASONING = [
         content="Hi",
     ),
     Row(
-        "reasoning items are told apart",
+        "reasoning items are kept apart",
         [CREATED, done(thought("r")), done(thought("s"), 1), ended("completed", thought("r"), thought("s"))],
         reasoning="r\n\ns",
     ),
@@ -789,7 +790,7 @@ CALLS = [
 
 
 def native(kind: str, name: str, **body: Any) -> Row:
-    """An item that the client carries out, although it is no function call."""
+    """Make a row for an item that the client executes although it is not a function call."""
     item = {"type": kind, "id": "n_1", "call_id": "call_n", "status": "completed"} | body
     arguments = json.dumps(next(value for key, value in body.items() if key in ("action", "operation", "arguments")))
     return Row(
@@ -888,7 +889,7 @@ SILENT = [
     nothing("response.shell_call_output_content.delta", command_index=0, delta={"stdout": "x"}),
     nothing("response.shell_call_output_content.done", command_index=0, output=[]),
     nothing("response.compaction.compacting"),
-    # Vendors' own: xAI, the ChatGPT backend, Azure, and what does not exist yet.
+    # Events of single vendors: xAI, the ChatGPT backend, Azure; and events that do not exist yet.
     nothing("response.x_search_call.in_progress"),
     nothing("response.x_search_call.searching"),
     nothing("response.x_search_call.completed"),
@@ -907,6 +908,30 @@ SILENT = [
     nothing("response.of.tomorrow", delta="x", text="x", arguments="x"),
 ]
 
+HOSTED: dict[str, Json] = {
+    "web_search_call": {"action": {"type": "search", "query": "q"}},
+    "file_search_call": {"queries": ["q"], "results": []},
+    "code_interpreter_call": {"code": "1", "outputs": []},
+    "image_generation_call": {"result": "AAAA"},
+    "mcp_call": {"name": "f", "arguments": "{}", "output": "x", "server_label": "s"},
+    "mcp_list_tools": {"tools": []},
+    "mcp_approval_request": {"name": "f", "arguments": "{}", "server_label": "s"},
+    "mcp_approval_response": {"approve": True},
+    "shell_call_output": {"call_id": "c", "output": []},
+    "tool_search_output": {"tools": [], "execution": "server"},
+    "additional_tools": {"tools": []},
+    "compaction": {"encrypted_content": "x"},
+    "program": {"code": "1", "call_id": "c"},
+    "program_output": {"call_id": "c", "result": "x"},
+    "function_call_output": {"call_id": "c", "output": "x"},
+    "custom_tool_call_output": {"call_id": "c", "output": "x"},
+    "computer_call_output": {"call_id": "c", "output": {}},
+    "local_shell_call_output": {"output": "x"},
+    "apply_patch_call_output": {"call_id": "c", "output": "x"},
+    "x_search_call": {"action": {}},
+    "item_of_tomorrow": {"text": "x", "arguments": "x"},
+}
+
 HOSTED_ITEMS = [
     *(
         Row(
@@ -921,29 +946,7 @@ HOSTED_ITEMS = [
             content="Hi",
             hosted=True,
         )
-        for kind, body in {
-            "web_search_call": {"action": {"type": "search", "query": "q"}},
-            "file_search_call": {"queries": ["q"], "results": []},
-            "code_interpreter_call": {"code": "1", "outputs": []},
-            "image_generation_call": {"result": "AAAA"},
-            "mcp_call": {"name": "f", "arguments": "{}", "output": "x", "server_label": "s"},
-            "mcp_list_tools": {"tools": []},
-            "mcp_approval_request": {"name": "f", "arguments": "{}", "server_label": "s"},
-            "mcp_approval_response": {"approve": True},
-            "shell_call_output": {"call_id": "c", "output": []},
-            "tool_search_output": {"tools": [], "execution": "server"},
-            "additional_tools": {"tools": []},
-            "compaction": {"encrypted_content": "x"},
-            "program": {"code": "1", "call_id": "c"},
-            "program_output": {"call_id": "c", "result": "x"},
-            "function_call_output": {"call_id": "c", "output": "x"},
-            "custom_tool_call_output": {"call_id": "c", "output": "x"},
-            "computer_call_output": {"call_id": "c", "output": {}},
-            "local_shell_call_output": {"output": "x"},
-            "apply_patch_call_output": {"call_id": "c", "output": "x"},
-            "x_search_call": {"action": {}},
-            "item_of_tomorrow": {"text": "x", "arguments": "x"},
-        }.items()
+        for kind, body in HOSTED.items()
     ),
 ]
 
@@ -988,7 +991,7 @@ def assert_result(folded: Folded, row: Row) -> None:
 
 
 def _loose(arguments: str) -> Any:
-    """Native calls give their JSON with the upstream's own spaces."""
+    """Remove the upstream's own spaces from the JSON of native calls."""
     try:
         return json.loads(arguments)
     except ValueError:
@@ -1011,7 +1014,7 @@ WHOLE = [
 
 
 @pytest.mark.parametrize("row", WHOLE, ids=str)
-def test_the_final_response_as_a_document_gives_the_same(row: Row) -> None:
+def test_the_final_response_as_a_document_has_the_same_result(row: Row) -> None:
     assert isinstance(row.events[-1], dict)
     final = row.events[-1]["response"] | {"service_tier": row.tier or None}
     collector = CompletionCollector(model="alias", chunk_id="chatcmpl-1", created=1)
@@ -1020,7 +1023,7 @@ def test_the_final_response_as_a_document_gives_the_same(row: Row) -> None:
 
 
 def types_in(value: Any) -> set[str]:
-    """Give every ``type`` of events, and of items as ``item:<type>``."""
+    """Return every ``type`` of events, and of items as ``item:<type>``."""
     events = [event for event in value if isinstance(event, dict)]
     items = [event["item"] for event in events if "item" in event]
     items += [item for event in events for item in event.get("response", {}).get("output", ())]
@@ -1031,7 +1034,7 @@ COVERED = set().union(*(types_in(row.events) for row in ROWS))
 
 
 def union_of(union: Any) -> set[str]:
-    """Give the ``type`` of each member of one of the SDK's unions."""
+    """Return the ``type`` of each member of one of the SDK's unions."""
     union = get_args(union)[0] if get_origin(union) is Annotated else union
     return {name for member in get_args(union) for name in get_args(member.model_fields["type"].annotation)}
 
@@ -1048,7 +1051,7 @@ def test_every_item_of_the_sdk_has_a_row() -> None:
     assert not (new := known - COVERED), HINT.format(new=sorted(new))
 
 
-def test_the_table_is_about_what_the_facts_list_beside_the_sdk() -> None:
+def test_the_table_has_the_events_that_are_in_no_sdk() -> None:
     others = {
         "keepalive",
         "response.keep_alive",

@@ -1,4 +1,4 @@
-"""The reasoning items of a Responses upstream are given for the next turn: each once, in its place."""
+"""The reasoning items of a Responses upstream are kept for the next turn: each once, in its place."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def decode(*events: Json) -> list[StreamEvent]:
 
 
 def shape(events: list[StreamEvent]) -> list[str]:
-    """What matters here: what was given in which order."""
+    """Return what matters here: the kinds of events in order."""
     names = {ReasoningItem: "reasoning", ToolCallStarted: "call", TextDelta: "text", Finished: "end"}
     return [names[type(event)] for event in events if type(event) in names]
 
@@ -50,7 +50,7 @@ def kept(events: list[StreamEvent]) -> list[Json]:
     return [json.loads(bytes(event.payload)) for event in events if isinstance(event, ReasoningItem)]
 
 
-def test_a_finished_item_is_given_byte_for_byte_before_what_it_led_to() -> None:
+def test_a_finished_item_is_emitted_byte_for_byte_before_its_result() -> None:
     item = reasoning(summary=[{"type": "summary_text", "text": "Look first ☃"}], vendor={"x": [1.50]})
     events = decode(done(0, item), done(1, call(1)), completed(item, call(1)))
     assert shape(events) == ["reasoning", "call", "end"]
@@ -66,35 +66,35 @@ def test_several_items_keep_their_places_among_the_calls() -> None:
     assert [item["encrypted_content"] for item in kept(events)] == ["A", "B"]
 
 
-def test_an_upstream_that_counts_no_items_loses_none() -> None:
+def test_no_item_is_lost_if_the_upstream_does_not_number_its_items() -> None:
     events = decode(done(0, reasoning("A")), done(0, reasoning("B")), completed(reasoning("A"), reasoning("B")))
     assert [item["encrypted_content"] for item in kept(events)] == ["A", "B"]
 
 
 @pytest.mark.parametrize("encrypted", [None, "", 7, ["x"]])
-def test_an_item_that_cannot_be_read_again_is_not_given(encrypted: Any) -> None:
+def test_an_item_without_encrypted_content_is_not_emitted(encrypted: Any) -> None:
     item = {**reasoning(), "encrypted_content": encrypted}
     assert kept(decode(done(0, item), done(1, message("hi")), completed(item, message("hi")))) == []
 
 
-def test_an_item_that_was_cut_off_is_not_given() -> None:
+def test_an_item_that_was_cut_off_is_not_emitted() -> None:
     assert kept(decode(done(0, reasoning(status="incomplete")), completed())) == []
     assert len(kept(decode(done(0, reasoning(status="completed")), completed()))) == 1
 
 
-def test_the_final_snapshot_gives_what_no_event_gave() -> None:
+def test_the_final_snapshot_provides_items_that_no_event_had() -> None:
     items = (reasoning("A"), call(1), reasoning("B"), message("hi"))
     events = decode(completed(*items))
     assert shape(events) == ["reasoning", "call", "reasoning", "text", "end"]
 
 
-def test_a_document_gives_what_its_stream_would_have() -> None:
+def test_a_document_yields_the_items_of_its_stream() -> None:
     items = (reasoning("A"), call(1), reasoning("B"), call(2))
     document = json.dumps({"id": "resp_1", "status": "completed", "output": items}).encode()
     assert shape(decode_document(document)) == ["reasoning", "call", "reasoning", "call", "end"]
 
 
-def test_a_snapshot_with_other_ciphertext_gives_nothing_again() -> None:
+def test_a_snapshot_with_other_ciphertext_repeats_nothing() -> None:
     # GitHub Copilot sends new ids, and may send new ciphertext, in every event.
     events = decode(done(0, reasoning("A")), done(1, call(1)), completed(reasoning("A2", id="rs_9"), call(1)))
     assert [item["encrypted_content"] for item in kept(events)] == ["A"]

@@ -1,4 +1,4 @@
-"""What each provider with a Responses API of its own gets, and what it is spared."""
+"""What each provider with a Responses API gets, and what is not sent to it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from stages.wire.responses.api import RESPONSES
 from stages.wire.responses.request import native_request
 
 ENCRYPTED = "reasoning.encrypted_content"
-CACHE = {"cache_control": {"type": "ephemeral"}}
+CACHE: dict[str, Any] = {"cache_control": {"type": "ephemeral"}}
 BASIC = ["xai", "hosted_vllm", "vllm", "ollama", "ollama_chat", "lm_studio"]
 NO_CUSTOM = [*BASIC, "fireworks_ai", "perplexity"]
 LIKE_OPENAI = ["openai", "azure", "openrouter", "litellm_proxy", "github_copilot", "databricks", "somebody"]
 
 
 def sent(provider: str = "openai", *, stream: bool = True, **fields: Any) -> dict[str, Any]:
-    body = {"input": "hi", **fields}
+    body: dict[str, Any] = {"input": "hi", **fields}
     before = copy.deepcopy(body)
     request = native_request(body, quirks=quirks_in(RESPONSES, provider, "up"), model="up", stream=stream)
     assert body == before
@@ -38,7 +38,8 @@ def sent(provider: str = "openai", *, stream: bool = True, **fields: Any) -> dic
 
 
 def items(provider: str, *history: dict[str, Any], **fields: Any) -> list[dict[str, Any]]:
-    return sent(provider, input=list(history), **fields)["input"]
+    kept: list[dict[str, Any]] = sent(provider, input=list(history), **fields)["input"]
+    return kept
 
 
 SAID: dict[str, Any] = {"role": "assistant", "content": "so"}
@@ -59,8 +60,8 @@ def test_what_only_other_apis_have_is_never_sent(provider: str) -> None:
     assert "stream_options" not in sent(provider, stream=False)
 
 
-def test_what_we_do_not_know_passes() -> None:
-    fields = {"prompt_cache_key": "k", "from_the_future": {"a": [1]}, "metadata": {"a": "b"}, "truncation": "auto"}
+def test_unknown_parameters_are_passed_on() -> None:
+    fields: dict[str, Any] = {"prompt_cache_key": "k", "from_the_future": {"a": [1]}, "metadata": {"a": "b"}}
     assert sent("openai", **fields) == fields
     assert sent("somebody", **fields) == fields
 
@@ -71,14 +72,15 @@ def test_a_limit_that_openai_refuses_is_raised(provider: str, limit: int) -> Non
     assert sent(provider, max_output_tokens=17) == {"max_output_tokens": 17}
 
 
-def test_what_a_provider_refuses_is_removed() -> None:
-    fields = {"metadata": {}, "service_tier": "priority", "prompt_cache_retention": "24h", "context_management": []}
+def test_parameters_that_a_provider_refuses_are_removed() -> None:
+    fields: dict[str, Any] = {"metadata": {}, "service_tier": "priority", "prompt_cache_retention": "24h"}
+    fields["context_management"] = []
     assert sent("xai", **fields, prompt_cache_key="k") == {"prompt_cache_key": "k"}
     assert sent("azure", **fields) == {key: fields[key] for key in fields if key != "context_management"}
 
 
-def test_reasoning_is_asked_for_encrypted_where_nothing_is_stored() -> None:
-    effort = {"reasoning": {"effort": "low"}}
+def test_encrypted_reasoning_is_requested_if_nothing_is_stored() -> None:
+    effort: dict[str, Any] = {"reasoning": {"effort": "low"}}
     assert sent(store=False, **effort)["include"] == [ENCRYPTED]
     assert sent(store=False, include=["x"], **effort)["include"] == ["x", ENCRYPTED]
     assert sent(store=False, include=[ENCRYPTED], **effort)["include"] == [ENCRYPTED]
@@ -104,14 +106,14 @@ def test_reasoning_is_asked_for_encrypted_where_nothing_is_stored() -> None:
         ("hosted_vllm", "from_the_future", "from_the_future"),
     ],
 )
-def test_an_effort_that_is_not_known_becomes_the_nearest(provider: str, asked: str, given: str) -> None:
+def test_an_unknown_effort_becomes_the_nearest_known_one(provider: str, asked: str, given: str) -> None:
     assert sent(provider, reasoning={"effort": asked, "summary": "auto"}) == {
         "reasoning": {"effort": given, "summary": "auto"}
     }
     assert sent(provider, reasoning={"effort": 5}) == {"reasoning": {"effort": 5}}
 
 
-def test_verbosity_goes_only_to_those_who_know_it() -> None:
+def test_verbosity_is_sent_only_to_providers_that_know_it() -> None:
     text = {"verbosity": "low", "format": {"type": "json_object"}}
     assert sent("openai", text=text) == {"text": text}
     assert sent("ollama", text=text) == {"text": {"format": {"type": "json_object"}}}
@@ -127,7 +129,7 @@ CUSTOM: dict[str, Any] = {"type": "custom", "name": "P", "description": "Patches
 
 
 @pytest.mark.parametrize("provider", LIKE_OPENAI)
-def test_tools_that_are_known_pass_as_the_same_objects(provider: str) -> None:
+def test_known_tools_are_kept_as_the_same_objects(provider: str) -> None:
     tools = [FUNCTION, CUSTOM, {"type": "web_search"}]
     given = sent(provider, tools=tools, tool_choice={"type": "custom", "name": "P"})
     assert all(new is old for new, old in zip(given["tools"], tools, strict=True))
@@ -136,7 +138,7 @@ def test_tools_that_are_known_pass_as_the_same_objects(provider: str) -> None:
 
 
 @pytest.mark.parametrize("provider", NO_CUSTOM)
-def test_a_custom_tool_is_a_function_with_one_string_where_it_is_not_known(provider: str) -> None:
+def test_a_custom_tool_becomes_a_function_with_one_string_where_it_is_unknown(provider: str) -> None:
     given = sent(provider, tools=[{**CUSTOM, **CACHE}], tool_choice={"type": "custom", "name": "P"})
     (tool,) = given["tools"]
     assert (tool["type"], tool["name"], tool["strict"]) == ("function", "P", False)
@@ -151,7 +153,7 @@ def test_a_custom_tool_is_a_function_with_one_string_where_it_is_not_known(provi
 
 
 @pytest.mark.parametrize("provider", ["hosted_vllm", "vllm"])
-def test_custom_tools_of_a_namespace_are_functions_too(provider: str) -> None:
+def test_custom_tools_of_a_namespace_become_functions_too(provider: str) -> None:
     space = {"type": "namespace", "name": "n", "tools": [FUNCTION, CUSTOM, {"type": "custom"}, "odd"]}
     wrapped = sent(provider, tools=[CUSTOM])["tools"]
     assert sent(provider, tools=[space])["tools"] == [
@@ -168,17 +170,17 @@ def test_nothing_is_wrapped_where_custom_tools_are_known() -> None:
         assert sent(provider, tools=[CUSTOM])["tools"] == [CUSTOM]
 
 
-def test_hosted_tools_go_only_to_those_who_have_them() -> None:
+def test_hosted_tools_are_sent_only_to_providers_that_have_them() -> None:
     tools = [FUNCTION, {"type": "web_search"}, {"type": "mcp"}]
     assert sent("ollama", tools=tools)["tools"] == [FUNCTION]
     assert sent("lm_studio", tools=tools)["tools"] == [FUNCTION, {"type": "mcp"}]
-    only = {"tools": tools[1:], "tool_choice": "required", "parallel_tool_calls": False}
+    only: dict[str, Any] = {"tools": tools[1:], "tool_choice": "required", "parallel_tool_calls": False}
     assert sent("ollama", **only) == {}
     assert sent("ollama", tools=tools, tool_choice={"type": "web_search"}) == {"tools": [FUNCTION]}
     assert sent("openai", tools=tools, tool_choice={"type": "web_search"})["tool_choice"] == {"type": "web_search"}
 
 
-def test_a_choice_among_tools_loses_those_that_are_not_sent() -> None:
+def test_a_choice_among_tools_loses_the_tools_that_are_not_sent() -> None:
     def choice(*tools: dict[str, Any]) -> dict[str, Any]:
         return {"type": "allowed_tools", "mode": "required", "tools": list(tools)}
 
@@ -193,7 +195,7 @@ def test_a_choice_among_tools_loses_those_that_are_not_sent() -> None:
 
 
 @pytest.mark.parametrize("provider", LIKE_OPENAI)
-def test_items_that_are_known_pass_as_the_same_objects(provider: str) -> None:
+def test_known_items_are_kept_as_the_same_objects(provider: str) -> None:
     thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gA"}
     parts = [{"type": "output_text", "text": "so"}, "odd"]
     history = [
@@ -225,11 +227,11 @@ PART = {"role": "assistant", "content": [{"type": "output_text", "text": "so"}]}
         ("openrouter", "openai/gpt-5.4", TEXT),
         ("somebody", "gpt-5.4", TEXT),
         ("hosted_vllm", "gpt-5.4", TEXT),
-        ("openai", "kimi-k3", None),  # any server may be there
+        ("openai", "kimi-k3", None),  # the server is unknown
         ("azure", "my-own-name", None),
     ],
 )
-def test_what_the_assistant_said_has_one_form_whichever_it_came_in(provider: str, model: str, form: Any) -> None:
+def test_the_assistants_text_has_one_form_whichever_form_it_arrived_in(provider: str, model: str, form: Any) -> None:
     for came in (TEXT, PART):
         message = {"type": "message", **came, "phase": "final_answer"}
         request = native_request(
@@ -288,13 +290,15 @@ def test_the_notes_for_anthropic_are_taken_off(provider: str) -> None:
         ("[" * 5000, json.dumps({"input": "[" * 5000}, separators=(",", ":"))),
     ],
 )
-def test_arguments_that_are_no_object_are_made_one_only_for_who_parses_them(arguments: str, object_text: str) -> None:
+def test_arguments_that_are_not_an_object_become_one_only_for_servers_that_parse_them(
+    arguments: str, object_text: str
+) -> None:
     for provider, text in (("ollama", object_text), ("hosted_vllm", object_text), ("openai", arguments)):
         (given,) = items(provider, {**CALL, "arguments": arguments})
         assert given["arguments"] == text
 
 
-def test_reasoning_is_kept_where_it_can_be_used() -> None:
+def test_reasoning_is_kept_if_the_upstream_can_use_it() -> None:
     encrypted = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gA"}
     known = {"type": "reasoning", "id": "rs_1", "summary": []}
     plain = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]}
@@ -306,15 +310,15 @@ def test_reasoning_is_kept_where_it_can_be_used() -> None:
     assert items("ollama", encrypted, SAID) == [encrypted, SAID]
     assert items("hosted_vllm", known, SAID) == [SAID]
     assert items("hosted_vllm", {**encrypted, **plain}, SAID) == [{**plain, "id": "rs_1"}, SAID]
-    kept, said = items("lm_studio", plain, CALL)
+    kept, call = items("lm_studio", plain, CALL)
     assert kept == {**plain, "id": kept["id"]}
     assert kept["id"].startswith("rs_")
-    assert said is CALL
+    assert call is CALL
     assert items("lm_studio", plain, CALL)[0] == kept
 
 
 @pytest.mark.parametrize("after", [[], [USER], [OUTPUT], [{"role": "developer", "content": "x"}]])
-def test_reasoning_without_what_it_led_to_is_dropped(after: list[dict[str, Any]]) -> None:
+def test_reasoning_without_its_result_is_dropped(after: list[dict[str, Any]]) -> None:
     encrypted = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gA"}
     assert items("openai", USER, encrypted, *after) == [USER, *after]
     assert items("openai", encrypted, encrypted, CALL, *after) == [encrypted, encrypted, CALL, *after]
@@ -330,8 +334,8 @@ def test_azure_gets_no_status() -> None:
 
 
 @pytest.mark.parametrize("provider", BASIC)
-def test_local_servers_get_only_what_they_know(provider: str) -> None:
-    said = [
+def test_local_servers_get_only_items_that_they_know(provider: str) -> None:
+    texts = [
         {"type": "output_text", "text": "a"},
         {"type": "output_text", "text": "b"},
         {"type": "refusal", "refusal": "c"},
@@ -341,7 +345,7 @@ def test_local_servers_get_only_what_they_know(provider: str) -> None:
         {"role": "developer", "content": "d"},
         {"type": "web_search_call", "id": "ws_1"},
         {"type": "item_reference", "id": "msg_1"},
-        {"role": "assistant", "content": [*said, {"type": "from_the_future"}, {"type": "output_text", "text": 5}]},
+        {"role": "assistant", "content": [*texts, {"type": "from_the_future"}, {"type": "output_text", "text": 5}]},
         PATCH,
         PATCHED,
     ) == [
@@ -353,7 +357,7 @@ def test_local_servers_get_only_what_they_know(provider: str) -> None:
 
 
 @given(bodies)
-def test_every_body_that_we_take_can_be_sent_to_every_provider(body: dict[str, Any]) -> None:
+def test_every_accepted_body_can_be_sent_to_every_provider(body: dict[str, Any]) -> None:
     try:
         request = parse_body(json.dumps(body).encode())
     except BadRequest:
@@ -371,7 +375,7 @@ def test_every_body_that_we_take_can_be_sent_to_every_provider(body: dict[str, A
             model="up",
             stream=request.stream,
         )
-        assert again == given  # what is sent is what would be sent of it
+        assert again == given  # translating the translated request changes nothing
     assert msgspec.json.encode(request.body) == before
 
 
@@ -386,7 +390,7 @@ def test_every_body_that_we_take_can_be_sent_to_every_provider(body: dict[str, A
         ("openrouter", "openai/gpt-5", "high", True),
     ],
 )
-def test_sampling_is_left_out_where_a_reasoning_model_refuses_it(
+def test_sampling_parameters_are_left_out_where_a_reasoning_model_refuses_them(
     provider: str, model: str, effort: str | None, kept: bool
 ) -> None:
     body: dict[str, Any] = {"input": "hi", "temperature": 0, "top_p": 0.5}

@@ -1,4 +1,4 @@
-"""Custom tools that were offered as functions come back raw."""
+"""Calls of custom tools that were offered as functions become raw text again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def raw(events: list[StreamEvent], index: int) -> str:
 
 
 @given(st.lists(st.integers(0, 200)), st.booleans())
-def test_the_text_is_taken_out_however_the_arguments_were_cut(cuts: list[int], escape: bool) -> None:
+def test_the_text_is_extracted_however_the_arguments_are_cut(cuts: list[int], escape: bool) -> None:
     wrapped = json.dumps({"input": PATCH}, ensure_ascii=escape)
     points = sorted({min(cut, len(wrapped)) for cut in cuts} | {0, len(wrapped)})
     pieces = [wrapped[a:b] for a, b in itertools.pairwise(points)]
@@ -34,7 +34,7 @@ def test_the_text_is_taken_out_however_the_arguments_were_cut(cuts: list[int], e
     assert all(event.arguments for event in events if isinstance(event, ToolCallDelta))
 
 
-def test_other_calls_and_events_pass_as_they_are() -> None:
+def test_other_calls_and_events_are_passed_on_unchanged() -> None:
     calls = WrappedCalls(frozenset({"ApplyPatch"}))
     events: list[StreamEvent] = [
         TextDelta("hi"),
@@ -45,7 +45,7 @@ def test_other_calls_and_events_pass_as_they_are() -> None:
     assert calls.feed(events) == events
 
 
-def test_what_is_held_comes_before_the_end_also_when_the_stream_fails() -> None:
+def test_held_text_comes_before_the_end_even_if_the_stream_fails() -> None:
     calls = WrappedCalls(frozenset({"ApplyPatch"}))
     events = calls.feed(
         [
