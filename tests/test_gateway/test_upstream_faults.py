@@ -467,7 +467,7 @@ async def test_row_27_a_lone_surrogate_still_gives_valid_json() -> None:
         assert folded.finish_reason == "stop"
 
 
-async def test_a_document_is_streamed_to_a_client_that_wants_a_stream() -> None:
+async def test_a_document_is_streamed_to_a_client_who_wants_a_stream() -> None:
     async with asking(json_answer(response_of("Hello"))) as service:
         for folded in await whole(service):
             assert (folded.content, folded.finish_reason, folded.is_done) == ("Hello", "stop", True)
