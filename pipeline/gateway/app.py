@@ -17,10 +17,11 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from pipeline import ClientFault, PipelineError
 from pipeline.gateway.assembly import assemble
-from pipeline.gateway.bridge import Bridge, OnEnd, Receive, Scope, Send
+from pipeline.gateway.bridge import Bridge, OnEnd
 from pipeline.gateway.config.keys import KeyStore
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.failures import render
+from pipeline.gateway.http.asgi import Receive, Scope, Send
 from pipeline.gateway.upstream_clients import ClientSettings, UpstreamClients
 from pipeline.registry import AnyPlugin
 from stages.authenticate import identify

@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 import trio
 
 from pipeline.gateway.app import Application
-from pipeline.gateway.bridge import Record
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.http.connection import ServerSettings
 from pipeline.gateway.http.server import StartupError, hypercorn_config, serve_until_signalled
 from pipeline.gateway.http.sockets import bind_socket, prepare_listener
 from pipeline.gateway.http.supervisor import WorkerCommand, run_workers
 from pipeline.gateway.logs import configure_logging, log_request, logs_requests
+from pipeline.gateway.request_record import Record
 from pipeline.registry import AnyPlugin
 
 KILL_MARGIN_S = 10.0

@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 import math
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
 import trio
 
 from pipeline.alarm import Alarm
+from pipeline.gateway.http.asgi import REQUEST_CYCLE, App, Scope
 from pipeline.gateway.http.http1 import RefusedRequest, RequestHead, error_response
 from pipeline.gateway.http.peer import Peer
 from pipeline.gateway.http.request_cycle import DateHeader, RequestCycle
@@ -27,10 +28,6 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 LINGER_BYTES: Final = 128 * MIB
 """Room for the largest upload (100 MiB) whose early refusal the client should still be able to read."""
-
-Scope = dict[str, Any]
-App = Callable[[Any, Any, Any], Awaitable[None]]
-"""An ASGI application; Any because each framework types scope and messages in its own way."""
 
 _LINGER: Final = object()
 
@@ -224,7 +221,7 @@ class ServerConnection:
             "query_string": head.query,
             "headers": head.headers,
             "state": self._state.copy(),
-            "extensions": {"headrace.request_cycle": exchange},
+            "extensions": {REQUEST_CYCLE: exchange},
             **self._base_scope,
         }
 

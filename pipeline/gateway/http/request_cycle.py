@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
+from collections.abc import Callable, Coroutine, Iterable
 from email.utils import formatdate
 from typing import Any, Final
 
 import trio
 
+from pipeline.gateway.http.asgi import Message
 from pipeline.gateway.http.http1 import CONTINUE, LAST_CHUNK, Headers, RefusedRequest, RequestHead, response_head
 from pipeline.gateway.http.peer import Peer
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
 
 _NOTED: Final = frozenset({b"transfer-encoding", b"connection", b"content-length", b"date", b"server"})
 """The headers of a response that mean something here."""

@@ -28,7 +28,8 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 from hypercorn.typing import Scope as HypercornScope
 from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 
-from pipeline.gateway.http.connection import App, Scope, ServerConnection, ServerSettings
+from pipeline.gateway.http.asgi import App, Scope
+from pipeline.gateway.http.connection import ServerConnection, ServerSettings
 from pipeline.gateway.http.request_cycle import DateHeader
 from pipeline.gateway.http.sockets import TcpTransport, TlsTransport, Transport
 

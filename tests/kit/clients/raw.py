@@ -14,7 +14,8 @@ from typing import Any
 import trio
 from kit.time.patience import patiently
 
-from pipeline.gateway.http.connection import App, ServerSettings
+from pipeline.gateway.http.asgi import App
+from pipeline.gateway.http.connection import ServerSettings
 from pipeline.gateway.http.server import hypercorn_config, serve
 from pipeline.gateway.http.sockets import bind_socket
 

@@ -13,10 +13,10 @@ import httpx
 import trio
 
 from pipeline.gateway.app import Application
-from pipeline.gateway.bridge import Record
 from pipeline.gateway.config.load import parse_settings
 from pipeline.gateway.http.server import hypercorn_config, serve
 from pipeline.gateway.http.sockets import bind_socket
+from pipeline.gateway.request_record import Record
 from pipeline.gateway.service import server_settings
 from pipeline.registry import AnyPlugin
 
