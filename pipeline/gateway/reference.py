@@ -7,6 +7,7 @@ import re
 
 import stages
 from pipeline.gateway.failures import END_CODES, TABLE
+from stages.wire.downstream.errors import error_type
 
 _ENTRY = re.compile(r"^- ``(\w+)``\s+(.+)$", re.MULTILINE)
 
@@ -44,7 +45,10 @@ def _errors_page() -> str:
         "towards Cursor every failure but 401, 403 and 404 is a 400 (`pipeline_settings.cursor_error_status`).\n",
         "| code | status | type | end code | meaning |",
         "|---|---|---|---|---|",
-        *(f"| `{code}` | {row.status} | `{row.type}` | {row.end} | {row.meaning} |" for code, row in TABLE.items()),
+        *(
+            f"| `{code}` | {row.status} | `{error_type(code)}` | {row.end} | {row.meaning} |"
+            for code, row in TABLE.items()
+        ),
         "",
         "## End codes\n",
         "One per finished request, in the log (`end`).\n",

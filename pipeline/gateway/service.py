@@ -13,6 +13,7 @@ import trio
 
 from pipeline.gateway.app import Application
 from pipeline.gateway.config.settings import PipelineSettings, Settings
+from pipeline.gateway.failures import refusal
 from pipeline.gateway.http.connection import ServerSettings
 from pipeline.gateway.http.server import StartupError, hypercorn_config, serve_until_signalled
 from pipeline.gateway.http.sockets import bind_socket, prepare_listener
@@ -112,6 +113,7 @@ def _run(app: Application, own: PipelineSettings, listener: socket.socket, lifel
             config,
             [listener],
             limits,
+            make_refusal=refusal,
             lifeline=lifeline,
             on_shutdown=app.bridge.drain,
             on_drain_deadline=app.bridge.cut_off,

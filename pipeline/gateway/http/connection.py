@@ -12,15 +12,16 @@ import logging
 import math
 import traceback
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
 import trio
 
 from pipeline.alarm import Alarm
 from pipeline.gateway.http.asgi import REQUEST_CYCLE, App, Scope
-from pipeline.gateway.http.http1 import RefusedRequest, RequestHead, error_response
+from pipeline.gateway.http.http1 import RequestHead, refusal_bytes
 from pipeline.gateway.http.peer import Peer
+from pipeline.gateway.http.refusals import MakeRefusal, RefusalCode, RefusedRequest
 from pipeline.gateway.http.request_cycle import DateHeader, RequestCycle
 from pipeline.gateway.http.sockets import Transport
 
@@ -34,20 +35,21 @@ _LINGER: Final = object()
 log = logging.getLogger("headrace.server")
 
 
-class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerSettings:
     """Limits of the HTTP server; durations in seconds."""
 
-    max_connections: int = 10_000
-    keep_alive_timeout_s: float = 75
+    max_connections: int
+    keep_alive_timeout_s: float
     """How long a connection may idle between requests; above the 60 s of common proxies."""
-    header_timeout_s: float = 15
+    header_timeout_s: float
     """From the first byte (or the accept) to the end of a request head."""
-    write_timeout_s: float = 20
+    write_timeout_s: float
     """A client that takes no byte for this long is reset."""
     linger_timeout_s: float = 5
     """How long we read and discard after our last byte, so that a reset does not destroy it (RFC 9112 section 9.6)."""
     max_header_bytes: int = 64 * KIB
-    graceful_timeout_s: float = 120
+    graceful_timeout_s: float
     """How long running requests may take after a shutdown began."""
     shutdown_delay_s: float = 0
     """How long we still accept after a shutdown began, for load balancers to see readiness turn red."""
@@ -62,6 +64,7 @@ class ServerConnection:
         app: the ASGI application.
         transport: the connected socket; the connection owns it and closes it.
         settings: the limits.
+        make_refusal: makes the responses to requests that never reach the application.
         date: shared among all connections.
         base_scope: scope entries that are the same for each request here: scheme, client, server, root_path.
         state: the lifespan state; each request gets a shallow copy.
@@ -73,6 +76,7 @@ class ServerConnection:
         transport: Transport,
         settings: ServerSettings,
         *,
+        make_refusal: MakeRefusal,
         date: DateHeader,
         base_scope: Scope,
         state: dict[str, Any],
@@ -80,6 +84,7 @@ class ServerConnection:
         self._app = app
         self._transport = transport
         self._settings = settings
+        self._make_refusal = make_refusal
         self._date = date
         self._base_scope = base_scope
         self._state = state
@@ -99,7 +104,7 @@ class ServerConnection:
                 end = await self._serve_all()
                 nursery.cancel_scope.cancel()
             if isinstance(end, RefusedRequest):
-                await self._say_last(end.status, end.code, end.message)
+                await self._send_refusal(end.code, end.message)
             elif end is _LINGER:
                 await self._linger()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -110,10 +115,10 @@ class ServerConnection:
             self._transport.close()
 
     async def refuse(self) -> None:
-        """Answer 503 without reading a request: there are too many connections."""
+        """Answer without reading a request: there are too many connections."""
         try:
             message = "the server has too many connections: try again shortly"
-            await self._say_last(503, "too_many_connections", message, retry_after_s=2)
+            await self._send_refusal("too_many_connections", message)
         finally:
             self._transport.close()
 
@@ -160,7 +165,7 @@ class ServerConnection:
                 raise exchange.fault
             return False
         if not exchange.on_the_wire:
-            raise RefusedRequest(500, "internal_error", "the server failed to answer this request")
+            raise RefusedRequest("internal_error", "the server failed to answer this request")
         if not exchange.finished:
             # A chunked response without its last chunk is visibly short; other framings need the reset to be so.
             log.error("the response to %s %s was not finished: reset", head.method, head.raw_path.decode())
@@ -193,7 +198,7 @@ class ServerConnection:
                 deadline = trio.current_time() + settings.header_timeout_s
             timely = await peer.read_more(deadline)
             if not timely and not self._idle:
-                raise RefusedRequest(408, "request_timeout", "the request head did not arrive in time")
+                raise RefusedRequest("request_timeout", "the request head did not arrive in time")
             self._idle = False
             # A request may have crossed with our decision to close: better serve it than reset it.
             if not timely and not (peer.closing and peer.read_nowait()):
@@ -225,9 +230,9 @@ class ServerConnection:
             **self._base_scope,
         }
 
-    async def _say_last(self, status: int, code: str, message: str, *, retry_after_s: int | None = None) -> None:
+    async def _send_refusal(self, code: RefusalCode, message: str) -> None:
         """Answer with an error of the server's own, and end the connection so that the client can read it."""
-        data = error_response(status, code, message, date=self._date.current(), retry_after_s=retry_after_s)
+        data = refusal_bytes(self._make_refusal(code, message), self._date.current())
         try:
             await self._transport.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):

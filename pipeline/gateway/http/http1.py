@@ -13,7 +13,8 @@ from typing import Final
 from urllib.parse import unquote
 
 import httptools
-import msgspec
+
+from pipeline.gateway.http.refusals import RefusalResponse, RefusedRequest
 
 KIB: Final = 1024
 MAX_REQUEST_LINE_BYTES: Final = 16 * KIB
@@ -37,22 +38,6 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
 Headers = list[tuple[bytes, bytes]]
-
-
-class RefusedRequest(Exception):
-    """The bytes of a client are no request that we serve. Answer with ``status`` and close: framing is lost.
-
-    Args:
-        status: the HTTP status to answer with.
-        code: one of a bounded set of words for the ``code`` of the error body.
-        message: what is wrong and what would be right; holds nothing that the client sent.
-    """
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
 
 
 class RequestHead:
@@ -95,14 +80,14 @@ class RequestHead:
             raise _malformed("the request line must be a method, a target and HTTP/1.1, with one space between")
         method, _, major, minor = line.groups()
         if major != b"1" or minor not in b"01":
-            raise RefusedRequest(505, "http_version_not_supported", "this server speaks HTTP/1.1 and HTTP/1.0 only")
+            raise RefusedRequest("http_version_not_supported", "this server speaks HTTP/1.1 and HTTP/1.0 only")
         if _HEADER_LINES.fullmatch(block, line_end + 2) is None:
             raise _malformed(
                 f"header line {_first_bad_line(block, line_end + 2)} must be a name, a colon directly after it, "
                 "a value without control characters, and CRLF; folded lines are not allowed"
             )
         if method == b"CONNECT":
-            raise RefusedRequest(501, "method_not_supported", "this server is no tunnel: CONNECT is not supported")
+            raise RefusedRequest("method_not_supported", "this server is no tunnel: CONNECT is not supported")
         self._target = b""
         self.headers: Headers = []
         self.method = method.decode("ascii")
@@ -112,7 +97,7 @@ class RequestHead:
         except httptools.HttpParserUpgrade:
             pass  # RFC 9110 section 7.8: a server may ignore Upgrade; the request is served as a plain one
         except httptools.HttpParserInvalidMethodError:
-            raise RefusedRequest(501, "method_not_supported", "this server does not know the request method") from None
+            raise RefusedRequest("method_not_supported", "this server does not know the request method") from None
         except httptools.HttpParserError as error:
             raise _malformed("the head is not valid HTTP/1.1") from error
         self._read_headers()
@@ -153,7 +138,7 @@ class RequestHead:
             if lengths or old:  # RFC 9112 section 6.1: the classic way to smuggle a request
                 raise _malformed("Transfer-Encoding goes neither with Content-Length nor with HTTP/1.0")
             if len(codings) > 1 or codings[0].lower() != b"chunked":
-                raise RefusedRequest(501, "transfer_coding_not_supported", "the only transfer coding here is chunked")
+                raise RefusedRequest("transfer_coding_not_supported", "the only transfer coding here is chunked")
         elif lengths:
             if len(lengths) > 1 or _CONTENT_LENGTH.fullmatch(lengths[0]) is None:
                 raise _malformed("Content-Length must be given once, as decimal digits")
@@ -229,11 +214,9 @@ class RequestBuffer:
             raise _malformed("lines must end in CRLF, not in a bare LF")
         self._scanned = len(buffer)
         if buffer.find(b"\r\n", 0, MAX_REQUEST_LINE_BYTES) < 0 and len(buffer) >= MAX_REQUEST_LINE_BYTES:
-            raise RefusedRequest(414, "uri_too_long", f"the request line is longer than {MAX_REQUEST_LINE_BYTES} bytes")
+            raise RefusedRequest("uri_too_long", f"the request line is longer than {MAX_REQUEST_LINE_BYTES} bytes")
         if till + 4 > self._max_header_bytes:
-            raise RefusedRequest(
-                431, "headers_too_large", f"the request head is larger than {self._max_header_bytes} bytes"
-            )
+            raise RefusedRequest("headers_too_large", f"the request head is larger than {self._max_header_bytes} bytes")
         if end < 0:
             return None
         head = RequestHead(bytes(buffer[: end + 4]))
@@ -348,24 +331,22 @@ def response_head(status: int, headers: Headers) -> bytes:
     return b"%b%b\r\n" % (_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status, lines)
 
 
-def error_response(status: int, code: str, message: str, *, date: bytes, retry_after_s: int | None = None) -> bytes:
-    """Give a whole response that ends its connection, with a body in OpenAI's error shape."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    body = msgspec.json.encode({"error": {"message": message, "type": kind, "param": None, "code": code}})
+def refusal_bytes(refusal: RefusalResponse, date: bytes) -> bytes:
+    """Return a complete response that ends its connection."""
     headers: Headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
+        (b"content-type", refusal.content_type),
+        (b"content-length", b"%d" % len(refusal.body)),
         (b"connection", b"close"),
         (b"date", date),
         (b"server", b"headrace"),
     ]
-    if retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % retry_after_s))
-    return response_head(status, headers) + body
+    if refusal.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % refusal.retry_after_s))
+    return response_head(refusal.status, headers) + refusal.body
 
 
 def _malformed(message: str) -> RefusedRequest:
-    return RefusedRequest(400, "malformed_request", message)
+    return RefusedRequest("malformed_request", message)
 
 
 def _first_bad_line(block: bytes, at: int) -> int:

@@ -16,8 +16,9 @@ from typing import Any, Final
 import trio
 
 from pipeline.gateway.http.asgi import Message
-from pipeline.gateway.http.http1 import CONTINUE, LAST_CHUNK, Headers, RefusedRequest, RequestHead, response_head
+from pipeline.gateway.http.http1 import CONTINUE, LAST_CHUNK, Headers, RequestHead, response_head
 from pipeline.gateway.http.peer import Peer
+from pipeline.gateway.http.refusals import RefusedRequest
 
 _NOTED: Final = frozenset({b"transfer-encoding", b"connection", b"content-length", b"date", b"server"})
 """The headers of a response that mean something here."""

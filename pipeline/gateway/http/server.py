@@ -30,6 +30,7 @@ from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 
 from pipeline.gateway.http.asgi import App, Scope
 from pipeline.gateway.http.connection import ServerConnection, ServerSettings
+from pipeline.gateway.http.refusals import MakeRefusal
 from pipeline.gateway.http.request_cycle import DateHeader
 from pipeline.gateway.http.sockets import TcpTransport, TlsTransport, Transport
 
@@ -67,6 +68,7 @@ async def serve(
     sockets: Sequence[socket.socket],
     settings: ServerSettings,
     *,
+    make_refusal: MakeRefusal,
     shutdown: trio.Event,
     hard_stop: trio.Event | None = None,
     on_shutdown: Callable[[], None] | None = None,
@@ -82,6 +84,7 @@ async def serve(
         config: TLS files, root path, and time limits of start-up and shutdown of the lifespan.
         sockets: listening sockets (`bind_socket`, or `prepare_listener` on an inherited one); closed on return.
         settings: the limits of connections and of the drain.
+        make_refusal: makes the responses to requests that never reach the application.
         shutdown: set it to begin the drain.
         hard_stop: set it to end at once, before or during the drain.
         on_shutdown: called when the drain begins, while new connections are still accepted.
@@ -121,7 +124,7 @@ async def serve(
             if lifespan.shutdown.is_set():  # it has ended already: was that a failure, which cancels us?
                 await ended.wait()
                 await trio.lowlevel.checkpoint_if_cancelled()
-            worker = _Worker(app, config, settings, state)
+            worker = _Worker(app, config, settings, make_refusal, state)
             urls = [worker.url(listener) for listener in sockets]
             await worker.run(
                 sockets,
@@ -152,6 +155,7 @@ async def serve_until_signalled(
     sockets: Sequence[socket.socket],
     settings: ServerSettings,
     *,
+    make_refusal: MakeRefusal,
     lifeline: socket.socket | None = None,
     on_shutdown: Callable[[], None] | None = None,
     on_drain_deadline: Callable[[], None] | None = None,
@@ -193,6 +197,7 @@ async def serve_until_signalled(
                     config,
                     sockets,
                     settings,
+                    make_refusal=make_refusal,
                     shutdown=shutdown,
                     hard_stop=hard_stop,
                     on_shutdown=on_shutdown,
@@ -209,9 +214,12 @@ async def serve_until_signalled(
 class _Worker:
     """All connections of one process."""
 
-    def __init__(self, app: App, config: Config, settings: ServerSettings, state: dict[str, Any]) -> None:
+    def __init__(
+        self, app: App, config: Config, settings: ServerSettings, make_refusal: MakeRefusal, state: dict[str, Any]
+    ) -> None:
         self._app = app
         self._settings = settings
+        self._make_refusal = make_refusal
         self._state = state
         self._root_path = config.root_path
         self._tls = _tls_context(config)
@@ -307,6 +315,7 @@ class _Worker:
             self._app,
             transport,
             self._settings,
+            make_refusal=self._make_refusal,
             date=self._date,
             base_scope=self._base_scope(sock, address),
             state=self._state,

@@ -17,10 +17,10 @@ import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-import msgspec
 import trio
 
 EARLY_DEATH_S: Final = 5.0
@@ -35,7 +35,8 @@ KILL_AFTER_S: Final = 5.0
 log = logging.getLogger("headrace.supervisor")
 
 
-class WorkerCommand(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class WorkerCommand:
     """How to start one worker, in the supervisor's own environment.
 
     Attributes:

@@ -14,6 +14,7 @@ from typing import Any
 import trio
 from kit.time.patience import patiently
 
+from pipeline.gateway.failures import refusal
 from pipeline.gateway.http.asgi import App
 from pipeline.gateway.http.connection import ServerSettings
 from pipeline.gateway.http.server import hypercorn_config, serve
@@ -43,6 +44,22 @@ class Served:
     ended_at: float = 0.0
 
 
+def limits(**changed: Any) -> ServerSettings:
+    """Return settings whose time limits are a minute, so that none passes by chance on a slow machine.
+
+    A test about one of them sets it.
+    """
+    minute = {
+        "keep_alive_timeout_s": 60,
+        "header_timeout_s": 60,
+        "write_timeout_s": 60,
+        "linger_timeout_s": 60,
+        "graceful_timeout_s": 60,
+        "last_words_timeout_s": 60,
+    }
+    return ServerSettings(**{"max_connections": 1000, **minute, **changed})
+
+
 @asynccontextmanager
 async def serving(
     app: App,
@@ -52,16 +69,14 @@ async def serving(
     keyfile: str | None = None,
     on_shutdown: Callable[[], None] | None = None,
     on_drain_deadline: Callable[[], None] | None = None,
-    **limits: Any,
+    **changed: Any,
 ) -> AsyncIterator[Served]:
     """Serve ``app`` on a free port; at the end stop hard, and check that no file descriptor is left.
 
-    Time limits are a minute, so that none passes by chance on a slow machine; a test that is about one sets it.
+    The server's settings are those of `limits`, with ``changed``.
     """
     fds = len(os.listdir("/proc/self/fd"))
-    settings = ServerSettings(
-        **{"linger_timeout_s": 60, "graceful_timeout_s": 60, "last_words_timeout_s": 60, **limits}
-    )
+    settings = limits(**changed)
     listener = bind_socket("127.0.0.1", 0)
     if send_buffer_bytes is not None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
@@ -73,6 +88,7 @@ async def serving(
             hypercorn_config(settings, certfile=certfile, keyfile=keyfile),
             [listener],
             settings,
+            make_refusal=refusal,
             shutdown=served.shutdown,
             hard_stop=served.hard_stop,
             on_shutdown=on_shutdown,

@@ -14,6 +14,7 @@ import trio
 
 from pipeline.gateway.app import Application
 from pipeline.gateway.config.load import parse_settings
+from pipeline.gateway.failures import refusal
 from pipeline.gateway.http.server import hypercorn_config, serve
 from pipeline.gateway.http.sockets import bind_socket
 from pipeline.gateway.request_record import Record
@@ -120,6 +121,7 @@ async def serving(
             hypercorn_config(limits),
             [listener],
             limits,
+            make_refusal=refusal,
             shutdown=service.shutdown,
             hard_stop=service.hard_stop,
             on_shutdown=app.bridge.drain,

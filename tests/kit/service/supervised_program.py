@@ -32,17 +32,23 @@ def work(kind: str, fd: int, lifeline_fd: int) -> None:
             os.write(2, b"deaf\n")
             lifeline.recv(1)
         return
-    from pipeline.gateway.http.connection import (
-        ServerSettings,
-    )  # here: it takes a while, and not every process needs it
+    # Imported here because it takes a while, and not every process needs it.
+    from pipeline.gateway.http.connection import ServerSettings
+    from pipeline.gateway.http.refusals import RefusalResponse
     from pipeline.gateway.http.server import hypercorn_config, serve_until_signalled
     from pipeline.gateway.http.sockets import prepare_listener
 
     listener = socket.socket(fileno=fd)
     prepare_listener(listener)
-    settings = ServerSettings(graceful_timeout_s=60)
-    lifeline = socket.socket(fileno=lifeline_fd)
-    trio.run(partial(serve_until_signalled, app, hypercorn_config(settings), [listener], settings, lifeline=lifeline))
+    settings = ServerSettings(
+        max_connections=100, keep_alive_timeout_s=60, header_timeout_s=60, write_timeout_s=60, graceful_timeout_s=60
+    )
+    serve = partial(
+        serve_until_signalled,
+        make_refusal=lambda code, message: RefusalResponse(500, b"text/plain", message.encode()),
+        lifeline=socket.socket(fileno=lifeline_fd),
+    )
+    trio.run(serve, app, hypercorn_config(settings), [listener], settings)
 
 
 def supervise(workers: int, stop_timeout_s: float, kind: str) -> int:

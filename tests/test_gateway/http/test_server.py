@@ -15,12 +15,12 @@ import pytest
 import trio
 import trio.testing
 import trustme
-from kit.clients.raw import RESET, RawClient, get, serving
+from kit.clients.raw import RESET, RawClient, get, limits, serving
 from kit.time.patience import AT_ONCE_S, patiently
 from quart import ResponseReturnValue, request
 from quart_trio import QuartTrio
 
-from pipeline.gateway.http.connection import ServerSettings
+from pipeline.gateway.failures import refusal
 from pipeline.gateway.http.server import StartupError, hypercorn_config, serve
 from pipeline.gateway.http.sockets import bind_socket
 
@@ -305,7 +305,7 @@ async def test_an_application_that_does_not_start_says_why() -> None:
         await receive()
         await send({"type": "lifespan.startup.failed", "message": "no such upstream"})
 
-    settings = ServerSettings()
+    settings = limits()
     started: list[list[str]] = []
 
     class Status:
@@ -318,6 +318,7 @@ async def test_an_application_that_does_not_start_says_why() -> None:
             hypercorn_config(settings),
             [bind_socket("127.0.0.1", 0)],
             settings,
+            make_refusal=refusal,
             shutdown=trio.Event(),
             task_status=Status(),  # type: ignore[arg-type]
         )

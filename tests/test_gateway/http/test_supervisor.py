@@ -81,7 +81,7 @@ async def finish(client: RawClient) -> None:
 
 @asynccontextmanager
 async def supervising(workers: int, *, kind: str = "good", stop_timeout_s: float = 120) -> AsyncIterator[Supervised]:
-    environ = {**os.environ, "PYTHONPATH": str(PROGRAM.parent.parent)}
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # the code under test, wherever it is
     async with trio.open_nursery() as nursery:
         process = await trio.lowlevel.open_process(
             [sys.executable, str(PROGRAM), "supervise", str(workers), str(stop_timeout_s), kind],
