@@ -72,11 +72,11 @@ def assemble(
     upstreams: Mapping[UpstreamKind, Upstream],
     max_body_bytes: int,
     keep_alive_interval_s: float,
+    execution: Execution,
     reasoning: ReasoningStore | None = None,
     anonymous: Principal | None = None,
     insertions: Sequence[StageSettings] = (),
     plugins: Mapping[str, AnyPlugin] | None = None,
-    execution: Execution = "fused",
 ) -> Assembly:
     """Build the pipelines, once, at start-up.
 

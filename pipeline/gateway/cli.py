@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.gateway.config.load import ConfigError, describe, load_settings, parse_settings
 from pipeline.gateway.config.pipeline_section import FLAGS
-from pipeline.gateway.config.settings import Settings
+from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.registry import PluginError, discover
 
 DISTRIBUTION = "headrace"
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="serve the embedded models: no key, no network")
     demo.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    demo.add_argument("--port", type=int, default=4000, help="port to listen on (%(default)s)")
+    demo.add_argument("--port", type=int, default=PipelineSettings().port, help="port to listen on (%(default)s)")
     demo.set_defaults(run=_demo)
 
     check = commands.add_parser("check-config", help="say what a configuration means, or what is wrong with it")

@@ -24,11 +24,11 @@ _CLOSE_LIMIT_S = 5.0
 class ClientSettings(Struct, frozen=True, kw_only=True):
     """How upstreams are connected to."""
 
-    max_connections: int | None = None
+    max_connections: int | None
     """For each upstream; a call above it waits for ``connect_s``, then is refused. None: admission sets the limit."""
     max_idle: int = 1000
     """Idle connections kept for each upstream: about the number of calls that end within a second."""
-    idle_expiry_s: float = 30.0
+    idle_expiry_s: float
     """How long an idle connection is kept."""
     recv_buffer_bytes: int | None = RECV_BUFFER_BYTES
     """SO_RCVBUF: what a stalled client lets the kernel take in from its upstream. None leaves it to the kernel."""
@@ -58,8 +58,8 @@ class UpstreamClients:
         OSError: if the authorities' file cannot be read.
     """
 
-    def __init__(self, settings: ClientSettings | None = None) -> None:
-        self._settings = settings or ClientSettings()
+    def __init__(self, settings: ClientSettings) -> None:
+        self._settings = settings
         self._transports: dict[tuple[str, str, str, int | None], HeadraceTransport | HttpxTransport] = {}
         self._by_url: dict[tuple[str, str], HeadraceTransport | HttpxTransport] = {}  # a URL takes 30 us to read
         self._is_open = False

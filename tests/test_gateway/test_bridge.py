@@ -187,6 +187,7 @@ def bridge_to(
             upstreams={"responses": Opens(upstream)},
             max_body_bytes=1 << 20,
             keep_alive_interval_s=keep_alive_interval_s,
+            execution=defaults.execution,
             insertions=insertions,
             plugins=plugins,
         ),
