@@ -1,6 +1,6 @@
 """Refusals: what the server itself answers when a request cannot be passed to the application.
 
-The server knows what is wrong, and names it by a code. Statuses and bodies are up to whoever runs it.
+The server knows what is wrong, and names it by a code. Statuses and bodies are decided by the program that runs it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A client made of one socket, and a server around any ASGI application: for tests of exact bytes and moments."""
+"""A client made of one socket, and a server around any ASGI application: for tests of exact bytes and times."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def limits(**changed: Any) -> ServerSettings:
         "write_timeout_s": 60,
         "linger_timeout_s": 60,
         "graceful_timeout_s": 60,
-        "last_words_timeout_s": 60,
+        "final_message_timeout_s": 60,
     }
     return ServerSettings(**{"max_connections": 1000, **minute, **changed})
 
@@ -71,7 +71,7 @@ async def serving(
     on_drain_deadline: Callable[[], None] | None = None,
     **changed: Any,
 ) -> AsyncIterator[Served]:
-    """Serve ``app`` on a free port; at the end stop hard, and check that no file descriptor is left.
+    """Serve ``app`` on a free port; at the end stop it hard, and check that no file descriptor is left open.
 
     The server's settings are those of `limits`, with ``changed``.
     """
@@ -108,7 +108,7 @@ async def serving(
 
 
 class RawClient:
-    """One TCP connection, with the buffer of what has been read and not yet used."""
+    """One TCP connection, with a buffer of what has been read and not used yet."""
 
     def __init__(self, stream: trio.abc.Stream, sock: trio.socket.SocketType) -> None:
         self.stream = stream
@@ -163,7 +163,7 @@ class RawClient:
         return taken
 
     async def read_to_end(self) -> tuple[bytes, str]:
-        """Give all the rest, and how it ended: "fin" or "reset"."""
+        """Return the rest, and how the connection ended: "fin" or "reset"."""
         rest, self.buffer = self.buffer, b""
         try:
             while chunk := await self.read_some():
@@ -211,6 +211,6 @@ class RawClient:
 
 
 async def get(address: tuple[str, int], path: str = "/") -> Answer:
-    """Ask once, on a connection of its own."""
+    """Send one request on a connection of its own."""
     async with await RawClient.open(address) as client:
         return await client.ask(path=path)

@@ -1,4 +1,4 @@
-"""Requests in the middle of their way, for tests of single stages."""
+"""Requests that have passed the first stages, for tests of single stages."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ RECEIVED_S = 1_790_000_000
 
 
 def deployment(model_name: str = "gpt-5", model: str = "gpt-5", **fields: Any) -> Deployment:
-    """A deployment that answers to ``model_name``."""
+    """Return a deployment for ``model_name``."""
     settings = {"id": f"{model_name}-1", "provider": "openai", "kind": "responses", "url": "http://up/v1/responses"}
     return Deployment(model_name=model_name, model=model, **{**settings, **fields})
 
 
 def request(model: str = "gpt-5", **fields: Any) -> ResponsesRequest:
-    """A streaming request that asks for usage."""
+    """Return a streaming request that asks for usage."""
     settings: dict[str, Any] = {"stream": True, "include_usage": True, "body": {"input": "hi"}}
     return ResponsesRequest(model=model, **{**settings, **fields})
 
 
 def call(**fields: Any) -> UpstreamCall:
-    """A request whose deployment is chosen."""
+    """Return a request whose deployment is chosen."""
     return UpstreamCall(request=request(**fields), deployment=deployment(), model="gpt-5")
 
 
 class FakeResponse:
-    """A client that takes everything at once."""
+    """A client that accepts everything at once."""
 
     def __init__(self) -> None:
         self.status: int | None = None
@@ -62,11 +62,11 @@ def context(
     principal: Principal | None = None,
     model_in_path: str | None = None,
 ) -> RequestContext:
-    """The context of a request that has come as far as a call, unless told otherwise."""
+    """Return the context of a request whose upstream call is decided, unless an argument says otherwise."""
     ctx = RequestContext("test-1")
     ctx[HEAD] = ReceivedHead(headers or {}, RECEIVED_S, model_in_path)
     ctx[PROFILE] = profile
-    ctx[PRINCIPAL] = principal or Principal("somebody")
+    ctx[PRINCIPAL] = principal or Principal("anna")
     ctx[CALL] = asked or call()
     ctx[RESPONSE] = response or FakeResponse()
     return ctx

@@ -14,7 +14,7 @@ import trio
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Tell the process id; a stream ends when the client sends its request's body, be it early or late."""
+    """Answer with the process id; a stream ends when the client sends its request's body, at whatever time."""
     if scope["type"] == "lifespan":
         os.write(2, b"a worker has started\n")
         return
@@ -26,10 +26,10 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 def work(kind: str, fd: int, lifeline_fd: int) -> None:
-    if kind == "deaf":
+    if kind == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         with socket.socket(fileno=lifeline_fd) as lifeline:
-            os.write(2, b"deaf\n")
+            os.write(2, b"ignoring SIGTERM\n")
             lifeline.recv(1)
         return
     # Imported here because it takes a while, and not every process needs it.
@@ -59,7 +59,7 @@ def supervise(workers: int, stop_timeout_s: float, kind: str) -> int:
     os.write(1, b"%d\n" % listener.getsockname()[1])
 
     def start_worker(fds: Any, lifeline_fd: int) -> WorkerCommand:
-        if kind == "broken":  # no Python: on a slow machine it would take too long to count as one that cannot start
+        if kind == "broken":  # not Python, which on a slow machine starts too slowly to count as an early death
             return WorkerCommand(["sh", "-c", "echo this worker cannot start >&2; exit 1"])
         return WorkerCommand([sys.executable, __file__, "worker", kind, str(fds[0]), str(lifeline_fd)])
 

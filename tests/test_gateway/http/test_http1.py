@@ -23,7 +23,7 @@ TWO_REQUESTS = (
 
 
 def read_all(chunks: list[bytes]) -> Read:
-    """Read requests as a server does; a partial one at the end is left out."""
+    """Read requests as a server does, without an incomplete one at the end."""
     buffer = RequestBuffer(65536)
     found: Read = []
     head: RequestHead | None = None
@@ -57,7 +57,7 @@ def test_requests_are_read_with_their_bodies() -> None:
     ]
 
 
-def test_reading_byte_by_byte_gives_the_same() -> None:
+def test_reading_byte_by_byte_returns_the_same() -> None:
     assert read_all([bytes([byte]) for byte in TWO_REQUESTS]) == read_all([TWO_REQUESTS])
 
 
@@ -114,16 +114,16 @@ def test_an_absolute_target_names_the_host() -> None:
         (b"GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n", True),
     ],
 )
-def test_whether_the_connection_lives_on_is_the_clients_word(lines: bytes, keeps: bool) -> None:
+def test_the_client_decides_whether_the_connection_persists(lines: bytes, keeps: bool) -> None:
     assert RequestHead(lines + b"\r\n").keep_alive is keeps
 
 
-def test_an_upgrade_is_read_as_a_plain_request() -> None:
+def test_an_upgrade_is_read_as_an_ordinary_request() -> None:
     head = RequestHead(b"GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
     assert (head.method, head.path) == ("GET", "/ws")
 
 
-def test_the_message_of_a_refusal_says_where_and_repeats_nothing() -> None:
+def test_the_message_of_a_refusal_names_the_line_and_quotes_nothing() -> None:
     with pytest.raises(RefusedRequest) as caught:
         RequestHead(b"GET / HTTP/1.1\r\nHost: h\r\nAuthorization: sk-secret\x01\r\n\r\n")
     assert caught.value.message.startswith("header line 2 must be a name, a colon directly after it")
