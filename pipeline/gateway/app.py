@@ -17,10 +17,11 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from pipeline import ClientFault, PipelineError
 from pipeline.gateway.assembly import assemble
-from pipeline.gateway.bridge import Bridge, OnEnd, Receive, Scope, Send
+from pipeline.gateway.bridge import Bridge, OnEnd
 from pipeline.gateway.config.keys import KeyStore
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.failures import render
+from pipeline.gateway.http.asgi import Receive, Scope, Send
 from pipeline.gateway.upstream_clients import ClientSettings, UpstreamClients
 from pipeline.registry import AnyPlugin
 from stages.authenticate import identify
@@ -34,13 +35,13 @@ from stages.upstreams.http import HttpUpstream
 from stages.wire.downstream.profiles import CURSOR, OPENAI, Profile
 
 ANONYMOUS = Principal("anonymous")
-"""Who a request without a key is where `allow_anonymous` is on."""
+"""The principal of a request without a key if `allow_anonymous` is on."""
 
 CHAT_PATHS = frozenset(
     {"/cursor/chat/completions", "/cursor/v1/chat/completions", "/v1/chat/completions", "/chat/completions"}
 )
 CHAT_PATH_OF_DEPLOYMENT = re.compile(r"/openai/deployments/(?P<name>.+)/chat/completions")
-"""Azure OpenAI's form: the model is in the path (Cursor's Azure settings use it)."""
+"""Azure OpenAI's form, with the model in the path (used by Cursor's Azure settings)."""
 MODELS_PATHS = ("/cursor/models", "/cursor/v1/models", "/v1/models", "/models")
 LIVE_PATHS = ("/health/liveliness", "/health/liveness", "/livez")
 READY_PATHS = ("/health/readiness", "/readyz")
@@ -49,15 +50,15 @@ CORS_METHODS = "GET, POST, OPTIONS"
 
 
 class Application:
-    """Everything behind one listening socket.
+    """The whole service as an ASGI application.
 
     Args:
         settings: the configuration, resolved.
         plugins: the stages that are installed, by name.
-        on_end: takes what makes the record of a finished request.
+        on_end: called at the end of each request with a function that makes its log record.
 
     Raises:
-        PluginError: if a configured stage does not exist or does not fit.
+        PluginError: if a configured stage does not exist or does not fit in its place.
     """
 
     def __init__(self, settings: Settings, *, plugins: Mapping[str, AnyPlugin], on_end: OnEnd) -> None:
@@ -102,14 +103,14 @@ class Application:
         self._pages = self._make_pages()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Dispatch by path; lifespan goes to Quart, which opens and closes what we need."""
+        """Dispatch by path; lifespan goes to Quart, which opens and closes our resources."""
         if scope["type"] == "http" and scope["method"] == "POST":
             path = str(scope["path"]).rstrip("/")
             if path in CHAT_PATHS:
                 return await self.bridge(scope, receive, send)
             if (match := CHAT_PATH_OF_DEPLOYMENT.fullmatch(path)) is not None:
                 return await self.bridge(scope, receive, send, model_in_path=match["name"])
-        await self._pages(scope, receive, send)  # type: ignore[arg-type]  # Quart wants hypercorn's TypedDicts
+        await self._pages(scope, receive, send)  # type: ignore[arg-type]  # Quart expects hypercorn's TypedDicts
 
     def _make_pages(self) -> QuartTrio:
         pages = QuartTrio("headrace", static_folder=None)
@@ -156,18 +157,18 @@ class Application:
             if not isinstance(error, MethodNotAllowed):
                 return await fail(
                     ClientFault(
-                        f"there is no {request.path} here: Cursor's base URL ends in /cursor, an SDK's in /v1",
+                        f"there is no path {request.path}: Cursor's base URL must end in /cursor, an SDK's in /v1",
                         code="route_not_found",
                     )
                 )
             allowed = sorted(error.valid_methods or ())
             response = await fail(
                 ClientFault(
-                    f"{request.path} does not take {request.method}, but {', '.join(allowed)}",
+                    f"{request.path} does not accept {request.method}: use {', '.join(allowed)}",
                     code="method_not_allowed",
                 )
             )
-            response.headers["allow"] = ", ".join(allowed)  # RFC 9110, 15.5.6: a 405 must say what is allowed
+            response.headers["allow"] = ", ".join(allowed)  # RFC 9110 section 15.5.6: required in a 405
             return response
 
         async def allow(response: Response) -> Response:
@@ -208,7 +209,7 @@ class Application:
 
 
 def _headers() -> dict[bytes, bytes]:
-    """Give the headers of the page's request as the bridge has them."""
+    """Return the headers of the current request in the form that the bridge uses."""
     return {name.lower().encode("latin-1"): value.encode("latin-1") for name, value in request.headers}
 
 
@@ -229,7 +230,7 @@ def _reasoning_store(own: PipelineSettings) -> ReasoningStore | None:
 
 
 def _cors_headers(origins: tuple[str, ...]) -> list[tuple[bytes, bytes]]:
-    """Give the CORS headers of every response; keys travel in headers, not in cookies, so ``*`` gives nothing away."""
+    """Return the CORS headers of every response; ``*`` is safe, because keys are sent in headers and not in cookies."""
     if not origins:
         return []
     return [
@@ -239,7 +240,7 @@ def _cors_headers(origins: tuple[str, ...]) -> list[tuple[bytes, bytes]]:
 
 
 def _profile_chooser(own: PipelineSettings) -> Callable[[dict[bytes, bytes]], Profile]:
-    """Give a function from a request's headers to its client profile."""
+    """Return a function from a request's headers to its client profile."""
     display = own.reasoning_display
     openai = msgspec.structs.replace(OPENAI, reasoning_display=display)
     errors_as_400 = own.cursor_error_status == 400

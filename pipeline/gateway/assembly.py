@@ -1,7 +1,8 @@
-"""The one place that knows which stages make up a route, and in what order.
+"""The only place that knows which stages make up a route, and in what order.
 
-A request passes two pipelines. The first reads it and decides who answers; the second, for a client that streams or
-for one that does not, gets the answer. They are two because the body says which the second must be (ADR 0003).
+A request passes through two pipelines. The first reads it and decides which deployment answers; the second, for a
+client that streams or for one that does not, gets the answer. There are two because the body says which the second must
+be (ADR 0003).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ PLACES: dict[str, object] = {
     "decode_events": StreamEvent,
     "encode_chunks": bytes,
 }
-"""After which stages a plugin may stand, and what flows there."""
+"""The stages after which a plugin can be inserted, and the type of what flows there."""
 
 BUILT_IN = frozenset(PLACES) | {
     "restore_reasoning",
@@ -54,7 +55,7 @@ BUILT_IN = frozenset(PLACES) | {
     "write_json",
     "write_sse",
 }
-"""The names of our own stages."""
+"""The names of the built-in stages."""
 
 
 class Assembly(Struct, frozen=True):
@@ -72,18 +73,18 @@ def assemble(
     upstreams: Mapping[UpstreamKind, Upstream],
     max_body_bytes: int,
     keep_alive_interval_s: float,
+    execution: Execution,
     reasoning: ReasoningStore | None = None,
     anonymous: Principal | None = None,
     insertions: Sequence[StageSettings] = (),
     plugins: Mapping[str, AnyPlugin] | None = None,
-    execution: Execution = "fused",
 ) -> Assembly:
-    """Build the pipelines, once, at start-up.
+    """Build the pipelines, once, at startup.
 
-    Without a store for ``reasoning`` it is neither remembered nor put back.
+    Without a store for ``reasoning``, reasoning is neither remembered nor restored.
 
     Raises:
-        PluginError: if a configured stage does not exist, or does not fit where it is put.
+        PluginError: if a configured stage does not exist, or does not fit in its place.
     """
     inserted = _build(insertions, plugins or {})
 
@@ -119,11 +120,11 @@ def _build(insertions: Sequence[StageSettings], plugins: Mapping[str, AnyPlugin]
             known = ", ".join(sorted(plugins)) or "none is installed"
             raise PluginError(
                 f"{insertion.where}: no stage named {insertion.use!r} is installed (installed: {known}): "
-                "install the distribution that offers it, in the same environment as headrace"
+                "install the distribution that provides it in the same environment as headrace"
             )
         if insertion.after not in PLACES:
             raise PluginError(
-                f"{insertion.where}: stage {insertion.use!r} cannot stand after {insertion.after!r}: "
+                f"{insertion.where}: stage {insertion.use!r} cannot follow {insertion.after!r}: "
                 f"choose one of {', '.join(PLACES)}"
             )
         try:
@@ -132,8 +133,8 @@ def _build(insertions: Sequence[StageSettings], plugins: Mapping[str, AnyPlugin]
             raise PluginError(f"{insertion.where}: {error}") from error
         if stage.name in taken:
             raise PluginError(
-                f"{insertion.where}: there is a stage named {stage.name!r} already, and two would be confused in the "
-                "log: use each stage once"
+                f"{insertion.where}: another stage is already named {stage.name!r}, and the log could not distinguish "
+                "them: use each stage once"
             )
         taken.add(stage.name)
         built.setdefault(insertion.after, []).append(stage)
@@ -141,8 +142,8 @@ def _build(insertions: Sequence[StageSettings], plugins: Mapping[str, AnyPlugin]
 
 
 def _convert(options: Mapping[str, object], kind: type[Any]) -> Any:
-    """Check options against a dataclass or Struct; unknown names are refused, which msgspec alone does not do."""
+    """Convert options to a dataclass or Struct; refuse unknown names, which msgspec alone ignores."""
     known = {field.name for field in cast("Any", msgspec.inspect.type_info(kind)).fields}
     if unknown := sorted(set(options) - known):
-        raise ValueError(f"there is no option {unknown[0]!r} (there are: {', '.join(sorted(known)) or 'none'})")
+        raise ValueError(f"there is no option {unknown[0]!r} (options: {', '.join(sorted(known)) or 'none'})")
     return msgspec.convert(dict(options), kind)

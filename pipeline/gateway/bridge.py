@@ -1,12 +1,12 @@
 """Between ASGI and the pipelines: the commit point, and disconnect = cancel.
 
-Each request runs in one cancel scope that encloses every ``send``. Somebody always looks out for the client: the
-source of the first pipeline while the body arrives, then our server's own reader, or a watcher in ``receive`` on other
-servers; so a disconnect cancels the request in every phase, and the upstream connection is closed at once.
+Each request runs in one cancel scope that encloses every ``send``. The client's disconnect is noticed in every phase:
+by the source of the first pipeline while the body arrives, then by our server's own reader, or on other servers by a
+task that waits in ``receive``. It cancels the request, and the upstream connection is closed at once.
 
-Until the first byte has been sent, a failure becomes an HTTP status and a JSON body. After that it is told in the
-stream: by the encoder if it came from the upstream, which keeps its place behind the events before it; by this module
-if anything else broke.
+Until the first byte has been sent, a failure becomes an HTTP status and a JSON body. After that it is reported in the
+stream: by the encoder if it came from the upstream, in its place after the events before it; by this module if
+anything else failed.
 """
 
 from __future__ import annotations
@@ -16,128 +16,33 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
+from collections.abc import Callable, Iterable
 from time import perf_counter_ns
 from traceback import extract_tb
-from typing import Any, Final, Never, Protocol
+from typing import Final, Never
 
 import trio
 
-from pipeline import ClientFault, Doing, Meter, Overloaded, Pipeline, PipelineError, RequestContext, StageBug
+from pipeline import ClientFault, Overloaded, Pipeline, PipelineError, RequestContext, StageBug
+from pipeline.gateway.asgi_client import AsgiClient, AsgiResponse, Client
 from pipeline.gateway.assembly import Assembly
-from pipeline.gateway.failures import EndCode, render, row_of
-from stages.slots import CALL, ENCODER, FAILURE, HEAD, PRINCIPAL, PROFILE, RESPONSE, USAGE, ReceivedHead
+from pipeline.gateway.failures import render
+from pipeline.gateway.http.asgi import REQUEST_CYCLE, Message, Receive, Scope, Send
+from pipeline.gateway.request_record import Record, request_record
+from stages.slots import ENCODER, HEAD, PROFILE, RESPONSE, ReceivedHead
 from stages.upstreams import UpstreamCall
 from stages.upstreams.faults import failed_from
 from stages.wire.downstream.profiles import Profile
 
 log = logging.getLogger("headrace")
 
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Record = dict[str, object]
 OnEnd = Callable[[Callable[[], Record]], None]
 
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-"""What we take over from a client's ``x-request-id``: it goes into a header, the log and the answer's id."""
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+"""What we accept as a client's ``x-request-id``: it goes into a header, the log and the response's id."""
 
-
-_LEAVING: Final[dict[str, EndCode]] = {"left": "DC", "stalled": "DS"}
-"""Why a client is gone; the connection also cuts off one whose body is no HTTP, with that fault's code."""
-
-SLOW_CLIENT_GRACE_S = 30.0
-"""How much longer than its time budget a request may take to get its end to a slow client."""
-
-
-class _Response:
-    """The client's response over ASGI; see `stages.slots.ClientResponse`."""
-
-    __slots__ = ("_client", "born_ns", "ended", "first_byte_ns", "head", "size", "status")
-
-    def __init__(self, client: Client, head: list[tuple[bytes, bytes]], born_ns: int) -> None:
-        self._client = client
-        self.head = head
-        self.born_ns = born_ns
-        self.status: int | None = None
-        self.first_byte_ns: int | None = None
-        self.size = 0
-        self.ended = False
-
-    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        self.status = status
-        await self._client.start(status, headers + self.head)
-
-    async def write(self, data: bytes, *, last: bool = False) -> None:
-        self.ended = last
-        await self._client.write(data, last=last)
-        self.size += len(data)
-        if self.first_byte_ns is None:
-            self.first_byte_ns = perf_counter_ns() - self.born_ns
-
-
-class Client(Protocol):
-    """The client of one request: `http.request_cycle.RequestCycle` on our own server, or `AsgiClient`."""
-
-    def receive_nowait(self) -> Message | None:
-        """Give the next part of the body if it is here, as ASGI's ``http.request``, else None."""
-        ...
-
-    async def receive(self) -> Message:
-        """Give the next part of the body, or ASGI's ``http.disconnect``."""
-        ...
-
-    async def watch_during(self, work: Coroutine[Any, Any, None], on_disconnect: Callable[[str], None]) -> None:
-        """Do ``work``, which raises nothing, and call ``on_disconnect`` with the reason if the client leaves."""
-        ...
-
-    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """Begin the response."""
-        ...
-
-    async def write(self, body: bytes, *, last: bool) -> None:
-        """Send a part of the response, whole: a cancellation does not cut it in half."""
-        ...
-
-
-class AsgiClient:
-    """A client behind any ASGI server: a task watches for its end, and each send is shielded (h11's state advances
-    before its bytes leave: stack facts, 4.5)."""
-
-    def __init__(self, receive: Receive, send: Send) -> None:
-        self._receive = receive
-        self._send = send
-
-    def receive_nowait(self) -> None:
-        """ASGI cannot tell."""
-
-    async def receive(self) -> Message:
-        """Give the server's next message."""
-        return await self._receive()
-
-    async def watch_during(self, work: Coroutine[Any, Any, None], on_disconnect: Callable[[str], None]) -> None:
-        """Do ``work`` beside a task that waits for ``http.disconnect``."""
-
-        async def watch() -> None:
-            while (message := await self.receive())["type"] != "http.disconnect":
-                pass
-            on_disconnect(message.get("reason", "left"))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch)
-            await work
-            nursery.cancel_scope.cancel()
-
-    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """Send the head."""
-        with trio.CancelScope(shield=True):
-            await self._send({"type": "http.response.start", "status": status, "headers": headers})
-
-    async def write(self, body: bytes, *, last: bool) -> None:
-        """Send a part of the body."""
-        with trio.CancelScope(shield=True):
-            await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+SLOW_CLIENT_GRACE_S: Final = 30.0
+"""How much longer than its time budget a request may take to send its end to a slow client."""
 
 
 class Bridge:
@@ -145,11 +50,11 @@ class Bridge:
 
     Args:
         assembly: the pipelines.
-        profile_of: gives the client profile for the request's headers.
-        response_headers: sent with every answer (CORS).
-        request_timeout_s: the time budget of the answer; None for none.
+        profile_of: returns the client profile for the request's headers.
+        on_end: called at the end of each request with a function that makes its log record.
+        response_headers: sent with every response (CORS).
+        request_timeout_s: the time budget of the answer; None for no limit.
         body_timeout_s: how long the upload may take.
-        on_end: takes what makes the record of a finished request, for the log; called at each request's end.
     """
 
     def __init__(
@@ -159,8 +64,8 @@ class Bridge:
         profile_of: Callable[[dict[bytes, bytes]], Profile],
         on_end: OnEnd,
         response_headers: Iterable[tuple[bytes, bytes]] = (),
-        request_timeout_s: float | None = None,
-        body_timeout_s: float = 60.0,
+        request_timeout_s: float | None,
+        body_timeout_s: float,
     ) -> None:
         self.assembly = assembly
         self.profile_of = profile_of
@@ -169,70 +74,61 @@ class Bridge:
         self.request_timeout_s = request_timeout_s
         self.body_timeout_s = body_timeout_s
         self.draining = False
-        self._name = secrets.token_hex(8)
+        self.active: set[_ServedRequest] = set()
+        self._id_prefix = secrets.token_hex(8)
         self._numbers = itertools.count(1)
-        self.active: set[_Exchange] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, *, model_in_path: str | None = None) -> None:
         """Serve one request, whatever happens to it."""
-        client: Client = scope.get("extensions", {}).get("headrace.request_cycle") or AsgiClient(receive, send)
-        exchange = _Exchange(self, scope, client, model_in_path)
-        self.active.add(exchange)
+        client: Client = scope.get("extensions", {}).get(REQUEST_CYCLE) or AsgiClient(receive, send)
+        request = _ServedRequest(self, scope, client, model_in_path)
+        self.active.add(request)
         try:
-            await exchange.serve()
+            await request.serve()
         finally:
-            self.active.discard(exchange)
-            self.on_end(exchange.record)
+            self.active.discard(request)
+            self.on_end(request.record)
 
     def request_id_of(self, headers: dict[bytes, bytes]) -> str:
-        """Give the client's ``x-request-id`` if it is one, else a name of this bridge and a number."""
+        """Return the client's ``x-request-id`` if it is valid, else an id of this bridge's own."""
         given = headers.get(b"x-request-id")
-        if given is not None and REQUEST_ID.fullmatch(given):
+        if given is not None and _REQUEST_ID.fullmatch(given):
             return given.decode("ascii")
-        return f"{self._name}{next(self._numbers):08x}"
+        return f"{self._id_prefix}{next(self._numbers):08x}"
 
     def drain(self) -> None:
-        """Refuse what comes from now on with 503: the process is about to stop."""
+        """Refuse all further requests with 503: the process is about to stop."""
         self.draining = True
 
     def cut_off(self) -> None:
-        """End what is still running: with a 503, or in the stream."""
+        """End all running requests: with a 503, or in the stream."""
         self.drain()
-        for exchange in self.active:
-            exchange.cut_off()
+        for request in self.active:
+            request.cut_off()
 
 
-class _Exchange:
+class _ServedRequest:
     """One request and its response."""
 
-    __slots__ = (
-        "_bridge",
-        "_client",
-        "_scope",
-        "born_ns",
-        "client_left",
-        "ctx",
-        "cut",
-        "error",
-        "response",
-    )
+    __slots__ = ("_bridge", "_client", "_scope", "ctx", "disconnect_reason", "error", "is_cut_off", "response")
 
     def __init__(self, bridge: Bridge, scope: Scope, client: Client, model_in_path: str | None) -> None:
         self._bridge = bridge
         self._client = client
         self._scope = trio.CancelScope()
-        self.born_ns = perf_counter_ns()
-        self.client_left: str | None = None
-        self.cut = False
+        born_ns = perf_counter_ns()
+        self.disconnect_reason: str | None = None
+        self.is_cut_off = False
         self.error: PipelineError | None = None
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = bridge.request_id_of(headers)
-        self.response = _Response(
-            client, [(b"x-request-id", request_id.encode("ascii")), *bridge.response_headers], self.born_ns
+        self.response = AsgiResponse(
+            client, [(b"x-request-id", request_id.encode("ascii")), *bridge.response_headers], born_ns
         )
         self.ctx = ctx = RequestContext(request_id)
         if bridge.request_timeout_s is not None:
-            # The upstream adapter ends the answer in time and in order; this is for a client that will not read it.
+            # The upstream adapter ends the answer in time and in order; this deadline is for a client that does not
+            # read it.
             ctx.deadline = trio.current_time() + bridge.request_timeout_s + SLOW_CLIENT_GRACE_S
         received_s = int(time.time())  # noqa: TID251 - the one wall clock of a request: `created`
         ctx[HEAD] = ReceivedHead(headers, received_s, model_in_path)
@@ -240,7 +136,7 @@ class _Exchange:
         ctx[RESPONSE] = self.response
 
     async def serve(self) -> None:
-        """Run the pipelines, and tell the client how it ended."""
+        """Run the pipelines, and report a failure to the client."""
         if self._bridge.draining:
             self.error = Overloaded("this server is restarting: try again at once", code="draining")
         else:
@@ -249,21 +145,20 @@ class _Exchange:
                     await self._run()
                 except PipelineError as error:
                     self.error = error
-        if self.cut and not self.response.ended:
+        if self.is_cut_off and not self.response.ended:
             self.error = Overloaded("this server is restarting: send the request again", code="draining")
-        if self.error is not None and self.client_left is None:
-            await self._tell(self.error)
+        if self.error is not None and self.disconnect_reason is None:
+            await self._report(self.error)
 
     async def _run(self) -> None:
         assembly = self._bridge.assembly
-        calls = await assembly.accept.run(_Body(self, self._client, self._bridge.body_timeout_s), self.ctx)
+        body = _BodySource(self._client, self._bridge.body_timeout_s, self.disconnect)
+        calls = await assembly.accept.run(body, self.ctx)
         if len(calls) != 1:  # only a plugin can do that
-            raise StageBug(
-                f"a stage that was added made {len(calls)} calls of one request; it must hand on exactly one"
-            )
+            raise StageBug(f"an added stage turned one request into {len(calls)} calls; it must pass on exactly one")
         [call] = calls
         pipeline = assembly.stream if call.request.stream else assembly.whole
-        await self._client.watch_during(self._answer(pipeline, call), self.leave)
+        await self._client.watch_during(self._answer(pipeline, call), self.disconnect)
 
     async def _answer(self, pipeline: Pipeline[UpstreamCall, Never], call: UpstreamCall) -> None:
         try:
@@ -271,19 +166,19 @@ class _Exchange:
         except PipelineError as error:  # here, and not in `serve`: a watcher's nursery would put it into a group
             self.error = error
 
-    def leave(self, reason: str) -> None:
-        """End this request because its client has left."""
+    def disconnect(self, reason: str) -> None:
+        """End this request because its client has disconnected."""
         if not self.response.ended:
-            self.client_left = reason
+            self.disconnect_reason = reason
             self._scope.cancel()
 
     def cut_off(self) -> None:
         """End this request because the process is about to stop."""
-        self.cut = True
+        self.is_cut_off = True
         self._scope.cancel()
 
-    async def _tell(self, error: PipelineError) -> None:
-        """Tell the client what went wrong, in the way that is still open."""
+    async def _report(self, error: PipelineError) -> None:
+        """Report a failure to the client in the way that is still open."""
         if isinstance(error, StageBug):
             log.error("stage %s failed in request %s\n%s", error.stage, self.ctx.request_id, _describe(error))
         response = self.response
@@ -293,67 +188,29 @@ class _Exchange:
             await response.write(rendered.body, last=True)
         elif not response.ended and (encoder := self.ctx.get(ENCODER)) is not None:
             await response.write(encoder.in_band(failed_from(error)), last=True)
-        # else: a document is half written; the connection ends without its terminator, which says so
-
-    def end_code(self) -> EndCode:
-        """Say how this request ended, in one word of the closed vocabulary."""
-        if self.client_left is not None:
-            return _LEAVING.get(self.client_left) or row_of(self.client_left).end
-        if self.error is not None:
-            return row_of(self.error.code).end
-        if (failed := self.ctx.get(FAILURE)) is not None:
-            return row_of(failed.code).end
-        return "OK" if self.response.ended else "DR"
+        # else: a document is half written; the connection ends without its terminator, which shows the failure
 
     def record(self) -> Record:
-        """Give the log record of a finished request. No prompt, no answer, no key."""
-        ctx, response = self.ctx, self.response
-        call, principal, usage = ctx.get(CALL), ctx.get(PRINCIPAL), ctx.get(USAGE)
-        meters = {meter.name: meter for meter in ctx.meters}
-        calling, decoding = meters.get("call_upstream"), meters.get("decode_events")
-        record: Record = {
-            "request_id": ctx.request_id,
-            "key": principal.name if principal else None,
-            "model": call.request.model if call else None,
-            "deployment": call.deployment.id if call else None,
-            "stream": call.request.stream if call else None,
-            "end": self.end_code(),
-            "status": response.status,
-            "bytes": response.size,
-            "events": decoding.events_out if decoding else 0,
-            "first_byte_ms": _ms(response.first_byte_ns),
-            "total_ms": _ms(perf_counter_ns() - self.born_ns),
-            "upstream_wait_ms": _ms(calling.spent_ns[Doing.OUTSIDE] if calling else 0),
-        }
-        if self.error is not None:
-            record["error"] = self.error.code
-            record["stage"] = self.error.stage
-            record["upstream_status"] = self.error.status_hint
-        elif (failed := ctx.get(FAILURE)) is not None:
-            record["error"] = failed.code
-        if usage is not None:
-            record["prompt_tokens"] = usage.prompt_tokens
-            record["completion_tokens"] = usage.completion_tokens
-        record["stages"] = {name: _stage_record(meter) for name, meter in meters.items()}
-        return record
+        """Return the log record of this finished request."""
+        return request_record(self.ctx, self.response, error=self.error, disconnect_reason=self.disconnect_reason)
 
 
-class _Body:
+class _BodySource:
     """The request's body as a pipeline's source; an iterator and not a generator, so that nothing is left to close."""
 
-    __slots__ = ("_client", "_complete", "_deadline", "_exchange")
+    __slots__ = ("_client", "_complete", "_deadline", "_on_disconnect")
 
-    def __init__(self, exchange: _Exchange, client: Client, timeout_s: float) -> None:
-        self._exchange = exchange
+    def __init__(self, client: Client, timeout_s: float, on_disconnect: Callable[[str], None]) -> None:
         self._client = client
         self._deadline = trio.current_time() + timeout_s
+        self._on_disconnect = on_disconnect
         self._complete = False
 
-    def __aiter__(self) -> _Body:
+    def __aiter__(self) -> _BodySource:
         return self
 
     async def __anext__(self) -> list[bytes]:
-        """Give the next part of the body.
+        """Return the next part of the body.
 
         Raises:
             ClientFault: ``body_timeout`` if the upload takes too long.
@@ -361,8 +218,8 @@ class _Body:
         while not self._complete:
             message = self._client.receive_nowait() or await self._receive()
             if message["type"] == "http.disconnect":
-                self._exchange.leave(message.get("reason", "left"))
-                await trio.sleep_forever()  # cancelled: by the line above
+                self._on_disconnect(message.get("reason", "left"))
+                await trio.sleep_forever()  # cancelled by the line above
             self._complete = not message.get("more_body", False)
             if part := message.get("body", b""):
                 return [part]
@@ -375,7 +232,7 @@ class _Body:
 
 
 def _describe(bug: StageBug) -> str:
-    """Give types and places of what led to it, the last first, without their text: it may quote a prompt or a key."""
+    """Return types and places of what led to it, the last first, without texts, which may quote a prompt or a key."""
     lines: list[str] = []
     seen: set[int] = set()
     cause = bug.__cause__
@@ -385,20 +242,3 @@ def _describe(bug: StageBug) -> str:
         lines += (f"  {place.filename}:{place.lineno} in {place.name}" for place in extract_tb(cause.__traceback__))
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return "\n".join(lines) or bug.public
-
-
-def _ms(duration_ns: int | None) -> float | None:
-    return None if duration_ns is None else duration_ns // 1000 / 1000
-
-
-def _stage_record(meter: Meter) -> Record:
-    """Give where a stage's time went, in ms."""
-    starved_ns, busy_ns, outside_ns, blocked_ns, closing_ns = meter.spent_ns  # in the order of `Doing`
-    return {
-        "starved_ms": starved_ns // 1000 / 1000,
-        "busy_ms": busy_ns // 1000 / 1000,
-        "outside_ms": outside_ns // 1000 / 1000,
-        "blocked_ms": blocked_ns // 1000 / 1000,
-        "closing_ms": closing_ns // 1000 / 1000,
-        "queued_ms": meter.queued_ns // 1000 / 1000,
-    }

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from pipeline.gateway.config.load import ConfigError, describe, load_settings, parse_settings
 from pipeline.gateway.config.pipeline_section import FLAGS
-from pipeline.gateway.config.settings import Settings
+from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.registry import PluginError, discover
 
 DISTRIBUTION = "headrace"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; give the process's exit status: 0, 1 for a failure, 2 for a wrong configuration or call."""
+    """Run the command; return the exit status: 0, 1 for a failure, 2 for an invalid configuration or command line."""
     options = _parser().parse_args(arguments)
     try:
         check_ownership()
@@ -38,9 +38,10 @@ def check_ownership() -> None:
     """Check that no other distribution has overwritten our packages, whose names are generic (ADR 0001).
 
     Raises:
-        PluginError: if one has, naming it.
+        PluginError: if one has; the message names it.
     """
-    # importlib.metadata.packages_distributions reads every line of every installed file list: a fifth of our start-up.
+    # Not importlib.metadata.packages_distributions: it reads every line of every installed file list, which takes a
+    # fifth of our startup time.
     for distribution in distributions():
         files = "\n" + (distribution.read_text("RECORD") or "")
         top_level = (distribution.read_text("top_level.txt") or "").split()
@@ -71,26 +72,28 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="serve the embedded models: no key, no network")
     demo.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    demo.add_argument("--port", type=int, default=4000, help="port to listen on (%(default)s)")
+    demo.add_argument("--port", type=int, default=PipelineSettings().port, help="port to listen on (%(default)s)")
     demo.set_defaults(run=_demo)
 
-    check = commands.add_parser("check-config", help="say what a configuration means, or what is wrong with it")
+    check = commands.add_parser("check-config", help="show what a configuration means, or what is wrong with it")
     check.add_argument("file", metavar="FILE")
     check.set_defaults(run=_check_config)
 
-    stages = commands.add_parser("stages", help="list the built-in stages and the ones that are installed")
+    stages = commands.add_parser("stages", help="list the built-in stages and the installed ones")
     stages.set_defaults(run=_stages)
 
-    docs = commands.add_parser("docs", help="write the pages of the documentation that are generated")
+    docs = commands.add_parser("docs", help="write the generated pages of the documentation")
     docs.add_argument("--write", metavar="FOLDER", required=True)
     docs.set_defaults(run=_docs)
     return parser
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from pipeline.gateway.service import serve  # not for the commands that serve nothing: it takes half a second
+    from pipeline.gateway.service import (
+        serve,  # here because it takes half a second, and the other commands do not serve
+    )
 
-    flags = {f"--{name}": str(given) for name in FLAGS if (given := getattr(options, name)) is not None}
+    flags = {f"--{name}": str(value) for name in FLAGS if (value := getattr(options, name)) is not None}
     settings = load_settings(options.config, {**os.environ, **flags})
     arguments = ["serve", "--config", options.config, *(f"{flag}={given}" for flag, given in flags.items())]
     inherited = None
@@ -113,11 +116,11 @@ general_settings:
 """
 
 WELCOME = """\
-headrace serves its embedded models on http://{host}:{port} (no upstream, no network needed).
+headrace serves its embedded models on http://{host}:{port} (no upstream and no network needed).
 
   key     {key}
 
-Try it, streaming and not:
+Try it, with streaming and without:
 
   curl -N http://{host}:{port}/cursor/chat/completions \\
     -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\
@@ -157,7 +160,7 @@ def _check_config(options: argparse.Namespace) -> int:
     settings: Settings = load_settings(options.file)
     from pipeline.gateway.app import Application
 
-    Application(settings, plugins=discover(), on_end=lambda record: None)  # the configured stages fit
+    Application(settings, plugins=discover(), on_end=lambda record: None)  # checks that the configured stages fit
     print(describe(settings))
     return 0
 

@@ -1,34 +1,35 @@
-"""What a failure looks like to the client and in the log: the one table.
+"""How a failure is shown to the client and in the log: one table.
 
-A code says what happened; a client profile says how it wants to be told. HTTP statuses are decided here and nowhere
-else. `docs/errors.md` is generated from the table.
+A code says what happened; the client profile says how to report it. HTTP statuses are decided only here, ``error.type``
+and the error document only in `stages.wire.downstream.errors`. `docs/errors.md` is generated from both.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
-import msgspec
 from msgspec import Struct
 
 from pipeline import PipelineError
+from pipeline.gateway.http.refusals import RefusalCode, RefusalResponse
+from stages.wire.downstream.errors import INVALID_REQUEST, error_document
 
 EndCode = Literal["OK", "DC", "DS", "UT", "UC", "UE", "UP", "RL", "AU", "OV", "ST", "DR", "BR"]
 
 END_CODES: dict[EndCode, str] = {
     "OK": "the answer is complete",
-    "DC": "the client left",
+    "DC": "the client disconnected",
     "DS": "the client stopped reading",
     "UT": "the upstream did not answer in time",
     "UC": "the upstream could not be reached",
     "UE": "the upstream answered with an error",
     "UP": "the upstream broke its protocol",
     "RL": "the upstream limited the rate",
-    "AU": "the key is missing, unknown, or may not do this",
-    "BR": "the request is at fault",
-    "OV": "no room for the request",
+    "AU": "the key is missing, unknown, or not allowed to do this",
+    "BR": "the request is not valid",
+    "OV": "the gateway or the upstream's connections are overloaded",
     "ST": "a stage failed: a bug of ours or of a plugin's",
-    "DR": "cut off by a restart",
+    "DR": "ended by a restart",
 }
 
 
@@ -36,53 +37,57 @@ class Row(Struct, frozen=True):
     """One kind of failure."""
 
     status: int
-    type: str
-    """OpenAI's ``error.type``."""
     end: EndCode
     meaning: str
     """For the documentation: what happened, and what to do."""
+    retry_after_s: int | None = None
+    """When to try again if the failure itself does not say."""
 
-
-_CLIENT = "invalid_request_error"
-_SERVER = "server_error"
 
 TABLE: dict[str, Row] = {
-    "invalid_request": Row(400, _CLIENT, "BR", "The body cannot be read; `param` names the field. Correct it."),
-    "unsupported_encoding": Row(415, _CLIENT, "BR", "The body is compressed. Send it uncompressed."),
-    "body_too_large": Row(413, _CLIENT, "BR", "The body is over `pipeline_settings.max_body_mb`. Shorten the chat."),
-    "body_timeout": Row(408, _CLIENT, "BR", "The body did not arrive within `pipeline_settings.body_timeout_s`."),
-    "unauthorized": Row(401, "authentication_error", "AU", "No key, or one that nobody has. Check the key."),
-    "model_forbidden": Row(403, "permission_error", "AU", "The key's `models` do not allow this model."),
-    "model_not_found": Row(
-        404, _CLIENT, "BR", "No entry of `model_list` has this name. `GET /cursor/models` lists them."
+    "invalid_request": Row(400, "BR", "The body is not valid; `param` names the field. Correct it."),
+    "unsupported_encoding": Row(415, "BR", "The body is compressed. Send it uncompressed."),
+    "body_too_large": Row(413, "BR", "The body is larger than `pipeline_settings.max_body_mb`. Shorten the chat."),
+    "body_timeout": Row(408, "BR", "The body did not arrive within `pipeline_settings.body_timeout_s`."),
+    "unauthorized": Row(401, "AU", "The API key is missing or unknown. Check the key."),
+    "model_forbidden": Row(403, "AU", "The key's `models` do not allow this model."),
+    "model_not_found": Row(404, "BR", "No entry of `model_list` has this name. `GET /cursor/models` lists them."),
+    "route_not_found": Row(404, "BR", "The path does not exist. The README lists the routes."),
+    "method_not_allowed": Row(405, "BR", "The path does not support this method."),
+    "upstream_unreachable": Row(
+        502, "UC", "The connection was refused, the name has no address, or the TLS handshake failed."
     ),
-    "route_not_found": Row(404, _CLIENT, "BR", "There is no such path. The README lists the routes."),
-    "method_not_allowed": Row(405, _CLIENT, "BR", "The path exists, but not with this method."),
-    "upstream_unreachable": Row(502, _SERVER, "UC", "Connection refused, no DNS answer, or a failed TLS handshake."),
-    "upstream_timeout": Row(504, _SERVER, "UT", "No connection, head or event in time; the message says which limit."),
-    "upstream_protocol": Row(502, _SERVER, "UP", "Broken HTTP, a broken event, or a stream that ended early."),
-    "upstream_error": Row(502, _SERVER, "UE", "The upstream failed (5xx, or a failed response). Try again."),
-    "upstream_rejected": Row(400, _CLIENT, "UE", "The upstream refuses the request as it is."),
-    "upstream_unauthorized": Row(502, _SERVER, "UE", "The upstream refuses the deployment's key: the operator's job."),
-    "upstream_not_found": Row(502, _SERVER, "UE", "The upstream has no such model or path: check the deployment."),
-    "upstream_rate_limited": Row(
-        429, "rate_limit_error", "RL", "The upstream limits the rate. Wait for `Retry-After`."
+    "upstream_timeout": Row(504, "UT", "No connection, head or event came in time; the message names the limit."),
+    "upstream_protocol": Row(
+        502, "UP", "The upstream sent invalid HTTP or an invalid event, or its stream ended early."
     ),
-    "upstream_pool_full": Row(503, _SERVER, "OV", "All connections to the upstream are in use. Try again."),
-    "overloaded": Row(503, _SERVER, "OV", "The gateway sheds load. Try again."),
-    "draining": Row(503, _SERVER, "DR", "This worker is about to stop. Try again at once."),
-    "deadline_exceeded": Row(504, _SERVER, "UT", "The request took longer than `request_timeout_s`."),
-    # The HTTP server's own, before there is a request: no line in the request log.
-    "malformed_request": Row(400, _CLIENT, "BR", "Not HTTP/1.1 as RFC 9112 has it; the connection is closed."),
-    "request_timeout": Row(408, _CLIENT, "BR", "The headers did not arrive within `header_timeout_s`."),
-    "uri_too_long": Row(414, _CLIENT, "BR", "The request line is too long; the connection is closed."),
-    "headers_too_large": Row(431, _CLIENT, "BR", "The headers are over 64 KiB; the connection is closed."),
-    "method_not_supported": Row(501, _CLIENT, "BR", "A method that HTTP does not know, or CONNECT."),
-    "transfer_coding_not_supported": Row(501, _CLIENT, "BR", "A transfer coding other than `chunked`."),
-    "http_version_not_supported": Row(505, _CLIENT, "BR", "Neither HTTP/1.1 nor HTTP/1.0."),
-    "too_many_connections": Row(503, _SERVER, "OV", "Over `pipeline_settings.max_connections`. Try again."),
-    "internal_error": Row(500, _SERVER, "ST", "A bug of ours or of a plugin's; the log has the details."),
+    "upstream_error": Row(502, "UE", "The upstream failed (5xx, or a failed response). Try again."),
+    "upstream_rejected": Row(400, "UE", "The upstream does not accept the request."),
+    "upstream_unauthorized": Row(
+        502, "UE", "The upstream does not accept the deployment's key. The operator must replace it."
+    ),
+    "upstream_not_found": Row(502, "UE", "The upstream has no such model or path. Check the deployment."),
+    "upstream_rate_limited": Row(429, "RL", "The upstream limits the rate. Wait for `Retry-After`."),
+    "upstream_pool_full": Row(503, "OV", "All connections to the upstream are in use. Try again.", 1),
+    "overloaded": Row(503, "OV", "The gateway is overloaded. Try again.", 1),
+    "draining": Row(503, "DR", "This worker is about to stop. Try again at once.", 1),
+    "deadline_exceeded": Row(504, "UT", "The request took longer than `request_timeout_s`."),
+    # The HTTP server's own, for what never reaches the application: not in the request log.
+    "malformed_request": Row(400, "BR", "The request violates RFC 9112 (HTTP/1.1); the connection is closed."),
+    "request_timeout": Row(408, "BR", "The headers did not arrive within `header_timeout_s`."),
+    "uri_too_long": Row(414, "BR", "The request line is too long; the connection is closed."),
+    "headers_too_large": Row(431, "BR", "The headers are larger than 64 KiB; the connection is closed."),
+    "method_not_supported": Row(501, "BR", "The method is unknown to HTTP, or CONNECT."),
+    "transfer_coding_not_supported": Row(501, "BR", "The transfer coding is not `chunked`."),
+    "http_version_not_supported": Row(505, "BR", "The version is neither HTTP/1.1 nor HTTP/1.0."),
+    "too_many_connections": Row(
+        503, "OV", "There are more than `pipeline_settings.max_connections` connections. Try again.", 2
+    ),
+    "internal_error": Row(500, "ST", "A bug in headrace or a plugin; the log has the details."),
 }
+
+
+_JSON: Final = b"application/json"
 
 
 class Rendered(Struct, frozen=True):
@@ -94,36 +99,37 @@ class Rendered(Struct, frozen=True):
 
 
 def row_of(code: str) -> Row:
-    """Give the table's row; a code that it does not know is a bug of ours."""
+    """Return the row of a code; an unknown code is a bug of ours."""
     return TABLE.get(code) or TABLE["internal_error"]
 
 
 def render(error: PipelineError, *, as_400: bool = False) -> Rendered:
-    """Give a failure as a status, headers and a body in OpenAI's error shape.
+    """Return a failure as a status, headers and a body in OpenAI's error shape.
 
     Args:
         error: what happened.
-        as_400: the client hides the text of 429 and 5xx answers, so that every failure that is not its key's
-            becomes a 400 (Cursor; cursor-wire facts, section 4).
+        as_400: whether the client hides the text of 429 and 5xx responses, so that every failure that is not about
+            its key or model becomes a 400 (Cursor; docs/facts/cursor.md, "Errors that Cursor shows").
     """
     code = error.code if error.code in TABLE else "internal_error"
     row = TABLE[code]
-    status, kind = row.status, row.type
+    status, type = row.status, None
     if code == "upstream_rejected" and error.status_hint is not None:
         status = error.status_hint
     if as_400 and status not in (401, 403, 404):
-        status, kind = 400, _CLIENT
-    body = error_body(error.public, kind, code, error.param)
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        status, type = 400, INVALID_REQUEST
+    body = error_document(error.public, code, type=type, param=error.param)
+    headers = [(b"content-type", _JSON), (b"content-length", b"%d" % len(body))]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))
-    elif status == 503:
-        headers.append((b"retry-after", b"1"))
+    elif row.retry_after_s is not None and status == row.status:
+        headers.append((b"retry-after", b"%d" % row.retry_after_s))
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     return Rendered(status, headers, body)
 
 
-def error_body(message: str, kind: str, code: str, param: str | None = None) -> bytes:
-    """Give OpenAI's error document."""
-    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
+def refusal(code: RefusalCode, message: str) -> RefusalResponse:
+    """Return what the HTTP server answers to a request that never reaches the application."""
+    row = TABLE[code]
+    return RefusalResponse(row.status, _JSON, error_document(message, code), row.retry_after_s)

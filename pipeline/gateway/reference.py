@@ -1,4 +1,4 @@
-"""The pages of the documentation that are generated from the code: docs/stages.md and docs/errors.md."""
+"""The pages of the documentation that are generated from code: docs/stages.md and docs/errors.md."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ import re
 
 import stages
 from pipeline.gateway.failures import END_CODES, TABLE
+from stages.wire.downstream.errors import error_type
 
 _ENTRY = re.compile(r"^- ``(\w+)``\s+(.+)$", re.MULTILINE)
 
 
 def built_in_stages() -> list[tuple[str, str]]:
-    """Give the name and the summary of each built-in stage, in the order of the package's table."""
+    """Return the name and the summary of each built-in stage, in the order of the package's table."""
     return _ENTRY.findall(stages.__doc__ or "")
 
 
 def pages() -> dict[str, str]:
-    """Give the generated pages by file name."""
+    """Return the generated pages by file name."""
     return {"stages.md": _stages_page(), "errors.md": _errors_page()}
 
 
 def _stages_page() -> str:
     parts = [
         "# The built-in stages\n",
-        "Generated from the stages' docstrings by `make docs`. The order is that of a request; a request passes either",
-        "`encode_chunks`, `keep_alive` and `write_sse` or `collect_completion` and `write_json`.\n",
+        "Generated from the stages' docstrings by `make docs`. They are in the order in which a request passes",
+        "them. A streaming request ends with `encode_chunks`, `keep_alive` and `write_sse`, any other with",
+        "`collect_completion` and `write_json`.\n",
     ]
     for name, _ in built_in_stages():
         doc = (importlib.import_module(f"stages.{name}").__doc__ or "").strip()
@@ -39,15 +41,18 @@ def _errors_page() -> str:
         "# Errors\n",
         "Generated from `pipeline/gateway/failures.py` by `make docs`.\n",
         'Every error has OpenAI\'s shape: `{"error": {"message", "type", "param", "code"}}`. A failure before',
-        "the first byte is an HTTP status; after it, the last event of the stream: an `error` object and no",
-        "`[DONE]`, or for Cursor a line of text, `stop` and `[DONE]`. Cursor shows the text of 400 answers only, so",
-        "towards Cursor every failure but 401, 403 and 404 is a 400 (`pipeline_settings.cursor_error_status`).\n",
+        "the first byte is an HTTP status; after it, the last event of the stream: an `error` object without",
+        "`[DONE]`, or for Cursor a line of text, `stop` and `[DONE]`. Cursor shows the text of 400 responses only, so",
+        "Cursor gets every failure except 401, 403 and 404 as a 400 (`pipeline_settings.cursor_error_status`).\n",
         "| code | status | type | end code | meaning |",
         "|---|---|---|---|---|",
-        *(f"| `{code}` | {row.status} | `{row.type}` | {row.end} | {row.meaning} |" for code, row in TABLE.items()),
+        *(
+            f"| `{code}` | {row.status} | `{error_type(code)}` | {row.end} | {row.meaning} |"
+            for code, row in TABLE.items()
+        ),
         "",
         "## End codes\n",
-        "One per finished request, in the log (`end`).\n",
+        "One for each finished request, in the log (`end`).\n",
         "| end code | meaning |",
         "|---|---|",
         *(f"| {code} | {meaning} |" for code, meaning in END_CODES.items()),

@@ -12,21 +12,23 @@ from collections.abc import Callable, Mapping, Sequence
 import trio
 
 from pipeline.gateway.app import Application
-from pipeline.gateway.bridge import Record
 from pipeline.gateway.config.settings import PipelineSettings, Settings
+from pipeline.gateway.failures import refusal
 from pipeline.gateway.http.connection import ServerSettings
 from pipeline.gateway.http.server import StartupError, hypercorn_config, serve_until_signalled
 from pipeline.gateway.http.sockets import bind_socket, prepare_listener
 from pipeline.gateway.http.supervisor import WorkerCommand, run_workers
 from pipeline.gateway.logs import configure_logging, log_request, logs_requests
+from pipeline.gateway.request_record import Record
 from pipeline.registry import AnyPlugin
 
 KILL_MARGIN_S = 10.0
 """What the supervisor adds to the longest drain before it kills a worker."""
 
 GC_THRESHOLDS = (20_000, 20, 50)
-"""Objects between two collections of the youngest, and collections between two of the older ones. A request makes a few
-hundred and leaves none in cycles (the engine's tests see to that), so CPython's 700 only finds work to do in vain."""
+"""Objects between two collections of the youngest generation, and collections between two of the older ones. A request
+makes a few hundred objects and leaves none in cycles (the engine's tests check that), so with CPython's default of 700
+the collector runs often and finds nothing."""
 
 log = logging.getLogger("headrace")
 
@@ -39,12 +41,12 @@ def serve(
     inherited: tuple[int, int] | None = None,
     on_listening: Callable[[str, int], None] | None = None,
 ) -> int:
-    """Serve until told to stop, in this process or under a supervisor; give the exit status.
+    """Serve until a signal ends it, in this process or under a supervisor; return the exit status.
 
     Args:
         settings: the configuration, resolved.
         plugins: the installed stages.
-        worker_arguments: how a worker process is started, if there are to be several.
+        worker_arguments: the arguments of a worker process, if there are several.
         inherited: in a worker, the descriptors of the listening socket and of its lifeline.
         on_listening: called with the host and port once the socket is bound.
 
@@ -54,7 +56,7 @@ def serve(
     own = settings.pipeline
     configure_logging(own.log_format, own.log_level)
     _allow_many_files()
-    app = Application(settings, plugins=plugins, on_end=_log)  # fails here, and not in each worker
+    app = Application(settings, plugins=plugins, on_end=_log)  # a misconfigured stage fails here, not in each worker
     if inherited is not None:
         listener, lifeline = (socket.socket(fileno=fd) for fd in inherited)
         prepare_listener(listener)
@@ -74,7 +76,7 @@ def serve(
 
     log.info("%d workers on %s port %d", own.workers, own.host, port)
     limits = server_settings(own)
-    longest_drain_s = limits.graceful_timeout_s + limits.last_words_timeout_s + KILL_MARGIN_S
+    longest_drain_s = limits.graceful_timeout_s + limits.final_message_timeout_s + KILL_MARGIN_S
     return run_workers(own.workers, [listener], start_worker, stop_timeout_s=longest_drain_s)
 
 
@@ -84,14 +86,14 @@ def _log(record: Callable[[], Record]) -> None:
 
 
 def _allow_many_files() -> None:
-    """Raise the limit of open files to what the system allows: each stream needs two, and 1024 is a common default."""
+    """Raise the limit of open files to what the system allows: each stream needs two, and a common default is 1024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def server_settings(own: PipelineSettings) -> ServerSettings:
-    """Give the server's part of our settings."""
+    """Return the server's part of our settings."""
     return ServerSettings(
         max_connections=own.max_connections,
         keep_alive_timeout_s=own.keep_alive_timeout_s,
@@ -112,13 +114,15 @@ def _run(app: Application, own: PipelineSettings, listener: socket.socket, lifel
             config,
             [listener],
             limits,
+            make_refusal=refusal,
             lifeline=lifeline,
             on_shutdown=app.bridge.drain,
             on_drain_deadline=app.bridge.cut_off,
             task_status=_Announcement(),
         )
 
-    # What is here now stays: without it each full collection walks all modules (p99 of added latency, stack facts 1a).
+    # What exists now stays: unless it is frozen, each full collection walks all modules, which shows in the p99 of
+    # added latency (docs/facts/http-stack.md, "Garbage collection").
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
@@ -131,7 +135,7 @@ def _run(app: Application, own: PipelineSettings, listener: socket.socket, lifel
 
 
 class _Announcement(trio.TaskStatus[list[str]]):
-    """Tells the log when the application is up."""
+    """Logs the URLs once the application is up."""
 
     def started(self, value: list[str] | None = None) -> None:
         log.info("serving %s", ", ".join(value or ()))

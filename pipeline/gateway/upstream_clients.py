@@ -1,6 +1,7 @@
-"""HTTP clients towards upstreams: one pool of connections for each origin, made at first use, closed together.
+"""HTTP clients towards upstreams: one pool of connections for each origin, opened at first use and closed
+together.
 
-A pool for each origin keeps upstreams apart: a slow one cannot take the connections of another.
+Separate pools isolate the upstreams from each other: a slow one cannot take the connections of another.
 """
 
 from __future__ import annotations
@@ -22,49 +23,49 @@ _CLOSE_LIMIT_S = 5.0
 
 
 class ClientSettings(Struct, frozen=True, kw_only=True):
-    """How upstreams are connected to."""
+    """How to connect to upstreams."""
 
-    max_connections: int | None = None
-    """For each upstream; a call above it waits for ``connect_s``, then is refused. None: admission sets the limit."""
+    max_connections: int | None
+    """For each upstream; a call beyond it waits for up to ``connect_s``, then is refused. None for no limit."""
     max_idle: int = 1000
     """Idle connections kept for each upstream: about the number of calls that end within a second."""
-    idle_expiry_s: float = 30.0
+    idle_expiry_s: float
     """How long an idle connection is kept."""
     recv_buffer_bytes: int | None = RECV_BUFFER_BYTES
-    """SO_RCVBUF: what a stalled client lets the kernel take in from its upstream. None leaves it to the kernel."""
+    """SO_RCVBUF: how much the kernel buffers from an upstream while a client is stalled. None: the system's default."""
     ca_file: str | None = None
-    """Trust the authorities in this PEM file instead of the system's."""
+    """A PEM file of certificate authorities to trust instead of the system's."""
     verify: bool = True
-    """Whether certificates are checked. False is for tests only: anybody on the way can then read the keys."""
+    """Whether certificates are checked. False is for tests only: anyone on the network path can then read the keys."""
     proxy: str | None = None
-    """Go through this proxy, ``http://[user:password@]host:port``; uses httpx's transport."""
+    """The URL of a proxy to use, ``http://[user:password@]host:port``; needs httpx's transport."""
     proxy_from_environment: bool = False
-    """Without ``proxy``: whether HTTPS_PROXY, HTTP_PROXY and NO_PROXY are looked at."""
+    """Without ``proxy``: whether HTTPS_PROXY, HTTP_PROXY and NO_PROXY are used."""
     http2: bool = False
     """Whether deployments with ``transport: httpx`` offer HTTP/2."""
 
     def __repr__(self) -> str:
-        """Leave the proxy out: its URL may hold a password."""
+        """Omit the proxy: its URL may contain a password."""
         return f"<ClientSettings: {self.max_connections} connections, proxy {'set' if self.proxy else 'not set'}>"
 
 
 class UpstreamClients:
-    """The transports of one running service. Enter it in the app's lifespan; leaving closes all connections.
+    """The transports of one running service. Enter it in the app's lifespan; exiting closes all connections.
 
     Args:
         settings: for all upstreams.
 
     Raises:
-        OSError: if the authorities' file cannot be read.
+        OSError: if ``ca_file`` cannot be read.
     """
 
-    def __init__(self, settings: ClientSettings | None = None) -> None:
-        self._settings = settings or ClientSettings()
+    def __init__(self, settings: ClientSettings) -> None:
+        self._settings = settings
         self._transports: dict[tuple[str, str, str, int | None], HeadraceTransport | HttpxTransport] = {}
-        self._by_url: dict[tuple[str, str], HeadraceTransport | HttpxTransport] = {}  # a URL takes 30 us to read
+        self._by_url: dict[tuple[str, str], HeadraceTransport | HttpxTransport] = {}  # parsing a URL takes 30 us
         self._is_open = False
         if self._settings.ca_file is not None:
-            self._tls()  # a wrong file is to fail at start-up, not with the first request
+            self._tls()  # an invalid file fails at startup, not at the first request
 
     async def __aenter__(self) -> UpstreamClients:
         self._is_open = True
@@ -83,22 +84,22 @@ class UpstreamClients:
 
     @property
     def active_connections(self) -> int:
-        """How many connections carry a call now."""
+        """How many connections are in use."""
         return sum(transport.active_connections for transport in self._transports.values())
 
     @property
     def idle_connections(self) -> int:
-        """How many connections are kept for the next call."""
+        """How many connections are idle."""
         return sum(transport.idle_connections for transport in self._transports.values())
 
     def transport_for(self, deployment: Deployment) -> httpx.AsyncBaseTransport:
-        """Return the transport that reaches ``deployment``: always the same one for the same origin.
+        """Return the transport to ``deployment``, always the same for the same origin.
 
         Raises:
-            RuntimeError: outside of the context.
+            RuntimeError: if the context is not entered.
         """
         if not self._is_open:
-            raise RuntimeError("upstream clients are used before the lifespan has begun, or after its end")
+            raise RuntimeError("upstream clients are used before the lifespan has begun, or after it has ended")
         known = self._by_url.get((deployment.transport, deployment.url))
         if known is not None:
             return known
@@ -132,7 +133,7 @@ class UpstreamClients:
         )
 
     def _tls(self) -> ssl.SSLContext:
-        # One for each transport: httpx changes the one that it is given (ALPN).
+        # One for each transport, because httpx modifies it (ALPN).
         return client_context(ca_file=self._settings.ca_file, verify=self._settings.verify)
 
     def _proxy_for(self, url: httpx.URL) -> str | None:

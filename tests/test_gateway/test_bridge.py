@@ -16,9 +16,11 @@ from kit.upstreams.scripted import sse
 
 from pipeline import ClientFault, Plugin, UpstreamFault, per_event
 from pipeline.gateway.assembly import assemble
-from pipeline.gateway.bridge import Bridge, Message, Record
+from pipeline.gateway.bridge import Bridge
 from pipeline.gateway.config.keys import KeyStore
-from pipeline.gateway.config.settings import StageSettings
+from pipeline.gateway.config.settings import PipelineSettings, StageSettings
+from pipeline.gateway.http.asgi import Message
+from pipeline.gateway.request_record import Record
 from pipeline.registry import NoOptions
 from stages.choose_deployment import Deployments
 from stages.upstreams import Deployment, UpstreamAnswer, UpstreamCall
@@ -167,7 +169,9 @@ def bridge_to(
     keep_alive_interval_s: float = KEEP_ALIVE_S,
     **settings: Any,
 ) -> tuple[Bridge, list[Record]]:
-    """Give a bridge whose model ``up`` is ``upstream``, and its records."""
+    """Return a bridge whose model ``up`` is ``upstream``, and the list of its records."""
+    defaults = PipelineSettings()
+    limits = {"request_timeout_s": defaults.request_timeout_s, "body_timeout_s": defaults.body_timeout_s}
     deployment = Deployment(
         id="up-1", model_name="up", model="gpt-5", provider="openai", kind="responses", url="http://up"
     )
@@ -184,12 +188,13 @@ def bridge_to(
             upstreams={"responses": Opens(upstream)},
             max_body_bytes=1 << 20,
             keep_alive_interval_s=keep_alive_interval_s,
+            execution=defaults.execution,
             insertions=insertions,
             plugins=plugins,
         ),
         profile_of=lambda headers: CURSOR_PROFILE if headers[b"user-agent"] == CURSOR.encode() else OPENAI_PROFILE,
         on_end=lambda record: records.append(record()),
-        **settings,
+        **{**limits, **settings},
     )
     return bridge, records
 

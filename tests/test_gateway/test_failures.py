@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import pipeline
 import stages
 from pipeline import ClientFault, Overloaded, StageBug, UpstreamFault
-from pipeline.gateway.failures import END_CODES, TABLE, render, row_of
+from pipeline.gateway.failures import END_CODES, TABLE, refusal, render, row_of
+from pipeline.gateway.http.refusals import RefusalCode
 
 
 def test_a_failure_has_openais_shape() -> None:
@@ -68,6 +70,18 @@ def test_cursor_gets_a_400_for_all_that_is_not_about_its_key_or_model(code: str,
     assert status != 400 or error["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize("code", get_args(RefusalCode))
+def test_the_servers_own_refusals_have_openais_shape(code: RefusalCode) -> None:
+    refused = refusal(code, "no")
+    kind = "invalid_request_error" if refused.status < 500 else "server_error"
+    assert refused.body == b'{"error":{"message":"no","type":"%b","param":null,"code":"%b"}}' % (
+        kind.encode(),
+        code.encode(),
+    )
+    assert refused.content_type == b"application/json"
+    assert refused.retry_after_s == (2 if code == "too_many_connections" else None)
+
+
 def test_a_code_that_the_table_does_not_know_is_our_bug() -> None:
     assert render(StageBug("oh", code="made_up")).status == 500
     assert row_of("made_up").end == "ST"
@@ -86,8 +100,8 @@ def test_every_code_that_is_used_is_in_the_table() -> None:
             for pattern in (
                 r'\bcode(?:: str)? ?= ?"([a-z_]+)"',
                 r'\bFailed\(\s*"([a-z_]+)"',
-                r'RefusedRequest\(\s*\d+, "([a-z_]+)"',
-                r'_say_last\(\d+, "([a-z_]+)"',
+                r'RefusedRequest\(\s*"([a-z_]+)"',
+                r'_send_refusal\("([a-z_]+)"',
             ):
                 used |= set(re.findall(pattern, text))
     assert used - {"pipeline_error", "client_fault"} <= set(TABLE)

@@ -1,4 +1,4 @@
-"""Stages of other distributions, from the line in the configuration to what the client sees."""
+"""Stages of other distributions, from the configuration to what the client sees."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Marks:
 def exclaiming(options: Marks) -> Stage[StreamEvent, StreamEvent]:
     """Put marks before the end."""
     if options.times > 5:
-        raise ValueError("times is over 5: nobody is that excited")
+        raise ValueError("times is over 5: that is too excited")
 
     @per_event
     def exclaim(event: StreamEvent) -> Iterator[StreamEvent]:
@@ -45,25 +45,25 @@ def exclaiming(options: Marks) -> Stage[StreamEvent, StreamEvent]:
 
 @per_event
 def narrow(event: TextDelta) -> Iterator[TextDelta]:
-    """Takes only text, which is too little."""
+    """Accepts only text, but other events occur there too."""
     yield event
 
 
 @per_event
 def wrong_kind(chunk: bytes) -> Iterator[bytes]:
-    """Stands where bytes flow."""
+    """Handles bytes."""
     yield chunk.replace(b"Hello", b"Howdy")
 
 
 @per_event
 def decode_events(event: StreamEvent) -> Iterator[StreamEvent]:
-    """Has the name of a stage of ours."""
+    """Has the name of a built-in stage."""
     yield event
 
 
 @per_event
 def shorter(request: ResponsesRequest) -> Iterator[ResponsesRequest]:
-    """Changes what is asked for."""
+    """Changes the request."""
     yield ResponsesRequest(
         model=request.model,
         stream=request.stream,
@@ -74,7 +74,7 @@ def shorter(request: ResponsesRequest) -> Iterator[ResponsesRequest]:
 
 @per_event
 def other_model(call: UpstreamCall) -> Iterator[UpstreamCall]:
-    """Asks for another model than the deployment says."""
+    """Asks for a model other than the deployment's."""
     yield UpstreamCall(request=call.request, deployment=call.deployment, model="another")
 
 
@@ -104,11 +104,11 @@ async def test_an_installed_stage_changes_what_the_client_sees(tmp_path: Path, m
         assert streamed.is_done
         for number in (0, 1):
             stages = list((await service.record(number))["stages"])  # type: ignore[call-overload]
-            assert stages[stages.index("remember_reasoning") + 1] == "shout"  # what is remembered is the upstream's own
+            assert stages[stages.index("remember_reasoning") + 1] == "shout"  # the upstream's own answer is remembered
 
 
 @pytest.mark.parametrize("execution", ["tasks", "fused"])
-async def test_stages_after_the_same_one_stand_in_the_order_of_the_list(execution: str) -> None:
+async def test_stages_after_the_same_stage_keep_the_order_of_the_list(execution: str) -> None:
     pipeline = f"""\
   execution: {execution}
   stages:
@@ -120,7 +120,7 @@ async def test_stages_after_the_same_one_stand_in_the_order_of_the_list(executio
         assert fold_stream(answer.content).content == "Howdy!!!"
 
 
-async def test_the_request_side_takes_stages_too() -> None:
+async def test_stages_can_be_added_to_the_request_side() -> None:
     pipeline = "  stages: [{use: shorter, after: parse_request}, {use: other_model, after: choose_deployment}]"
     async with (
         scripted_upstream(*good_answer()) as upstream,
@@ -133,21 +133,21 @@ async def test_the_request_side_takes_stages_too() -> None:
 
 WRONG = {
     "- {use: shot, after: decode_events}": "no stage named 'shot' is installed (installed: decode_events, exclaim,",
-    "- {use: exclaim, after: keep_alive, options: {mark: x}}": "cannot stand after 'keep_alive': choose one of",
+    "- {use: exclaim, after: keep_alive, options: {mark: x}}": "cannot follow 'keep_alive': choose one of",
     "- {use: exclaim, after: decode_events}": "the options of stage 'exclaim' do not fit: Object missing required",
     "- {use: exclaim, after: decode_events, options: {mark: 5}}": "Expected `str`, got `int` - at `$.mark`",
-    "- {use: exclaim, after: decode_events, options: {marc: x}}": "there is no option 'marc' (there are: mark, times)",
-    "- {use: exclaim, after: decode_events, options: {mark: x, times: 6}}": "times is over 5: nobody is that excited",
+    "- {use: exclaim, after: decode_events, options: {marc: x}}": "there is no option 'marc' (options: mark, times)",
+    "- {use: exclaim, after: decode_events, options: {mark: x, times: 6}}": "times is over 5: that is too excited",
     "- {use: narrow, after: decode_events}": "stage 'narrow' does not take ",
     "- {use: wrong_kind, after: decode_events}": "stage 'wrong_kind' does not take ",
     "- {use: exclaim, after: encode_chunks, options: {mark: x}}": "stage 'exclaim' does not take bytes",
-    "- {use: decode_events, after: decode_events}": "there is a stage named 'decode_events' already",
+    "- {use: decode_events, after: decode_events}": "another stage is already named 'decode_events'",
     "- {use: shorter, after: parse_request}\n    - {use: shorter, after: parse_request}": "use each stage once",
 }
 
 
 @pytest.mark.parametrize("lines", WRONG)
-async def test_what_does_not_fit_fails_at_start_up_with_its_line(lines: str) -> None:
+async def test_a_stage_that_does_not_fit_fails_at_startup_with_its_line(lines: str) -> None:
     with pytest.raises(PluginError) as refused:
         async with serving(pipeline=f"  stages:\n    {lines}", plugins=PLUGINS):
             pass

@@ -1,10 +1,11 @@
-"""Upstream clients: which deployments share connections, who goes through a proxy, and that all is closed."""
+"""Upstream clients: which deployments share connections, which use a proxy, and that all is closed."""
 
 from __future__ import annotations
 
 import ssl
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import h2.config
 import h2.connection
@@ -24,6 +25,10 @@ from stages.upstreams.transport.transport import HeadraceTransport
 from stages.wire.responses.api import RESPONSES
 
 GOOD: tuple[Step, ...] = (sse_head(), events([b"data: x\n\n"]), end())
+
+
+def client_settings(**changed: Any) -> ClientSettings:
+    return ClientSettings(**{"max_connections": None, "idle_expiry_s": 60, **changed})
 
 
 def deployment(url: str, transport: Transport = "headrace") -> Deployment:
@@ -52,7 +57,7 @@ def authority(tmp_path: Path) -> tuple[str, ssl.SSLContext]:
 
 
 async def test_deployments_of_one_origin_share_a_pool_and_others_do_not() -> None:
-    async with UpstreamClients() as clients:
+    async with UpstreamClients(client_settings()) as clients:
         one = clients.transport_for(deployment("http://a.example/v1/responses"))
         assert isinstance(one, HeadraceTransport)
         assert clients.transport_for(deployment("http://a.example:80/v2/responses")) is one
@@ -67,7 +72,7 @@ async def test_deployments_of_one_origin_share_a_pool_and_others_do_not() -> Non
 async def test_leaving_closes_all_connections(transport: Transport) -> None:
     async with scripted_upstream(*GOOD) as up, scripted_upstream(sse_head(), stall()) as stalled:
         async with trio.open_nursery() as nursery:
-            async with UpstreamClients() as clients:
+            async with UpstreamClients(client_settings()) as clients:
                 assert await ask(clients, deployment(f"{up.url}/r", transport)) == b"data: x\n\n"
                 nursery.start_soon(ask, clients, deployment(f"{stalled.url}/r", transport))
                 await stalled.request_received()
@@ -82,24 +87,24 @@ async def test_leaving_closes_all_connections(transport: Transport) -> None:
 
 
 @pytest.mark.parametrize("transport", ["headrace", "httpx"])
-async def test_an_authority_of_ones_own_is_trusted_from_its_file(
+async def test_a_private_authority_is_trusted_from_its_file(
     transport: Transport, authority: tuple[str, ssl.SSLContext]
 ) -> None:
     ca_file, server = authority
     async with scripted_upstream(*GOOD, tls=server) as up:
-        for settings in (ClientSettings(ca_file=ca_file), ClientSettings(verify=False)):
+        for settings in (client_settings(ca_file=ca_file), client_settings(verify=False)):
             async with UpstreamClients(settings) as clients:
                 assert await ask(clients, deployment(f"{up.url}/r", transport)) == b"data: x\n\n"
 
 
-def test_an_authorities_file_that_is_not_there_fails_at_start_up(tmp_path: Path) -> None:
+def test_a_missing_file_of_authorities_fails_at_startup(tmp_path: Path) -> None:
     with pytest.raises(OSError):
-        UpstreamClients(ClientSettings(ca_file=str(tmp_path / "missing.pem")))
+        UpstreamClients(client_settings(ca_file=str(tmp_path / "missing.pem")))
 
 
 async def test_a_proxy_is_used_for_every_deployment() -> None:
     async with scripted_upstream(*GOOD) as proxy:
-        async with UpstreamClients(ClientSettings(proxy=proxy.url)) as clients:
+        async with UpstreamClients(client_settings(proxy=proxy.url)) as clients:
             assert await ask(clients, deployment("http://far.example/v1/responses")) == b"data: x\n\n"
         (request,) = proxy.requests
         assert request.path == "http://far.example/v1/responses"
@@ -111,18 +116,18 @@ async def test_the_environments_proxy_is_used_only_when_configured(monkeypatch: 
         monkeypatch.setenv("http_proxy", proxy.url)
         monkeypatch.setenv("no_proxy", "near.example")
         for transport in ("headrace", "httpx"):
-            async with UpstreamClients() as clients:
+            async with UpstreamClients(client_settings()) as clients:
                 await ask(clients, deployment(f"{up.url}/r", transport))
         assert len(up.requests) == 2
         assert proxy.requests == []
-        async with UpstreamClients(ClientSettings(proxy_from_environment=True)) as clients:
+        async with UpstreamClients(client_settings(proxy_from_environment=True)) as clients:
             assert isinstance(clients.transport_for(deployment("http://near.example/r")), HeadraceTransport)
             await ask(clients, deployment("http://far.example/r"))
         assert len(proxy.requests) == 1
 
 
 async def test_a_password_in_the_proxys_url_is_not_shown() -> None:
-    assert "SECRET" not in repr(ClientSettings(proxy="http://user:SECRET@proxy.example:3128"))
+    assert "SECRET" not in repr(client_settings(proxy="http://user:SECRET@proxy.example:3128"))
 
 
 async def serve_http2(stream: trio.abc.Stream) -> None:
@@ -139,14 +144,14 @@ async def serve_http2(stream: trio.abc.Stream) -> None:
         await stream.send_all(connection.data_to_send())
 
 
-async def test_http2_is_offered_where_it_is_asked_for(authority: tuple[str, ssl.SSLContext]) -> None:
+async def test_http2_is_offered_where_it_is_configured(authority: tuple[str, ssl.SSLContext]) -> None:
     ca_file, server = authority
     server.set_alpn_protocols(["h2", "http/1.1"])
     listeners = await trio.open_ssl_over_tcp_listeners(0, server, host="127.0.0.1")
     port = listeners[0].transport_listener.socket.getsockname()[1]  # type: ignore[attr-defined]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, serve_http2, listeners)
-        async with UpstreamClients(ClientSettings(ca_file=ca_file, http2=True)) as clients:
+        async with UpstreamClients(client_settings(ca_file=ca_file, http2=True)) as clients:
             for _ in range(2):
                 assert await ask(clients, deployment(f"https://localhost:{port}/r", "httpx")) == b"data: two\n\n"
             assert clients.idle_connections == 1

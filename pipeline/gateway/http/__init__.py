@@ -1,1 +1,1 @@
-"""An ASGI server on trio for HTTP/1.1; it knows nothing of headrace."""
+"""An ASGI server on trio for HTTP/1.1; it knows nothing about headrace."""

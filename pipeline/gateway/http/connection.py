@@ -1,9 +1,9 @@
 """One client connection: an HTTP/1.1 server for any ASGI application, on trio.
 
-It guarantees that any bytes from the client end at most this connection, that the end of the peer (FIN or RST) reaches
-the application at once in every state, and that every write ends: with success, or within ``write_timeout_s`` without
-progress. Quart and our bridge keep one task in ``receive()`` while another is in ``send()``; both are safe at once.
-A client that half-closes has left, as far as we are concerned: a browser or SDK never does it to mean anything else.
+It guarantees that no bytes from the client can end more than this connection, that a disconnect (FIN or RST) reaches
+the application at once in every state, and that every write ends: with success, or after ``write_timeout_s`` without
+progress. ``receive()`` and ``send()`` may run at once in two tasks, as Quart and our bridge use them. A client that
+half-closes counts as disconnected, because browsers and SDKs half-close only to disconnect.
 """
 
 from __future__ import annotations
@@ -11,60 +11,60 @@ from __future__ import annotations
 import logging
 import math
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
 import trio
 
 from pipeline.alarm import Alarm
-from pipeline.gateway.http.http1 import RefusedRequest, RequestHead, error_response
+from pipeline.gateway.http.asgi import REQUEST_CYCLE, App, Scope
+from pipeline.gateway.http.http1 import RequestHead, refusal_bytes
 from pipeline.gateway.http.peer import Peer
+from pipeline.gateway.http.refusals import MakeRefusal, RefusalCode, RefusedRequest
 from pipeline.gateway.http.request_cycle import DateHeader, RequestCycle
-from pipeline.gateway.http.sockets import Transport
+from pipeline.gateway.http.sockets import ByteTransport
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 LINGER_BYTES: Final = 128 * MIB
 """Room for the largest upload (100 MiB) whose early refusal the client should still be able to read."""
 
-Scope = dict[str, Any]
-App = Callable[[Any, Any, Any], Awaitable[None]]
-"""An ASGI application; Any because each framework types scope and messages in its own way."""
-
 _LINGER: Final = object()
 
 log = logging.getLogger("headrace.server")
 
 
-class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerSettings:
     """Limits of the HTTP server; durations in seconds."""
 
-    max_connections: int = 10_000
-    keep_alive_timeout_s: float = 75
+    max_connections: int
+    keep_alive_timeout_s: float
     """How long a connection may idle between requests; above the 60 s of common proxies."""
-    header_timeout_s: float = 15
+    header_timeout_s: float
     """From the first byte (or the accept) to the end of a request head."""
-    write_timeout_s: float = 20
+    write_timeout_s: float
     """A client that takes no byte for this long is reset."""
     linger_timeout_s: float = 5
     """How long we read and discard after our last byte, so that a reset does not destroy it (RFC 9112 section 9.6)."""
     max_header_bytes: int = 64 * KIB
-    graceful_timeout_s: float = 120
-    """How long running requests may take after a shutdown began."""
     shutdown_delay_s: float = 0
-    """How long we still accept after a shutdown began, for load balancers to see readiness turn red."""
-    last_words_timeout_s: float = 5
-    """How long requests may take to end by themselves after that, before their sockets are closed."""
+    """How long we accept connections after a shutdown has begun, so that load balancers see that we are not ready."""
+    graceful_timeout_s: float
+    """How long running requests may take after that."""
+    final_message_timeout_s: float = 5
+    """How long requests may take after that to send a final message, before their sockets are closed."""
 
 
 class ServerConnection:
-    """Serve the requests of one connection, one after the other, until either side ends it.
+    """Serves the requests of one connection, one after another, until either side ends it.
 
     Args:
         app: the ASGI application.
         transport: the connected socket; the connection owns it and closes it.
         settings: the limits.
+        make_refusal: makes the responses to requests that never reach the application.
         date: shared among all connections.
         base_scope: scope entries that are the same for each request here: scheme, client, server, root_path.
         state: the lifespan state; each request gets a shallow copy.
@@ -73,9 +73,10 @@ class ServerConnection:
     def __init__(
         self,
         app: App,
-        transport: Transport,
+        transport: ByteTransport,
         settings: ServerSettings,
         *,
+        make_refusal: MakeRefusal,
         date: DateHeader,
         base_scope: Scope,
         state: dict[str, Any],
@@ -83,6 +84,7 @@ class ServerConnection:
         self._app = app
         self._transport = transport
         self._settings = settings
+        self._make_refusal = make_refusal
         self._date = date
         self._base_scope = base_scope
         self._state = state
@@ -91,7 +93,7 @@ class ServerConnection:
         self._idle_alarm: Alarm | None = None
 
     async def run(self) -> None:
-        """Serve until the connection ends; closes the transport, also when cancelled."""
+        """Serve until the connection ends; closes the transport, even if cancelled."""
         try:
             with trio.move_on_after(self._settings.header_timeout_s) as handshake:
                 await self._transport.start()
@@ -102,36 +104,36 @@ class ServerConnection:
                 end = await self._serve_all()
                 nursery.cancel_scope.cancel()
             if isinstance(end, RefusedRequest):
-                await self._say_last(end.status, end.code, end.message)
+                await self._send_refusal(end.code, end.message)
             elif end is _LINGER:
                 await self._linger()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the client left, in whatever state
+            pass  # the client disconnected, in whatever state
         finally:
             if self._idle_alarm is not None:
                 self._idle_alarm.stop()
             self._transport.close()
 
     async def refuse(self) -> None:
-        """Answer 503 without reading a request: there are too many connections."""
+        """Answer without reading a request: there are too many connections."""
         try:
             message = "the server has too many connections: try again shortly"
-            await self._say_last(503, "too_many_connections", message, retry_after_s=2)
+            await self._send_refusal("too_many_connections", message)
         finally:
             self._transport.close()
 
     def drain(self) -> None:
-        """Take no further request: close now when idle, else after the response that is being made."""
+        """Accept no further request: close now if idle, otherwise after the current response."""
         self._peer.closing = True
         if self._idle:
             self._peer.wake()
 
     def abort(self) -> None:
-        """Cut the connection now, whatever it is doing."""
+        """Reset the connection now, whatever it is doing."""
         self._peer.abort()
 
     async def _serve_all(self) -> RefusedRequest | object | None:
-        """Serve request after request; give what is left to say or to do: a refusal, `_LINGER`, or None."""
+        """Serve request after request; return how to end: with a refusal, with `_LINGER`, or at once (None)."""
         try:
             head = await self._next_head(first=True)
             while head is not None:
@@ -143,47 +145,47 @@ class ServerConnection:
         return None
 
     async def _serve_request(self, head: RequestHead) -> bool:
-        """Serve one request; give whether the connection can carry another one.
+        """Serve one request; return whether the connection can carry another.
 
         Raises:
-            RefusedRequest: if the body was no HTTP, or the application has not answered at all.
+            RefusedRequest: if the body was not valid HTTP, or the application sent no response.
         """
         peer = self._peer
-        exchange = RequestCycle(peer, head, self._date)
+        cycle = RequestCycle(peer, head, self._date)
         peer.answering = True
         try:
-            await self._app(self._scope(head, exchange), exchange.receive, exchange.send)
+            await self._app(self._scope(head, cycle), cycle.receive, cycle.send)
         except* Exception as failure:
-            # except* and not except: while being cancelled, a failure comes in a group with Cancelled, which must pass
+            # except* and not except: under cancellation a failure comes in a group with Cancelled, which must propagate
             log.error("the application failed on %s %s\n%s", head.method, head.raw_path.decode(), _describe(failure))
         peer.answering = False
         peer.on_gone = None
         if peer.gone:
-            if exchange.fault is not None and not exchange.on_the_wire:
-                raise exchange.fault
+            if cycle.fault is not None and not cycle.on_the_wire:
+                raise cycle.fault
             return False
-        if not exchange.on_the_wire:
-            raise RefusedRequest(500, "internal_error", "the server failed to answer this request")
-        if not exchange.finished:
-            # A chunked response without its last chunk is visibly short; other framings need the reset to be so.
-            log.error("the response to %s %s was not finished: reset", head.method, head.raw_path.decode())
+        if not cycle.on_the_wire:
+            raise RefusedRequest("internal_error", "the server failed to answer this request")
+        if not cycle.finished:
+            # A chunked response without its last chunk is visibly incomplete; other framings need the reset for that.
+            log.error("the response to %s %s was not finished: connection reset", head.method, head.raw_path.decode())
             peer.abort()
             return False
-        if not exchange.keep_alive or peer.closing:
+        if not cycle.keep_alive or peer.closing:
             return False
         peer.requests.take_body()
         return peer.requests.body_complete
 
     async def _next_head(self, *, first: bool) -> RequestHead | None:
-        """Wait for a request; None when the client leaves, idles too long, or we are to stop."""
+        """Wait for a request; return None if the client disconnects or idles too long, or if we are draining."""
         settings = self._settings
         peer = self._peer
-        begun = first
+        has_begun = first
         deadline = math.inf
         if first:
             deadline = trio.current_time() + settings.header_timeout_s
         else:
-            self._begin_to_idle()
+            self._start_idle_timer()
         while True:
             head = peer.requests.maybe_head()
             if head is not None:
@@ -191,29 +193,29 @@ class ServerConnection:
             self._idle = len(peer.requests) == 0
             if peer.gone or (self._idle and peer.closing):
                 return None
-            if not self._idle and not begun:
-                begun = True
+            if not self._idle and not has_begun:
+                has_begun = True
                 deadline = trio.current_time() + settings.header_timeout_s
-            timely = await peer.read_more(deadline)
-            if not timely and not self._idle:
-                raise RefusedRequest(408, "request_timeout", "the request head did not arrive in time")
+            in_time = await peer.read_more(deadline)
+            if not in_time and not self._idle:
+                raise RefusedRequest("request_timeout", "the request head did not arrive in time")
             self._idle = False
-            # A request may have crossed with our decision to close: better serve it than reset it.
-            if not timely and not (peer.closing and peer.read_nowait()):
+            # A request may have arrived while we decided to close: serve it instead of resetting it.
+            if not in_time and not (peer.closing and peer.read_nowait()):
                 return None
 
-    def _begin_to_idle(self) -> None:
-        """Have `_next_head` woken if no request comes in time; a cancel scope for each would cost 1 % of a request."""
+    def _start_idle_timer(self) -> None:
+        """Wake `_next_head` if no request comes in time; a cancel scope for each would cost 1 % of a request."""
         if self._idle_alarm is None:
-            self._idle_alarm = Alarm(self._settings.keep_alive_timeout_s, self._end_idling)
+            self._idle_alarm = Alarm(self._settings.keep_alive_timeout_s, self._end_idle)
         else:
             self._idle_alarm.put_off()
 
-    def _end_idling(self) -> None:
+    def _end_idle(self) -> None:
         if self._idle:
             self._peer.wake()
 
-    def _scope(self, head: RequestHead, exchange: RequestCycle) -> Scope:
+    def _scope(self, head: RequestHead, cycle: RequestCycle) -> Scope:
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -224,13 +226,13 @@ class ServerConnection:
             "query_string": head.query,
             "headers": head.headers,
             "state": self._state.copy(),
-            "extensions": {"headrace.request_cycle": exchange},
+            "extensions": {REQUEST_CYCLE: cycle},
             **self._base_scope,
         }
 
-    async def _say_last(self, status: int, code: str, message: str, *, retry_after_s: int | None = None) -> None:
+    async def _send_refusal(self, code: RefusalCode, message: str) -> None:
         """Answer with an error of the server's own, and end the connection so that the client can read it."""
-        data = error_response(status, code, message, date=self._date.current(), retry_after_s=retry_after_s)
+        data = refusal_bytes(self._make_refusal(code, message), self._date.current())
         try:
             await self._transport.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -238,7 +240,7 @@ class ServerConnection:
         await self._linger()
 
     async def _linger(self) -> None:
-        """Half-close, then read and discard: closing over unread bytes would reset, and destroy what is in flight."""
+        """Half-close, then read and discard: closing with unread bytes would reset, and destroy what is in flight."""
         with trio.move_on_after(self._settings.linger_timeout_s):
             try:
                 await self._transport.send_eof()
@@ -250,7 +252,7 @@ class ServerConnection:
 
 
 def _describe(failure: BaseExceptionGroup[Exception]) -> str:
-    """Give types and places of a failure but not its text, which may quote a request or a key."""
+    """Return types and places of a failure but not its text, which may quote a request or a key."""
     lines: list[str] = []
     for leaf in _leaves(failure):
         lines.append(f"{type(leaf).__module__}.{type(leaf).__qualname__} at")

@@ -1,8 +1,8 @@
-"""HTTP/1.1 as a server must read and write it (RFC 9110, RFC 9112): bytes in, requests out; no sockets, no clock.
+"""HTTP/1.1 as a server reads and writes it (RFC 9110, RFC 9112): bytes in, requests out; no sockets, no clock.
 
-llhttp splits the request head. It is a second opinion only: before it, one regular expression admits nothing but
-the strict grammar, so no leniency of a parser (bare LF, obs-fold, space before a colon) can let two hops disagree
-about where a request ends. Bodies are framed here, so pipelined bytes stay what they are: bytes in one bounded buffer.
+llhttp splits the request head, but only after one regular expression has admitted nothing but the strict grammar, so no
+leniency of a parser (bare LF, obs-fold, space before a colon) can let two hops disagree about where a request ends.
+Bodies are framed here, so pipelined bytes simply wait in one bounded buffer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Final
 from urllib.parse import unquote
 
 import httptools
-import msgspec
+
+from pipeline.gateway.http.refusals import RefusalResponse, RefusedRequest
 
 KIB: Final = 1024
 MAX_REQUEST_LINE_BYTES: Final = 16 * KIB
@@ -39,22 +40,6 @@ LAST_CHUNK: Final = b"0\r\n\r\n"
 Headers = list[tuple[bytes, bytes]]
 
 
-class RefusedRequest(Exception):
-    """The bytes of a client are no request that we serve. Answer with ``status`` and close: framing is lost.
-
-    Args:
-        status: the HTTP status to answer with.
-        code: one of a bounded set of words for the ``code`` of the error body.
-        message: what is wrong and what would be right; holds nothing that the client sent.
-    """
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-
-
 class RequestHead:
     """A request line and its headers, checked.
 
@@ -63,7 +48,7 @@ class RequestHead:
         path: percent-decoded; ``raw_path`` is as sent. Both without the query.
         headers: names in lower case, values stripped, order kept.
         body_bytes: the declared length, 0 without a body, None when the body is chunked.
-        keep_alive: whether the client lets the connection live after the response.
+        keep_alive: whether the client allows the connection to persist after the response.
         expects_continue: whether the client waits for ``100 Continue`` before it sends the body.
     """
 
@@ -95,14 +80,14 @@ class RequestHead:
             raise _malformed("the request line must be a method, a target and HTTP/1.1, with one space between")
         method, _, major, minor = line.groups()
         if major != b"1" or minor not in b"01":
-            raise RefusedRequest(505, "http_version_not_supported", "this server speaks HTTP/1.1 and HTTP/1.0 only")
+            raise RefusedRequest("http_version_not_supported", "this server speaks HTTP/1.1 and HTTP/1.0 only")
         if _HEADER_LINES.fullmatch(block, line_end + 2) is None:
             raise _malformed(
                 f"header line {_first_bad_line(block, line_end + 2)} must be a name, a colon directly after it, "
                 "a value without control characters, and CRLF; folded lines are not allowed"
             )
         if method == b"CONNECT":
-            raise RefusedRequest(501, "method_not_supported", "this server is no tunnel: CONNECT is not supported")
+            raise RefusedRequest("method_not_supported", "this server is not a tunnel: CONNECT is not supported")
         self._target = b""
         self.headers: Headers = []
         self.method = method.decode("ascii")
@@ -110,9 +95,9 @@ class RequestHead:
         try:
             httptools.HttpRequestParser(self).feed_data(block)
         except httptools.HttpParserUpgrade:
-            pass  # RFC 9110 section 7.8: a server may ignore Upgrade; the request is served as a plain one
+            pass  # RFC 9110 section 7.8: a server may ignore Upgrade; the request is served without it
         except httptools.HttpParserInvalidMethodError:
-            raise RefusedRequest(501, "method_not_supported", "this server does not know the request method") from None
+            raise RefusedRequest("method_not_supported", "this server does not know the request method") from None
         except httptools.HttpParserError as error:
             raise _malformed("the head is not valid HTTP/1.1") from error
         self._read_headers()
@@ -150,13 +135,13 @@ class RequestHead:
         self.body_bytes: int | None = 0
         if codings:
             self.body_bytes = None
-            if lengths or old:  # RFC 9112 section 6.1: the classic way to smuggle a request
-                raise _malformed("Transfer-Encoding goes neither with Content-Length nor with HTTP/1.0")
+            if lengths or old:  # RFC 9112 section 6.1: request smuggling
+                raise _malformed("Transfer-Encoding is not allowed with Content-Length or in HTTP/1.0")
             if len(codings) > 1 or codings[0].lower() != b"chunked":
-                raise RefusedRequest(501, "transfer_coding_not_supported", "the only transfer coding here is chunked")
+                raise RefusedRequest("transfer_coding_not_supported", "the only supported transfer coding is chunked")
         elif lengths:
             if len(lengths) > 1 or _CONTENT_LENGTH.fullmatch(lengths[0]) is None:
-                raise _malformed("Content-Length must be given once, as decimal digits")
+                raise _malformed("Content-Length must occur once, as decimal digits")
             self.body_bytes = int(lengths[0])
         self.keep_alive = (b"keep-alive" in options) if old else (b"close" not in options)
         if old or self.body_bytes == 0:
@@ -169,25 +154,25 @@ class RequestHead:
         elif (absolute := _ABSOLUTE_FORM.fullmatch(target)) is not None:
             self.raw_path = absolute[2] or b"/"
             self.query = (absolute[3] or b"")[1:]
-            # RFC 9112 section 3.2.2: the target names the host, whatever the Host header says
+            # RFC 9112 section 3.2.2: the target names the host, not the Host header
             self.headers = [(name, absolute[1] if name == b"host" else value) for name, value in self.headers]
         elif target == b"*" and self.method == "OPTIONS":
             self.raw_path, self.query = target, b""
         else:
             raise _malformed("the request target must be a path that begins with /, or an absolute http URL")
         if b"#" in target:
-            raise _malformed("the request target must not hold a fragment (#)")
+            raise _malformed("the request target must not contain a fragment (#)")
         path = self.raw_path.decode("ascii")
         self.path = unquote(path) if "%" in path else path
 
 
 class RequestBuffer:
-    """What a client has sent and nobody has consumed yet: turns it into heads and body bytes, one request at a time.
+    """The bytes that a client has sent and that are not consumed yet, as heads and bodies, one request at a time.
 
-    Holds at most what `feed` is given: the caller stops feeding when `len` passes its bound.
+    Holds whatever `feed` receives: the caller stops feeding when `len` exceeds its bound.
 
     Args:
-        max_header_bytes: limit of one request head, request line included.
+        max_header_bytes: limit of one request head, including the request line.
     """
 
     __slots__ = ("_body_left", "_buffer", "_chunk_phase", "_chunked", "_max_header_bytes", "_scanned", "body_complete")
@@ -209,31 +194,29 @@ class RequestBuffer:
         self._buffer += chunk
 
     def maybe_head(self) -> RequestHead | None:
-        """Take the next request head, or None when it has not arrived whole.
+        """Take the next request head, or return None if it has not arrived completely.
 
         Raises:
-            RefusedRequest: as early as the bytes allow, never later than at the limits.
+            RefusedRequest: if the head is malformed, as soon as the bytes show it, or exceeds a limit.
         """
         buffer = self._buffer
-        while buffer.startswith(b"\r\n"):  # RFC 9112 section 2.2: clients that send a CRLF too many after a body
+        while buffer.startswith(b"\r\n"):  # RFC 9112 section 2.2: some clients send an extra CRLF after a body
             del buffer[:2]
         if len(buffer) == 0 or (len(buffer) == 1 and buffer.startswith(b"\r")):
             return None
         if _TOKEN_BYTE.match(buffer) is None:  # a TLS handshake or noise: no line end may ever come
             raise _malformed("this is not an HTTP request")
         end = buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))
-        till = end if end >= 0 else len(buffer)
-        # Counted, as a regular expression for it would take as long as everything else here. Of what was scanned
-        # before, the last byte may be the CR of the first new LF.
-        if buffer.count(b"\n", self._scanned, till) != buffer.count(b"\r\n", max(0, self._scanned - 1), till):
+        scan_end = end if end >= 0 else len(buffer)
+        # Counting is faster: a regular expression for this would take as long as the rest of this method. The last
+        # byte that was scanned before may be the CR of the first new LF.
+        if buffer.count(b"\n", self._scanned, scan_end) != buffer.count(b"\r\n", max(0, self._scanned - 1), scan_end):
             raise _malformed("lines must end in CRLF, not in a bare LF")
         self._scanned = len(buffer)
         if buffer.find(b"\r\n", 0, MAX_REQUEST_LINE_BYTES) < 0 and len(buffer) >= MAX_REQUEST_LINE_BYTES:
-            raise RefusedRequest(414, "uri_too_long", f"the request line is longer than {MAX_REQUEST_LINE_BYTES} bytes")
-        if till + 4 > self._max_header_bytes:
-            raise RefusedRequest(
-                431, "headers_too_large", f"the request head is larger than {self._max_header_bytes} bytes"
-            )
+            raise RefusedRequest("uri_too_long", f"the request line is longer than {MAX_REQUEST_LINE_BYTES} bytes")
+        if scan_end + 4 > self._max_header_bytes:
+            raise RefusedRequest("headers_too_large", f"the request head is larger than {self._max_header_bytes} bytes")
         if end < 0:
             return None
         head = RequestHead(bytes(buffer[: end + 4]))
@@ -247,11 +230,11 @@ class RequestBuffer:
 
     @property
     def body_has_arrived(self) -> bool:
-        """Whether the rest of the body is here already (a chunked body only when it has been taken)."""
+        """Whether the rest of the body has arrived (for a chunked body: has been taken)."""
         return self.body_complete or (not self._chunked and len(self._buffer) >= self._body_left)
 
     def take_body(self) -> bytes:
-        """Take what has arrived of the current body; b"" when that is nothing, or when there is no more.
+        """Take what has arrived of the current body; b"" if that is nothing, or if the body is complete.
 
         Raises:
             RefusedRequest: if the chunks are malformed.
@@ -287,7 +270,7 @@ class RequestBuffer:
             elif self._chunk_phase == _AFTER_DATA:
                 end = bytes(buffer[at : at + 2])
                 if not b"\r\n".startswith(end):
-                    raise _malformed("chunk data must have the length that its chunk announced, and end in CRLF")
+                    raise _malformed("chunk data must have the length that the chunk declares, and end in CRLF")
                 if len(end) < 2:
                     break
                 at += 2
@@ -336,36 +319,34 @@ _IN_TRAILERS: Final = 3
 
 
 def response_head(status: int, headers: Headers) -> bytes:
-    """Give the bytes of a response head.
+    """Return the bytes of a response head.
 
     Raises:
-        ValueError: if a header would break out of its line (response splitting) or has no valid name.
+        ValueError: if a header would break out of its line (response splitting) or its name is not valid.
     """
     lines = b"".join([b"%b: %b\r\n" % header for header in headers])
     if _HEADER_LINES.fullmatch(lines + b"\r\n") is None or lines.count(b"\r\n") != len(headers):
-        # The names only, and not the values: they may quote a request.
+        # Names only: the values may quote a request.
         raise ValueError(f"one of the response headers {[name for name, _ in headers]} has a forbidden character")
     return b"%b%b\r\n" % (_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status, lines)
 
 
-def error_response(status: int, code: str, message: str, *, date: bytes, retry_after_s: int | None = None) -> bytes:
-    """Give a whole response that ends its connection, with a body in OpenAI's error shape."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    body = msgspec.json.encode({"error": {"message": message, "type": kind, "param": None, "code": code}})
+def refusal_bytes(refusal: RefusalResponse, date: bytes) -> bytes:
+    """Return a complete response that ends its connection."""
     headers: Headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
+        (b"content-type", refusal.content_type),
+        (b"content-length", b"%d" % len(refusal.body)),
         (b"connection", b"close"),
         (b"date", date),
         (b"server", b"headrace"),
     ]
-    if retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % retry_after_s))
-    return response_head(status, headers) + body
+    if refusal.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % refusal.retry_after_s))
+    return response_head(refusal.status, headers) + refusal.body
 
 
 def _malformed(message: str) -> RefusedRequest:
-    return RefusedRequest(400, "malformed_request", message)
+    return RefusedRequest("malformed_request", message)
 
 
 def _first_bad_line(block: bytes, at: int) -> int:

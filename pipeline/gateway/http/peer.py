@@ -1,8 +1,8 @@
-"""The client at the other end of a connection: what it has sent, whether it is still there, and how to send to it.
+"""The client of a connection: what it has sent, whether it is still connected, and how to send to it.
 
-One task of the connection reads, for as long as the connection lives, so a client that leaves is seen at once
-whatever is being done for it, and no request pays for a task of its own that watches. Who needs more bytes waits in
-`Peer.read_more`. Any two tasks may use a peer at once, one reading and one sending.
+One task reads for as long as the connection lives. So a disconnect is noticed at once in every phase, and no request
+pays for a watching task of its own. A task that needs more bytes waits in `Peer.read_more`. Two tasks may use a peer at
+once, one reading and one sending.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ import outcome
 import trio
 
 from pipeline.gateway.http.http1 import RequestBuffer
-from pipeline.gateway.http.sockets import Transport
+from pipeline.gateway.http.sockets import ByteTransport
 
 KIB: Final = 1024
 MAX_AHEAD_BYTES: Final = 64 * KIB
-"""What is read before somebody wants it; a client that sends more than this beyond the request that is being answered
-is cut off."""
+"""How much is read before it is asked for; a client that sends more than this beyond the current request is reset."""
 
 log = logging.getLogger("headrace.server")
 
@@ -34,10 +33,10 @@ class Peer:
         max_header_bytes: limit of one request head.
 
     Attributes:
-        requests: what it has sent and nobody has consumed.
-        gone: whether it has closed or reset the connection, or half-closed it, or has been cut off.
-        on_gone: called once when it goes.
-        answering: whether a request is being answered, so that what arrives after its body is ahead of its time.
+        requests: what it has sent and is not consumed yet.
+        gone: whether it has closed, half-closed or reset the connection, or we have reset it.
+        on_gone: called once, when ``gone`` becomes true.
+        answering: whether a request is being answered, so that anything after its body is pipelined.
         closing: whether the connection ends after the current response.
     """
 
@@ -53,7 +52,7 @@ class Peer:
         "requests",
     )
 
-    def __init__(self, transport: Transport, *, max_header_bytes: int) -> None:
+    def __init__(self, transport: ByteTransport, *, max_header_bytes: int) -> None:
         self.requests = RequestBuffer(max_header_bytes)
         self.gone = False
         self.on_gone: Callable[[], None] | None = None
@@ -65,12 +64,12 @@ class Peer:
         self._sending = trio.Lock()
 
     async def read_on(self) -> None:
-        """Read into ``requests`` until the client is gone, pausing while nobody wants what is there already."""
+        """Read into ``requests`` until the client is gone; pause while enough is buffered and no task waits."""
         requests = self.requests
         while not self.gone:
             if len(requests) > MAX_AHEAD_BYTES and not self._waiting:
                 if self.answering and requests.body_complete:
-                    log.info("a client sent more than %d bytes ahead of its answer: connection closed", MAX_AHEAD_BYTES)
+                    log.info("a client sent over %d bytes before its response was complete: reset", MAX_AHEAD_BYTES)
                     self.abort()
                     return
                 await self._pause()
@@ -79,81 +78,81 @@ class Peer:
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 chunk = b""  # the same as an end
             if not chunk:
-                self.lose()
+                self.mark_gone()
                 return
             requests.feed(chunk)
             del chunk  # the next wait may be long, and this may be 64 KiB
-            self._tell(True)
+            self._wake_waiting(True)
 
     async def read_more(self, deadline: float = math.inf) -> bool:
         """Wait until more has been read, or the client is gone.
 
         Returns:
-            False when the deadline passed or `wake` was called, else True.
+            False if the deadline passed or `wake` was called, else True.
         """
         if self.gone:
             await trio.lowlevel.checkpoint()
             return True
         if deadline == math.inf:
-            return await self._news()
+            return await self._wait_for_news()
         with trio.CancelScope(deadline=deadline):
-            return await self._news()
+            return await self._wait_for_news()
         return False
 
     def read_nowait(self) -> bool:
-        """Read what has arrived already; give whether there was any."""
+        """Read what has arrived; return whether there was anything."""
         chunk = self._transport.receive_nowait()
         self.requests.feed(chunk)
         return bool(chunk)
 
     def wake(self) -> None:
-        """Make whoever waits in `read_more` look again."""
-        self._tell(False)
+        """Make the tasks that wait in `read_more` return."""
+        self._wake_waiting(False)
 
-    def lose(self) -> None:
-        """Note that it is gone: ends a waiting send and a waiting read."""
+    def mark_gone(self) -> None:
+        """Record that the client is gone, and end a waiting send and a waiting read."""
         if self.gone:
             return
         self.gone = True
         self._transport.stop_sending()
-        self._tell(True)
+        self._wake_waiting(True)
         self._resume_reader()
         if self.on_gone is not None:
             self.on_gone()
 
     @property
     def has_stalled(self) -> bool:
-        """Whether it is gone because it took nothing for too long."""
+        """Whether it is gone because it read nothing for too long."""
         return self._transport.has_stalled
 
     def abort(self) -> None:
-        """Cut it off now, whatever is being done: it sees a reset."""
+        """Reset the connection now, whatever is in progress."""
         self._transport.abort()
-        self.lose()
+        self.mark_gone()
 
     def send_nowait(self, data: bytes) -> int:
-        """Send what fits now and give the number of bytes; 0 while another task's send is waiting."""
+        """Send what fits now and return the number of bytes; 0 while another task's send is waiting."""
         if self._sending.locked():
             return 0
         try:
             return self._transport.send_nowait(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self.lose()
+            self.mark_gone()
             return len(data)
 
     async def send_rest(self, data: memoryview) -> None:
-        """Send what did not fit, to its end or to that of the connection: a cancel does not tear it."""
+        """Send what did not fit, completely or until the connection ends: a cancellation does not cut it in half."""
         with trio.CancelScope(shield=True):
             async with self._sending:
                 if not self.gone:
                     try:
                         await self._transport.send_all(data)
                     except (trio.BrokenResourceError, trio.ClosedResourceError):
-                        self.lose()
+                        self.mark_gone()
 
     # A task that waits is parked by hand: trio's events and parking lots cost a request several microseconds more.
 
-    async def _news(self) -> bool:
+    async def _wait_for_news(self) -> bool:
         task = trio.lowlevel.current_task()
         self._waiting.append(task)
         self._resume_reader()
@@ -164,7 +163,7 @@ class Peer:
 
         return bool(await trio.lowlevel.wait_task_rescheduled(abort))
 
-    def _tell(self, is_news: bool) -> None:
+    def _wake_waiting(self, is_news: bool) -> None:
         waiting = self._waiting
         while waiting:
             trio.lowlevel.reschedule(waiting.pop(), outcome.Value(is_news))

@@ -1,30 +1,27 @@
 """One request and its response: the ``receive`` and ``send`` of an ASGI application.
 
-``send()`` makes one system call and returns when the bytes fit, without lock, scope or checkpoint: about 10 us. The
-price is that an application which does nothing but send never lets other tasks run; ours receives before each send.
-After a disconnect ``send()`` does nothing (ASGI 2.3; hypercorn does the same), but it is a checkpoint then.
+``send()`` makes one system call and returns if the bytes fit, without lock, scope or checkpoint: about 10 us. The cost
+is that an application that only sends never lets other tasks run; ours receives before each send. After a disconnect
+``send()`` sends nothing (ASGI 2.3; hypercorn does the same), but is a checkpoint.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
+from collections.abc import Callable, Coroutine, Iterable
 from email.utils import formatdate
 from typing import Any, Final
 
 import trio
 
-from pipeline.gateway.http.http1 import CONTINUE, LAST_CHUNK, Headers, RefusedRequest, RequestHead, response_head
+from pipeline.gateway.http.asgi import Message
+from pipeline.gateway.http.http1 import CONTINUE, LAST_CHUNK, Headers, RequestHead, response_head
 from pipeline.gateway.http.peer import Peer
+from pipeline.gateway.http.refusals import RefusedRequest
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
-
-_NOTED: Final = frozenset({b"transfer-encoding", b"connection", b"content-length", b"date", b"server"})
-"""The headers of a response that mean something here."""
+_INTERPRETED: Final = frozenset({b"transfer-encoding", b"connection", b"content-length", b"date", b"server"})
+"""The headers of a response that the server interprets."""
 
 
 class DateHeader:
@@ -43,16 +40,16 @@ class DateHeader:
 
 
 class RequestCycle:
-    """Translate between one application call and the bytes of one request and its response.
+    """Translates between one application call and the bytes of one request and its response.
 
     Args:
         peer: the client.
-        head: the request; the peer's buffer stands at the begin of its body.
+        head: the request; the peer's buffer is at the start of its body.
         date: shared among all connections.
     """
 
     __slots__ = (
-        "_body_told",
+        "_body_delivered",
         "_chunked",
         "_continue_due",
         "_date",
@@ -72,7 +69,7 @@ class RequestCycle:
         self._peer = peer
         self._date = date
         self._head = head
-        self._body_told = False
+        self._body_delivered = False
         self._continue_due = head.expects_continue
         self._started = False
         self._chunked = False
@@ -80,14 +77,14 @@ class RequestCycle:
         self._length_left: int | None = None
         self._pending_head = b""
         self.fault: RefusedRequest | None = None
-        """What was wrong with the body, found while the application was reading it."""
+        """What was wrong with the body, if that was found while the application was reading it."""
         self.on_the_wire = False
         """Whether any byte of the response has been handed to the socket."""
         self.finished = False
         self.keep_alive = head.keep_alive
 
     async def receive(self) -> Message:
-        """Give the next part of the body, then wait for ``http.disconnect``: the client left or all is sent."""
+        """Return the next part of the body; after it, wait for ``http.disconnect``: the client left or all is sent."""
         peer = self._peer
         requests = peer.requests
         while not self.finished:
@@ -103,29 +100,29 @@ class RequestCycle:
                         await peer.send_rest(memoryview(CONTINUE)[sent:])
                     continue
             await peer.read_more()
-        # An addition of ours to ASGI, for the log: one that left and one that stopped reading are different faults.
+        # `reason` is our addition to ASGI, for the log: leaving and not reading are different faults.
         return {"type": "http.disconnect", "reason": self._reason}
 
     def receive_nowait(self) -> Message | None:
-        """Give the next part of the body if it has arrived, else None: wait for it in `receive`."""
-        if self._body_told or self.fault is not None:
+        """Return the next part of the body if it has arrived, else None: wait for it in `receive`."""
+        if self._body_delivered or self.fault is not None:
             return None
         requests = self._peer.requests
         try:
             body = requests.take_body()
         except RefusedRequest as fault:
             self.fault = fault
-            self._peer.lose()
+            self._peer.mark_gone()
             return None
-        self._body_told = requests.body_complete
-        if body or self._body_told:
-            return {"type": "http.request", "body": body, "more_body": not self._body_told}
+        self._body_delivered = requests.body_complete
+        if body or self._body_delivered:
+            return {"type": "http.request", "body": body, "more_body": not self._body_delivered}
         return None
 
     async def watch_during(self, work: Coroutine[Any, Any, None], on_disconnect: Callable[[str], None]) -> None:
-        """Do ``work``; ``on_disconnect`` is called when the client leaves.
+        """Do ``work``; call ``on_disconnect`` if the client disconnects meanwhile.
 
-        It gets the reason: ``left``, ``stalled``, or the code of what was wrong with the body.
+        Its argument is the reason: ``left``, ``stalled``, or the code of what was wrong with the body.
         """
         peer = self._peer
         peer.on_gone = lambda: on_disconnect(self._reason)
@@ -140,7 +137,7 @@ class RequestCycle:
         return "stalled" if self._peer.has_stalled else "left"
 
     async def send(self, message: Message) -> None:
-        """Send a part of the response, as ASGI says it.
+        """Send one of ASGI's messages, a part of the response.
 
         Raises:
             RuntimeError: if the application breaks ASGI or the Content-Length that it declared.
@@ -155,10 +152,10 @@ class RequestCycle:
             raise RuntimeError(f"this server does not know the message {kind!r}")
 
     async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Begin the response: the head goes out with the first part of the body.
+        """Begin the response: the head is sent with the first part of the body.
 
         Raises:
-            RuntimeError: if it has begun, or the status or the Content-Length is none.
+            RuntimeError: if it has begun already, or the status or the Content-Length is not valid.
             ValueError: if a header cannot be sent.
         """
         if self._started:
@@ -170,7 +167,7 @@ class RequestCycle:
         """Send a part of the body.
 
         Raises:
-            RuntimeError: if the response has not begun, or breaks the Content-Length that was declared.
+            RuntimeError: if the response has not begun, or violates the Content-Length that was declared.
         """
         peer = self._peer
         if not self._started:
@@ -194,7 +191,7 @@ class RequestCycle:
                 await peer.send_rest(memoryview(data)[sent:])
         if last:
             self.finished = True
-            peer.answering = False  # the application may have more to do, but what comes now is the next request
+            peer.answering = False  # the application may have more to do, but what arrives now is the next request
             peer.wake()
 
     def _unchunked(self, body: bytes, more: bool) -> bytes:
@@ -203,7 +200,7 @@ class RequestCycle:
         if self._length_left is not None:
             self._length_left -= len(body)
             if self._length_left < 0 or (self._length_left > 0 and not more):
-                raise RuntimeError("the body does not have the Content-Length that the application declared")
+                raise RuntimeError("the body does not match the Content-Length that the application declared")
         return bytes(body)
 
     def _render_head(self, status: int, given: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -214,7 +211,7 @@ class RequestCycle:
         has_date = has_server = False
         for raw_name, raw_value in given:
             name, value = bytes(raw_name).lower(), bytes(raw_value)
-            if name in _NOTED:
+            if name in _INTERPRETED:
                 match name:
                     case b"transfer-encoding":
                         continue  # framing is ours
@@ -235,7 +232,7 @@ class RequestCycle:
             headers.append((name, value))
         self._without_body = self._head.method == "HEAD" or status in (204, 304)
         if peer.closing or not peer.requests.body_has_arrived:
-            self.keep_alive = False  # an early answer: what the client is still sending is no next request
+            self.keep_alive = False  # an early response: what the client is still sending is not the next request
         if self._length_left is None and not self._without_body:
             if self._head.version == "1.1":
                 self._chunked = True

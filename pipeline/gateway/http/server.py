@@ -1,13 +1,14 @@
 """The life of one server process: start the application, accept, drain, stop.
 
 It is hypercorn's trio worker life cycle (its `Config`, its `Lifespan`, its TLS settings) around our own accept loop
-and `ServerConnection`. Why not hypercorn's own classes: one malformed upgrade request ends its process, and a stalled
-reader outlives every time-out (``facts/stack.md`` sections 3 and 4).
+and `ServerConnection`. Hypercorn's own connections are not used: one malformed upgrade request ends its process, and a
+stalled reader outlives every timeout (docs/facts/http-stack.md, "hypercorn as a server").
 
-The end of a process, in order: ``shutdown`` is set; ``on_shutdown`` is called (readiness turns red) and
-``shutdown_delay_s`` passes; listening stops and idle connections close; running requests have ``graceful_timeout_s``;
-``on_drain_deadline`` is called, or the applications are cancelled when there is none: either way they have
-``last_words_timeout_s`` to end their streams properly; sockets that are left are reset. ``hard_stop`` jumps to that.
+A process ends in this order: ``shutdown`` is set; ``on_shutdown`` is called (the readiness check fails from then on)
+and ``shutdown_delay_s`` passes; listening stops and idle connections close; running requests have
+``graceful_timeout_s``; ``on_drain_deadline`` is called or, without one, the applications are cancelled: either way they
+have ``final_message_timeout_s`` to end their streams properly; the remaining sockets are reset. ``hard_stop`` skips to
+that last step.
 """
 
 from __future__ import annotations
@@ -28,28 +29,30 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 from hypercorn.typing import Scope as HypercornScope
 from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 
-from pipeline.gateway.http.connection import App, Scope, ServerConnection, ServerSettings
+from pipeline.gateway.http.asgi import App, Scope
+from pipeline.gateway.http.connection import ServerConnection, ServerSettings
+from pipeline.gateway.http.refusals import MakeRefusal
 from pipeline.gateway.http.request_cycle import DateHeader
-from pipeline.gateway.http.sockets import TcpTransport, TlsTransport, Transport
+from pipeline.gateway.http.sockets import ByteTransport, TcpTransport, TlsTransport
 
 ACCEPT_PAUSE_S: Final = 0.1
-"""How long to leave the listener alone when the process has no file descriptor or memory for a connection."""
+"""How long to wait before the next accept if the process has no file descriptor or memory for a connection."""
 ACCEPT_LOG_PAUSE_S: Final = 10.0
 MAX_REFUSALS: Final = 64
-"""Refusals (503) under way at once; a flood beyond it is closed without a word."""
+"""Refusals in progress at once; further connections are closed without a response."""
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 log = logging.getLogger("headrace.server")
 
 
 class StartupError(Exception):
-    """The application did not start; the message is its own explanation."""
+    """The application did not start; the message says why."""
 
 
 def hypercorn_config(
     settings: ServerSettings, *, certfile: str | None = None, keyfile: str | None = None, root_path: str = ""
 ) -> Config:
-    """Give hypercorn's configuration in agreement with ours: what its defaults would cut short is set."""
+    """Return hypercorn's configuration in agreement with ours, so that none of its defaults ends anything earlier."""
     config = Config()
     config.certfile = certfile
     config.keyfile = keyfile
@@ -66,27 +69,29 @@ async def serve(
     sockets: Sequence[socket.socket],
     settings: ServerSettings,
     *,
+    make_refusal: MakeRefusal,
     shutdown: trio.Event,
     hard_stop: trio.Event | None = None,
     on_shutdown: Callable[[], None] | None = None,
     on_drain_deadline: Callable[[], None] | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve an ASGI application until ``shutdown``, then drain as the module says.
+    """Serve an ASGI application until ``shutdown``, then drain as described above.
 
-    Nothing that a client sends and no failure of the application ends it. Cancelling it cuts all connections.
+    Neither what a client sends nor a failure of the application ends it. Cancelling it resets all connections.
 
     Args:
         app: the ASGI application; its lifespan is run.
         config: TLS files, root path, and time limits of start-up and shutdown of the lifespan.
         sockets: listening sockets (`bind_socket`, or `prepare_listener` on an inherited one); closed on return.
         settings: the limits of connections and of the drain.
+        make_refusal: makes the responses to requests that never reach the application.
         shutdown: set it to begin the drain.
         hard_stop: set it to end at once, before or during the drain.
         on_shutdown: called when the drain begins, while new connections are still accepted.
-        on_drain_deadline: called when the graceful time is over; the application should then end its requests by
-            itself, in-band. Without it the applications are cancelled, and may say last words in a shielded scope.
-        task_status: told the URLs that are served, once the application is up.
+        on_drain_deadline: called when the graceful time is over; the application should then end its requests itself,
+            in-band. Without it the applications are cancelled, and may send a final message in a shielded scope.
+        task_status: receives the URLs that are served, once the application is up.
 
     Raises:
         StartupError: if the application refuses to start or takes too long.
@@ -108,19 +113,19 @@ async def serve(
         async with trio.open_nursery() as life:
             ended = trio.Event()
 
-            async def live(task_status: trio.TaskStatus[None]) -> None:
+            async def run_lifespan(task_status: trio.TaskStatus[None]) -> None:
                 try:
                     await lifespan.handle_lifespan(task_status=task_status)
                 finally:
                     ended.set()
 
-            await life.start(live)
+            await life.start(run_lifespan)
             with suppress(trio.ClosedResourceError):  # an application may return from the lifespan scope at once
                 await lifespan.wait_for_startup()
-            if lifespan.shutdown.is_set():  # it has ended already: was that a failure, which cancels us?
+            if lifespan.shutdown.is_set():  # it has already ended; if that was a failure, we are being cancelled
                 await ended.wait()
                 await trio.lowlevel.checkpoint_if_cancelled()
-            worker = _Worker(app, config, settings, state)
+            worker = _Worker(app, config, settings, make_refusal, state)
             urls = [worker.url(listener) for listener in sockets]
             await worker.run(
                 sockets,
@@ -151,23 +156,24 @@ async def serve_until_signalled(
     sockets: Sequence[socket.socket],
     settings: ServerSettings,
     *,
+    make_refusal: MakeRefusal,
     lifeline: socket.socket | None = None,
     on_shutdown: Callable[[], None] | None = None,
     on_drain_deadline: Callable[[], None] | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """`serve`, with SIGTERM or SIGINT as the begin of the drain, and a second one as the hard stop.
+    """`serve`, where SIGTERM or SIGINT begins the drain, and a second signal is the hard stop.
 
     Args:
-        lifeline: in a worker process, its end of the supervisor's socket: when that closes, the supervisor is dead and
-            the worker drains too.
+        lifeline: in a worker process, its end of the supervisor's socket: when that closes, the supervisor is dead,
+            and the worker drains.
 
     Raises:
         StartupError: as `serve`.
     """
     shutdown, hard_stop = trio.Event(), trio.Event()
 
-    async def obey(signals: AsyncIterator[int]) -> None:
+    async def handle_signals(signals: AsyncIterator[int]) -> None:
         async for number in signals:
             if shutdown.is_set():
                 hard_stop.set()
@@ -175,23 +181,24 @@ async def serve_until_signalled(
                 log.info("%s: draining", signal.Signals(number).name)
                 shutdown.set()
 
-    async def hold_on(lifeline: socket.socket) -> None:
+    async def watch_lifeline(lifeline: socket.socket) -> None:
         await trio.lowlevel.wait_readable(lifeline)
-        log.warning("the supervisor is gone: draining")
+        log.warning("the supervisor has died: draining")
         shutdown.set()
 
     refusal: StartupError | None = None
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(obey, signals)
+            nursery.start_soon(handle_signals, signals)
             if lifeline is not None:
-                nursery.start_soon(hold_on, lifeline)
+                nursery.start_soon(watch_lifeline, lifeline)
             try:
                 await serve(
                     app,
                     config,
                     sockets,
                     settings,
+                    make_refusal=make_refusal,
                     shutdown=shutdown,
                     hard_stop=hard_stop,
                     on_shutdown=on_shutdown,
@@ -208,9 +215,12 @@ async def serve_until_signalled(
 class _Worker:
     """All connections of one process."""
 
-    def __init__(self, app: App, config: Config, settings: ServerSettings, state: dict[str, Any]) -> None:
+    def __init__(
+        self, app: App, config: Config, settings: ServerSettings, make_refusal: MakeRefusal, state: dict[str, Any]
+    ) -> None:
         self._app = app
         self._settings = settings
+        self._make_refusal = make_refusal
         self._state = state
         self._root_path = config.root_path
         self._tls = _tls_context(config)
@@ -260,9 +270,9 @@ class _Worker:
                         on_drain_deadline()
                     else:
                         running.cancel_scope.cancel()
-                    with trio.move_on_after(self._settings.last_words_timeout_s, shield=True):
+                    with trio.move_on_after(self._settings.final_message_timeout_s, shield=True):
                         await self._closed_or(hard_stop)
-            finally:  # also when cancelled: a shielded send must not keep the process
+            finally:  # even if cancelled: a shielded send must not keep the process alive
                 running.cancel_scope.cancel()
                 for connection in self._connections:
                     connection.abort()
@@ -293,26 +303,27 @@ class _Worker:
                 elif error.errno in (errno.EBADF, errno.EINVAL, errno.ENOTSOCK):
                     raise  # the listener itself is broken
                 else:
-                    await trio.lowlevel.checkpoint()  # accept(2): the error of one connection that is gone already
+                    await trio.lowlevel.checkpoint()  # accept(2): the error of one connection that has already ended
                 continue
             self._admit(sock, address, running)
-            # One at a time: workers that share this listener all get their chance in a burst.
+            # One at a time, so that in a burst all workers that share this listener get some.
             await trio.lowlevel.checkpoint()
 
     def _admit(self, sock: socket.socket, address: Any, running: trio.Nursery) -> None:
         tcp = TcpTransport(sock, write_timeout_s=self._settings.write_timeout_s)
-        transport: Transport = tcp if self._tls is None else TlsTransport(tcp, self._tls)
+        transport: ByteTransport = tcp if self._tls is None else TlsTransport(tcp, self._tls)
         connection = ServerConnection(
             self._app,
             transport,
             self._settings,
+            make_refusal=self._make_refusal,
             date=self._date,
             base_scope=self._base_scope(sock, address),
             state=self._state,
         )
         if len(self._connections) - self._refusals < self._settings.max_connections:
             self._connections.add(connection)
-            running.start_soon(self._attend, connection)
+            running.start_soon(self._run_connection, connection)
         elif self._refusals < MAX_REFUSALS and self._tls is None:
             self._connections.add(connection)
             self._refusals += 1
@@ -329,10 +340,10 @@ class _Worker:
             "root_path": self._root_path,
         }
 
-    async def _attend(self, connection: ServerConnection) -> None:
+    async def _run_connection(self, connection: ServerConnection) -> None:
         try:
             await connection.run()
-        except* Exception:  # a defect of ours costs one connection, never the process
+        except* Exception:  # a bug of ours costs one connection, never the process
             log.exception("a connection failed")
         finally:
             self._forget(connection)
@@ -341,7 +352,7 @@ class _Worker:
         try:
             await connection.refuse()
         except* Exception:
-            log.exception("a refusal failed")
+            log.exception("a refusal of a connection failed")
         finally:
             self._refusals -= 1
             self._forget(connection)

@@ -15,20 +15,21 @@ import trio
 KIB: Final = 1024
 READ_BYTES: Final = 64 * KIB
 BACKLOG: Final = 1024
-"""hypercorn's 100 made 9000 connects take 88 s (facts/stack.md section 6)."""
+"""With hypercorn's default of 100, 9000 connects took 88 s (docs/facts/http-stack.md, "Backlog")."""
 TCP_USER_TIMEOUT_MS: Final = 20_000
-"""A peer that acknowledges nothing for this long is gone (stack.md section 4.6)."""
+"""A peer that acknowledges nothing for this long is gone (docs/facts/http-stack.md, "Clients that vanish")."""
 KEEPALIVE_IDLE_S: Final = 15
 KEEPALIVE_INTERVAL_S: Final = 5
 KEEPALIVE_PROBES: Final = 3
 STALL_CHECKS: Final = 4
-"""How often per write time-out to look whether a stuck client has taken bytes; the reset is that much late at worst."""
+"""How often per write timeout to check whether a stuck client has taken bytes. The reset is late by at most one such
+interval."""
 UNSENT_LOW_WATER_BYTES: Final = 16 * KIB
 """TCP_NOTSENT_LOWAT, as trio sets it: a stalled client holds little kernel memory, and backpressure comes early."""
 
 
 def bind_socket(host: str, port: int) -> socket.socket:
-    """Open a listening TCP socket, ready for `serve` and for being inherited by worker processes.
+    """Open a listening TCP socket that can be passed to `serve` and inherited by worker processes.
 
     Args:
         host: an IPv4 or IPv6 address, or a name; the first address that the name resolves to is taken.
@@ -57,7 +58,7 @@ def bind_socket(host: str, port: int) -> socket.socket:
 
 
 def prepare_listener(listener: socket.socket) -> None:
-    """Give a socket that is ours or inherited the options that accepted sockets inherit from it (Linux), and listen."""
+    """Set the options that accepted sockets inherit (on Linux), and listen; the socket may be our own or inherited."""
     listener.setblocking(False)
     if listener.family in (socket.AF_INET, socket.AF_INET6):
         tcp = socket.IPPROTO_TCP
@@ -71,8 +72,8 @@ def prepare_listener(listener: socket.socket) -> None:
     listener.listen(BACKLOG)
 
 
-class Transport(Protocol):
-    """What `Connection` needs of the bytes below it. One task may receive while another sends.
+class ByteTransport(Protocol):
+    """The byte stream under a `ServerConnection`. One task may receive while another sends.
 
     All methods raise `trio.BrokenResourceError` when the peer is gone and `trio.ClosedResourceError` after `close`.
     """
@@ -90,14 +91,14 @@ class Transport(Protocol):
 
     @property
     def has_stalled(self) -> bool:
-        """Whether it was reset because the peer took nothing for too long."""
+        """Whether it was reset because the peer read nothing for too long."""
         ...
 
 
 class TcpTransport:
     """Reads and writes a non-blocking socket directly: a write that fits costs one system call and no scheduling.
 
-    A send that must wait is shielded, so a cancel never tears a frame in two; it ends when all is sent, when the
+    A send that must wait is shielded, so a cancellation never cuts a frame in half; it ends when all is sent, when the
     peer makes no progress for ``write_timeout_s`` (the socket is then reset), or at `stop_sending`.
     """
 
@@ -110,10 +111,10 @@ class TcpTransport:
         self.has_stalled = False
 
     async def start(self) -> None:
-        """Nothing to negotiate."""
+        """Return at once: there is nothing to negotiate."""
 
     def send_nowait(self, chunk: bytes | memoryview, /) -> int:
-        """Send what fits now and give the number of bytes; never waits."""
+        """Send what fits now and return the number of bytes; never wait."""
         try:
             return self._sock.send(chunk)
         except BlockingIOError:
@@ -122,14 +123,14 @@ class TcpTransport:
             raise self._failure(error) from error
 
     async def send_all(self, chunk: bytes | memoryview, /) -> None:
-        """Send all of it, in the class's terms; when it returns or raises, the send is over."""
+        """Send all of it, as the class describes; when this returns or raises, the send has ended."""
         unsent = memoryview(chunk)
         unsent = unsent[self.send_nowait(unsent) :]
         if unsent and await self._send_rest(unsent):
-            raise trio.BrokenResourceError("the client is gone or has stopped reading")
+            raise trio.BrokenResourceError("the client has disconnected or stopped reading")
 
     async def _send_rest(self, unsent: memoryview) -> memoryview:
-        """Give back what could not be sent; it is empty on success."""
+        """Return what could not be sent, which is empty on success."""
         waiting = self._waiting_bytes()
         progress_at = trio.current_time()
         while unsent and not self._stopped:
@@ -147,7 +148,7 @@ class TcpTransport:
                         progress_at = trio.current_time()
                         scope.deadline = progress_at + self._write_timeout_s / STALL_CHECKS
             self._send_scope = None
-            # The kernel reports room only from a low-water mark on: a slow reader may well have taken bytes meanwhile.
+            # The kernel reports room only above a low-water mark, so a slow reader may have taken bytes nevertheless.
             waited_before, waiting = waiting, self._waiting_bytes()
             if waiting < waited_before:
                 progress_at = trio.current_time()
@@ -158,20 +159,20 @@ class TcpTransport:
         return unsent
 
     def _waiting_bytes(self) -> int:
-        """Bytes that the peer has not acknowledged (SIOCOUTQ, tcp(7)); 0 when the socket cannot say."""
+        """Return the number of bytes that the peer has not acknowledged (SIOCOUTQ, tcp(7)); 0 if that is unknown."""
         try:
             return int(struct.unpack("i", fcntl.ioctl(self._sock, termios.TIOCOUTQ, bytes(4)))[0])
         except (OSError, ValueError):
             return 0
 
     def stop_sending(self) -> None:
-        """End a waiting send at once: the peer has been seen gone."""
+        """End a waiting send at once, because the peer is known to be gone."""
         self._stopped = True
         if self._send_scope is not None:
             self._send_scope.cancel()
 
     async def receive_some(self) -> bytes:
-        """Wait for bytes and give them; b"" at the end of the stream."""
+        """Wait for bytes and return them; b"" at the end of the stream."""
         while True:
             if self._sock.fileno() < 0:
                 raise trio.ClosedResourceError("this connection has been closed")
@@ -184,31 +185,31 @@ class TcpTransport:
                 raise self._failure(error) from error
 
     def receive_nowait(self) -> bytes:
-        """Give what has arrived, b"" for nothing or the end."""
+        """Return what has arrived; b"" if that is nothing, or at the end of the stream."""
         try:
             return self._sock.recv(READ_BYTES)
         except OSError:
             return b""
 
     async def discard_some(self) -> bytes:
-        """Receive bytes that nobody wants, after `send_eof`."""
+        """Receive bytes that are to be discarded, after `send_eof`."""
         return await self.receive_some()
 
     async def send_eof(self) -> None:
-        """Say that no more will come, and keep receiving."""
+        """Half-close: end the sending direction, and keep receiving."""
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError as error:
             raise self._failure(error) from error
 
     def abort(self) -> None:
-        """Reset the connection: unsent bytes are dropped, the peer sees an error and not an end."""
+        """Reset the connection: unsent bytes are dropped, and the peer sees an error, not an end."""
         with suppress(OSError):  # closed already
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
 
     def close(self) -> None:
-        """Close; whoever waits in this transport wakes with `trio.ClosedResourceError`. May be called twice."""
+        """Close; tasks that wait in this transport raise `trio.ClosedResourceError`. May be called twice."""
         if self._sock.fileno() >= 0:
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
@@ -216,11 +217,11 @@ class TcpTransport:
     def _failure(self, error: OSError) -> Exception:
         if self._sock.fileno() < 0:
             return trio.ClosedResourceError("this connection has been closed")
-        return trio.BrokenResourceError(f"the client is gone: {error.strerror}")
+        return trio.BrokenResourceError(f"the client has disconnected: {error.strerror}")
 
 
 class TlsTransport:
-    """The same over TLS. Sends are shielded, so no record is ever torn; the deadlines are those of the TCP side."""
+    """The same over TLS. Sends are shielded, so no record is cut in half; the deadlines are those of `TcpTransport`."""
 
     def __init__(self, tcp: TcpTransport, context: ssl.SSLContext) -> None:
         self._tcp = tcp
@@ -263,7 +264,7 @@ class TlsTransport:
 
 
 class _StreamUnderTls(trio.abc.Stream):
-    """`TcpTransport` as `trio.SSLStream` wants it; closing it only half-closes, so that the rest can be drained."""
+    """`TcpTransport` as a stream for `trio.SSLStream`; closing only half-closes, so that the rest can be read."""
 
     def __init__(self, tcp: TcpTransport) -> None:
         self._tcp = tcp

@@ -1,13 +1,14 @@
 """Several worker processes on one inherited listening socket, under a supervisor that serves nothing itself.
 
-What we want: one worker's death cuts its own streams only, and a drain lets every stream of every worker finish. Why
-not hypercorn's own: its first worker to finish ends the others, and a killed one ends the service (``facts/stack.md``
-section 7). Why one shared socket, not SO_REUSEPORT: a worker that leaves takes no queued connection with it.
+The death of one worker must cut only its own streams, and a drain must let every stream of every worker finish.
+Hypercorn's own workers do neither: the first to finish ends the others, and a killed one ends the service
+(docs/facts/http-stack.md, "Several workers"). The workers share one socket instead of using SO_REUSEPORT, so that no
+queued connection is lost with a worker.
 
-Workers are new programs (``exec``), not forks: nothing of a half-used interpreter is inherited, and a restart after an
-upgrade runs the new code. Each is in a process group of its own, so that Ctrl-C in a terminal reaches the supervisor
-alone, which passes it on once. Each holds one end of a socket pair, its lifeline: when the supervisor dies, in whatever
-way, the lifeline ends and the worker drains (`pipeline.gateway.http.server.serve_until_signalled`).
+Workers are new programs (``exec``), not forks: they inherit no interpreter state, and a restart after an upgrade runs
+the new code. Each is in a process group of its own, so that Ctrl-C in a terminal reaches only the supervisor, which
+passes it on once. Each holds one end of a socket pair, its lifeline: when the supervisor dies, for whatever reason, the
+lifeline ends and the worker drains (`pipeline.gateway.http.server.serve_until_signalled`).
 """
 
 from __future__ import annotations
@@ -17,25 +18,26 @@ import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-import msgspec
 import trio
 
 EARLY_DEATH_S: Final = 5.0
-"""A worker that dies sooner has not served: its restart is delayed, longer each time."""
+"""A worker that dies sooner has not served: its restart is delayed, each time for longer."""
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 10.0
 GIVE_UP_AFTER: Final = 5
-"""Early deaths in a row, over all workers, while none is up: the fault is in what they are started with."""
+"""Early deaths in a row, over all workers, while none is up: the cause must be in how they are started."""
 KILL_AFTER_S: Final = 5.0
-"""From the second signal to SIGKILL, for a worker that does not obey it."""
+"""From the second signal to SIGKILL, for a worker that ignores the signal."""
 
 log = logging.getLogger("headrace.supervisor")
 
 
-class WorkerCommand(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class WorkerCommand:
     """How to start one worker, in the supervisor's own environment.
 
     Attributes:
@@ -46,7 +48,7 @@ class WorkerCommand(msgspec.Struct, frozen=True):
 
 
 StartWorker = Callable[[Sequence[int], int], WorkerCommand]
-"""Takes the file descriptors of the listening sockets and of the lifeline, both valid in the worker."""
+"""Takes the file descriptors of the listening sockets and of the lifeline, which are valid in the worker."""
 
 
 def run_workers(
@@ -56,12 +58,12 @@ def run_workers(
 
     Args:
         count: the number of processes.
-        listeners: the sockets that they inherit; closed here when the drain begins, so that it really ends listening.
-        start_worker: gives the command of one worker.
-        stop_timeout_s: workers still there this long after the first signal are killed; more than a drain takes.
+        listeners: the sockets that they inherit; closed here when the drain begins, so that listening ends.
+        start_worker: returns the command of one worker.
+        stop_timeout_s: workers that still run this long after the first signal are killed; longer than a drain.
 
     Returns:
-        The exit status for the process: 0 after a drain, 1 when the workers cannot be kept running.
+        The exit status of the process: 0 after a drain, 1 if the workers cannot be kept running.
     """
     return trio.run(partial(supervise, count, listeners, start_worker, stop_timeout_s=stop_timeout_s))
 
@@ -69,11 +71,11 @@ def run_workers(
 async def supervise(
     count: int, listeners: Sequence[socket.socket], start_worker: StartWorker, *, stop_timeout_s: float
 ) -> int:
-    """`run_workers` for a caller that has a trio loop."""
+    """`run_workers` for a caller with a trio loop of its own."""
     supervisor = _Supervisor(listeners, start_worker, stop_timeout_s)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(supervisor.obey, signals)
+            nursery.start_soon(supervisor.handle_signals, signals)
             async with trio.open_nursery() as workers:
                 for index in range(count):
                     workers.start_soon(supervisor.keep_running, index)
@@ -93,7 +95,7 @@ class _Supervisor:
         self._early_deaths = 0
         self.status = 0
 
-    async def obey(self, signals: AsyncIterator[int]) -> None:
+    async def handle_signals(self, signals: AsyncIterator[int]) -> None:
         async with trio.open_nursery() as nursery:
             async for number in signals:
                 name = signal.Signals(number).name
@@ -107,7 +109,7 @@ class _Supervisor:
                     nursery.start_soon(self._kill_after, KILL_AFTER_S)
 
     async def keep_running(self, index: int) -> None:
-        """Run worker ``index``, and again whenever it dies, until told to stop."""
+        """Run worker ``index``, and start it again whenever it dies, until the drain begins."""
         pause_s = FIRST_PAUSE_S
         while not self._stopping.is_set():
             died_early = await self._run_worker(index)
@@ -117,8 +119,8 @@ class _Supervisor:
             self._early_deaths = self._early_deaths + 1 if died_early and not self._anyone_is_up() else 0
             if self._early_deaths >= GIVE_UP_AFTER:
                 log.error(
-                    "giving up: workers died %d times within %g s of their start, and none is left; "
-                    "their own messages above say why",
+                    "giving up: workers died %d times within %g s of their start, and none is running; "
+                    "see their own messages above",
                     self._early_deaths,
                     EARLY_DEATH_S,
                 )
@@ -129,7 +131,7 @@ class _Supervisor:
                 await self._stopping.wait()
 
     async def _run_worker(self, index: int) -> bool:
-        """Run one process to its end; give whether that came early."""
+        """Run one process to its end; return whether that came early."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
             fds = [listener.fileno() for listener in self._listeners]
@@ -147,14 +149,14 @@ class _Supervisor:
             theirs.close()
             started_at = trio.current_time()
             self._running[process] = started_at
-            if self._stopping.is_set():  # the signal came while the process was being made
+            if self._stopping.is_set():  # the signal came while the process was being started
                 process.send_signal(signal.SIGTERM)
             log.info("worker %d is process %d", index, process.pid)
             try:
                 status = await process.wait()
             finally:
                 del self._running[process]
-                if process.returncode is None:  # cancelled from outside: leave no orphan
+                if process.returncode is None:  # cancelled from outside: do not leave an orphan
                     process.kill()
         if not self._stopping.is_set():
             log.error("worker %d (process %d) ended by itself: %s", index, process.pid, _ending(status))

@@ -1,4 +1,4 @@
-"""OpenAI's error document, and `error.type` for each of our error codes: the only place that knows them.
+"""OpenAI's error document, and `error.type` for each of our error codes: the only place that defines them.
 
 Source: OpenAI's API reference, "Error codes" (2026-08), and the error types that its HTTP API sends.
 """
@@ -31,9 +31,6 @@ _TYPES: Final = {
             "request_timeout",
             "uri_too_long",
             "headers_too_large",
-            "method_not_supported",
-            "transfer_coding_not_supported",
-            "http_version_not_supported",
         ),
         INVALID_REQUEST,
     ),
@@ -62,7 +59,7 @@ def error_document(message: str, code: str, *, type: str | None = None, param: s
 
 
 def error_frame(failed: Failed) -> bytes:
-    """Return the event that reports a failure in mid-stream to an SDK: an ``error`` and nothing beside it.
+    """Return the event that reports a failure to an SDK in mid-stream: an ``error`` and no other field.
 
     Some SDKs take a chunk that has ``choices`` beside ``error``, or an ``error`` that is a string, for success.
     Nothing may follow the event, not even ``[DONE]``.

@@ -1,7 +1,4 @@
-"""Fold what a client receives into what it ends up with, strictly: anything that would trip an SDK is an error.
-
-The traps are those of the client matrix in the mapping facts, section 2.
-"""
+"""Fold what a client receives into its final result, strictly: anything that an SDK would stumble over is an error."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import Any
 
 @dataclass
 class Folded:
-    """What the client has in the end."""
+    """The final result of a response."""
 
     content: str | None = None
     refusal: str | None = None
@@ -31,7 +28,7 @@ class Folded:
 
 
 def data_of(stream: bytes) -> list[str]:
-    """Split our own frames; nothing else is expected of them than ``data: x`` and comments."""
+    """Split our own frames, which are only ``data: x`` and comments."""
     assert stream == b"" or stream.endswith(b"\n\n")
     datas: list[str] = []
     for block in stream.decode("utf-8").split("\n\n")[:-1]:
@@ -44,7 +41,7 @@ def data_of(stream: bytes) -> list[str]:
 
 
 def chunks_of(stream: bytes) -> list[dict[str, Any]]:
-    """Give the JSON of all frames but ``[DONE]``."""
+    """Return the JSON of all frames except ``[DONE]``."""
     return [json.loads(data) for data in data_of(stream) if data != "[DONE]"]
 
 
@@ -52,8 +49,8 @@ def fold_stream(stream: bytes) -> Folded:
     """Fold a stream of chunks."""
     result = Folded()
     for data in data_of(stream):
-        assert not result.is_done, "something after [DONE]"
-        assert result.error is None, "something after an error"
+        assert not result.is_done, "data after [DONE]"
+        assert result.error is None, "data after an error"
         if data == "[DONE]":
             assert result.finish_reason is not None, "[DONE] without a finish reason"
             result.is_done = True
@@ -153,7 +150,7 @@ def fold_document(document: bytes) -> Folded:
 
 
 def assert_as_expected(folded: Folded, expected: dict[str, Any]) -> None:
-    """Compare with an ``expected.json`` of the recordings (shared README)."""
+    """Compare with the ``expected.json`` of a recording."""
     if expected["error"]:
         assert folded.error is not None
         assert folded.error["message"] == expected["error"]["message"]

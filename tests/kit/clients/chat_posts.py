@@ -16,7 +16,7 @@ AGENTS = (OPENAI_LIKE, CURSOR)
 def post_bytes(
     body: Any, *, agent: str = OPENAI_LIKE, path: str = "/cursor/chat/completions", length: int | None = None
 ) -> bytes:
-    """Give a whole POST; ``length`` announces another length than the body has."""
+    """Return a complete POST; ``length`` declares a length other than the body's."""
     content = json.dumps(body).encode()
     lines = [
         f"POST {path} HTTP/1.1",
@@ -31,7 +31,7 @@ def post_bytes(
 
 
 def ask(model: str = "up", *, stream: bool = True, **fields: Any) -> dict[str, Any]:
-    """Give a small request's body."""
+    """Return a small request's body."""
     return {"model": model, "input": "hi", "stream": stream, **fields}
 
 
@@ -48,17 +48,17 @@ CREATED: dict[str, Any] = {
 
 
 def delta(text: str) -> dict[str, Any]:
-    """Give an event that brings text."""
+    """Return an event with text."""
     return {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": text}
 
 
 def completed(text: str) -> dict[str, Any]:
-    """Give the last event of an answer that is ``text``."""
+    """Return the last event of an answer that is ``text``."""
     return {"type": "response.completed", "response": response_of(text)}
 
 
 def response_of(text: str) -> dict[str, Any]:
-    """Give a whole answer's document."""
+    """Return the document of a complete answer."""
     return {
         "id": "resp_1",
         "object": "response",
@@ -79,15 +79,15 @@ def response_of(text: str) -> dict[str, Any]:
 
 
 def good_answer(text: str = "Hello") -> tuple[Step, ...]:
-    """Give the script of a whole good stream."""
+    """Return the script of a complete, successful stream."""
     return (sse_head(), events([CREATED, delta(text), completed(text)]), end())
 
 
 def begun(*texts: str) -> tuple[Step, ...]:
-    """Give the script of a stream that has said ``texts`` and is not over."""
+    """Return the script of a stream that has sent ``texts`` and has not ended."""
     return (sse_head(), event(CREATED), *(event(delta(text)) for text in texts))
 
 
 def failed_event(code: str, message: str) -> dict[str, Any]:
-    """Give the last event of an answer that failed."""
+    """Return the last event of an answer that failed."""
     return {"type": "response.failed", "response": {"status": "failed", "error": {"code": code, "message": message}}}

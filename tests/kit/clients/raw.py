@@ -1,4 +1,4 @@
-"""A client made of one socket, and a server around any ASGI application: for tests of exact bytes and moments."""
+"""A client made of one socket, and a server around any ASGI application: for tests of exact bytes and times."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from typing import Any
 import trio
 from kit.time.patience import patiently
 
-from pipeline.gateway.http.connection import App, ServerSettings
+from pipeline.gateway.failures import refusal
+from pipeline.gateway.http.asgi import App
+from pipeline.gateway.http.connection import ServerSettings
 from pipeline.gateway.http.server import hypercorn_config, serve
 from pipeline.gateway.http.sockets import bind_socket
 
@@ -42,6 +44,22 @@ class Served:
     ended_at: float = 0.0
 
 
+def limits(**changed: Any) -> ServerSettings:
+    """Return settings whose time limits are a minute, so that none passes by chance on a slow machine.
+
+    A test about one of them sets it.
+    """
+    minute = {
+        "keep_alive_timeout_s": 60,
+        "header_timeout_s": 60,
+        "write_timeout_s": 60,
+        "linger_timeout_s": 60,
+        "graceful_timeout_s": 60,
+        "final_message_timeout_s": 60,
+    }
+    return ServerSettings(**{"max_connections": 1000, **minute, **changed})
+
+
 @asynccontextmanager
 async def serving(
     app: App,
@@ -51,16 +69,14 @@ async def serving(
     keyfile: str | None = None,
     on_shutdown: Callable[[], None] | None = None,
     on_drain_deadline: Callable[[], None] | None = None,
-    **limits: Any,
+    **changed: Any,
 ) -> AsyncIterator[Served]:
-    """Serve ``app`` on a free port; at the end stop hard, and check that no file descriptor is left.
+    """Serve ``app`` on a free port; at the end stop it hard, and check that no file descriptor is left open.
 
-    Time limits are a minute, so that none passes by chance on a slow machine; a test that is about one sets it.
+    The server's settings are those of `limits`, with ``changed``.
     """
     fds = len(os.listdir("/proc/self/fd"))
-    settings = ServerSettings(
-        **{"linger_timeout_s": 60, "graceful_timeout_s": 60, "last_words_timeout_s": 60, **limits}
-    )
+    settings = limits(**changed)
     listener = bind_socket("127.0.0.1", 0)
     if send_buffer_bytes is not None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
@@ -72,6 +88,7 @@ async def serving(
             hypercorn_config(settings, certfile=certfile, keyfile=keyfile),
             [listener],
             settings,
+            make_refusal=refusal,
             shutdown=served.shutdown,
             hard_stop=served.hard_stop,
             on_shutdown=on_shutdown,
@@ -91,7 +108,7 @@ async def serving(
 
 
 class RawClient:
-    """One TCP connection, with the buffer of what has been read and not yet used."""
+    """One TCP connection, with a buffer of what has been read and not used yet."""
 
     def __init__(self, stream: trio.abc.Stream, sock: trio.socket.SocketType) -> None:
         self.stream = stream
@@ -146,7 +163,7 @@ class RawClient:
         return taken
 
     async def read_to_end(self) -> tuple[bytes, str]:
-        """Give all the rest, and how it ended: "fin" or "reset"."""
+        """Return the rest, and how the connection ended: "fin" or "reset"."""
         rest, self.buffer = self.buffer, b""
         try:
             while chunk := await self.read_some():
@@ -194,6 +211,6 @@ class RawClient:
 
 
 async def get(address: tuple[str, int], path: str = "/") -> Answer:
-    """Ask once, on a connection of its own."""
+    """Send one request on a connection of its own."""
     async with await RawClient.open(address) as client:
         return await client.ask(path=path)

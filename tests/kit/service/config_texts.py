@@ -1,4 +1,4 @@
-"""Small configurations for tests, and what comes of them."""
+"""Small configurations for tests, and what they are parsed to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes a distribution discoverable as if it had been installed, without pip and without network."""
+"""Make a distribution discoverable as if it had been installed, without pip and without network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EXAMPLE = Path(__file__).parents[2] / "data" / "plugin_example"
 
 
 def install(monkeypatch: pytest.MonkeyPatch, site: Path, project: Path = EXAMPLE) -> None:
-    """Put ``project``'s modules on the path, and in ``site`` the metadata that pip makes of its pyproject."""
+    """Put ``project``'s modules on the path, and into ``site`` the metadata that pip would make from its pyproject."""
     about = tomllib.loads((project / "pyproject.toml").read_text())["project"]
     info = site / f"{about['name'].replace('-', '_')}-{about['version']}.dist-info"
     info.mkdir(parents=True)

@@ -13,16 +13,17 @@ import httpx
 import trio
 
 from pipeline.gateway.app import Application
-from pipeline.gateway.bridge import Record
 from pipeline.gateway.config.load import parse_settings
+from pipeline.gateway.failures import refusal
 from pipeline.gateway.http.server import hypercorn_config, serve
 from pipeline.gateway.http.sockets import bind_socket
+from pipeline.gateway.request_record import Record
 from pipeline.gateway.service import server_settings
 from pipeline.registry import AnyPlugin
 
 KEY = "sk-test-master-key-0123456789"
 PLAIN = False
-"""The service is asked by plain HTTP; reading the trusted certificates would take 30 ms for each client."""
+"""httpx's ``verify``: the service speaks plain HTTP, and loading certificates would take 30 ms for each client."""
 CONFIG = """\
 model_list:
   - model_name: echo
@@ -43,7 +44,7 @@ pipeline_settings:
 
 @dataclass
 class Service:
-    """A running service and what it logged."""
+    """A running service and the records of its requests."""
 
     url: str
     app: Application
@@ -57,7 +58,7 @@ class Service:
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
 
-    def note(self, record: Record) -> None:
+    def add_record(self, record: Record) -> None:
         self.records.append(record)
         self.recorded.set()
         self.recorded = trio.Event()
@@ -71,13 +72,13 @@ class Service:
     async def post(
         self, body: Any, *, path: str = "/cursor/chat/completions", key: str | None = KEY, **headers: str
     ) -> httpx.Response:
-        """Post a body (bytes as they are, anything else as JSON) and read the whole answer."""
+        """Post a body (bytes as they are, anything else as JSON) and read the whole response."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         async with httpx.AsyncClient(base_url=self.url, timeout=30, trust_env=False, verify=PLAIN) as client:
             return await client.post(path, content=content, headers=_encoded(headers, key))
 
     async def get(self, path: str, *, method: str = "GET", key: str | None = KEY, **headers: str) -> httpx.Response:
-        """Ask for a page."""
+        """Request a page."""
         async with httpx.AsyncClient(base_url=self.url, timeout=30, trust_env=False, verify=PLAIN) as client:
             return await client.request(method, path, headers=_encoded(headers, key))
 
@@ -91,13 +92,13 @@ def _encoded(headers: dict[str, str], key: str | None) -> list[tuple[bytes, byte
 
 
 def model(name: str, url: str, *, upstream: str = "openai/gpt-5", **params: Any) -> str:
-    """The lines of one deployment."""
+    """Return the configuration of one deployment."""
     given = {"model": upstream, "api_base": url, "api_key": "sk-upstream-secret-0123456789", **params}
     return f"  - model_name: {json.dumps(name)}\n    litellm_params: {json.dumps(given)}\n"
 
 
 def replay(path: Path) -> str:
-    """The lines of one deployment that replays a recording, named by its file."""
+    """Return the configuration of one deployment that replays a recording and is named after its file."""
     params = {"model": f"canned/replay:{path}"}
     return f"  - model_name: {json.dumps(path.name)}\n    litellm_params: {json.dumps(params)}\n"
 
@@ -106,14 +107,14 @@ def replay(path: Path) -> str:
 async def serving(
     models: str = "", pipeline: str = "", *, plugins: Mapping[str, AnyPlugin] | None = None, config: str = CONFIG
 ) -> AsyncIterator[Service]:
-    """Run the service with the embedded models, ``models`` and more lines of ``pipeline_settings``."""
+    """Run the service with the embedded models, ``models``, and ``pipeline`` added to ``pipeline_settings``."""
     text = config.format(models=models, pipeline=pipeline, key=KEY)
     settings = parse_settings(text, source="test.yaml", environ={})
-    notes: list[Service] = []
-    app = Application(settings, plugins=plugins or {}, on_end=lambda record: notes[0].note(record()))
+    services: list[Service] = []
+    app = Application(settings, plugins=plugins or {}, on_end=lambda record: services[0].add_record(record()))
     listener = bind_socket("127.0.0.1", 0)
     service = Service(f"http://127.0.0.1:{listener.getsockname()[1]}", app, trio.Event(), trio.Event())
-    notes.append(service)
+    services.append(service)
     limits = server_settings(settings.pipeline)
 
     async def run(task_status: trio.TaskStatus[list[str]]) -> None:
@@ -122,6 +123,7 @@ async def serving(
             hypercorn_config(limits),
             [listener],
             limits,
+            make_refusal=refusal,
             shutdown=service.shutdown,
             hard_stop=service.hard_stop,
             on_shutdown=app.bridge.drain,

@@ -14,7 +14,7 @@ import trio
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Tell the process id; a stream ends when the client sends its request's body, be it early or late."""
+    """Answer with the process id; a stream ends when the client sends its request's body, at whatever time."""
     if scope["type"] == "lifespan":
         os.write(2, b"a worker has started\n")
         return
@@ -26,23 +26,29 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 def work(kind: str, fd: int, lifeline_fd: int) -> None:
-    if kind == "deaf":
+    if kind == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         with socket.socket(fileno=lifeline_fd) as lifeline:
-            os.write(2, b"deaf\n")
+            os.write(2, b"ignoring SIGTERM\n")
             lifeline.recv(1)
         return
-    from pipeline.gateway.http.connection import (
-        ServerSettings,
-    )  # here: it takes a while, and not every process needs it
+    # Imported here because it takes a while, and not every process needs it.
+    from pipeline.gateway.http.connection import ServerSettings
+    from pipeline.gateway.http.refusals import RefusalResponse
     from pipeline.gateway.http.server import hypercorn_config, serve_until_signalled
     from pipeline.gateway.http.sockets import prepare_listener
 
     listener = socket.socket(fileno=fd)
     prepare_listener(listener)
-    settings = ServerSettings(graceful_timeout_s=60)
-    lifeline = socket.socket(fileno=lifeline_fd)
-    trio.run(partial(serve_until_signalled, app, hypercorn_config(settings), [listener], settings, lifeline=lifeline))
+    settings = ServerSettings(
+        max_connections=100, keep_alive_timeout_s=60, header_timeout_s=60, write_timeout_s=60, graceful_timeout_s=60
+    )
+    serve = partial(
+        serve_until_signalled,
+        make_refusal=lambda code, message: RefusalResponse(500, b"text/plain", message.encode()),
+        lifeline=socket.socket(fileno=lifeline_fd),
+    )
+    trio.run(serve, app, hypercorn_config(settings), [listener], settings)
 
 
 def supervise(workers: int, stop_timeout_s: float, kind: str) -> int:
@@ -53,7 +59,7 @@ def supervise(workers: int, stop_timeout_s: float, kind: str) -> int:
     os.write(1, b"%d\n" % listener.getsockname()[1])
 
     def start_worker(fds: Any, lifeline_fd: int) -> WorkerCommand:
-        if kind == "broken":  # no Python: on a slow machine it would take too long to count as one that cannot start
+        if kind == "broken":  # not Python, which on a slow machine starts too slowly to count as an early death
             return WorkerCommand(["sh", "-c", "echo this worker cannot start >&2; exit 1"])
         return WorkerCommand([sys.executable, __file__, "worker", kind, str(fds[0]), str(lifeline_fd)])
 

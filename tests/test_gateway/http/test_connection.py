@@ -1,4 +1,4 @@
-"""A connection over real sockets: what it answers, when it ends, and what it survives."""
+"""A connection over real sockets: its responses, when it ends, and what it survives."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from kit.time.patience import AT_ONCE_S, patiently
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Leave = Callable[[RawClient], None]
+Disconnect = Callable[[RawClient], None]
 
-LEAVING = pytest.mark.parametrize("leave", [RawClient.close, RawClient.reset, RawClient.half_close])
+DISCONNECTING = pytest.mark.parametrize("disconnect", [RawClient.close, RawClient.reset, RawClient.half_close])
 
 
 def start(status: int = 200, *headers: tuple[bytes, bytes]) -> Message:
@@ -33,14 +33,14 @@ async def read_body(receive: Receive) -> bytes:
     whole = bytearray()
     while True:
         message = await receive()
-        assert message["type"] == "http.request", "the client left during its upload"
+        assert message["type"] == "http.request", "the client disconnected during its upload"
         whole += message["body"]
         if not message["more_body"]:
             return bytes(whole)
 
 
 async def echo(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-    """Answer with what was asked: with a length, or chunked below /chunked."""
+    """Answer with the request, with a Content-Length, or chunked if the path is /chunked."""
     if scope["type"] != "http":
         return
     data = await read_body(receive)
@@ -71,10 +71,10 @@ def app_of(serve_request: Callable[[dict[str, Any], Receive, Send], Awaitable[No
     return app
 
 
-# Answers.
+# Responses.
 
 
-async def test_a_request_is_answered_and_the_connection_lives_on() -> None:
+async def test_a_request_is_answered_and_the_connection_persists() -> None:
     async with serving(echo) as served, await RawClient.open(served.address) as client:
         for body_sent in (b"one", b"", b"three"):
             answer = await client.ask("POST", "/a%20b?q=1", body_sent)
@@ -98,21 +98,21 @@ async def test_a_body_without_a_length_is_chunked() -> None:
         assert (await client.ask()).status == 200
 
 
-async def test_a_chunked_upload_is_read_whole() -> None:
+async def test_a_chunked_upload_is_read_completely() -> None:
     async with serving(echo) as served, await RawClient.open(served.address) as client:
         await client.send(b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
         await client.send(b"2\r\nde\r\n0\r\n\r\n")
         assert json.loads((await client.read_answer()).body)["body"] == "abcde"
 
 
-async def test_a_head_that_comes_byte_by_byte_is_read() -> None:
+async def test_a_head_that_arrives_byte_by_byte_is_read() -> None:
     async with serving(echo) as served, await RawClient.open(served.address) as client:
         for byte in b"\r\nGET /slow HTTP/1.1\r\nHost: t\r\n\r\n":
             await client.send(bytes([byte]))
         assert json.loads((await client.read_answer()).body)["path"] == "/slow"
 
 
-async def test_http_1_0_gets_no_chunks_but_the_end_of_the_connection() -> None:
+async def test_a_body_for_http_1_0_is_not_chunked_but_ends_with_the_connection() -> None:
     async with serving(echo) as served, await RawClient.open(served.address) as client:
         await client.send(b"GET /chunked HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
         answer = await client.read_answer()
@@ -121,7 +121,7 @@ async def test_http_1_0_gets_no_chunks_but_the_end_of_the_connection() -> None:
         assert json.loads(answer.body)["path"] == "/chunked"
 
 
-async def test_http_1_0_may_keep_alive_when_the_length_is_known() -> None:
+async def test_http_1_0_may_keep_alive_if_the_length_is_known() -> None:
     async with serving(echo) as served, await RawClient.open(served.address) as client:
         for _ in range(2):
             await client.send(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
@@ -141,7 +141,7 @@ async def test_connection_close_is_honoured_at_once() -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/chunked"])
-async def test_head_gets_the_head_alone(path: str) -> None:
+async def test_head_gets_only_the_head(path: str) -> None:
     async with serving(echo) as served, await RawClient.open(served.address) as client:
         assert (await client.ask("HEAD", path)).status == 200
         assert json.loads((await client.ask("GET", "/next")).body)["path"] == "/next"
@@ -152,7 +152,7 @@ async def test_a_status_without_a_body_has_none(status: int) -> None:
     @app_of
     async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         await send(start(status, (b"etag", b"x")))
-        await send(body(b"nobody may see this"))
+        await send(body(b"must not be sent"))
 
     async with serving(app) as served, await RawClient.open(served.address) as client:
         for _ in range(2):
@@ -161,7 +161,7 @@ async def test_a_status_without_a_body_has_none(status: int) -> None:
             assert "transfer-encoding" not in answer.headers
 
 
-async def test_100_continue_is_sent_when_the_application_wants_the_body() -> None:
+async def test_100_continue_is_sent_when_the_application_reads_the_body() -> None:
     wanted = trio.Event()
 
     @app_of
@@ -215,13 +215,13 @@ async def test_an_early_refusal_reaches_a_client_that_is_still_uploading() -> No
     async with serving(app, linger_timeout_s=5) as served, await RawClient.open(served.address) as client:
         await client.send(b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 9000000\r\n\r\n")
         for _ in range(90):
-            await client.send(b"x" * 100_000)  # all of it before the first read, as simple clients do
+            await client.send(b"x" * 100_000)  # everything before the first read, as simple clients do
         answer = await client.read_answer()
         assert (answer.status, answer.body, answer.headers["connection"]) == (413, b"large", "close")
         assert await client.read_to_end() == (b"", "fin")
 
 
-async def test_a_request_body_that_nobody_reads_does_not_become_a_request() -> None:
+async def test_a_request_body_that_is_not_read_does_not_become_a_request() -> None:
     @app_of
     async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         await send(start(200, (b"content-length", b"2")))
@@ -235,7 +235,7 @@ async def test_a_request_body_that_nobody_reads_does_not_become_a_request() -> N
         assert [(await client.read_answer()).body for _ in range(2)] == [b"/a", b"/b"]
 
 
-async def test_the_first_bytes_leave_together_with_the_head() -> None:
+async def test_the_first_bytes_are_sent_together_with_the_head() -> None:
     """One write, one segment: the receiver gets both in its first read."""
     has_read = trio.Event()
 
@@ -257,7 +257,7 @@ async def test_the_first_bytes_leave_together_with_the_head() -> None:
 # Failures of the application.
 
 
-async def test_a_failure_before_the_response_is_a_500_and_its_text_stays_inside(
+async def test_a_failure_before_the_response_is_a_500_and_its_text_is_not_shown(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     @app_of
@@ -277,7 +277,7 @@ async def test_a_failure_before_the_response_is_a_500_and_its_text_stays_inside(
         assert "sk-secret" not in record.getMessage() + answer.body.decode()
 
 
-async def test_a_failure_after_the_first_byte_is_visible_as_a_cut() -> None:
+async def test_a_failure_after_the_first_byte_resets_the_connection() -> None:
     @app_of
     async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         await send(start())
@@ -306,7 +306,7 @@ async def test_a_failure_after_the_first_byte_is_visible_as_a_cut() -> None:
         [],
     ],
 )
-async def test_an_application_that_breaks_the_rules_gets_a_500_sent(messages: list[Message]) -> None:
+async def test_an_application_that_violates_asgi_causes_a_500(messages: list[Message]) -> None:
     @app_of
     async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         for message in messages:
@@ -316,17 +316,17 @@ async def test_an_application_that_breaks_the_rules_gets_a_500_sent(messages: li
         assert (await get(served.address)).status == 500
 
 
-# Who leaves, and when that is noticed.
+# Disconnects, and when they are noticed.
 
 
 class Watched:
-    """An application that plays one phase and notes when ``http.disconnect`` came and that its call ended."""
+    """An application that stays in one phase and records when ``http.disconnect`` came."""
 
     def __init__(self, phase: str) -> None:
         self.phase = phase
         self.ready = trio.Event()
-        self.left = trio.Event()
-        self.left_at = 0.0
+        self.disconnected = trio.Event()
+        self.disconnected_at = 0.0
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -342,20 +342,20 @@ class Watched:
             self.ready.set()
             return await self.watch(receive)
         async with trio.open_nursery() as nursery:
-            if self.phase != "stuck, nobody receives":
+            if self.phase != "stuck, without a receive":
                 await read_body(receive)
                 nursery.start_soon(self.watch, receive)
             await send(start())
-            while not self.left.is_set():
+            while not self.disconnected.is_set():
                 if self.phase == "streaming":
                     await send(body(b"data: x\n\n", more=True))
                     self.ready.set()
                     with trio.move_on_after(0.005):
-                        await self.left.wait()
+                        await self.disconnected.wait()
                 else:
                     nursery.start_soon(self.get_ready)
                     await send(body(b"x" * 1_000_000, more=True))
-                    if self.phase == "stuck, nobody receives":
+                    if self.phase == "stuck, without a receive":
                         await self.watch(receive)
 
     async def get_ready(self) -> None:
@@ -365,21 +365,21 @@ class Watched:
     async def watch(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        self.left_at = trio.current_time()
-        self.left.set()
+        self.disconnected_at = trio.current_time()
+        self.disconnected.set()
 
 
-@LEAVING
-@pytest.mark.parametrize("phase", ["uploading", "silent", "streaming", "stuck in a send", "stuck, nobody receives"])
-@pytest.mark.parametrize("before", ["", "after another request", "behind a stray CRLF", "behind a pipelined request"])
-async def test_a_client_that_leaves_is_noticed_at_once(leave: Leave, phase: str, before: str) -> None:
+@DISCONNECTING
+@pytest.mark.parametrize("phase", ["uploading", "silent", "streaming", "stuck in a send", "stuck, without a receive"])
+@pytest.mark.parametrize("before", ["", "after another request", "before a stray CRLF", "before a pipelined request"])
+async def test_a_disconnect_is_noticed_at_once(disconnect: Disconnect, phase: str, before: str) -> None:
     app = Watched(phase)
     uploading = phase == "uploading"
     async with serving(app, send_buffer_bytes=8192, write_timeout_s=60) as served:
         async with await RawClient.open(served.address, receive_buffer_bytes=8192) as client:
             if before == "after another request":
                 await client.ask(path="/before")
-            extra = {"behind a stray CRLF": b"\r\n", "behind a pipelined request": b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"}
+            extra = {"before a stray CRLF": b"\r\n", "before a pipelined request": b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"}
             length = 100_000 if uploading else 5
             await client.send(b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\nhello" % length)
             if not uploading:
@@ -387,31 +387,31 @@ async def test_a_client_that_leaves_is_noticed_at_once(leave: Leave, phase: str,
             with patiently():
                 await app.ready.wait()
             left_at = trio.current_time()
-            leave(client)
+            disconnect(client)
             with patiently():
-                await app.left.wait()
-            assert app.left_at - left_at < AT_ONCE_S
+                await app.disconnected.wait()
+            assert app.disconnected_at - left_at < AT_ONCE_S
 
 
-async def test_a_client_that_sends_far_ahead_is_closed() -> None:
+async def test_a_client_that_sends_far_ahead_is_reset() -> None:
     app = Watched("silent")
     async with serving(app) as served, await RawClient.open(served.address) as client:
         await client.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
         with pytest.raises(trio.BrokenResourceError):
             await client.send(b"x" * 50_000_000)
         with patiently():
-            await app.left.wait()
+            await app.disconnected.wait()
 
 
-async def test_receive_tells_a_disconnect_when_the_response_is_finished() -> None:
-    told = trio.Event()
+async def test_receive_returns_a_disconnect_once_the_response_is_finished() -> None:
+    disconnected = trio.Event()
 
     @app_of
     async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         async def watch() -> None:
             assert (await receive())["type"] == "http.request"
             assert (await receive())["type"] == "http.disconnect"
-            told.set()
+            disconnected.set()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
@@ -423,16 +423,16 @@ async def test_receive_tells_a_disconnect_when_the_response_is_finished() -> Non
         for _ in range(2):
             assert (await client.ask()).body == b"ok"
         with patiently():
-            await told.wait()
+            await disconnected.wait()
 
 
-async def test_sending_to_a_client_that_left_does_nothing_and_lets_others_run() -> None:
-    left, enough, ended = trio.Event(), trio.Event(), trio.Event()
-    sent_in_vain = 0
+async def test_sending_after_a_disconnect_does_nothing_and_lets_other_tasks_run() -> None:
+    disconnected, enough, ended = trio.Event(), trio.Event(), trio.Event()
+    sends_after_disconnect = 0
 
     @app_of
     async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        nonlocal sent_in_vain
+        nonlocal sends_after_disconnect
         if scope["path"] == "/other":
             return await echo(scope, receive, send)
         async with trio.open_nursery() as nursery:
@@ -440,13 +440,13 @@ async def test_sending_to_a_client_that_left_does_nothing_and_lets_others_run() 
             async def watch() -> None:
                 while (await receive())["type"] != "http.disconnect":
                     pass
-                left.set()
+                disconnected.set()
 
             nursery.start_soon(watch)
             await send(start())
             while not enough.is_set():
                 await send(body(b"x" * 1000, more=True))
-                sent_in_vain += left.is_set()
+                sends_after_disconnect += disconnected.is_set()
         ended.set()
 
     async with serving(app) as served:
@@ -454,11 +454,11 @@ async def test_sending_to_a_client_that_left_does_nothing_and_lets_others_run() 
             await client.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
             await client.read_some()
         with patiently():
-            await left.wait()
+            await disconnected.wait()
             assert (await get(served.address, "/other")).status == 200  # while the sends go on
             enough.set()
             await ended.wait()
-        assert sent_in_vain > 1
+        assert sends_after_disconnect > 1
 
 
 # Slow and stalled readers.
@@ -490,7 +490,7 @@ async def test_a_client_that_stops_reading_is_reset_at_the_write_timeout() -> No
             assert end == RESET
 
 
-async def test_a_reader_of_a_few_bytes_at_a_time_gets_everything() -> None:
+async def test_a_client_that_reads_a_few_bytes_at_a_time_gets_everything() -> None:
     whole = bytes(range(256)) * 80
 
     @app_of
@@ -498,7 +498,7 @@ async def test_a_reader_of_a_few_bytes_at_a_time_gets_everything() -> None:
         await send(start())
         await send(body(whole))
 
-    # The window opens when half of the buffer is free: after about ten reads, a tenth of the time limit.
+    # The window opens when half of the buffer is free: after about ten reads, in a tenth of the time limit.
     async with serving(app, send_buffer_bytes=4096, write_timeout_s=1) as served:
         async with await RawClient.open(served.address, receive_buffer_bytes=2048) as client:
             await client.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
@@ -509,12 +509,12 @@ async def test_a_reader_of_a_few_bytes_at_a_time_gets_everything() -> None:
                 chunk = await client.stream.receive_some(100)
                 assert chunk, f"cut after {len(received)} bytes"
                 received += chunk
-            assert trio.current_time() - began > 1, "this was no slow reader"
+            assert trio.current_time() - began > 1, "the reader was not slow"
             assert received.partition(b"\r\n\r\n")[2] == b"5000\r\n" + whole + b"\r\n0\r\n\r\n"
 
 
-async def test_a_cancel_during_a_stuck_send_tears_no_frame() -> None:
-    """A frame that has begun is sent whole before the cancel is felt."""
+async def test_a_cancellation_during_a_stuck_send_cuts_no_frame_in_half() -> None:
+    """A frame that has begun is sent completely before the cancellation takes effect."""
     sending = trio.CancelScope()
 
     @app_of
@@ -564,10 +564,10 @@ async def test_the_keep_alive_timeout_does_not_end_a_request_that_takes_longer()
         began = trio.current_time()
         assert (await client.ask(path="/slow")).status == 200
         assert await client.read_to_end() == (b"", "fin")
-        assert 0.25 + 0.1 <= trio.current_time() - began < AT_ONCE_S  # it idles from the end of the request on
+        assert 0.25 + 0.1 <= trio.current_time() - began < AT_ONCE_S  # the idle time begins at the end of the request
 
 
-async def test_a_large_request_may_follow_an_answer_whose_application_still_works() -> None:
+async def test_a_large_request_may_follow_a_response_whose_application_still_runs() -> None:
     has_followed = trio.Event()
 
     async def tidy(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -589,13 +589,13 @@ async def test_a_large_request_may_follow_an_answer_whose_application_still_work
             has_followed.set()
 
 
-async def test_a_connection_that_never_asks_is_closed() -> None:
+async def test_a_connection_without_a_request_is_closed() -> None:
     async with serving(echo, header_timeout_s=0.1) as served, await RawClient.open(served.address) as client:
         assert await client.read_to_end() == (b"", "fin")
 
 
 @pytest.mark.parametrize("first", [True, False])
-async def test_a_head_that_drips_is_answered_408(first: bool) -> None:
+async def test_a_head_that_arrives_too_slowly_is_answered_with_408(first: bool) -> None:
     async with serving(echo, header_timeout_s=1) as served, await RawClient.open(served.address) as client:
         if not first:
             await client.ask()
@@ -675,7 +675,7 @@ HOSTILE: list[tuple[str, bytes, int]] = [
     ("a long request line", b"GET /" + b"a" * 20_000, 414),
     ("a long header", HEAD + b"X: " + b"a" * 70_000 + b"\r\n\r\n", 431),
     ("many headers", HEAD + b"a: b\r\n" * 12_000, 431),
-    ("chunk size that is none", POST + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n", 400),
+    ("chunk size that is not a number", POST + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n", 400),
     ("signed chunk size", POST + b"Transfer-Encoding: chunked\r\n\r\n+3\r\nabc\r\n0\r\n\r\n", 400),
     ("chunk size with 0x", POST + b"Transfer-Encoding: chunked\r\n\r\n0x3\r\nabc\r\n0\r\n\r\n", 400),
     ("chunk size of 17 digits", POST + b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n", 400),
@@ -689,7 +689,7 @@ HOSTILE: list[tuple[str, bytes, int]] = [
 
 
 @pytest.mark.parametrize(("raw", "status"), [row[1:] for row in HOSTILE], ids=[row[0] for row in HOSTILE])
-async def test_hostile_bytes_end_their_own_connection_only(raw: bytes, status: int) -> None:
+async def test_hostile_bytes_end_only_their_own_connection(raw: bytes, status: int) -> None:
     async with serving(echo) as served, await RawClient.open(served.address) as client:
         await client.send(raw)
         answer = await client.read_answer()
@@ -715,7 +715,7 @@ UPGRADES: list[tuple[str, bytes]] = [
 
 
 @pytest.mark.parametrize("raw", [row[1] for row in UPGRADES], ids=[row[0] for row in UPGRADES])
-async def test_an_upgrade_is_ignored_and_its_request_served(raw: bytes) -> None:
+async def test_an_upgrade_is_ignored_and_its_request_is_served(raw: bytes) -> None:
     async with serving(echo) as served, await RawClient.open(served.address) as client:
         await client.send(HEAD + raw)
         assert (await client.read_answer()).status == 200
@@ -724,7 +724,7 @@ async def test_an_upgrade_is_ignored_and_its_request_served(raw: bytes) -> None:
         assert (await get(served.address, "/next")).status == 200
 
 
-async def test_bad_chunks_after_the_response_began_cut_the_connection() -> None:
+async def test_bad_chunks_after_the_response_has_begun_end_the_connection() -> None:
     @app_of
     async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["path"] == "/next":
@@ -742,7 +742,7 @@ async def test_bad_chunks_after_the_response_began_cut_the_connection() -> None:
         assert (await get(served.address, "/next")).status == 200
 
 
-async def test_a_thousand_clients_that_leave_mid_request_leave_nothing() -> None:
+async def test_a_thousand_disconnects_within_a_head_leave_nothing_behind() -> None:
     app = Watched("silent")
     async with serving(app, header_timeout_s=60) as served:
         for round_ in range(10):

@@ -15,12 +15,12 @@ import pytest
 import trio
 import trio.testing
 import trustme
-from kit.clients.raw import RESET, RawClient, get, serving
+from kit.clients.raw import RESET, RawClient, get, limits, serving
 from kit.time.patience import AT_ONCE_S, patiently
 from quart import ResponseReturnValue, request
 from quart_trio import QuartTrio
 
-from pipeline.gateway.http.connection import ServerSettings
+from pipeline.gateway.failures import refusal
 from pipeline.gateway.http.server import StartupError, hypercorn_config, serve
 from pipeline.gateway.http.sockets import bind_socket
 
@@ -29,7 +29,7 @@ REQUEST = b"GET /stream HTTP/1.1\r\nHost: t\r\n\r\n"
 
 
 class Streams:
-    """An application that streams until it is told to end; anything but /stream is answered at once."""
+    """An application that streams until `end` is set; any path other than /stream is answered at once."""
 
     def __init__(self) -> None:
         self.started = trio.Event()
@@ -63,7 +63,7 @@ class Streams:
 # Limits.
 
 
-async def test_a_connection_beyond_the_limit_is_answered_503() -> None:
+async def test_a_connection_beyond_the_limit_is_answered_with_503() -> None:
     app = Streams()
     async with serving(app, max_connections=2) as served:
         async with await RawClient.open(served.address) as one, await RawClient.open(served.address) as two:
@@ -81,7 +81,7 @@ async def test_a_connection_beyond_the_limit_is_answered_503() -> None:
                 await trio.sleep(0.01)
 
 
-async def test_running_out_of_file_descriptors_is_logged_once_and_survived(caplog: pytest.LogCaptureFixture) -> None:
+async def test_running_out_of_file_descriptors_is_survived_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with serving(Streams(), keep_alive_timeout_s=60, header_timeout_s=60) as served:
         clients = [socket.create_connection(served.address) for _ in range(30)]
@@ -101,12 +101,12 @@ async def test_running_out_of_file_descriptors_is_logged_once_and_survived(caplo
                 unused.close()
             async with RawClient(
                 trio.SocketStream(last := trio.socket.from_stdlib_socket(clients[-1])), last
-            ) as client:
-                assert (await client.ask()).status == 200
+            ) as accepted:
+                assert (await accepted.ask()).status == 200
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            for left in clients:
-                left.close()
+            for client in clients:
+                client.close()
 
 
 # Drain.
@@ -114,8 +114,8 @@ async def test_running_out_of_file_descriptors_is_logged_once_and_survived(caplo
 
 async def test_a_drain_lets_streams_finish_and_closes_idle_connections_at_once() -> None:
     app = Streams()
-    noted: list[str] = []
-    async with serving(app, on_shutdown=lambda: noted.append("shutdown")) as served:
+    calls: list[str] = []
+    async with serving(app, on_shutdown=lambda: calls.append("shutdown")) as served:
         async with await app.open(served.address) as stream, await RawClient.open(served.address) as idle:
             await idle.ask()
             served.shutdown.set()
@@ -127,7 +127,7 @@ async def test_a_drain_lets_streams_finish_and_closes_idle_connections_at_once()
             assert (await stream.read_to_end()) == (b"5\r\nended\r\n0\r\n\r\n", "fin")
         with patiently():
             await served.ended.wait()
-    assert noted == ["shutdown"]
+    assert calls == ["shutdown"]
 
 
 async def test_while_the_shutdown_is_delayed_new_requests_are_served() -> None:
@@ -141,12 +141,12 @@ async def test_while_the_shutdown_is_delayed_new_requests_are_served() -> None:
             await served.ended.wait()
 
 
-async def test_a_response_that_begins_during_the_drain_says_close() -> None:
-    asked, release = trio.Event(), trio.Event()
+async def test_a_response_that_begins_during_the_drain_closes_the_connection() -> None:
+    requested, release = trio.Event(), trio.Event()
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "http":
-            asked.set()
+            requested.set()
             await release.wait()
             await send(START)
             await send({"type": "http.response.body", "body": b"late"})
@@ -154,7 +154,7 @@ async def test_a_response_that_begins_during_the_drain_says_close() -> None:
     async with serving(app) as served, await RawClient.open(served.address) as client:
         await client.send(REQUEST)
         with patiently():
-            await asked.wait()
+            await requested.wait()
         served.shutdown.set()
         await trio.testing.wait_all_tasks_blocked()
         release.set()
@@ -163,7 +163,7 @@ async def test_a_response_that_begins_during_the_drain_says_close() -> None:
         assert await client.read_to_end() == (b"", "fin")
 
 
-async def test_at_the_drain_deadline_applications_are_cancelled_and_may_say_last_words() -> None:
+async def test_at_the_drain_deadline_applications_are_cancelled_and_may_send_a_final_message() -> None:
     app = Streams()
     async with serving(app, graceful_timeout_s=0.1) as served:
         async with await app.open(served.address) as client:
@@ -185,10 +185,12 @@ async def test_at_the_drain_deadline_the_hook_ends_the_streams_itself() -> None:
     assert app.cancelled == 0
 
 
-async def test_streams_that_ignore_the_hook_are_cut() -> None:
+async def test_streams_that_ignore_the_hook_are_reset() -> None:
     app = Streams()
     began = trio.current_time()
-    async with serving(app, graceful_timeout_s=0.1, last_words_timeout_s=0.2, on_drain_deadline=lambda: None) as served:
+    async with serving(
+        app, graceful_timeout_s=0.1, final_message_timeout_s=0.2, on_drain_deadline=lambda: None
+    ) as served:
         async with await app.open(served.address) as client:
             served.shutdown.set()
             with patiently():
@@ -197,7 +199,7 @@ async def test_streams_that_ignore_the_hook_are_cut() -> None:
     assert served.ended_at - began >= 0.3
 
 
-async def test_a_hard_stop_cuts_everything_at_once() -> None:
+async def test_a_hard_stop_resets_everything_at_once() -> None:
     app = Streams()
     async with serving(app) as served, await app.open(served.address) as client:
         began = trio.current_time()
@@ -208,7 +210,7 @@ async def test_a_hard_stop_cuts_everything_at_once() -> None:
         assert served.ended_at - began < AT_ONCE_S
 
 
-async def test_a_second_word_ends_a_drain_at_once() -> None:
+async def test_a_hard_stop_ends_a_drain_at_once() -> None:
     app = Streams()
     async with serving(app) as served, await app.open(served.address):
         served.shutdown.set()
@@ -220,7 +222,7 @@ async def test_a_second_word_ends_a_drain_at_once() -> None:
         assert served.ended_at - began < AT_ONCE_S
 
 
-async def test_readers_that_have_stalled_do_not_hold_up_the_end() -> None:
+async def test_stalled_readers_do_not_delay_the_end() -> None:
     stuck = trio.Event()
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -229,7 +231,7 @@ async def test_readers_that_have_stalled_do_not_hold_up_the_end() -> None:
             stuck.set()
             await send({"type": "http.response.body", "body": b"x" * 5_000_000})
 
-    async with serving(app, graceful_timeout_s=0.2, last_words_timeout_s=0.2, write_timeout_s=60) as served:
+    async with serving(app, graceful_timeout_s=0.2, final_message_timeout_s=0.2, write_timeout_s=60) as served:
         async with await RawClient.open(served.address, receive_buffer_bytes=4096) as client:
             await client.send(REQUEST)
             await stuck.wait()
@@ -241,7 +243,7 @@ async def test_readers_that_have_stalled_do_not_hold_up_the_end() -> None:
             assert (await client.read_to_end())[1] == RESET
 
 
-async def test_a_failure_while_being_cancelled_is_logged_and_the_end_is_clean(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failure_under_cancellation_is_logged_and_the_end_is_clean(caplog: pytest.LogCaptureFixture) -> None:
     begun = trio.Event()
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -265,8 +267,8 @@ async def test_a_failure_while_being_cancelled_is_logged_and_the_end_is_clean(ca
 
 
 @pytest.mark.parametrize("moment", ["start", "body", "last"])
-async def test_a_cancel_around_any_send_closes_the_connection_cleanly(moment: str) -> None:
-    """The cancel comes from the drain deadline, while the application is about to send."""
+async def test_a_cancellation_around_any_send_closes_the_connection_cleanly(moment: str) -> None:
+    """The cancellation comes at the drain deadline, while the application is about to send."""
     reached = trio.Event()
 
     async def stop_here() -> None:
@@ -305,7 +307,7 @@ async def test_an_application_that_does_not_start_says_why() -> None:
         await receive()
         await send({"type": "lifespan.startup.failed", "message": "no such upstream"})
 
-    settings = ServerSettings()
+    settings = limits()
     started: list[list[str]] = []
 
     class Status:
@@ -318,6 +320,7 @@ async def test_an_application_that_does_not_start_says_why() -> None:
             hypercorn_config(settings),
             [bind_socket("127.0.0.1", 0)],
             settings,
+            make_refusal=refusal,
             shutdown=trio.Event(),
             task_status=Status(),  # type: ignore[arg-type]
         )
@@ -345,13 +348,13 @@ async def test_the_lifespan_surrounds_the_requests_and_its_state_reaches_them() 
         served.shutdown.set()
         with patiently():
             await served.ended.wait()
-        there = ("http", "127.0.0.1", served.address, "1.1")
-    assert seen == ["lifespan.startup", "m", there, "lifespan.shutdown"]
+        connection = ("http", "127.0.0.1", served.address, "1.1")
+    assert seen == ["lifespan.startup", "m", connection, "lifespan.shutdown"]
 
 
-async def test_quart_runs_on_it_and_sees_its_clients_leave() -> None:
+async def test_quart_runs_on_it_and_notices_disconnects() -> None:
     app = QuartTrio("hello")
-    asked, left = trio.Event(), trio.Event()
+    requested, cancelled = trio.Event(), trio.Event()
 
     @app.route("/hello", methods=["GET", "POST"])
     async def hello() -> ResponseReturnValue:
@@ -359,11 +362,11 @@ async def test_quart_runs_on_it_and_sees_its_clients_leave() -> None:
 
     @app.route("/silent")
     async def silent() -> ResponseReturnValue:
-        asked.set()
+        requested.set()
         try:
             await trio.sleep_forever()
         finally:
-            left.set()
+            cancelled.set()
 
     async with serving(app) as served:
         async with await RawClient.open(served.address) as client:
@@ -377,9 +380,9 @@ async def test_quart_runs_on_it_and_sees_its_clients_leave() -> None:
         async with await RawClient.open(served.address) as client:
             await client.send(b"GET /silent HTTP/1.1\r\nHost: t\r\n\r\n")
             with patiently():
-                await asked.wait()
+                await requested.wait()
         with patiently():
-            await left.wait()
+            await cancelled.wait()
 
 
 # TLS.
@@ -398,7 +401,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContex
     return context, str(folder / "cert.pem"), str(folder / "key.pem")
 
 
-async def test_tls_serves_streams_and_notices_who_leaves(certificate: tuple[ssl.SSLContext, str, str]) -> None:
+async def test_tls_serves_streams_and_notices_disconnects(certificate: tuple[ssl.SSLContext, str, str]) -> None:
     context, certfile, keyfile = certificate
     app = Streams()
     left = trio.Event()
@@ -437,7 +440,7 @@ async def test_tls_serves_streams_and_notices_who_leaves(certificate: tuple[ssl.
             assert (await client.ask()).status == 200
 
 
-async def test_a_tls_client_that_stops_reading_is_reset_and_a_slow_one_gets_all(
+async def test_a_tls_client_that_stops_reading_is_reset_and_a_slow_one_gets_everything(
     certificate: tuple[ssl.SSLContext, str, str],
 ) -> None:
     context, certfile, keyfile = certificate
@@ -468,4 +471,4 @@ async def test_a_tls_client_that_stops_reading_is_reset_and_a_slow_one_gets_all(
                 await trio.sleep(0.02)
                 received += await client.stream.receive_some(16384)
             assert len(received) > size
-            assert trio.current_time() - began > 1, "this was no slow reader"
+            assert trio.current_time() - began > 1, "the reader was not slow"

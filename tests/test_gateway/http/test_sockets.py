@@ -1,4 +1,4 @@
-"""Listening sockets have what their connections should inherit."""
+"""Listening sockets have the options that their connections should inherit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_an_accepted_socket_inherits_the_options_of_its_listener(host: str) -> N
             assert accepted.getsockopt(tcp, socket.TCP_NOTSENT_LOWAT) == 16 * 1024
 
 
-def test_an_address_that_is_taken_is_named() -> None:
+def test_an_address_in_use_is_named() -> None:
     with bind_socket("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1 port {port}: Address already in use"):
@@ -33,11 +33,11 @@ def test_an_address_that_is_taken_is_named() -> None:
 
 def test_an_address_that_does_not_exist_is_named() -> None:
     with pytest.raises(OSError, match=r"cannot listen on 192\.0\.2\.1 port 1234: Cannot assign"):
-        bind_socket("192.0.2.1", 1234)  # RFC 5737: for documentation
+        bind_socket("192.0.2.1", 1234)  # RFC 5737: reserved for documentation
 
 
 def test_a_name_that_does_not_resolve_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(*_: object, **__: object) -> None:  # a real resolver may take a minute to say so
+    def unknown(*_: object, **__: object) -> None:  # a real resolver may take a minute
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)

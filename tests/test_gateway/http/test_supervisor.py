@@ -19,7 +19,7 @@ from kit.time.patience import patiently_with_processes
 pytestmark = pytest.mark.timeout(300)  # processes
 
 PROGRAM = Path(supervised_program.__file__)
-LAST_WORDS = b"3\r\nend\r\n0\r\n\r\n"
+FINAL_CHUNKS = b"3\r\nend\r\n0\r\n\r\n"
 
 
 class Supervised:
@@ -45,13 +45,13 @@ class Supervised:
         return self.exit_status
 
     async def logged(self, words: bytes, times: int = 1) -> None:
-        """Wait until the supervisor or its workers have said this so many times."""
+        """Wait until the supervisor or its workers have logged ``words`` this many times."""
         with patiently_with_processes():
             while self.log.count(words) < times:
                 await trio.sleep(0.01)
 
     async def open_stream(self) -> tuple[RawClient, int]:
-        """Give a running stream and the process that serves it; it runs until `finish`."""
+        """Return a running stream and the process that serves it; it runs until `finish`."""
         client = await RawClient.open(self.address)
         await client.send(b"POST /stream HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\n")
         await client.read_until(b"\r\n\r\n")
@@ -59,7 +59,7 @@ class Supervised:
         return client, int((await client.read_until(b"\r\n"))[:-2])
 
     async def open_streams(self, *, started: int = 2) -> dict[int, RawClient]:
-        """Give one running stream of each of two workers, when so many have started in all."""
+        """Return one running stream from each of two workers, once ``started`` workers have started in all."""
         await self.logged(b"a worker has started", times=started)
         streams: dict[int, RawClient] = {}
         with patiently_with_processes():
@@ -76,12 +76,12 @@ class Supervised:
 async def finish(client: RawClient) -> None:
     """Let a stream end, and check that it does so properly."""
     await client.send(b"x")
-    assert await client.read_exactly(len(LAST_WORDS)) == LAST_WORDS
+    assert await client.read_exactly(len(FINAL_CHUNKS)) == FINAL_CHUNKS
 
 
 @asynccontextmanager
 async def supervising(workers: int, *, kind: str = "good", stop_timeout_s: float = 120) -> AsyncIterator[Supervised]:
-    environ = {**os.environ, "PYTHONPATH": str(PROGRAM.parent.parent)}
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # the code under test, wherever it is
     async with trio.open_nursery() as nursery:
         process = await trio.lowlevel.open_process(
             [sys.executable, str(PROGRAM), "supervise", str(workers), str(stop_timeout_s), kind],
@@ -102,14 +102,14 @@ async def supervising(workers: int, *, kind: str = "good", stop_timeout_s: float
             if process.returncode is None:
                 process.kill()
             with trio.CancelScope(shield=True):
-                await process.wait()  # a failing test cancels `collect`, which would have waited
+                await process.wait()  # a failing test cancels `collect`, which would have waited for it
                 await process.stdout.aclose()
 
 
 def is_running(pid: int) -> bool:
     try:
         return PROGRAM.name.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):  # it may go between the opening and the reading
+    except (FileNotFoundError, ProcessLookupError):  # it may end between open and read
         return False
 
 
@@ -142,7 +142,7 @@ async def test_a_signal_lets_every_stream_of_every_worker_finish(number: signal.
     async with supervising(2) as supervised:
         streams = await supervised.open_streams()
         (done, first), (_, second) = streams.items()
-        first.close()  # its worker is done at once, and must not take the other with it
+        first.close()  # its worker ends at once, and must not end the other
         supervised.process.send_signal(number)
         await has_ended(done)
         with second.sock:
@@ -169,7 +169,7 @@ async def test_workers_whose_supervisor_was_killed_drain_and_end() -> None:
     async with supervising(2) as supervised:
         streams = await supervised.open_streams()
         supervised.process.kill()
-        await supervised.logged(b"the supervisor is gone: draining", times=2)
+        await supervised.logged(b"the supervisor has died: draining", times=2)
         for client in streams.values():
             with client.sock:
                 await finish(client)
@@ -177,16 +177,16 @@ async def test_workers_whose_supervisor_was_killed_drain_and_end() -> None:
             await has_ended(pid)
 
 
-async def test_workers_that_cannot_start_are_given_up_with_a_reason() -> None:
+async def test_workers_that_cannot_start_end_the_supervisor_with_a_reason() -> None:
     async with supervising(2, kind="broken") as supervised:
         assert await supervised.exit() == 1
-        assert b"giving up: workers died 5 times within 5 s of their start, and none is left" in supervised.log
+        assert b"giving up: workers died 5 times within 5 s of their start, and none is running" in supervised.log
         assert b"this worker cannot start" in supervised.log
 
 
-async def test_a_worker_that_obeys_no_signal_is_killed_at_the_stop_timeout() -> None:
-    async with supervising(1, kind="deaf", stop_timeout_s=0.3) as supervised:
-        await supervised.logged(b"deaf")
+async def test_a_worker_that_ignores_signals_is_killed_at_the_stop_timeout() -> None:
+    async with supervising(1, kind="stubborn", stop_timeout_s=0.3) as supervised:
+        await supervised.logged(b"ignoring SIGTERM")
         supervised.process.send_signal(signal.SIGTERM)
         assert await supervised.exit() == 0
         assert b"did not drain: killed by SIGKILL" in supervised.log
