@@ -197,7 +197,8 @@ def _is_event_stream(exchange: Exchange, clock: _Clock, secrets: frozenset[str])
     if encoding != b"identity":
         # We asked for no encoding, and 400 KiB of gzip can become a single chunk of 64 MiB.
         raise UpstreamFault(
-            f"{clock.upstream_name} answered with content-encoding {_quoted(encoding, secrets)}, unasked",
+            f"{clock.upstream_name} answered with content-encoding {_quoted(encoding, secrets)}, "
+            "although none was requested",
             code="upstream_protocol",
         )
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()

@@ -1,8 +1,8 @@
 """Streams of upstreams and requests of Cursor, each with its expected result: the project's own, and those of others.
 
 The project's own are in ``tests/data`` and always used. Recordings and payloads of others are not part of the
-repository; where a folder ``shared`` lies beside it, the same tests also run over those. In a lone clone, one skipped
-test of each kind stands for them in the report.
+repository; where a folder ``shared`` lies beside it, the same tests also run over those. In a lone clone, each
+of these tests has one skipped parameter instead, so that the report counts what was not tested.
 """
 
 from __future__ import annotations
@@ -84,14 +84,14 @@ def payloads(*numbers: str, but: Sequence[str] = ()) -> list[Any]:
 
 
 def combined(found: Sequence[Any], values: Iterable[Any]) -> list[Any]:
-    """Return each parameter with each value; what stands for the missing ones of others is not multiplied."""
+    """Return each parameter with each value; the skipped parameter is not multiplied."""
     return once(
         pytest.param(*one.values, value, id=f"{one.id}-{value}", marks=one.marks) for value in values for one in found
     )
 
 
 def once(parameters: Iterable[Any]) -> list[Any]:
-    """Return the parameters, but of those that stand for the missing ones of others only the first."""
+    """Return the parameters with only the first of those that are skipped because ``../shared`` is missing."""
     is_first, kept = True, []
     for one in parameters:
         if is_first or not one.marks:
