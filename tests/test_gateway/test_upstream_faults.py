@@ -1,7 +1,7 @@
-"""What an upstream can do wrong, and what the client is told: rows of the shared fault matrix (facts/faults.md, 4).
+"""Faults of upstreams, and what the client gets: one row of a table for each fault.
 
-Before the first byte a failure is a status with OpenAI's error body. After it, it is told in the stream, behind the
-text that came, without ``[DONE]``; Cursor is told in text. Either way the HTTP response ends properly.
+Before the first byte a failure is a status with OpenAI's error body. After it, it is reported in the stream, after the
+text so far and without ``[DONE]``; for Cursor it is reported as text. Either way the HTTP response ends properly.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from pipeline.registry import NoOptions
 from stages.events import StreamEvent, TextDelta
 
 UPSTREAM_KEY = "sk-upstream-secret-0123456789"
-"""What `service.model` gives to its deployments."""
+"""The key of the deployments that `running.model` makes."""
 
 
 @asynccontextmanager
@@ -69,7 +69,7 @@ async def asking(*script: Step, pipeline: str = "", **params: Any) -> AsyncItera
 
 
 async def answer_to(service: Service, *, stream: bool = True, agent: str = OPENAI_LIKE) -> Answer:
-    """Ask on a connection of its own; then check that the response ended properly, by using the connection again."""
+    """Send a request on a new connection, then use the connection again to check that the response ended properly."""
     async with await RawClient.open(("127.0.0.1", service.port)) as client:
         await client.send(post_bytes(ask(stream=stream), agent=agent))
         answer = await client.read_answer()
@@ -98,18 +98,18 @@ async def last_record(service: Service) -> dict[str, Any]:
 
 @dataclass
 class Fault:
-    """A fault before the first byte, and what it must become."""
+    """A fault, and what it must become."""
 
     row: str
     script: tuple[Step, ...]
     status: int
     code: str
     end: str
-    says: str = ""
+    message: str = ""
 
     @property
     def timeout_s(self) -> float:
-        """How long a silence may be: short only where it is the fault."""
+        """How long a silence may be: short only if silence is the fault."""
         return 0.5 if self.code == "upstream_timeout" else 30
 
 
@@ -174,7 +174,7 @@ BEFORE = [
     Fault("17 a bad chunk header", (sse_head(), b"zz\r\n", stall()), 502, "upstream_protocol", "UP"),
     Fault("18 ends without a terminal event", (sse_head(), event(b": hm\n\n"), end()), 502, "upstream_protocol", "UP"),
     Fault(
-        "19 an event that is no JSON", (sse_head(), event(b"data: {nope\n\n"), end()), 502, "upstream_protocol", "UP"
+        "19 an event that is not JSON", (sse_head(), event(b"data: {nope\n\n"), end()), 502, "upstream_protocol", "UP"
     ),
     Fault(
         "20 fails",
@@ -223,24 +223,24 @@ async def test_a_fault_before_the_first_byte_is_a_status(fault: Fault) -> None:
     async with asking(*fault.script, timeout=fault.timeout_s) as service:
         for stream in (True, False):
             answer = await answer_to(service, stream=stream)
-            told = error_of(answer)
-            assert (answer.status, told["code"]) == (fault.status, fault.code)
-            assert fault.says in told["message"]
+            error = error_of(answer)
+            assert (answer.status, error["code"]) == (fault.status, fault.code)
+            assert fault.message in error["message"]
             record = await last_record(service)
             assert (record["end"], record["status"], record["error"]) == (fault.end, fault.status, fault.code)
-            # Cursor hides the text of 429 and 5xx answers.
+            # Cursor hides the text of 429 and 5xx responses.
             masked = await answer_to(service, stream=stream, agent=CURSOR)
             assert masked.status == (fault.status if fault.status in (401, 403, 404) else 400)
-            told = error_of(masked)
-            assert (told["type"], told["code"]) == ("invalid_request_error", fault.code)
-            assert fault.says in told["message"]
+            error = error_of(masked)
+            assert (error["type"], error["code"]) == ("invalid_request_error", fault.code)
+            assert fault.message in error["message"]
             assert (await last_record(service))["end"] == fault.end
 
 
 async def test_row_1_an_upstream_that_refuses_connections_is_a_502() -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        async with serving(model("up", f"http://127.0.0.1:{nobody.getsockname()[1]}")) as service:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        async with serving(model("up", f"http://127.0.0.1:{unused.getsockname()[1]}")) as service:
             answer = await answer_to(service)
             assert (answer.status, error_of(answer)["code"]) == (502, "upstream_unreachable")
             assert "refused the connection" in error_of(answer)["message"]
@@ -248,8 +248,8 @@ async def test_row_1_an_upstream_that_refuses_connections_is_a_502() -> None:
 
 
 @pytest.fixture
-def deaf_port() -> Iterator[int]:
-    """A port whose listener takes no further connection, so that connecting to it hangs."""
+def full_port() -> Iterator[int]:
+    """A port whose listener accepts no further connection, so that connecting to it hangs."""
     with ExitStack() as held:
         listener = held.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for _ in range(4):
@@ -259,15 +259,15 @@ def deaf_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-async def test_row_2_a_connection_that_hangs_is_a_504(deaf_port: int) -> None:
-    async with serving(model("up", f"http://127.0.0.1:{deaf_port}"), "  request_timeout_s: 0.2") as service:
+async def test_row_2_a_connection_that_hangs_is_a_504(full_port: int) -> None:
+    async with serving(model("up", f"http://127.0.0.1:{full_port}"), "  request_timeout_s: 0.2") as service:
         answer = await answer_to(service)
         assert (answer.status, error_of(answer)["code"]) == (504, "upstream_timeout")
         assert (await last_record(service))["end"] == "UT"
         assert service.app.clients.active_connections == 0
 
 
-async def test_row_11_a_rate_limit_passes_on_when_to_come_back() -> None:
+async def test_row_11_a_rate_limit_passes_on_retry_after() -> None:
     limited = json_answer({"error": {"message": "slow down"}}, 429, headers=[("retry-after", "7")])
     async with asking(limited) as service:
         for agent, status in ((OPENAI_LIKE, 429), (CURSOR, 400)):
@@ -285,13 +285,13 @@ async def test_row_13_a_redirect_is_not_followed() -> None:
         assert elsewhere.requests == []
 
 
-async def test_cursor_is_told_the_true_status_where_that_is_configured() -> None:
+async def test_cursor_gets_the_real_status_if_that_is_configured() -> None:
     async with asking(error(503), pipeline="  cursor_error_status: passthrough") as service:
         assert (await answer_to(service, agent=CURSOR)).status == 502
 
 
 async def trickle(exchange: Exchange) -> None:
-    """Never stop, never end."""
+    """Send comments without end."""
     while True:
         await event(b": hm\n\n")(exchange)
         await trio.sleep(0.02)
@@ -305,10 +305,10 @@ AFTER = [
     Fault("17 a bad chunk header", (b"zz\r\n", stall()), 200, "upstream_protocol", "UP"),
     Fault("18 ends without a terminal event", (end(),), 200, "upstream_protocol", "UP"),
     Fault(
-        "18 says [DONE] without a terminal event", (event(b"data: [DONE]\n\n"), end()), 200, "upstream_protocol", "UP"
+        "18 sends [DONE] without a terminal event", (event(b"data: [DONE]\n\n"), end()), 200, "upstream_protocol", "UP"
     ),
     Fault(
-        "19 an event that is no JSON",
+        "19 an event that is not JSON",
         (event(b'data: {"type": "response.output_te\n\n'), end()),
         200,
         "upstream_protocol",
@@ -351,41 +351,41 @@ AFTER = [
 
 
 @pytest.mark.parametrize("fault", AFTER, ids=lambda fault: fault.row)
-async def test_a_fault_after_the_first_byte_is_told_in_the_stream_behind_the_text(fault: Fault) -> None:
+async def test_a_fault_after_the_first_byte_is_reported_in_the_stream_after_the_text(fault: Fault) -> None:
     script = (*begun("Hello, ", "wor"), *fault.script)
     total_s, silence_s = (1, 30) if fault.row.startswith("30") else (30, fault.timeout_s)
     pipeline = f"  request_timeout_s: {total_s}"
     async with asking(*script, pipeline=pipeline, stream_timeout=silence_s, timeout=30) as service:
         answer = await answer_to(service)
-        told = fold_stream(answer.body)
-        assert (answer.status, told.content) == (200, "Hello, wor")
-        assert told.error is not None
-        assert told.error["code"] == fault.code
-        assert fault.says in told.error["message"]
-        assert (told.finish_reason, told.is_done) == (None, False)
+        folded = fold_stream(answer.body)
+        assert (answer.status, folded.content) == (200, "Hello, wor")
+        assert folded.error is not None
+        assert folded.error["code"] == fault.code
+        assert fault.message in folded.error["message"]
+        assert (folded.finish_reason, folded.is_done) == (None, False)
         record = await last_record(service)
         assert (record["end"], record["status"], record["error"]) == (fault.end, 200, fault.code)
 
         shown = fold_stream((await answer_to(service, agent=CURSOR)).body)
         assert shown.content is not None
         assert shown.content.startswith("Hello, wor\n\n[upstream error: ")
-        assert told.error["message"] in shown.content
+        assert folded.error["message"] in shown.content
         assert (shown.finish_reason, shown.is_done, shown.error) == ("stop", True, None)
         assert (await last_record(service))["end"] == fault.end
 
         refused = await answer_to(service, stream=False)
-        assert refused.status >= 400, "who does not stream has seen nothing yet"
+        assert refused.status >= 400, "a client that does not stream has received nothing yet"
         assert error_of(refused)["code"] == fault.code
 
 
-# What is no fault.
+# What is not a fault.
 
 
 async def whole(service: Service) -> tuple[Folded, Folded]:
     return fold_stream((await answer_to(service)).body), fold_document((await answer_to(service, stream=False)).body)
 
 
-async def test_row_21_what_comes_after_the_end_is_ignored() -> None:
+async def test_row_21_events_after_the_end_are_ignored() -> None:
     script = (
         sse_head(),
         events([CREATED, delta("Hello"), completed("Hello"), delta(" again"), failed_event("x", "y")]),
@@ -397,7 +397,7 @@ async def test_row_21_what_comes_after_the_end_is_ignored() -> None:
         assert (await last_record(service))["end"] == "OK"
 
 
-async def test_an_answer_is_over_with_its_last_event_though_the_upstream_keeps_the_stream_open(
+async def test_an_answer_ends_with_its_last_event_even_if_the_upstream_keeps_the_stream_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("stages.upstreams.http.END_LIMIT_S", 0.05)
@@ -407,7 +407,7 @@ async def test_an_answer_is_over_with_its_last_event_though_the_upstream_keeps_t
     assert {record["end"] for record in service.records} == {"OK"}
 
 
-async def test_row_22_what_is_not_known_is_ignored() -> None:
+async def test_row_22_unknown_events_are_ignored() -> None:
     odd: list[dict[str, Any] | bytes] = [
         b": a comment\n\n",
         CREATED,
@@ -432,7 +432,7 @@ TEXT = 'Zeile eins\nline two\r\nthree\rfour \u2028\u2029\x85\x0b\x0c\x00\x1f fiv
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"], ids=repr)
 @pytest.mark.parametrize("ascii_only", [True, False])
 @pytest.mark.parametrize("size", [1, 7, 100_000])
-async def test_rows_24_25_28_text_arrives_as_it_is_however_it_is_cut(
+async def test_rows_24_25_28_text_arrives_unchanged_however_it_is_cut(
     line_end: str, ascii_only: bool, size: int
 ) -> None:
     payloads = [CREATED, delta(TEXT), delta(TEXT), completed(TEXT * 2)]
@@ -452,7 +452,7 @@ async def test_row_26_a_thousand_events_in_one_read_are_a_thousand_deltas() -> N
         assert folded.content == "".join(words)
 
 
-async def test_row_27_a_lone_surrogate_still_gives_valid_json() -> None:
+async def test_row_27_a_lone_surrogate_still_becomes_valid_json() -> None:
     broken = (
         b'data: {"type":"response.output_text.delta","output_index":0,"content_index":0,"delta":"a\\ud83db\\u0000"}\n\n'
     )
@@ -466,20 +466,20 @@ async def test_row_27_a_lone_surrogate_still_gives_valid_json() -> None:
         assert folded.finish_reason == "stop"
 
 
-async def test_a_document_is_streamed_to_a_client_who_wants_a_stream() -> None:
+async def test_a_document_is_streamed_to_a_client_that_asked_for_a_stream() -> None:
     async with asking(json_answer(response_of("Hello"))) as service:
         for folded in await whole(service):
             assert (folded.content, folded.finish_reason, folded.is_done) == ("Hello", "stop", True)
 
 
-# A stage that breaks.
+# A stage that fails.
 
 
 SECRET = "hunter2-is-the-password"
 
 
 def breaking(on: str) -> dict[str, Plugin[NoOptions]]:
-    """Give a plugin that raises, with a secret in its text, at the text ``on``."""
+    """Return a plugin that raises at the text ``on``, with a secret in the exception's text."""
 
     def break_at(event: StreamEvent) -> Iterator[StreamEvent]:
         if isinstance(event, TextDelta) and event.text == on:
@@ -494,12 +494,12 @@ INSERTED = "  stages: [{use: break_at, after: decode_events}]"
 
 
 async def until_it_is_read(exchange: Exchange) -> None:
-    """Let what has been sent get to the client: what breaks in one batch with it would take it along."""
+    """Let the client receive what has been sent: a failure in the same batch would discard it."""
     await trio.testing.wait_all_tasks_blocked(0.02)
 
 
 @pytest.mark.parametrize("execution", ["tasks", "fused"])
-async def test_rows_61_63_a_stage_that_breaks_is_told_without_what_it_said(
+async def test_rows_61_63_a_failing_stage_is_reported_without_its_text(
     execution: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     pipeline = f"{INSERTED}\n  execution: {execution}"
@@ -512,19 +512,19 @@ async def test_rows_61_63_a_stage_that_breaks_is_told_without_what_it_said(
                     shown = await answer_to(service, agent=CURSOR)
                     refused = await answer_to(service, stream=False)
                 if before:
-                    told = error_of(answer)
+                    reported = error_of(answer)
                     assert (answer.status, shown.status) == (500, 400)
                 else:
                     folded = fold_stream(answer.body)
                     assert (answer.status, folded.content) == (200, "Hello, ")
                     assert folded.error is not None
-                    told = folded.error
+                    reported = folded.error
                     assert not folded.is_done
                     text = fold_stream(shown.body)
                     assert text.content is not None
                     assert text.content.startswith("Hello, \n\n[upstream error: internal_error: ")
                     assert (text.finish_reason, text.is_done) == ("stop", True)
-                assert told["code"] == "internal_error"
+                assert reported["code"] == "internal_error"
                 assert (refused.status, error_of(refused)["code"]) == (500, "internal_error")
                 record = await last_record(service)
                 assert (record["end"], record["error"], record["stage"]) == ("ST", "internal_error", "break_at")
@@ -533,6 +533,6 @@ async def test_rows_61_63_a_stage_that_breaks_is_told_without_what_it_said(
                 logged = "\n".join(logging.Formatter().format(entry) for entry in caplog.records)
                 assert SECRET not in logged
                 assert "ValueError" in logged
-                assert "break_at" in logged, "the operator finds the place"
+                assert "break_at" in logged, "the operator can find the place"
         for connection in range(len(upstream.connections)):
             await upstream.connection_closed(connection)
