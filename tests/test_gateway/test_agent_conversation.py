@@ -1,4 +1,4 @@
-"""Ten turns of an agent against an upstream that refuses what the real one refuses: it refuses nothing."""
+"""Ten turns of an agent against an upstream that refuses what OpenAI refuses: it refuses none of our requests."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ PATCH = "*** Begin Patch\n*** Update File: /w/app/main.py\n@@\n-print('hi')\n+pr
 COMPOSITE = [
     f"call-0b7c2f0e-9a55-4b0e-8f5c-6d1f2a3b4c5d-{n}\nfc_0b7c2f0e-9a55-4b0e-8f5c-6d1f2a3b4c5d_{n}" for n in range(2)
 ]
-"""Ids of another model's turns in the same chat: 86 characters, the first 64 of them alike (cursor-wire facts, 1.6)."""
+"""Ids of another model's turns in the same chat: 86 characters, of which the first 64 are equal
+(docs/facts/cursor.md, "Call ids")."""
 
-# Random, as OpenAI's are: such an id names its turn in every mode.
+# Random, like OpenAI's: such an id identifies its turn in every mode.
 ID_READ = "call_MxY0jbrft7EcfC6iNZSUGeIy"
 ID_LS = "call_x7aKw382RHPpIpNnCOf0PCk9"
 ID_PATCHED = "call_pIletEr8M2ysu6blIM1n4Xja"
@@ -76,9 +77,9 @@ async def talking() -> AsyncIterator[tuple[Service, StrictResponses]]:
 
 
 async def converse(service: Service, **habits: Any) -> list[Said]:
-    """Hold the whole conversation with a Cursor of these habits; give what the assistant said."""
+    """Hold the whole conversation with a Cursor of these habits; return what the assistant said."""
     cursor = Cursor("gpt-5.4", **habits)
-    # What another model has said in this chat before.
+    # Earlier turns of another model in this chat.
     cursor.history += [
         User("<user_query>\nHello\n</user_query>"),
         Said("", [(COMPOSITE[0], "ReadFile", '{"path":"a"}'), (COMPOSITE[1], "ReadFile", '{"path":"b"}')]),
@@ -116,8 +117,8 @@ async def converse(service: Service, **habits: Any) -> list[Said]:
     return said
 
 
-ASKED = {6, 7, 8}
-"""The turns in the shape of chat messages, counted from 1."""
+CHAT_SHAPED = {6, 7, 8}
+"""The turns whose requests are chat messages, counted from 1."""
 
 
 @pytest.mark.parametrize("replays_patches_as_functions", [False, True], ids=["custom", "function"])
@@ -128,14 +129,14 @@ async def test_ten_turns_of_an_agent_are_never_refused_and_keep_their_prefix(
         said = await converse(service, replays_patches_as_functions=replays_patches_as_functions)
         assert upstream.refusals == []
         assert len(upstream.inputs) == 10
-        # The client got what the model said; the patch raw, under the model's own ids.
+        # The client got what the model sent, with the raw patch and the model's own ids.
         assert [(it.text, it.calls) for it in said] == [(reply.text, reply.calls) for reply in REPLIES]
         for number, (before, now) in enumerate(zip(upstream.inputs, upstream.inputs[1:], strict=False), start=2):
             assert len(now) > len(before)
             assert as_json(now[: len(before)]) == as_json(before), f"turn {number} changed what came before it"
-        # Each tool has the same bytes in both shapes; which there are, and in what order, is the client's.
+        # Each tool has the same bytes in both shapes; the client decides which there are, and in what order.
         assert len({as_json(sorted(body["tools"], key=lambda tool: tool["name"])) for body in upstream.bodies}) == 1
-        # Ids of 86 characters are told apart, and nothing that Cursor said in between is lost.
+        # Ids of 86 characters stay distinct, and no message in between is lost.
         last = upstream.inputs[-1]
         ids = [item["call_id"] for item in last if "call_id" in item]
         assert len(set(ids)) == 9
@@ -144,16 +145,16 @@ async def test_ten_turns_of_an_agent_are_never_refused_and_keep_their_prefix(
         assert [part for item in last for part in parts_of(item) if part.get("image_url") == IMAGE]
         patches = [item for item in last if item.get("type") == "custom_tool_call"]
         assert [(item["name"], item["input"]) for item in patches] == [("ApplyPatch", PATCH)] * 2
-        # The variant is the same model with another effort, unless the body has one.
+        # The variant is the same model with another effort, unless the body names an effort.
         assert upstream.bodies[-1]["reasoning"]["effort"] == "medium"
-        # The reasoning of every turn before comes back, in its place: the double refuses one that stands before another
-        # item than at first.
+        # The reasoning of every earlier turn is restored in its place: the double refuses reasoning that precedes
+        # another item than it did originally.
         for number, items in enumerate(upstream.inputs, start=1):
             assert restored_turns(items) == set(range(1, number))
 
 
 def restored_turns(items: list[Json]) -> set[int]:
-    """Give the numbers of the turns whose reasoning is in an input."""
+    """Return the numbers of the turns whose reasoning is in an input."""
     return {int(item["encrypted_content"].split("-")[2]) for item in items if item.get("type") == "reasoning"}
 
 
@@ -163,7 +164,7 @@ async def test_a_temperature_that_a_reasoning_model_refuses_is_dropped() -> None
     assert upstream.refusals == []
 
 
-async def test_the_same_conversation_gives_the_same_bytes_twice() -> None:
+async def test_the_same_conversation_sends_the_same_bytes_twice() -> None:
     inputs: list[list[str]] = []
     for _ in range(2):
         async with talking() as (service, upstream):
@@ -176,10 +177,10 @@ async def test_each_turn_of_a_mode_has_the_same_cache_key() -> None:
     async with talking() as (service, upstream):
         await converse(service)
         keys = [body["prompt_cache_key"] for body in upstream.bodies]
-        named = {key for number, key in enumerate(keys, start=1) if number not in ASKED}
+        named = {key for number, key in enumerate(keys, start=1) if number not in CHAT_SHAPED}
         assert named == {Cursor.conversation}
-        # Chat-shaped bodies do not name it: there it is known by what was said, and never by the user.
-        (unnamed,) = {key for number, key in enumerate(keys, start=1) if number in ASKED}
+        # Chat-shaped bodies do not name the conversation: its key is derived from the messages, never from the user.
+        (unnamed,) = {key for number, key in enumerate(keys, start=1) if number in CHAT_SHAPED}
         assert len(unnamed) == 64
 
 
@@ -234,10 +235,10 @@ ANSWER: Json = {"type": "function_call_output", "call_id": "c", "output": "x"}
     ],
     ids=lambda body: json.dumps(body)[27:90],
 )
-def test_the_double_refuses_what_the_real_one_refuses(body: Json) -> None:
+def test_the_double_refuses_what_openai_refuses(body: Json) -> None:
     with pytest.raises(Refused):
         StrictResponses("gpt-5.4", []).check(body)
 
 
-def test_the_double_takes_what_the_real_one_takes() -> None:
+def test_the_double_accepts_what_openai_accepts() -> None:
     StrictResponses("gpt-5.4", []).check(good_body(input=[{"role": "user", "content": "hi"}, CALL, ANSWER]))

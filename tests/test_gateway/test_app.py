@@ -24,7 +24,7 @@ CHAT_PATHS = [
 
 
 @pytest.mark.parametrize("path", CHAT_PATHS)
-async def test_the_chat_is_at_every_path_that_clients_use(path: str) -> None:
+async def test_the_chat_is_served_at_every_path_that_clients_use(path: str) -> None:
     async with serving() as service:
         whole = fold_document((await service.post(HELLO, path=path)).content)
         assert (whole.content, whole.finish_reason) == ("Hello there", "stop")
@@ -34,7 +34,7 @@ async def test_the_chat_is_at_every_path_that_clients_use(path: str) -> None:
         assert (streamed.content, streamed.finish_reason, streamed.is_done) == ("Hello there", "stop", True)
 
 
-async def test_the_model_of_a_deployments_path_needs_no_model_in_the_body() -> None:
+async def test_the_body_needs_no_model_if_the_path_names_one() -> None:
     async with serving() as service:
         path = "/openai/deployments/echo/chat/completions"
         answer = await service.post({"messages": [{"role": "user", "content": "hi"}]}, path=path, key=None, api_key=KEY)
@@ -68,7 +68,7 @@ async def test_health_needs_no_key_and_readiness_fails_while_draining() -> None:
         assert refused.headers["retry-after"] == "1"
 
 
-async def test_a_browser_may_ask_first() -> None:
+async def test_a_browser_may_send_a_preflight_request() -> None:
     async with serving() as service:
         answer = await service.get(
             "/cursor/chat/completions",
@@ -96,7 +96,9 @@ async def test_a_browser_may_ask_first() -> None:
         ("POST", "/v1/models", 405, "method_not_allowed"),
     ],
 )
-async def test_anything_else_is_refused_in_openais_shape(method: str, path: str, status: int, code: str) -> None:
+async def test_other_paths_and_methods_are_refused_in_openais_shape(
+    method: str, path: str, status: int, code: str
+) -> None:
     async with serving() as service:
         answer = await service.get(path, method=method)
         assert answer.status_code == status
@@ -169,7 +171,7 @@ BAD_BODIES: list[tuple[bytes, str | None]] = [
 ]
 
 
-async def test_bad_input_is_a_400_that_names_the_field_and_never_a_500() -> None:
+async def test_invalid_input_is_a_400_that_names_the_field_and_never_a_500() -> None:
     async with serving() as service:
         for body, param in BAD_BODIES:
             answer = await service.post(body)
@@ -207,7 +209,7 @@ async def test_a_body_that_does_not_arrive_is_a_408() -> None:
         assert b'"body_timeout"' in answer
 
 
-async def test_a_request_id_is_taken_over_or_made() -> None:
+async def test_a_request_id_is_accepted_or_made() -> None:
     async with serving() as service:
         answer = await service.post(HELLO, x_request_id="abc-1.2:3")
         assert answer.headers["x-request-id"] == "abc-1.2:3"
@@ -219,7 +221,7 @@ async def test_a_request_id_is_taken_over_or_made() -> None:
         assert (await service.record(0))["request_id"] == "abc-1.2:3"
 
 
-async def test_the_record_tells_where_the_time_went_and_nothing_that_was_said() -> None:
+async def test_the_record_says_where_the_time_went_and_holds_no_text() -> None:
     async with serving() as service:
         secret = "the-quick-brown-fox"
         await service.post({"model": "echo", "input": secret, "stream": True}, user_agent="Cursor/1.0")
@@ -249,7 +251,7 @@ async def test_the_record_tells_where_the_time_went_and_nothing_that_was_said() 
 
 
 @pytest.mark.parametrize("agent", ["Cursor/1.0", "OpenAI/Python"])
-async def test_reasoning_is_shown_where_the_configuration_says(agent: str) -> None:
+async def test_reasoning_is_shown_as_configured(agent: str) -> None:
     body = {"model": "agent", "input": "hi", "stream": True}
     shown: dict[str, tuple[bool, bool]] = {}
     for display, mark in {"reasoning_content": "<", "think": "<think>", "details": "<details>", "none": "<"}.items():
@@ -264,7 +266,7 @@ async def test_reasoning_is_shown_where_the_configuration_says(agent: str) -> No
     }
 
 
-async def test_fused_and_separate_stages_give_the_same_bytes_and_the_same_meters() -> None:
+async def test_fused_and_separate_stages_send_the_same_bytes_and_have_the_same_meters() -> None:
     answers: list[tuple[object, list[str]]] = []
     for execution in ("fused", "tasks"):
         async with serving(pipeline=f"  execution: {execution}") as service:

@@ -1,4 +1,4 @@
-"""The bridge on somebody else's ASGI server, in virtual time: nothing but ``receive``, ``send`` and a clock."""
+"""The bridge on any other ASGI server, in virtual time: only ``receive``, ``send`` and a clock."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Step = bytes | float | Exception
 
 
 class FakeUpstream:
-    """Gives bytes, sleeps for numbers, raises exceptions; the first steps, before `HEAD`, happen before its head."""
+    """Sends bytes, sleeps for numbers, raises exceptions; the steps of ``before_head`` happen before its head."""
 
     def __init__(self, *script: Step, before_head: tuple[Step, ...] = ()) -> None:
         self._script = script
@@ -78,7 +78,7 @@ class FakeAnswer:
         return b""
 
     def expect_end(self) -> None:
-        """It has one soon."""
+        """Do nothing: the script ends soon."""
 
     async def aclose(self) -> None:
         self._upstream.open -= 1
@@ -92,7 +92,7 @@ class Opens:
 
 
 class Browser:
-    """The other side of ASGI: a client and the server that it is connected to."""
+    """The other side of ASGI: a client and its server."""
 
     def __init__(
         self,
@@ -108,9 +108,9 @@ class Browser:
         size = -(-len(content) // pieces)
         self._parts = [content[at : at + size] for at in range(0, len(content), size)] or [b""]
         self._headers = {"authorization": f"Bearer {KEY}", "user-agent": agent, **headers}
-        self.left = trio.Event()
+        self.disconnected = trio.Event()
         self.stuck: Callable[[], Awaitable[None]] | None = None
-        """Runs within every send: a socket that is full."""
+        """Runs within every send, as if the socket were full."""
         self.started: Message | None = None
         self.sent: list[tuple[float, bytes]] = []
         self.ended = False
@@ -121,7 +121,7 @@ class Browser:
             part = self._parts.pop(0)
             await trio.lowlevel.checkpoint()
             return {"type": "http.request", "body": part, "more_body": bool(self._parts) or self.upload_stops}
-        await self.left.wait()
+        await self.disconnected.wait()
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
@@ -203,7 +203,7 @@ HELLO = sse(CREATED) + sse(delta("Hello"))
 END = sse(completed("Hello"))
 
 
-async def test_an_answer_arrives_whole_and_is_recorded(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_answer_arrives_completely_and_is_recorded(autojump_clock: trio.testing.MockClock) -> None:
     for stream in (True, False):
         bridge, records = bridge_to(FakeUpstream(HELLO, END), response_headers=[(b"x-extra", b"1")])
         browser = Browser(bridge, ask(stream=stream), pieces=5, x_request_id="id-1")
@@ -222,7 +222,7 @@ async def test_an_answer_arrives_whole_and_is_recorded(autojump_clock: trio.test
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_send_is_never_cut_in_half(stream: bool, autojump_clock: trio.testing.MockClock) -> None:
-    """h11's state has advanced before its bytes leave, so a cancelled send poisons the connection."""
+    """h11's state advances before its bytes are sent, so a cancelled send would break the connection."""
     finished: list[bool] = []
 
     async def full_socket() -> None:
@@ -238,16 +238,16 @@ async def test_a_send_is_never_cut_in_half(stream: bool, autojump_clock: trio.te
         nursery.start_soon(browser.ask)
         await trio.sleep(5)  # in the middle of the first send
         assert finished == [False]
-        browser.left.set()
+        browser.disconnected.set()
         await trio.sleep(1)
-        assert finished == [False], "the send goes on"
+        assert finished == [False], "the send continues"
     assert finished
     assert all(finished)
     assert upstream.open == 0
     assert [record["end"] for record in records] == ["DC"]
 
 
-async def test_a_silent_upstream_makes_comments_every_15_seconds_also_before_its_head(
+async def test_a_silent_upstream_causes_comments_every_15_seconds_even_before_its_head(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     upstream = FakeUpstream(HELLO, 40.0, END, before_head=(50.0,))
@@ -262,7 +262,7 @@ async def test_a_silent_upstream_makes_comments_every_15_seconds_also_before_its
     assert records[0]["first_byte_ms"] is not None
 
 
-async def test_a_client_who_does_not_stream_gets_no_comments(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_client_that_does_not_stream_gets_no_comments(autojump_clock: trio.testing.MockClock) -> None:
     bridge, _ = bridge_to(FakeUpstream(HELLO, END, before_head=(100.0,)))
     browser = Browser(bridge, ask(stream=False))
     await browser.ask()
@@ -272,7 +272,7 @@ async def test_a_client_who_does_not_stream_gets_no_comments(autojump_clock: tri
 REFUSAL = UpstreamFault("upstream answered 429: slow down", code="upstream_rate_limited", retry_after_s=3)
 
 
-async def test_a_failure_after_a_comment_is_told_in_the_stream(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_failure_after_a_comment_is_reported_in_the_stream(autojump_clock: trio.testing.MockClock) -> None:
     for agent in (OPENAI_LIKE, CURSOR):
         bridge, records = bridge_to(FakeUpstream(before_head=(20.0, REFUSAL)))
         browser = Browser(bridge, ask(), agent=agent)
@@ -305,7 +305,7 @@ async def test_the_same_failure_before_any_byte_is_a_status(autojump_clock: trio
 async def test_a_request_that_outlasts_its_budget_and_grace_ends_with_504_or_in_the_stream(
     stream: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """The adapter ends the answer in time; this is the net under it, for an adapter that does not."""
+    """The adapter ends the answer in time; this limit is for an adapter that does not."""
     upstream = FakeUpstream(HELLO, 10_000.0)
     bridge, records = bridge_to(upstream, request_timeout_s=60.0)
     browser = Browser(bridge, ask(stream=stream))
@@ -335,7 +335,7 @@ async def test_an_upload_that_stops_is_a_408(autojump_clock: trio.testing.MockCl
     assert upstream.calls == []
 
 
-async def test_while_draining_requests_are_refused_and_running_ones_go_on(
+async def test_while_draining_requests_are_refused_and_running_ones_continue(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     bridge, records = bridge_to(FakeUpstream(HELLO, 10.0, END))
@@ -352,7 +352,7 @@ async def test_while_draining_requests_are_refused_and_running_ones_go_on(
     assert [record["end"] for record in records] == ["DR", "OK"]
 
 
-async def test_what_still_runs_at_the_deadline_is_cut_off_with_words(autojump_clock: trio.testing.MockClock) -> None:
+async def test_requests_that_run_at_the_deadline_end_with_a_message(autojump_clock: trio.testing.MockClock) -> None:
     upstream = FakeUpstream(HELLO, 1000.0, END)
     bridge, records = bridge_to(upstream)
     streams, shown, whole = (
@@ -386,24 +386,26 @@ async def test_what_still_runs_at_the_deadline_is_cut_off_with_words(autojump_cl
     assert upstream.open == 0
 
 
-async def test_a_client_who_left_is_told_nothing(autojump_clock: trio.testing.MockClock) -> None:
-    for before_head, said in (((1000.0,), b""), ((), b"Hello")):
+async def test_nothing_is_sent_after_a_disconnect(autojump_clock: trio.testing.MockClock) -> None:
+    for before_head, sent in (((1000.0,), b""), ((), b"Hello")):
         upstream = FakeUpstream(HELLO, 1000.0, before_head=before_head)
         bridge, records = bridge_to(upstream, keep_alive_interval_s=0)
         browser = Browser(bridge, ask())
         async with trio.open_nursery() as nursery:
             nursery.start_soon(browser.ask)
             await trio.sleep(5)
-            browser.left.set()
+            browser.disconnected.set()
             await trio.testing.wait_all_tasks_blocked()
             assert upstream.open == 0
-        assert said in browser.body
+        assert sent in browser.body
         assert b"error" not in browser.body
         assert not browser.ended
         assert (records[0]["end"], records[0]["bytes"]) == ("DC", len(browser.body))
 
 
-async def test_a_request_that_is_cancelled_from_outside_leaves_nothing(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_request_that_is_cancelled_from_outside_leaves_nothing_behind(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     upstream = FakeUpstream(HELLO, 1000.0)
     bridge, records = bridge_to(upstream)
     with trio.move_on_after(5) as outside:
@@ -421,7 +423,7 @@ def plugin(name: str, fn: Any, kind: object) -> Plugin[NoOptions]:
 
 
 @pytest.mark.parametrize("count", [0, 2])
-async def test_a_stage_that_loses_or_doubles_the_call_is_a_bug_that_is_told(
+async def test_a_stage_that_drops_or_duplicates_the_call_is_a_reported_bug(
     count: int, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     def multiply(call: UpstreamCall) -> list[UpstreamCall]:

@@ -1,4 +1,4 @@
-"""The ``headrace`` command, as people use it."""
+"""The ``headrace`` command as users run it."""
 
 from __future__ import annotations
 
@@ -78,10 +78,12 @@ BAD = {
 
 @pytest.mark.parametrize("text", BAD, ids=["no list", "unknown setting", "unknown embedded model", "type", "stage"])
 @pytest.mark.parametrize("command", ["check-config", "serve"])
-def test_a_wrong_configuration_is_status_2_and_names_the_line(
+def test_an_invalid_configuration_is_status_2_and_names_the_line(
     command: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "configure_logging", lambda format, level: None)  # it is this process's logging
+    monkeypatch.setattr(
+        service, "configure_logging", lambda format, level: None
+    )  # it would change the logging of this process
     path = write(tmp_path, text)
     arguments = [command, path] if command == "check-config" else [command, "--config", path, "--port", "0"]
     assert cli.main(arguments) == 2
@@ -92,18 +94,18 @@ def test_a_wrong_configuration_is_status_2_and_names_the_line(
     assert "sk-cli-test" not in err
 
 
-def test_a_file_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check-config", "/no/such/config.yaml"]) == 2
     assert "/no/such/config.yaml" in capsys.readouterr().err
 
 
-def test_a_wrong_configuration_in_a_process_of_its_own(tmp_path: Path) -> None:
+def test_an_invalid_configuration_in_a_process_of_its_own(tmp_path: Path) -> None:
     ran = run("serve", "--config", write(tmp_path, GOOD + "pipeline_settings: {prot: 5}\n"))
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "did you mean port" in ran.stderr
 
 
-def test_the_stages_are_listed_the_installed_ones_too(
+def test_built_in_and_installed_stages_are_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     install(monkeypatch, tmp_path)
@@ -114,19 +116,19 @@ def test_the_stages_are_listed_the_installed_ones_too(
     assert "shout                Say it louder: the answer's text in capitals." in lines
 
 
-@pytest.mark.parametrize("told_by", [{"RECORD": "pipeline/__init__.py,,\n"}, {"top_level.txt": "other\npipeline\n"}])
+@pytest.mark.parametrize("files", [{"RECORD": "pipeline/__init__.py,,\n"}, {"top_level.txt": "other\npipeline\n"}])
 def test_another_distribution_with_our_package_names_is_refused(
-    told_by: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (installed := tmp_path / "other_pipe-1.0.dist-info").mkdir()
-    for name, text in {"METADATA": "Metadata-Version: 2.1\nName: other-pipe\nVersion: 1.0\n", **told_by}.items():
+    for name, text in {"METADATA": "Metadata-Version: 2.1\nName: other-pipe\nVersion: 1.0\n", **files}.items():
         (installed / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     assert cli.main(["stages"]) == 2
     assert "'other-pipe' also has a package named 'pipeline'" in capsys.readouterr().err
 
 
-def test_the_packages_are_ours_alone_here() -> None:
+def test_only_our_distribution_owns_the_packages() -> None:
     cli.check_ownership()
 
 
@@ -141,7 +143,7 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
 
 @asynccontextmanager
 async def demo() -> AsyncIterator[tuple[trio.Process, str]]:
-    """Run the demo; give its process and what it printed."""
+    """Run the demo; yield its process and what it printed."""
     process = await trio.lowlevel.open_process(
         [sys.executable, "-m", "pipeline.gateway", "demo", "--port", "0"],
         stdout=subprocess.PIPE,
@@ -164,7 +166,7 @@ async def demo() -> AsyncIterator[tuple[trio.Process, str]]:
             await process.stdout.aclose()
 
 
-async def test_the_demo_prints_commands_that_work_as_they_stand() -> None:
+async def test_the_demo_prints_commands_that_work_unchanged() -> None:
     async with demo() as (process, printed):
         [key] = re.findall(r"^  key +(sk-\S+)$", printed, re.MULTILINE)
         assert len(key) > 30

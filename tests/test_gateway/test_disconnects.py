@@ -1,6 +1,6 @@
-"""A client that leaves ends its request at once, in every phase and however it leaves; nothing is left behind.
+"""A disconnect of any kind ends the request at once, in every phase, and nothing is left behind.
 
-The stalled reader is the one who does not leave: it ends when its write deadline has passed without progress.
+A stalled reader does not disconnect: its request ends at the write deadline, if there has been no progress.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ LAST: tuple[Step, ...] = (
     events([CREATED, delta("Hello"), completed("Hello")]),
     end(),
 )
-"""A good answer that leaves no idle connection behind, so that what is open before and after can be compared."""
+"""A successful answer that leaves no idle connection, so that what is open before and after can be compared."""
 
-Leave = Callable[[RawClient], None]
-WAYS: dict[str, Leave] = {"FIN": RawClient.close, "RST": RawClient.reset, "half-close": RawClient.half_close}
+Disconnect = Callable[[RawClient], None]
+WAYS: dict[str, Disconnect] = {"FIN": RawClient.close, "RST": RawClient.reset, "half-close": RawClient.half_close}
 
-each_way = pytest.mark.parametrize("leave", WAYS.values(), ids=WAYS)
+each_way = pytest.mark.parametrize("disconnect", WAYS.values(), ids=WAYS)
 each_transport = pytest.mark.parametrize("transport", ["headrace", "httpx"])
 
 
 @dataclass
 class World:
-    """A service and its upstream, and what was open when nothing was going on."""
+    """A service and its upstream, and what was open while they were idle."""
 
     service: Service
     upstream: ScriptedUpstream
@@ -64,7 +64,7 @@ class World:
         return await RawClient.open(address, receive_buffer_bytes=receive_buffer_bytes)
 
     async def assert_nothing_leaks(self) -> None:
-        """Check that tasks, sockets, requests and connections are as they were before anybody came."""
+        """Check that tasks, files, requests and connections are as they were before the first client."""
         clients = self.service.app.clients
         now: tuple[int, int, int, int, int] | None = None
         wanted = (self.tasks, self.files, 0, 0, 0)
@@ -81,7 +81,7 @@ class World:
         assert now == wanted, "tasks, files, requests, upstream connections in use and idle"
 
     async def assert_the_next_request_is_served(self, connections_before: int) -> None:
-        """Check that it goes over a connection of its own: none that was half read is used again."""
+        """Check that it uses a connection of its own: a half-read connection is never reused."""
         async with await self.open() as client:
             await client.send(post_bytes(ask()))
             assert fold_stream((await client.read_answer()).body).content == "Hello"
@@ -89,7 +89,7 @@ class World:
 
 
 def tasks_living() -> int:
-    """Count tasks, but for those that ring alarms: they go 15 s after the last stream."""
+    """Count tasks, except those of alarms, which end 15 s after the last stream."""
     return trio.lowlevel.current_statistics().tasks_living - alarm.tasks_living()
 
 
@@ -99,7 +99,7 @@ def open_files() -> int:
 
 @asynccontextmanager
 async def world(*script: Step, transport: str = "headrace", write_timeout_s: float = 60) -> AsyncIterator[World]:
-    """Serve with an upstream that answers the first request well, the second by ``script``, and later ones well."""
+    """Serve with an upstream that answers every request successfully, except the second, which follows ``script``."""
     pipeline = f"  write_timeout_s: {write_timeout_s}\n  transport: {transport}"
     async with (
         scripted_upstream(in_turn(LAST, script, LAST)) as upstream,
@@ -111,7 +111,7 @@ async def world(*script: Step, transport: str = "headrace", write_timeout_s: flo
             while open_files() > made.files:
                 await trio.sleep(0.002)
         await trio.testing.wait_all_tasks_blocked()
-        made.tasks = tasks_living()  # the first request starts one that stays
+        made.tasks = tasks_living()  # the first request starts one that remains
         yield made
 
 
@@ -122,7 +122,7 @@ async def assert_ended_at_once(world: World, left_at: float, *, end_code: str = 
     assert (await world.service.record(1))["end"] == end_code
 
 
-async def test_a_body_that_is_no_http_is_a_bad_request_and_no_departure() -> None:
+async def test_a_body_that_is_not_valid_http_is_a_bad_request_and_not_a_disconnect() -> None:
     async with world(*LAST) as here, await here.open() as client:
         head, _, _ = post_bytes(ask(), length=10).partition(b"\r\n\r\n")
         chunked = b"\r\n".join(line for line in head.split(b"\r\n") if not line.lower().startswith(b"content-length"))
@@ -134,7 +134,7 @@ async def test_a_body_that_is_no_http_is_a_bad_request_and_no_departure() -> Non
 
 
 @each_way
-async def test_leaving_during_the_upload_asks_no_upstream(leave: Leave) -> None:
+async def test_a_disconnect_during_the_upload_calls_no_upstream(disconnect: Disconnect) -> None:
     async with world(*LAST) as here:
         async with await here.open() as client:
             await client.send(post_bytes(ask(), length=10_000))
@@ -142,7 +142,7 @@ async def test_leaving_during_the_upload_asks_no_upstream(leave: Leave) -> None:
                 while not here.service.app.bridge.active:
                     await trio.sleep(0.002)
             left_at = trio.current_time()
-            leave(client)
+            disconnect(client)
             record = await here.service.record(1)
             assert trio.current_time() - left_at < AT_ONCE_S
             assert (record["end"], record["status"], record["model"]) == ("DC", None, None)
@@ -167,8 +167,8 @@ PHASES: dict[str, tuple[bool, tuple[Step, ...]]] = {
 @each_transport
 @each_way
 @pytest.mark.parametrize("phase", PHASES)
-async def test_leaving_before_the_first_byte_closes_the_upstream_at_once(
-    phase: str, leave: Leave, transport: str
+async def test_a_disconnect_before_the_first_byte_closes_the_upstream_at_once(
+    phase: str, disconnect: Disconnect, transport: str
 ) -> None:
     stream, script = PHASES[phase]
     async with world(*script, transport=transport) as here:
@@ -177,7 +177,7 @@ async def test_leaving_before_the_first_byte_closes_the_upstream_at_once(
             await here.upstream.request_received(1)
             await trio.testing.wait_all_tasks_blocked(0.02)
             left_at = trio.current_time()
-            leave(client)
+            disconnect(client)
             await assert_ended_at_once(here, left_at)
         record = await here.service.record(1)
         assert (record["status"], record["bytes"]) == (None, 0)
@@ -187,13 +187,13 @@ async def test_leaving_before_the_first_byte_closes_the_upstream_at_once(
 
 @each_transport
 @each_way
-async def test_leaving_in_the_middle_of_the_stream_closes_the_upstream_at_once(leave: Leave, transport: str) -> None:
+async def test_a_disconnect_in_mid_stream_closes_the_upstream_at_once(disconnect: Disconnect, transport: str) -> None:
     async with world(*begun("Hello, "), stall(), transport=transport) as here:
         async with await here.open() as client:
             await client.send(post_bytes(ask()))
             await client.read_until(b'"content":"Hello, "')
             left_at = trio.current_time()
-            leave(client)
+            disconnect(client)
             await assert_ended_at_once(here, left_at)
         assert (await here.service.record(1))["status"] == 200
         await here.assert_nothing_leaks()
@@ -201,7 +201,7 @@ async def test_leaving_in_the_middle_of_the_stream_closes_the_upstream_at_once(l
 
 
 async def endless(exchange: Exchange) -> None:
-    """Send events for as long as somebody takes them."""
+    """Send events for as long as the connection accepts them."""
     await exchange.send(sse_head())
     one = b'data: {"type":"response.output_text.delta","output_index":0,"content_index":0,"delta":"%b"}\n\n'
     batch = one % (b"x" * 4000) * 8
@@ -210,7 +210,7 @@ async def endless(exchange: Exchange) -> None:
 
 
 @each_transport
-async def test_a_reader_who_stalls_is_reset_at_the_write_deadline(transport: str) -> None:
+async def test_a_stalled_reader_is_reset_at_the_write_deadline(transport: str) -> None:
     async with world(endless, transport=transport, write_timeout_s=WRITE_TIMEOUT_S) as here:
         async with await here.open(receive_buffer_bytes=SMALL_BUFFER_BYTES) as client:
             await client.send(post_bytes(ask()))
@@ -225,7 +225,7 @@ async def test_a_reader_who_stalls_is_reset_at_the_write_deadline(transport: str
         await here.assert_the_next_request_is_served(2)
 
 
-async def test_the_record_tells_a_reader_who_stalled_from_one_who_left() -> None:
+async def test_the_record_distinguishes_a_stalled_reader_from_a_disconnect() -> None:
     async with world(endless, write_timeout_s=WRITE_TIMEOUT_S) as here:
         async with await here.open(receive_buffer_bytes=SMALL_BUFFER_BYTES) as client:
             await client.send(post_bytes(ask()))
@@ -235,20 +235,20 @@ async def test_the_record_tells_a_reader_who_stalled_from_one_who_left() -> None
 
 
 @each_way
-async def test_leaving_while_stalled_closes_the_upstream_at_once(leave: Leave) -> None:
+async def test_a_disconnect_while_stalled_closes_the_upstream_at_once(disconnect: Disconnect) -> None:
     async with world(endless) as here:
         async with await here.open(receive_buffer_bytes=SMALL_BUFFER_BYTES) as client:
             await client.send(post_bytes(ask()))
             await client.read_until(b'"content":"xxx')
             await trio.testing.wait_all_tasks_blocked(0.1)  # the buffers are full
             left_at = trio.current_time()
-            leave(client)
+            disconnect(client)
             await assert_ended_at_once(here, left_at)
         await here.assert_nothing_leaks()
         await here.assert_the_next_request_is_served(2)
 
 
-async def test_a_reader_who_is_slow_but_reads_is_served_to_the_end() -> None:
+async def test_a_slow_reader_is_served_to_the_end() -> None:
     text = "x" * 300_000
 
     async def answer(exchange: Exchange) -> None:
@@ -275,21 +275,21 @@ async def test_a_reader_who_is_slow_but_reads_is_served_to_the_end() -> None:
 
 
 @each_way
-async def test_a_client_who_has_pipelined_a_request_is_seen_to_leave(leave: Leave) -> None:
+async def test_a_disconnect_after_a_pipelined_request_is_noticed(disconnect: Disconnect) -> None:
     async with world(*begun("Hello, "), stall()) as here:
         async with await here.open() as client:
             await client.send(post_bytes(ask()) + post_bytes(ask(stream=False)) + b"\r\n")
             await client.read_until(b'"content":"Hello, "')
             left_at = trio.current_time()
-            leave(client)
+            disconnect(client)
             await assert_ended_at_once(here, left_at)
         await here.assert_nothing_leaks()
-        assert len(here.upstream.requests) == 2, "the pipelined request of a client who left is not asked"
+        assert len(here.upstream.requests) == 2, "the pipelined request of a disconnected client is not served"
         assert len(here.service.records) == 2
 
 
 @pytest.mark.parametrize("transport", ["headrace", "httpx"])
-async def test_two_hundred_clients_who_leave_at_once_leave_nothing(transport: str) -> None:
+async def test_two_hundred_disconnects_at_once_leave_nothing_behind(transport: str) -> None:
     clients: list[RawClient] = []
     pipeline = f"  transport: {transport}"
     async with (
@@ -315,12 +315,12 @@ async def test_two_hundred_clients_who_leave_at_once_leave_nothing(transport: st
         for at in range(200):
             await upstream.connection_closed(at)
         last = max(connection.closed_at or 0 for connection in upstream.connections)
-        assert last - left_at < 2 * AT_ONCE_S  # there are two hundred, and the first timer is that of 15 s comments
+        assert last - left_at < 2 * AT_ONCE_S  # for two hundred; the first timer that could end them is 15 s
         await service.record(199)
         assert {record["end"] for record in service.records} == {"DC"}
         assert len(service.app.bridge.active) == 0
         assert service.app.clients.active_connections == service.app.clients.idle_connections == 0
         with patiently():
-            # Of each: three tasks (the connection's, its reader's, a stage's), and either side of two connections.
+            # Each has three tasks (connection, reader, stage) and two connections, of which we hold both ends.
             while trio.lowlevel.current_statistics().tasks_living > tasks - 200 * 3 or open_files() > files - 200 * 4:
                 await trio.sleep(0.005)

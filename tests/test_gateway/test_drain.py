@@ -1,4 +1,4 @@
-"""The end of a process: streams are finished, or cut off with words; a killed worker takes only its own with it."""
+"""The end of a process: streams finish, or end with a message; a killed worker ends only its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kit.upstreams.scripted import Exchange, ScriptedUpstream, end, event, event
 
 
 class Held:
-    """An upstream's script that says "Hello, " and, when it is let go, the rest."""
+    """An upstream's script that sends "Hello, " and, once ``go`` is set, the rest."""
 
     def __init__(self) -> None:
         self.go = trio.Event()
@@ -37,7 +37,7 @@ class Held:
 
 
 async def open_stream(port: int, *, agent: str = OPENAI_LIKE) -> RawClient:
-    """Give a client who has read the begin of its answer."""
+    """Return a client that has read the start of its response."""
     client = await RawClient.open(("127.0.0.1", port))
     await client.send(post_bytes(ask(), agent=agent))
     assert (await client.read_head()).status == 200
@@ -45,7 +45,7 @@ async def open_stream(port: int, *, agent: str = OPENAI_LIKE) -> RawClient:
 
 
 async def read_body(client: RawClient) -> bytes:
-    """Read a chunked body to its proper end."""
+    """Read a chunked body up to its last chunk."""
     body = b""
     while size := int((await client.read_until(b"\r\n"))[:-2], 16):
         body += (await client.read_exactly(size + 2))[:-2]
@@ -53,7 +53,7 @@ async def read_body(client: RawClient) -> bytes:
     return body
 
 
-async def test_a_shutdown_completes_the_streams_that_run() -> None:
+async def test_a_shutdown_completes_the_running_streams() -> None:
     held = Held()
     async with (
         scripted_upstream(held) as upstream,
@@ -80,7 +80,7 @@ async def test_a_shutdown_completes_the_streams_that_run() -> None:
             await RawClient.open(("127.0.0.1", service.port))
 
 
-async def test_readiness_turns_red_and_new_requests_are_refused_while_liveness_stays_green() -> None:
+async def test_while_draining_readiness_fails_requests_are_refused_and_liveness_succeeds() -> None:
     async with serving() as service:
         service.app.bridge.drain()
         assert (await service.get("/health/readiness", key=None)).status_code == 503
@@ -91,13 +91,13 @@ async def test_readiness_turns_red_and_new_requests_are_refused_while_liveness_s
         assert (await service.record())["end"] == "DR"
 
 
-async def test_at_the_drain_deadline_a_stream_is_told_and_its_upstream_closed() -> None:
+async def test_at_the_drain_deadline_a_stream_ends_with_an_error_and_its_upstream_is_closed() -> None:
     async with (
         scripted_upstream(*begun("Hello, "), stall()) as upstream,
         serving(model("up", upstream.url), "  graceful_timeout_s: 0.2") as service,
     ):
         async with (
-            await open_stream(service.port) as told,
+            await open_stream(service.port) as stream,
             await open_stream(service.port, agent=CURSOR) as shown,
             await RawClient.open(("127.0.0.1", service.port)) as whole,
         ):
@@ -105,7 +105,7 @@ async def test_at_the_drain_deadline_a_stream_is_told_and_its_upstream_closed() 
             await upstream.request_received(2)
             began = trio.current_time()
             service.shutdown.set()
-            folded = fold_stream(await read_body(told))
+            folded = fold_stream(await read_body(stream))
             assert trio.current_time() - began >= 0.2
             assert folded.content == "Hello, "
             assert folded.error is not None
@@ -116,7 +116,7 @@ async def test_at_the_drain_deadline_a_stream_is_told_and_its_upstream_closed() 
             assert text.is_done
             answer = await whole.read_answer()
             assert (answer.status, json.loads(answer.body)["error"]["code"]) == (503, "draining")
-            for client in (told, shown, whole):
+            for client in (stream, shown, whole):
                 assert await client.read_to_end() == (b"", "fin")
         with patiently():
             await service.ended.wait()
@@ -125,7 +125,7 @@ async def test_at_the_drain_deadline_a_stream_is_told_and_its_upstream_closed() 
             await upstream.connection_closed(at)
 
 
-async def test_a_hard_stop_cuts_everything_at_once() -> None:
+async def test_a_hard_stop_resets_everything_at_once() -> None:
     async with (
         scripted_upstream(*begun("Hello, "), stall()) as upstream,
         serving(model("up", upstream.url)) as service,
@@ -160,13 +160,13 @@ class Headrace:
 
     @property
     def port(self) -> int:
-        """The port, once the log has named it."""
+        """The port that the log names."""
         named = re.search(rb"workers on 127\.0\.0\.1 port (\d+)", self.log)
         assert named is not None, self.log
         return int(named[1])
 
     async def workers(self) -> list[int]:
-        """Give the processes of the workers, when there are two that serve."""
+        """Return the processes of the workers, once both of them serve."""
         with patiently_with_processes():
             while self.log.count(b"serving http://") < 2:
                 await trio.sleep(0.01)
@@ -175,7 +175,7 @@ class Headrace:
         ]
 
     async def streams(self) -> dict[int, RawClient]:
-        """Give one running stream of each worker."""
+        """Return one running stream from each worker."""
         found: dict[int, RawClient] = {}
         workers = await self.workers()
         with patiently_with_processes():
@@ -191,7 +191,7 @@ class Headrace:
 
 
 def parent_of(stat: Path) -> int | None:
-    """Read a process's parent, proc(5); None if it has ended meanwhile."""
+    """Return a process's parent, proc(5), or None if it has ended meanwhile."""
     try:
         return int(stat.read_text().rpartition(")")[2].split()[1])
     except OSError:
@@ -199,7 +199,7 @@ def parent_of(stat: Path) -> int | None:
 
 
 def owner_of(client: RawClient, workers: list[int]) -> int | None:
-    """Find the worker that holds the other end of a connection, by the kernel's table (which may change meanwhile)."""
+    """Return the worker that holds the other end of a connection, by the kernel's table, which may change meanwhile."""
     port, peer = client.sock.getpeername()[1], client.sock.getsockname()[1]
     wanted = [f":{port:04X}", f":{peer:04X}"]
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
@@ -235,7 +235,7 @@ async def headrace(folder: Path, upstream: ScriptedUpstream) -> AsyncIterator[He
             if process.returncode is None:
                 process.kill()
             with trio.CancelScope(shield=True):
-                await process.wait()  # a failing test cancels `collect`, and would leave a process not waited for
+                await process.wait()  # a failing test cancels `collect`, which would have waited for it
 
 
 @pytest.mark.timeout(300)

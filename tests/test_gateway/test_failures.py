@@ -33,13 +33,13 @@ def test_a_failure_has_openais_shape() -> None:
     }
 
 
-def test_when_to_come_again_is_told() -> None:
+def test_retry_after_says_when_to_try_again() -> None:
     fault = UpstreamFault("slow down", code="upstream_rate_limited", retry_after_s=19.6)
     assert dict(render(fault).headers)[b"retry-after"] == b"20"
     assert dict(render(Overloaded("full")).headers)[b"retry-after"] == b"1"
 
 
-def test_a_refused_key_says_how_to_present_one() -> None:
+def test_a_refused_key_names_the_scheme_for_keys() -> None:
     rendered = render(ClientFault("no key", code="unauthorized"))
     assert rendered.status == 401
     assert dict(rendered.headers)[b"www-authenticate"] == b"Bearer"
@@ -62,7 +62,7 @@ def test_the_upstreams_own_4xx_is_kept() -> None:
         ("model_not_found", 404),
     ],
 )
-def test_cursor_gets_a_400_for_all_that_is_not_about_its_key_or_model(code: str, status: int) -> None:
+def test_cursor_gets_a_400_for_everything_not_about_its_key_or_model(code: str, status: int) -> None:
     rendered = render(UpstreamFault("what happened", code=code), as_400=True)
     assert rendered.status == status
     error = json.loads(rendered.body)["error"]
@@ -82,12 +82,12 @@ def test_the_servers_own_refusals_have_openais_shape(code: RefusalCode) -> None:
     assert refused.retry_after_s == (2 if code == "too_many_connections" else None)
 
 
-def test_a_code_that_the_table_does_not_know_is_our_bug() -> None:
+def test_a_code_that_is_not_in_the_table_is_our_bug() -> None:
     assert render(StageBug("oh", code="made_up")).status == 500
     assert row_of("made_up").end == "ST"
 
 
-def test_every_row_has_an_end_code_that_is_explained() -> None:
+def test_every_row_has_a_documented_end_code() -> None:
     assert {row.end for row in TABLE.values()} <= set(END_CODES)
     assert all(row.meaning.endswith(".") for row in TABLE.values())
 

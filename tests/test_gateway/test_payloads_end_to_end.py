@@ -1,4 +1,4 @@
-"""The bodies that Cursor sends, through the whole service: what the upstream gets and what Cursor gets.
+"""The bodies that Cursor sends, through the whole service: what the upstream receives and what Cursor receives.
 
 Each file of ``tests/data/requests`` is a request, what the upstream must receive, what it answers and what Cursor must
 see; `CHECKS` has what else must be true of it. Files of others in ``../shared`` also list assertions: each has its
@@ -40,21 +40,21 @@ Json = dict[str, Any]
 each_payload = pytest.mark.parametrize("payload", payloads())
 
 ADDED_UPSTREAM = {
-    "prompt_cache_key": "names the conversation where the client names none, so that its prefix is cached (ADR 0007)",
-    "stream": "is always said; the API takes false if it is missing",
+    "prompt_cache_key": "identifies the conversation if the client does not, so that its prefix is cached (ADR 0007)",
+    "stream": "is always sent; its default is false",
 }
 """What we send beyond ``expected_upstream_request``, and why."""
 
 ADDED_TO_DOCUMENTS: dict[str, Any] = {
-    "choices.0.logprobs": None,  # these two are required by OpenAI's schema, and null if there are none
+    "choices.0.logprobs": None,  # OpenAI's schema requires these two, with null for none
     "choices.0.message.refusal": None,
-    "usage.prompt_tokens_details": {"cached_tokens": 0},  # Cursor's context meter reads them (cursor-wire.md 2)
+    "usage.prompt_tokens_details": {"cached_tokens": 0},  # read by Cursor's context meter
     "usage.completion_tokens_details": {"reasoning_tokens": 0},
 }
-"""What we answer beyond ``expected_response``, and its value."""
+"""What we answer beyond ``expected_response`` (docs/facts/cursor.md, "The stream that Cursor reads"), and its value."""
 
 SECOND_KEY = "sk-limited-key-0123456789"
-"""The service's key that may use ``echo`` and ``team/*`` only."""
+"""The service's key that may only use ``echo`` and ``team/*``."""
 SDK = "OpenAI/Python 2.8.1"
 
 
@@ -63,7 +63,7 @@ SDK = "OpenAI/Python 2.8.1"
 
 @dataclass
 class Played:
-    """What came of a request."""
+    """The results of one request."""
 
     answer: httpx.Response
     upstream: list[Json]
@@ -101,7 +101,7 @@ class Played:
 
 
 def script_of(payload: Json, *, per: Any = "event") -> list[Step]:
-    """Give what the payload's upstream answers."""
+    """Return the answer of the payload's upstream."""
     if "mock_upstream_events" in payload:
         return streamed(payload["mock_upstream_events"], per=per)
     http = payload["mock_upstream_http"]
@@ -115,7 +115,7 @@ def streamed(payloads: Iterable[Json | bytes], *, per: Any = "event") -> list[St
 
 
 def chat_streamed(deltas: Sequence[Json], finish: str = "stop") -> list[Step]:
-    """Give a Chat Completions stream with the usage that payload 08 expects."""
+    """Return a Chat Completions stream with the usage that ``08_deepseek_reasoning_content_repair`` expects."""
     chunks = [chat_chunk(delta) for delta in deltas]
     usage = {"prompt_tokens": 900, "completion_tokens": 6, "total_tokens": 906}
     last = {**chat_chunk({}), "choices": [], "usage": usage}
@@ -156,13 +156,13 @@ async def playing(
     configured = configured_name(payload)
     models = models or {configured: PREFIXES.get(payload["name"][:2], "openai/") + configured}
     async with scripted_upstream(*script) as up:
-        lines = "".join(model(name, up.url, upstream=behind) for name, behind in models.items())
+        lines = "".join(model(name, up.url, upstream=upstream) for name, upstream in models.items())
         async with serving(lines, pipeline) as service:
             yield service, up
 
 
 async def post(service: Service, payload: Json, body: Json, *, key: str = KEY, path: str = "", **changed: str) -> Any:
-    """Post with the payload's own headers, but for the key and what is ``changed``."""
+    """Post with the payload's own headers, except for the key and those in ``changed``."""
     request = payload["request"]
     headers = {name.lower(): value for name, value in request["headers"].items() if name != "Authorization"}
     headers |= {name.replace("_", "-"): value for name, value in changed.items()}
@@ -178,7 +178,7 @@ async def play(
     pipeline: str = "",
     **how: str,
 ) -> Played:
-    """Post the payload, or another body, to an upstream that answers as the payload says, or by ``script``."""
+    """Post the payload's body, or another, to an upstream that answers as the payload says, or by ``script``."""
     async with playing(payload, script or script_of(payload), models=models, pipeline=pipeline) as (service, up):
         answer = await post(service, payload, body or payload["request"]["body"], **how)
         record = await service.record()
@@ -186,7 +186,7 @@ async def play(
 
 
 async def play_two_turns(payload: Json, body: Json, second: Sequence[Step], **how: str) -> Played:
-    """Play payload 08: a first turn in which the upstream thinks and calls, then ``body``; give the second."""
+    """Play ``08_deepseek_reasoning_content_repair``: reasoning and calls, then ``body``; return the second turn."""
     deltas = payload["mock_upstream_http"]["turn1_stream_deltas"]
     first = {**payload["request"]["body"], "messages": payload["request"]["body"]["messages"][:2]}
     script = [in_turn(chat_streamed(deltas, "tool_calls"), second)]
@@ -213,7 +213,7 @@ async def play_payload(payload: Json, *, per: Any = "event") -> Played:
     return await play(payload, script)
 
 
-# --- what each file says as a whole ----------------------------------------------------------------------------------
+# --- what each file expects as a whole -------------------------------------------------------------------------------
 
 
 @each_payload
@@ -250,7 +250,7 @@ async def test_cursor_receives_what_the_file_says(payload: Json, per: str) -> No
     for header, value in expected.get("headers", {}).items():
         assert played.answer.headers[header] == value
     document = played.answer.json()
-    if "error" in expected["body"]:  # the wording is ours; what the upstream said is in it
+    if "error" in expected["body"]:  # the wording is ours and contains the upstream's message
         assert payload["mock_upstream_http"]["body"]["error"]["message"] in document["error"]["message"]
         assert document == {"error": {**expected["body"]["error"], "message": document["error"]["message"]}}
     else:
@@ -274,7 +274,7 @@ def assert_same(folded: Folded, expected: Folded, payload: Json) -> None:
 
 
 def assert_document(document: Json, expected: Json) -> None:
-    """Compare whole answers; ids and times are free, additions are those of `ADDED_TO_DOCUMENTS`."""
+    """Compare documents: ids and times may differ, additions must be those of `ADDED_TO_DOCUMENTS`."""
     assert document["id"].startswith("chatcmpl-")
     document |= {name: expected[name] for name in ("id", "created")}
     extra = dict(additions(document, expected))
@@ -282,7 +282,7 @@ def assert_document(document: Json, expected: Json) -> None:
 
 
 def additions(value: Any, expected: Any, path: str = "") -> Iterable[tuple[str, Any]]:
-    """Give what ``value`` has beyond ``expected``, by its path; all else must be the same."""
+    """Yield what ``value`` has beyond ``expected``, with its path; everything else must be equal."""
     if isinstance(value, list) and isinstance(expected, list):
         value, expected = dict(enumerate(value)), dict(enumerate(expected))
     if not isinstance(value, dict) or not isinstance(expected, dict):
@@ -312,7 +312,7 @@ def rule_chunk_boundaries_are_free(frames: list[str], payload: Json) -> None:
     expected = chunks_of([json.dumps(chunk) for chunk in payload["expected_stream"] if chunk != "[DONE]"])
     assert joined(chunks_of(frames), "reasoning_content") == joined(expected, "reasoning_content")
     texts = [joined(chunks, "content") for chunks in (chunks_of(frames), expected)]
-    if payload["name"].startswith("14"):  # the wording of the failure is free
+    if payload["name"].startswith("14"):  # the wording of the failure may differ
         texts = [text.partition("\n\n[")[0] for text in texts]
     assert texts[0] == texts[1]
     assert arguments_of(chunks_of(frames)) == arguments_of(expected)
@@ -369,31 +369,31 @@ RULES: dict[str, Rule] = {
     "usage chunk has choices:[] and comes after finish_reason, before [DONE]": rule_usage_chunk_has_no_choices,
     "`data: [DONE]` last; SSE comment lines (`: keepalive`) may appear anywhere": rule_done_is_last,
 }
-"""A rule that a file has and this has not is a `KeyError`."""
+"""A rule of a file that is not here is a `KeyError`."""
 
 
 # --- the assertions --------------------------------------------------------------------------------------------------
 
 Check = Callable[[Json], Awaitable[None]]
 CHECKS: dict[str, Check] = {}
-"""By ``<number of the payload>: <beginning of the assertion>``."""
+"""By ``<number of the payload>: <start of the assertion>``."""
 
 
 def checks(number: str, beginning: str) -> Callable[[Check], Check]:
-    def note(check: Check) -> Check:
+    def register(check: Check) -> Check:
         CHECKS[f"{number}: {beginning}"] = check
         return check
 
-    return note
+    return register
 
 
 NOT_HERE = {
     "08: lookup order": (
-        "ours is simpler and needs no fallbacks: a turn is known by its first call id, or its text, in its "
+        "our lookup is simpler and needs no fallbacks: a turn is identified by its first call id, or its text, in its "
         "conversation (ADR 0007; tests/test_stages/test_restore_reasoning.py)"
     ),
 }
-"""Assertions that nothing outside can see, and why."""
+"""Assertions that cannot be checked from outside, and why."""
 
 
 def body_of(payload: Json, **changes: Any) -> Json:
@@ -432,7 +432,7 @@ async def input_items_are_unchanged(payload: Json) -> None:
 
 
 @checks("01", "usage is emitted although")
-async def usage_is_told_unasked(payload: Json) -> None:
+async def usage_is_sent_without_a_request_for_it(payload: Json) -> None:
     body = body_of(payload)
     del body["stream_options"]
     for asking in (payload["request"]["body"], body):
@@ -445,8 +445,8 @@ async def usage_is_told_unasked(payload: Json) -> None:
 
 @checks("02", "tool_calls[].index counts tool calls (0,1)")
 async def indices_count_calls(payload: Json) -> None:
-    told = events_of(payload)
-    for one in told:
+    answer_events = events_of(payload)
+    for one in answer_events:
         if "output_index" in one:
             one["output_index"] += 1
     item = {"id": "rs_x", "type": "reasoning", "summary": []}
@@ -454,7 +454,7 @@ async def indices_count_calls(payload: Json) -> None:
         {"type": "response.output_item.added", "output_index": 0, "item": item},
         {"type": "response.output_item.done", "output_index": 0, "item": item},
     ]
-    played = await play(payload, streamed([*told[:2], *thought, *told[2:]]))
+    played = await play(payload, streamed([*answer_events[:2], *thought, *answer_events[2:]]))
     assert [call["index"] for call in played.call_deltas if "id" in call] == [0, 1]
     assert {call["index"] for call in played.call_deltas} == {0, 1}
 
@@ -481,12 +481,12 @@ async def names_come_once(payload: Json) -> None:
 
 
 @checks("02", "when argument deltas of two calls interleave")
-async def interleaved_arguments_are_told_apart(payload: Json) -> None:
-    told = events_of(payload)
-    added = of_type(told, "response.output_item.added")
-    a1, a2, b1, b2 = of_type(told, "response.function_call_arguments.delta")
-    done = of_type(told, "response.function_call_arguments.done", "response.output_item.done")
-    interleaved = [*told[:2], *added, b1, a1, a2, b2, *done, told[-1]]
+async def interleaved_arguments_are_kept_apart(payload: Json) -> None:
+    answer_events = events_of(payload)
+    added = of_type(answer_events, "response.output_item.added")
+    a1, a2, b1, b2 = of_type(answer_events, "response.function_call_arguments.delta")
+    done = of_type(answer_events, "response.function_call_arguments.done", "response.output_item.done")
+    interleaved = [*answer_events[:2], *added, b1, a1, a2, b2, *done, answer_events[-1]]
     without_ids = [without("item_id", one) for one in interleaved]
     without_indices = [without("output_index", one) for one in interleaved]
     rotating = [{**one, "item_id": f"fc_{at}"} for at, one in enumerate(interleaved)]  # as GitHub Copilot's are
@@ -503,7 +503,7 @@ def patch_of(payload: Json) -> str:
 
 
 def envelope_is_a_function(played: Played, patch: str) -> None:
-    """The call is a function with the raw text as arguments, and there is no other call."""
+    """Check that the only call is a function with the raw text as arguments."""
     assert '"custom"' not in played.answer.text
     [call] = played.folded.tool_calls
     assert call["name"] == "ApplyPatch"
@@ -518,7 +518,7 @@ async def arguments_are_the_raw_patch(payload: Json) -> None:
 
 
 @checks("03", "type is function, and no `custom` key")
-async def the_type_is_function_for_everybody(payload: Json) -> None:
+async def the_type_is_function_for_every_client(payload: Json) -> None:
     for path in ("/cursor/chat/completions", "/v1/chat/completions"):
         for agent in ("Cursor/1.0", "cursor/3.18", SDK):
             played = await play(payload, path=path, user_agent=agent)
@@ -527,24 +527,24 @@ async def the_type_is_function_for_everybody(payload: Json) -> None:
 
 
 @checks("03", "if only output_item.done / custom_tool_call_input.done carries the input")
-async def input_that_comes_only_when_it_is_done_is_told_once(payload: Json) -> None:
+async def input_that_comes_only_at_the_end_is_sent_once(payload: Json) -> None:
     is_delta = {"response.custom_tool_call_input.delta"}
     is_done = {"response.custom_tool_call_input.done"}
     for left_out in (is_delta, is_delta | is_done):
-        told = [one for one in events_of(payload) if one["type"] not in left_out]
-        envelope_is_a_function(await play(payload, streamed(told)), patch_of(payload))
-    told = [one for one in events_of(payload) if one["type"] not in is_delta]
-    of_type(told, "response.output_item.done")[-1]["item"]["input"] = ""
-    envelope_is_a_function(await play(payload, streamed(told)), patch_of(payload))
+        answer_events = [one for one in events_of(payload) if one["type"] not in left_out]
+        envelope_is_a_function(await play(payload, streamed(answer_events)), patch_of(payload))
+    answer_events = [one for one in events_of(payload) if one["type"] not in is_delta]
+    of_type(answer_events, "response.output_item.done")[-1]["item"]["input"] = ""
+    envelope_is_a_function(await play(payload, streamed(answer_events)), patch_of(payload))
 
 
 @checks("03", "do not validate or repair the arguments as JSON")
 async def raw_text_is_not_repaired(payload: Json) -> None:
     for text in ('{"patch": "*** Begin', '{"input":"x"}', '"quoted"', "{'a': None,}"):
-        told = [one for one in events_of(payload) if one["type"] != "response.custom_tool_call_input.delta"]
-        of_type(told, "response.custom_tool_call_input.done")[0]["input"] = text
-        of_type(told, "response.output_item.done")[-1]["item"]["input"] = text
-        envelope_is_a_function(await play(payload, streamed(told)), text)
+        answer_events = [one for one in events_of(payload) if one["type"] != "response.custom_tool_call_input.delta"]
+        of_type(answer_events, "response.custom_tool_call_input.done")[0]["input"] = text
+        of_type(answer_events, "response.output_item.done")[-1]["item"]["input"] = text
+        envelope_is_a_function(await play(payload, streamed(answer_events)), text)
 
 
 def long_id(payload: Json) -> str:
@@ -584,7 +584,7 @@ async def ids_for_cursor_are_the_upstreams(payload: Json) -> None:
     (item,) = done_items(payload)
     told = json.loads(json.dumps(events_of(payload)).replace(item["call_id"], json.dumps(fresh)[1:-1]))
     assert len(fresh) > 64
-    assert [call["id"] for call in (await play(payload, streamed(told))).folded.tool_calls] == [fresh]
+    assert [call["id"] for call in (await play(payload, streamed(answer_events))).folded.tool_calls] == [fresh]
 
 
 @checks("06", "content:null on a tool-call-only assistant message yields no message item")
@@ -611,19 +611,19 @@ async def custom_tools_over_chat_upstreams(payload: Json) -> None:
     call = {"index": 0, "id": "call_p", "type": "function", "function": function}
     pieces = [{"index": 0, "function": {"arguments": wrapped[at : at + 3]}} for at in range(0, len(wrapped), 3)]
     deltas = [{"role": "assistant", "tool_calls": [one]} for one in (call, *pieces)]
-    for behind in ("moonshot/kimi-k3", "openai/chat_completions/kimi-k3"):
-        played = await play(payload, chat_streamed(deltas, "tool_calls"), models={name: behind})
+    for upstream in ("moonshot/kimi-k3", "openai/chat_completions/kimi-k3"):
+        played = await play(payload, chat_streamed(deltas, "tool_calls"), models={name: upstream})
         tool = played.sent["tools"][-1]
         assert tool["type"] == "function"
         schema = tool["function"]["parameters"]
         assert {key: field["type"] for key, field in schema["properties"].items()} == {"input": "string"}
         assert schema["required"] == ["input"]
         envelope_is_a_function(played, patch)
-        assert len(played.call_deltas) > 5, "it is not unwrapped while it streams"
+        assert len(played.call_deltas) > 5, "the input was not unwrapped while it streamed"
 
 
 @checks("07", "tool_result comes out before sibling text")
-async def results_come_before_text(payload: Json) -> None:
+async def results_precede_text(payload: Json) -> None:
     *_, output, said = (await play(payload)).sent["input"]
     assert (output["type"], said["role"]) == ("function_call_output", "user")
     body = body_of(payload)
@@ -652,14 +652,14 @@ async def results_are_flattened_and_images_kept(payload: Json) -> None:
 
 @checks("07", "with an Anthropic upstream keep cache_control, tool ids and blocks; sanitize ids")
 async def blocks_are_kept_for_anthropic(payload: Json) -> None:
-    told = body_of(payload, stream=False)
-    models = {told["model"]: "anthropic/claude-sonnet-5"}
-    sent = (await play(payload, [ANTHROPIC_ANSWER], body=told, models=models)).sent
-    assert sent["system"] == told["messages"][0]["content"]
-    assert sent["tools"] == told["tools"]
+    body = body_of(payload, stream=False)
+    models = {body["model"]: "anthropic/claude-sonnet-5"}
+    sent = (await play(payload, [ANTHROPIC_ANSWER], body=body, models=models)).sent
+    assert sent["system"] == body["messages"][0]["content"]
+    assert sent["tools"] == body["tools"]
     user, assistant, results = sent["messages"]
-    assert user["content"] == [*told["messages"][1]["content"], *told["messages"][2]["content"]]
-    assert assistant["content"] == told["messages"][3]["content"]
+    assert user["content"] == [*body["messages"][1]["content"], *body["messages"][2]["content"]]
+    assert assistant["content"] == body["messages"][3]["content"]
     result, text = results["content"]
     asked_result, asked_text = told["messages"][-1]["content"]
     assert result["tool_use_id"] == asked_result["tool_use_id"]
@@ -680,21 +680,21 @@ async def anthropic_dialect_is_answered_in_openais(payload: Json) -> None:
 
 
 def reasoning_sent(played: Played) -> list[str | None]:
-    """The reasoning of each of the assistant's messages that went upstream."""
+    """Return the reasoning of each of the assistant's messages that were sent upstream."""
     messages = played.sent["messages"]
     return [message.get("reasoning_content") for message in messages if message["role"] == "assistant"]
 
 
 @checks("08", "cache namespace includes upstream, model family and an API-key hash")
-async def nobody_else_finds_the_reasoning(payload: Json) -> None:
-    """Ours is the kind of upstream, the model and the key: text is good for all deployments of a model (ADR 0007)."""
+async def reasoning_is_found_only_with_the_same_model_and_key(payload: Json) -> None:
+    """Our namespace is kind of upstream, model and key: all deployments of a model share reasoning text (ADR 0007)."""
     body, second = payload["request"]["body"], script_of(payload)
     assert reasoning_sent(await play_two_turns(payload, body, second)) == [thought_of(payload)]
     team = {**body, "model": "team/deepseek"}
     again = await play_two_turns(payload, team, second, first_model="team/deepseek")
     assert reasoning_sent(again) == [thought_of(payload)]
     other_key = await play_two_turns(payload, team, second, first_model="team/deepseek", key=SECOND_KEY)
-    assert reasoning_sent(other_key) == [""], "another key found it"
+    assert reasoning_sent(other_key) == [""], "another key found the reasoning"
     names = {body["model"]: "deepseek/deepseek-v4-pro", "other": "deepseek/deepseek-reasoner"}
     deltas = payload["mock_upstream_http"]["turn1_stream_deltas"]
     script = [in_turn(chat_streamed(deltas, "tool_calls"), second)]
@@ -702,7 +702,7 @@ async def nobody_else_finds_the_reasoning(payload: Json) -> None:
         await post(service, payload, {**body, "messages": body["messages"][:2]})
         await post(service, payload, {**body, "model": "other"})
         assistant = next(one for one in up.requests[-1].json()["messages"] if one["role"] == "assistant")
-        assert not assistant.get("reasoning_content"), "another model found it"
+        assert not assistant.get("reasoning_content"), "another model found the reasoning"
 
 
 @checks("08", "mirrored <think>/<details> thinking is stripped")
@@ -733,8 +733,8 @@ async def reasoning_is_kept_when_the_client_stops(payload: Json) -> None:
 
 
 @checks("08", "on a miss: drop older unrecoverable tool turns")
-async def a_miss_goes_on_or_says_why(payload: Json) -> None:
-    """No turn is dropped, as DeepSeek takes an empty ``reasoning_content`` for a lost one; else Cursor is told."""
+async def a_miss_continues_or_is_reported(payload: Json) -> None:
+    """No turn is dropped, because DeepSeek accepts an empty ``reasoning_content``; a refusal is reported to Cursor."""
     refused = payload["mock_upstream_http"]["if_missing"]
     played = await play(payload, script_of(payload))
     assert reasoning_sent(played) == [""]
@@ -755,15 +755,15 @@ async def without_stream_the_answer_is_json(payload: Json) -> None:
 
 @checks("10", "an unknown probe model should answer a clear 4xx JSON")
 async def an_unknown_probe_is_a_clear_4xx(payload: Json) -> None:
-    played = await play(payload, body=body_of(payload, model="gpt-nobody"))
+    played = await play(payload, body=body_of(payload, model="gpt-unknown"))
     assert (played.status, played.answer.headers["content-type"]) == (404, "application/json")
     assert played.error["code"] == "model_not_found"
-    assert "gpt-nobody" in played.error["message"]
+    assert "gpt-unknown" in played.error["message"]
     assert played.upstream == []
 
 
 @checks("11", "exact configured name wins over suffix parsing")
-async def exact_names_win(payload: Json) -> None:
+async def an_exact_name_wins(payload: Json) -> None:
     asked = payload["request"]["body"]["model"]
     sent = (await play(payload, models={configured_name(payload): "openai/plain", asked: "openai/exact"})).sent
     assert sent["model"] == "exact"
@@ -786,7 +786,7 @@ async def scopes_and_records_use_the_resolved_model(payload: Json) -> None:
 
 
 @checks("11", "response `model` echoes what Cursor sent")
-async def the_answer_has_the_name_that_was_asked_for(payload: Json) -> None:
+async def the_response_has_the_requested_name(payload: Json) -> None:
     played = await play(payload)
     assert played.folded.model == payload["request"]["body"]["model"]
     assert played.sent["model"] == configured_name(payload) != played.folded.model
@@ -795,8 +795,8 @@ async def the_answer_has_the_name_that_was_asked_for(payload: Json) -> None:
 FAILURES: list[tuple[str, Sequence[Step], str, str]] = [
     ("a rate limit", [error(429, b'{"error":{"message":"m"}}')], "upstream_rate_limited", "RL"),
     ("a failure", [error(500, b"<html>")], "upstream_error", "UE"),
-    ("no room", [error(503)], "upstream_error", "UE"),
-    ("a refused key", [error(401, b'{"error":{"message":"m"}}')], "upstream_unauthorized", "UE"),
+    ("overload", [error(503)], "upstream_error", "UE"),
+    ("a rejected key", [error(401, b'{"error":{"message":"m"}}')], "upstream_unauthorized", "UE"),
     ("silence", [stall()], "upstream_timeout", "UT"),
     ("a broken connection", [close()], "upstream_protocol", "UP"),
 ]
@@ -818,8 +818,8 @@ SAID = {"type": "response.output_text.delta", "output_index": 0, "content_index"
 async def cursors_classifier_is_not_triggered(payload: Json) -> None:
     overloaded = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
     name = payload["request"]["body"]["model"]
-    for behind in ("openai/gpt-5.4", "anthropic/claude-sonnet-5"):
-        played = await play(payload, [json_answer(overloaded, 529)], models={name: behind})
+    for upstream in ("openai/gpt-5.4", "anthropic/claude-sonnet-5"):
+        played = await play(payload, [json_answer(overloaded, 529)], models={name: upstream})
         assert played.status == 400
         assert "overloaded_error: Overloaded" not in played.answer.text
         begun = streamed([*sibling(payload, "14")["mock_upstream_events"][:3], SAID, overloaded])
@@ -827,9 +827,9 @@ async def cursors_classifier_is_not_triggered(payload: Json) -> None:
             message = {"id": "m", "type": "message", "role": "assistant", "model": "c", "content": []}
             delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Let me"}}
             begun = streamed([{"type": "message_start", "message": message}, delta, overloaded])
-        told = await play(payload, begun, models={name: behind})
-        assert (told.folded.content or "").startswith("Let me\n\n[")
-        assert "overloaded_error: Overloaded" not in told.answer.text
+        reported = await play(payload, begun, models={name: upstream})
+        assert (reported.folded.content or "").startswith("Let me\n\n[")
+        assert "overloaded_error: Overloaded" not in reported.answer.text
 
 
 @checks("13", "make it a setting (cursor_error_status: 400|passthrough)")
@@ -839,7 +839,7 @@ async def the_status_is_a_setting(payload: Json) -> None:
 
 
 @checks("13", "other routes keep real statuses")
-async def others_get_real_statuses(payload: Json) -> None:
+async def other_routes_get_real_statuses(payload: Json) -> None:
     played = await play(payload, path="/v1/chat/completions", user_agent=SDK)
     assert (played.status, played.error["type"], played.error["code"]) == (
         *(429, "rate_limit_error", "upstream_rate_limited"),
@@ -848,7 +848,7 @@ async def others_get_real_statuses(payload: Json) -> None:
 
 
 @checks("14", "one error text, though both `error` and response.failed came")
-async def a_failure_is_told_once(payload: Json) -> None:
+async def a_failure_is_reported_once(payload: Json) -> None:
     message = payload["mock_upstream_events"][-1]["response"]["error"]["message"]
     assert ((await play(payload)).folded.content or "").count(message) == 1
 
@@ -872,12 +872,12 @@ async def an_unfinished_call_is_not_to_be_run(payload: Json) -> None:
 
 @checks("14", "if nothing was sent yet: prefer a real 400 JSON answer (13)")
 async def a_failure_before_any_output_is_a_400(payload: Json) -> None:
-    told = events_of(payload)
-    played = await play(payload, streamed([*told[:2], *told[-2:]]))
+    answer_events = events_of(payload)
+    played = await play(payload, streamed([*answer_events[:2], *answer_events[-2:]]))
     assert (played.status, played.error["type"], played.error["code"]) == (
         *(400, "invalid_request_error", "upstream_error"),
     )
-    assert told[-1]["response"]["error"]["message"] in played.error["message"]
+    assert answer_events[-1]["response"]["error"]["message"] in played.error["message"]
 
 
 @checks("14", "spend/failure logging still records a failure")
@@ -894,10 +894,10 @@ async def length_wins(payload: Json) -> None:
 
 
 @checks("15", "content_filter reason maps to content_filter")
-async def content_filter_is_told(payload: Json) -> None:
-    told = events_of(payload)
-    told[-1]["response"]["incomplete_details"]["reason"] = "content_filter"
-    assert (await play(payload, streamed(told))).folded.finish_reason == "content_filter"
+async def content_filter_is_reported(payload: Json) -> None:
+    answer_events = events_of(payload)
+    answer_events[-1]["response"]["incomplete_details"]["reason"] = "content_filter"
+    assert (await play(payload, streamed(answer_events))).folded.finish_reason == "content_filter"
 
 
 @checks("16", "tool_choice is dropped when there are no tools")
@@ -925,7 +925,7 @@ async def blank_messages_are_dropped_and_images_kept(payload: Json) -> None:
 
 
 @checks("16", "for Anthropic models without prefill: append a user turn 'Continue.'")
-async def a_model_without_prefill_is_told_to_go_on(payload: Json) -> None:
+async def a_model_without_prefill_is_asked_to_continue(payload: Json) -> None:
     body = body_of(payload, stream=False)
     sent = (await play(payload, [ANTHROPIC_ANSWER], body=body, models={body["model"]: "anthropic/claude-opus-5"})).sent
     *_, assistant, last = sent["messages"]
@@ -945,7 +945,7 @@ async def temperature_is_left_out_where_it_is_refused(payload: Json) -> None:
 
 
 @checks("20", "same envelope rule as 03")
-async def a_whole_answer_has_the_same_envelope(payload: Json) -> None:
+async def a_document_has_the_same_envelope(payload: Json) -> None:
     item = payload["mock_upstream_http"]["body"]["output"][-1]
     for agent in ("Cursor/1.0", SDK):
         played = await play(payload, user_agent=agent)
@@ -980,7 +980,7 @@ def test_all_bodies_are_here_and_every_assertion_has_its_check_or_a_reason() -> 
             assert len(found) == 1, text
 
 
-# --- the table of model names (payload 11) ---------------------------------------------------------------------------
+# --- the table of model names (11_model_name_variants) ---------------------------------------------------------------
 
 VARIANTS = [
     pytest.param(found.values[0], row, id=f"{found.id}-{row.get('sent')}", marks=found.marks)

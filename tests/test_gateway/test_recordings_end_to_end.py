@@ -1,6 +1,6 @@
-"""Every recorded stream through the whole service, over real sockets: what the client ends up with is what is expected.
+"""Every recorded stream through the whole service, over real sockets: the client gets the expected result.
 
-All three kinds of upstream. `tests/test_wire` does the same to the wire code alone, with many more cuts.
+This covers all three kinds of upstream. `tests/test_wire` tests the wire code alone, with many more cuts.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from kit.upstreams.scripted import Exchange, head, scripted_upstream, sse_head
 DEPLOYMENTS = {"responses": "openai/*", "chat": "openai/chat_completions/*", "anthropic": "anthropic/*"}
 """How an upstream of each kind is configured."""
 PATHS = {"responses": "/v1/responses", "chat": "/v1/chat/completions", "anthropic": "/v1/messages"}
-"""Where each kind is posted to, if ``api_base`` is a host alone."""
+"""The path of each kind, if ``api_base`` has only a host."""
 DOCUMENTS: dict[str, Callable[[Path], Json]] = {
     "responses": responses_document,
     "chat": chat_document,
     "anthropic": anthropic_document,
 }
-"""What each kind answers to who does not want a stream."""
+"""The answer of each kind to a request without ``stream``."""
 
 BYTE_BY_BYTE_BYTES = 5_000 if os.environ.get("HYPOTHESIS_PROFILE") is None else 1 << 20
-"""Recordings up to this size are also sent one byte at a time, each a system call on either side: all of them in CI."""
+"""Recordings up to this size are also sent byte by byte, with a system call for each on both sides; in CI, all are."""
 
 each_recording = pytest.mark.parametrize("path", recordings(*DEPLOYMENTS))
 each_responses_recording = pytest.mark.parametrize("path", recordings("responses"))
@@ -59,9 +59,9 @@ def cuts(data: bytes, mode: str, seed: str) -> list[bytes]:
 
 @asynccontextmanager
 async def playing(path: Path) -> AsyncIterator[Service]:
-    """Serve a recording from a socket as ``socket/<how it is cut>``, and by `canned/replay:` as ``<its file>``.
+    """Serve a recording from a socket as ``socket/<cut mode>``, and by `canned/replay:` as ``<its file name>``.
 
-    ``socket/document`` is what the upstream answers without ``stream``. (The replay reads the Responses API only.)
+    ``socket/document`` is the upstream's answer without ``stream``. (The replay supports only the Responses API.)
     """
     kind = kind_of(path)
 
@@ -93,7 +93,7 @@ async def playing(path: Path) -> AsyncIterator[Service]:
 
 
 async def ask(service: Service, name: str, *, stream: bool, agent: str = OPENAI_LIKE) -> Folded:
-    """Ask once; give what the client ends up with, an error document included."""
+    """Send one request; return the client's final result, which may be an error document."""
     body: dict[str, Any] = {"model": name, "input": "hi", "stream": stream}
     if agent != CURSOR:
         body["stream_options"] = {"include_usage": True}
@@ -108,15 +108,15 @@ async def ask(service: Service, name: str, *, stream: bool, agent: str = OPENAI_
 
 
 def assert_expected_by(agent: str, folded: Folded, expected: dict[str, Any]) -> None:
-    """Compare, minding the two points in which Cursor is answered differently: failures, and zeros in the usage.
+    """Compare, allowing for the two differences in responses to Cursor: failures, and zeros in the usage.
 
-    The writers of the expected results left out the time for the kinds whose recordings have none in every chunk.
+    Expected results have no time for kinds whose recordings do not have one in every chunk.
     """
     if expected["created"] == 0 and not expected["error"]:
         assert folded.created is not None
         assert folded.created > 1_600_000_000
         expected = {**expected, "created": folded.created}
-    if agent == CURSOR and expected["error"] and folded.error is None:  # told as text, after the text that came
+    if agent == CURSOR and expected["error"] and folded.error is None:  # reported as text, after the text so far
         assert folded.content is not None
         assert folded.content.endswith(f": {expected['error']['message']}]")
         assert (folded.finish_reason, folded.is_done) == ("stop", True)
@@ -152,7 +152,7 @@ async def test_a_recording_from_a_socket_reaches_the_client_as_expected_however_
         for mode in modes:
             assert_expected_by(OPENAI_LIKE, await ask(service, f"socket/{mode}", stream=True), expected)
         assert_expected_by(CURSOR, await ask(service, "socket/random", stream=True, agent=CURSOR), expected)
-        # An upstream that streams although it was not asked to: the answer is collected from the stream.
+        # An upstream that streams although the request does not ask for it: the answer is collected from the stream.
         assert_expected_by(OPENAI_LIKE, await ask(service, "socket/random", stream=False), expected)
 
 
@@ -191,7 +191,7 @@ async def test_our_own_agent_thinks_calls_and_patches() -> None:
     [path] = [path for path in own_recordings("responses") if path.stem == "agent"]
     async with playing(path) as service:
         for stream in (True, False):
-            # By socket: the snapshot in this recording has no output, as with some gateways, so `replay:` shows none.
+            # From the socket, because `replay:` uses the snapshot, which has no output here, as with some gateways.
             folded = await ask(service, "socket/random", stream=stream, agent=CURSOR)
             assert folded.finish_reason == "tool_calls"
             assert folded.reasoning == "**Looking**\n\n**Patching**"
@@ -204,10 +204,10 @@ async def test_our_own_broken_stream_keeps_its_text() -> None:
     [path] = [path for path in own_recordings("responses") if path.stem == "error_mid_stream"]
     message = "Rate limit reached for gpt-5.4. Please try again in 1.5s."
     async with playing(path) as service:
-        told = await ask(service, path.name, stream=True)
-        assert (told.content, told.is_done) == ("Let me", False)
-        assert told.error is not None
-        assert (told.error["code"], told.error["message"]) == ("upstream_rate_limited", message)
+        reported = await ask(service, path.name, stream=True)
+        assert (reported.content, reported.is_done) == ("Let me", False)
+        assert reported.error is not None
+        assert (reported.error["code"], reported.error["message"]) == ("upstream_rate_limited", message)
         shown = await ask(service, path.name, stream=True, agent=CURSOR)
         assert shown.content == f"Let me\n\n[upstream error: rate_limit_exceeded: {message}]"
         assert (shown.finish_reason, shown.is_done, shown.error) == ("stop", True, None)
@@ -216,7 +216,7 @@ async def test_our_own_broken_stream_keeps_its_text() -> None:
         assert [record["end"] for record in service.records] == ["RL", "RL", "RL"]
 
 
-async def test_a_stream_of_no_bytes_is_told_as_one_that_ended_early() -> None:
+async def test_an_empty_stream_is_reported_as_one_that_ended_early() -> None:
     async with scripted_upstream(head(200, [("content-type", "text/event-stream"), ("content-length", "0")])) as up:
         async with serving(model("empty", up.url)) as service:
             answer = await service.post({"model": "empty", "input": "hi", "stream": True})

@@ -106,7 +106,7 @@ class Fault:
     status: int
     code: str
     end: str
-    says: str = ""
+    message: str = ""
 
     @property
     def timeout_s(self) -> float:
@@ -229,7 +229,7 @@ async def test_a_fault_before_the_first_byte_is_a_status(fault: Fault) -> None:
             assert fault.says in reported["message"]
             record = await last_record(service)
             assert (record["end"], record["status"], record["error"]) == (fault.end, fault.status, fault.code)
-            # Cursor hides the text of 429 and 5xx answers.
+            # Cursor hides the text of 429 and 5xx responses.
             masked = await answer_to(service, stream=stream, agent=CURSOR)
             assert masked.status == (fault.status if fault.status in (401, 403, 404) else 400)
             reported = error_of(masked)
@@ -260,8 +260,8 @@ def deaf_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-async def test_row_2_a_connection_that_hangs_is_a_504(deaf_port: int) -> None:
-    async with serving(model("up", f"http://127.0.0.1:{deaf_port}"), "  request_timeout_s: 0.2") as service:
+async def test_row_2_a_connection_that_hangs_is_a_504(full_port: int) -> None:
+    async with serving(model("up", f"http://127.0.0.1:{full_port}"), "  request_timeout_s: 0.2") as service:
         answer = await answer_to(service)
         assert (answer.status, error_of(answer)["code"]) == (504, "upstream_timeout")
         assert (await last_record(service))["end"] == "UT"
@@ -306,7 +306,7 @@ AFTER = [
     Fault("17 a bad chunk header", (b"zz\r\n", stall()), 200, "upstream_protocol", "UP"),
     Fault("18 ends without a terminal event", (end(),), 200, "upstream_protocol", "UP"),
     Fault(
-        "18 says [DONE] without a terminal event", (event(b"data: [DONE]\n\n"), end()), 200, "upstream_protocol", "UP"
+        "18 sends [DONE] without a terminal event", (event(b"data: [DONE]\n\n"), end()), 200, "upstream_protocol", "UP"
     ),
     Fault(
         "19 an event that is not JSON",
@@ -386,7 +386,7 @@ async def whole(service: Service) -> tuple[Folded, Folded]:
     return fold_stream((await answer_to(service)).body), fold_document((await answer_to(service, stream=False)).body)
 
 
-async def test_row_21_what_comes_after_the_end_is_ignored() -> None:
+async def test_row_21_events_after_the_end_are_ignored() -> None:
     script = (
         sse_head(),
         events([CREATED, delta("Hello"), completed("Hello"), delta(" again"), failed_event("x", "y")]),
@@ -453,7 +453,7 @@ async def test_row_26_a_thousand_events_in_one_read_are_a_thousand_deltas() -> N
         assert folded.content == "".join(words)
 
 
-async def test_row_27_a_lone_surrogate_still_gives_valid_json() -> None:
+async def test_row_27_a_lone_surrogate_still_becomes_valid_json() -> None:
     broken = (
         b'data: {"type":"response.output_text.delta","output_index":0,"content_index":0,"delta":"a\\ud83db\\u0000"}\n\n'
     )
@@ -467,13 +467,13 @@ async def test_row_27_a_lone_surrogate_still_gives_valid_json() -> None:
         assert folded.finish_reason == "stop"
 
 
-async def test_a_document_is_streamed_to_a_client_who_wants_a_stream() -> None:
+async def test_a_document_is_streamed_to_a_client_that_asked_for_a_stream() -> None:
     async with asking(json_answer(response_of("Hello"))) as service:
         for folded in await whole(service):
             assert (folded.content, folded.finish_reason, folded.is_done) == ("Hello", "stop", True)
 
 
-# A stage that breaks.
+# A stage that fails.
 
 
 SECRET = "hunter2-is-the-password"
