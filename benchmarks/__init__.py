@@ -1,1 +1,1 @@
-"""Benchmarks of headrace, for users and developers: README.md says how they measure, and what not."""
+"""Benchmarks of headrace, for users and developers: README.md describes what they measure and how."""

@@ -1,4 +1,4 @@
-"""``make bench``: everything that can be said in under three minutes. The full runs: README.md."""
+"""``make bench``: everything that can be measured in under three minutes. For the full runs see README.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks import bench_codec, bench_engine, bench_gateway
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the quick form of the benchmarks that need nothing but this repository."""
+    """Run the quick form of the benchmarks that need only this repository."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Run the quick form of bench_engine, bench_codec and bench_gateway, under three minutes in all.",
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\n== {title} ({time.monotonic() - began:.0f} s so far)\n", flush=True)
         if run(quick):
             return 1
-    print(f"\n{time.monotonic() - began:.0f} s. One short round each: hints. For figures to rely on and for other")
+    print(f"\n{time.monotonic() - began:.0f} s. One short round each: only hints. For reliable figures and for other")
     print("gateways, see benchmarks/README.md: bench_gateway and bench_peers without --quick, then benchmarks.report.")
     return 0
 

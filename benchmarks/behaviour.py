@@ -1,9 +1,9 @@
 """What the mock upstream answers: bytes computed once per model name, in the Responses and the Chat dialect.
 
-The model name is the script: ``mock-`` and letters with numbers, as in the C tools (``../shared/tools/README.md``):
+The model name is the script: ``mock-`` and letters with numbers, as in the C tools (`benchmarks.ctools`):
 n delta events · d microseconds between bursts (0 = as fast as possible) · k events per burst · l extra text length ·
 s microseconds before the first event · w 1 = one HTTP chunk per write, 0 = one per event · t 1 = a time stamp in each
-delta, 0 = a constant one (then a whole burst is computed beforehand) · r 1 = random phase · e 1 = escapes and
+delta, 0 = a constant one (a whole burst is then precomputed) · r 1 = random phase · e 1 = escapes and
 non-ASCII text · x abort after x events · z bytes of extra fields in response.created · h HTTP status to answer with.
 """
 
@@ -39,13 +39,13 @@ _HEAD = (
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One behaviour, ready to be sent.
+    """One behaviour, ready to send.
 
     Attributes:
-        opening: the response's head and what comes before the first delta.
-        deltas: one template per event; ``template % stamp_ns`` if ``is_stamped``, else bytes as they stand.
-        ending: what comes after the last delta, the last chunk included.
-        whole: everything, if it goes out as fast as it can and needs no stamps.
+        opening: the head of the response and what comes before the first delta.
+        deltas: one template per event; ``template % stamp_ns`` if ``is_stamped``, otherwise the bytes themselves.
+        ending: what comes after the last delta, including the last chunk.
+        whole: the complete response, if it is sent as fast as possible and needs no stamps.
     """
 
     opening: bytes
@@ -61,7 +61,7 @@ class Script:
 
 
 def parse_model(model: str) -> dict[str, int]:
-    """Give the numbers of a model name, defaults filled in."""
+    """Return the numbers in a model name, with defaults filled in."""
     numbers = dict(_DEFAULTS)
     for letter, number in re.findall(r"([a-z])(\d+)", model.partition("mock-")[2]):
         numbers[letter] = int(number)
@@ -70,7 +70,7 @@ def parse_model(model: str) -> dict[str, int]:
 
 @cache
 def script(model: str, *, chat: bool, stream: bool) -> Script:
-    """Give what to answer when ``model`` is asked for, in the Chat or else the Responses dialect."""
+    """Return the answer to a request for ``model``, in the Chat or else the Responses dialect."""
     numbers = parse_model(model)
     if numbers["h"]:
         return _document(numbers["h"], {"error": {"message": "mock error", "type": "mock", "code": None}})
@@ -104,7 +104,7 @@ def _text(numbers: dict[str, int], stamp: str) -> str:
 
 
 def _chunk(data: bytes, *, is_template: bool = False) -> bytes:
-    size = len(data) + 16 - len("%016x") if is_template else len(data)  # as long as the stamp that fills it
+    size = len(data) + 16 - len("%016x") if is_template else len(data)  # as long as the stamp that replaces it
     return b"%x\r\n%b\r\n" % (size, data)
 
 
@@ -115,7 +115,7 @@ def _document(status: int, value: object) -> Script:
 
 
 def _response(status: str, text: str | None, numbers: dict[str, int]) -> dict[str, object]:
-    """A Response object with all the fields that a real one has."""
+    """Return a Response object with all the fields of a real one."""
     output: list[object] = []
     usage: object = None
     if text is not None:

@@ -1,7 +1,7 @@
 """Measure the wire code alone: Responses events in, Chat Completions chunks out, on one core.
 
 Run: ``python -m benchmarks.bench_codec``. Figures are events per second and nanoseconds per event, medians of several
-rounds, for batches of 1, 8 and 64 events (a slow upstream, a busy one, one that sends as fast as it can).
+rounds, for batches of 1, 8 and 64 events (a slow upstream, a busy one, and one that sends as fast as it can).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _created() -> bytes:
 
 
 def text_deltas() -> list[bytes]:
-    """As OpenAI sends them, with the fields that we skip."""
+    """Make text deltas as OpenAI sends them, with the fields that we skip."""
     return [
         _frame(
             {
@@ -51,7 +51,7 @@ def text_deltas() -> list[bytes]:
 
 
 def argument_deltas() -> list[bytes]:
-    """A custom tool's input, such as a long patch."""
+    """Make the input of a custom tool, such as a long patch."""
     call = {"id": "ctc_1", "type": "custom_tool_call", "call_id": "call_x", "name": "ApplyPatch", "input": ""}
     return [
         _frame({"type": "response.output_item.added", "output_index": 0, "item": call}),
@@ -72,7 +72,7 @@ def argument_deltas() -> list[bytes]:
 
 
 def reasoning_deltas() -> list[bytes]:
-    """A reasoning summary."""
+    """Make a reasoning summary."""
     return [
         _frame(
             {
@@ -90,7 +90,7 @@ def reasoning_deltas() -> list[bytes]:
 
 
 def ignored_events() -> list[bytes]:
-    """Events that mean nothing to a chat client."""
+    """Make events that a chat client does not see."""
     event = {"type": "response.code_interpreter_call_code.delta", "output_index": 0, "item_id": _ID, "delta": "x = 1"}
     return [_frame(event)] * EVENTS
 
@@ -100,7 +100,7 @@ def _encoder() -> ChunkEncoder:
 
 
 def timed(run: Callable[[], object], events: int) -> float:
-    """Give the time of one run, in ns per event."""
+    """Return the time of one run, in ns per event."""
     with Stopwatch() as watch:
         run()
     return watch.ns / events
@@ -138,7 +138,7 @@ def measure(recording: Recording, name: str, frames: list[bytes], batch_events: 
 
 
 def summary(recording: Recording, *, markdown: bool = False) -> str:
-    """Lay out the medians."""
+    """Format the medians as a table."""
     rows = [
         ["stream", "batch", *(f"{step} {unit}" for step in ("decode", "encode", "both") for unit in ("events/s", "ns"))]
     ]
@@ -152,10 +152,10 @@ def summary(recording: Recording, *, markdown: bool = False) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(description="What the wire code costs.")
+    """Measure, print and save."""
+    parser = argparse.ArgumentParser(description="Measure what the wire code costs.")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--rounds", type=int, help="how often everything is measured")
+    parser.add_argument("--rounds", type=int, help="number of rounds")
     parser.add_argument("--events", type=int, default=EVENTS, help="events per run (%(default)s)")
     parser.add_argument("--output", type=Path, help="where to write the JSON (benchmarks/results/<date>-codec.json)")
     options = parser.parse_args(arguments)

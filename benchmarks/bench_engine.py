@@ -1,4 +1,4 @@
-"""Measure the engine alone: a hop, a codec stage, a request's set-up, an answer that streams, what the meters cost.
+"""Measure the engine alone: a hop, a codec stage, setting up a request, a streaming answer, the cost of the meters.
 
 Run: ``python -m benchmarks.bench_engine``. Times are per batch or per run; A and B take turns in each round.
 """
@@ -29,11 +29,11 @@ from pipeline import (
 )
 
 STAGES = 6
-"""As many as our longest route has."""
+"""The number of stages in our longest route."""
 
 
 class Forward:
-    """A stage in a task of its own that hands on what it gets: the least that a hop can cost."""
+    """A stage in its own task that passes its input on: the minimal cost of a hop."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -54,7 +54,7 @@ class Same:
 
 
 class Drop:
-    """The last stage: it keeps nothing, so that results do not pile up."""
+    """The last stage: it discards everything, so that results do not accumulate."""
 
     name = "drop"
 
@@ -64,7 +64,7 @@ class Drop:
 
 
 def chain(stages: int, make: Callable[[str], Stage[Any, Any]]) -> Pipeline[int, int]:
-    """Give ``stages`` equal stages and the one that drops."""
+    """Return a chain of ``stages`` equal stages and `Drop`."""
     made = Pipeline(make("stage-0"))
     for i in range(1, stages):
         made = made.then(make(f"stage-{i}"))
@@ -72,19 +72,19 @@ def chain(stages: int, make: Callable[[str], Stage[Any, Any]]) -> Pipeline[int, 
 
 
 def codec(name: str) -> Stage[int, int]:
-    """Give a stage around `Same`."""
+    """Return a stage that runs `Same`."""
     return codec_stage(name, lambda ctx: Same())
 
 
 class Tick(Same):
-    """A codec that would break a silence, as `keep_alive` does."""
+    """A codec that ticks after a silence, as `keep_alive` does."""
 
     def tick(self) -> list[int]:
         return [0]
 
 
 class Write:
-    """A codec that waits for the world, which is always ready."""
+    """An asynchronous codec whose waits end immediately."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
@@ -99,7 +99,7 @@ class Write:
 
 
 class Ask:
-    """A stage of its own that gives so many batches, one at a time, as `call_upstream` does with a model's."""
+    """A stage in its own task that sends a number of batches, one at a time, as `call_upstream` does."""
 
     name = "ask"
 
@@ -115,22 +115,22 @@ class Ask:
 
 
 def answer(batches: int) -> Pipeline[int, int]:
-    """Give a chain like that of an answer that streams, fused."""
+    """Return a fused chain like that of a streaming answer."""
     made = Pipeline(Ask(batches)).then(codec("decode")).then(codec("remember")).then(codec("encode"))
     ticking = made.then(ticking_stage("keep_alive", lambda ctx: Tick(), 15))
     return ticking.then(async_codec_stage("write", lambda ctx, meter: Write(meter))).fused()
 
 
 def ready(batches: int, events: int) -> Iterator[list[int]]:
-    """A source that always has more."""
+    """Yield batches that are always ready."""
     return ([0] * events for _ in range(batches))
 
 
 async def trickle(batches: int, events: int) -> AsyncIterator[list[int]]:
-    """A source whose consumers are all asleep when the next batch comes, as with a model that streams."""
+    """Yield each batch when all consumers are asleep, as a streaming model does."""
     for _ in range(batches):
         await trio.lowlevel.checkpoint()
-        for _ in range(STAGES):  # a turn for each stage
+        for _ in range(STAGES):  # one step for each stage
             await trio.lowlevel.checkpoint()
         yield [0] * events
 
@@ -138,7 +138,7 @@ async def trickle(batches: int, events: int) -> AsyncIterator[list[int]]:
 async def per_batch_ns(
     made: Pipeline[int, int], batches: int, events: int, *, is_slow: bool = False, **clock: Any
 ) -> float:
-    """Run once; give the time per batch."""
+    """Run once, and return the time per batch."""
     source: Any = trickle(batches, events) if is_slow else ready(batches, events)
     with Stopwatch() as watch:
         await made.run(source, RequestContext("bench"), **clock)
@@ -198,7 +198,7 @@ async def _meters(recording: Recording, made: Pipeline[int, int], what: str, bat
 
 
 def summary(recording: Recording, *, markdown: bool = False) -> str:
-    """Lay out the medians."""
+    """Format the medians as a table."""
     rows = [["engine", "ns", "least", "most"]]
     for row in recording.rows:
         if row.measure == "engine":
@@ -213,10 +213,10 @@ def summary(recording: Recording, *, markdown: bool = False) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(description="What the engine costs.")
+    """Measure, print and save."""
+    parser = argparse.ArgumentParser(description="Measure what the engine costs.")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--rounds", type=int, help="how often everything is measured")
+    parser.add_argument("--rounds", type=int, help="number of rounds")
     parser.add_argument("--batches", type=int, default=5000, help="batches per run (%(default)s)")
     parser.add_argument("--output", type=Path, help="where to write the JSON (benchmarks/results/<date>-engine.json)")
     options = parser.parse_args(arguments)

@@ -1,7 +1,7 @@
-"""Measure the whole service as a process: throughput, latency, memory, start-up, workers, the cost of its meters.
+"""Measure the whole service as a process: throughput, latency, memory, start-up, workers, and the cost of its meters.
 
 Run: ``python -m benchmarks.bench_gateway`` (about 15 minutes), or with ``--quick`` (under two). The service has
-the first core to itself, the mock upstream and the load generator the others. README.md says what the figures mean.
+the first core to itself; the mock upstream and the load generator have the others. README.md explains the figures.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.gateways import serving, start_up_s
-from benchmarks.loads import LOADS, TITLES, Tools, compare, measure, medians, open_tools, say, shape
+from benchmarks.loads import LOADS, TITLES, Tools, compare, measure, medians, open_tools, print_round, shape
 from benchmarks.processes import NotReady, raise_descriptor_limit
 from benchmarks.recording import Recording, begin, commit, number, table
 
@@ -25,7 +25,7 @@ WORKER_LOADS = ("requests", "short", "long")
 
 
 def ceiling(recording: Recording, tools: Tools, names: Sequence[str], seconds: float) -> None:
-    """Put the loads on the upstream itself, once: more than that no service can show here."""
+    """Put the loads on the upstream itself, once: no service can reach more than that here."""
     compare(recording, tools, [tools.direct()], names, rounds=1, seconds=seconds)
 
 
@@ -38,7 +38,7 @@ def loads(
     against: Path | None,
     settings: str,
 ) -> None:
-    """Put the loads on the service, in turn with another tree of it or other settings, if there are such."""
+    """Put the loads on the service, in turn with another tree of it or with other settings, if requested."""
     with contextlib.ExitStack() as stack:
         subjects = [stack.enter_context(serving(tools))]
         if against is not None:
@@ -59,11 +59,11 @@ def meters(recording: Recording, tools: Tools, rounds: int, seconds: float) -> N
                 for subject in (metered, bare) if round_number % 2 else (bare, metered):
                     figures, reasons = measure(tools, subject, shape(name, subject, seconds=seconds))
                     recording.add(subject.name, f"meters {name}", figures, reasons)
-                    say(round_number, f"meters {name}", subject.name, figures, reasons)
+                    print_round(round_number, f"meters {name}", subject.name, figures, reasons)
 
 
 def start_up(recording: Recording, tools: Tools, rounds: int, against: Path | None) -> None:
-    """Start the service again and again."""
+    """Start the service once in each round."""
     for round_number in range(rounds):
         for name, source in (("headrace", None), (f"headrace {commit(against)}" if against else "", against)):
             if name:
@@ -73,13 +73,12 @@ def start_up(recording: Recording, tools: Tools, rounds: int, against: Path | No
 
 
 def memory(recording: Recording, tools: Tools, counts: Sequence[int], seconds: float) -> None:
-    """Open many streams on a fresh service; give its growth divided by their number, silent and speaking ones."""
+    """Open many streams on a fresh service, and record its growth per stream, for silent and active streams."""
     for kind, model in (("silent", "mock-n1-s600000000-r0"), ("speaking", "mock-n600-d1000000-t1-r1")):
         for count in counts:
             with serving(tools) as subject:
-                measure(
-                    tools, subject, shape("requests", subject, seconds=0.2, warmup_s=0.0)
-                )  # what it needs for its first request
+                # Its first requests need memory once.
+                measure(tools, subject, shape("requests", subject, seconds=0.2, warmup_s=0.0))
                 hold = {
                     "mode": "hold",
                     "awaits_head": kind == "speaking",
@@ -108,11 +107,11 @@ def workers(recording: Recording, tools: Tools, rounds: int, seconds: float) -> 
                     load = shape(name, subject, seconds=seconds, connections=32)
                     figures, reasons = measure(tools, subject, load)
                     recording.add(subject.name, f"workers {name}", figures, reasons)
-                    say(round_number, name, subject.name, figures, reasons)
+                    print_round(round_number, name, subject.name, figures, reasons)
 
 
 def summary(recording: Recording, *, markdown: bool = False) -> str:
-    """Lay out all medians."""
+    """Format all medians as tables."""
     names = [name for name in LOADS if any(row.measure == name for row in recording.rows)]
     parts = [medians(recording, names, markdown=markdown)] if names else []
     rest = [["what", "service", "figure", "remarks"]]
@@ -135,16 +134,16 @@ def summary(recording: Recording, *, markdown: bool = False) -> str:
 
 
 def meter_shares(recording: Recording, load: str) -> list[float]:
-    """Give the part of the CPU per event that the meters cost, once for each pair of rounds that took turns."""
+    """Return the share of the meters in the CPU time per event, for each pair of alternating rounds."""
     metered = recording.row("headrace with meters", f"meters {load}")
     bare = recording.row(UNMETERED, f"meters {load}")
     pairs = zip(metered.rounds, bare.rounds, strict=False) if metered and bare else ()
     costs = ((with_them["cpu_us_per_event"], without["cpu_us_per_event"]) for with_them, without in pairs)
-    return [round((dear - cheap) / dear, 4) for dear, cheap in costs if dear]
+    return [round((metered_us - bare_us) / metered_us, 4) for metered_us, bare_us in costs if metered_us]
 
 
 def worker_ratio(recording: Recording, load: str) -> float | None:
-    """Give how much more two workers do than one, or None if it was not measured."""
+    """Return the rate of two workers relative to one, or None if it was not measured."""
     figure = "events_per_s" if load == "long" else "requests_per_s"
     one = recording.median("headrace, 1 worker", f"workers {load}", figure)
     two = recording.median(TWO, f"workers {load}", figure)
@@ -152,16 +151,16 @@ def worker_ratio(recording: Recording, load: str) -> float | None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(description="What the whole service does.")
+    """Measure, print and save."""
+    parser = argparse.ArgumentParser(description="Measure the whole service.")
     parser.add_argument("--quick", action="store_true", help="one short round")
-    parser.add_argument("--only", help=f"parts to measure, with commas: {','.join(PARTS)}")
-    parser.add_argument("--loads", help=f"loads to measure, with commas: {','.join(LOADS)}")
+    parser.add_argument("--only", help=f"parts to measure, separated by commas: {','.join(PARTS)}")
+    parser.add_argument("--loads", help=f"loads to measure, separated by commas: {','.join(LOADS)}")
     parser.add_argument("--rounds", type=int, help="rounds (5; quick: 1)")
     parser.add_argument("--seconds", type=float, help="measured seconds of each round (5; quick: 1.5)")
-    parser.add_argument("--streams", help="numbers of streams for memory, with commas (1000,5000; quick: 500)")
+    parser.add_argument("--streams", help="numbers of streams for memory, separated by commas (1000,5000; quick: 500)")
     parser.add_argument(
-        "--tools", choices=("python", "c"), default="python", help="c: those of ../shared/tools (%(default)s)"
+        "--tools", choices=("python", "c"), default="python", help="c: those in C, if they are installed (%(default)s)"
     )
     parser.add_argument(
         "--against", type=Path, metavar="DIR", help="another tree of headrace, measured in turn with this one"

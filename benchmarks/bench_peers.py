@@ -1,6 +1,6 @@
 """Put the same loads on headrace and on every other gateway that is installed, in turn, on the same core.
 
-Run: ``python -m benchmarks.bench_peers``. It installs nothing: it says what it found and how to install the rest.
+Run: ``python -m benchmarks.bench_peers``. It installs nothing: it lists what it found and how to install the rest.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ DEFAULT_LOADS = ("requests", "short", "long", "paced-100", "paced-1000", "first-
 
 
 def found(names: list[str] | None) -> list[Peer]:
-    """Say which peers there are, and how to install the others; give those that are there and wanted."""
+    """Print which peers are installed and how to install the others; return the installed ones that are selected."""
     peers = []
     print("peers (nothing is installed from here):")
     for peer in PEERS:
         program = peer.find()
         wanted = names is None or peer.name.lower() in names
         state = (
-            "not asked for" if not wanted else f"found: {program}" if program else f"not found; to install: {peer.how}"
+            "not selected" if not wanted else f"found: {program}" if program else f"not found; to install: {peer.how}"
         )
         print(f"  {peer.name:<12} {peer.work:<30} {state}")
         if wanted and program:
@@ -36,7 +36,10 @@ def found(names: list[str] | None) -> list[Peer]:
 
 
 def probe(recording: Recording, tools: Tools, subject: Subject) -> bool:
-    """Try a stream and a plain request; say what fails. A peer that fails at one is still measured, with its errors."""
+    """Try a stream and a plain request, and report what fails.
+
+    A peer for which one of them works is measured, with its errors.
+    """
     works = {}
     for kind, name in (("streams", "short"), ("requests", "requests")):
         load = shape(name, subject, mode="once", connections=1, limit_s=20.0, events=20 if name == "short" else 0)
@@ -51,7 +54,7 @@ def probe(recording: Recording, tools: Tools, subject: Subject) -> bool:
 
 
 def summary(recording: Recording, *, markdown: bool = False) -> str:
-    """Lay out the medians, with the ratio to headrace's rate turned round: how many times faster headrace is."""
+    """Format the medians, with the inverse ratio to headrace's rate: how many times faster headrace is."""
     names = [name for name in LOADS if any(row.measure == name for row in recording.rows)]
     work = {peer.name: peer.work for peer in PEERS}
     parts = [
@@ -72,17 +75,17 @@ def summary(recording: Recording, *, markdown: bool = False) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Find, measure, print, write."""
+    """Find the peers, measure, print and save."""
     parser = argparse.ArgumentParser(description="headrace and its peers, side by side.")
     parser.add_argument("--quick", action="store_true", help="one short round")
-    parser.add_argument("--peers", help="only these, with commas, such as 'litellm,byte splice'")
-    parser.add_argument("--loads", help=f"with commas: {','.join(LOADS)}")
+    parser.add_argument("--peers", help="only these, separated by commas, such as 'litellm,byte splice'")
+    parser.add_argument("--loads", help=f"loads, separated by commas: {','.join(LOADS)}")
     parser.add_argument("--rounds", type=int, help="rounds (3; quick: 1)")
     parser.add_argument("--seconds", type=float, help="measured seconds of each round (5; quick: 1.5)")
     parser.add_argument(
-        "--tools", choices=("python", "c"), default="python", help="c: those of ../shared/tools (%(default)s)"
+        "--tools", choices=("python", "c"), default="python", help="c: those in C, if they are installed (%(default)s)"
     )
-    parser.add_argument("--list", action="store_true", help="only say which peers there are")
+    parser.add_argument("--list", action="store_true", help="only list the peers")
     parser.add_argument("--output", type=Path, help="where to write the JSON (benchmarks/results/<date>-peers.json)")
     options = parser.parse_args(arguments)
     peers = found([name.strip().lower() for name in options.peers.split(",")] if options.peers is not None else None)

@@ -1,4 +1,4 @@
-"""The C tools of ../shared/tools, for developers who have them and gcc: ``--tools c``."""
+"""Load generator and mock upstream in C (``--tools c``), for developers who have them; the repository does not."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SOURCES = ROOT.parent / "shared" / "tools"
 
 @cache
 def compiled() -> Path:
-    """Compile the tools once in this process; give the folder with them.
+    """Compile the tools once in this process, and return the folder with them.
 
     Raises:
-        SystemExit: if the sources or gcc are missing, saying so.
+        SystemExit: if the sources or gcc are missing; the message names them.
     """
     if not (SOURCES / "loadgen.c").exists() or shutil.which("gcc") is None:
         raise SystemExit(f"--tools c needs gcc and {SOURCES}: leave it out to use the Python tools")
@@ -34,12 +34,12 @@ def compiled() -> Path:
 
 
 def can_run(load: Load) -> bool:
-    """Say whether loadgen can do this: it has no other headers, and only repeats."""
+    """Return whether loadgen supports the load: it cannot send other headers, and it can only repeat."""
     return load.mode == "repeat" and not load.headers and not load.hint
 
 
 def command(load: Load, output: Path) -> list[str]:
-    """Give the command line of a load. A burst without stamps is not known to the C upstream, so it stamps."""
+    """Return the command line of a load. The C upstream has no bursts without stamps, so they are stamped."""
     pids = [str(member) for pid in load.pids for member in family(pid)]
     options = {
         "-p": load.port, "-u": load.path, "-t": load.token, "-m": load.model.replace("-t0", "-t1"),
@@ -54,34 +54,34 @@ def command(load: Load, output: Path) -> list[str]:
 
 
 def figures(load: Load, output: Path, rss_before_kb: int) -> dict[str, Any]:
-    """Give loadgen's result in the form of `benchmarks.load`."""
-    said = msgspec.json.decode(output.read_bytes().splitlines()[-1])
+    """Return loadgen's result in the form of `benchmarks.load`."""
+    result = msgspec.json.decode(output.read_bytes().splitlines()[-1])
 
     def spread(name: str) -> dict[str, float]:
-        if not said[name]["n"]:
+        if not result[name]["n"]:
             return {"n": 0}
-        return {k: v if k == "n" else round(v / 1000, 4) for k, v in said[name].items()}
+        return {k: v if k == "n" else round(v / 1000, 4) for k, v in result[name].items()}
 
-    errors = {"error": said["err"], "not 200": said["non200"], "short": said["short"]}
+    errors = {"error": result["err"], "not 200": result["non200"], "short": result["short"]}
     errors = {kind: count for kind, count in errors.items() if count}
     return {
-        "seconds": said["secs"],
-        "events": said["events"],
-        "events_per_s": said["ev_s"],
-        "complete": said["done"],
-        "requests_per_s": said["req_s"],
+        "seconds": result["secs"],
+        "events": result["events"],
+        "events_per_s": result["ev_s"],
+        "complete": result["done"],
+        "requests_per_s": result["req_s"],
         "errors": errors,
         "error_count": sum(errors.values()),
-        "events_per_read": said["ev_per_read"],
-        "bytes": said["bytes"],
-        "active": said["active"],
+        "events_per_read": result["ev_per_read"],
+        "bytes": result["bytes"],
+        "active": result["active"],
         "added_ms": spread("added_us") if "-d" in load.model else {"n": 0},
         "first_ms": spread("ttfc_us"),
         "total_ms": spread("total_us"),
-        "server_cpu": said["cpu_util"],
-        "cpu_us_per_event": said["cpu_us_per_event"],
-        "cpu_us_per_request": said["cpu_us_per_req"],
+        "server_cpu": result["cpu_util"],
+        "cpu_us_per_event": result["cpu_us_per_event"],
+        "cpu_us_per_request": result["cpu_us_per_req"],
         "rss_before_kb": rss_before_kb,
         "rss_kb": rss_kb(member for pid in load.pids for member in family(pid)),
-        "load_cpu": round(said["gen_cpu_s"] / (said["secs"] + load.warmup_s), 4),
+        "load_cpu": round(result["gen_cpu_s"] / (result["secs"] + load.warmup_s), 4),
     }

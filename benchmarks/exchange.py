@@ -9,7 +9,7 @@ import httptools
 
 
 class Exchange:
-    """One connection and the request that is under way on it."""
+    """One connection and its current request."""
 
     __slots__ = (
         "carry",
@@ -34,7 +34,7 @@ class Exchange:
         self.requests = 0
         self.status = 0
 
-    # What httptools calls. `on_body` is a list's append, so it costs next to nothing.
+    # The callbacks of httptools. `on_body` is a list's append, so it costs almost nothing.
     @property
     def on_body(self) -> Callable[[bytes], None]:
         return self.pieces.append
@@ -44,10 +44,10 @@ class Exchange:
 
     def on_message_complete(self) -> None:
         self.is_done = True
-        self.keeps_alive = self.parser.should_keep_alive()  # llhttp knows it only now
+        self.keeps_alive = self.parser.should_keep_alive()  # llhttp knows it only here
 
     def begin(self, now_ns: int) -> None:
-        """Forget the answer before."""
+        """Discard the previous answer."""
         self.started_ns = now_ns
         self.carry = self.last = self.previous = b""
         self.events = self.status = 0

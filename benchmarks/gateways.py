@@ -13,7 +13,7 @@ from benchmarks.loads import Subject, Tools
 from benchmarks.processes import CORES, ROOT, SERVER_CORES, free_port, python, running
 
 KEY = "sk-bench-0123456789abcdef"
-"""The key that loads show; not a secret: it opens a server that lives for a minute on 127.0.0.1."""
+"""The key that the loads send; not a secret: the server runs for a minute on 127.0.0.1."""
 
 _CONFIG = """\
 model_list:
@@ -37,12 +37,12 @@ def serving(
     """Run headrace for the length of a block.
 
     Args:
-        tools: whose upstream it calls.
-        name: what the tables call it.
-        source: the tree that it is run from.
-        module: what is run in place of ``pipeline.gateway``.
-        workers: its processes; more than one may use as many cores.
-        settings: further ``pipeline_settings``, in YAML's short form, such as ``execution: fused``.
+        tools: the tools whose upstream it calls.
+        name: its name in the tables.
+        source: the tree from which it runs.
+        module: the module to run instead of ``pipeline.gateway``.
+        workers: the number of its processes, and of cores that they may use.
+        settings: further ``pipeline_settings``, as YAML on one line, such as ``execution: fused``.
     """
     port = free_port()
     more = f", {settings}" if settings else ""
@@ -51,7 +51,7 @@ def serving(
         config.write_text(_CONFIG.format(port=tools.port, key=KEY, more=more))
         address = ["--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--workers", str(workers)]
         cores = SERVER_CORES if workers == 1 else CORES[:workers] if len(CORES) > workers else []
-        paths = os.pathsep.join(dict.fromkeys((str(source), str(ROOT))))  # ROOT: for our own modules
+        paths = os.pathsep.join(dict.fromkeys((str(source), str(ROOT))))  # ROOT has our own modules
         with running(
             python("-m", module, "serve", *address), cores=cores, cwd=source, environ={"PYTHONPATH": paths}
         ) as server:
@@ -60,7 +60,7 @@ def serving(
 
 
 def start_up_s(tools: Tools, source: Path = ROOT) -> float:
-    """Start headrace once; give the time from the command to the first 200 on /livez."""
+    """Start headrace once, and return the time from the command to the first 200 on /livez."""
     began = time.perf_counter()
     with serving(tools, source=source):
         return time.perf_counter() - began

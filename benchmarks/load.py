@@ -1,8 +1,8 @@
 """A load generator in one process and one epoll loop: many streams at once, each checked to its end.
 
 Run: ``python -m benchmarks.load '{"port": 4000, "model": "mock-n20", "connections": 10, "seconds": 5}'``; the fields
-are those of `Load`. It prints one JSON object. Bodies are parsed by httptools (llhttp), so a cut chunk or a missing end
-shows.
+are those of `Load`. It prints one JSON object. httptools (llhttp) parses the bodies, so a truncated chunk or a missing
+end is detected.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ class Generator:
     def __init__(self, load: Load) -> None:
         self.load = load
         self.request = request(load)
-        # Our upstream's last event ends so; its name stands too far from the end to look for it there.
+        # Our upstream's last event ends like this; its name is too far from the end to search for it there.
         self.end_marker = b"[DONE]" if load.dialect == "chat" else b'"metadata":{}}}\n\n'
         self.is_stamped = load.stream and "-d" in (load.hint or load.model)
         self.epoll = select.epoll()
         self.exchanges: dict[int, Exchange] = {}
         self.to_open: deque[tuple[float, Exchange]] = deque()
-        self.standing = 0  # requests that have been sent, or answered by a head
+        self.established = 0  # requests that are sent, or whose answer's head has arrived
         self.finished = 0
         self.is_over = False
         self.errors: dict[str, int] = {}
-        self.first_ns = array("q")  # from the beginning: the opening of many streams at once is what it shows
+        self.first_ns = array("q")  # from the start: this mode measures the opening of many streams at once
         self._clear()
 
     def _clear(self) -> None:
-        """Begin to measure: nothing that came before counts."""
+        """Start measuring: nothing before this counts."""
         self.events = self.complete = self.frames = self.bytes = self.reads = 0
         self.added_ns, self.total_ns = array("q"), array("q")
 
@@ -58,7 +58,7 @@ class Generator:
         self.errors[kind] = self.errors.get(kind, 0) + 1
 
     def run(self) -> dict[str, Any]:
-        """Load, measure and give the figures."""
+        """Run the load, measure, and return the figures."""
         load = self.load
         rss_before_kb = rss_kb(self._pids())
         start = time.monotonic()
@@ -71,7 +71,7 @@ class Generator:
         marks: tuple[float, list[int], int, int, float] | None = None
         while True:
             now = time.monotonic()
-            if load.mode == "hold" and begin is None and self.standing >= load.connections:
+            if load.mode == "hold" and begin is None and self.established >= load.connections:
                 begin = now + load.warmup_s
             if marks is None and (now >= limit or (begin is not None and now >= begin)):
                 if load.mode != "once":
@@ -107,7 +107,7 @@ class Generator:
         self.exchanges[opened.fileno()] = exchange
         self.epoll.register(opened.fileno(), select.EPOLLOUT)
         if self.load.mode == "once":
-            exchange.begin(time.monotonic_ns())  # a new connection's time is part of a first chunk's
+            exchange.begin(time.monotonic_ns())  # the time to connect is part of the time to the first chunk
 
     def _connected(self, exchange: Exchange) -> None:
         assert exchange.socket is not None
@@ -127,13 +127,13 @@ class Generator:
         except OSError:
             is_sent = False
         if is_sent:
-            self.standing += not self.load.awaits_head
+            self.established += not self.load.awaits_head
         else:
             self.fail("send")
             self._drop(exchange)
 
     def _drop(self, exchange: Exchange) -> None:
-        """Close a connection that failed, and try again a little later."""
+        """Close a failed connection, and retry a little later."""
         self._close(exchange)
         if self.load.mode == "once":
             self.finished += 1
@@ -156,7 +156,8 @@ class Generator:
         now = time.monotonic_ns()
         if not size:
             if exchange.requests > 1 and not exchange.status:
-                self._drop(exchange)  # it closed an idle connection as our request crossed: no error of its own
+                # Not an error: the service closed an idle connection while our request was on its way.
+                self._drop(exchange)
             else:
                 self.fail("cut")
                 self._drop(exchange)
@@ -169,7 +170,7 @@ class Generator:
             self._drop(exchange)
             return
         if self.load.awaits_head and not had_status and exchange.status:
-            self.standing += 1
+            self.established += 1
         self.bytes += size
         self.reads += 1
         if exchange.pieces:
@@ -181,7 +182,7 @@ class Generator:
             self._finish(exchange, now)
 
     def _count(self, exchange: Exchange, body: bytes, now: int) -> None:
-        """Count the deltas of one read, each marked ``@stamp@``; an unfinished one is kept for the next read."""
+        """Count the deltas of one read, each marked ``@stamp@``; an incomplete one is kept for the next read."""
         self.frames += body.count(b"data: {")
         exchange.previous = exchange.last
         exchange.last = body
@@ -228,8 +229,8 @@ class Generator:
         seconds = time.monotonic() - since
         used_s = (cpu_ns(pids) - cpu_before) / 1e9
         own_s = _own_cpu_s() - own_before
-        standing = (e for e in self.exchanges.values() if e.requests and (e.status or not self.load.awaits_head))
-        active = sum(not exchange.is_done for exchange in standing)
+        established = (e for e in self.exchanges.values() if e.requests and (e.status or not self.load.awaits_head))
+        active = sum(not exchange.is_done for exchange in established)
         return {
             "seconds": round(seconds, 3),
             "events": self.events,
@@ -261,11 +262,11 @@ def _own_cpu_s() -> float:
 
 
 def main() -> None:
-    """Run the load that the first argument describes, and print what came of it."""
+    """Run the load that the first argument describes, and print the result."""
     load = msgspec.json.decode(sys.argv[1], type=Load)
     raise_descriptor_limit()
     gc.freeze()
-    gc.disable()  # a run is short, and nothing here makes cycles
+    gc.disable()  # a run is short, and nothing here creates cycles
     print(msgspec.json.encode(Generator(load).run()).decode())
 
 

@@ -1,4 +1,4 @@
-"""The loads that services are compared by, and how one round of one of them is measured and judged."""
+"""The loads for comparing services, and how one round of a load is measured and assessed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LOADS: dict[str, dict[str, Any]] = {
     "paced-100": {"model": "mock-n250-d20000-t1-r1", "events": 250, "connections": 100, "warmup_s": 1.0},
     "paced-500": {"model": "mock-n250-d20000-t1-r1", "events": 250, "connections": 500, "warmup_s": 2.0},
     "paced-1000": {"model": "mock-n250-d20000-t1-r1", "events": 250, "connections": 1000, "warmup_s": 3.0},
-    # A stream takes 5 s: opened evenly over that time, not all at once every 5 s; burst-100 is for that.
+    # A stream takes 5 s: they are opened evenly over that time; burst-100 opens all at once.
     "slow-1000": {
         "model": "mock-n25-d200000-t1-r1", "events": 25, "connections": 1000, "open_per_s": 200.0, "warmup_s": 7.0,
     },
@@ -73,18 +73,18 @@ COLUMNS: dict[str, str] = {
     "others cpu": "foreign_cpu",
     "errors": "error_count",
 }
-"""Heads of the result tables, each with the figure below it."""
+"""The column heads of the result tables, each with its figure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A service that loads can be put on.
+    """A service under load.
 
     Attributes:
-        name: how the tables call it.
-        cores: how many cores it may use.
-        settings: fields of `Load` that it needs: its path, dialect, headers.
-        model: the only model it knows, if it does not know ours; the upstream's script stands in the message then.
+        name: its name in the tables.
+        cores: the number of cores that it may use.
+        settings: the fields of `Load` that it needs: path, dialect, headers.
+        model: the only model that it knows, if it does not know ours; the upstream's script is then in the message.
     """
 
     name: str
@@ -97,24 +97,24 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """A running mock upstream, and what loads are made with."""
+    """A running mock upstream, and the load generator to use."""
 
     kind: str
     upstream: Server
     port: int
 
     def direct(self) -> Subject:
-        """Give the upstream itself as a subject: what the tools can do when nothing is between them."""
+        """Return the upstream itself as a subject: what the tools reach with nothing between them."""
         settings = {"path": "/v1/responses", "dialect": "responses"}
         return Subject("tools alone", self.port, settings=settings)
 
     def stats(self, *, reset: bool = False) -> dict[str, Any]:
-        """Give the upstream's counters; the C one has fewer."""
+        """Return the upstream's counters; the one in C has fewer."""
         body = get(self.port, "/reset" if reset else "/stats").partition(b"\r\n\r\n")[2]
         return msgspec.json.decode(body) if body else {}
 
     def settle(self, subject: Subject, patience_s: float = 5.0) -> None:
-        """Wait until no stream of the round before is left and the service rests: clearing up is not the next."""
+        """Wait until the previous round's streams have ended and the service is idle: their cleanup must not count."""
         limit = time.monotonic() + patience_s
         while time.monotonic() < limit:
             before = cpu_ns(family_of(subject))
@@ -126,7 +126,7 @@ class Tools:
 
 @contextlib.contextmanager
 def open_tools(kind: str = "python") -> Generator[Tools]:
-    """Run the mock upstream for the length of a block, on the first core that is not the server's."""
+    """Run the mock upstream for the duration of a block, on the first core that is not the server's."""
     port = free_port()
     if kind == "c":
         command = [str(ctools.compiled() / "mockup"), "-p", str(port)]
@@ -138,8 +138,8 @@ def open_tools(kind: str = "python") -> Generator[Tools]:
 
 
 def shape(name: str, subject: Subject, **changes: Any) -> Load:
-    """Give a named load, made for ``subject``."""
-    if "seconds" in changes:  # a very short round, in tests, needs no longer warm-up
+    """Return a named load, adapted to ``subject``."""
+    if "seconds" in changes:  # a very short round, as in tests, has no longer warm-up
         changes = {"warmup_s": min(LOADS.get(name, {}).get("warmup_s", 0.5), 2 * changes["seconds"]), **changes}
     fields = {**LOADS.get(name, {}), "port": subject.port, "pids": list(subject.pids), **subject.settings, **changes}
     if subject.model:
@@ -148,7 +148,7 @@ def shape(name: str, subject: Subject, **changes: Any) -> Load:
 
 
 def measure(tools: Tools, subject: Subject, load: Load) -> tuple[Figures, list[str]]:
-    """Put ``load`` on ``subject`` once; give the figures, and the reasons for not believing them."""
+    """Put ``load`` on ``subject`` once; return the figures, and reasons to doubt them."""
     tools.settle(subject)
     tools.stats(reset=True)
     upstream = [tools.upstream.pid]
@@ -156,7 +156,7 @@ def measure(tools: Tools, subject: Subject, load: Load) -> tuple[Figures, list[s
     server_before = cpu_ns(family_of(subject))
     figures = _run_c(load) if tools.kind == "c" and ctools.can_run(load) else _run_python(load)
     elapsed_s = time.monotonic() - since
-    # Over the whole run, warm-up included: the upstream cannot see where the measurement begins.
+    # Over the whole run including warm-up: the upstream does not know when the measurement starts.
     upstream_cpu = (cpu_ns(upstream) - before) / 1e9 / elapsed_s
     server_cpu = (cpu_ns(family_of(subject)) - server_before) / 1e9 / elapsed_s
     machine_cpu = (busy_ns() - busy_before) / 1e9 / elapsed_s
@@ -169,7 +169,7 @@ def measure(tools: Tools, subject: Subject, load: Load) -> tuple[Figures, list[s
 
 
 def flags(figures: Figures, subject: Subject) -> list[str]:
-    """Say what speaks against a round."""
+    """Return the reasons to doubt a round."""
     found = []
     if subject.pids and figures["tools_cpu"] > 0.9 and figures["server_cpu"] < 0.9 * subject.cores:
         found.append("limited by the load generator")
@@ -181,7 +181,7 @@ def flags(figures: Figures, subject: Subject) -> list[str]:
 
 
 def family_of(subject: Subject) -> list[int]:
-    """Give all processes of a subject."""
+    """Return all processes of a subject."""
     return [member for pid in subject.pids for member in family(pid)]
 
 
@@ -206,8 +206,8 @@ def _run(command: list[str], load: Load) -> bytes:
         except subprocess.TimeoutExpired:
             status = None
         if status != 0:
-            raise RuntimeError(f"the load generator ended with {status}: {generator.said()[-2000:]}")
-        return generator.said().strip().rpartition("\n")[2].encode()
+            raise RuntimeError(f"the load generator ended with {status}: {generator.printed()[-2000:]}")
+        return generator.printed().strip().rpartition("\n")[2].encode()
 
 
 def compare(
@@ -219,17 +219,17 @@ def compare(
     rounds: int,
     seconds: float,
 ) -> None:
-    """Measure each load on each subject in turn, round after round, so that all see the same noise."""
+    """Measure each load on each subject in turn, round after round, so that noise affects all of them alike."""
     for round_number in range(rounds):
         for name in names:
             for subject in subjects:
                 figures, reasons = measure(tools, subject, shape(name, subject, seconds=seconds))
                 recording.add(subject.name, name, figures, reasons)
-                say(round_number, name, subject.name, figures, reasons)
+                print_round(round_number, name, subject.name, figures, reasons)
 
 
-def say(round_number: int, name: str, subject: str, figures: Figures, reasons: list[str]) -> None:
-    """Print one round as it comes."""
+def print_round(round_number: int, name: str, subject: str, figures: Figures, reasons: list[str]) -> None:
+    """Print one round when it is done."""
     shown = (
         f"{number(figures['requests_per_s']):>8} req/s {number(figures['events_per_s']):>10} ev/s "
         f"{number(figures['cpu_us_per_event']):>7} us/ev  first p50 {number(figures['first_ms'].get('p50')):>6} ms  "
@@ -243,7 +243,7 @@ def say(round_number: int, name: str, subject: str, figures: Figures, reasons: l
 
 
 def medians(recording: Recording, names: Sequence[str], *, markdown: bool = False, against: str | None = None) -> str:
-    """Lay out the medians of loads; ``against`` adds the ratio of events or requests per second to that subject."""
+    """Format the medians of loads; ``against`` adds the ratio of events or requests per second to that subject."""
     rows = [["load", "service", *COLUMNS, *(["ratio"] if against else []), "remarks"]]
     for name in names:
         for row in recording.rows:

@@ -1,9 +1,8 @@
-"""Other gateways: found if they are installed, started with the least configuration that makes them pass our loads.
+"""Other gateways: found if installed, and started with the smallest configuration that handles our loads.
 
-Nothing is installed from here. A peer is looked for in ``benchmarks/.peers`` or $HEADRACE_PEERS, beside
-this Python, and on PATH.
-Only LiteLLM has our endpoint and translates Responses into Chat Completions, as headrace does. The others pass Chat
-Completions through, which is less work; a byte splice and nginx copy bytes, which is the least there is.
+Nothing is installed from here. A peer is searched for in ``benchmarks/.peers`` or $HEADRACE_PEERS, next to this Python,
+and on PATH. Only LiteLLM has our endpoint and translates Responses into Chat Completions, as headrace does. The others
+pass Chat Completions through, which is less work; a byte splice and nginx only copy bytes.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ _CHAT: dict[str, Any] = {"path": "/v1/chat/completions"}
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One of them.
+    """One other gateway.
 
     Attributes:
         work: what it does with a stream, for the table.
         how: the command that installs it.
-        command: how it is started; ``{program}``, ``{port}``, ``{upstream}``, ``{folder}`` and ``{other}`` (a free
-            port) are filled in.
-        files: what it finds in ``{folder}``, filled in the same way.
+        command: the command that starts it; ``{program}``, ``{port}``, ``{upstream}``, ``{folder}`` and ``{other}`` (a
+            free port) are filled in.
+        files: the files in ``{folder}``, filled in the same way.
         ready: the path that answers 200 when it is ready.
     """
 
@@ -52,7 +51,7 @@ class Peer:
     model: str = ""
 
     def find(self) -> str | None:
-        """Give the path of its program, or None if it is not installed."""
+        """Return the path of its program, or None if it is not installed."""
         places = [FOLDER / "bin", FOLDER / "node_modules" / ".bin", Path(sys.executable).parent]
         if os.environ.get("HEADRACE_PEERS"):
             given = Path(os.environ["HEADRACE_PEERS"])
@@ -62,10 +61,10 @@ class Peer:
 
     @contextlib.contextmanager
     def serving(self, tools: Tools) -> Generator[Subject]:
-        """Run it for the length of a block, on the server's core.
+        """Run it for the duration of a block, on the server's core.
 
         Raises:
-            NotReady: if it does not come up.
+            NotReady: if it does not start.
         """
         port = free_port()
         with tempfile.TemporaryDirectory(prefix="headrace-peer-") as folder:
@@ -142,12 +141,12 @@ PEERS = (
             "GATEWAY_CONFIG": "{folder}/config.yaml",
             "OPENAI_API_KEY": "sk-upstream",
             "OPENAI_BASE_URL": "{upstream}",
-            "RATE_LIMIT_RPS": "1000000",  # its default refuses our loads
+            "RATE_LIMIT_RPS": "1000000",  # with the default it refuses our loads
             "RATE_LIMIT_BURST": "1000000",
         },
         ready="/livez",
         settings=_CHAT,
-        model="gpt-4o",  # it serves only models of its catalogue
+        model="gpt-4o",  # it serves only the models in its catalogue
     ),
     Peer(
         name="smg",

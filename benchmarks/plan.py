@@ -1,4 +1,4 @@
-"""What a load asks for: the settings of a run of `benchmarks.load`, and the bytes of its request."""
+"""What a load sends: the settings of a run of `benchmarks.load`, and the bytes of its request."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import msgspec
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """What to ask for, how often, for how long.
+    """What to request, how often, and for how long.
 
     Attributes:
-        mode: ``repeat`` keeps ``connections`` requests going for warm-up and measurement; ``once`` sends each of them
-            one request and ends with the last answer; ``hold`` waits until all requests stand, then for the warm-up,
-            then measures.
-        awaits_head: whether a request stands when its answer's head has come, or already when it has been sent.
-        hint: said by the user: the upstream's script, for a service that knows only its own models.
-        dialect: what the request looks like and how a complete stream ends.
-        events: deltas that a whole stream must have; 0 not to check.
-        open_per_s: connections opened in a second; 0 for all at once.
-        pids: processes (with their descendants) whose CPU and memory to account.
-        limit_s: how long ``once`` and ``hold`` may take to get there.
+        mode: ``repeat`` keeps ``connections`` requests running for warm-up and measurement; ``once`` sends one request
+            on each connection and ends with the last answer; ``hold`` waits until all requests are established, then
+            for the warm-up, then measures.
+        awaits_head: whether a request is established when the head of its answer arrives, or already when it is sent.
+        hint: the text of the user's message: the upstream's script, for a service that knows only its own models.
+        dialect: the form of the request, and of the end of a complete stream.
+        events: the number of deltas in a complete stream; 0: not checked.
+        open_per_s: connections opened per second; 0: all at once.
+        pids: processes whose CPU and memory, with their descendants', are measured.
+        limit_s: how long ``once`` may take to end, and ``hold`` to establish its requests.
     """
 
     port: int
@@ -43,14 +43,14 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def request(load: Load) -> bytes:
-    """Give the request of a load, the same each time."""
+    """Return the request of a load, the same each time."""
     body: dict[str, Any] = {"model": load.model, "stream": load.stream}
     system, user = "You are a helpful assistant.", f"hello {load.hint}"
-    said = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
     if load.dialect == "responses":
-        body |= {"input": said}
+        body |= {"input": messages}
     else:
-        body |= {"temperature": 1, "messages": said}
+        body |= {"temperature": 1, "messages": messages}
         if load.stream:
             body |= {"stream_options": {"include_usage": True}}
     content = msgspec.json.encode(body)

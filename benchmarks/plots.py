@@ -1,4 +1,4 @@
-"""Small SVG plots by hand: bars and lines, readable on a light and on a dark page, nothing to install."""
+"""Small SVG plots without a library: bars and lines, readable on a light and on a dark page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STYLE = (
 
 
 def bars(title: str, unit: str, values: Sequence[tuple[str, float]], ours: str = "headrace") -> str:
-    """Draw one bar for each labelled value, from zero; those whose label begins with ``ours`` stand out."""
+    """Draw one bar for each labelled value, from zero; bars whose label starts with ``ours`` are highlighted."""
     top = max((value for _, value in values), default=0) or 1
     room = _WIDTH - _LABELS - 110
     rows = [_text(0, 18, f"{title} ({unit})", "t")]

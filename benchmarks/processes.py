@@ -1,4 +1,4 @@
-"""Servers and tools as processes: started on a core of their own, watched through /proc, ended at the end."""
+"""Servers and tools as processes: started on a core of their own, observed through /proc, and ended with the block."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
 SERVER_CORES = CORES[:1] if len(CORES) > 1 else []
-"""Where the service under test runs: alone, if there are two cores; anywhere, if there is one."""
+"""The cores of the service under test: one of its own if there are two; any if there is only one."""
 TOOL_CORES = CORES[1:3]
-"""Where the tools run: the upstream on the first of them, the load generator on the last."""
+"""The cores of the tools: the upstream runs on the first of them, the load generator on the last."""
 _PAGE_KB = resource.getpagesize() // 1024
 
 
 class NotReady(Exception):
-    """A server did not come up; the message has the end of what it said."""
+    """A server did not start; the message has the end of its output."""
 
 
 def percentiles(values: Iterable[int], per: float) -> dict[str, float]:
-    """Give the count, mean, percentiles and maximum of ``values``, each divided by ``per``."""
+    """Return the count, mean, percentiles and maximum of ``values``, each divided by ``per``."""
     ordered = sorted(values)
     if not ordered:
         return {"n": 0}
@@ -41,7 +41,7 @@ def percentiles(values: Iterable[int], per: float) -> dict[str, float]:
 
 
 def raise_descriptor_limit() -> int:
-    """Allow as many descriptors as the system lets us; give the limit. Children inherit it."""
+    """Raise the limit of descriptors as far as the system allows, and return it. Children inherit it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -49,7 +49,7 @@ def raise_descriptor_limit() -> int:
 
 
 def free_port() -> int:
-    """Give a port that is free and stays so: below those that the system itself gives away (Linux: 32768 on)."""
+    """Return a port that is free and stays free: below the ephemeral ports (on Linux from 32768)."""
     while True:
         port = random.randrange(20_000, 30_000)
         with socket.socket() as probe:
@@ -64,7 +64,7 @@ def free_port() -> int:
 def running(
     command: Sequence[str], *, cores: Sequence[int] = (), environ: Mapping[str, str] | None = None, cwd: Path = ROOT
 ) -> Generator[Server]:
-    """Run a server for the length of a block, on ``cores`` if there are any, in a session of its own."""
+    """Run a server for the duration of a block, on ``cores`` if given, in a session of its own."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             command,
@@ -85,7 +85,7 @@ def running(
 def _end(process: subprocess.Popen[bytes]) -> None:
     for wanted, patience_s in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0)):
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, wanted)  # the session that we made, workers included
+            os.killpg(process.pid, wanted)  # the session that we created, including workers
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(patience_s)
     with contextlib.suppress(ProcessLookupError):
@@ -100,8 +100,8 @@ class Server:
         self.pid = process.pid
         self._output = output
 
-    def said(self) -> str:
-        """Give what it has printed so far."""
+    def printed(self) -> str:
+        """Return what it has printed so far."""
         self._output.seek(0)
         return str(self._output.read().decode(errors="replace"))
 
@@ -120,11 +120,11 @@ class Server:
                 return
             time.sleep(0.005)
         end = "ended" if self.process.poll() is not None else f"did not answer within {patience_s:.0f} s"
-        raise NotReady(f"{self.process.args!r} {end}; it said:\n{self.said()[-2000:]}")
+        raise NotReady(f"{self.process.args!r} {end}; it printed:\n{self.printed()[-2000:]}")
 
 
 def get(port: int, path: str, timeout_s: float = 1.0) -> bytes:
-    """Give the whole answer to a GET, or nothing if there is none."""
+    """Return the complete answer to a GET; empty if there is none."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as connection:
             connection.sendall(b"GET %b HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n" % path.encode())
@@ -140,18 +140,18 @@ def get(port: int, path: str, timeout_s: float = 1.0) -> bytes:
 
 
 def get_status(port: int, path: str) -> int:
-    """Give the status of a GET, or 0 if nobody answers."""
+    """Return the status of a GET, or 0 without an answer."""
     fields = get(port, path).split(b" ", 2)
     return int(fields[1]) if len(fields) > 1 and fields[1].isdigit() else 0
 
 
 def python(*arguments: str) -> list[str]:
-    """Give the command that runs this Python."""
+    """Return the command that runs this Python."""
     return [sys.executable, *arguments]
 
 
 def family(pid: int) -> list[int]:
-    """Give a process and its descendants."""
+    """Return a process and its descendants."""
     parents: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -165,7 +165,7 @@ def family(pid: int) -> list[int]:
 
 
 def cpu_ns(pids: Iterable[int]) -> int:
-    """Give the CPU time that processes have used so far, exact where the kernel keeps it (schedstat)."""
+    """Return the CPU time that processes have used so far, exact where the kernel provides it (schedstat)."""
     total = 0
     for pid in pids:
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -175,13 +175,13 @@ def cpu_ns(pids: Iterable[int]) -> int:
             with contextlib.suppress(OSError):
                 for task in os.listdir(f"/proc/{pid}/task"):
                     exact_ns += int(Path(f"/proc/{pid}/task/{task}/schedstat").read_text().split()[0])
-            # Threads that have ended are only in the ticks, which are no finer than 10 ms each.
+            # Threads that have ended are counted only in ticks of 10 ms.
             total += exact_ns if exact_ns > ticks_ns - 50_000_000 else ticks_ns
     return total
 
 
 def rss_kb(pids: Iterable[int]) -> int:
-    """Give the resident memory of processes."""
+    """Return the resident memory of processes."""
     total = 0
     for pid in pids:
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -190,6 +190,6 @@ def rss_kb(pids: Iterable[int]) -> int:
 
 
 def busy_ns() -> int:
-    """Give the CPU time that the whole machine has used so far."""
+    """Return the CPU time that the whole machine has used so far."""
     fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     return (sum(fields) - fields[3] - fields[4]) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")

@@ -1,7 +1,8 @@
-"""Where the service spends its time under a load: the functions with most time of their own, per request or event.
+"""Where the service spends its time under a load: the functions with the most time of their own.
 
-Run: ``python -m benchmarks.profile_service --load requests``. Counts of calls are exact. Times are a profiler's: it
-adds about 0.1 us to each call, so small functions look dearer than they are; compare shares, and two trees.
+Run: ``python -m benchmarks.profile_service --load requests``. Figures are per request or event. Counts of calls are
+exact. Times are those of a profiler, which adds about 0.1 us to each call, so small functions look more expensive than
+they are; compare shares, and two trees.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from benchmarks.processes import ROOT
 from benchmarks.recording import commit, table
 
 TOP = 40
-"""How many functions are shown."""
+"""The number of functions shown."""
 
 _WRITE_LIMIT_S = 10.0
 
 
 def top_list(tools: Tools, load: str, source: Path, seconds: float) -> str:
-    """Profile one tree under one load; give the table."""
+    """Profile one tree under one load, and return the table."""
     with tempfile.TemporaryDirectory(prefix="headrace-profile-") as folder:
         file = Path(folder, "profile")
         os.environ["HEADRACE_PROFILE"] = str(file)  # inherited by the service
         with serving(tools, source=source, module="benchmarks.profiled") as subject:
-            measure(tools, subject, shape(load, subject, seconds=1.0))  # nothing is measured cold
+            measure(tools, subject, shape(load, subject, seconds=1.0))  # nothing is measured before the warm-up
             os.kill(subject.pids[0], signal.SIGUSR1)
             figures, _ = measure(tools, subject, shape(load, subject, seconds=seconds, warmup_s=0.0))
             os.kill(subject.pids[0], signal.SIGUSR2)
@@ -48,7 +49,7 @@ def top_list(tools: Tools, load: str, source: Path, seconds: float) -> str:
 
 
 def _laid_out(statistics: Any, count: float, source: str) -> str:
-    """Give the functions by their own time; the wait for events is left out, being no work."""
+    """Return the functions by their own time, without the wait for events, which is not work."""
     found = [
         (own_s, calls, whole_s, _name(place, source))
         for place, (_, calls, own_s, whole_s, _) in statistics.stats.items()
@@ -74,9 +75,11 @@ def _name(place: tuple[str, int, str], source: str) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Profile and print."""
-    parser = argparse.ArgumentParser(description="The functions in which the service spends its time.")
+    parser = argparse.ArgumentParser(description="List the functions in which the service spends its time.")
     parser.add_argument("--load", default="requests", choices=list(LOADS), help="(%(default)s)")
-    parser.add_argument("--source", type=Path, default=ROOT, help="the tree to run, our profiled.py in it (this one)")
+    parser.add_argument(
+        "--source", type=Path, default=ROOT, help="the tree to profile, with this tree's profiled.py (this one)"
+    )
     parser.add_argument("--seconds", type=float, default=5.0, help="(%(default)s)")
     parser.add_argument("--tools", choices=("python", "c"), default="python", help="(%(default)s)")
     options = parser.parse_args(arguments)

@@ -1,7 +1,7 @@
 """headrace under a profiler. Not a mode of the product: `profile_service` runs it.
 
-``python -m benchmarks.profiled serve ...`` in place of ``headrace serve ...``. SIGUSR1 begins; SIGUSR2 ends, and writes
-the statistics to the file that $HEADRACE_PROFILE names.
+Run ``python -m benchmarks.profiled serve ...`` instead of ``headrace serve ...``. SIGUSR1 starts the profiler; SIGUSR2
+stops it and writes the statistics to the file that $HEADRACE_PROFILE names.
 """
 
 from __future__ import annotations

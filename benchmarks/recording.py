@@ -1,4 +1,4 @@
-"""Results as JSON: every raw round, with the machine, the versions and the command that gave them."""
+"""Results as JSON: every raw round, with the machine, the versions and the command that produced them."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("headrace", "trio", "hypercorn", "quart", "quart-trio", "httpx", "httptools", "msgspec")
 
 Figures = dict[str, Any]
-"""One round: figures by name, the unit in the name; distributions are objects of their percentiles."""
+"""One round: figures by name, with the unit in the name; distributions are objects with their percentiles."""
 
 
 class Row(msgspec.Struct, kw_only=True):
-    """What one subject did at one measure, round by round.
+    """The figures of one subject at one measure, round by round.
 
     Attributes:
-        subject: who was measured, such as ``headrace``.
-        measure: at what, such as ``paced-100``.
+        subject: what was measured, such as ``headrace``.
+        measure: the load or other measure, such as ``paced-100``.
         rounds: the raw figures of each round.
-        flags: why not to believe them; one entry per round and reason.
+        flags: reasons to doubt them; one entry per round and reason.
     """
 
     subject: str
@@ -41,7 +41,7 @@ class Row(msgspec.Struct, kw_only=True):
     flags: list[str] = []
 
     def median(self, figure: str) -> float | None:
-        """Give the median over the rounds of a figure (``first_ms.p50`` for one inside an object), or None."""
+        """Return the median of a figure over the rounds (``first_ms.p50`` for one inside an object), or None."""
         values = [value for figures in self.rounds if (value := pick(figures, figure)) is not None]
         return statistics.median(values) if values else None
 
@@ -71,20 +71,20 @@ class Recording(msgspec.Struct, kw_only=True):
         row.flags += flags or []
 
     def row(self, subject: str, measure: str) -> Row | None:
-        """Give what ``subject`` did at ``measure``, or None."""
+        """Return the row of ``subject`` at ``measure``, or None."""
         return next((row for row in self.rows if (row.subject, row.measure) == (subject, measure)), None)
 
     def median(self, subject: str, measure: str, figure: str) -> float | None:
-        """Give the median of one figure, or None if it was not measured."""
+        """Return the median of one figure, or None if it was not measured."""
         row = self.row(subject, measure)
         return row.median(figure) if row else None
 
     def subjects(self) -> list[str]:
-        """Give who was measured, in order of appearance."""
+        """Return what was measured, in order of appearance."""
         return list(dict.fromkeys(row.subject for row in self.rows))
 
     def save(self, path: Path | None = None) -> Path:
-        """Write it to ``path``, or to results/<date>-<name>.json, and say where."""
+        """Save it to ``path``, or to results/<date>-<name>.json, and print where."""
         began = datetime.datetime.fromisoformat(self.started)
         self.duration_s = round((datetime.datetime.now(datetime.UTC) - began).total_seconds(), 1)
         suffix = "-quick" if self.is_quick else ""
@@ -96,7 +96,7 @@ class Recording(msgspec.Struct, kw_only=True):
 
 
 def begin(name: str, *, is_quick: bool = False, tools: str = "python") -> Recording:
-    """Begin a recording, with what is known about the machine and the versions."""
+    """Start a recording, with the machine and the versions."""
     return Recording(
         name=name,
         started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -112,13 +112,13 @@ def load(path: Path) -> Recording:
     """Read a recording.
 
     Raises:
-        msgspec.ValidationError: if the file is not one.
+        msgspec.ValidationError: if the file is not a recording.
     """
     return msgspec.json.decode(path.read_bytes(), type=Recording)
 
 
 def pick(figures: Figures, name: str) -> float | None:
-    """Give one figure of a round, or None."""
+    """Return one figure of a round, or None."""
     value: Any = figures
     for part in name.split("."):
         value = value.get(part) if isinstance(value, dict) else None
@@ -126,7 +126,7 @@ def pick(figures: Figures, name: str) -> float | None:
 
 
 def machine() -> dict[str, Any]:
-    """Describe where this runs."""
+    """Describe this machine."""
     model = platform.processor()
     memory_kb = 0
     try:
@@ -145,7 +145,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Give the versions of what is measured, the commit included."""
+    """Return the versions of what is measured, including the commit."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -156,7 +156,7 @@ def versions() -> dict[str, str]:
 
 
 def commit(folder: Path) -> str:
-    """Give the commit of a folder, marked if there are changes on top of it."""
+    """Return the commit of a folder, marked if there are uncommitted changes."""
     ask = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         answer = subprocess.run(ask, capture_output=True, text=True, timeout=10)
@@ -166,7 +166,7 @@ def commit(folder: Path) -> str:
 
 
 def table(rows: list[list[str]], *, markdown: bool = False) -> str:
-    """Lay out a table; the first row is its head, the first column its labels."""
+    """Format a table; the first row is its head, the first column has the labels."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     cells = [
         [cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
@@ -180,7 +180,7 @@ def table(rows: list[list[str]], *, markdown: bool = False) -> str:
 
 
 def number(value: float | None, digits: int | None = None) -> str:
-    """Write a figure with as many digits as mean something."""
+    """Format a figure with its significant digits."""
     if value is None:
         return "-"
     if digits is None:

@@ -48,14 +48,14 @@ commit in the second line.
 
 
 def newest(folder: Path, name: str, *, quick: bool) -> Recording | None:
-    """Give the newest recording of a benchmark, or None."""
+    """Return the newest recording of a benchmark, or None."""
     recordings = [load(path) for path in folder.glob(f"*-{name}*.json")]
     fitting = [recording for recording in recordings if recording.name == name and (quick or not recording.is_quick)]
     return max(fitting, key=lambda recording: recording.started, default=None)
 
 
 def page(found: dict[str, Recording], profiles: Path = PROFILES) -> tuple[str, dict[str, str]]:
-    """Give the page and its plots by file name."""
+    """Return the page and its plots by file name."""
     parts = [_HEAD]
     images: dict[str, str] = {}
     gateway = found.get("gateway", Recording(name="gateway"))
@@ -113,7 +113,7 @@ def page(found: dict[str, Recording], profiles: Path = PROFILES) -> tuple[str, d
 
 
 def origin(recording: Recording) -> str:
-    """Say where figures come from, and what is to be known about them."""
+    """Describe where figures come from, and what has to be known about them."""
     machine, versions = recording.machine, recording.versions
     packages = ", ".join(f"{name} {number}" for name, number in versions.items() if name != "commit")
     lines = [
@@ -161,7 +161,7 @@ def _memory(gateway: Recording) -> str:
 
 
 def _profiles(folder: Path) -> list[str]:
-    """Include the profiles that were kept, as they are: `benchmarks/profiles/*.txt`, in the order of their names."""
+    """Include the stored profiles unchanged: `benchmarks/profiles/*.txt`, in the order of their names."""
     files = sorted(folder.glob("*.txt"))
     parts = ["## Profiles, before and after\n", _ABOUT_PROFILES] if files else []
     for path in files:
@@ -171,12 +171,12 @@ def _profiles(folder: Path) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Read, lay out, write."""
-    parser = argparse.ArgumentParser(description="docs/performance.md from benchmarks/results.")
+    """Read the results and write the page."""
+    parser = argparse.ArgumentParser(description="Write docs/performance.md from benchmarks/results.")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--docs", type=Path, default=ROOT / "docs")
     parser.add_argument("--profiles", type=Path, default=PROFILES)
-    parser.add_argument("--quick", action="store_true", help="take results of quick runs, too")
+    parser.add_argument("--quick", action="store_true", help="also use results of quick runs")
     options = parser.parse_args(arguments)
     found = {name: made for name in NAMES if (made := newest(options.results, name, quick=options.quick)) is not None}
     if not found:

@@ -1,4 +1,4 @@
-"""A proxy that copies bytes both ways and looks at none: the limit of what a gateway on trio can reach.
+"""A proxy that copies bytes both ways without looking at them: the limit of what a gateway on trio can reach.
 
 Run: ``python -m benchmarks.splice --port 4001 --upstream 9100``.
 """

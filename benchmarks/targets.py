@@ -37,7 +37,7 @@ class Target:
     compared: str = ""
 
     def row(self, gateway: Recording, peers: Recording) -> list[str]:
-        """Give what it says in the table of targets."""
+        """Return the target's row in the table of targets."""
         value = self.find(gateway, peers)
         if value is None:
             verdict = "not measured, or not well enough"
@@ -55,7 +55,7 @@ def _of(load: str, figure: str) -> Callable[[Recording, Recording], Found]:
 
 
 def _ratio(load: str, figure: str, other: str) -> Callable[[Recording, Recording], Found]:
-    """Compare with another service of the same run: rates of two runs do not compare."""
+    """Compare with another service of the same run: rates of different runs are not comparable."""
 
     def find(gateway: Recording, peers: Recording) -> Found:
         mine, theirs = peers.median(OURS, load, figure), peers.median(other, load, figure)
@@ -65,12 +65,12 @@ def _ratio(load: str, figure: str, other: str) -> Callable[[Recording, Recording
 
 
 def _meters(gateway: Recording) -> Found:
-    """Give the median share of the meters; nothing if the rounds scatter by more than the demand (then add rounds)."""
+    """Return the median share of the meters; None if the rounds vary by more than the target (then add rounds)."""
     shares = sorted(meter_shares(gateway, "paced-100"))
     if len(shares) < 5:
         return None
     quarter = len(shares) // 4
-    scatter = (shares[-1 - quarter] - shares[quarter]) / len(shares) ** 0.5  # of the median, roughly
+    scatter = (shares[-1 - quarter] - shares[quarter]) / len(shares) ** 0.5  # roughly that of the median
     return statistics.median(shares) if scatter <= 0.03 else None
 
 
@@ -112,7 +112,7 @@ TARGETS = (
     ),
     Target("100 streams x 50/s: added latency p50", 0.3, False, _of("paced-100", "added_ms.p50"), "ms", "paced-100"),
     Target("100 streams x 50/s: added latency p99", 5, False, _of("paced-100", "added_ms.p99"), "ms", "paced-100"),
-    # A stream's opening and end take a little of its time, so 50 000 offered are never quite 50 000 in each second.
+    # Opening and ending a stream take a little of its time, so 50 000 offered never quite reach 50 000 per second.
     Target(
         "1 000 streams x 50/s: delivered", 49_000, True, _of("paced-1000", "events_per_s"), "events/s", "paced-1000"
     ),

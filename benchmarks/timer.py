@@ -1,6 +1,6 @@
 """A timer that an epoll loop can wait for with microseconds of precision; epoll's own time-outs round up to 1 ms.
 
-``os.timerfd_create`` came with Python 3.13; before that libc has it. Where neither does, milliseconds must do.
+Python has ``os.timerfd_create`` since 3.13; before that, libc has it. Without either, the precision is 1 ms.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Timer:
         self._pointer = ctypes.byref(self._spec)
 
     def timeout_s(self, due_ns: int, now_ns: int) -> float:
-        """Arm the timer for ``due_ns``; give the time-out to poll with: none, or what is left if there is no timer."""
+        """Arm the timer for ``due_ns``; return the time-out for polling: none, or the time left without a timer."""
         if self.fd < 0:
             return max(0, due_ns - now_ns) / 1e9
         self._spec.value_s, self._spec.value_ns = divmod(due_ns, 1_000_000_000)

@@ -1,8 +1,8 @@
-"""headrace without its meters, to learn what they cost. Not a mode of the product: it exists only here.
+"""headrace without its meters, to measure what they cost. Not a mode of the product: it exists only here.
 
-Run as ``python -m benchmarks.unmetered serve ...`` in place of ``headrace serve ...``. Every call to a meter remains
-and does nothing: no clock is read, nothing is summed. What stays is the call itself and the counting of batches and
-events.
+Run ``python -m benchmarks.unmetered serve ...`` instead of ``headrace serve ...``. Every call to a meter remains but
+does nothing: no clock is read, nothing is summed. The cost that remains is the call itself and the counting of batches
+and events.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class NullMeter(Meter):
     __slots__ = ()
 
     def __init__(self, name: str, clock: Clock = int, *, fused: bool = False) -> None:
-        super().__init__(name, int, fused=fused)  # `int()` is 0, and cheaper than any clock
+        super().__init__(name, int, fused=fused)  # `int()` returns 0, and is cheaper than any clock
 
     def enter(self, doing: int) -> int:
         return 0
@@ -38,9 +38,9 @@ class NullMeter(Meter):
 
 @contextlib.contextmanager
 def unmetered() -> Generator[None]:
-    """Make pipelines with meters that do nothing, for the length of a block."""
+    """Build pipelines with meters that do nothing, for the duration of a block."""
     metered = vars(graph)["Meter"]
-    setattr(graph, "Meter", NullMeter)  # noqa: B010  # the type checker rightly minds an assignment
+    setattr(graph, "Meter", NullMeter)  # noqa: B010 - type checkers reject a plain assignment
     try:
         yield
     finally:

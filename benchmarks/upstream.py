@@ -1,11 +1,11 @@
-"""A mock upstream that must never be the bottleneck: precomputed bytes, one epoll loop by hand on raw sockets.
+"""A mock upstream that must never be the bottleneck: precomputed bytes, and one epoll loop over raw sockets.
 
 Run: ``python -m benchmarks.upstream --port 9100``. It answers ``POST .../responses`` and ``POST .../chat/completions``
-as the model's name says (`behaviour`), ``GET /stats`` with its counters (``GET /reset`` sets them to zero), and any
-other GET with a list of models.
+as the model's name specifies (`behaviour`), ``GET /stats`` with its counters (``GET /reset`` sets them to zero), and
+any other GET with a list of models.
 
-A time stamp is the moment at which the event was handed to the socket; if backpressure held the stream up, it is the
-moment at which the event was due, so that a gateway which does not read cannot hide the delay.
+A time stamp is the time at which the event was written to the socket; if backpressure delayed the stream, it is the
+time at which the event was due, so that a gateway that does not read cannot hide the delay.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from benchmarks.timer import Timer
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
-_MODEL = re.compile(rb"mock-[a-z0-9-]*")  # in the model's name, or in the message if only that comes through
+_MODEL = re.compile(rb"mock-[a-z0-9-]*")  # in the model's name, or in the message if only that reaches the upstream
 _STREAM = re.compile(rb'"stream": ?true')
 _READ_BYTES = 65536
 _SLACK_NS = 50_000
-"""Events that are due within this time go out together: less than a scheduler's own jitter."""
+"""Events that are due within this time are sent together: less than the jitter of a scheduler."""
 
 
 class Connection:
-    """One client: what it has sent, what it still gets."""
+    """One client: what it has sent, and what is still to be sent to it."""
 
     __slots__ = ("due_ns", "incoming", "is_late", "outgoing", "script", "sent", "socket")
 
     def __init__(self, accepted: socket.socket) -> None:
         self.socket = accepted
         self.incoming = b""
-        self.outgoing = memoryview(b"")  # what the socket had no room for
-        self.script: Script | None = None  # the stream under way
+        self.outgoing = memoryview(b"")  # what did not fit into the socket's buffer
+        self.script: Script | None = None  # the current stream
         self.sent = 0
         self.due_ns = 0
-        self.is_late = False  # whether backpressure has held it up
+        self.is_late = False  # whether backpressure has delayed it
 
 
 class Upstream:
@@ -87,7 +87,7 @@ class Upstream:
                     elif events & select.EPOLLOUT:
                         self._drain(connection)
             until = time.monotonic_ns() + _SLACK_NS
-            budget = 256  # then look at the sockets again
+            budget = 256  # then check the sockets again
             while due and budget and due[0][0] <= until:
                 _, _, connection = heapq.heappop(due)
                 if connection.script is not None:
@@ -111,7 +111,7 @@ class Upstream:
             self.aborted += 1
             connection.script = None
         self._connections.pop(connection.socket.fileno(), None)
-        connection.socket.close()  # which takes it out of the epoll, too
+        connection.socket.close()  # which also removes it from the epoll
 
     def _read(self, connection: Connection) -> None:
         try:
@@ -128,7 +128,7 @@ class Upstream:
             self._serve_next(connection)
 
     def _serve_next(self, connection: Connection) -> None:
-        """Answer the next request, if all of it is there."""
+        """Answer the next request if it has arrived completely."""
         incoming = connection.incoming
         head = incoming.find(b"\r\n\r\n") + 4
         if head < 4:
@@ -189,7 +189,7 @@ class Upstream:
         heapq.heappush(self._due, (connection.due_ns, self._count, connection))
 
     def _advance(self, connection: Connection) -> None:
-        """Send the burst that is due, and see to the next."""
+        """Send the burst that is due, and schedule the next."""
         answer = connection.script
         assert answer is not None
         start = connection.sent
@@ -201,7 +201,7 @@ class Upstream:
         stamp = now
         if connection.is_late:
             stamp = min(now, connection.due_ns)
-            connection.is_late = now - connection.due_ns > answer.gap_ns  # it has caught up
+            connection.is_late = now - connection.due_ns > answer.gap_ns  # it is no longer delayed
         elif answer.gap_ns:
             self._lag_ns.append(now - connection.due_ns)
         if end - start == 1 and answer.is_stamped:
@@ -221,7 +221,7 @@ class Upstream:
             self._schedule(connection)
 
     def _write(self, connection: Connection, data: bytes) -> bool:
-        """Send; say whether all went. What did not goes when the socket has room, and the stream goes on then."""
+        """Send, and return whether everything was sent; the rest and the stream continue when the socket has room."""
         try:
             sent = connection.socket.send(data)
         except BlockingIOError:
@@ -257,16 +257,16 @@ class Upstream:
 
 
 def main() -> None:
-    """Serve until killed; say the port first, for whoever asked for any free one."""
-    parser = argparse.ArgumentParser(description="A mock upstream; the model's name says what it does.")
+    """Serve until killed; print the port first, for callers that passed port 0."""
+    parser = argparse.ArgumentParser(description="A mock upstream; the model's name specifies what it does.")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=9100, help="0 for any free one (%(default)s)")
+    parser.add_argument("--port", type=int, default=9100, help="0: any free port (%(default)s)")
     options = parser.parse_args()
     raise_descriptor_limit()
     upstream = Upstream(options.host, options.port)
     print(f"listening on {upstream.port}", flush=True)
     gc.freeze()
-    gc.disable()  # nothing here makes cycles
+    gc.disable()  # nothing here creates cycles
     upstream.run()
 
 

@@ -162,7 +162,7 @@ def test_bench_gateway_measures_the_service(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles" / "1-before.txt").write_text("py-spy top\n 50 % sse.py\n")
     folders = ["--results", str(tmp_path), "--docs", str(tmp_path / "docs"), "--profiles", str(tmp_path / "profiles")]
-    assert report.main(folders) == 1, "a quick run is no evidence unless asked for"
+    assert report.main(folders) == 1, "a quick run is not used unless requested"
     assert report.main([*folders, "--quick"]) == 0
     page = (tmp_path / "docs" / "performance.md").read_text()
     assert re.search(r"\| short streams of 20 events +\| +>= 1,500 /s \| +[\d,.]+ \|", page)
@@ -196,7 +196,7 @@ def test_bench_peers_lists_the_peers_it_finds_and_measures_them(
     assert (recording.median("byte splice", "short", "requests_per_s") or 0) > 0
     assert (recording.median("headrace", "short", "requests_per_s") or 0) > 0
     printed = capsys.readouterr().out
-    assert re.search(r"LiteLLM .* not asked for", printed)
+    assert re.search(r"LiteLLM .* not selected", printed)
     assert re.search(r"short +byte splice .* 1\.00 x", printed)
 
 
