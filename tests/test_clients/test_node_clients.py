@@ -1,4 +1,4 @@
-"""openai-node and the AI SDK against the running service: each behaves as the mapping facts say (section 2, matrix).
+"""openai-node and the AI SDK against the running service: docs/facts/translation.md, "How clients react".
 
 `make test-clients` installs them from ``clients/package-lock.json`` into a throw-away folder, and runs this.
 """
@@ -152,7 +152,7 @@ async def test_the_ai_sdk_reads_it(scenario: str, provider: Literal["compatible"
         return
     for way in (by_provider, streamed):
         assert way["errors"] == []
-    # It has no part for a refusal; only the compatible provider shows it, as text (mapping facts, section 2).
+    # It has no part for a refusal; only the compatible provider shows it, as text (docs/facts/translation.md).
     shown = by_provider["text"] if scenario == "refusal" else TEXT.get(scenario, "")
     assert by_provider["text"] == streamed["text"] == shown
     assert shown in ("", "I can't.") or scenario != "refusal"

@@ -42,7 +42,7 @@ APPLY_PATCH: dict[str, Any] = {"type": "custom", "name": "ApplyPatch", "descript
 
 @asynccontextmanager
 async def client_of(service: Service, *, key: str = KEY, path: str = "/v1") -> AsyncIterator[AsyncOpenAI]:
-    """Give the asynchronous client, which runs on trio through httpx."""
+    """Yield the asynchronous client, which runs on trio through httpx."""
     http: Any  # httpx's clients are accepted, but the annotations name only those of its successor
     async with httpx.AsyncClient(trust_env=False, verify=False, timeout=PATIENCE_S) as http:
         try:

@@ -1,8 +1,8 @@
 """The bodies that Cursor sends, through the whole service: what the upstream receives and what Cursor receives.
 
 Each file of ``tests/data/requests`` is a request, what the upstream must receive, what it answers and what Cursor must
-see; `CHECKS` has what else must be true of it. Files of others in ``../shared`` also list assertions: each has its
-check, or its reason in `NOT_HERE`.
+see; `CHECKS` has what else must be true of it. Files of others, which are not in this repository, also list assertions:
+each has its check, or its reason in `NOT_HERE`.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ async def play_two_turns(payload: Json, body: Json, second: Sequence[Step], **ho
 
 
 def thought_of(payload: Json) -> str:
-    """Return the reasoning of the first turn of payload 08."""
+    """Return the reasoning of the first turn of request 08."""
     deltas = payload["mock_upstream_http"]["turn1_stream_deltas"]
     return "".join(delta.get("reasoning_content", "") for delta in deltas)
 
@@ -490,7 +490,7 @@ async def interleaved_arguments_are_kept_apart(payload: Json) -> None:
     without_ids = [without("item_id", one) for one in interleaved]
     without_indices = [without("output_index", one) for one in interleaved]
     rotating = [{**one, "item_id": f"fc_{at}"} for at, one in enumerate(interleaved)]  # as GitHub Copilot's are
-    with_neither = [without("output_index", without("item_id", one)) for one in told]  # so told one after the other
+    with_neither = [without("output_index", without("item_id", one)) for one in answer_events]  # not interleaved
     for shown in (interleaved, without_ids, without_indices, rotating, with_neither):
         calls = (await play(payload, streamed(shown))).folded.tool_calls
         assert [call["arguments"] for call in calls] == [item["arguments"] for item in done_items(payload)]
@@ -582,13 +582,13 @@ async def short_ids_pass_unchanged(payload: Json) -> None:
 async def ids_for_cursor_are_the_upstreams(payload: Json) -> None:
     fresh = "x" + long_id(payload)
     (item,) = done_items(payload)
-    told = json.loads(json.dumps(events_of(payload)).replace(item["call_id"], json.dumps(fresh)[1:-1]))
+    answer_events = json.loads(json.dumps(events_of(payload)).replace(item["call_id"], json.dumps(fresh)[1:-1]))
     assert len(fresh) > 64
     assert [call["id"] for call in (await play(payload, streamed(answer_events))).folded.tool_calls] == [fresh]
 
 
 @checks("06", "content:null on a tool-call-only assistant message yields no message item")
-async def null_content_is_no_message(payload: Json) -> None:
+async def null_content_yields_nothing(payload: Json) -> None:
     sent = (await play(payload)).sent["input"]
     assert [item.get("role", item.get("type")) for item in sent] == [
         *("system", "user", "user", "function_call", "function_call_output", "user")
@@ -633,7 +633,7 @@ async def results_precede_text(payload: Json) -> None:
 
 
 def listing_of(payload: Json) -> str:
-    """Return the text of the tool's result in payload 07."""
+    """Return the text of the tool's result in request 07."""
     text: str = payload["request"]["body"]["messages"][-1]["content"][0]["content"][0]["text"]
     return text
 
@@ -661,11 +661,11 @@ async def blocks_are_kept_for_anthropic(payload: Json) -> None:
     assert user["content"] == [*body["messages"][1]["content"], *body["messages"][2]["content"]]
     assert assistant["content"] == body["messages"][3]["content"]
     result, text = results["content"]
-    asked_result, asked_text = told["messages"][-1]["content"]
+    asked_result, asked_text = body["messages"][-1]["content"]
     assert result["tool_use_id"] == asked_result["tool_use_id"]
     assert result["content"] in (listing_of(payload), [{"type": "text", "text": listing_of(payload)}])
     assert text == asked_text
-    odd = json.loads(json.dumps(told).replace(asked_result["tool_use_id"], "functions.LS:1"))
+    odd = json.loads(json.dumps(body).replace(asked_result["tool_use_id"], "functions.LS:1"))
     sent = (await play(payload, [ANTHROPIC_ANSWER], body=odd, models=models)).sent
     call_id = sent["messages"][1]["content"][1]["id"]
     assert call_id == sent["messages"][2]["content"][0]["tool_use_id"]
@@ -823,7 +823,7 @@ async def cursors_classifier_is_not_triggered(payload: Json) -> None:
         assert played.status == 400
         assert "overloaded_error: Overloaded" not in played.answer.text
         begun = streamed([*sibling(payload, "14")["mock_upstream_events"][:3], SAID, overloaded])
-        if behind.startswith("anthropic"):
+        if upstream.startswith("anthropic"):
             message = {"id": "m", "type": "message", "role": "assistant", "model": "c", "content": []}
             delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Let me"}}
             begun = streamed([{"type": "message_start", "message": message}, delta, overloaded])
@@ -854,7 +854,7 @@ async def a_failure_is_reported_once(payload: Json) -> None:
 
 
 def truncated(payload: Json) -> str:
-    """Return the arguments of payload 15, which are not complete."""
+    """Return the arguments of request 15, which are not complete."""
     (piece,) = of_type(events_of(payload), "response.function_call_arguments.delta")
     text: str = piece["delta"]
     assert not text.endswith("}")

@@ -226,7 +226,7 @@ async def test_a_fault_before_the_first_byte_is_a_status(fault: Fault) -> None:
             answer = await answer_to(service, stream=stream)
             reported = error_of(answer)
             assert (answer.status, reported["code"]) == (fault.status, fault.code)
-            assert fault.says in reported["message"]
+            assert fault.message in reported["message"]
             record = await last_record(service)
             assert (record["end"], record["status"], record["error"]) == (fault.end, fault.status, fault.code)
             # Cursor hides the text of 429 and 5xx responses.
@@ -234,7 +234,7 @@ async def test_a_fault_before_the_first_byte_is_a_status(fault: Fault) -> None:
             assert masked.status == (fault.status if fault.status in (401, 403, 404) else 400)
             reported = error_of(masked)
             assert (reported["type"], reported["code"]) == ("invalid_request_error", fault.code)
-            assert fault.says in reported["message"]
+            assert fault.message in reported["message"]
             assert (await last_record(service))["end"] == fault.end
 
 
@@ -260,8 +260,8 @@ def deaf_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-async def test_row_2_a_connection_that_hangs_is_a_504(full_port: int) -> None:
-    async with serving(model("up", f"http://127.0.0.1:{full_port}"), "  request_timeout_s: 0.2") as service:
+async def test_row_2_a_connection_that_hangs_is_a_504(deaf_port: int) -> None:
+    async with serving(model("up", f"http://127.0.0.1:{deaf_port}"), "  request_timeout_s: 0.2") as service:
         answer = await answer_to(service)
         assert (answer.status, error_of(answer)["code"]) == (504, "upstream_timeout")
         assert (await last_record(service))["end"] == "UT"
@@ -362,7 +362,7 @@ async def test_a_fault_after_the_first_byte_is_reported_in_the_stream_after_the_
         assert (answer.status, reported.content) == (200, "Hello, wor")
         assert reported.error is not None
         assert reported.error["code"] == fault.code
-        assert fault.says in reported.error["message"]
+        assert fault.message in reported.error["message"]
         assert (reported.finish_reason, reported.is_done) == (None, False)
         record = await last_record(service)
         assert (record["end"], record["status"], record["error"]) == (fault.end, 200, fault.code)

@@ -15,7 +15,7 @@ class ResponsesQuirks(Struct, frozen=True, kw_only=True):
     Attributes:
         min_output_tokens: the smallest ``max_output_tokens`` that it accepts; a smaller one is raised to it.
         refused: parameters that are answered with an error.
-        refuses_sampling: whether models that reason refuse temperature and top_p, unless their effort is none.
+        refuses_sampling: whether models that reason refuse temperature and top_p, unless the effort is ``none``.
         includes: what ``include`` may ask for. None: anything.
         efforts: the known efforts, from the lowest; another one becomes the nearest. None: any.
         tool_types: types of tools that it knows besides functions and custom tools. None: any.
