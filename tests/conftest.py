@@ -1,8 +1,7 @@
 """Settings of the whole suite: how many examples hypothesis tries, and which skips are allowed.
 
 Hypothesis tries 100 examples of each property; with ``HYPOTHESIS_PROFILE=ci`` 500, with ``nightly`` 20 000.
-A test that fixes ``max_examples`` itself keeps its number. ``HYPOTHESIS_PROFILE=written`` tries only the examples that
-a test spells out with ``@example``, usually none: `make coverage` must not depend on what is drawn.
+A test that fixes ``max_examples`` itself keeps its number.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import os
 from collections.abc import Generator
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from kit.needs import is_known, skipped_line
 
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
@@ -21,7 +20,6 @@ settings.register_profile("ci", max_examples=500, deadline=None)
 settings.register_profile(
     "nightly", max_examples=20_000, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
-settings.register_profile("written", phases=[Phase.explicit])
 settings.load_profile(PROFILE)
 
 _SKIPPED = pytest.StashKey[list[tuple[str, str]]]()
