@@ -1,8 +1,8 @@
 """The bodies that Cursor sends, through the whole service: what the upstream receives and what Cursor receives.
 
-Each file of ``tests/data/requests`` is a request, what the upstream must receive, what it answers and what Cursor must
-see; `CHECKS` has what else must be true of it. Files of others, which are not in this repository, also list assertions:
-each has its check, or its reason in `NOT_HERE`.
+Each file of ``tests/data/requests`` holds a request, what the upstream must receive, what it answers and what Cursor
+must receive; `CHECKS` has what else must be true of it. The recordings of others (see `kit.needs`) also list
+assertions: each has its check, or its reason in `NOT_HERE`.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def streamed(payloads: Iterable[Json | bytes], *, per: Any = "event") -> list[St
 
 
 def chat_streamed(deltas: Sequence[Json], finish: str = "stop") -> list[Step]:
-    """Return a Chat Completions stream with the usage that ``08_deepseek_reasoning_content_repair`` expects."""
+    """Return a Chat Completions stream with the usage that request 08 expects."""
     chunks = [chat_chunk(delta) for delta in deltas]
     usage = {"prompt_tokens": 900, "completion_tokens": 6, "total_tokens": 906}
     last = {**chat_chunk({}), "choices": [], "usage": usage}
@@ -152,7 +152,7 @@ def configured_name(payload: Json) -> str:
 async def playing(
     payload: Json, script: Sequence[Step], *, models: Mapping[str, str] | None = None, pipeline: str = ""
 ) -> AsyncIterator[tuple[Service, ScriptedUpstream]]:
-    """Run the service with the payload's model, or with ``models``: names, and what they are upstream."""
+    """Run the service with the payload's model, or with ``models``, which maps names to upstream models."""
     configured = configured_name(payload)
     models = models or {configured: PREFIXES.get(payload["name"][:2], "openai/") + configured}
     async with scripted_upstream(*script) as up:
@@ -186,7 +186,7 @@ async def play(
 
 
 async def play_two_turns(payload: Json, body: Json, second: Sequence[Step], **how: str) -> Played:
-    """Play ``08_deepseek_reasoning_content_repair``: reasoning and calls, then ``body``; return the second turn."""
+    """Play request 08: a turn that reasons and calls, then ``body``; return the second."""
     deltas = payload["mock_upstream_http"]["turn1_stream_deltas"]
     first = {**payload["request"]["body"], "messages": payload["request"]["body"]["messages"][:2]}
     script = [in_turn(chat_streamed(deltas, "tool_calls"), second)]
@@ -217,7 +217,7 @@ async def play_payload(payload: Json, *, per: Any = "event") -> Played:
 
 
 @each_payload
-async def test_the_upstream_receives_what_the_file_says(payload: Json) -> None:
+async def test_the_upstream_receives_what_the_file_expects(payload: Json) -> None:
     assert payload["request"]["method"] == "POST"
     assert payload["request"]["headers"]["User-Agent"] == "Cursor/1.0"
     sent = dict((await play_payload(payload)).sent)
@@ -236,7 +236,7 @@ async def test_the_upstream_receives_what_the_file_says(payload: Json) -> None:
 
 
 @pytest.mark.parametrize(("payload", "per"), combined(payloads(), ["event", "write"]))
-async def test_cursor_receives_what_the_file_says(payload: Json, per: str) -> None:
+async def test_cursor_receives_what_the_file_expects(payload: Json, per: str) -> None:
     played = await play_payload(payload, per=per)
     if "expected_stream" in payload:
         assert played.status == 200
@@ -263,10 +263,10 @@ def as_stream(chunks: Iterable[Json | str]) -> bytes:
 
 
 def assert_same(folded: Folded, expected: Folded, payload: Json) -> None:
-    """Compare what two streams end in: chunk boundaries are free, ids and times too."""
-    if payload["name"].startswith("14"):  # the wording of the failure is ours; the upstream's own words are in it
-        folded.content, _, told = (folded.content or "").partition("\n\n[")
-        assert payload["mock_upstream_events"][-1]["response"]["error"]["message"] in told
+    """Compare the results of two streams: chunk boundaries, ids and times may differ."""
+    if payload["name"].startswith("14"):  # the wording of the failure is ours and contains the upstream's message
+        folded.content, _, failure = (folded.content or "").partition("\n\n[")
+        assert payload["mock_upstream_events"][-1]["response"]["error"]["message"] in failure
         expected.content = (expected.content or "").partition("\n\n[")[0]
     assert folded.id is not None
     folded.id, folded.created = expected.id, expected.created
@@ -438,9 +438,9 @@ async def usage_is_sent_without_a_request_for_it(payload: Json) -> None:
     for asking in (payload["request"]["body"], body):
         usage = (await play(payload, body=asking)).folded.usage
         assert usage is not None
-        told = payload["mock_upstream_events"][-1]["response"]["usage"]
-        assert usage["prompt_tokens"] == told["input_tokens"]
-        assert usage["prompt_tokens_details"] == told["input_tokens_details"] != {"cached_tokens": 0}
+        reported = payload["mock_upstream_events"][-1]["response"]["usage"]
+        assert usage["prompt_tokens"] == reported["input_tokens"]
+        assert usage["prompt_tokens_details"] == reported["input_tokens_details"] != {"cached_tokens": 0}
 
 
 @checks("02", "tool_calls[].index counts tool calls (0,1)")
@@ -489,10 +489,10 @@ async def interleaved_arguments_are_kept_apart(payload: Json) -> None:
     interleaved = [*answer_events[:2], *added, b1, a1, a2, b2, *done, answer_events[-1]]
     without_ids = [without("item_id", one) for one in interleaved]
     without_indices = [without("output_index", one) for one in interleaved]
-    rotating = [{**one, "item_id": f"fc_{at}"} for at, one in enumerate(interleaved)]  # as GitHub Copilot's are
-    with_neither = [without("output_index", without("item_id", one)) for one in answer_events]  # not interleaved
-    for shown in (interleaved, without_ids, without_indices, rotating, with_neither):
-        calls = (await play(payload, streamed(shown))).folded.tool_calls
+    rotating = [{**one, "item_id": f"fc_{at}"} for at, one in enumerate(interleaved)]  # as GitHub Copilot sends them
+    with_neither = [without("output_index", without("item_id", one)) for one in answer_events]  # one after the other
+    for sent in (interleaved, without_ids, without_indices, rotating, with_neither):
+        calls = (await play(payload, streamed(sent))).folded.tool_calls
         assert [call["arguments"] for call in calls] == [item["arguments"] for item in done_items(payload)]
 
 
@@ -560,7 +560,7 @@ def ids_of(items: Iterable[Json]) -> list[str]:
 
 @checks("04", "every call_id sent upstream is <=64 chars")
 async def long_ids_are_short_distinct_and_paired(payload: Json) -> None:
-    other = f"{long_id(payload)[:-1]}x"  # the same for its first 64 characters and more
+    other = f"{long_id(payload)[:-1]}x"  # equal in more than its first 64 characters
     call = {"type": "function_call", "call_id": other, "name": "ReadFile", "arguments": "{}"}
     items = body_of(payload)["input"]
     items[5:5] = [call, {"type": "function_call_output", "call_id": other, "output": "x"}]
@@ -579,7 +579,7 @@ async def short_ids_pass_unchanged(payload: Json) -> None:
 
 
 @checks("04", "no original id is rewritten in what goes back to Cursor")
-async def ids_for_cursor_are_the_upstreams(payload: Json) -> None:
+async def cursor_gets_the_ids_of_the_upstream(payload: Json) -> None:
     fresh = "x" + long_id(payload)
     (item,) = done_items(payload)
     answer_events = json.loads(json.dumps(events_of(payload)).replace(item["call_id"], json.dumps(fresh)[1:-1]))
@@ -588,7 +588,7 @@ async def ids_for_cursor_are_the_upstreams(payload: Json) -> None:
 
 
 @checks("06", "content:null on a tool-call-only assistant message yields no message item")
-async def null_content_yields_nothing(payload: Json) -> None:
+async def null_content_makes_no_message(payload: Json) -> None:
     sent = (await play(payload)).sent["input"]
     assert [item.get("role", item.get("type")) for item in sent] == [
         *("system", "user", "user", "function_call", "function_call_output", "user")
@@ -740,9 +740,9 @@ async def a_miss_continues_or_is_reported(payload: Json) -> None:
     assert reasoning_sent(played) == [""]
     assert [one["role"] for one in played.sent["messages"]] == ["system", "user", "assistant", "tool"]
     assert played.folded.content == payload["mock_upstream_http"]["turn2_text"]
-    told = await play(payload, [json_answer(refused["body"], refused["status"])])
-    assert (told.status, told.error["code"]) == (400, "upstream_rejected")
-    assert refused["body"]["error"]["message"] in told.error["message"]
+    reported = await play(payload, [json_answer(refused["body"], refused["status"])])
+    assert (reported.status, reported.error["code"]) == (400, "upstream_rejected")
+    assert refused["body"]["error"]["message"] in reported.error["message"]
 
 
 @checks("10", "no stream key means a JSON answer")
@@ -862,7 +862,7 @@ def truncated(payload: Json) -> str:
 
 
 @checks("14", "an unfinished tool call is never closed with finish_reason tool_calls")
-async def an_unfinished_call_is_not_to_be_run(payload: Json) -> None:
+async def an_unfinished_call_must_not_be_run(payload: Json) -> None:
     cut_off = sibling(payload, "15")
     begun = cut_off["mock_upstream_events"][:4]
     played = await play(payload, streamed([*begun, *events_of(payload)[-2:]]))
@@ -935,10 +935,10 @@ async def a_model_without_prefill_is_asked_to_continue(payload: Json) -> None:
 
 
 @checks("16", "temperature:0 is dropped for models that refuse it")
-async def temperature_is_left_out_where_it_is_refused(payload: Json) -> None:
-    for behind, is_sent in (("openai/gpt-5", False), ("openai/o3", False), ("openai/gpt-4.1", True)):
-        models = {payload["request"]["body"]["model"]: behind}
-        assert ("temperature" in (await play(payload, models=models)).sent) is is_sent, behind
+async def temperature_is_omitted_for_models_that_refuse_it(payload: Json) -> None:
+    for upstream, is_sent in (("openai/gpt-5", False), ("openai/o3", False), ("openai/gpt-4.1", True)):
+        models = {payload["request"]["body"]["model"]: upstream}
+        assert ("temperature" in (await play(payload, models=models)).sent) is is_sent, upstream
     body = body_of(payload, stream=False)
     sent = (await play(payload, [ANTHROPIC_ANSWER], body=body, models={body["model"]: "anthropic/claude-opus-5"})).sent
     assert "temperature" not in sent
@@ -971,7 +971,7 @@ async def test_assertion(name: str, payload: Json) -> None:
 
 
 @needs_shared
-def test_all_bodies_are_here_and_every_assertion_has_its_check_or_a_reason() -> None:
+def test_all_payloads_are_found_and_every_assertion_has_a_check_or_a_reason() -> None:
     shared = [payload for payload in (found.values[0] for found in payloads()) if "assertions" in payload]
     assert len(shared) == 14
     for payload in shared:
@@ -980,7 +980,7 @@ def test_all_bodies_are_here_and_every_assertion_has_its_check_or_a_reason() -> 
             assert len(found) == 1, text
 
 
-# --- the table of model names (11_model_name_variants) ---------------------------------------------------------------
+# --- the table of model names (request 11) ---------------------------------------------------------------------------
 
 VARIANTS = [
     pytest.param(found.values[0], row, id=f"{found.id}-{row.get('sent')}", marks=found.marks)
@@ -990,7 +990,7 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize(("payload", "row"), VARIANTS)
-async def test_a_name_is_read_as_the_table_says(payload: Json, row: Json) -> None:
+async def test_a_model_name_is_read_as_in_the_table(payload: Json, row: Json) -> None:
     body = body_of(payload, model=row["sent"])
     if "body_reasoning_effort" in row:
         body["reasoning"] = {"effort": row["body_reasoning_effort"]}

@@ -178,7 +178,7 @@ def test_enough_streams_are_small_enough_for_single_bytes(kind: str) -> None:
 
 
 @pytest.mark.parametrize("path", own_recordings("responses"), ids=lambda path: path.stem)
-async def test_our_own_streams_give_the_same_however_they_come(path: Path) -> None:
+async def test_our_own_streams_have_the_same_result_however_they_are_cut(path: Path) -> None:
     async with playing(path) as service:
         for agent in AGENTS:
             replayed = await ask(service, path.name, stream=True, agent=agent)
@@ -187,7 +187,7 @@ async def test_our_own_streams_give_the_same_however_they_come(path: Path) -> No
                 assert replace(cut, id=None, model=None) == replace(replayed, id=None, model=None)
 
 
-async def test_our_own_agent_thinks_calls_and_patches() -> None:
+async def test_our_own_agent_reasons_calls_tools_and_patches() -> None:
     [path] = [path for path in own_recordings("responses") if path.stem == "agent"]
     async with playing(path) as service:
         for stream in (True, False):

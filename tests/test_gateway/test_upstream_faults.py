@@ -1,7 +1,7 @@
-"""What an upstream can do wrong, and what the client is shown: one row of a table for each fault.
+"""What an upstream can do wrong, and what the client gets: one row of a table for each fault.
 
 Before the first byte, a failure is a status with OpenAI's error body. Afterwards it is reported in the stream, after
-the text that arrived, without ``[DONE]``; to Cursor, as text. Either way the HTTP response ends properly.
+the text so far and without ``[DONE]``; to Cursor, as text. Either way the HTTP response ends properly.
 """
 
 from __future__ import annotations
@@ -249,7 +249,7 @@ async def test_row_1_an_upstream_that_refuses_connections_is_a_502() -> None:
 
 
 @pytest.fixture
-def deaf_port() -> Iterator[int]:
+def full_port() -> Iterator[int]:
     """A port whose listener accepts no further connection, so that connecting to it hangs."""
     with ExitStack() as held:
         listener = held.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
@@ -260,8 +260,8 @@ def deaf_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-async def test_row_2_a_connection_that_hangs_is_a_504(deaf_port: int) -> None:
-    async with serving(model("up", f"http://127.0.0.1:{deaf_port}"), "  request_timeout_s: 0.2") as service:
+async def test_row_2_a_connection_that_hangs_is_a_504(full_port: int) -> None:
+    async with serving(model("up", f"http://127.0.0.1:{full_port}"), "  request_timeout_s: 0.2") as service:
         answer = await answer_to(service)
         assert (answer.status, error_of(answer)["code"]) == (504, "upstream_timeout")
         assert (await last_record(service))["end"] == "UT"
