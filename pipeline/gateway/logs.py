@@ -51,7 +51,7 @@ def log_request(fields: Mapping[str, object]) -> None:
         logger.handle(record)
 
 
-def configure_logging(format: LogFormat = "json", level: LogLevel = "info", *, fd: int = 2) -> LineSink:
+def configure_logging(format: LogFormat, level: LogLevel, *, fd: int = 2) -> LineSink:
     """Send all logging of this process to file descriptor ``fd``, replacing what was configured before.
 
     ``level`` applies to messages; request lines are written unless it is above ``info``. Returns the sink, whose count

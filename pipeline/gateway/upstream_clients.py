@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from stages.upstreams import Deployment
 from stages.upstreams.transport.httpx_transport import HttpxTransport
+from stages.upstreams.transport.pool import MAX_IDLE_CONNECTIONS
 from stages.upstreams.transport.tls import client_context
 from stages.upstreams.transport.transport import RECV_BUFFER_BYTES, HeadraceTransport
 
@@ -27,8 +28,8 @@ class ClientSettings(Struct, frozen=True, kw_only=True):
 
     max_connections: int | None
     """For each upstream; a call beyond it waits for up to ``connect_s``, then is refused. None for no limit."""
-    max_idle: int = 1000
-    """Idle connections kept for each upstream: about the number of calls that end within a second."""
+    max_idle: int = MAX_IDLE_CONNECTIONS
+    """Idle connections kept for each upstream."""
     idle_expiry_s: float
     """How long an idle connection is kept."""
     recv_buffer_bytes: int | None = RECV_BUFFER_BYTES

@@ -12,7 +12,7 @@ StoreKind = Literal["memory", "sqlite"]
 
 
 def open_store(
-    kind: StoreKind = "memory",
+    kind: StoreKind,
     *,
     file: str | Path | None = None,
     max_entries: int | None = None,

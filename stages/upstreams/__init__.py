@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -12,6 +12,7 @@ UpstreamKind: TypeAlias = str
 """The name of an upstream API (`stages.upstreams.apis`), or ``canned`` for the embedded upstream."""
 
 Transport = Literal["headrace", "httpx"]
+DEFAULT_TRANSPORT: Final[Transport] = "headrace"
 
 
 class Timeouts(Struct, frozen=True, kw_only=True):
@@ -45,7 +46,7 @@ class Deployment(Struct, frozen=True, kw_only=True):
     headers: tuple[tuple[str, str], ...] = ()
     """Sent with every request, including credentials: never logged or shown."""
     timeouts: Timeouts = Timeouts()
-    transport: Transport = "headrace"
+    transport: Transport = DEFAULT_TRANSPORT
 
     def __repr__(self) -> str:
         """Describe the deployment without its headers, which hold the key."""

@@ -90,7 +90,7 @@ def test_the_hash_of_a_text_does_not_depend_on_how_it_was_cut(pieces: list[str])
 
 
 def test_open_store_returns_the_configured_kind(tmp_path: Path) -> None:
-    assert isinstance(open_store(), MemoryStore)
+    assert isinstance(open_store("memory"), MemoryStore)
     assert isinstance(open_store("sqlite", file=tmp_path / "r.db", max_entries=1, max_mb=0.5, max_age_h=2), SqliteStore)
     with pytest.raises(ValueError, match="reasoning_store_file"):
         open_store("sqlite")

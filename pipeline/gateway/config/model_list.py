@@ -38,7 +38,7 @@ class Defaults(Struct, frozen=True, kw_only=True):
     timeout_s: float | None = None
     stream_timeout_s: float | None = None
     total_s: float | None = None
-    transport: Transport = "headrace"
+    transport: Transport
 
 
 def read_deployments(nodes: list[Node], environment: Environment, defaults: Defaults) -> tuple[Deployment, ...]:

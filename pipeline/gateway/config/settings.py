@@ -13,7 +13,8 @@ from msgspec import Meta, Struct
 from pipeline.gateway.config.keys import KeySettings
 from pipeline.gateway.logs import LogFormat, LogLevel
 from stages.reasoning.opening import StoreKind
-from stages.upstreams import Deployment, Transport
+from stages.upstreams import DEFAULT_TRANSPORT, Deployment, Transport
+from stages.upstreams.transport.pool import IDLE_EXPIRY_S
 from stages.wire.downstream.profiles import ReasoningDisplay
 
 Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=604_800, description="seconds, more than 0, such as 30")]
@@ -77,12 +78,12 @@ class PipelineSettings(Struct, frozen=True, kw_only=True):
     ] = ("*",)
     execution: Execution = "fused"
     stages: tuple[StageSettings, ...] = ()
-    transport: Transport = "headrace"
+    transport: Transport = DEFAULT_TRANSPORT
     proxy: Annotated[str, Meta(description="the URL of a proxy, such as http://proxy.example.com:3128")] | None = None
     http2: Annotated[bool, Meta(description="true or false")] = False
     ca_file: Annotated[str, Meta(description="the name of a file with certificates in PEM form")] | None = None
     upstream_max_connections: Count = 10_000
-    upstream_idle_expiry_s: SecondsOrOff = 30.0
+    upstream_idle_expiry_s: SecondsOrOff = IDLE_EXPIRY_S
     tls_certfile: Annotated[str, Meta(description="the name of a file with our certificate in PEM form")] | None = None
     tls_keyfile: Annotated[str, Meta(description="the name of a file with its private key in PEM form")] | None = None
     log_format: LogFormat = "json"

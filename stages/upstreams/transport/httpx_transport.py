@@ -23,6 +23,8 @@ import httpx
 import trio
 from httpcore._backends.trio import TrioBackend, TrioStream
 
+from stages.upstreams.transport.pool import IDLE_EXPIRY_S
+
 MAX_IDLE = 20
 """httpx's default. Several times per request, httpcore examines every connection for every idle one: with 32 idle ones
 a request takes three times as long as with 10 (2.6 and 0.9 ms)."""
@@ -55,7 +57,7 @@ class HttpxTransport(httpx.AsyncHTTPTransport):
         proxy: str | None = None,
         max_connections: int | None = None,
         max_idle: int = MAX_IDLE,
-        idle_expiry_s: float = 30.0,
+        idle_expiry_s: float = IDLE_EXPIRY_S,
         recv_buffer_bytes: int | None = None,
     ) -> None:
         options: list[tuple[int, int, int]] = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]

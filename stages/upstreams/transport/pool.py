@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import ssl
 from collections import defaultdict, deque
+from typing import Final
 
 import httpx
 import trio
@@ -13,6 +14,11 @@ from stages.upstreams.transport.connection import UpstreamConnection, Watchdog
 from stages.upstreams.transport.dial import dial
 from stages.upstreams.transport.lag import Lag
 from stages.upstreams.transport.tls import client_context
+
+MAX_IDLE_CONNECTIONS: Final = 1000
+"""Idle connections kept for each origin: about the number of calls that end within a second."""
+IDLE_EXPIRY_S: Final = 30.0
+"""How long an idle connection is kept."""
 
 Origin = tuple[str, str, int]
 """Scheme, host and port: requests to one origin may share connections."""

@@ -17,7 +17,7 @@ import trio
 from stages.upstreams.transport.connection import UpstreamConnection
 from stages.upstreams.transport.http1 import request_bytes
 from stages.upstreams.transport.lag import GATHER_BYTES
-from stages.upstreams.transport.pool import Origin, Pool
+from stages.upstreams.transport.pool import IDLE_EXPIRY_S, MAX_IDLE_CONNECTIONS, Origin, Pool
 
 RECV_BUFFER_BYTES = 256 * 1024
 """The kernel's buffer for a stalled stream (the kernel doubles the value, and uses half for its own bookkeeping).
@@ -59,8 +59,8 @@ class HeadraceTransport(httpx.AsyncBaseTransport):
         *,
         ssl_context: ssl.SSLContext | None = None,
         max_connections: int | None = None,
-        max_idle: int = 1000,
-        idle_expiry_s: float = 30.0,
+        max_idle: int = MAX_IDLE_CONNECTIONS,
+        idle_expiry_s: float = IDLE_EXPIRY_S,
         recv_buffer_bytes: int | None = RECV_BUFFER_BYTES,
     ) -> None:
         self._pool = Pool(
