@@ -8,7 +8,7 @@ is placed before all of them, and other reasoning before the call that it led to
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 from msgspec import Struct
@@ -69,21 +69,29 @@ def normal_item(event: ReasoningItem) -> dict[str, Any] | None:
         payload = _OBJECT.decode(event.payload)
     except (ValueError, RecursionError):
         return None
-    if event.form == "anthropic":
-        return {"type": "reasoning", "summary": [], "anthropic_blocks": [payload]}
-    if event.form == "chat":
-        text, extra = payload.get("reasoning_content"), payload.get("extra_content")
-        item: dict[str, Any] = {"type": "reasoning", "summary": []}
-        if isinstance(text, str) and text:
-            item["content"] = [{"type": "reasoning_text", "text": text}]
-        if extra:  # Gemini's signature
-            item["extra_content"] = extra
-        return item if len(item) > 2 else None
-    # OpenAI refuses null where it expects a value, and items that it did not produce.
-    item = {key: value for key, value in payload.items() if value is not None and key not in _OUTPUT_ONLY}
-    if not item.get("content"):
-        item.pop("content", None)
-    return {"type": "reasoning", "summary": [], **item}
+    match event.form:
+        case "anthropic":
+            return {"type": "reasoning", "summary": [], "anthropic_blocks": [payload]}
+        case "chat":
+            return _normal_chat_item(payload)
+        case "responses":
+            # OpenAI refuses null where it expects a value, and items that it did not produce.
+            item = {key: value for key, value in payload.items() if value is not None and key not in _OUTPUT_ONLY}
+            if not item.get("content"):
+                item.pop("content", None)
+            return {"type": "reasoning", "summary": [], **item}
+        case _:
+            assert_never(event.form)
+
+
+def _normal_chat_item(payload: dict[str, Any]) -> dict[str, Any] | None:
+    text, extra = payload.get("reasoning_content"), payload.get("extra_content")
+    item: dict[str, Any] = {"type": "reasoning", "summary": []}
+    if isinstance(text, str) and text:
+        item["content"] = [{"type": "reasoning_text", "text": text}]
+    if extra:  # Gemini's signature
+        item["extra_content"] = extra
+    return item if len(item) > 2 else None
 
 
 def joined(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
