@@ -20,6 +20,7 @@ from kit.upstreams.decoded import collect, decode, encode, folded_calls, read_al
 from kit.upstreams.recorded_documents import anthropic_document, chat_document, payloads_in
 
 from stages.events import Failed, Finished, Started, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted, Usage
+from stages.upstreams.apis import APIS
 from stages.wire.answers.request_traits import RequestTraits
 from stages.wire.answers.stream_decoder import StreamDecoder
 from stages.wire.anthropic.decoder import AnthropicDecoder, decode_anthropic_document
@@ -36,6 +37,8 @@ EARLY = Failed("upstream_protocol", "The upstream's stream ended before its answ
 class Upstream:
     """How one upstream API sends the text ``a`` and ends its answer."""
 
+    api: str
+    """Its name, which is also that of the folder of its recordings."""
     decoder: Callable[..., StreamDecoder[Any]]
     started: Started
     text: list[Json]
@@ -63,8 +66,6 @@ class TranslatedUpstream(Upstream):
     document: Callable[[str | None], bytes]
     """Makes the end of an answer from its finish reason."""
     no_document: str
-    api: str
-    """The folder of its recordings."""
     recorded_document: Callable[[Path], Json]
     created_of: Callable[[Path], int]
 
@@ -76,6 +77,7 @@ def calls_by_chat(number: int, call_id: str, name: str, *pieces: str) -> list[Js
 
 RESPONSE = {"id": "resp_1", "model": "gpt-5", "created_at": 5}
 RESPONSES = Upstream(
+    api="responses",
     decoder=ResponsesDecoder,
     started=Started("resp_1", "gpt-5", 5),
     text=[
@@ -86,6 +88,7 @@ RESPONSES = Upstream(
     end=[],
 )
 CHAT = TranslatedUpstream(
+    api="chat",
     decoder=ChatDecoder,
     started=chat.STARTED,
     text=[chat.chunk({"content": "a"})],
@@ -98,11 +101,11 @@ CHAT = TranslatedUpstream(
     decode_document=decode_chat_document,
     document=lambda word: chat.document({"content": "a"}, word),
     no_document="The upstream's answer is not a Chat Completions document.",
-    api="chat",
     recorded_document=chat_document,
     created_of=lambda path: next(chunk["created"] for chunk in payloads_in(path) if chunk["created"]),
 )
 ANTHROPIC = TranslatedUpstream(
+    api="anthropic",
     decoder=AnthropicDecoder,
     started=anthropic.STARTED,
     text=[anthropic.head(), *anthropic.text(0, "a")],
@@ -115,14 +118,18 @@ ANTHROPIC = TranslatedUpstream(
     decode_document=decode_anthropic_document,
     document=lambda word: anthropic.document({"type": "text", "text": "a"}, reason=word),
     no_document="The upstream's answer is not an Anthropic Messages document.",
-    api="anthropic",
     recorded_document=anthropic_document,
     created_of=lambda path: 1,  # Anthropic sends no time, so the client gets ours
 )
 
-_IDS = {ResponsesDecoder: "responses", ChatDecoder: "chat", AnthropicDecoder: "anthropic"}
-each_upstream = pytest.mark.parametrize("upstream", [RESPONSES, CHAT, ANTHROPIC], ids=lambda it: _IDS[it.decoder])
-each_translated = pytest.mark.parametrize("upstream", [CHAT, ANTHROPIC], ids=lambda it: _IDS[it.decoder])
+UPSTREAMS = [RESPONSES, CHAT, ANTHROPIC]
+
+each_upstream = pytest.mark.parametrize("upstream", UPSTREAMS, ids=lambda it: it.api)
+each_translated = pytest.mark.parametrize("upstream", [CHAT, ANTHROPIC], ids=lambda it: it.api)
+
+
+def test_every_api_is_tested_here() -> None:
+    assert [upstream.api for upstream in UPSTREAMS] == list(APIS)
 
 
 # --- the end ---------------------------------------------------------------------------------------------------------
@@ -154,7 +161,7 @@ def test_the_empty_line_after_the_last_event_may_be_missing(upstream: Upstream) 
 
 
 @each_upstream
-@pytest.mark.parametrize("cut", [3, 40, -3, -2])
+@pytest.mark.parametrize("cut", [3, 12, -3, -2])
 def test_an_event_cut_off_at_the_end_of_the_input_is_not_an_answer(upstream: Upstream, cut: int) -> None:
     decoder = upstream.decoder()
     events = decoder.feed([sse(*upstream.text) + sse(upstream.reason)[:cut]]) + decoder.flush()
