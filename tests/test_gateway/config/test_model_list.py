@@ -23,12 +23,13 @@ WITH_ADDRESS = [(name, provider) for name, provider in PROVIDERS.items() if prov
 
 
 def headers_with(provider: Provider, kind: UpstreamKind, key: str) -> dict[str, str]:
-    """Say which headers a key makes."""
+    """Return the headers of a deployment: those that carry the key, and those of the API."""
     is_bearer = provider.key_header == "authorization"
     expected = {provider.key_header: f"Bearer {key}" if is_bearer else key}
-    if kind == "anthropic":
-        expected |= {"x-api-key": key, "anthropic-version": "2023-06-01"}
-    return expected
+    api = APIS[kind]
+    if api.key_header is not None:
+        expected[api.key_header] = key
+    return {**expected, **dict(api.headers)}
 
 
 def test_every_provider_is_documented_as_the_table_has_it() -> None:
