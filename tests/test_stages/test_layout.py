@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import stages
+from pipeline.gateway.assembly import BUILT_IN
 from pipeline.gateway.reference import built_in_stages
 
 TESTS = Path(__file__).parent
@@ -18,6 +19,10 @@ def test_the_table_has_every_stage() -> None:
     folder = Path(stages.__file__).parent
     vocabulary = {"__init__", "events", "faults", "principal", "request", "slots"}
     assert sorted(NAMES) == sorted({path.stem for path in folder.glob("*.py")} - vocabulary)
+
+
+def test_no_plugin_can_take_the_name_of_a_stage() -> None:
+    assert sorted(BUILT_IN) == sorted(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
