@@ -125,7 +125,7 @@ def test_every_check_that_the_contract_names_exists_and_every_check_is_named() -
 
 
 def test_links_lead_to_files() -> None:
-    pages = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *(ROOT / "docs").rglob("*.md")]
+    pages = [*ROOT.glob("*.md"), ROOT / "benchmarks" / "README.md", *(ROOT / "docs").rglob("*.md")]
     links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text())]
     assert len(links) > 10
     assert [(page, link) for page, link in links if not (page.parent / link).exists()] == []
