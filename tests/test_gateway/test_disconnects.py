@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import pytest
@@ -97,6 +97,15 @@ def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+def named_files() -> dict[str, str]:
+    """Return what each open file descriptor refers to."""
+    found: dict[str, str] = {}
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # the descriptor that lists the folder is closed by now
+            found[fd] = os.readlink(f"/proc/self/fd/{fd}")
+    return found
+
+
 @asynccontextmanager
 async def world(*script: Step, transport: str = "headrace", write_timeout_s: float = 60) -> AsyncIterator[World]:
     """Serve with an upstream that answers every request successfully, except the second, which follows ``script``."""
@@ -105,11 +114,12 @@ async def world(*script: Step, transport: str = "headrace", write_timeout_s: flo
         scripted_upstream(in_turn(LAST, script, LAST)) as upstream,
         serving(model("up", upstream.url), pipeline) as service,
     ):
-        made = World(service, upstream, 0, open_files())
+        made, before = World(service, upstream, 0, open_files()), named_files()
         await made.assert_the_next_request_is_served(0)
-        with patiently():
+        with trio.move_on_after(PATIENCE_S) as waited:
             while open_files() > made.files:
                 await trio.sleep(0.002)
+        assert not waited.cancelled_caught, f"still open: {dict(named_files().items() - before.items())}"
         await trio.testing.wait_all_tasks_blocked()
         made.tasks = tasks_living()  # the first request starts one that remains
         yield made
