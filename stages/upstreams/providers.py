@@ -123,28 +123,19 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
         origin="https://api.openai.com",
         key_names=("OPENAI_API_KEY",),
         base_names=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
-        quirks=(
-            OPENAI_RESPONSES,
-            OPENAI_CHAT,
-        ),
+        quirks=(OPENAI_RESPONSES, OPENAI_CHAT),
     ),
     "azure": Provider(  # see `config.urls.azure_url`
         key_names=("AZURE_OPENAI_API_KEY", "AZURE_API_KEY"),
         base_names=("AZURE_API_BASE",),
         key_header="api-key",
-        quirks=(
-            AZURE_RESPONSES,
-            OPENAI_CHAT,
-        ),
+        quirks=(AZURE_RESPONSES, OPENAI_CHAT),
     ),
     "xai": Provider(
         origin="https://api.x.ai",
         key_names=("XAI_API_KEY",),
         base_names=("XAI_API_BASE",),
-        quirks=(
-            XAI_RESPONSES,
-            XAI_CHAT,
-        ),
+        quirks=(XAI_RESPONSES, XAI_CHAT),
     ),
     "openrouter": Provider(
         kinds=_ALL,
