@@ -487,7 +487,7 @@ async def test_defect_18_an_error_event_keeps_its_message_in_every_shape(shape: 
 
 
 @pytest.mark.parametrize("breaking", [close(), reset(), end()], ids=["close", "reset", "end"])
-async def test_defect_19_a_broken_stream_is_told_in_the_clients_own_way(breaking: Step) -> None:
+async def test_defect_19_a_broken_stream_is_reported_as_each_client_needs_it(breaking: Step) -> None:
     async with calling(sse_head(), events([CREATED, delta("Let")]), breaking) as (service, _):
         strict = await service.post({"model": "up", "input": "hi", "stream": True})
         folded = fold_stream(strict.content)  # one error in OpenAI's shape, and nothing after it

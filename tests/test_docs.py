@@ -124,11 +124,25 @@ def test_every_check_that_the_contract_names_exists_and_every_check_is_named() -
     assert named == checks - {"assert_time_conserved"}  # asserted by assert_waits_declared, about the engine
 
 
-def test_links_lead_to_files() -> None:
-    pages = [*ROOT.glob("*.md"), ROOT / "benchmarks" / "README.md", *(ROOT / "docs").rglob("*.md")]
-    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text())]
-    assert len(links) > 10
-    assert [(page, link) for page, link in links if not (page.parent / link).exists()] == []
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, by GitHub's rule."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def test_links_lead_to_files_and_headings() -> None:
+    folders = (ROOT / name for name in ("docs", "benchmarks", "tests"))
+    pages = [*ROOT.glob("*.md"), *(page for folder in folders for page in folder.rglob("*.md"))]
+    links = [
+        (page, *link)
+        for page in pages
+        for link in re.findall(r"\]\(([^)#:]*)(?:#([\w-]+))?\)", page.read_text(encoding="utf-8"))
+    ]
+    assert len(links) > 50
+    for page, file, heading in links:
+        target = page.parent / file if file else page
+        assert target.exists(), f"{page}: {file}"
+        assert not heading or heading in anchors(target), f"{page}: {file}#{heading}"
 
 
 def serving(config: str, plugins: Any, on_end: Callable[[Any], None]) -> Application:

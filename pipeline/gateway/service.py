@@ -17,7 +17,7 @@ from pipeline.gateway.failures import refusal
 from pipeline.gateway.http.connection import ServerSettings
 from pipeline.gateway.http.server import StartupError, hypercorn_config, serve_until_signalled
 from pipeline.gateway.http.sockets import bind_socket, prepare_listener
-from pipeline.gateway.http.supervisor import WorkerCommand, run_workers
+from pipeline.gateway.http.supervisor import run_workers
 from pipeline.gateway.logs import configure_logging, log_request, logs_requests
 from pipeline.gateway.request_record import Record
 from pipeline.registry import AnyPlugin
@@ -70,14 +70,14 @@ def serve(
     if own.workers == 1:
         return _run(app, own, listener, None)
 
-    def start_worker(listeners: Sequence[int], lifeline: int) -> WorkerCommand:
-        argv = [sys.executable, "-m", "pipeline.gateway", *worker_arguments]
-        return WorkerCommand([*argv, "--inherited", f"{listeners[0]},{lifeline}"])
+    def worker_command(listeners: Sequence[int], lifeline: int) -> list[str]:
+        program = [sys.executable, "-m", "pipeline.gateway", *worker_arguments]
+        return [*program, "--inherited", f"{listeners[0]},{lifeline}"]
 
     log.info("%d workers on %s port %d", own.workers, own.host, port)
     limits = server_settings(own)
     longest_drain_s = limits.graceful_timeout_s + limits.final_message_timeout_s + KILL_MARGIN_S
-    return run_workers(own.workers, [listener], start_worker, stop_timeout_s=longest_drain_s)
+    return run_workers(own.workers, [listener], worker_command, stop_timeout_s=longest_drain_s)
 
 
 def _log(record: Callable[[], Record]) -> None:

@@ -59,6 +59,8 @@ class Provider(Struct, frozen=True, kw_only=True):
         base_names: environment variables that may hold ``api_base``.
         key_header: how the key is sent: ``authorization`` (Bearer) or a header of its own.
         needs_key: whether it refuses requests without a key, when ``api_base`` is not given.
+        signs_in_to: the service that LiteLLM signs in to, where we only take a token, as ``api_key``.
+        dated_kinds: the APIs whose addresses depend on ``api_version`` (see `config.urls.azure_url`).
         quirks: what it takes differently, one value for each API in which it does.
     """
 
@@ -72,6 +74,8 @@ class Provider(Struct, frozen=True, kw_only=True):
     base_names: tuple[str, ...] = ()
     key_header: str = "authorization"
     needs_key: bool = True
+    signs_in_to: str | None = None
+    dated_kinds: tuple[UpstreamKind, ...] = ()
     quirks: tuple[object, ...] = ()
 
     def root_of(self, api: Api[Any]) -> str:
@@ -123,28 +127,20 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
         origin="https://api.openai.com",
         key_names=("OPENAI_API_KEY",),
         base_names=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
-        quirks=(
-            OPENAI_RESPONSES,
-            OPENAI_CHAT,
-        ),
+        quirks=(OPENAI_RESPONSES, OPENAI_CHAT),
     ),
-    "azure": Provider(  # see `config.urls.azure_url`
+    "azure": Provider(
         key_names=("AZURE_OPENAI_API_KEY", "AZURE_API_KEY"),
         base_names=("AZURE_API_BASE",),
         key_header="api-key",
-        quirks=(
-            AZURE_RESPONSES,
-            OPENAI_CHAT,
-        ),
+        dated_kinds=_BOTH,
+        quirks=(AZURE_RESPONSES, OPENAI_CHAT),
     ),
     "xai": Provider(
         origin="https://api.x.ai",
         key_names=("XAI_API_KEY",),
         base_names=("XAI_API_BASE",),
-        quirks=(
-            XAI_RESPONSES,
-            XAI_CHAT,
-        ),
+        quirks=(XAI_RESPONSES, XAI_CHAT),
     ),
     "openrouter": Provider(
         kinds=_ALL,
@@ -169,13 +165,13 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
         base_names=("PERPLEXITY_API_BASE",),
         quirks=(PERPLEXITY_RESPONSES,),
     ),
-    # LiteLLM signs in to Copilot by OAuth device flow; we take a token as the api_key. The models are those that
-    # LiteLLM's price map has with /v1/responses.
+    # LiteLLM signs in by OAuth device flow. The models are those that LiteLLM's price map has with /v1/responses.
     "github_copilot": Provider(
         kinds=_ALL,
         responses_for=re.compile(r"gpt-(?![34])|codex|mai-code"),
         origin="https://api.githubcopilot.com",
         root="",
+        signs_in_to="GitHub Copilot",
     ),
     "databricks": Provider(  # LiteLLM: "Responses API is only compatible with OpenAI GPT models"
         responses_for=re.compile("gpt"),

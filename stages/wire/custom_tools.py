@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from stages.wire.foreign_json import Json, is_list, is_object
+from stages.wire.foreign_json import Json, encode, is_list, is_object
 from stages.wire.unwrap import FIELD
 
 
@@ -36,17 +36,16 @@ def as_function_item(item: dict[str, Json]) -> dict[str, Json]:
     if item["type"] == "custom_tool_call_output":
         return {**item, "type": "function_call_output"}
     rest = {key: value for key, value in item.items() if key not in ("id", "input")}  # the id is of another kind
-    return {**rest, "type": "function_call", "arguments": msgspec.json.encode({FIELD: item["input"]}).decode()}
+    return {**rest, "type": "function_call", "arguments": encode({FIELD: item["input"]}).decode()}
 
 
-def with_object_arguments(item: dict[str, Json]) -> dict[str, Json]:
-    """Return a function call with a JSON object as arguments: others (truncated, raw) become its ``input``."""
-    arguments = item["arguments"]
+def object_arguments(arguments: str) -> str:
+    """Return arguments of a function that are a JSON object: others (truncated, raw) become its ``input``."""
     try:
-        is_right = is_object(msgspec.json.decode(arguments))
-    except (msgspec.DecodeError, RecursionError):
-        is_right = False
-    return item if is_right else {**item, "arguments": msgspec.json.encode({FIELD: arguments}).decode()}
+        is_valid = is_object(msgspec.json.decode(arguments))
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        is_valid = False
+    return arguments if is_valid else encode({FIELD: arguments}).decode()
 
 
 def usable_choice(choice: Json, tools: list[dict[str, Json]], *, is_wrapped: bool) -> Json:

@@ -103,6 +103,11 @@ def count(value: object) -> int | None:
     return None
 
 
+def unix_time(value: object) -> int:
+    """Return ``value`` as whole seconds since 1970, or 0 if it is not a time before the year 5138."""
+    return int(value) if isinstance(value, int | float) and type(value) is not bool and 0 < value < 1e11 else 0
+
+
 def _repaired(data: bytes) -> bytes:
     def without_lone(escape: re.Match[str]) -> str:
         return "\\ufffd" if escape[1] else escape[0]

@@ -69,6 +69,27 @@ def refuse_unreadable(kind: str, item: dict[str, Json], where: str) -> None:
         )
 
 
+def nothing_to_answer() -> BadRequest:
+    """Return the error for an ``input`` of which nothing is left that could be sent."""
+    return BadRequest("input holds nothing that the upstream of this model could answer.", "input")
+
+
+def image_url_of(part: dict[str, Json], where: str) -> str:
+    """Return the URL of an image.
+
+    Raises:
+        BadRequest: if it is an image that is stored at OpenAI.
+    """
+    url = part.get("image_url")
+    if isinstance(url, str) and url:
+        return url
+    raise BadRequest(
+        f"{where} names an image by file_id, which the upstream of this model cannot read; send it as image_url, "
+        "for example with a data: URL.",
+        f"{where}.file_id",
+    )
+
+
 # Parameters and items.
 
 

@@ -260,7 +260,7 @@ BROKEN: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
-async def test_a_failure_in_mid_stream_raises_behind_the_text(how: str) -> None:
+async def test_a_failure_in_mid_stream_raises_after_the_text(how: str) -> None:
     async with (
         scripted_upstream(*begun("Hello, "), *BROKEN[how]) as upstream,
         serving(model("up", upstream.url)) as service,

@@ -20,7 +20,7 @@ class Names(Struct, frozen=True):
     """Accepted silently, because we behave that way anyway or the setting has no meaning here."""
     unsupported: frozenset[str]
     """One warning each."""
-    told_when_false: frozenset[str] = frozenset()
+    reported_when_false: frozenset[str] = frozenset()
     """Settings whose false, zero or empty value requests something too."""
 
     @property
@@ -104,7 +104,7 @@ LITELLM_SETTINGS = Names(
         "openai_key azure_key headers organization cost_discount_config cost_margin_config "
         "enable_loadbalancing_on_batch_endpoints"
     ),
-    told_when_false=_set("ssl_verify"),
+    reported_when_false=_set("ssl_verify"),
 )
 
 ROUTER_SETTINGS = Names(
@@ -153,7 +153,7 @@ LITELLM_PARAMS = Names(
         "auto_router_embedding_model complexity_router_config input_type dimensions encoding_format num_ctx "
         "keep_alive provider_specific_header proxy force_timeout use_litellm_proxy"
     ),
-    told_when_false=_set(
+    reported_when_false=_set(
         "ssl_verify keepalive_seconds temperature top_p presence_penalty frequency_penalty "
         "parallel_tool_calls store seed stream"
     ),

@@ -63,7 +63,7 @@ def warn_ignored(section: Section, names: Names, problems: Problems, *, near_mis
             continue
         asks_nothing = node.value in (None, False, 0, "") or node.value in ([], {})
         if name in names.unsupported:
-            if not asks_nothing or name in names.told_when_false:
+            if not asks_nothing or name in names.reported_when_false:
                 topic = re.sub(r"\[\d+\]", "[]", node.path)
                 problems.warn_once(topic, node.where, "is not supported yet and is ignored", node.line)
             continue
@@ -151,8 +151,8 @@ class _Entry:
             return None, "the provider of its model is not known (expected a prefix, as in openai/gpt-5)"
         if kind is None:
             return None, f"provider {safe_name(provider or '')} is not supported yet"
-        if provider == "github_copilot" and self._params.get("api_key") is None:
-            return None, "signing in to GitHub Copilot is not supported yet (a token as api_key is)"
+        if known.signs_in_to is not None and self._params.get("api_key") is None:
+            return None, f"signing in to {known.signs_in_to} is not supported yet (a token as api_key is)"
         return kind, ""
 
     def _asked_kinds(self, known: Provider, model: str, mode: str | None) -> list[UpstreamKind]:
@@ -261,7 +261,7 @@ class _Entry:
                 "contains a character that is not allowed in a version: expected text such as 2025-04-01-preview",
             )
             return None
-        if provider != "azure" or kind not in ("responses", "chat"):  # the two that Azure has at addresses of its own
+        if kind not in known.dated_kinds:
             return endpoint_url(base, known, APIS[kind])
         url = azure_url(base, version, APIS[kind], model)
         if "/deployments/*/" in url:

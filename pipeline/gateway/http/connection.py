@@ -66,7 +66,7 @@ class ServerConnection:
         settings: the limits.
         make_refusal: makes the responses to requests that never reach the application.
         date: shared among all connections.
-        base_scope: scope entries that are the same for each request here: scheme, client, server, root_path.
+        base_scope: scope entries that are the same for each request here: scheme, client, server, root path.
         state: the lifespan state; each request gets a shallow copy.
     """
 

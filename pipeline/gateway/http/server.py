@@ -49,14 +49,11 @@ class StartupError(Exception):
     """The application did not start; the message says why."""
 
 
-def hypercorn_config(
-    settings: ServerSettings, *, certfile: str | None = None, keyfile: str | None = None, root_path: str = ""
-) -> Config:
+def hypercorn_config(settings: ServerSettings, *, certfile: str | None = None, keyfile: str | None = None) -> Config:
     """Return hypercorn's configuration in agreement with ours, so that none of its defaults ends anything earlier."""
     config = Config()
     config.certfile = certfile
     config.keyfile = keyfile
-    config.root_path = root_path
     config.alpn_protocols = ["http/1.1"]
     config.graceful_timeout = settings.graceful_timeout_s
     config.keep_alive_timeout = settings.keep_alive_timeout_s
@@ -82,7 +79,7 @@ async def serve(
 
     Args:
         app: the ASGI application; its lifespan is run.
-        config: TLS files, root path, and time limits of start-up and shutdown of the lifespan.
+        config: TLS files, and time limits of start-up and shutdown of the lifespan.
         sockets: listening sockets (`bind_socket`, or `prepare_listener` on an inherited one); closed on return.
         settings: the limits of connections and of the drain.
         make_refusal: makes the responses to requests that never reach the application.
@@ -222,7 +219,6 @@ class _Worker:
         self._settings = settings
         self._make_refusal = make_refusal
         self._state = state
-        self._root_path = config.root_path
         self._tls = _tls_context(config)
         self._date = DateHeader()
         self._connections: set[ServerConnection] = set()
@@ -337,7 +333,7 @@ class _Worker:
             "scheme": "http" if self._tls is None else "https",
             "client": tuple(address[:2]) if internet else None,
             "server": tuple(sock.getsockname()[:2]) if internet else None,
-            "root_path": self._root_path,
+            "root_path": "",
         }
 
     async def _run_connection(self, connection: ServerConnection) -> None:

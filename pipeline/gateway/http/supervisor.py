@@ -18,7 +18,6 @@ import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -36,43 +35,33 @@ KILL_AFTER_S: Final = 5.0
 log = logging.getLogger("headrace.supervisor")
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerCommand:
-    """How to start one worker, in the supervisor's own environment.
-
-    Attributes:
-        argv: the program and its arguments.
-    """
-
-    argv: Sequence[str]
-
-
-StartWorker = Callable[[Sequence[int], int], WorkerCommand]
-"""Takes the file descriptors of the listening sockets and of the lifeline, which are valid in the worker."""
+WorkerCommand = Callable[[Sequence[int], int], Sequence[str]]
+"""Takes the file descriptors of the listening sockets and of the lifeline, which are valid in the worker; returns the
+program of a worker and its arguments."""
 
 
 def run_workers(
-    count: int, listeners: Sequence[socket.socket], start_worker: StartWorker, *, stop_timeout_s: float
+    count: int, listeners: Sequence[socket.socket], command_of: WorkerCommand, *, stop_timeout_s: float
 ) -> int:
     """Keep ``count`` workers running until SIGTERM or SIGINT, then let them drain; a second signal ends them at once.
 
     Args:
         count: the number of processes.
         listeners: the sockets that they inherit; closed here when the drain begins, so that listening ends.
-        start_worker: returns the command of one worker.
+        command_of: returns the command of one worker.
         stop_timeout_s: workers that still run this long after the first signal are killed; longer than a drain.
 
     Returns:
         The exit status of the process: 0 after a drain, 1 if the workers cannot be kept running.
     """
-    return trio.run(partial(supervise, count, listeners, start_worker, stop_timeout_s=stop_timeout_s))
+    return trio.run(partial(supervise, count, listeners, command_of, stop_timeout_s=stop_timeout_s))
 
 
 async def supervise(
-    count: int, listeners: Sequence[socket.socket], start_worker: StartWorker, *, stop_timeout_s: float
+    count: int, listeners: Sequence[socket.socket], command_of: WorkerCommand, *, stop_timeout_s: float
 ) -> int:
     """`run_workers` for a caller with a trio loop of its own."""
-    supervisor = _Supervisor(listeners, start_worker, stop_timeout_s)
+    supervisor = _Supervisor(listeners, command_of, stop_timeout_s)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(supervisor.handle_signals, signals)
@@ -86,9 +75,9 @@ async def supervise(
 
 
 class _Supervisor:
-    def __init__(self, listeners: Sequence[socket.socket], start_worker: StartWorker, stop_timeout_s: float) -> None:
+    def __init__(self, listeners: Sequence[socket.socket], command_of: WorkerCommand, stop_timeout_s: float) -> None:
         self._listeners = listeners
-        self._start_worker = start_worker
+        self._command_of = command_of
         self._stop_timeout_s = stop_timeout_s
         self._running: dict[trio.Process, float] = {}
         self._stopping = trio.Event()
@@ -135,10 +124,10 @@ class _Supervisor:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             fds = [listener.fileno() for listener in self._listeners]
-            command = self._start_worker(fds, theirs.fileno())
+            command = self._command_of(fds, theirs.fileno())
             try:
                 process = await trio.lowlevel.open_process(
-                    list(command.argv),
+                    list(command),
                     stdin=subprocess.DEVNULL,
                     pass_fds=(*fds, theirs.fileno()),
                     process_group=0,

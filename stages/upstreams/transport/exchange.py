@@ -9,7 +9,8 @@ from typing import Protocol
 import httpx
 import trio
 
-_CLOSE_LIMIT_S = 2.0
+CLOSE_LIMIT_S = 2.0
+"""How long httpx may take to close a response, even in a cancelled task."""
 
 
 class Exchange(Protocol):
@@ -74,7 +75,7 @@ class HttpxExchange:
 
     async def aclose(self) -> None:
         """As in `Exchange`; errors while closing are ignored, and it ends within a time limit."""
-        with trio.CancelScope(deadline=trio.current_time() + _CLOSE_LIMIT_S, shield=True), suppress(*FOREIGN_ERRORS):
+        with trio.CancelScope(deadline=trio.current_time() + CLOSE_LIMIT_S, shield=True), suppress(*FOREIGN_ERRORS):
             await self._stream.aclose()
 
 

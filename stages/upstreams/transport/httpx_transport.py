@@ -23,13 +23,12 @@ import httpx
 import trio
 from httpcore._backends.trio import TrioBackend, TrioStream
 
+from stages.upstreams.transport.exchange import CLOSE_LIMIT_S
 from stages.upstreams.transport.pool import IDLE_EXPIRY_S
 
 MAX_IDLE = 20
 """httpx's default. Several times per request, httpcore examines every connection for every idle one: with 32 idle ones
 a request takes three times as long as with 10 (2.6 and 0.9 ms)."""
-
-_CLOSE_LIMIT_S = 2.0
 
 _Timeouts = Mapping[str, float | None]
 
@@ -124,7 +123,7 @@ class HttpxTransport(httpx.AsyncHTTPTransport):
         for connection in orphans:
             pool._connections.remove(connection)
         if orphans:
-            with trio.CancelScope(deadline=trio.current_time() + _CLOSE_LIMIT_S, shield=True):
+            with trio.CancelScope(deadline=trio.current_time() + CLOSE_LIMIT_S, shield=True):
                 for connection in orphans:
                     await connection.aclose()
 

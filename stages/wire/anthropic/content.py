@@ -11,6 +11,7 @@ from typing import Final
 
 from stages.wire.bad_request import BadRequest
 from stages.wire.foreign_json import Json, is_list, is_object
+from stages.wire.normal_form import image_url_of
 
 _TEXTS: Final = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 _IMAGE_TYPES: Final = ("image/png", "image/jpeg", "image/gif", "image/webp")
@@ -75,13 +76,7 @@ def _texts(part: Json) -> list[dict[str, Json]]:
 
 
 def _image(part: dict[str, Json], where: str) -> dict[str, Json]:
-    url = part.get("image_url")
-    if not isinstance(url, str) or not url:
-        raise BadRequest(
-            f"{where} names an image by file_id, which the upstream of this model cannot read; send it as image_url, "
-            "for example with a data: URL.",
-            f"{where}.file_id",
-        )
+    url = image_url_of(part, where)
     source = _address(url) or _base64(url)
     if source is None:
         raise BadRequest(

@@ -19,9 +19,8 @@ from stages.wire.anthropic.history import AnthropicHistory
 from stages.wire.anthropic.models import ClaudeModel, claude_model
 from stages.wire.anthropic.output_format import output_format
 from stages.wire.anthropic.tools import AnthropicTools, forces
-from stages.wire.bad_request import BadRequest
 from stages.wire.foreign_json import Json, is_list
-from stages.wire.normal_form import group, refuse_stored
+from stages.wire.normal_form import group, nothing_to_answer, refuse_stored
 
 _GO_ON: Final = "Continue."
 """The user's text where a user message must come first or last and is missing (litellm-cursor-proxy)."""
@@ -95,7 +94,7 @@ def _history(body: dict[str, Json], claude: ClaudeModel, tools: AnthropicTools) 
         history.add_all(body["input"])
     if not history.messages:
         if not history.system:
-            raise BadRequest("input holds nothing that the upstream of this model could answer.", "input")
+            raise nothing_to_answer()
         history.add_user(content_blocks(_GO_ON, "input"))
     if history.messages[0]["role"] == "assistant":
         history.messages.insert(0, {"role": "user", "content": content_blocks(_GO_ON, "input")})

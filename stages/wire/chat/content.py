@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stages.wire.bad_request import BadRequest
 from stages.wire.foreign_json import Json, is_list, is_object
+from stages.wire.normal_form import image_url_of
 
 _TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 _PARAGRAPH = "\n\n"
@@ -81,13 +82,7 @@ def _text(part: dict[str, Json]) -> str:
 
 
 def _image(part: dict[str, Json], where: str) -> dict[str, Json]:
-    url = part.get("image_url")
-    if not isinstance(url, str) or not url:
-        raise BadRequest(
-            f"{where} names an image by file_id, which the upstream of this model cannot read; send it as image_url, "
-            "for example with a data: URL.",
-            f"{where}.file_id",
-        )
+    url = image_url_of(part, where)
     detail = part.get("detail")
     return {"type": "image_url", "image_url": {"url": url, "detail": detail} if detail else {"url": url}}
 

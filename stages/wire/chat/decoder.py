@@ -51,7 +51,7 @@ from stages.wire.chat.records import (
     HotCall,
     LogProbsOfChoice,
 )
-from stages.wire.foreign_json import TEXT, Malformed, count, encode, read, read_list, text
+from stages.wire.foreign_json import TEXT, Malformed, count, encode, read, read_list, text, unix_time
 
 _NOT_A_COMPLETION = "The upstream's answer is not a Chat Completions document."
 
@@ -221,11 +221,10 @@ class _ChatAnswer:
 
     def _start(self, chunk: Chunk, out: list[StreamEvent]) -> None:
         self.has_started = True
-        created = chunk.created
         started = Started(
             response_id=text(chunk.id),
             model=text(chunk.model),
-            created=int(created) if type(created) in (int, float) and 0 < created < 1e11 else 0,
+            created=unix_time(chunk.created),
             service_tier=text(chunk.service_tier) or None,
         )
         self._calls.answer_id = started.response_id or f"{started.created:x}"

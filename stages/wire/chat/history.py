@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
-
 from stages.wire.call_ids import nine_character_call_id
 from stages.wire.chat.content import plain_text, refusal_text, tool_content, user_content
 from stages.wire.chat.quirks import ChatQuirks
 from stages.wire.chat.tools import ChatTools
+from stages.wire.custom_tools import object_arguments
 from stages.wire.foreign_json import Json, encode, is_list, is_object
 from stages.wire.normal_form import (
     CALLS,
@@ -218,10 +217,4 @@ class ChatHistory:
         """
         if not arguments.strip():
             return "{}"
-        if self._quirks.is_openai:
-            return arguments
-        try:
-            is_good = is_object(msgspec.json.decode(arguments))
-        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-            is_good = False
-        return arguments if is_good else encode({FIELD: arguments}).decode()
+        return arguments if self._quirks.is_openai else object_arguments(arguments)

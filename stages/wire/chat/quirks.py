@@ -1,4 +1,4 @@
-"""How one server's Chat Completions may differ from another's. The values are in the table of providers.
+"""How one server's Chat Completions may differ from another's; `stages.upstreams.quirks` has the values.
 
 The defaults are what all servers understand.
 """

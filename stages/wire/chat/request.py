@@ -12,7 +12,7 @@ from stages.wire.chat.history import ChatHistory
 from stages.wire.chat.quirks import ChatQuirks
 from stages.wire.chat.tools import ChatTools
 from stages.wire.foreign_json import Json, is_object
-from stages.wire.normal_form import group, refuse_stored
+from stages.wire.normal_form import group, nothing_to_answer, refuse_stored
 from stages.wire.openai_models import reasons
 
 
@@ -53,7 +53,7 @@ def _messages(body: dict[str, Json], quirks: ChatQuirks, model: str, tools: Chat
     else:
         history.add_all(body["input"])
     if not history.messages:
-        raise BadRequest("input holds nothing that the upstream of this model could answer.", "input")
+        raise nothing_to_answer()
     return history.messages
 
 

@@ -22,8 +22,6 @@ from stages.wire.downstream.parameters import LOGPROBS, check_types, native_para
 from stages.wire.downstream.tools import Toolbox, flat_tool_choice, forbids_parallel, open_functions, open_toolbox
 from stages.wire.foreign_json import Json, is_list, is_object
 
-__all__ = ["BadRequest", "parse_body"]
-
 MAX_MODEL_CHARS = 512
 """Our limit: the name appears in logs and in messages."""
 

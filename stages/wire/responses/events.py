@@ -15,7 +15,7 @@ from stages.wire.answers.finish import NO_REASON
 from stages.wire.answers.request_traits import RequestTraits
 from stages.wire.answers.stream_decoder import EARLY_END
 from stages.wire.answers.usage import TOKEN_DETAILS, TokenDetails
-from stages.wire.foreign_json import LIST, count, index, read, read_list, text
+from stages.wire.foreign_json import LIST, count, index, read, read_list, text, unix_time
 from stages.wire.responses.calls import CALL_TYPES, NATIVE_CALLS, OutputCalls
 from stages.wire.responses.places import OutputPlaces
 from stages.wire.responses.records import (
@@ -261,11 +261,10 @@ class EventDecoder:
     def start(self, response: Response, out: list[StreamEvent]) -> None:
         """Take the id and the time from the first event that has them; Copilot sends different ones in each event."""
         self.has_started = True
-        created = response.created_at
         started = Started(
             response_id=text(response.id),
             model=text(response.model),
-            created=int(created) if type(created) in (int, float) and 0 < created < 1e11 else 0,
+            created=unix_time(response.created_at),
             service_tier=text(response.service_tier) or None,
         )
         self.calls.response_id = started.response_id

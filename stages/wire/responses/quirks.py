@@ -1,4 +1,4 @@
-"""How one server's Responses API may differ from OpenAI's reference. The values are in the table of providers.
+"""How one server's Responses API may differ from OpenAI's reference; `stages.upstreams.quirks` has the values.
 
 A server without quirks is expected to behave as OpenAI does. Unknown fields are passed on, and it must refuse by itself
 what it does not know.

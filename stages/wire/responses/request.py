@@ -12,7 +12,7 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Final, Literal
 
-from stages.wire.custom_tools import as_function, as_function_item, usable_choice, with_object_arguments
+from stages.wire.custom_tools import as_function, as_function_item, object_arguments, usable_choice
 from stages.wire.foreign_json import Json, is_list, is_object
 from stages.wire.normal_form import EFFORTS, ENCRYPTED
 from stages.wire.openai_models import reasons
@@ -213,7 +213,7 @@ def _item(item: dict[str, Json], kind: Json, quirks: ResponsesQuirks, form: _For
     if kind in _CUSTOM_ITEMS and not quirks.has_custom_tools:
         return as_function_item(item)
     if kind == "function_call" and quirks.parses_arguments:
-        return with_object_arguments(item)
+        return {**item, "arguments": object_arguments(item["arguments"])}
     return None if quirks.is_basic and kind not in _BASIC_ITEMS else item
 
 

@@ -53,17 +53,17 @@ def work(kind: str, fd: int, lifeline_fd: int) -> None:
 
 def supervise(workers: int, stop_timeout_s: float, kind: str) -> int:
     from pipeline.gateway.http.sockets import bind_socket
-    from pipeline.gateway.http.supervisor import WorkerCommand, run_workers
+    from pipeline.gateway.http.supervisor import run_workers
 
     listener = bind_socket("127.0.0.1", 0)
     os.write(1, b"%d\n" % listener.getsockname()[1])
 
-    def start_worker(fds: Any, lifeline_fd: int) -> WorkerCommand:
+    def worker_command(fds: Any, lifeline_fd: int) -> list[str]:
         if kind == "broken":  # not Python, which on a slow machine starts too slowly to count as an early death
-            return WorkerCommand(["sh", "-c", "echo this worker cannot start >&2; exit 1"])
-        return WorkerCommand([sys.executable, __file__, "worker", kind, str(fds[0]), str(lifeline_fd)])
+            return ["sh", "-c", "echo this worker cannot start >&2; exit 1"]
+        return [sys.executable, __file__, "worker", kind, str(fds[0]), str(lifeline_fd)]
 
-    return run_workers(workers, [listener], start_worker, stop_timeout_s=stop_timeout_s)
+    return run_workers(workers, [listener], worker_command, stop_timeout_s=stop_timeout_s)
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ NEEDING = [(name, provider) for name, provider in WITH_ADDRESS if provider.needs
 
 
 @pytest.mark.parametrize(("name", "provider"), NEEDING)
-def test_a_key_that_is_missing_is_told_with_its_variable(name: str, provider: Provider) -> None:
+def test_a_missing_key_is_reported_with_its_variable(name: str, provider: Provider) -> None:
     assert problems(model(f"{{model: {name}/m}}")) == (
         f"config.yaml:3: model_list[0].litellm_params.api_key: is missing: provider {name} needs text such as "
         f"os.environ/NAME, or set {provider.key_names[0]}",
@@ -218,7 +218,7 @@ def test_the_api_is_the_one_that_the_entry_asks_for_else_the_providers_usual_one
     assert not deployment.model.startswith(("chat_completions/", "responses/"))
 
 
-def test_a_prefix_that_nobody_knows_is_part_of_the_model_of_a_compatible_server() -> None:
+def test_an_unknown_prefix_is_part_of_the_model_of_a_compatible_server() -> None:
     deployment = only(model("{model: unheard/of, api_base: 'http://h', use_chat_completions_api: true}"))
     assert (deployment.provider, deployment.model) == ("openai_compatible", "unheard/of")
     assert deployment.url == "http://h/v1/chat/completions"
@@ -226,7 +226,7 @@ def test_a_prefix_that_nobody_knows_is_part_of_the_model_of_a_compatible_server(
     assert (deployment.kind, deployment.provider) == ("responses", "openai_compatible")
 
 
-def test_a_name_without_a_prefix_belongs_to_whom_litellm_gives_it() -> None:
+def test_a_name_without_a_prefix_goes_to_the_provider_that_litellm_assigns() -> None:
     assert split_model("gpt-5") == ("openai", "gpt-5")
     assert split_model("claude-opus-5") == ("anthropic", "claude-opus-5")
     assert split_model("gemini-2.5-pro") == ("vertex_ai", "gemini-2.5-pro")

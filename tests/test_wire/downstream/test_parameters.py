@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from stages.wire.downstream.request import BadRequest, parse_body
+from stages.wire.bad_request import BadRequest
+from stages.wire.downstream.request import parse_body
 
 FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}
 

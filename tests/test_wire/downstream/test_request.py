@@ -15,8 +15,9 @@ from kit.strategies.requests import bodies, json_values, spoiled
 
 from stages.request import ResponsesRequest
 from stages.upstreams.providers import quirks_in
+from stages.wire.bad_request import BadRequest
 from stages.wire.downstream.model_variants import variants, with_variant
-from stages.wire.downstream.request import MAX_DEPTH_LEVELS, MAX_MODEL_CHARS, BadRequest, parse_body
+from stages.wire.downstream.request import MAX_DEPTH_LEVELS, MAX_MODEL_CHARS, parse_body
 from stages.wire.responses.api import RESPONSES
 from stages.wire.responses.request import native_request
 

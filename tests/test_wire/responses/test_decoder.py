@@ -166,7 +166,7 @@ def test_a_long_text_is_compared_whole() -> None:
     assert len(events) == 1003
 
 
-def test_parts_are_told_apart_by_both_indices() -> None:
+def test_parts_are_distinguished_by_both_indices() -> None:
     events = body(text("a", 0, 0), text("b", 0, 1), text("c", 1, 0), text("d", 0, 0), completed())
     assert events == [TextDelta("a"), TextDelta("b"), TextDelta("c"), TextDelta("d"), STOP]
     final = completed(message(output_text("ad!"), output_text("b")), message(output_text("c")))

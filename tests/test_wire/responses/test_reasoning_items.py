@@ -108,7 +108,7 @@ WITH_ITEM = [
 
 
 @pytest.mark.parametrize("path", recordings("responses", only=lambda path: path.stem in WITH_ITEM))
-def test_recorded_items_are_given_whole_in_every_cut(path: Path) -> None:
+def test_recorded_items_are_emitted_whole_however_they_are_cut(path: Path) -> None:
     data = path.read_bytes()
     whole = ResponsesDecoder().feed([data])
     assert shape(whole)[:2] == ["reasoning", "call"]
