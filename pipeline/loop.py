@@ -1,0 +1,113 @@
+"""What holds the loop: while one task works, all others wait, and their own figures cannot say for whom.
+
+A *stall* is a turn of one stage over `STAGE_TURN_NS`, or a turn of the whole loop over `LOOP_TURN_NS` of which no stage
+says that it was its own: many small turns, a collection of garbage, or code that is no stage.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import Final
+
+import trio
+
+from pipeline.kernel_time import Clock
+
+STAGE_TURN_NS: Final = 20_000_000
+LOOP_TURN_NS: Final = 50_000_000
+LATE_NS: Final = 5_000_000
+"""After a turn this long, what arrived meanwhile has waited for us, and reads ask the kernel since when."""
+MAX_STALLS: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """The loop was held for ``ns``.
+
+    Attributes:
+        stage, request_id: whose turn it was; None if no single stage held it.
+        ns: for how long.
+        streams: the requests in flight, which all waited.
+    """
+
+    stage: str | None
+    request_id: str | None
+    ns: int
+    streams: int
+
+
+class Loop(trio.abc.Instrument):
+    """The loop of one trio run, watched between its waits for IO (two clock reads a turn); see `watch_loop`.
+
+    Attributes:
+        is_late: whether the last turn was long, or a stage has just held this one.
+        streams: the pipelines that run now.
+        stalls: the newest `MAX_STALLS`.
+        on_stall: called with each of them.
+    """
+
+    def __init__(self) -> None:
+        self.is_late = False
+        self.streams = 0
+        self.stalls: deque[Stall] = deque(maxlen=MAX_STALLS)
+        self.on_stall: Callable[[Stall], object] | None = None
+        self.clock: Clock = perf_counter_ns
+        self._turn_since_ns = 0
+        self._explained_ns = 0
+
+    def note_stage_turn(self, stage: str, request_id: str, ns: int) -> None:
+        """Note that a stage has held the loop for ``ns``, which is over `STAGE_TURN_NS`."""
+        self.is_late = True
+        self._explained_ns += ns
+        self._note(Stall(stage, request_id, ns, self.streams))
+
+    def has_turned_since(self, moment_ns: int) -> bool:
+        """Return whether the loop has waited for IO after ``moment_ns``: then no task has held it since."""
+        return moment_ns < self._turn_since_ns
+
+    def after_io_wait(self, timeout: float) -> None:
+        """Begin a turn (trio's hook)."""
+        self._turn_since_ns = self.clock()
+        self._explained_ns = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        """End a turn (trio's hook)."""
+        if self._turn_since_ns:
+            turn_ns = self.clock() - self._turn_since_ns
+            self.is_late = turn_ns > LATE_NS
+            if turn_ns - self._explained_ns > LOOP_TURN_NS:
+                self._note(Stall(None, None, turn_ns - self._explained_ns, self.streams))
+
+    def _note(self, stall: Stall) -> None:
+        self.stalls.append(stall)
+        if self.on_stall is not None:
+            self.on_stall(stall)
+
+
+_LOOP: Final[trio.lowlevel.RunVar[Loop]] = trio.lowlevel.RunVar("loop")
+
+
+def current_loop() -> Loop:
+    """Return that of this trio run; stages' turns are noted even while nobody watches it."""
+    try:
+        return _LOOP.get()
+    except LookupError:
+        _LOOP.set(loop := Loop())
+        return loop
+
+
+@contextmanager
+def watch_loop(on_stall: Callable[[Stall], object], clock: Clock = perf_counter_ns) -> Generator[Loop]:
+    """Watch the loop's turns for the duration of a block; ``on_stall`` is called for each stall, and must not raise."""
+    loop = current_loop()
+    loop.on_stall, loop.clock = on_stall, clock
+    trio.lowlevel.add_instrument(loop)
+    try:
+        yield loop
+    finally:
+        trio.lowlevel.remove_instrument(loop)
+        loop.on_stall, loop.is_late = None, False
