@@ -31,12 +31,21 @@ class ReceivedHead(Struct, frozen=True):
 class ClientResponse(Protocol):
     """The response to the client. Only one task may write at a time."""
 
-    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Commit to a status and headers; they are sent with the first bytes of the body."""
         ...
 
-    async def write(self, data: bytes, *, last: bool = False) -> None:
-        """Send part of the body, waiting while the client reads too slowly; ``last`` ends the response.
+    def write_nowait(self, data: bytes, *, last: bool = False) -> bool:
+        """Hand over part of the body; ``last`` ends the response.
+
+        Returns:
+            True if the socket has accepted all of it, or the client is gone. False if a part is left: await `drain`
+            before the next write.
+        """
+        ...
+
+    async def drain(self) -> None:
+        """Send what is left of the writes, waiting while the client reads too slowly; return at once if nothing is.
 
         Cancellation never leaves a write half done.
         """

@@ -29,9 +29,10 @@ class _WriteJson:
         """Write the whole document as one response."""
         body = b"".join(self._parts)
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        await self._response.start(200, headers)
-        with self._meter.outside():
-            await self._response.write(body, last=True)
+        self._response.start(200, headers)
+        if not self._response.write_nowait(body, last=True):
+            with self._meter.outside():
+                await self._response.drain()
         return []
 
 

@@ -38,10 +38,12 @@ class _WriteSse:
             return []
         if not self._is_started:
             self._is_started = True
-            await self._response.start(200, HEADERS)
-        with self._meter.outside():
-            self._has_ended = batch[-1].endswith(DONE)
-            await self._response.write(batch[0] if len(batch) == 1 else b"".join(batch), last=self._has_ended)
+            self._response.start(200, HEADERS)
+        self._has_ended = batch[-1].endswith(DONE)
+        frames = batch[0] if len(batch) == 1 else b"".join(batch)
+        if not self._response.write_nowait(frames, last=self._has_ended):
+            with self._meter.outside():
+                await self._response.drain()
         return []
 
     async def flush(self) -> list[Never]:
@@ -49,9 +51,10 @@ class _WriteSse:
         if self._has_ended:
             return []
         if not self._is_started:
-            await self._response.start(200, HEADERS)
-        with self._meter.outside():
-            await self._response.write(b"", last=True)
+            self._response.start(200, HEADERS)
+        if not self._response.write_nowait(b"", last=True):
+            with self._meter.outside():
+                await self._response.drain()
         return []
 
 

@@ -6,7 +6,6 @@ Our own server offers the same interface with less work (`http.request_cycle.Req
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from time import perf_counter_ns
 from typing import Any, Protocol
 
 import trio
@@ -29,25 +28,30 @@ class Client(Protocol):
         """Do ``work``, which raises nothing, and call ``on_disconnect`` with the reason if the client disconnects."""
         ...
 
-    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """Begin the response."""
+    def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Begin the response: the head is sent with the first part of the body."""
         ...
 
-    async def write(self, body: bytes, *, last: bool) -> None:
-        """Send a part of the response as a whole: a cancellation does not cut it in half."""
+    def write_nowait(self, data: bytes, *, last: bool = False) -> bool:
+        """Hand over a part of the body; return whether all of it has been sent, or the client is gone."""
+        ...
+
+    async def drain(self) -> None:
+        """Send what is left of the writes, as a whole: a cancellation does not cut it in half."""
         ...
 
 
 class AsgiClient:
     """A client of any ASGI server.
 
-    A task watches for its disconnect. Each send is shielded, because a server's protocol state advances before its
-    bytes leave (docs/facts/http-stack.md, "Sends and cancellation").
+    A task watches for its disconnect. Writes are messages that leave in `drain`. Its sends are shielded, because a
+    server's protocol state advances before its bytes leave (docs/facts/http-stack.md, "Sends and cancellation").
     """
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
+        self._unsent: list[Message] = []
 
     def receive_nowait(self) -> None:
         """Return None: ASGI does not say whether a message is available."""
@@ -69,15 +73,21 @@ class AsgiClient:
             await work
             nursery.cancel_scope.cancel()
 
-    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """Send the head."""
-        with trio.CancelScope(shield=True):
-            await self._send({"type": "http.response.start", "status": status, "headers": headers})
+    def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Keep the head for the first `drain`."""
+        self._unsent.append({"type": "http.response.start", "status": status, "headers": headers})
 
-    async def write(self, body: bytes, *, last: bool) -> None:
-        """Send a part of the body."""
+    def write_nowait(self, data: bytes, *, last: bool = False) -> bool:
+        """Keep a part of the body for `drain`, and return False: ASGI has no send that does not wait."""
+        self._unsent.append({"type": "http.response.body", "body": data, "more_body": not last})
+        return False
+
+    async def drain(self) -> None:
+        """Send all messages that were kept."""
+        unsent, self._unsent = self._unsent, []
         with trio.CancelScope(shield=True):
-            await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+            for message in unsent:
+                await self._send(message)
 
 
 class AsgiResponse:
@@ -86,29 +96,34 @@ class AsgiResponse:
     Args:
         client: where it is sent.
         headers: sent with every response, after those of `start`.
-        born_ns: when the request began.
+
+    Attributes:
+        headers: as above.
+        status: None until `start`.
+        size_bytes: of the body, as far as it was written.
+        ended: whether the last part of it was written.
     """
 
-    __slots__ = ("_client", "_headers", "born_ns", "ended", "first_byte_ns", "size_bytes", "status")
+    __slots__ = ("_client", "ended", "headers", "size_bytes", "status")
 
-    def __init__(self, client: Client, headers: list[tuple[bytes, bytes]], born_ns: int) -> None:
+    def __init__(self, client: Client, headers: list[tuple[bytes, bytes]]) -> None:
         self._client = client
-        self._headers = headers
-        self.born_ns = born_ns
+        self.headers = headers
         self.status: int | None = None
-        self.first_byte_ns: int | None = None
         self.size_bytes = 0
         self.ended = False
 
-    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Commit to a status and headers; they leave with the first bytes of the body."""
         self.status = status
-        await self._client.start(status, headers + self._headers)
+        self._client.start(status, headers + self.headers)
 
-    async def write(self, data: bytes, *, last: bool = False) -> None:
-        """Send a part of the body; ``last`` ends the response."""
+    def write_nowait(self, data: bytes, *, last: bool = False) -> bool:
+        """Hand over a part of the body; ``last`` ends the response; if this returns False, `drain` must follow."""
         self.ended = last
-        await self._client.write(data, last=last)
         self.size_bytes += len(data)
-        if self.first_byte_ns is None:
-            self.first_byte_ns = perf_counter_ns() - self.born_ns
+        return self._client.write_nowait(data, last=last)
+
+    async def drain(self) -> None:
+        """Send what is left of the writes; a cancellation does not cut it in half."""
+        await self._client.drain()

@@ -110,21 +110,29 @@ class Bridge:
 class _ServedRequest:
     """One request and its response."""
 
-    __slots__ = ("_bridge", "_client", "_scope", "ctx", "disconnect_reason", "error", "is_cut_off", "response")
+    __slots__ = (
+        "_born_ns",
+        "_bridge",
+        "_client",
+        "_scope",
+        "ctx",
+        "disconnect_reason",
+        "error",
+        "is_cut_off",
+        "response",
+    )
 
     def __init__(self, bridge: Bridge, scope: Scope, client: Client, model_in_path: str | None) -> None:
         self._bridge = bridge
         self._client = client
         self._scope = trio.CancelScope()
-        born_ns = perf_counter_ns()
+        self._born_ns = perf_counter_ns()
         self.disconnect_reason: str | None = None
         self.is_cut_off = False
         self.error: PipelineError | None = None
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = bridge.request_id_of(headers)
-        self.response = AsgiResponse(
-            client, [(b"x-request-id", request_id.encode("ascii")), *bridge.response_headers], born_ns
-        )
+        self.response = AsgiResponse(client, [(b"x-request-id", request_id.encode("ascii")), *bridge.response_headers])
         self.ctx = ctx = RequestContext(request_id)
         if bridge.request_timeout_s is not None:
             # The upstream adapter ends the answer in time and in order; this deadline is for a client that does not
@@ -184,15 +192,22 @@ class _ServedRequest:
         response = self.response
         if response.status is None:
             rendered = render(error, as_400=self.ctx[PROFILE].errors_as_400)
-            await response.start(rendered.status, rendered.headers)
-            await response.write(rendered.body, last=True)
+            response.start(rendered.status, rendered.headers)
+            response.write_nowait(rendered.body, last=True)
         elif not response.ended and (encoder := self.ctx.get(ENCODER)) is not None:
-            await response.write(encoder.in_band(failed_from(error)), last=True)
+            response.write_nowait(encoder.in_band(failed_from(error)), last=True)
         # else: a document is half written; the connection ends without its terminator, which shows the failure
+        await response.drain()
 
     def record(self) -> Record:
         """Return the log record of this finished request."""
-        return request_record(self.ctx, self.response, error=self.error, disconnect_reason=self.disconnect_reason)
+        return request_record(
+            self.ctx,
+            self.response,
+            born_ns=self._born_ns,
+            error=self.error,
+            disconnect_reason=self.disconnect_reason,
+        )
 
 
 class _BodySource:

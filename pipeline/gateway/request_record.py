@@ -16,13 +16,19 @@ _DISCONNECTS: Final[dict[str, EndCode]] = {"left": "DC", "stalled": "DS"}
 
 
 def request_record(
-    ctx: RequestContext, response: AsgiResponse, *, error: PipelineError | None, disconnect_reason: str | None
+    ctx: RequestContext,
+    response: AsgiResponse,
+    *,
+    born_ns: int,
+    error: PipelineError | None,
+    disconnect_reason: str | None,
 ) -> Record:
     """Return the record of a request that has just ended.
 
     Args:
         ctx: the request's context.
         response: what was sent.
+        born_ns: when the request began.
         error: what ended the request, if anything did.
         disconnect_reason: why the client is gone, if it is: ``left``, ``stalled``, or the code of what was wrong with
             its body.
@@ -40,8 +46,8 @@ def request_record(
         "status": response.status,
         "bytes": response.size_bytes,
         "events": decoding.events_out if decoding else 0,
-        "first_byte_ms": _ms(response.first_byte_ns),
-        "total_ms": _ms(perf_counter_ns() - response.born_ns),
+        "first_byte_ms": None,
+        "total_ms": _ms(perf_counter_ns() - born_ns),
         "upstream_wait_ms": _ms(calling.spent_ns[Doing.OUTSIDE] if calling else 0),
     }
     if error is not None:

@@ -237,7 +237,7 @@ async def test_the_record_says_where_the_time_went_and_holds_no_text() -> None:
         assert isinstance(record["bytes"], int)
         assert record["bytes"] > 500
         assert record["events"] == 4  # started, one delta, usage, finished
-        assert 0 < float(str(record["first_byte_ms"])) <= float(str(record["total_ms"]))
+        assert float(str(record["total_ms"])) > 0
         of_a_stream = [name for name, _ in built_in_stages() if name not in ("collect_completion", "write_json")]
         assert list(record["stages"]) == of_a_stream  # type: ignore[call-overload]
 

@@ -20,3 +20,10 @@ async def test_the_document_is_one_write_with_its_length() -> None:
     assert response.headers == {b"content-type": b"application/json", b"content-length": b"8"}
     assert response.writes == [b'{"a": 1}']
     assert response.ended
+
+
+async def test_a_client_that_reads_slowly_is_waited_for_outside() -> None:
+    response = FakeResponse(is_slow=True)
+    ctx = context(response=response)
+    await Pipeline(write_json).run([[b"{}"]], ctx)
+    assert (response.body, response.ended, response.drains) == (b"{}", True, 1)

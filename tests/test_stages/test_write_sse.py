@@ -36,3 +36,11 @@ async def test_an_empty_stream_is_still_a_response() -> None:
     response = FakeResponse()
     await collect(write_sse, context=lambda: context(response=response))
     assert (response.status, response.body, response.ended) == (200, b"", True)
+
+
+async def test_only_what_the_client_does_not_accept_at_once_waits() -> None:
+    for is_slow, drains in ((False, 0), (True, 3)):
+        response = FakeResponse(is_slow=is_slow)
+        await Pipeline(write_sse).run([[b"a"], [b"b"]], context(response=response))
+        assert response.writes == [b"a", b"b", b""]
+        assert (response.ended, response.drains) == (True, drains)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import trio
+
 from pipeline import RequestContext
 from stages.principal import Principal
 from stages.request import ResponsesRequest
@@ -32,25 +34,36 @@ def call(**fields: Any) -> UpstreamCall:
 
 
 class FakeResponse:
-    """A client that accepts everything at once."""
+    """A client that accepts everything at once, or only in `drain` if it ``is_slow``."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_slow: bool = False) -> None:
+        self._is_slow = is_slow
+        self._is_drained = True
         self.status: int | None = None
         self.headers: dict[bytes, bytes] = {}
         self.body = b""
         self.writes: list[bytes] = []
         self.ended = False
+        self.drains = 0
 
-    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         assert self.status is None, "a response starts once"
         self.status, self.headers = status, dict(headers)
 
-    async def write(self, data: bytes, *, last: bool = False) -> None:
+    def write_nowait(self, data: bytes, *, last: bool = False) -> bool:
         assert self.status is not None, "a response starts before its body"
         assert not self.ended, "nothing may follow the end"
+        assert self._is_drained, "a drain follows a write that has not been accepted"
         self.writes.append(data)
         self.body += data
         self.ended = last
+        self._is_drained = not self._is_slow
+        return self._is_drained
+
+    async def drain(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.drains += 1
+        self._is_drained = True
 
 
 def context(
