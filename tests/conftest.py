@@ -12,6 +12,7 @@ from collections.abc import Generator
 import pytest
 from hypothesis import HealthCheck, settings
 from kit.needs import is_known, skipped_line
+from kit.time.stamps import stamping
 
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
 
@@ -34,6 +35,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if PROFILE == "nightly":
         for item in items:
             item.add_marker(pytest.mark.timeout(0))  # none: twenty thousand examples take their time
+
+
+@pytest.fixture(scope="session")
+def kernel_stamps() -> Generator[None]:
+    """Have the kernel stamp packets: for tests that expect a stamp."""
+    with stamping():
+        yield
 
 
 @pytest.hookimpl(wrapper=True)
