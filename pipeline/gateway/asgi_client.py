@@ -16,6 +16,13 @@ from pipeline.gateway.http.asgi import Message, Receive, Send
 class Client(Protocol):
     """The client of one request: `http.request_cycle.RequestCycle` on our own server, or `AsgiClient`."""
 
+    arrived_ns: int
+    """When the request reached the kernel, in ns on the clock of the figures; 0 if that is unknown."""
+    first_read_ns: int
+    """When its first bytes were read; 0 if that is unknown."""
+    last_read_ns: int
+    """When the last bytes of its head were read; 0 if that is unknown."""
+
     def receive_nowait(self) -> Message | None:
         """Return the next part of the body if it has arrived, as ASGI's ``http.request``, else None."""
         ...
@@ -52,6 +59,7 @@ class AsgiClient:
         self._receive = receive
         self._send = send
         self._unsent: list[Message] = []
+        self.arrived_ns = self.first_read_ns = self.last_read_ns = 0  # ASGI does not say it
 
     def receive_nowait(self) -> None:
         """Return None: ASGI does not say whether a message is available."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from time import perf_counter_ns
 from typing import Final
 
 import outcome
@@ -38,6 +39,7 @@ class Peer:
         on_gone: called once, when ``gone`` becomes true.
         answering: whether a request is being answered, so that anything after its body is pipelined.
         closing: whether the connection ends after the current response.
+        arrived_ns, first_read_ns, last_read_ns: of the request that is read now or was read last; see `RequestCycle`.
     """
 
     __slots__ = (
@@ -46,8 +48,11 @@ class Peer:
         "_transport",
         "_waiting",
         "answering",
+        "arrived_ns",
         "closing",
+        "first_read_ns",
         "gone",
+        "last_read_ns",
         "on_gone",
         "requests",
     )
@@ -58,6 +63,7 @@ class Peer:
         self.on_gone: Callable[[], None] | None = None
         self.answering = False
         self.closing = False
+        self.arrived_ns = self.first_read_ns = self.last_read_ns = 0
         self._transport = transport
         self._waiting: list[trio.lowlevel.Task] = []
         self._paused_reader: trio.lowlevel.Task | None = None
@@ -74,15 +80,29 @@ class Peer:
                     return
                 await self._pause()
             try:
-                chunk = await self._transport.receive_some()
+                await self._transport.wait_readable()
+                # Only now is it known what these bytes are: when the wait began, a request may have been in progress.
+                chunk = self._transport.receive_nowait() if self.answering else self._receive_of_head()
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 chunk = b""  # the same as an end
+            if chunk is None:
+                continue
             if not chunk:
                 self.mark_gone()
                 return
             requests.feed(chunk)
             del chunk  # the next wait may be long, and this may be 64 KiB
             self._wake_waiting(True)
+
+    def _receive_of_head(self) -> bytes | None:
+        """Receive, between two requests, what has arrived of the next head, and note when."""
+        if self.requests:
+            chunk = self._transport.receive_nowait()
+            self.last_read_ns = perf_counter_ns()
+        else:
+            chunk, self.arrived_ns = self._transport.receive_stamped()
+            self.first_read_ns = self.last_read_ns = perf_counter_ns()
+        return chunk
 
     async def read_more(self, deadline: float = math.inf) -> bool:
         """Wait until more has been read, or the client is gone.
@@ -100,10 +120,22 @@ class Peer:
         return False
 
     def read_nowait(self) -> bool:
-        """Read what has arrived; return whether there was anything."""
-        chunk = self._transport.receive_nowait()
+        """Read what has arrived of the next request; return whether there was anything."""
+        try:
+            chunk = self._receive_of_head()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
+        if not chunk:
+            return False
         self.requests.feed(chunk)
-        return bool(chunk)
+        return True
+
+    def end_answer(self) -> None:
+        """Note that the response is complete: what the client has sent beyond its request waits since now."""
+        self.answering = False
+        self.arrived_ns = 0
+        self.first_read_ns = self.last_read_ns = perf_counter_ns()
+        self.wake()
 
     def wake(self) -> None:
         """Make the tasks that wait in `read_more` return."""

@@ -47,6 +47,14 @@ class RequestCycle:
         peer: the client.
         head: the request; the peer's buffer is at the start of its body.
         date: shared among all connections.
+
+    Attributes:
+        arrived_ns: when the bytes of the first read of the request had arrived, by the kernel's stamp, perhaps long
+            before we read them. 0 if that is unknown: with TLS, on a Unix socket, outside of Linux, if the wall clock
+            was set, and if that read was made while an earlier request was being answered, or held a part of one.
+        first_read_ns: when its first bytes were read. For a request that was pipelined, that is when the earlier
+            response was complete: until then it waited for its turn.
+        last_read_ns: the last read before its head was taken: the same, if all of the head came at once.
     """
 
     __slots__ = (
@@ -62,9 +70,12 @@ class RequestCycle:
         "_started",
         "_unsent",
         "_without_body",
+        "arrived_ns",
         "fault",
         "finished",
+        "first_read_ns",
         "keep_alive",
+        "last_read_ns",
         "on_the_wire",
     )
 
@@ -72,6 +83,9 @@ class RequestCycle:
         self._peer = peer
         self._date = date
         self._head = head
+        self.arrived_ns = peer.arrived_ns
+        self.first_read_ns = peer.first_read_ns
+        self.last_read_ns = peer.last_read_ns
         self._body_delivered = False
         self._continue_due = head.expects_continue
         self._started = False
@@ -223,8 +237,7 @@ class RequestCycle:
 
     def _finish(self) -> None:
         self.finished = True
-        self._peer.answering = False  # the application may have more to do, but what arrives now is the next request
-        self._peer.wake()
+        self._peer.end_answer()  # although the application may have more to do
 
     def _unchunked(self, body: bytes, more: bool) -> bytes:
         if self._without_body:

@@ -34,6 +34,7 @@ from pipeline.gateway.http.connection import ServerConnection, ServerSettings
 from pipeline.gateway.http.refusals import MakeRefusal
 from pipeline.gateway.http.request_cycle import DateHeader
 from pipeline.gateway.http.sockets import ByteTransport, TcpTransport, TlsTransport
+from pipeline.kernel_time import StampedReader
 
 ACCEPT_PAUSE_S: Final = 0.1
 """How long to wait before the next accept if the process has no file descriptor or memory for a connection."""
@@ -221,6 +222,7 @@ class _Worker:
         self._state = state
         self._tls = _tls_context(config)
         self._date = DateHeader()
+        self._stamps = StampedReader()
         self._connections: set[ServerConnection] = set()
         self._refusals = 0
         self._all_closed = trio.Event()
@@ -306,7 +308,7 @@ class _Worker:
             await trio.lowlevel.checkpoint()
 
     def _admit(self, sock: socket.socket, address: Any, running: trio.Nursery) -> None:
-        tcp = TcpTransport(sock, write_timeout_s=self._settings.write_timeout_s)
+        tcp = TcpTransport(sock, write_timeout_s=self._settings.write_timeout_s, stamps=self._stamps)
         transport: ByteTransport = tcp if self._tls is None else TlsTransport(tcp, self._tls)
         connection = ServerConnection(
             self._app,

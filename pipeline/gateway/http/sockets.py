@@ -7,10 +7,13 @@ import socket
 import ssl
 import struct
 import termios
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Final, Protocol
 
 import trio
+
+from pipeline.kernel_time import StampedReader, stamp_arrivals
 
 KIB: Final = 1024
 READ_BYTES: Final = 64 * KIB
@@ -60,6 +63,7 @@ def bind_socket(host: str, port: int) -> socket.socket:
 def prepare_listener(listener: socket.socket) -> None:
     """Set the options that accepted sockets inherit (on Linux), and listen; the socket may be our own or inherited."""
     listener.setblocking(False)
+    stamp_arrivals(listener)
     if listener.family in (socket.AF_INET, socket.AF_INET6):
         tcp = socket.IPPROTO_TCP
         listener.setsockopt(tcp, socket.TCP_NODELAY, 1)
@@ -81,8 +85,9 @@ class ByteTransport(Protocol):
     async def start(self) -> None: ...
     def send_nowait(self, chunk: bytes, /) -> int: ...
     async def send_all(self, chunk: bytes | memoryview, /) -> None: ...
-    async def receive_some(self) -> bytes: ...
-    def receive_nowait(self) -> bytes: ...
+    def wait_readable(self) -> Awaitable[None]: ...
+    def receive_nowait(self) -> bytes | None: ...
+    def receive_stamped(self) -> tuple[bytes | None, int]: ...
     def stop_sending(self) -> None: ...
     async def send_eof(self) -> None: ...
     async def discard_some(self) -> bytes: ...
@@ -100,11 +105,18 @@ class TcpTransport:
 
     A send that must wait is shielded, so a cancellation never cuts a frame in half; it ends when all is sent, when the
     peer makes no progress for ``write_timeout_s`` (the socket is then reset), or at `stop_sending`.
+
+    Args:
+        sock: a connected socket; ours from now on.
+        write_timeout_s: as above.
+        stamps: reads what `receive_stamped` returns; shared among all connections.
     """
 
-    def __init__(self, sock: socket.socket, *, write_timeout_s: float) -> None:
+    def __init__(self, sock: socket.socket, *, write_timeout_s: float, stamps: StampedReader) -> None:
         sock.setblocking(False)
         self._sock = sock
+        # Not for Unix sockets: with the ancillary data of such a read, a client could hand us open files.
+        self._stamps = stamps if sock.family in (socket.AF_INET, socket.AF_INET6) else None
         self._write_timeout_s = write_timeout_s
         self._send_scope: trio.CancelScope | None = None
         self._stopped = False
@@ -171,25 +183,38 @@ class TcpTransport:
         if self._send_scope is not None:
             self._send_scope.cancel()
 
+    def wait_readable(self) -> Awaitable[None]:
+        """Wait for bytes or the end of the stream, which the caller then receives without waiting."""
+        if self._sock.fileno() < 0:
+            raise trio.ClosedResourceError("this connection has been closed")
+        return trio.lowlevel.wait_readable(self._sock)  # noqa: ASYNC105 - the caller awaits it: a coroutine less per read
+
+    def receive_nowait(self) -> bytes | None:
+        """Return what has arrived: b"" at the end of the stream, None if nothing has."""
+        try:
+            return self._sock.recv(READ_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def receive_stamped(self) -> tuple[bytes | None, int]:
+        """Return the same, and when the last of it arrived, in ns on the clock of the figures; 0 if that is unknown."""
+        if self._stamps is None:
+            return self.receive_nowait(), 0
+        try:
+            return self._stamps.receive(self._sock, READ_BYTES)
+        except BlockingIOError:
+            return None, 0
+        except OSError as error:
+            raise self._failure(error) from error
+
     async def receive_some(self) -> bytes:
         """Wait for bytes and return them; b"" at the end of the stream."""
         while True:
-            if self._sock.fileno() < 0:
-                raise trio.ClosedResourceError("this connection has been closed")
-            await trio.lowlevel.wait_readable(self._sock)
-            try:
-                return self._sock.recv(READ_BYTES)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise self._failure(error) from error
-
-    def receive_nowait(self) -> bytes:
-        """Return what has arrived; b"" if that is nothing, or at the end of the stream."""
-        try:
-            return self._sock.recv(READ_BYTES)
-        except OSError:
-            return b""
+            await self.wait_readable()
+            if (chunk := self.receive_nowait()) is not None:
+                return chunk
 
     async def discard_some(self) -> bytes:
         """Receive bytes that are to be discarded, after `send_eof`."""
@@ -226,6 +251,7 @@ class TlsTransport:
     def __init__(self, tcp: TcpTransport, context: ssl.SSLContext) -> None:
         self._tcp = tcp
         self._tls = trio.SSLStream(_StreamUnderTls(tcp), context, server_side=True)
+        self._received: bytes | None = None
 
     async def start(self) -> None:
         await self._tls.do_handshake()
@@ -237,11 +263,16 @@ class TlsTransport:
         with trio.CancelScope(shield=True):
             await self._tls.send_all(chunk)
 
-    async def receive_some(self) -> bytes:
-        return bytes(await self._tls.receive_some(READ_BYTES))
+    async def wait_readable(self) -> None:
+        self._received = bytes(await self._tls.receive_some(READ_BYTES))
 
-    def receive_nowait(self) -> bytes:
-        return b""
+    def receive_nowait(self) -> bytes | None:
+        received, self._received = self._received, None
+        return received
+
+    def receive_stamped(self) -> tuple[bytes | None, int]:
+        """Return what has arrived, and 0: a record may have come in many packets, and in parts of earlier reads."""
+        return self.receive_nowait(), 0
 
     def stop_sending(self) -> None:
         self._tcp.stop_sending()

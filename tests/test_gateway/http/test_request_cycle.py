@@ -4,62 +4,13 @@ from __future__ import annotations
 
 import trio
 import trio.testing
+from kit.service.transports import FakeTransport
 
 from pipeline.gateway.http.http1 import LAST_CHUNK
 from pipeline.gateway.http.peer import Peer
 from pipeline.gateway.http.request_cycle import DateHeader, RequestCycle
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
-
-
-class FakeTransport:
-    """A socket with room for ``room_bytes``; when it is full, a send waits for `make_room`."""
-
-    has_stalled = False
-
-    def __init__(self, room_bytes: int = 1_000_000) -> None:
-        self.room_bytes = room_bytes
-        self.sent: list[bytes] = []
-        self._has_room = trio.Event()
-
-    def make_room(self) -> None:
-        self._has_room.set()
-
-    async def start(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    def send_nowait(self, chunk: bytes, /) -> int:
-        accepted = chunk[: self.room_bytes]
-        self.room_bytes -= len(accepted)
-        if accepted:
-            self.sent.append(accepted)
-        return len(accepted)
-
-    async def send_all(self, chunk: bytes | memoryview, /) -> None:
-        await self._has_room.wait()
-        self.sent.append(bytes(chunk))
-
-    async def receive_some(self) -> bytes:
-        await trio.sleep_forever()
-
-    def receive_nowait(self) -> bytes:
-        return b""
-
-    def stop_sending(self) -> None:
-        self.make_room()
-
-    async def send_eof(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def discard_some(self) -> bytes:
-        await trio.lowlevel.checkpoint()
-        return b""
-
-    def abort(self) -> None:
-        self.make_room()
-
-    def close(self) -> None:
-        self.make_room()
 
 
 def begun(transport: FakeTransport) -> tuple[RequestCycle, Peer]:

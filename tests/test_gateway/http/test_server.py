@@ -9,6 +9,7 @@ import resource
 import socket
 import ssl
 from pathlib import Path
+from time import perf_counter_ns
 from typing import Any
 
 import pytest
@@ -17,10 +18,13 @@ import trio.testing
 import trustme
 from kit.clients.raw import RESET, RawClient, get, limits, serving
 from kit.time.patience import AT_ONCE_S, patiently
+from kit.time.stamps import hold_the_loop, is_between
 from quart import ResponseReturnValue, request
 from quart_trio import QuartTrio
 
 from pipeline.gateway.failures import refusal
+from pipeline.gateway.http.asgi import REQUEST_CYCLE
+from pipeline.gateway.http.request_cycle import RequestCycle
 from pipeline.gateway.http.server import StartupError, hypercorn_config, serve
 from pipeline.gateway.http.sockets import bind_socket
 
@@ -385,6 +389,42 @@ async def test_quart_runs_on_it_and_notices_disconnects() -> None:
             await cancelled.wait()
 
 
+# When a request arrived.
+
+
+class Arrivals:
+    """An application that answers with nothing, and keeps its requests."""
+
+    def __init__(self) -> None:
+        self.cycles: list[RequestCycle] = []
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            self.cycles.append(scope["extensions"][REQUEST_CYCLE])
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body", "body": b""})
+
+
+@pytest.mark.usefixtures("kernel_stamps")
+async def test_a_request_has_arrived_even_before_its_connection_is_accepted() -> None:
+    app = Arrivals()
+    async with serving(app) as served:
+        with socket.create_connection(served.address) as connected:
+            sent_ns = perf_counter_ns()
+            connected.send(REQUEST)
+            in_kernel_ns = perf_counter_ns()
+            hold_the_loop()
+            free_ns = perf_counter_ns()
+            sock = trio.socket.from_stdlib_socket(connected)
+            async with RawClient(trio.SocketStream(sock), sock) as client:
+                assert (await client.read_answer()).status == 200
+                assert (await client.ask()).status == 200
+    first, second = app.cycles
+    assert is_between(sent_ns, first.arrived_ns, in_kernel_ns)
+    assert free_ns < first.first_read_ns == first.last_read_ns < second.first_read_ns
+    assert first.arrived_ns < second.arrived_ns <= second.first_read_ns
+
+
 # TLS.
 
 
@@ -438,6 +478,21 @@ async def test_tls_serves_streams_and_notices_disconnects(certificate: tuple[ssl
             assert (await plain.read_to_end())[0][:1] != b"H"
         async with await RawClient.open(served.address, tls=context) as client:
             assert (await client.ask()).status == 200
+
+
+async def test_a_request_over_tls_has_no_stamp_but_times_of_its_reads(
+    certificate: tuple[ssl.SSLContext, str, str],
+) -> None:
+    context, certfile, keyfile = certificate
+    app = Arrivals()
+    async with serving(app, certfile=certfile, keyfile=keyfile) as served:
+        async with await RawClient.open(served.address, tls=context) as client:
+            before_ns = perf_counter_ns()
+            for _ in range(2):
+                await client.ask()
+    assert [cycle.arrived_ns for cycle in app.cycles] == [0, 0]
+    first, second = app.cycles
+    assert before_ns < first.first_read_ns <= first.last_read_ns < second.first_read_ns <= second.last_read_ns
 
 
 async def test_a_tls_client_that_stops_reading_is_reset_and_a_slow_one_gets_everything(
