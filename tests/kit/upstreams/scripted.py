@@ -52,7 +52,7 @@ Step = bytes | Action
 Script = Sequence[Step]
 
 
-@dataclass
+@dataclass(eq=False)  # two may be equal in virtual time, and `in_turn` tells them apart
 class Received:
     """A request as it arrived, with header names in lower case."""
 
