@@ -11,6 +11,7 @@ On cancellation the upstream connection is closed at once.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from pipeline import Inlet, Outlet, Overloaded, RequestContext, UpstreamFault
 from stages.events import Failed
@@ -26,7 +27,8 @@ class CallUpstream:
     accepts = UpstreamCall
     emits = bytes | Failed
 
-    def __init__(self, upstreams: Mapping[UpstreamKind, Upstream]) -> None:
+    # Any: what an upstream prepares goes to the same upstream, and is not looked at here.
+    def __init__(self, upstreams: Mapping[UpstreamKind, Upstream[Any]]) -> None:
         self._upstreams = upstreams
 
     async def run(self, inlet: Inlet[UpstreamCall], outlet: Outlet[bytes | Failed], ctx: RequestContext) -> None:
@@ -34,11 +36,17 @@ class CallUpstream:
         outside = outlet.meter.outside()
         async for batch in inlet:
             for call in batch:
+                upstream = self._upstreams[call.deployment.kind]
+                prepared = upstream.prepare(call)
                 with outside:
-                    answer = await self._upstreams[call.deployment.kind].open(call)
+                    answer = await upstream.open(prepared, _unmarked)
+                del prepared  # it holds the encoded request, which may be megabytes
                 try:
                     ctx[ANSWER] = answer
                     while True:
+                        if answer.is_backing_off:
+                            with outside:
+                                await answer.back_off()
                         try:
                             with outside:
                                 chunk = await answer.receive()
@@ -50,9 +58,14 @@ class CallUpstream:
                         await outlet.send([chunk])
                         del chunk  # it may be 64 KiB, and the next wait may be long
                 finally:
-                    await answer.aclose()
+                    await answer.aclose(is_answered=False)
 
 
-def call_upstream(upstreams: Mapping[UpstreamKind, Upstream]) -> CallUpstream:
+def _unmarked(point: str) -> None:
+    """Note nothing."""
+
+
+# Any: as above.
+def call_upstream(upstreams: Mapping[UpstreamKind, Upstream[Any]]) -> CallUpstream:
     """Return the stage."""
     return CallUpstream(upstreams)

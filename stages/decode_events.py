@@ -63,8 +63,6 @@ class _Decode:
         """Fill the slots if ``events`` include the end, which is always the last one."""
         if events and isinstance(end := events[-1], _ENDS):
             self._ended = True
-            if (answer := self._ctx.get(ANSWER)) is not None:
-                answer.expect_end()
             if isinstance(end, Failed):
                 self._ctx[FAILURE] = events[-1] = self._without_secrets(end)
             for event in events:

@@ -70,7 +70,7 @@ def assemble(
     *,
     keys: Keys,
     deployments: Deployments,
-    upstreams: Mapping[UpstreamKind, Upstream],
+    upstreams: Mapping[UpstreamKind, Upstream[Any]],  # Any: each prepares its own
     max_body_bytes: int,
     keep_alive_interval_s: float,
     execution: Execution,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, Protocol, TypeAlias
+from collections.abc import Callable
+from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
@@ -62,6 +63,16 @@ class UpstreamCall(Struct, frozen=True, kw_only=True):
     """The upstream's name for the model, with the wildcard replaced."""
 
 
+Mark: TypeAlias = Callable[[str], object]
+"""Notes that a time point of the request has been reached, by name; must not raise.
+
+The points, in their order: ``upstream_slot`` (the pool has room for the call), ``upstream_resolved`` (its name),
+``upstream_connected``, ``upstream_secured`` (the TLS handshake is complete), ``upstream_sent`` (the socket has accepted
+the last byte of the request), ``upstream_head`` (a good head has arrived). What does not happen has no point: a
+connection that is used again is neither resolved, connected nor secured.
+"""
+
+
 class UpstreamAnswer(Protocol):
     """An answer whose head has arrived, and whose body is arriving."""
 
@@ -70,32 +81,58 @@ class UpstreamAnswer(Protocol):
         """Whether the body is server-sent events; otherwise it is one JSON document."""
         ...
 
+    @property
+    def is_backing_off(self) -> bool:
+        """Whether the process is overloaded and this answer is not to be read yet; see `back_off`."""
+        ...
+
+    async def back_off(self) -> None:
+        """Wait for as long as this answer is not to be read; return at once if `is_backing_off` is false.
+
+        The caller does this before `receive`, which does not. This wait is ours, not the upstream's: it counts towards
+        no deadline.
+        """
+        ...
+
     async def receive(self) -> bytes:
         """Return the next part of the body, all that one read of the socket returned; ``b""`` when it is complete.
 
-        This is a method, not an async iterator, as that would be a generator that the caller must close.
+        This is a method, not an async iterator, as that would be a generator that the caller must close. After a
+        cancelled call only `aclose` may follow.
 
         Raises:
             UpstreamFault: if the connection broke, the protocol was violated, or a deadline passed.
         """
         ...
 
-    def expect_end(self) -> None:
-        """Note that everything relevant has been received: only the end of the body may follow, and soon."""
-        ...
-
-    async def aclose(self) -> None:
+    async def aclose(self, *, is_answered: bool = False) -> None:
         """Return the connection to its pool if the whole body was read, or close it. The caller of `open` must do this.
 
-        Works even in a cancelled task, and raises no errors of the connection.
+        With ``is_answered`` everything relevant has been received, although the end of the body may not have been read.
+        Then our own transport returns the connection to its pool without waiting for that end (ADR 0016), even if
+        `receive` was cancelled. httpx's closes it, because httpcore cannot continue a read that was cancelled.
+
+        Works even in a cancelled task, but not while another task is in `receive`. Raises no errors of the connection.
         """
         ...
 
 
-class Upstream(Protocol):
-    """One kind of upstream API."""
+Prepared = TypeVar("Prepared")
 
-    async def open(self, call: UpstreamCall, /) -> UpstreamAnswer:
+
+class Upstream(Protocol[Prepared]):
+    """One kind of upstream API. What it prepares for a call is its own, and nobody else looks into it."""
+
+    def prepare(self, call: UpstreamCall, /) -> Prepared:
+        """Encode the request: the part of a call that takes our own CPU. Does no IO.
+
+        Raises:
+            ClientFault: ``invalid_request`` if the request has no form in this API.
+            UpstreamFault: ``upstream_unreachable`` if the deployment's address or headers cannot be sent at all.
+        """
+        ...
+
+    async def open(self, prepared: Prepared, mark: Mark, /) -> UpstreamAnswer:
         """Send the request and wait for a good head; the caller must close the answer.
 
         If this raises or is cancelled, nothing is left open.
@@ -103,5 +140,6 @@ class Upstream(Protocol):
         Raises:
             UpstreamFault: if it cannot be reached, does not answer in time, or answers with an error status;
                 ``status_hint`` and ``retry_after_s`` hold what it answered.
+            Overloaded: ``upstream_pool_full`` if no connection became free in time.
         """
         ...

@@ -9,7 +9,7 @@ import httpx
 from pipeline import PipelineError
 from stages.upstreams import Deployment
 from stages.upstreams.faults import fault_of_exception
-from stages.upstreams.transport.exchange import FOREIGN_ERRORS, Exchange, HttpxExchange
+from stages.upstreams.transport.exchange import FOREIGN_ERRORS, Exchange, HttpxExchange, Mark
 from stages.upstreams.transport.http1 import request_head
 from stages.upstreams.transport.transport import HeadraceTransport, origin_of
 from stages.wire.redaction import secrets_in
@@ -76,7 +76,7 @@ class Endpoint:
         if fault is not None:  # outside the handler: inside, it would carry the foreign exception as its context
             raise fault
 
-    async def post(self, transport: httpx.AsyncBaseTransport, body: bytes, *, stream: bool) -> Exchange:
+    async def post(self, transport: httpx.AsyncBaseTransport, body: bytes, mark: Mark, *, stream: bool) -> Exchange:
         """Send ``body`` and return the answer when its head has arrived.
 
         Raises:
@@ -84,13 +84,13 @@ class Endpoint:
         """
         if isinstance(transport, HeadraceTransport):
             data = b"%b%d\r\n\r\n%b" % (self._heads[stream], len(body), body)
-            return await transport.exchange(self._origin, "POST", data, self._timeouts)
+            return await transport.exchange(self._origin, "POST", data, self._timeouts, mark)
         timeouts = self._timeouts.copy()
         request = httpx.Request(
             "POST",
             self._url,
             headers=[*self._headers[stream], (b"content-length", b"%d" % len(body))],
             stream=httpx.ByteStream(body),
-            extensions={"timeout": timeouts},
+            extensions={"timeout": timeouts, "mark": mark},
         )
         return HttpxExchange(await transport.handle_async_request(request), timeouts)

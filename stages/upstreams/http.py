@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -12,7 +13,7 @@ import msgspec
 import trio
 
 from pipeline import ClientFault, PipelineError, UpstreamFault
-from stages.upstreams import Deployment, UpstreamCall
+from stages.upstreams import Deployment, Mark, UpstreamCall
 from stages.upstreams.endpoint import Endpoint, user_agent
 from stages.upstreams.faults import Phase, fault_of_exception, fault_of_status, fault_of_total
 from stages.upstreams.providers import quirks_of
@@ -26,9 +27,14 @@ ERROR_BODY_BYTES = 64 * 1024
 ERROR_BODY_LIMIT_S = 5.0
 """How long an error answer may take to arrive; after that, only its status is reported."""
 
-END_LIMIT_S = 1.0
-"""How long the end of a body may take after the last event. Servers send both at once; where one keeps its stream open,
-the client of a whole document would wait for nothing, and its connection could take no other request."""
+
+@dataclass(frozen=True, slots=True)
+class HttpCall:
+    """A call with its request encoded."""
+
+    call: UpstreamCall
+    endpoint: Endpoint
+    body: bytes
 
 
 class HttpUpstream:
@@ -49,15 +55,12 @@ class HttpUpstream:
         self._agent = user_agent()
         self._endpoints: dict[str, Endpoint] = {}
 
-    async def open(self, call: UpstreamCall, /) -> HttpAnswer:
-        """Send the request and wait for a good head; the caller closes the answer.
+    def prepare(self, call: UpstreamCall, /) -> HttpCall:
+        """Encode the request.
 
         Raises:
             ClientFault: ``invalid_request`` if the request has no form in this API.
-            UpstreamFault: ``upstream_unreachable``, ``upstream_timeout`` or ``upstream_protocol`` if there is no answer
-                that we can read; ``upstream_rate_limited``, ``upstream_unauthorized``, ``upstream_not_found``,
-                ``upstream_rejected`` or ``upstream_error`` if it answers with an error status.
-            Overloaded: ``upstream_pool_full`` if no connection became free in time.
+            UpstreamFault: ``upstream_unreachable`` if the deployment's address or a header cannot be sent at all.
         """
         deployment = call.deployment
         endpoint = self._endpoints.get(deployment.id)
@@ -68,15 +71,28 @@ class HttpUpstream:
             body = msgspec.json.encode(self._api.build_request(call.request, call.model, quirks))
         except BadRequest as bad:
             raise ClientFault(bad.message, param=bad.param, code=bad.code) from None
-        clock = _Clock(call)
-        exchange = await _exchange(self._transport_for(deployment), endpoint, body, clock)
+        return HttpCall(call, endpoint, body)
+
+    async def open(self, prepared: HttpCall, mark: Mark, /) -> HttpAnswer:
+        """Send the request and wait for a good head; the caller closes the answer.
+
+        Raises:
+            UpstreamFault: ``upstream_unreachable``, ``upstream_timeout`` or ``upstream_protocol`` if there is no answer
+                that we can read; ``upstream_rate_limited``, ``upstream_unauthorized``, ``upstream_not_found``,
+                ``upstream_rejected`` or ``upstream_error`` if it answers with an error status.
+            Overloaded: ``upstream_pool_full`` if no connection became free in time.
+        """
+        deployment, secrets = prepared.call.deployment, prepared.endpoint.secrets
+        clock = _Clock(prepared.call)
+        exchange = await _exchange(self._transport_for(deployment), prepared, mark, clock)
         try:
             if not 200 <= exchange.status < 300:
-                raise await _refusal(exchange, clock, endpoint.secrets)
-            is_stream = _is_event_stream(exchange, clock, endpoint.secrets)
+                raise await _refusal(exchange, clock, secrets)
+            is_stream = _is_event_stream(exchange, clock, secrets)
         except BaseException:
             await exchange.aclose()
             raise
+        mark("upstream_head")
         clock.enter("first_event", deployment.timeouts.first_event_s)
         return HttpAnswer(exchange, clock, is_stream=is_stream)
 
@@ -90,6 +106,15 @@ class HttpAnswer:
         self._exchange = exchange
         self._clock = clock
         self.is_stream = is_stream
+
+    @property
+    def is_backing_off(self) -> bool:
+        """Whether the process is overloaded and the answer is not to be read yet."""
+        return self._exchange.is_backing_off
+
+    async def back_off(self) -> None:
+        """Wait for as long as the answer is not to be read."""
+        await self._exchange.back_off()
 
     async def receive(self) -> bytes:
         """Return the next part of the body, all that one read of the socket had; ``b""`` when it is complete.
@@ -110,14 +135,9 @@ class HttpAnswer:
             return chunk
         raise fault  # outside the handler: inside, it would carry the foreign exception as its context
 
-    def expect_end(self) -> None:
-        """Wait at most `END_LIMIT_S`, from now, for what follows."""
-        self._clock.enter("idle", END_LIMIT_S)
-        self._exchange.expedite(END_LIMIT_S)
-
-    async def aclose(self) -> None:
-        """Close the connection, or return it to the pool if the whole body was read."""
-        await self._exchange.aclose()
+    async def aclose(self, *, is_answered: bool = False) -> None:
+        """Close the connection, or return it to the pool if the whole body was read or its end does not matter."""
+        await self._exchange.aclose(is_answered=is_answered)
 
 
 class _Clock:
@@ -166,14 +186,14 @@ class _Clock:
         return fault_of_total(self.upstream_name, self.call.deployment.timeouts.total_s)
 
 
-async def _exchange(transport: httpx.AsyncBaseTransport, endpoint: Endpoint, body: bytes, clock: _Clock) -> Exchange:
-    stream = clock.call.request.stream
+async def _exchange(transport: httpx.AsyncBaseTransport, prepared: HttpCall, mark: Mark, clock: _Clock) -> Exchange:
+    post, body, stream = prepared.endpoint.post, prepared.body, prepared.call.request.stream
     fault: PipelineError
     try:
         if clock.total_at == math.inf:
-            return await endpoint.post(transport, body, stream=stream)
+            return await post(transport, body, mark, stream=stream)
         with trio.CancelScope(deadline=clock.total_at):
-            return await endpoint.post(transport, body, stream=stream)
+            return await post(transport, body, mark, stream=stream)
         fault = clock.fault_of_total()
     except FOREIGN_ERRORS as error:
         fault = clock.fault_of(error)

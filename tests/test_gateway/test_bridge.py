@@ -12,6 +12,7 @@ import trio.testing
 from kit.clients.chat_fold import fold_document, fold_stream
 from kit.clients.chat_posts import CREATED, CURSOR, OPENAI_LIKE, ask, completed, delta
 from kit.service.running import KEY
+from kit.upstreams.fake_answer import FakeAnswer
 from kit.upstreams.scripted import sse
 
 from pipeline import ClientFault, Plugin, UpstreamFault, per_event
@@ -23,7 +24,7 @@ from pipeline.gateway.http.asgi import Message
 from pipeline.gateway.request_record import Record
 from pipeline.registry import NoOptions
 from stages.choose_deployment import Deployments
-from stages.upstreams import Deployment, UpstreamAnswer, UpstreamCall
+from stages.upstreams import Deployment, Mark, UpstreamAnswer, UpstreamCall
 from stages.wire.downstream.profiles import CURSOR as CURSOR_PROFILE
 from stages.wire.downstream.profiles import OPENAI as OPENAI_PROFILE
 
@@ -51,7 +52,7 @@ class FakeUpstream:
         except BaseException:
             self.open -= 1
             raise
-        return FakeAnswer(self)
+        return ScriptedAnswer(self)
 
     async def _play(self, step: Step) -> bytes:
         if isinstance(step, Exception):
@@ -63,10 +64,9 @@ class FakeUpstream:
         return b""
 
 
-class FakeAnswer:
-    is_stream = True
-
+class ScriptedAnswer(FakeAnswer):
     def __init__(self, upstream: FakeUpstream) -> None:
+        super().__init__()
         self._upstream = upstream
         self._steps = iter(upstream._script)
 
@@ -77,18 +77,21 @@ class FakeAnswer:
         await trio.lowlevel.checkpoint()
         return b""
 
-    def expect_end(self) -> None:
-        """Do nothing: the script ends soon."""
-
-    async def aclose(self) -> None:
+    async def aclose(self, *, is_answered: bool = False) -> None:
         self._upstream.open -= 1
 
 
 class Opens:
     """An `Upstream` made of a function."""
 
-    def __init__(self, open: Callable[[UpstreamCall], Any]) -> None:
-        self.open = open
+    def __init__(self, answer: Callable[[UpstreamCall], Awaitable[UpstreamAnswer]]) -> None:
+        self._answer = answer
+
+    def prepare(self, call: UpstreamCall, /) -> UpstreamCall:
+        return call
+
+    async def open(self, prepared: UpstreamCall, mark: Mark, /) -> UpstreamAnswer:
+        return await self._answer(prepared)
 
 
 class Browser:

@@ -14,6 +14,7 @@ import pytest
 import trio
 import trio.testing
 import trustme
+from kit.upstreams.opened import open_answer
 from kit.upstreams.scripted import Step, end, events, scripted_upstream, sse_head, stall
 
 from pipeline.gateway.upstream_clients import ClientSettings, UpstreamClients
@@ -41,7 +42,7 @@ async def ask(clients: UpstreamClients, to: Deployment) -> bytes:
     request = ResponsesRequest(model="m", stream=True, include_usage=False, body={"input": "hi"})
     call = UpstreamCall(request=request, deployment=to, model="m")
     got = b""
-    async with aclosing(await HttpUpstream(RESPONSES, clients.transport_for).open(call)) as answer:
+    async with aclosing(await open_answer(HttpUpstream(RESPONSES, clients.transport_for), call)) as answer:
         while chunk := await answer.receive():
             got += chunk
     return got

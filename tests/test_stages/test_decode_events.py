@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 from kit.service.contexts import call, context, deployment
+from kit.upstreams.fake_answer import FakeAnswer
 from msgspec import structs
 
-from pipeline import Meter, RequestContext
+from pipeline import RequestContext
 from pipeline.testing import check_stage, collect
 from stages.decode_events import MAX_DOCUMENT_BYTES, decode_events
 from stages.events import Failed, Finished, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted, Usage
@@ -38,21 +39,6 @@ EVENTS: list[dict[str, object]] = [
 FRAMES = [b"data: " + json.dumps(event).encode() + b"\n\n" for event in EVENTS]
 
 
-class Answer:
-    def __init__(self, *, is_stream: bool) -> None:
-        self.is_stream = is_stream
-        self.is_ending = False
-
-    async def receive(self) -> bytes:
-        return b""
-
-    def expect_end(self) -> None:
-        self.is_ending = True
-
-    async def aclose(self) -> None:
-        pass
-
-
 def text(events: list[StreamEvent]) -> str:
     return "".join(event.text for event in events if isinstance(event, TextDelta))
 
@@ -61,16 +47,6 @@ def test_it_passes_every_check() -> None:
     events = check_stage(decode_events, *FRAMES, context=context)
     assert text(events) == "Hello"
     assert events[-1] == Finished("stop")
-
-
-def test_the_answer_is_notified_of_its_last_event() -> None:
-    ctx = context()
-    ctx[ANSWER] = answer = Answer(is_stream=True)
-    codec = decode_events.open(ctx, Meter("decode_events"))
-    codec.feed(FRAMES[:-1])
-    assert not answer.is_ending
-    codec.feed(FRAMES[-1:])
-    assert answer.is_ending
 
 
 async def test_usage_is_stored() -> None:
@@ -124,7 +100,7 @@ async def test_a_custom_tool_that_was_sent_as_a_function_is_unwrapped() -> None:
 
 def documents() -> RequestContext:
     ctx = context()
-    ctx[ANSWER] = Answer(is_stream=False)
+    ctx[ANSWER] = FakeAnswer(is_stream=False)
     return ctx
 
 

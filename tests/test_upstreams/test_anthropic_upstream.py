@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+from kit.upstreams.opened import open_answer
 from kit.upstreams.scripted import Step, end, error, events, json_answer, scripted_upstream, sse_head
 
 from pipeline import ClientFault, UpstreamFault
@@ -52,7 +53,7 @@ def call_to(url: str, *, stream: bool = True, **body: object) -> UpstreamCall:
 
 async def ask(transport: HeadraceTransport, call: UpstreamCall) -> bytes:
     got = b""
-    async with aclosing(await HttpUpstream(ANTHROPIC, lambda _: transport).open(call)) as answer:
+    async with aclosing(await open_answer(HttpUpstream(ANTHROPIC, lambda _: transport), call)) as answer:
         assert answer.is_stream == call.request.stream
         while chunk := await answer.receive():
             got += chunk
@@ -140,7 +141,7 @@ async def test_one_upstream_serves_many_calls_of_a_deployment_at_once() -> None:
         call = call_to(up.url)
 
         async def one() -> None:
-            async with aclosing(await upstream.open(call)) as answer:
+            async with aclosing(await open_answer(upstream, call)) as answer:
                 got = await answer.receive()
                 while chunk := await answer.receive():
                     got += chunk

@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 import pytest
 import trio
+from kit.upstreams.opened import open_answer
 from kit.upstreams.scripted import Step, end, error, events, json_answer, scripted_upstream, sse_head
 
 from pipeline import ClientFault, UpstreamFault
@@ -48,7 +49,7 @@ def call_to(url: str, *, stream: bool = True, provider: str = "deepseek", **body
 
 async def ask(transport: HeadraceTransport, call: UpstreamCall) -> bytes:
     got = b""
-    async with aclosing(await HttpUpstream(CHAT, lambda _: transport).open(call)) as answer:
+    async with aclosing(await open_answer(HttpUpstream(CHAT, lambda _: transport), call)) as answer:
         assert answer.is_stream == call.request.stream
         while chunk := await answer.receive():
             got += chunk
@@ -117,7 +118,7 @@ async def test_one_upstream_serves_many_calls_of_a_deployment_at_once() -> None:
         call = call_to(up.url)
 
         async def one() -> None:
-            async with aclosing(await upstream.open(call)) as answer:
+            async with aclosing(await open_answer(upstream, call)) as answer:
                 got = await answer.receive()
                 while chunk := await answer.receive():
                     got += chunk

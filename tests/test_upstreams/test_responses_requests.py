@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from kit.service.contexts import deployment
+from kit.upstreams.opened import open_answer
 from kit.upstreams.scripted import end, events, scripted_upstream, sse_head
 
 from stages.upstreams import UpstreamCall
@@ -46,7 +47,7 @@ async def arrived(provider: str, body: dict[str, Any]) -> Any:
             deployment=deployment("nice", "up", provider=provider, url=f"{up.url}/v1/responses"),
             model="up",
         )
-        async with aclosing(await HttpUpstream(RESPONSES, lambda _: transport).open(call)) as answer:
+        async with aclosing(await open_answer(HttpUpstream(RESPONSES, lambda _: transport), call)) as answer:
             while await answer.receive():
                 pass
         (request,) = up.requests

@@ -15,8 +15,10 @@ import httpx
 import pytest
 import trio
 from kit.time.cancel_at import CancelAt
-from kit.time.patience import AT_ONCE_S
+from kit.time.patience import AT_ONCE_S, patiently
+from kit.upstreams.opened import Marks, open_answer
 from kit.upstreams.scripted import (
+    Exchange,
     Step,
     close,
     end,
@@ -92,7 +94,7 @@ async def read(answer: UpstreamAnswer) -> bytes:
 
 
 async def ask(transport: httpx.AsyncBaseTransport, call: UpstreamCall) -> bytes:
-    async with aclosing(await HttpUpstream(RESPONSES, lambda _: transport).open(call)) as answer:
+    async with aclosing(await open_answer(HttpUpstream(RESPONSES, lambda _: transport), call)) as answer:
         return await read(answer)
 
 
@@ -152,7 +154,7 @@ async def test_a_deployment_may_override_the_agent_but_not_the_framing(make: Mak
 async def test_without_streaming_json_is_requested_and_returned(make: Make) -> None:
     async with scripted_upstream(json_answer({"output": []})) as up, make() as transport:
         async with aclosing(
-            await HttpUpstream(RESPONSES, lambda _: transport).open(call_to(up.url, stream=False))
+            await open_answer(HttpUpstream(RESPONSES, lambda _: transport), call_to(up.url, stream=False))
         ) as answer:
             assert answer.is_stream is False
             assert json.loads(await read(answer)) == {"output": []}
@@ -176,7 +178,7 @@ async def test_the_content_type_decides_between_stream_and_document(
 ) -> None:
     script = (sse_head(content_type=content_type), events([b"x"]), end())
     async with scripted_upstream(*script) as up, make() as transport:
-        async with aclosing(await HttpUpstream(RESPONSES, lambda _: transport).open(call_to(up.url))) as answer:
+        async with aclosing(await open_answer(HttpUpstream(RESPONSES, lambda _: transport), call_to(up.url))) as answer:
             assert answer.is_stream is is_stream
             assert await read(answer) == b"x"
 
@@ -187,7 +189,9 @@ async def test_connections_are_reused_and_a_half_read_one_is_closed(make: Make) 
             await ask(transport, call_to(up.url))
             await ask(transport, call_to(up.url))
             assert len(up.connections) == 1
-            async with aclosing(await HttpUpstream(RESPONSES, lambda _: transport).open(call_to(up.url))) as answer:
+            async with aclosing(
+                await open_answer(HttpUpstream(RESPONSES, lambda _: transport), call_to(up.url))
+            ) as answer:
                 await answer.receive()
             left_at = trio.current_time()
             closed = await up.connection_closed()
@@ -216,28 +220,86 @@ async def test_cancelling_closes_the_upstream_connection_at_once(make: Make, scr
         assert (transport.active_connections, transport.idle_connections) == (0, 0)
 
 
-@pytest.mark.parametrize("is_waiting", [False, True])
-async def test_an_expected_end_is_not_awaited_for_long(
-    make: Make, is_waiting: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("stages.upstreams.http.END_LIMIT_S", 0.05)
-    async with scripted_upstream(sse_head(), events(EVENTS), stall()) as up, make() as transport:
-        async with aclosing(await HttpUpstream(RESPONSES, lambda _: transport).open(call_to(up.url))) as answer:
-            while b"completed" not in await answer.receive():
-                pass
-            async with trio.open_nursery() as nursery:
-                if not is_waiting:
-                    answer.expect_end()
+async def test_an_answer_whose_end_does_not_matter_returns_its_connection_except_over_httpx(make: Make) -> None:
+    left, ended = trio.Event(), trio.Event()
 
-                async def see_the_limit_pass() -> None:
-                    with pytest.raises(UpstreamFault, match="stopped sending"):
-                        await answer.receive()
+    async def end_late(exchange: Exchange) -> None:
+        await left.wait()
+        await exchange.send(end())
+        ended.set()
 
-                nursery.start_soon(see_the_limit_pass)
-                await trio.testing.wait_all_tasks_blocked()
-                if is_waiting:
-                    answer.expect_end()
-        assert (transport.active_connections, transport.idle_connections) == (0, 0)
+    script = in_turn((sse_head(), events(EVENTS), end_late), GOOD)
+    async with scripted_upstream(script) as up, make(max_connections=1) as transport:
+        answer = await open_answer(HttpUpstream(RESPONSES, lambda _: transport), call_to(up.url))
+        got = b""
+        while got != STREAM:
+            got += await answer.receive()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await answer.receive()
+            finally:
+                await answer.aclose(is_answered=True)
+        assert scope.cancelled_caught
+        if isinstance(transport, HttpxTransport):
+            await up.connection_closed()
+        else:
+            left.set()
+            with patiently():
+                await ended.wait()
+        assert await ask(transport, call_to(up.url)) == STREAM
+        assert len(up.connections) == (2 if isinstance(transport, HttpxTransport) else 1)
+
+
+async def test_a_connection_whose_end_came_with_the_answer_is_kept_over_httpx_too(make: Make) -> None:
+    whole = sse_head() + b"%x\r\n%b\r\n" % (len(STREAM), STREAM) + end()
+    async with scripted_upstream(whole) as up, make() as transport:
+        for _ in range(2):
+            answer = await open_answer(HttpUpstream(RESPONSES, lambda _: transport), call_to(up.url))
+            assert await answer.receive() == STREAM
+            await answer.aclose(is_answered=True)
+        assert len(up.connections) == 1
+        assert (transport.active_connections, transport.idle_connections) == (0, 1)
+
+
+POINTS = ["upstream_slot", "upstream_resolved", "upstream_connected", "upstream_sent", "upstream_head"]
+
+
+async def test_the_points_of_a_call_are_marked(make: Make) -> None:
+    async with scripted_upstream(*GOOD) as up, make() as transport:
+        upstream = HttpUpstream(RESPONSES, lambda _: transport)
+        reached: list[Marks] = []
+        for _ in range(2):
+            reached.append(Marks())
+            async with aclosing(await open_answer(upstream, call_to(up.url), reached[-1])) as answer:
+                await read(answer)
+        fresh = [point for point in POINTS if point != "upstream_resolved" or isinstance(transport, HeadraceTransport)]
+        assert reached == [fresh, ["upstream_slot", "upstream_sent", "upstream_head"]]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [(error(503, b"{}"),), (error(200, b"<html>", content_type="text/html"),)],
+    ids=["refusal", "HTML"],
+)
+async def test_a_head_that_is_not_good_is_not_marked(make: Make, script: tuple[Step, ...]) -> None:
+    marks = Marks()
+    async with scripted_upstream(*script) as up, make() as transport:
+        with pytest.raises(UpstreamFault):
+            await open_answer(HttpUpstream(RESPONSES, lambda _: transport), call_to(up.url), marks)
+    assert marks[-1] == "upstream_sent"
+
+
+async def test_preparing_a_call_encodes_it_without_sending_anything(make: Make) -> None:
+    async with scripted_upstream(*GOOD) as up, make() as transport:
+        upstream = HttpUpstream(RESPONSES, lambda _: transport)
+        prepared = upstream.prepare(call_to(up.url))
+        assert json.loads(prepared.body)["model"] == "gpt-5"
+        assert up.connections == []
+        for _ in range(2):
+            async with aclosing(await upstream.open(prepared, Marks())) as answer:
+                assert await read(answer) == STREAM
+        assert {request.body for request in up.requests} == {prepared.body}
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -265,7 +327,7 @@ async def test_a_hundred_streams_at_once(make: Make) -> None:
         got: list[bytes] = []
 
         async def one() -> None:
-            async with aclosing(await upstream.open(call_to(up.url))) as answer:
+            async with aclosing(await open_answer(upstream, call_to(up.url))) as answer:
                 got.append(await read(answer))
 
         async with trio.open_nursery() as nursery:
@@ -344,7 +406,7 @@ async def test_a_broken_protocol_has_its_code(make: Make, name: str) -> None:
 async def test_data_before_a_fault_is_returned_first(make: Make) -> None:
     async with scripted_upstream(sse_head(), events(EVENTS), b"zz\r\n", stall()) as up, make() as transport:
         got = b""
-        async with aclosing(await HttpUpstream(RESPONSES, lambda _: transport).open(call_to(up.url))) as answer:
+        async with aclosing(await open_answer(HttpUpstream(RESPONSES, lambda _: transport), call_to(up.url))) as answer:
             while got != STREAM:
                 got += await answer.receive()
             with pytest.raises(UpstreamFault) as caught:
@@ -361,7 +423,7 @@ async def test_a_missing_content_type_is_a_fault_if_json_was_requested(make: Mak
 
 async def test_a_full_pool_is_our_overload(make: Make) -> None:
     async with scripted_upstream(sse_head(), stall()) as up, make(max_connections=1) as transport:
-        async with aclosing(await HttpUpstream(RESPONSES, lambda _: transport).open(call_to(up.url))):
+        async with aclosing(await open_answer(HttpUpstream(RESPONSES, lambda _: transport), call_to(up.url))):
             fault = await fault_of(transport, call_to(up.url, connect_s=0.05))
     assert isinstance(fault, Overloaded)
     assert (fault.code, fault.retry_after_s) == ("upstream_pool_full", 1.0)
@@ -475,7 +537,7 @@ async def test_no_deadline_passes_while_events_arrive(autojump_clock: trio.testi
 
 async def test_time_that_the_consumer_takes_does_not_count(autojump_clock: trio.testing.MockClock) -> None:
     async with aclosing(
-        await HttpUpstream(RESPONSES, lambda _: Paced(1, 1, 1)).open(call_to("http://x", idle_s=2))
+        await open_answer(HttpUpstream(RESPONSES, lambda _: Paced(1, 1, 1)), call_to("http://x", idle_s=2))
     ) as answer:
         await answer.receive()
         await trio.sleep(1000)

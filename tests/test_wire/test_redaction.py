@@ -16,6 +16,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from kit.service.contexts import call, context, deployment
+from kit.upstreams.fake_answer import FakeAnswer
 from msgspec import structs
 
 from pipeline import RequestContext
@@ -124,22 +125,6 @@ def refused(text: str, secrets: frozenset[str] = frozenset()) -> str:
     return fault.public.removeprefix("upstream answered 401: ")
 
 
-class Answer:
-    """An answer of which only its form matters."""
-
-    def __init__(self, *, is_stream: bool) -> None:
-        self.is_stream = is_stream
-
-    async def receive(self) -> bytes:
-        return b""
-
-    def expect_end(self) -> None:
-        pass
-
-    async def aclose(self) -> None:
-        pass
-
-
 class Form(NamedTuple):
     """A way in which an answer reports its failure."""
 
@@ -184,7 +169,7 @@ def failure_in_answer(
     def ctx() -> RequestContext:
         asked = structs.replace(call(), deployment=deployment(kind=form.kind, headers=headers))
         made = context(upstream_call=asked)
-        made[ANSWER] = Answer(is_stream=form.is_stream)
+        made[ANSWER] = FakeAnswer(is_stream=form.is_stream)
         return made
 
     document = json.dumps(form.report(code, message)).encode()

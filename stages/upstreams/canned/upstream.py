@@ -17,7 +17,7 @@ from msgspec import Raw, Struct
 
 from pipeline.errors import UpstreamFault
 from stages.request import ResponsesRequest
-from stages.upstreams import UpstreamAnswer, UpstreamCall
+from stages.upstreams import Mark, UpstreamAnswer, UpstreamCall
 from stages.upstreams.canned.answers import agent, echo, story
 from stages.upstreams.canned.events import Frame, Head, Output, count_tokens, stream_answer, whole_answer
 from stages.wire.sse import EventTooLarge, Parser
@@ -56,7 +56,11 @@ class CannedUpstream:
         self._now = now
         self._new_key = new_key
 
-    async def open(self, call: UpstreamCall, /) -> UpstreamAnswer:
+    def prepare(self, call: UpstreamCall, /) -> UpstreamCall:
+        """Return ``call``: there is nothing to encode."""
+        return call
+
+    async def open(self, prepared: UpstreamCall, mark: Mark, /) -> UpstreamAnswer:
         """Start the answer; a paced one without a stream takes its whole time here, as a model's would.
 
         Raises:
@@ -64,6 +68,12 @@ class CannedUpstream:
                 does not exist, ``upstream_protocol`` if a recording without a response object is requested without
                 a stream.
         """
+        mark("upstream_sent")
+        answer = await self._answer(prepared)
+        mark("upstream_head")
+        return answer
+
+    async def _answer(self, call: UpstreamCall) -> UpstreamAnswer:
         # Never `call.model`: the client's text for a wildcard must not become a file name.
         model = call.deployment.model
         is_stream = call.request.stream
@@ -93,6 +103,8 @@ class CannedUpstream:
 class _CannedAnswer:
     """Returns frames one by one; those with a token not before their time."""
 
+    is_backing_off = False
+
     def __init__(self, frames: Iterator[Frame], *, is_stream: bool, pace_s: float) -> None:
         self._frames = frames
         self._is_stream = is_stream
@@ -113,10 +125,10 @@ class _CannedAnswer:
             await trio.lowlevel.checkpoint()
         return b"" if frame is None else frame.data
 
-    def expect_end(self) -> None:
-        """Do nothing: the end follows at once."""
+    async def back_off(self) -> None:
+        """Do nothing: it never backs off."""
 
-    async def aclose(self) -> None:
+    async def aclose(self, *, is_answered: bool = False) -> None:
         """Do nothing: there is nothing to close."""
 
 

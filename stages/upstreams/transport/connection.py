@@ -72,21 +72,30 @@ class UpstreamConnection:
         self._is_expired = True
         self.close()
 
-    def is_dead(self) -> bool:
-        """Return whether the peer has closed this idle connection, or has sent data that belongs to no request."""
-        if self.is_closed:
-            return True
+    def is_reusable(self) -> bool:
+        """Return whether this idle connection can carry another request. Reads at most once, and never waits.
+
+        If the last response was not read completely, the rest of it must arrive in this read. Anything else that
+        arrives makes the connection unusable: it was closed by the peer, or it carries data that belong to no request.
+        """
+        reader = self.reader
         try:
-            if self._tls is None:
-                self._sock.recv(1, socket.MSG_PEEK)
-                return True  # the end of the connection, or unsolicited bytes
-            # A TLS session may receive records of its own (a session ticket) on an idle connection.
-            received = self._sock.recv(READ_BYTES)
-            return self._tls.decrypt(received) != b"" or self._tls.is_ended
+            data = self._sock.recv(READ_BYTES)
+            if not data or len(data) == READ_BYTES:  # the end of the connection, or perhaps not all that has arrived
+                return False
+            if self._tls is not None:
+                data = self._tls.decrypt(data)  # nothing, if it was a record of the session itself, such as a ticket
+                if self._tls.is_ended:
+                    return False
+            if data:
+                if reader.is_done:
+                    return False
+                reader.feed(data)
         except BlockingIOError:
+            pass  # nothing has arrived
+        except (OSError, httpx.RemoteProtocolError):
             return False
-        except OSError:
-            return True
+        return reader.is_done and reader.is_reusable
 
     def begin(self, method: str, data: bytes) -> memoryview:
         """Start an exchange: write as much as the socket accepts without waiting, and return the unsent bytes.

@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import trio
 
-from stages.upstreams.transport.connection import READ_BYTES, UpstreamConnection
+from stages.upstreams.transport.connection import READ_BYTES
+from stages.upstreams.transport.exchange import Mark
 from stages.upstreams.transport.tls import TlsSession
 
 HAPPY_EYEBALLS_DELAY_S = 0.25
@@ -34,7 +35,8 @@ async def dial(
     ssl_context: ssl.SSLContext | None,
     recv_buffer_bytes: int | None,
     limit_s: float | None,
-) -> UpstreamConnection:
+    mark: Mark,
+) -> tuple[socket.socket, TlsSession | None]:
     """Connect, with TLS if there is an ``ssl_context``, within ``limit_s`` seconds in all.
 
     Raises:
@@ -46,13 +48,18 @@ async def dial(
     with trio.CancelScope(deadline=deadline) as scope:
         try:
             addresses = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            mark("upstream_resolved")
             sock = await _connect_to_any(addresses, recv_buffer_bytes)
+            mark("upstream_connected")
+            if ssl_context is None:
+                return sock, None
             try:
-                tls = None if ssl_context is None else await _start_tls(sock, ssl_context, host)
+                tls = await _start_tls(sock, ssl_context, host)
             except BaseException:
                 sock.close()
                 raise
-            return UpstreamConnection(sock, tls)
+            mark("upstream_secured")
+            return sock, tls
         except (OSError, UnicodeError) as error:  # UnicodeError: a name that is not valid, such as "a..b"
             raise httpx.ConnectError(f"cannot connect to {host}:{port}") from error
     assert scope.cancelled_caught

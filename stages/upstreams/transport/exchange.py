@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -11,6 +11,14 @@ import trio
 
 CLOSE_LIMIT_S = 2.0
 """How long httpx may take to close a response, even in a cancelled task."""
+
+Mark = Callable[[str], object]
+"""Called with the name of each time point of a request when it is reached; must not raise. The points are those of
+`stages.upstreams.Mark`, without the head."""
+
+
+def unmarked(point: str) -> None:
+    """Note nothing: the `Mark` of a caller that does not measure."""
 
 
 class Exchange(Protocol):
@@ -26,6 +34,15 @@ class Exchange(Protocol):
         """The headers in their order, with names in lower case."""
         ...
 
+    @property
+    def is_backing_off(self) -> bool:
+        """As in `stages.upstreams.UpstreamAnswer`."""
+        ...
+
+    async def back_off(self) -> None:
+        """As in `stages.upstreams.UpstreamAnswer`."""
+        ...
+
     async def receive(self, limit_s: float | None) -> bytes:
         """Return the next part of the body, all that one read of the socket returned; ``b""`` when it is complete.
 
@@ -35,22 +52,20 @@ class Exchange(Protocol):
         """
         ...
 
-    def expedite(self, limit_s: float) -> None:
-        """Limit the current wait, if there is one, to ``limit_s`` more seconds."""
-        ...
-
-    async def aclose(self) -> None:
-        """Return the connection to its pool if the whole body was read, or close it. Works even in a cancelled task."""
+    async def aclose(self, *, is_answered: bool = False) -> None:
+        """As in `stages.upstreams.UpstreamAnswer`."""
         ...
 
 
 class HttpxExchange:
-    """An `Exchange` over a transport that has only httpx's interface.
+    """An `Exchange` over a transport that has only httpx's interface. It never backs off.
 
     Args:
         response: the transport's response.
         timeouts: the timeouts in the request's extensions, which the transport reads before each wait.
     """
+
+    is_backing_off = False
 
     def __init__(self, response: httpx.Response, timeouts: dict[str, float | None]) -> None:
         assert isinstance(response.stream, httpx.AsyncByteStream)  # the contract of an asynchronous transport
@@ -59,22 +74,21 @@ class HttpxExchange:
         self._stream = response.stream
         self._parts = aiter(response.stream)
         self._timeouts = timeouts
-        self._wait = trio.CancelScope()
+
+    async def back_off(self) -> None:
+        """Do nothing: it never backs off."""
 
     async def receive(self, limit_s: float | None) -> bytes:
         """As in `Exchange`."""
         self._timeouts["read"] = limit_s
-        self._wait = trio.CancelScope()
-        with self._wait:
-            return await anext(self._parts, b"")
-        raise httpx.ReadTimeout("the body did not end in time")
+        return await anext(self._parts, b"")
 
-    def expedite(self, limit_s: float) -> None:
-        """As in `Exchange`."""
-        self._wait.deadline = trio.current_time() + limit_s
+    async def aclose(self, *, is_answered: bool = False) -> None:
+        """Return the connection to its pool if the end of the body has been read, or close it.
 
-    async def aclose(self) -> None:
-        """As in `Exchange`; errors while closing are ignored, and it ends within a time limit."""
+        ``is_answered`` changes nothing: httpcore cannot continue a read that was cancelled, nor read the rest of a body
+        later. Errors while closing are ignored, and it ends within a time limit.
+        """
         with trio.CancelScope(deadline=trio.current_time() + CLOSE_LIMIT_S, shield=True), suppress(*FOREIGN_ERRORS):
             await self._stream.aclose()
 

@@ -71,7 +71,8 @@ class ResponseReader:
         headers: the headers of the response in their order, with names in lower case.
         has_head: whether the head is complete; 1xx responses are skipped.
         is_done: whether the response is complete.
-        is_reusable: whether the connection may carry another request. Meaningful once ``is_done``.
+        is_reusable: whether the connection may carry another request when the response is complete. False until the
+            head is, if the response ends with the connection, and after a fault.
     """
 
     __slots__ = (
@@ -135,8 +136,10 @@ class ResponseReader:
                 self._error = httpx.RemoteProtocolError(
                     f"more than {MAX_HEAD_BYTES} bytes of the response without a body"
                 )
-        if self._error is not None and not (self._parts and self.has_head):
-            raise self._error
+        if self._error is not None:
+            self.is_reusable = False
+            if not (self._parts and self.has_head):
+                raise self._error
 
     def feed_eof(self) -> None:
         """Note that the peer has closed the connection. `take` still returns what it sent before.
@@ -172,6 +175,10 @@ class ResponseReader:
         taken = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
         return taken
+
+    def drop_body(self) -> None:
+        """Drop the body that has been read since the last call of `take`."""
+        self._parts.clear()
 
     def close(self) -> None:
         """Drop the parser, which refers back to this reader."""
@@ -214,6 +221,8 @@ class ResponseReader:
         self.has_head = True
         if self._is_to_head:
             self.is_done = True  # llhttp does not know this and waits for a body: not reusable
+        else:
+            self.is_reusable = self._parser.should_keep_alive()
 
     def on_message_complete(self) -> None:
         if self.has_head and not self.is_done:

@@ -23,7 +23,7 @@ import httpx
 import trio
 from httpcore._backends.trio import TrioBackend, TrioStream
 
-from stages.upstreams.transport.exchange import CLOSE_LIMIT_S
+from stages.upstreams.transport.exchange import CLOSE_LIMIT_S, Mark, unmarked
 from stages.upstreams.transport.pool import IDLE_EXPIRY_S
 
 MAX_IDLE = 20
@@ -31,6 +31,7 @@ MAX_IDLE = 20
 a request takes three times as long as with 10 (2.6 and 0.9 ms)."""
 
 _Timeouts = Mapping[str, float | None]
+_Trace = Callable[[str, Mapping[str, Any]], Awaitable[None]]  # Any: values of httpcore's
 
 
 class HttpxTransport(httpx.AsyncHTTPTransport):
@@ -39,6 +40,9 @@ class HttpxTransport(httpx.AsyncHTTPTransport):
     That is: ``connect`` limits connecting and TLS together, ``read`` the whole head and then each read of the body, and
     the ``timeout`` in the request's extensions may be changed while the response arrives. The environment is ignored:
     a proxy is used only if it is given.
+
+    Time points are noted by the `Mark` in the request's extension ``mark``. httpcore does not report when a name is
+    resolved.
 
     Args:
         ssl_context: for https.
@@ -88,11 +92,10 @@ class HttpxTransport(httpx.AsyncHTTPTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """As in `HeadraceTransport`."""
-        timeouts: _Timeouts = request.extensions.get("timeout") or {}
         body = await request.aread()
-        scope = trio.CancelScope()
-        clock = _HeadClock(scope, timeouts, request.extensions.get("trace"))
-        with scope:
+        clock = _HeadClock(request)
+        timeouts = clock.timeouts
+        with clock.scope:
             own = {"timeout": {"pool": timeouts.get("pool")}, "trace": clock.trace}
             inner = httpx.Request(
                 request.method,
@@ -129,38 +132,49 @@ class HttpxTransport(httpx.AsyncHTTPTransport):
 
 
 class _HeadClock:
-    """Limits each step up to the response's head; httpcore's trace reports the steps."""
+    """Limits each step up to the response's head, and marks it; httpcore's trace reports the steps.
 
-    def __init__(
-        self,
-        scope: trio.CancelScope,
-        timeouts: _Timeouts,
-        callers_trace: Callable[[str, Mapping[str, Any]], Awaitable[None]] | None,
-    ) -> None:
-        self._scope = scope
-        self._timeouts = timeouts
-        self._callers_trace = callers_trace
+    Attributes:
+        timeouts: those of the request.
+        scope: in which the request is sent.
+    """
+
+    def __init__(self, request: httpx.Request) -> None:
+        extensions = request.extensions
+        self.timeouts: _Timeouts = extensions.get("timeout") or {}
+        self.scope = trio.CancelScope()
+        self._mark: Mark = extensions.get("mark", unmarked)
+        self._callers_trace: _Trace | None = extensions.get("trace")
+        self._has_slot = False
         self._step: Literal["connect", "write", "read"] | None = None
         self._is_to_proxy = False
 
     async def trace(self, event: str, info: Mapping[str, Any]) -> None:  # values of httpcore's
         step = event.partition(".")[2]
-        if step in {"connect_tcp.started", "connect_unix_socket.started"}:
+        if not self._has_slot:  # the pool itself reports nothing
+            self._has_slot = True
+            self._mark("upstream_slot")
+        if step == "connect_tcp.started":
             self._enter("connect")
+        elif step == "connect_tcp.complete":
+            self._mark("upstream_connected")
+        elif step == "start_tls.complete":
+            self._mark("upstream_secured")
         elif step == "send_request_headers.started":
             # CONNECT to a proxy is part of connecting; TLS with the upstream follows.
             self._is_to_proxy = info["request"].method == b"CONNECT"
             if not self._is_to_proxy:
                 self._enter("write")
         elif step == "send_request_body.complete" and not self._is_to_proxy:
+            self._mark("upstream_sent")
             self._enter("read")
         if self._callers_trace is not None:
             await self._callers_trace(event, info)
 
     def _enter(self, step: Literal["connect", "write", "read"]) -> None:
         self._step = step
-        limit_s = self._timeouts.get(step)
-        self._scope.deadline = math.inf if limit_s is None else trio.current_time() + limit_s
+        limit_s = self.timeouts.get(step)
+        self.scope.deadline = math.inf if limit_s is None else trio.current_time() + limit_s
 
     def failure(self) -> httpx.TimeoutException:
         match self._step:

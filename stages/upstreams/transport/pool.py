@@ -12,6 +12,7 @@ import trio
 
 from stages.upstreams.transport.connection import UpstreamConnection, Watchdog
 from stages.upstreams.transport.dial import dial
+from stages.upstreams.transport.exchange import Mark
 from stages.upstreams.transport.lag import Lag
 from stages.upstreams.transport.tls import client_context
 
@@ -25,7 +26,12 @@ Origin = tuple[str, str, int]
 
 
 class Pool:
-    """The connections of one transport; see `transport.HeadraceTransport` for the settings."""
+    """The connections of one transport; see `transport.HeadraceTransport` for the settings.
+
+    Attributes:
+        lag: how late the scheduler is.
+        is_closed: whether `close` was called.
+    """
 
     def __init__(
         self,
@@ -46,7 +52,7 @@ class Pool:
         self._active: set[UpstreamConnection] = set()
         self._watchdog = Watchdog(self._active, self._close_expired)
         self.lag = Lag(self._active)
-        self._is_closed = False
+        self.is_closed = False
 
     @property
     def active_connections(self) -> int:
@@ -65,7 +71,7 @@ class Pool:
             httpx.PoolTimeout: if it takes longer than ``limit_s``.
             RuntimeError: if the pool is closed.
         """
-        if self._is_closed:
+        if self.is_closed:
             raise RuntimeError("the transport is closed")
         if self._slots is None:
             return
@@ -77,20 +83,15 @@ class Pool:
             if scope.cancelled_caught:
                 raise httpx.PoolTimeout("all connections to the upstream are busy") from None
 
-    async def begin(
-        self, origin: Origin, method: str, data: bytes, connect_limit_s: float | None
-    ) -> tuple[UpstreamConnection, memoryview]:
-        """Take or open a connection, and start sending ``data``; return the connection and the unsent bytes.
+    def reuse(self, origin: Origin, method: str, data: bytes) -> tuple[UpstreamConnection, memoryview] | None:
+        """Start sending ``data`` over a kept connection that is still usable, if there is one.
 
-        Raises:
-            httpx.ConnectError: if no connection can be made.
-            httpx.ConnectTimeout: if that takes too long.
-            httpx.WriteError: if a new connection does not accept the request.
+        Returns the connection and the unsent bytes.
         """
         kept = self._idle[origin]
         while kept:
             connection = kept.pop()
-            if not connection.is_dead():
+            if connection.is_reusable():
                 try:
                     unsent = connection.begin(method, data)
                 except httpx.WriteError:
@@ -99,16 +100,30 @@ class Pool:
                     self._activate(connection)
                     return connection, unsent
             connection.close()
+        return None
+
+    async def open(
+        self, origin: Origin, method: str, data: bytes, connect_limit_s: float | None, mark: Mark
+    ) -> tuple[UpstreamConnection, memoryview]:
+        """Open a connection, and start sending ``data`` over it; return the connection and the unsent bytes.
+
+        Raises:
+            httpx.ConnectError: if no connection can be made.
+            httpx.ConnectTimeout: if that takes too long.
+            httpx.WriteError: if the connection does not accept the request.
+        """
         scheme, host, port = origin
         if scheme == "https" and self._ssl_context is None:
             self._ssl_context = client_context()
-        connection = await dial(
+        sock, tls = await dial(
             host,
             port,
             ssl_context=self._ssl_context if scheme == "https" else None,
             recv_buffer_bytes=self._recv_buffer_bytes,
             limit_s=connect_limit_s,
+            mark=mark,
         )
+        connection = UpstreamConnection(sock, tls)
         try:
             unsent = connection.begin(method, data)
         except BaseException:
@@ -136,21 +151,22 @@ class Pool:
             self._slots.release()
 
     def keep(self, origin: Origin, connection: UpstreamConnection) -> None:
-        """End a complete exchange: the connection may carry another."""
+        """End an exchange whose connection may carry another, when the rest of its response has arrived."""
         kept = self._idle[origin]
-        if self._is_closed or len(kept) >= self._max_idle:
+        if self.is_closed or len(kept) >= self._max_idle:
             self.discard(connection)
             return
         self._active.discard(connection)
         if self._slots is not None:
             self._slots.release()
+        connection.reader.drop_body()
         connection.idle_since = trio.current_time()
         kept.append(connection)
         self._watchdog.check_at(connection.idle_since + self._idle_expiry_s)
 
     def close(self) -> None:
         """Close all connections, including those in use; their tasks get `httpx.ReadError`."""
-        self._is_closed = True
+        self.is_closed = True
         self._watchdog.stop()
         self.lag.stop()
         for kept in self._idle.values():

@@ -15,6 +15,7 @@ import httpx
 import trio
 
 from stages.upstreams.transport.connection import UpstreamConnection
+from stages.upstreams.transport.exchange import Mark, unmarked
 from stages.upstreams.transport.http1 import request_bytes
 from stages.upstreams.transport.lag import GATHER_BYTES
 from stages.upstreams.transport.pool import IDLE_EXPIRY_S, MAX_IDLE_CONNECTIONS, Origin, Pool
@@ -32,10 +33,11 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 class HeadraceTransport(httpx.AsyncBaseTransport):
     """A pool of keep-alive HTTP/1.1 connections.
 
-    A cancelled, failed or half-read exchange closes its connection at once. A connection returns to the pool only when
-    its response has been read completely, and is checked before it is used again: one that the upstream has closed
-    meanwhile is dropped. Redirects are not followed. Nothing is retried, except that a request goes over another
-    connection if not a byte of it could be written to a kept one.
+    A cancelled, failed or half-read exchange closes its connection at once. A connection returns to the pool when its
+    response has been read completely, or when `HeadraceExchange.aclose` is told that only the end of it is missing. It
+    is checked before it is used again: one that the upstream has closed meanwhile is dropped, and so is one whose last
+    response is still not complete (ADR 0016). Redirects are not followed. Nothing is retried, except that a
+    request goes over another connection if not a byte of it could be written to a kept one.
 
     ``request.extensions["timeout"]`` is httpx's, in seconds; None means no limit. ``connect`` limits resolving,
     connecting and TLS together; ``write`` the sending of the request; ``read`` the time from the request's last byte
@@ -43,7 +45,8 @@ class HeadraceTransport(httpx.AsyncBaseTransport):
     The mapping is read before each wait, so a caller may change it while the response arrives.
 
     When the process is overloaded, a stream whose last read returned little backs off before the next: see
-    `stages.upstreams.transport.lag`. The back-off does not count towards a ``read`` timeout.
+    `stages.upstreams.transport.lag`. The back-off does not count towards a ``read`` timeout. Callers of `exchange` do
+    that themselves, with `HeadraceExchange.back_off`.
 
     Args:
         ssl_context: for https; the default trusts the system's authorities, and is made at first use.
@@ -101,12 +104,17 @@ class HeadraceTransport(httpx.AsyncBaseTransport):
         )
 
     async def exchange(
-        self, origin: Origin, method: str, data: bytes, timeouts: Mapping[str, float | None]
+        self,
+        origin: Origin,
+        method: str,
+        data: bytes,
+        timeouts: Mapping[str, float | None],
+        mark: Mark = unmarked,
     ) -> HeadraceExchange:
         """Send a request that is already encoded, and return the answer as soon as its head has arrived.
 
         This is `handle_async_request` without httpx's objects, which cost more than everything else in a request (ADR
-        0014).
+        0014). A kept connection is marked by ``upstream_slot`` and ``upstream_sent`` only.
 
         Raises:
             httpx.PoolTimeout: if ``max_connections`` are busy for too long.
@@ -121,20 +129,35 @@ class HeadraceTransport(httpx.AsyncBaseTransport):
         """
         pool = self._pool
         await pool.take_slot(timeouts.get("pool"))
+        mark("upstream_slot")
         connection: UpstreamConnection | None = None
         try:
-            connection, unsent = await pool.begin(origin, method, data, timeouts.get("connect"))
-            is_all_sent = not unsent or await connection.finish_sending(unsent, timeouts.get("write"))
-            reader = connection.reader
-            if not reader.has_head:
-                pool.limit_wait(connection, timeouts.get("read"))
-                while not reader.has_head:
-                    await connection.receive()
-                connection.expires_at = math.inf
-            return HeadraceExchange(pool, origin, connection, is_all_sent=is_all_sent)
+            kept = pool.reuse(origin, method, data)
+            connection, unsent = kept or await pool.open(origin, method, data, timeouts.get("connect"), mark)
+            return await self._answer(origin, connection, unsent, timeouts, mark)
         except BaseException:
             pool.discard(connection)
             raise
+
+    async def _answer(
+        self,
+        origin: Origin,
+        connection: UpstreamConnection,
+        unsent: memoryview,
+        timeouts: Mapping[str, float | None],
+        mark: Mark,
+    ) -> HeadraceExchange:
+        """Send the rest of a request, and return the answer when its head has arrived."""
+        is_all_sent = not unsent or await connection.finish_sending(unsent, timeouts.get("write"))
+        if is_all_sent:
+            mark("upstream_sent")
+        reader = connection.reader
+        if not reader.has_head:
+            self._pool.limit_wait(connection, timeouts.get("read"))
+            while not reader.has_head:
+                await connection.receive()
+            connection.expires_at = math.inf
+        return HeadraceExchange(self._pool, origin, connection, is_all_sent=is_all_sent)
 
     async def aclose(self) -> None:
         """Close all connections, including those in use; their tasks get `httpx.ReadError`. Never waits."""
@@ -149,7 +172,6 @@ class HeadraceExchange:
 
     __slots__ = (
         "_connection",
-        "_expedite_limit_s",
         "_is_all_sent",
         "_not_before",
         "_origin",
@@ -164,12 +186,28 @@ class HeadraceExchange:
         self._connection: UpstreamConnection | None = connection
         self._is_all_sent = is_all_sent
         self._not_before = -math.inf
-        self._expedite_limit_s = math.inf
         self.status = connection.reader.status
         self.headers = connection.reader.headers
 
+    @property
+    def is_backing_off(self) -> bool:
+        """As in `stages.upstreams.UpstreamAnswer`."""
+        return (
+            self._pool.lag.backoff_s > 0
+            and self._connection is not None
+            and not self._connection.reader.is_done
+            and trio.current_time() < self._not_before
+        )
+
+    async def back_off(self) -> None:
+        """As in `stages.upstreams.UpstreamAnswer`."""
+        if self.is_backing_off:
+            await self._pool.lag.back_off_until(self._not_before)
+
     async def receive(self, limit_s: float | None) -> bytes:
         """Return the next part of the body, all that one read of the socket returned; ``b""`` when it is complete.
+
+        A cancelled read loses nothing: the connection stays open until `aclose`.
 
         Raises:
             httpx.ReadTimeout: if nothing arrives for ``limit_s``.
@@ -185,13 +223,12 @@ class HeadraceExchange:
                 if reader.is_done:
                     self._end(is_good=True)
                     return b""
-                if pool.lag.backoff_s and trio.current_time() < self._not_before:
-                    await pool.lag.back_off_until(self._not_before)
-                if self._expedite_limit_s < math.inf:  # perhaps set during the back-off
-                    limit_s = self._expedite_limit_s if limit_s is None else min(limit_s, self._expedite_limit_s)
                 pool.limit_wait(connection, limit_s)
                 await connection.receive()
                 connection.expires_at = math.inf
+        except trio.Cancelled:
+            connection.expires_at = math.inf
+            raise
         except BaseException:
             self._end(is_good=False)
             raise
@@ -199,22 +236,18 @@ class HeadraceExchange:
             self._not_before = trio.current_time() + backoff_s
         return chunk
 
-    def expedite(self, limit_s: float) -> None:
-        """Limit the current wait, and each later one, to ``limit_s`` seconds."""
-        self._expedite_limit_s = limit_s
-        connection = self._connection
-        if connection is not None and not connection.reader.is_done:
-            self._pool.limit_wait(connection, limit_s)
+    async def aclose(self, *, is_answered: bool = False) -> None:
+        """Close the connection immediately, unless the whole body has arrived. Never waits.
 
-    async def aclose(self) -> None:
-        """Close the connection immediately, unless the whole body has arrived. Never waits."""
-        self._end(is_good=self._connection is not None and self._connection.reader.is_done)
+        With ``is_answered`` the connection returns to the pool even if the end of the body has not arrived: the pool
+        reads it before it uses the connection again.
+        """
+        self._end(is_good=is_answered or (self._connection is not None and self._connection.reader.is_done))
 
     def _end(self, *, is_good: bool) -> None:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        connection.expires_at = math.inf
         if is_good and self._is_all_sent and connection.reader.is_reusable:
             self._pool.keep(self._origin, connection)
         else:
@@ -232,6 +265,8 @@ class _ExchangeStream(httpx.AsyncByteStream):
         return self
 
     async def __anext__(self) -> bytes:
+        if self._exchange.is_backing_off:
+            await self._exchange.back_off()
         chunk = await self._exchange.receive(self._timeouts.get("read"))
         if not chunk:
             raise StopAsyncIteration

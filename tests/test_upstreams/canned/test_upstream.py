@@ -12,6 +12,7 @@ import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kit.upstreams.opened import Marks, open_answer
 from openai.types.responses import Response
 
 from pipeline.errors import UpstreamFault
@@ -64,7 +65,7 @@ async def chunks_of(model: str, parsed: ResponsesRequest) -> list[bytes]:
     chunks: list[bytes] = []
     keys = (f"{number:048x}" for number in itertools.count())
     upstream = CannedUpstream(now=lambda: 1_760_000_000, new_key=lambda: next(keys))
-    async with aclosing(await upstream.open(call_of(model, parsed))) as answer:
+    async with aclosing(await open_answer(upstream, call_of(model, parsed))) as answer:
         assert answer.is_stream is parsed.stream
         while chunk := await answer.receive():
             chunks.append(chunk)
@@ -160,11 +161,29 @@ async def test_an_answer_stops_at_the_limit_and_reports_it() -> None:
     assert text_of(final["output"][0]) == "one two"
 
 
+async def test_a_call_is_sent_and_answered_at_its_own_points(autojump_clock: trio.testing.MockClock) -> None:
+    marks = Marks()
+    answer = await open_answer(CannedUpstream(), call_of("story", request()), marks)
+    assert marks == ["upstream_sent", "upstream_head"]
+    assert not answer.is_backing_off
+    started = trio.current_time()
+    await answer.back_off()
+    await answer.aclose(is_answered=True)
+    assert trio.current_time() == started
+
+
+async def test_an_answer_that_does_not_exist_has_no_head() -> None:
+    marks = Marks()
+    with pytest.raises(UpstreamFault):
+        await open_answer(CannedUpstream(), call_of("missing", request()), marks)
+    assert marks == ["upstream_sent"]
+
+
 async def test_two_answers_share_no_id() -> None:
     upstream = CannedUpstream()
     ids = []
     for _ in range(2):
-        async with aclosing(await upstream.open(call_of("agent", request(stream=False)))) as answer:
+        async with aclosing(await open_answer(upstream, call_of("agent", request(stream=False)))) as answer:
             document = json.loads(await answer.receive())
         ids += [document["id"], *(item["id"] for item in document["output"])]
         ids += [item["call_id"] for item in document["output"] if "call_id" in item]
@@ -204,7 +223,7 @@ async def test_without_a_stream_the_story_takes_its_whole_time(
 
 
 async def test_a_slow_reader_gets_no_burst_afterwards(autojump_clock: trio.testing.MockClock) -> None:
-    async with aclosing(await CannedUpstream().open(call_of("story", request()))) as answer:
+    async with aclosing(await open_answer(CannedUpstream(), call_of("story", request()))) as answer:
         for _ in range(6):  # four events before the first delta
             await answer.receive()
         await trio.sleep(60)
@@ -353,7 +372,7 @@ async def test_a_client_cannot_choose_a_file_through_a_wildcard(tmp_path: Path) 
     deployment = Deployment(id="d", model_name="*", model="*", provider="canned", kind="canned", url="")
     call = UpstreamCall(request=request(), deployment=deployment, model=f"replay:{file}")
     with pytest.raises(UpstreamFault, match="does not exist") as caught:
-        await CannedUpstream().open(call)
+        await open_answer(CannedUpstream(), call)
     assert caught.value.code == "upstream_not_found"
 
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import os
 import socket
-import ssl
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
 
 import httpx
 import pytest
 import trio
 import trio.testing
-import trustme
 from kit.time.cancel_at import CancelAt
 from kit.time.patience import AT_ONCE_S, PATIENCE_S, patiently
+from kit.upstreams.opened import Marks
 from kit.upstreams.scripted import (
     Exchange,
     Step,
@@ -35,66 +32,20 @@ from kit.upstreams.scripted import (
     stall,
     wait,
 )
+from kit.upstreams.transports import MAKES, Make, answer, post, read, server_tls, stream_of, trusting
 
 from stages.upstreams.transport.httpx_transport import HttpxTransport
 from stages.upstreams.transport.tls import client_context
-from stages.upstreams.transport.transport import HeadraceTransport
-
-AnyTransport = HeadraceTransport | HttpxTransport
-Make = Callable[..., AnyTransport]
-Headers = dict[str, str] | list[tuple[bytes, bytes]]
+from stages.upstreams.transport.transport import HeadraceTransport, origin_of
 
 EVENTS = [{"type": "response.output_text.delta", "delta": f"word {n} é"} for n in range(20)]
 STREAM = b"".join(map(sse, EVENTS))
 GOOD: tuple[Step, ...] = (sse_head(), events(EVENTS), end())
 
-_CA = trustme.CA()
 
-
-@functools.cache
-def server_tls(name: str = "localhost") -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _CA.issue_cert(name).configure_cert(context)
-    return context
-
-
-@functools.cache
-def trusting() -> ssl.SSLContext:
-    context = client_context()
-    _CA.configure_trust(context)
-    return context
-
-
-@pytest.fixture(params=["headrace", "httpx"])
+@pytest.fixture(params=MAKES)
 def make(request: pytest.FixtureRequest) -> Make:
-    if request.param == "headrace":
-        return lambda **settings: HeadraceTransport(**{"ssl_context": trusting(), **settings})
-    return lambda **settings: HttpxTransport(**{"ssl_context": trusting(), **settings})
-
-
-def post(url: str, body: bytes = b"{}", *, headers: Headers | None = None, **timeouts: float | None) -> httpx.Request:
-    limits = {**dict.fromkeys(("connect", "write", "read", "pool"), PATIENCE_S), **timeouts}
-    return httpx.Request("POST", url, content=body, headers=headers, extensions={"timeout": limits})
-
-
-@asynccontextmanager
-async def answer(transport: AnyTransport, request: httpx.Request) -> AsyncGenerator[httpx.Response]:
-    response = await transport.handle_async_request(request)
-    stream = stream_of(response)
-    try:
-        yield response
-    finally:
-        await stream.aclose()
-
-
-async def read(transport: AnyTransport, request: httpx.Request) -> bytes:
-    async with answer(transport, request) as response:
-        return b"".join([chunk async for chunk in stream_of(response)])
-
-
-def stream_of(response: httpx.Response) -> httpx.AsyncByteStream:
-    assert isinstance(response.stream, httpx.AsyncByteStream)
-    return response.stream
+    return MAKES[request.param]
 
 
 async def read_until_error(response: httpx.Response) -> tuple[bytes, httpx.HTTPError | None]:
@@ -189,6 +140,22 @@ async def test_an_answer_before_the_end_of_the_upload_is_returned(make: Make) ->
             assert response.status_code == 413
             assert await read_until_error(response) == (b'{"error":"too large"}', None)
         assert transport.idle_connections == 0  # half of the request was never sent
+
+
+async def test_a_request_of_which_the_upstream_has_read_only_a_part_is_not_marked_as_sent() -> None:
+    async def refuse(exchange: Exchange) -> None:
+        await exchange.stream.receive_some(1000)
+        await exchange.send(error(413))
+        await trio.sleep_forever()
+
+    marks = Marks()
+    async with scripted_upstream(refuse, reads=False) as up, HeadraceTransport() as transport:
+        origin = origin_of(httpx.URL(up.url))
+        exchange = await transport.exchange(origin, "POST", bytes(30_000_000), {}, marks)
+        assert exchange.status == 413
+        await exchange.aclose(is_answered=True)
+        assert transport.idle_connections == 0
+    assert marks == ["upstream_slot", "upstream_resolved", "upstream_connected"]
 
 
 async def test_an_upstream_that_does_not_read_is_a_write_timeout(make: Make) -> None:
