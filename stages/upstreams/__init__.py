@@ -69,7 +69,8 @@ Mark: TypeAlias = Callable[[str], object]
 The points, in their order: ``upstream_slot`` (the pool has room for the call), ``upstream_resolved`` (its name),
 ``upstream_connected``, ``upstream_secured`` (the TLS handshake is complete), ``upstream_sent`` (the socket has accepted
 the last byte of the request), ``upstream_head`` (a good head has arrived). What does not happen has no point: a
-connection that is used again is neither resolved, connected nor secured.
+connection that is used again is neither resolved, connected nor secured. A request that is sent once more reaches some
+of them again: the last time counts.
 """
 
 

@@ -302,6 +302,31 @@ async def test_preparing_a_call_encodes_it_without_sending_anything(make: Make) 
         assert {request.body for request in up.requests} == {prepared.body}
 
 
+async def test_an_upstream_that_closes_a_kept_connection_twice_is_reported_once(make: Make) -> None:
+    async with scripted_upstream(in_turn(GOOD, (close(),))) as up, make() as transport:
+        await ask(transport, call_to(up.url))
+        fault = await fault_of(transport, call_to(up.url))
+        assert isinstance(fault, UpstreamFault)
+        assert (fault.code, len(up.requests)) == ("upstream_protocol", 3)
+        assert transport.active_connections == 0
+
+
+async def test_the_deadline_of_a_whole_call_includes_the_second_try(
+    make: Make, mock_clock: trio.testing.MockClock
+) -> None:
+    async def pass_time(exchange: Exchange) -> None:
+        mock_clock.jump(0.2)
+
+    async with (
+        scripted_upstream(in_turn(GOOD, (pass_time, close()), (pass_time, stall()))) as up,
+        make() as transport,
+    ):
+        await ask(transport, call_to(up.url))
+        fault = await fault_of(transport, call_to(up.url, total_s=0.3))
+        assert (fault.code, len(up.requests)) == ("upstream_timeout", 3)
+        assert "did not finish its answer within 0.3 s" in fault.public
+
+
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("script", [GOOD, (error(503, b'{"error": "later"}'),)], ids=["good", "refused"])
 async def test_a_cancel_at_any_step_leaves_nothing_open(make: Make, script: tuple[Step, ...], after: bool) -> None:

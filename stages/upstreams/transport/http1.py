@@ -111,6 +111,11 @@ class ResponseReader:
         self.status = 0
         self.has_head = self.is_done = self.is_reusable = False
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a byte of the response has arrived, be it of a 1xx response or not valid."""
+        return self.has_head or self._bodyless_bytes > 0
+
     def feed(self, data: bytes) -> None:
         """Parse received bytes. `take` still returns the body before a fault.
 

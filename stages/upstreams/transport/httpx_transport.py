@@ -3,7 +3,8 @@
 httpcore 1.0.9 keeps a connection forever if it is cancelled between connecting and taking the lock after it, and leaves
 the socket of a cancelled TLS handshake to the garbage collector. Both were found by cancelling a request at each of its
 scheduler steps, and the tests repeat that. This module uses private attributes of httpx and httpcore (``_pool``,
-``_network_backend``); pyproject.toml pins their minor versions, and those tests show whether it still works.
+``_network_backend``) and the text of an exception; pyproject.toml pins their minor versions, and the tests show whether
+it still works.
 """
 
 # pyright: reportPrivateUsage=false
@@ -16,7 +17,8 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, Literal
+from contextvars import ContextVar
+from typing import Any, Final, Literal
 
 import httpcore
 import httpx
@@ -40,6 +42,11 @@ class HttpxTransport(httpx.AsyncHTTPTransport):
     That is: ``connect`` limits connecting and TLS together, ``read`` the whole head and then each read of the body, and
     the ``timeout`` in the request's extensions may be changed while the response arrives. The environment is ignored:
     a proxy is used only if it is given.
+
+    As `HeadraceTransport` does, it sends a request once more if a kept connection is closed or reset before a byte of
+    the response has arrived. Over HTTP/2 that is so if no frame has arrived since the request began; what follows a
+    GOAWAY is httpcore's: a request that the upstream says it has not seen goes over another connection, and any other
+    fails. A request that joins a connection which another one is just opening counts as one over a kept connection.
 
     Time points are noted by the `Mark` in the request's extension ``mark``. httpcore does not report when a name is
     resolved.
@@ -79,6 +86,7 @@ class HttpxTransport(httpx.AsyncHTTPTransport):
             socket_options=options,
         )
         self._pool._network_backend = _ClosingBackend()
+        self._is_closed = False
 
     @property
     def active_connections(self) -> int:
@@ -94,6 +102,20 @@ class HttpxTransport(httpx.AsyncHTTPTransport):
         """As in `HeadraceTransport`."""
         body = await request.aread()
         clock = _HeadClock(request)
+        try:
+            return await self._send(request, body, clock)
+        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError) as error:
+            if self._is_closed or not clock.is_stale(error):
+                raise
+        await self._close_idle(request.url)
+        return await self._send(request, body, _HeadClock(request))
+
+    async def aclose(self) -> None:
+        """Close all connections, including those in use."""
+        self._is_closed = True
+        await super().aclose()
+
+    async def _send(self, request: httpx.Request, body: bytes, clock: _HeadClock) -> httpx.Response:
         timeouts = clock.timeouts
         with clock.scope:
             own = {"timeout": {"pool": timeouts.get("pool")}, "trace": clock.trace}
@@ -104,11 +126,14 @@ class HttpxTransport(httpx.AsyncHTTPTransport):
                 stream=_WholeBody(body),
                 extensions={**request.extensions, **own},
             )
+            token = _READING.set(clock)
             try:
                 response = await super().handle_async_request(inner)
             except BaseException:
                 await self._sweep()
                 raise
+            finally:
+                _READING.reset(token)
             assert isinstance(response.stream, httpx.AsyncByteStream)
             response.stream = _TimedBody(response.stream, timeouts)
             return response
@@ -116,18 +141,25 @@ class HttpxTransport(httpx.AsyncHTTPTransport):
 
     async def _sweep(self) -> None:
         """Close the connections that no longer belong to a request; see the module's docstring."""
+        await self._close(lambda connection: not connection.is_idle() and not connection.is_closed())
+
+    async def _close_idle(self, url: httpx.URL) -> None:
+        """Close the idle connections to the origin of ``url``, which may all be as stale as one that failed."""
+        origin = httpcore.URL(str(url)).origin
+        await self._close(lambda connection: connection.is_idle() and connection.can_handle_request(origin))
+
+    async def _close(self, is_meant: Callable[[httpcore.AsyncConnectionInterface], bool]) -> None:
+        """Close the connections that ``is_meant`` is true for, and that no request has taken."""
         pool = self._pool
-        owned = {id(entry.connection) for entry in pool._requests}
-        orphans = [
-            connection
-            for connection in pool._connections
-            if id(connection) not in owned and not connection.is_idle() and not connection.is_closed()
+        taken = {id(entry.connection) for entry in pool._requests}
+        closing = [
+            connection for connection in pool._connections if id(connection) not in taken and is_meant(connection)
         ]
-        for connection in orphans:
+        for connection in closing:
             pool._connections.remove(connection)
-        if orphans:
+        if closing:
             with trio.CancelScope(deadline=trio.current_time() + CLOSE_LIMIT_S, shield=True):
-                for connection in orphans:
+                for connection in closing:
                     await connection.aclose()
 
 
@@ -137,15 +169,18 @@ class _HeadClock:
     Attributes:
         timeouts: those of the request.
         scope: in which the request is sent.
+        has_received: whether the request's task has read any bytes of the connection.
     """
 
     def __init__(self, request: httpx.Request) -> None:
         extensions = request.extensions
         self.timeouts: _Timeouts = extensions.get("timeout") or {}
         self.scope = trio.CancelScope()
+        self.has_received = False
         self._mark: Mark = extensions.get("mark", unmarked)
         self._callers_trace: _Trace | None = extensions.get("trace")
         self._has_slot = False
+        self._has_connected = False
         self._step: Literal["connect", "write", "read"] | None = None
         self._is_to_proxy = False
 
@@ -155,6 +190,7 @@ class _HeadClock:
             self._has_slot = True
             self._mark("upstream_slot")
         if step == "connect_tcp.started":
+            self._has_connected = True
             self._enter("connect")
         elif step == "connect_tcp.complete":
             self._mark("upstream_connected")
@@ -176,6 +212,13 @@ class _HeadClock:
         limit_s = self.timeouts.get(step)
         self.scope.deadline = math.inf if limit_s is None else trio.current_time() + limit_s
 
+    def is_stale(self, error: httpx.TransportError) -> bool:
+        """Return whether ``error`` is that the peer closed a kept connection before it answered."""
+        if self._has_connected or self.has_received:
+            return False
+        # Any other RemoteProtocolError is a frame of HTTP/2 about this request, which another request's task has read.
+        return not isinstance(error, httpx.RemoteProtocolError) or str(error).startswith(_DISCONNECTED)
+
     def failure(self) -> httpx.TimeoutException:
         match self._step:
             case "write":
@@ -184,6 +227,13 @@ class _HeadClock:
                 return httpx.ReadTimeout("the upstream was silent for too long")
             case _:
                 return httpx.ConnectTimeout("could not connect in time")
+
+
+_DISCONNECTED: Final = "Server disconnected"
+"""How httpcore's messages begin if the peer has closed the connection."""
+
+# httpcore's streams do not know for which request they read.
+_READING: Final[ContextVar[_HeadClock]] = ContextVar("the request for which this task reads a head")
 
 
 class _WholeBody(httpx.AsyncByteStream):
@@ -230,6 +280,12 @@ class _TimedBody(httpx.AsyncByteStream):
 
 
 class _ClosingStream(TrioStream):
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        data = await super().read(max_bytes, timeout)
+        if data and (clock := _READING.get(None)) is not None:
+            clock.has_received = True
+        return data
+
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.AsyncNetworkStream:

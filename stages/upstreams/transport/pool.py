@@ -142,11 +142,15 @@ class Pool:
             connection.expires_at = moment = trio.current_time() + limit_s
             self._watchdog.check_at(moment)
 
+    def drop(self, connection: UpstreamConnection) -> None:
+        """Close the connection of an exchange that goes on over another one, and so keeps its slot."""
+        connection.close()
+        self._active.discard(connection)
+
     def discard(self, connection: UpstreamConnection | None) -> None:
         """End an incomplete exchange, and close its connection if it has one."""
         if connection is not None:
-            connection.close()
-            self._active.discard(connection)
+            self.drop(connection)
         if self._slots is not None:
             self._slots.release()
 

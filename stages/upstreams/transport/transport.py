@@ -36,8 +36,11 @@ class HeadraceTransport(httpx.AsyncBaseTransport):
     A cancelled, failed or half-read exchange closes its connection at once. A connection returns to the pool when its
     response has been read completely, or when `HeadraceExchange.aclose` is told that only the end of it is missing. It
     is checked before it is used again: one that the upstream has closed meanwhile is dropped, and so is one whose last
-    response is still not complete (ADR 0016). Redirects are not followed. Nothing is retried, except that a
-    request goes over another connection if not a byte of it could be written to a kept one.
+    response is still not complete (ADR 0016). Redirects are not followed.
+
+    A request is sent once more, over a new connection, if a kept one is closed or reset before a byte of the response
+    has arrived: an upstream may close an idle connection while a request is on its way to it. The limits below then
+    begin anew. Nothing else is retried.
 
     ``request.extensions["timeout"]`` is httpx's, in seconds; None means no limit. ``connect`` limits resolving,
     connecting and TLS together; ``write`` the sending of the request; ``read`` the time from the request's last byte
@@ -133,7 +136,15 @@ class HeadraceTransport(httpx.AsyncBaseTransport):
         connection: UpstreamConnection | None = None
         try:
             kept = pool.reuse(origin, method, data)
-            connection, unsent = kept or await pool.open(origin, method, data, timeouts.get("connect"), mark)
+            if kept is not None:
+                connection, unsent = kept
+                try:
+                    return await self._answer(origin, connection, unsent, timeouts, mark)
+                except (httpx.ReadError, httpx.RemoteProtocolError) as error:
+                    if pool.is_closed or not _is_stale(connection, error):
+                        raise
+                pool.drop(connection)
+            connection, unsent = await pool.open(origin, method, data, timeouts.get("connect"), mark)
             return await self._answer(origin, connection, unsent, timeouts, mark)
         except BaseException:
             pool.discard(connection)
@@ -162,6 +173,11 @@ class HeadraceTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close all connections, including those in use; their tasks get `httpx.ReadError`. Never waits."""
         self._pool.close()
+
+
+def _is_stale(connection: UpstreamConnection, error: httpx.TransportError) -> bool:
+    """Return whether ``error`` is that the peer closed the connection before it answered."""
+    return not connection.reader.has_begun and not isinstance(error.__cause__, ssl.SSLError)
 
 
 class HeadraceExchange:

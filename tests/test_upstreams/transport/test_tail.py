@@ -18,8 +18,11 @@ from kit.time.patience import patiently
 from kit.upstreams.scripted import (
     Exchange,
     ScriptedUpstream,
+    Step,
+    close,
     end,
     in_turn,
+    reset,
     scripted_upstream,
 )
 from kit.upstreams.transports import make_headrace, server_tls, trusting
@@ -437,6 +440,20 @@ async def test_any_other_end_leaves_none(secure: bool, tail: bytes) -> None:
             assert await body_of(await ask(transport, up)) == b"next"
             assert len(up.connections) == 2
             await up.connection_closed()
+
+
+@secured
+@pytest.mark.parametrize("leave", [close(), reset()], ids=["closed", "reset"])
+async def test_an_upstream_that_leaves_after_the_end_is_called_anew(secure: bool, leave: Step) -> None:
+    """The one read of the pool may show the end only: then the request is sent once more (row 74)."""
+    tls = server_tls() if secure else None
+    async with scripted_upstream(in_turn((START, end(), leave), (NEXT,)), tls=tls) as up:
+        async with make_headrace() as transport:
+            exchange = await ask(transport, up)
+            await exchange.aclose(is_answered=True)
+            await up.connection_closed()
+            assert await body_of(await ask(transport, up)) == b"next"
+            assert len(up.connections) == 2
 
 
 @pytest.mark.parametrize("after", [False, True])

@@ -655,11 +655,16 @@ async def test_httpx_clients_can_use_our_transport() -> None:
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("scenario", ["fresh", "kept", "tls", "contended", "upload", "named"])
+@pytest.mark.parametrize("scenario", ["fresh", "kept", "stale", "tls", "contended", "upload", "named"])
 async def test_cancelling_at_any_step_leaks_nothing(make: Make, scenario: str, after: bool) -> None:
     body = bytes(6_000_000) if scenario == "upload" else b"{}"
     tls = server_tls() if scenario == "tls" else None
-    script = (sse_head(), events([b"one", b"two"], gap_s=0.001), end())
+
+    async def close_if_stale(exchange: Exchange) -> None:
+        if scenario == "stale" and exchange.request.connection.requests > 1:
+            exchange.close()
+
+    script = (close_if_stale, sse_head(), events([b"one", b"two"], gap_s=0.001), end())
     async with scripted_upstream(*script, tls=tls) as up:
         url = up.url
         if scenario == "named":
@@ -672,7 +677,7 @@ async def test_cancelling_at_any_step_leaks_nothing(make: Make, scenario: str, a
         for step in range(1, 200):
             transport = make(ssl_context=context, max_connections=1 if scenario == "contended" else None)
             async with transport:
-                if scenario == "kept":
+                if scenario in {"kept", "stale"}:
                     await read(transport, post(url))
                 async with trio.open_nursery() as nursery:
                     if scenario == "contended":
