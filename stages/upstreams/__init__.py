@@ -83,6 +83,15 @@ class UpstreamAnswer(Protocol):
         ...
 
     @property
+    def arrived_ns(self) -> int:
+        """When the bytes that `receive` has just returned arrived, by the kernel, in ns on `time.perf_counter_ns`.
+
+        0 if that is unknown: always if the transport does not ask the kernel, and as long as the loop is not late, when
+        they arrived just before they were read.
+        """
+        ...
+
+    @property
     def is_backing_off(self) -> bool:
         """Whether the process is overloaded and this answer is not to be read yet; see `back_off`."""
         ...

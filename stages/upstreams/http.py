@@ -108,6 +108,11 @@ class HttpAnswer:
         self.is_stream = is_stream
 
     @property
+    def arrived_ns(self) -> int:
+        """When the bytes of the last `receive` arrived; 0 if that is unknown."""
+        return self._exchange.arrived_ns
+
+    @property
     def is_backing_off(self) -> bool:
         """Whether the process is overloaded and the answer is not to be read yet."""
         return self._exchange.is_backing_off

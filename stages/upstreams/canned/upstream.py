@@ -103,6 +103,7 @@ class CannedUpstream:
 class _CannedAnswer:
     """Returns frames one by one; those with a token not before their time."""
 
+    arrived_ns = 0
     is_backing_off = False
 
     def __init__(self, frames: Iterator[Frame], *, is_stream: bool, pace_s: float) -> None:

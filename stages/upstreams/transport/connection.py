@@ -17,6 +17,8 @@ from collections.abc import Callable, Collection
 import httpx
 import trio
 
+from pipeline.kernel_time import StampedReader
+from pipeline.loop import current_loop
 from stages.upstreams.transport.http1 import ResponseReader
 from stages.upstreams.transport.tls import TlsSession
 
@@ -30,7 +32,14 @@ WATCHDOG_INTERVAL_S = 0.02
 class UpstreamConnection:
     """A connected socket that speaks HTTP/1.1.
 
+    Args:
+        sock: the socket, which does not block.
+        stamped: reads it while the loop is late.
+        tls: the session, if the connection is secured.
+
     Attributes:
+        arrived_ns: when the bytes of the last read arrived, by the kernel, in ns on `time.perf_counter_ns`; 0 if that
+            is unknown. Only a late loop asks: otherwise they arrived just before they were read.
         reader: the part of the response that has been read.
         expires_at: the deadline of the current wait, on trio's clock.
         idle_since: the end of the last exchange, on trio's clock.
@@ -40,19 +49,25 @@ class UpstreamConnection:
     __slots__ = (
         "_has_more",
         "_is_expired",
+        "_loop",
         "_sock",
+        "_stamped",
         "_tls",
+        "arrived_ns",
         "expires_at",
         "idle_since",
         "is_closed",
         "reader",
     )
 
-    def __init__(self, sock: socket.socket, tls: TlsSession | None = None) -> None:
+    def __init__(self, sock: socket.socket, stamped: StampedReader, tls: TlsSession | None = None) -> None:
         self._sock = sock
+        self._stamped = stamped
         self._tls = tls
+        self._loop = current_loop()
         self._has_more = False
         self._is_expired = False
+        self.arrived_ns = 0
         self.reader = ResponseReader()
         self.expires_at = math.inf
         self.idle_since = 0.0
@@ -173,7 +188,11 @@ class UpstreamConnection:
                     await trio.lowlevel.checkpoint()
                 else:
                     await trio.lowlevel.wait_readable(self._sock)
-                data = self._sock.recv(READ_BYTES)
+                if self._loop.is_late:
+                    data, self.arrived_ns = self._stamped.receive(self._sock, READ_BYTES)
+                else:
+                    data = self._sock.recv(READ_BYTES)
+                    self.arrived_ns = 0
             except BlockingIOError:
                 self._has_more = False
                 continue

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import trio
 
+from pipeline.kernel_time import stamp_arrivals
 from stages.upstreams.transport.connection import READ_BYTES
 from stages.upstreams.transport.exchange import Mark
 from stages.upstreams.transport.tls import TlsSession
@@ -118,6 +119,7 @@ async def _connect(address: _AddrInfo, recv_buffer_bytes: int | None) -> socket.
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        stamp_arrivals(sock)
         for option, value in _KEEPALIVE:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
         if recv_buffer_bytes is not None:  # before connecting: it determines the window scale that is offered

@@ -35,6 +35,11 @@ class Exchange(Protocol):
         ...
 
     @property
+    def arrived_ns(self) -> int:
+        """As in `stages.upstreams.UpstreamAnswer`."""
+        ...
+
+    @property
     def is_backing_off(self) -> bool:
         """As in `stages.upstreams.UpstreamAnswer`."""
         ...
@@ -58,13 +63,14 @@ class Exchange(Protocol):
 
 
 class HttpxExchange:
-    """An `Exchange` over a transport that has only httpx's interface. It never backs off.
+    """An `Exchange` over a transport that has only httpx's interface. It knows nothing of arrivals and never backs off.
 
     Args:
         response: the transport's response.
         timeouts: the timeouts in the request's extensions, which the transport reads before each wait.
     """
 
+    arrived_ns = 0
     is_backing_off = False
 
     def __init__(self, response: httpx.Response, timeouts: dict[str, float | None]) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 import httpx
 import trio
 
+from pipeline.kernel_time import StampedReader
 from stages.upstreams.transport.connection import UpstreamConnection, Watchdog
 from stages.upstreams.transport.dial import dial
 from stages.upstreams.transport.exchange import Mark
@@ -47,6 +48,7 @@ class Pool:
         self._max_idle = max_idle
         self._idle_expiry_s = idle_expiry_s
         self._recv_buffer_bytes = recv_buffer_bytes
+        self._stamped = StampedReader()
         # The connection that was used last is used next, so that those left over from a burst expire at the other end.
         self._idle: defaultdict[Origin, deque[UpstreamConnection]] = defaultdict(deque)
         self._active: set[UpstreamConnection] = set()
@@ -123,7 +125,7 @@ class Pool:
             limit_s=connect_limit_s,
             mark=mark,
         )
-        connection = UpstreamConnection(sock, tls)
+        connection = UpstreamConnection(sock, self._stamped, tls)
         try:
             unsent = connection.begin(method, data)
         except BaseException:

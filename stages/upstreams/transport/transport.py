@@ -192,6 +192,7 @@ class HeadraceExchange:
         "_not_before",
         "_origin",
         "_pool",
+        "arrived_ns",
         "headers",
         "status",
     )
@@ -202,6 +203,7 @@ class HeadraceExchange:
         self._connection: UpstreamConnection | None = connection
         self._is_all_sent = is_all_sent
         self._not_before = -math.inf
+        self.arrived_ns = 0
         self.status = connection.reader.status
         self.headers = connection.reader.headers
 
@@ -248,6 +250,7 @@ class HeadraceExchange:
         except BaseException:
             self._end(is_good=False)
             raise
+        self.arrived_ns = connection.arrived_ns
         if (backoff_s := pool.lag.backoff_s) and len(chunk) < GATHER_BYTES:
             self._not_before = trio.current_time() + backoff_s
         return chunk

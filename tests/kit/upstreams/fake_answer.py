@@ -4,8 +4,9 @@ from __future__ import annotations
 
 
 class FakeAnswer:
-    """An `UpstreamAnswer` without a body, from an upstream that knows nothing of overload."""
+    """An `UpstreamAnswer` without a body, from an upstream that knows nothing of arrivals and overload."""
 
+    arrived_ns = 0
     is_backing_off = False
 
     def __init__(self, *, is_stream: bool = True) -> None:

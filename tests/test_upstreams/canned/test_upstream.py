@@ -165,7 +165,7 @@ async def test_a_call_is_sent_and_answered_at_its_own_points(autojump_clock: tri
     marks = Marks()
     answer = await open_answer(CannedUpstream(), call_of("story", request()), marks)
     assert marks == ["upstream_sent", "upstream_head"]
-    assert not answer.is_backing_off
+    assert (answer.arrived_ns, answer.is_backing_off) == (0, False)
     started = trio.current_time()
     await answer.back_off()
     await answer.aclose(is_answered=True)

@@ -13,6 +13,7 @@ from kit.upstreams.scripted import Exchange, end, scripted_upstream, sse_head
 from kit.upstreams.transports import answer, post, stream_of
 from trio.testing import MockClock
 
+from pipeline.kernel_time import StampedReader
 from stages.upstreams.transport.connection import UpstreamConnection
 from stages.upstreams.transport.lag import (
     BACKOFFS_PER_LAG,
@@ -46,7 +47,7 @@ def connect() -> Generator[Connect]:
             ours, theirs = socket.socketpair()
             ours.setblocking(False)
             opened.enter_context(theirs)
-            connection = UpstreamConnection(ours)
+            connection = UpstreamConnection(ours, StampedReader())
             opened.callback(ours.close)
             return connection, theirs
 

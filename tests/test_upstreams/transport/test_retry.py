@@ -45,6 +45,7 @@ from kit.upstreams.transports import (
 )
 from trio.testing import MockClock
 
+from pipeline.kernel_time import StampedReader
 from stages.upstreams.transport.connection import UpstreamConnection
 from stages.upstreams.transport.httpx_transport import HttpxTransport
 from stages.upstreams.transport.tls import client_context
@@ -255,7 +256,7 @@ async def test_a_kept_connection_that_accepts_nothing_costs_no_try() -> None:
                 stack.enter_context(theirs)
                 ours.setblocking(False)
                 ours.shutdown(socket.SHUT_WR)
-                transport._pool.keep(origin_of(httpx.URL(up.url)), UpstreamConnection(ours))
+                transport._pool.keep(origin_of(httpx.URL(up.url)), UpstreamConnection(ours, StampedReader()))
             assert await read(transport, post(up.url)) == b"good"
         assert [connection.requests for connection in up.connections] == [2, 1]
 

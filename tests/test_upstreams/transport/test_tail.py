@@ -28,6 +28,7 @@ from kit.upstreams.scripted import (
 from kit.upstreams.transports import make_headrace, server_tls, trusting
 from trio.testing import MockClock
 
+from pipeline.kernel_time import StampedReader
 from stages.upstreams.transport.connection import READ_BYTES, UpstreamConnection
 from stages.upstreams.transport.pool import Pool
 from stages.upstreams.transport.tls import TlsSession
@@ -82,7 +83,7 @@ class Opened:
         theirs.setblocking(False)
         self._stack.enter_context(theirs)
         self._stack.callback(ours.close)
-        self.connection = UpstreamConnection(ours)
+        self.connection = UpstreamConnection(ours, StampedReader())
         self.pool.keep(ORIGIN, self.connection)
         assert self.pool.reuse(ORIGIN, "POST", REQUEST) is not None
         self.connection.reader.feed(start)
@@ -337,7 +338,7 @@ def kept_over_tls(pool: Pool, stack: ExitStack) -> tuple[TlsUpstream, bytes, soc
     ours.setblocking(False)
     stack.enter_context(theirs)
     stack.callback(ours.close)
-    connection = UpstreamConnection(ours, client)
+    connection = UpstreamConnection(ours, StampedReader(), client)
     connection.begin("POST", REQUEST)
     connection.reader.feed(START)
     pool.keep(ORIGIN, connection)
