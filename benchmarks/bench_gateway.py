@@ -1,4 +1,4 @@
-"""Measure the whole service as a process: throughput, latency, memory, start-up, workers, and the cost of its meters.
+"""Measure the whole service as a process: throughput, latency, memory, start-up, workers, and the cost of its log.
 
 Run: ``python -m benchmarks.bench_gateway`` (about 15 minutes), or with ``--quick`` (under two). The service has
 the first core to itself; the mock upstream and the load generator have the others. README.md explains the figures.
@@ -8,19 +8,29 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import statistics
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from benchmarks.gateways import serving, start_up_s
+from benchmarks.gateways import LOG_LEVELS, SILENT, LogLevel, serving, start_up_s
 from benchmarks.loads import LOADS, TITLES, Tools, compare, measure, medians, open_tools, print_round, shape
 from benchmarks.processes import NotReady, raise_descriptor_limit
 from benchmarks.recording import Recording, begin, commit, number, table
+from benchmarks.service_turns import services
+from benchmarks.turns import Measure, can_tell, comparison, ratio, take_turns
 
-UNMETERED = "headrace without meters"
+OURS = "headrace"
+COPY = "headrace, copy"
 TWO = "headrace, 2 workers"
-PARTS = ("ceiling", "loads", "meters", "start-up", "memory", "workers")
-METER_LOADS = ("paced-100", "long")
+PARTS = ("ceiling", "loads", "log", "start-up", "memory", "workers")
+LOG_MEASURES = {
+    "log requests": Measure("a request, with its record", 0.06),
+    "log short": Measure("a stream of 20 events, with its record", 0.06),
+}
+"""What is measured with and without the record of each request in the log, and what the record may cost of it."""
+LOG_TURNS = 48
+LOG_SESSIONS = 8
 WORKER_LOADS = ("requests", "short", "long")
 
 
@@ -37,29 +47,27 @@ def loads(
     seconds: float,
     against: Path | None,
     settings: str,
+    log_level: LogLevel,
 ) -> None:
     """Put the loads on the service, in turn with another tree of it or with other settings, if requested."""
+    sides: dict[str, dict[str, Any]] = {OURS: {}}
+    if against is not None:
+        sides[f"headrace {commit(against)}"] = {"source": against}
+    if settings:
+        sides[f"headrace ({settings})"] = {"settings": settings}
     with contextlib.ExitStack() as stack:
-        subjects = [stack.enter_context(serving(tools))]
-        if against is not None:
-            subjects.append(stack.enter_context(serving(tools, name=f"headrace {commit(against)}", source=against)))
-        if settings:
-            subjects.append(stack.enter_context(serving(tools, name=f"headrace ({settings})", settings=settings)))
+        subjects = [
+            stack.enter_context(serving(tools, name=name, log_level=log_level, **side)) for name, side in sides.items()
+        ]
         compare(recording, tools, subjects, names, rounds=rounds, seconds=seconds)
 
 
-def meters(recording: Recording, tools: Tools, rounds: int, seconds: float) -> None:
-    """Compare the service with itself without meters, in turn."""
-    with (
-        serving(tools, name="headrace with meters") as metered,
-        serving(tools, name=UNMETERED, module="benchmarks.unmetered") as bare,
-    ):
-        for round_number in range(rounds):
-            for name in METER_LOADS:
-                for subject in (metered, bare) if round_number % 2 else (bare, metered):
-                    figures, reasons = measure(tools, subject, shape(name, subject, seconds=seconds))
-                    recording.add(subject.name, f"meters {name}", figures, reasons)
-                    print_round(round_number, f"meters {name}", subject.name, figures, reasons)
+def log(recording: Recording, tools: Tools, turns: int, sessions: int, seconds: float) -> None:
+    """Compare the service at its default log level with itself without the record of each request, side by side."""
+    sides: dict[str, dict[str, Any]] = {OURS: {}, COPY: {}, SILENT: {"log_level": "warning"}}
+    works = [measure.removeprefix("log ") for measure in LOG_MEASURES]
+    session = partial(services, tools, sides, dict.fromkeys(works, seconds))
+    take_turns(recording, session, works, turns=turns, sessions=sessions, label="log ")
 
 
 def start_up(recording: Recording, tools: Tools, rounds: int, against: Path | None) -> None:
@@ -72,9 +80,18 @@ def start_up(recording: Recording, tools: Tools, rounds: int, against: Path | No
                 print(f"{round_number + 1}  start-up    {name:<22} ready after {seconds:.2f} s", flush=True)
 
 
-def memory(recording: Recording, tools: Tools, counts: Sequence[int], seconds: float) -> None:
+MEMORY_MODELS = {"silent": "mock-n1-s600000000-r0", "speaking": "mock-n600-d1000000-t1-r1"}
+
+
+def memory(
+    recording: Recording,
+    tools: Tools,
+    counts: Sequence[int],
+    seconds: float,
+    kinds: Sequence[str] = tuple(MEMORY_MODELS),
+) -> None:
     """Open many streams on a fresh service, and record its growth per stream, for silent and active streams."""
-    for kind, model in (("silent", "mock-n1-s600000000-r0"), ("speaking", "mock-n600-d1000000-t1-r1")):
+    for kind in kinds:
         for count in counts:
             with serving(tools) as subject:
                 # Its first requests need memory once.
@@ -85,7 +102,9 @@ def memory(recording: Recording, tools: Tools, counts: Sequence[int], seconds: f
                     "open_per_s": 1000.0,
                     "warmup_s": min(1.0, seconds),
                 }
-                load = shape("", subject, model=model, connections=count, seconds=seconds, limit_s=60.0, **hold)
+                load = shape(
+                    "", subject, model=MEMORY_MODELS[kind], connections=count, seconds=seconds, limit_s=60.0, **hold
+                )
                 figures, reasons = measure(tools, subject, load)
             grown_kb = figures["rss_kb"] - figures["rss_before_kb"]
             figures["kb_per_stream"] = round(grown_kb / figures["active"], 2) if figures["active"] else 0
@@ -121,25 +140,23 @@ def summary(recording: Recording, *, markdown: bool = False) -> str:
             rest.append(["start-up to ready", row.subject, number(row.median("ready_s")) + " s", remarks])
         elif row.measure.startswith("memory"):
             rest.append([row.measure, row.subject, number(row.median("kb_per_stream"), 1) + " KB/stream", remarks])
-    for name in METER_LOADS:
-        if shares := meter_shares(recording, name):
-            spread = f"{len(shares)} pairs of rounds, from {min(shares):.1%} to {max(shares):.1%}"
-            rest += [[f"meters, {name}", "headrace", f"{statistics.median(shares):.1%} of CPU per event", spread]]
     for name in WORKER_LOADS:
-        if (ratio := worker_ratio(recording, name)) is not None:
+        if (factor := worker_ratio(recording, name)) is not None:
             two = recording.row(TWO, f"workers {name}")
             remarks = "; ".join(dict.fromkeys(two.flags if two else []))
-            rest.append([f"2 workers, {name}", "headrace", f"{ratio:.2f} x 1 worker", remarks])
-    return "\n\n".join([*parts, table(rest, markdown=markdown)] if len(rest) > 1 else parts)
+            rest.append([f"2 workers, {name}", "headrace", f"{factor:.2f} x 1 worker", remarks])
+    parts += [table(rest, markdown=markdown)] if len(rest) > 1 else []
+    record = comparison(recording, LOG_MEASURES, side=OURS, copy=COPY, markdown=markdown)
+    return "\n\n".join([*parts, record] if record else parts)
 
 
-def meter_shares(recording: Recording, load: str) -> list[float]:
-    """Return the share of the meters in the CPU time per event, for each pair of alternating rounds."""
-    metered = recording.row("headrace with meters", f"meters {load}")
-    bare = recording.row(UNMETERED, f"meters {load}")
-    pairs = zip(metered.rounds, bare.rounds, strict=False) if metered and bare else ()
-    costs = ((with_them["cpu_us_per_event"], without["cpu_us_per_event"]) for with_them, without in pairs)
-    return [round((metered_us - bare_us) / metered_us, 4) for metered_us, bare_us in costs if metered_us]
+def cost_of_record(recording: Recording) -> float | None:
+    """Return what the log adds to the CPU time of a request, in relation to one without it; None if it is not known."""
+    measure = "log requests"
+    found, control = ratio(recording, OURS, SILENT, measure), ratio(recording, COPY, OURS, measure)
+    if found is None or control is None or not can_tell(control, LOG_MEASURES[measure].limit):
+        return None
+    return found.median - 1
 
 
 def worker_ratio(recording: Recording, load: str) -> float | None:
@@ -168,6 +185,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--settings", default="", help="pipeline_settings of a second subject, such as 'execution: tasks'"
     )
+    parser.add_argument(
+        "--log-level",
+        choices=LOG_LEVELS,
+        default="info",
+        help="of the part loads; info logs each request (%(default)s)",
+    )
     parser.add_argument("--output", type=Path, help="where to write the JSON (benchmarks/results/<date>-gateway.json)")
     options = parser.parse_args(arguments)
     parts = options.only.split(",") if options.only else PARTS
@@ -180,6 +203,8 @@ def main(arguments: list[str] | None = None) -> int:
     limit = raise_descriptor_limit()
 
     recording = begin("gateway", is_quick=options.quick, tools=options.tools)
+    if options.log_level != "info":
+        recording.notes.append(f"the loads were put on a service at log level {options.log_level}")
     for name in names:
         print(f"   {name:<11} {TITLES[name]}")
     try:
@@ -187,14 +212,10 @@ def main(arguments: list[str] | None = None) -> int:
             if "ceiling" in parts:
                 ceiling(recording, tools, names, min(seconds, 2.0))
             if "loads" in parts:
-                loads(recording, tools, names, rounds, seconds, options.against, options.settings)
-            if "meters" in parts:
-                meters(
-                    recording,
-                    tools,
-                    3 if options.quick else max(rounds, 9),
-                    min(seconds, 1.0 if options.quick else 3.0),
-                )
+                loads(recording, tools, names, rounds, seconds, options.against, options.settings, options.log_level)
+            if "log" in parts:
+                turns, sessions = (6, 2) if options.quick else (LOG_TURNS, LOG_SESSIONS)
+                log(recording, tools, turns, sessions, min(seconds, 0.7))
             if "start-up" in parts:
                 start_up(recording, tools, rounds if options.quick else max(rounds, 5), options.against)
             if "memory" in parts:

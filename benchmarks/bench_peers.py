@@ -8,14 +8,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.gateways import serving, start_up_s
+from benchmarks.gateways import SILENT, serving
 from benchmarks.loads import LOADS, Subject, Tools, compare, measure, medians, open_tools, shape
 from benchmarks.peers import PEERS, Peer
 from benchmarks.processes import NotReady, raise_descriptor_limit
 from benchmarks.recording import Recording, begin, number, table
 
+COMPARED = ("byte splice", "LiteLLM")
 DEFAULT_LOADS = ("requests", "short", "long", "paced-100", "paced-1000", "first-1", "burst-100")
 
 
@@ -53,18 +55,41 @@ def probe(recording: Recording, tools: Tools, subject: Subject) -> bool:
     return any(works.values())
 
 
+def measure_peers(
+    recording: Recording,
+    tools: Tools,
+    subjects: Sequence[Subject],
+    peers: Sequence[Peer],
+    names: Sequence[str],
+    *,
+    rounds: int,
+    seconds: float,
+) -> None:
+    """Put the loads on the running ``subjects`` and on all peers that start, in turn."""
+    recording.notes += [f"{peer.name}: not measured" for peer in PEERS if peer not in peers]
+    with contextlib.ExitStack() as stack:
+        present = list(subjects)
+        for peer in peers:
+            began = time.perf_counter()
+            try:
+                subject = stack.enter_context(peer.serving(tools))
+            except NotReady as error:
+                recording.notes.append(f"{peer.name} did not start")
+                print(f"  ! {peer.name} did not start: {error}")
+                continue
+            recording.add(peer.name, "start-up", {"ready_s": round(time.perf_counter() - began, 4)})
+            if probe(recording, tools, subject):
+                present.append(subject)
+        compare(recording, tools, [tools.direct()], names, rounds=1, seconds=min(seconds, 2.0))
+        compare(recording, tools, present, names, rounds=rounds, seconds=seconds)
+
+
 def summary(recording: Recording, *, markdown: bool = False) -> str:
-    """Format the medians, with the inverse ratio to headrace's rate: how many times faster headrace is."""
+    """Format the medians, with ratios to the byte splice, and to LiteLLM, which does the same work as headrace."""
     names = [name for name in LOADS if any(row.measure == name for row in recording.rows)]
     work = {peer.name: peer.work for peer in PEERS}
-    parts = [
-        medians(
-            recording,
-            names,
-            markdown=markdown,
-            against="LiteLLM" if "LiteLLM" in recording.subjects() else "byte splice",
-        )
-    ]
+    against = [name for name in COMPARED if name in recording.subjects()]
+    parts = [medians(recording, names, markdown=markdown, against=against)]
     starts = [["service", "what it does", "start-up s", "memory after the loads MB"]]
     for subject in recording.subjects():
         if subject != "tools alone":
@@ -98,28 +123,17 @@ def main(arguments: list[str] | None = None) -> int:
     seconds = options.seconds or (1.5 if options.quick else 5.0)
     raise_descriptor_limit()
     recording = begin("peers", is_quick=options.quick, tools=options.tools)
-    recording.notes += [f"{peer.name}: not measured" for peer in PEERS if peer not in peers]
     with contextlib.ExitStack() as stack:
         tools = stack.enter_context(open_tools(options.tools))
         try:
-            recording.add("headrace", "start-up", {"ready_s": round(start_up_s(tools), 4)})
+            began = time.perf_counter()
             subjects = [stack.enter_context(serving(tools))]
+            recording.add("headrace", "start-up", {"ready_s": round(time.perf_counter() - began, 4)})
+            subjects.append(stack.enter_context(serving(tools, name=SILENT, log_level="warning")))
         except NotReady as error:
             print(f"headrace did not start: {error}")
             return 1
-        for peer in peers:
-            began = time.perf_counter()
-            try:
-                subject = stack.enter_context(peer.serving(tools))
-            except NotReady as error:
-                recording.notes.append(f"{peer.name} did not start")
-                print(f"  ! {peer.name} did not start: {error}")
-                continue
-            recording.add(peer.name, "start-up", {"ready_s": round(time.perf_counter() - began, 4)})
-            if probe(recording, tools, subject):
-                subjects.append(subject)
-        compare(recording, tools, [tools.direct()], names, rounds=1, seconds=min(seconds, 2.0))
-        compare(recording, tools, subjects, names, rounds=rounds, seconds=seconds)
+        measure_peers(recording, tools, subjects, peers, names, rounds=rounds, seconds=seconds)
     print(f"\n{summary(recording)}")
     recording.save(options.output)
     return 0

@@ -34,8 +34,8 @@ def compiled() -> Path:
 
 
 def can_run(load: Load) -> bool:
-    """Return whether loadgen supports the load: it cannot send other headers, and it can only repeat."""
-    return load.mode == "repeat" and not load.headers and not load.hint
+    """Return whether loadgen supports the load: it cannot send other headers, and it can only repeat for a time."""
+    return load.mode == "repeat" and not (load.headers or load.hint or load.ids or load.requests)
 
 
 def command(load: Load, output: Path) -> list[str]:

@@ -17,10 +17,13 @@ class Exchange:
         "is_done",
         "keeps_alive",
         "last",
+        "last_byte_ns",
+        "number",
         "parser",
         "pieces",
         "previous",
         "requests",
+        "sent_ns",
         "socket",
         "started_ns",
         "status",
@@ -31,7 +34,9 @@ class Exchange:
     def __init__(self) -> None:
         self.socket: socket.socket | None = None
         self.pieces: list[bytes] = []
-        self.requests = 0
+        self.requests = 0  # sent on this connection
+        self.number = 0  # of the current one, among all of the load
+        self.sent_ns = self.last_byte_ns = 0  # on the wall clock, if the load has ids
         self.status = 0
 
     # The callbacks of httptools. `on_body` is a list's append, so it costs almost nothing.

@@ -6,11 +6,12 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
+from typing import Literal, get_args
 
 from benchmarks.loads import Subject, Tools
-from benchmarks.processes import CORES, ROOT, SERVER_CORES, free_port, python, running
+from benchmarks.processes import CORES, ROOT, SERVER_CORES, free_port, module_with_tree, python, running
 
 KEY = "sk-bench-0123456789abcdef"
 """The key that the loads send; not a secret: the server runs for a minute on 127.0.0.1."""
@@ -20,8 +21,18 @@ model_list:
   - model_name: "mock-*"
     litellm_params: {{model: "openai/mock-*", api_base: "http://127.0.0.1:{port}/v1", api_key: sk-upstream}}
 general_settings: {{master_key: {key}}}
-pipeline_settings: {{log_level: warning{more}}}
+pipeline_settings: {{log_level: {log_level}{more}}}
 """
+
+SILENT = "headrace, log level warning"
+"""The name of headrace without the record of each request that it logs at its default level, info."""
+LogLevel = Literal["info", "warning"]
+LOG_LEVELS: tuple[LogLevel, ...] = get_args(LogLevel)
+
+
+def configuration(upstream_port: int, log_level: LogLevel = "info", settings: str = "") -> str:
+    """Return the service's configuration; ``settings`` as in `serving`."""
+    return _CONFIG.format(port=upstream_port, key=KEY, log_level=log_level, more=f", {settings}" if settings else "")
 
 
 @contextlib.contextmanager
@@ -30,33 +41,38 @@ def serving(
     *,
     name: str = "headrace",
     source: Path = ROOT,
-    module: str = "pipeline.gateway",
+    module: str = "",
     workers: int = 1,
+    log_level: LogLevel = "info",
     settings: str = "",
+    path: Path | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> Generator[Subject]:
-    """Run headrace for the length of a block.
+    """Run headrace for the length of a block. Its log goes to a file, `Server.output`.
 
     Args:
         tools: the tools whose upstream it calls.
         name: its name in the tables.
         source: the tree from which it runs.
-        module: the module to run instead of ``pipeline.gateway``.
+        module: a module of ours that runs it.
         workers: the number of its processes, and of cores that they may use.
+        log_level: what it logs.
         settings: further ``pipeline_settings``, as YAML on one line, such as ``execution: fused``.
+        path: a further folder with Python modules, such as a plugin's.
+        environ: further variables of its environment.
     """
     port = free_port()
-    more = f", {settings}" if settings else ""
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
         config = Path(folder, "config.yaml")
-        config.write_text(_CONFIG.format(port=tools.port, key=KEY, more=more))
+        config.write_text(configuration(tools.port, log_level, settings))
         address = ["--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--workers", str(workers)]
         cores = SERVER_CORES if workers == 1 else CORES[:workers] if len(CORES) > workers else []
-        paths = os.pathsep.join(dict.fromkeys((str(source), str(ROOT))))  # ROOT has our own modules
-        with running(
-            python("-m", module, "serve", *address), cores=cores, cwd=source, environ={"PYTHONPATH": paths}
-        ) as server:
+        command = [*(module_with_tree(module, source) if module else python("-m", "pipeline.gateway")), "serve"]
+        paths = os.pathsep.join(map(str, [source, *([path] if path else [])]))
+        environ = {"PYTHONPATH": paths, **(environ or {})}
+        with running([*command, *address], cores=cores, cwd=source, environ=environ) as server:
             server.wait_ready(port)
-            yield Subject(name, port, [server.pid], cores=workers, settings={"token": KEY})
+            yield Subject(name, port, [server.pid], cores=workers, settings={"token": KEY}, server=server)
 
 
 def start_up_s(tools: Tools, source: Path = ROOT) -> float:

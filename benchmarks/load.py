@@ -1,8 +1,8 @@
 """A load generator in one process and one epoll loop: many streams at once, each checked to its end.
 
-Run: ``python -m benchmarks.load '{"port": 4000, "model": "mock-n20", "connections": 10, "seconds": 5}'``; the fields
-are those of `Load`. It prints one JSON object. httptools (llhttp) parses the bodies, so a truncated chunk or a missing
-end is detected.
+Run: ``python -m benchmarks.load``, with loads such as ``{"port": 4000, "model": "mock-n20", "connections": 10}`` on
+stdin, one on each line; the fields are those of `Load`. It replies to each with one JSON object. httptools (llhttp)
+parses the bodies, so a truncated chunk or a missing end is detected.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import gc
 import resource
 import select
 import socket
-import sys
 import time
 from array import array
 from collections import deque
@@ -21,9 +20,11 @@ import httptools
 import msgspec
 
 from benchmarks.behaviour import STAMP
+from benchmarks.children import serve_orders
 from benchmarks.exchange import Exchange
-from benchmarks.plan import Load, request
+from benchmarks.plan import NUMBER, Load, request
 from benchmarks.processes import busy_ns, cpu_ns, family, percentiles, raise_descriptor_limit, rss_kb
+from benchmarks.stamps import ANCILLARY_BYTES, arrived_ns, stamp_arrivals
 
 _BUFFER = bytearray(262_144)
 _VIEW = memoryview(_BUFFER)
@@ -43,8 +44,11 @@ class Generator:
         self.exchanges: dict[int, Exchange] = {}
         self.to_open: deque[tuple[float, Exchange]] = deque()
         self.established = 0  # requests that are sent, or whose answer's head has arrived
+        self.sent = 0
         self.finished = 0
-        self.is_over = False
+        self.counted = load.connections if load.mode == "once" else load.requests
+        """The requests after which the load ends; 0 if it ends after a time."""
+        self.total_ns_of: dict[str, int] = {}
         self.errors: dict[str, int] = {}
         self.first_ns = array("q")  # from the start: this mode measures the opening of many streams at once
         self._clear()
@@ -62,10 +66,10 @@ class Generator:
         load = self.load
         rss_before_kb = rss_kb(self._pids())
         start = time.monotonic()
-        for i in range(load.connections):
+        for i in range(min(load.connections, self.counted or load.connections)):
             at = start + (i / load.open_per_s if load.open_per_s else 0)
             self.to_open.append((at, Exchange()))
-        begin = {"once": start, "repeat": start + load.warmup_s, "hold": None}[load.mode]
+        begin = start if self.counted else None if load.mode == "hold" else start + load.warmup_s
         limit = start + load.limit_s
         end = 0.0
         marks: tuple[float, list[int], int, int, float] | None = None
@@ -74,25 +78,35 @@ class Generator:
             if load.mode == "hold" and begin is None and self.established >= load.connections:
                 begin = now + load.warmup_s
             if marks is None and (now >= limit or (begin is not None and now >= begin)):
-                if load.mode != "once":
+                if not self.counted:
                     self._clear()
                 marks = (now, pids := self._pids(), cpu_ns(pids), busy_ns(), _own_cpu_s())
-                end = limit if load.mode == "once" else now + load.seconds
-            if marks is not None and (now >= end or (load.mode == "once" and self.finished >= load.connections)):
+                end = limit if self.counted else now + load.seconds
+            if marks is not None and (now >= end or (self.counted and self.finished >= self.counted)):
                 break
-            while self.to_open and self.to_open[0][0] <= now:
-                self._open(self.to_open.popleft()[1])
-            timeout = 0.02 if marks is None or load.mode == "once" else min(0.02, end - now)
-            if self.to_open:
-                timeout = min(timeout, max(0.0, self.to_open[0][0] - now))
-            for fd, events in self.epoll.poll(timeout, 1024):
-                if (exchange := self.exchanges.get(fd)) is not None:
-                    if events & select.EPOLLOUT:
-                        self._connected(exchange)
-                    else:
-                        self._read(exchange)
-        self.is_over = True
-        return self._figures(marks, rss_before_kb)
+            self._step(min(0.02, end - now) if marks is not None else 0.02)
+        figures = self._figures(marks, rss_before_kb)
+        until = time.monotonic() + load.cooldown_s
+        while (left_s := until - time.monotonic()) > 0:
+            self._step(min(0.02, left_s))
+        for exchange in list(self.exchanges.values()):
+            self._close(exchange)
+        self.epoll.close()
+        return figures
+
+    def _step(self, timeout: float) -> None:
+        """Open the connections that are due, and read what has arrived, if only after ``timeout``."""
+        now = time.monotonic()
+        while self.to_open and self.to_open[0][0] <= now:
+            self._open(self.to_open.popleft()[1])
+        if self.to_open:
+            timeout = min(timeout, max(0.0, self.to_open[0][0] - now))
+        for fd, events in self.epoll.poll(timeout, 1024):
+            if (exchange := self.exchanges.get(fd)) is not None:
+                if events & select.EPOLLOUT:
+                    self._connected(exchange)
+                else:
+                    self._read(exchange)
 
     def _pids(self) -> list[int]:
         return [member for pid in self.load.pids for member in family(pid)]
@@ -108,6 +122,8 @@ class Generator:
         self.epoll.register(opened.fileno(), select.EPOLLOUT)
         if self.load.mode == "once":
             exchange.begin(time.monotonic_ns())  # the time to connect is part of the time to the first chunk
+        if self.load.ids:
+            stamp_arrivals(opened)
 
     def _connected(self, exchange: Exchange) -> None:
         assert exchange.socket is not None
@@ -120,10 +136,17 @@ class Generator:
 
     def _send(self, exchange: Exchange) -> None:
         assert exchange.socket is not None
+        request = self.request
+        if self.load.ids:
+            exchange.number = self.sent
+            request = request.replace(NUMBER, b"%d" % self.sent)
+        self.sent += 1
         if self.load.mode != "once":
             exchange.begin(time.monotonic_ns())
+        if self.load.ids:
+            exchange.sent_ns = time.time_ns()
         try:
-            is_sent = exchange.socket.send(self.request) == len(self.request)
+            is_sent = exchange.socket.send(request) == len(request)
         except OSError:
             is_sent = False
         if is_sent:
@@ -135,9 +158,9 @@ class Generator:
     def _drop(self, exchange: Exchange) -> None:
         """Close a failed connection, and retry a little later."""
         self._close(exchange)
-        if self.load.mode == "once":
+        if self.counted:
             self.finished += 1
-        else:
+        if self.load.mode != "once":
             self.to_open.append((time.monotonic() + _RETRY_S, exchange))
 
     def _close(self, exchange: Exchange) -> None:
@@ -148,7 +171,11 @@ class Generator:
     def _read(self, exchange: Exchange) -> None:
         assert exchange.socket is not None
         try:
-            size = exchange.socket.recv_into(_BUFFER)
+            if self.load.ids:
+                size, ancillary, _, _ = exchange.socket.recvmsg_into([_BUFFER], ANCILLARY_BYTES)
+                exchange.last_byte_ns = arrived_ns(ancillary)
+            else:
+                size = exchange.socket.recv_into(_BUFFER)
         except BlockingIOError:
             return
         except OSError:
@@ -215,8 +242,10 @@ class Generator:
         else:
             self.complete += 1
             self.total_ns.append(now - exchange.started_ns)
-        if load.mode == "once":
-            self.finished += 1
+            if load.ids:
+                self.total_ns_of[f"{load.ids}{exchange.number}"] = exchange.last_byte_ns - exchange.sent_ns
+        self.finished += 1
+        if load.mode == "once" or (load.requests and self.sent >= load.requests):
             self._close(exchange)
         elif not exchange.keeps_alive:
             self._close(exchange)
@@ -253,6 +282,7 @@ class Generator:
             "rss_kb": rss_kb(self._pids()),
             "load_cpu": round(own_s / seconds, 4),
             "machine_cpu": round((busy_ns() - busy_before) / 1e9 / seconds, 4),
+            **({"total_ns_of": self.total_ns_of} if self.load.ids else {}),
         }
 
 
@@ -262,12 +292,17 @@ def _own_cpu_s() -> float:
 
 
 def main() -> None:
-    """Run the load that the first argument describes, and print the result."""
-    load = msgspec.json.decode(sys.argv[1], type=Load)
+    """Run the loads that are ordered on stdin, one after the other."""
     raise_descriptor_limit()
     gc.freeze()
-    gc.disable()  # a run is short, and nothing here creates cycles
-    print(msgspec.json.encode(Generator(load).run()).decode())
+    gc.disable()  # within a load: the pauses would count
+
+    def reply(order: dict[str, Any]) -> dict[str, Any]:
+        figures = Generator(msgspec.convert(order, Load)).run()
+        gc.collect()
+        return figures
+
+    serve_orders(reply)
 
 
 if __name__ == "__main__":

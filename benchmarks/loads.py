@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from benchmarks import ctools
+from benchmarks.children import Child, open_child
 from benchmarks.plan import Load
 from benchmarks.processes import (
     TOOL_CORES,
@@ -85,6 +86,7 @@ class Subject:
         cores: the number of cores that it may use.
         settings: the fields of `Load` that it needs: path, dialect, headers.
         model: the only model that it knows, if it does not know ours; the upstream's script is then in the message.
+        server: its process, if we started it.
     """
 
     name: str
@@ -93,15 +95,17 @@ class Subject:
     cores: int = 1
     settings: dict[str, Any] = field(default_factory=dict)
     model: str = ""
+    server: Server | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """A running mock upstream, and the load generator to use."""
+    """A running mock upstream on ``port``, and a running load generator; ``kind`` is that of the one to use."""
 
     kind: str
     upstream: Server
     port: int
+    generator: Child
 
     def direct(self) -> Subject:
         """Return the upstream itself as a subject: what the tools reach with nothing between them."""
@@ -126,15 +130,20 @@ class Tools:
 
 @contextlib.contextmanager
 def open_tools(kind: str = "python") -> Generator[Tools]:
-    """Run the mock upstream for the duration of a block, on the first core that is not the server's."""
+    """Run the tools for the duration of a block, on cores that are not the server's."""
     port = free_port()
     if kind == "c":
         command = [str(ctools.compiled() / "mockup"), "-p", str(port)]
     else:
         command = python("-m", "benchmarks.upstream", "--port", str(port))
-    with running(command, cores=TOOL_CORES[:1]) as upstream:
+    with running(command, cores=TOOL_CORES[:1]) as upstream, open_generator() as generator:
         upstream.wait_ready(port, "/stats", patience_s=20)
-        yield Tools(kind, upstream, port)
+        yield Tools(kind, upstream, port, generator)
+
+
+def open_generator() -> contextlib.AbstractContextManager[Child]:
+    """Run a load generator for the duration of a block."""
+    return open_child(python("-m", "benchmarks.load"), TOOL_CORES[-1:])
 
 
 def shape(name: str, subject: Subject, **changes: Any) -> Load:
@@ -154,7 +163,7 @@ def measure(tools: Tools, subject: Subject, load: Load) -> tuple[Figures, list[s
     upstream = [tools.upstream.pid]
     before, busy_before, since = cpu_ns(upstream), busy_ns(), time.monotonic()
     server_before = cpu_ns(family_of(subject))
-    figures = _run_c(load) if tools.kind == "c" and ctools.can_run(load) else _run_python(load)
+    figures = _run_c(load) if tools.kind == "c" and ctools.can_run(load) else run_load(tools.generator, load)
     elapsed_s = time.monotonic() - since
     # Over the whole run including warm-up: the upstream does not know when the measurement starts.
     upstream_cpu = (cpu_ns(upstream) - before) / 1e9 / elapsed_s
@@ -185,29 +194,29 @@ def family_of(subject: Subject) -> list[int]:
     return [member for pid in subject.pids for member in family(pid)]
 
 
-def _run_python(load: Load) -> Figures:
-    command = python("-m", "benchmarks.load", msgspec.json.encode(load).decode())
-    figures: Figures = msgspec.json.decode(_run(command, load))
+def run_load(generator: Child, load: Load) -> Figures:
+    """Have a load generator run a load, and return the figures."""
+    generator.order(load)
+    figures: Figures = generator.reply(patience_s(load))
     return figures
+
+
+def patience_s(load: Load) -> float:
+    """Return how long to wait for the figures of a load."""
+    return load.seconds + load.warmup_s + load.limit_s + 30
 
 
 def _run_c(load: Load) -> Figures:
     rss_before_kb = rss_kb(member for pid in load.pids for member in family(pid))
     with tempfile.NamedTemporaryFile(suffix=".json") as output:
-        _run(ctools.command(load, Path(output.name)), load)
+        with running(ctools.command(load, Path(output.name)), cores=TOOL_CORES[-1:]) as generator:
+            try:
+                status = generator.process.wait(patience_s(load))
+            except subprocess.TimeoutExpired:
+                status = None
+            if status != 0:
+                raise RuntimeError(f"the load generator ended with {status}: {generator.printed()[-2000:]}")
         return ctools.figures(load, Path(output.name), rss_before_kb)
-
-
-def _run(command: list[str], load: Load) -> bytes:
-    patience_s = load.seconds + load.warmup_s + load.limit_s + 30
-    with running(command, cores=TOOL_CORES[-1:]) as generator:
-        try:
-            status = generator.process.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            status = None
-        if status != 0:
-            raise RuntimeError(f"the load generator ended with {status}: {generator.printed()[-2000:]}")
-        return generator.printed().strip().rpartition("\n")[2].encode()
 
 
 def compare(
@@ -242,16 +251,16 @@ def print_round(round_number: int, name: str, subject: str, figures: Figures, re
     )
 
 
-def medians(recording: Recording, names: Sequence[str], *, markdown: bool = False, against: str | None = None) -> str:
-    """Format the medians of loads; ``against`` adds the ratio of events or requests per second to that subject."""
-    rows = [["load", "service", *COLUMNS, *(["ratio"] if against else []), "remarks"]]
+def medians(recording: Recording, names: Sequence[str], *, markdown: bool = False, against: Sequence[str] = ()) -> str:
+    """Format the medians of loads, with ratios of events or requests per second to the subjects ``against``."""
+    rows = [["load", "service", *COLUMNS, *(f"x {other}" for other in against), "remarks"]]
     for name in names:
         for row in recording.rows:
             if row.measure == name:
                 cells = [number(row.median(figure)) for figure in COLUMNS.values()]
-                if against:
-                    speed = "requests_per_s" if name in ("requests", "short") else "events_per_s"
-                    mine, theirs = row.median(speed), recording.median(against, name, speed)
-                    cells.append(number(mine / theirs) + " x" if mine is not None and theirs else "-")
+                speed = "requests_per_s" if name in ("requests", "short") else "events_per_s"
+                for other in against:
+                    mine, theirs = row.median(speed), recording.median(other, name, speed)
+                    cells.append(number(mine / theirs) if mine is not None and theirs else "-")
                 rows.append([name, row.subject, *cells, "; ".join(dict.fromkeys(row.flags))])
     return table(rows, markdown=markdown)

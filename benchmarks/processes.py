@@ -12,9 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parent.parent
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
@@ -64,25 +64,36 @@ def free_port() -> int:
 def running(
     command: Sequence[str], *, cores: Sequence[int] = (), environ: Mapping[str, str] | None = None, cwd: Path = ROOT
 ) -> Generator[Server]:
-    """Run a server for the duration of a block, on ``cores`` if given, in a session of its own."""
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=cwd,
-            env={**os.environ, **(environ or {})},
-            start_new_session=True,
-            preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if cores else None,
-        )
+    """Run a server for the duration of a block, on ``cores`` if given, in a session of its own.
+
+    What it prints, such as its log, goes to a file.
+    """
+    with tempfile.TemporaryDirectory(prefix="headrace-output-") as folder:
+        output = Path(folder, "output")
+        with output.open("ab") as file:  # to append: its processes share it, and nobody moves its end
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                cwd=cwd,
+                env={**os.environ, **(environ or {})},
+                start_new_session=True,
+                preexec_fn=on_cores(cores),
+            )
         try:
             yield Server(process, output)
         finally:
-            _end(process)
+            end(process)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def on_cores(cores: Sequence[int]) -> Callable[[], None] | None:
+    """Return what a child process does first: stay on ``cores``; None if it may use any."""
+    return partial(os.sched_setaffinity, 0, cores) if cores else None
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and its descendants, which have a session of their own."""
     for wanted, patience_s in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 5.0)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, wanted)  # the session that we created, including workers
@@ -95,15 +106,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 class Server:
     """A running server."""
 
-    def __init__(self, process: subprocess.Popen[bytes], output: Any) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
         self.process = process
         self.pid = process.pid
-        self._output = output
+        self.output = output
 
     def printed(self) -> str:
         """Return what it has printed so far."""
-        self._output.seek(0)
-        return str(self._output.read().decode(errors="replace"))
+        return self.output.read_text(encoding="utf-8", errors="replace")
 
     def wait_ready(
         self, port: int, path: str = "/livez", *, patience_s: float = 60.0, any_status: bool = False
@@ -148,6 +158,22 @@ def get_status(port: int, path: str) -> int:
 def python(*arguments: str) -> list[str]:
     """Return the command that runs this Python."""
     return [sys.executable, *arguments]
+
+
+_RUN = """\
+import runpy, sys
+tree, root, module = sys.argv[1:4]
+sys.path.insert(0, tree)
+import pipeline, stages
+sys.path.insert(0, root)
+sys.argv[1:] = sys.argv[4:]
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+
+
+def module_with_tree(module: str, tree: Path, *arguments: str) -> list[str]:
+    """Return the command that runs one of our modules with the product of ``tree``, not with benchmarks of its own."""
+    return python("-P", "-c", _RUN, str(tree), str(ROOT), module, *arguments)
 
 
 def family(pid: int) -> list[int]:

@@ -8,6 +8,7 @@ they are; compare shares, and two trees.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import pstats
 import shlex
@@ -15,11 +16,12 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 from benchmarks.gateways import serving
-from benchmarks.loads import LOADS, Tools, measure, open_tools, shape
+from benchmarks.loads import LOADS, Subject, Tools, measure, open_tools, shape
 from benchmarks.processes import ROOT
 from benchmarks.recording import commit, table
 
@@ -29,23 +31,28 @@ TOP = 40
 _WRITE_LIMIT_S = 10.0
 
 
-def top_list(tools: Tools, load: str, source: Path, seconds: float) -> str:
-    """Profile one tree under one load, and return the table."""
+@contextlib.contextmanager
+def profiled(tools: Tools, source: Path = ROOT, **options: Any) -> Generator[tuple[Subject, Path]]:
+    """Run a tree's service so that it can be profiled; yield it and the file for its profile."""
     with tempfile.TemporaryDirectory(prefix="headrace-profile-") as folder:
         file = Path(folder, "profile")
-        os.environ["HEADRACE_PROFILE"] = str(file)  # inherited by the service
-        with serving(tools, source=source, module="benchmarks.profiled") as subject:
-            measure(tools, subject, shape(load, subject, seconds=1.0))  # nothing is measured before the warm-up
-            os.kill(subject.pids[0], signal.SIGUSR1)
-            figures, _ = measure(tools, subject, shape(load, subject, seconds=seconds, warmup_s=0.0))
-            os.kill(subject.pids[0], signal.SIGUSR2)
-            until = time.monotonic() + _WRITE_LIMIT_S
-            while not file.exists() and time.monotonic() < until:
-                time.sleep(0.05)
-            time.sleep(0.5)  # it is being written
-        unit = "event" if figures["events_per_s"] else "request"
-        count = seconds * figures[f"{unit}s_per_s"]
-        return f"{commit(source)}, {load}, per {unit}\n\n{_laid_out(pstats.Stats(str(file)), count, str(source))}"
+        environ = {"HEADRACE_PROFILE": str(file)}
+        with serving(tools, source=source, module="benchmarks.profiled", environ=environ, **options) as subject:
+            yield subject, file
+
+
+def top_list(tools: Tools, subject: Subject, file: Path, load: str, source: Path, seconds: float) -> str:
+    """Profile a service under one load, and return the table."""
+    measure(tools, subject, shape(load, subject, seconds=min(seconds, 1.0)))  # the first requests are slower
+    os.kill(subject.pids[0], signal.SIGUSR1)
+    figures, _ = measure(tools, subject, shape(load, subject, seconds=seconds, warmup_s=0.0))
+    os.kill(subject.pids[0], signal.SIGUSR2)
+    until = time.monotonic() + _WRITE_LIMIT_S
+    while not file.exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    unit = "event" if figures["events_per_s"] else "request"
+    count = seconds * figures[f"{unit}s_per_s"]
+    return f"{commit(source)}, {load}, per {unit}\n\n{_laid_out(pstats.Stats(str(file)), count, str(source))}"
 
 
 def _laid_out(statistics: Any, count: float, source: str) -> str:
@@ -83,8 +90,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=5.0, help="(%(default)s)")
     parser.add_argument("--tools", choices=("python", "c"), default="python", help="(%(default)s)")
     options = parser.parse_args(arguments)
-    with open_tools(options.tools) as tools:
-        text = top_list(tools, options.load, options.source.resolve(), options.seconds)
+    source = options.source.resolve()
+    with open_tools(options.tools) as tools, profiled(tools, source) as (subject, file):
+        text = top_list(tools, subject, file, options.load, source, options.seconds)
     given = sys.argv[1:] if arguments is None else arguments
     print(f"$ {shlex.join(['python', '-m', 'benchmarks.profile_service', *given])}\n{text}")
     return 0

@@ -20,7 +20,9 @@ def main() -> int:
 
     def write(*_: object) -> None:
         profile.disable()
-        profile.dump_stats(os.environ["HEADRACE_PROFILE"])
+        file = os.environ["HEADRACE_PROFILE"]
+        profile.dump_stats(f"{file}.part")
+        os.replace(f"{file}.part", file)  # so that it is complete as soon as it exists
 
     signal.signal(signal.SIGUSR1, lambda *_: profile.enable())
     signal.signal(signal.SIGUSR2, write)

@@ -9,17 +9,25 @@ import argparse
 import shlex
 from pathlib import Path
 
-from benchmarks import bench_codec, bench_engine, bench_gateway, bench_peers, plots
+from benchmarks import bench_codec, bench_engine, bench_gateway, bench_meters, bench_peers, bench_records, plots
 from benchmarks.loads import TITLES
 from benchmarks.processes import ROOT
 from benchmarks.recording import RESULTS, Recording, load, table
 from benchmarks.targets import TARGETS
 
-NAMES = ("gateway", "peers", "engine", "codec")
+NAMES = ("gateway", "peers", "records", "meters", "engine", "codec")
 PROFILES = Path(__file__).parent / "profiles"
 MISSED = "missed-targets.md"
 """The text in the folder of the profiles that says, for the newest run, why targets were missed."""
 _PACED = {100: "paced-100", 500: "paced-500", 1000: "paced-1000"}
+
+_OTHERS = (
+    ("records", "Is the log right?", bench_records.summary),
+    ("meters", "What the figures cost", bench_meters.summary),
+    ("engine", "The engine alone", bench_engine.summary),
+    ("codec", "The wire code alone", bench_codec.summary),
+)
+"""The benchmarks without plots: name, title, what formats their recordings."""
 
 _HEAD = """\
 # Performance
@@ -61,7 +69,7 @@ def page(found: dict[str, Recording], profiles: Path = PROFILES) -> tuple[str, d
     gateway = found.get("gateway", Recording(name="gateway"))
     peers = found.get("peers", Recording(name="peers"))
     head = ["load and figure", "target", "measured", "verdict", "for comparison", "remarks"]
-    rows = [head, *(target.row(gateway, peers) for target in TARGETS)]
+    rows = [head, *(target.row(found) for target in TARGETS)]
     parts += ["## Targets\n", _TARGETS, table(rows, markdown=True) + "\n"]
     if (reasons := profiles / MISSED).is_file():
         parts += ["### Why targets were missed\n", reasons.read_text(encoding="utf-8")]
@@ -81,7 +89,8 @@ def page(found: dict[str, Recording], profiles: Path = PROFILES) -> tuple[str, d
             bench_peers.summary(peers, markdown=True) + "\n",
         ]
         parts.append(
-            "The ratio is the service's rate divided by LiteLLM's, or by the byte splice's if LiteLLM was not found.\n"
+            "The columns *x byte splice* and *x LiteLLM* have the service's rate divided by theirs. headrace logs a "
+            "record of each request, as it does by default; with log level warning it does not, nor do the others.\n"
         )
         for name, figure, unit in (
             ("requests", "requests_per_s", "requests/s"),
@@ -96,18 +105,9 @@ def page(found: dict[str, Recording], profiles: Path = PROFILES) -> tuple[str, d
             parts += _show(
                 images, f"peers-{name}.svg", TITLES[name], plots.bars(TITLES[name], unit, values) if values else ""
             )
-    if "engine" in found:
-        parts += [
-            "## The engine alone\n",
-            origin(found["engine"]),
-            bench_engine.summary(found["engine"], markdown=True) + "\n",
-        ]
-    if "codec" in found:
-        parts += [
-            "## The wire code alone\n",
-            origin(found["codec"]),
-            bench_codec.summary(found["codec"], markdown=True) + "\n",
-        ]
+    for name, title, summary in _OTHERS:
+        if name in found:
+            parts += [f"## {title}\n", origin(found[name]), summary(found[name], markdown=True) + "\n"]
     parts += _profiles(profiles)
     return "\n".join(parts), images
 

@@ -1,4 +1,4 @@
-"""Alarms that ring after a silence, for `TickingCodec`: a request has neither a task nor a cancel scope for its own.
+"""Alarms that ring after a silence, for codecs that tick: a request has neither a task nor a cancel scope for its own.
 
 All alarms of one interval are rung by one system task of the trio run, which sleeps until the first is due and ends
 when it finds none. To put an alarm off, as each batch of a stream does, is to move it to the end of a queue.
@@ -31,7 +31,9 @@ class Alarm:
     def put_off(self) -> None:
         """Have the silence begin now."""
         self._silent_since_s = now_s = trio.current_time()
-        self._ringer.put_last(self, now_s)
+        ringing = self._ringer.since_s
+        ringing[self] = now_s
+        ringing.move_to_end(self)
 
     def is_due(self) -> bool:
         """Whether the silence is as long as the interval."""
@@ -45,11 +47,11 @@ class Alarm:
 class _Ringer:
     """Rings the alarms of one interval."""
 
-    __slots__ = ("_interval_s", "_since_s", "is_running")
+    __slots__ = ("_interval_s", "is_running", "since_s")
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
-        self._since_s: OrderedDict[Alarm, float] = OrderedDict()  # since when each has been silent, the longest first
+        self.since_s: OrderedDict[Alarm, float] = OrderedDict()  # since when each has been silent, the longest first
         self.is_running = False
 
     def start(self) -> None:
@@ -57,19 +59,16 @@ class _Ringer:
             self.is_running = True
             trio.lowlevel.spawn_system_task(self._run)
 
-    def put_last(self, alarm: Alarm, now_s: float) -> None:
-        self._since_s[alarm] = now_s
-        self._since_s.move_to_end(alarm)
-
     def forget(self, alarm: Alarm) -> None:
-        del self._since_s[alarm]
+        del self.since_s[alarm]
 
     async def _run(self) -> None:
-        while self._since_s:
-            alarm, since_s = next(iter(self._since_s.items()))
+        while self.since_s:
+            alarm, since_s = next(iter(self.since_s.items()))
             await trio.sleep_until(since_s + self._interval_s)
-            if self._since_s.get(alarm) == since_s:  # neither put off nor stopped meanwhile
-                self.put_last(alarm, trio.current_time())
+            if self.since_s.get(alarm) == since_s:  # neither put off nor stopped meanwhile
+                self.since_s[alarm] = trio.current_time()
+                self.since_s.move_to_end(alarm)
                 alarm.ring()
         self.is_running = False
 
@@ -88,5 +87,5 @@ def _ringer_of(interval_s: float) -> _Ringer:
 
 
 def tasks_living() -> int:
-    """Give how many tasks ring alarms in this trio run: they outlive the requests whose alarms they have rung."""
+    """Return how many tasks ring alarms in this trio run: they outlive the requests whose alarms they have rung."""
     return sum(ringer.is_running for ringer in _RINGERS.get({}).values())

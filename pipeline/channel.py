@@ -1,29 +1,23 @@
-"""Links between stages: bounded channels that carry batches and tell the meters what they waited for.
+"""Links between tasks: bounded queues, which carry batches and tell the lanes what they waited for.
 
-A batch is a list of events. One read of the upstream's socket becomes one batch and stays one all the way down, so
-the cost of a hop is shared by all events that arrived together, and nobody ever waits to fill a batch.
-
-The channels are our own, for one giver and one taker (ADR 0008): a hop is half as dear as over trio's, which serve any
-number of both, and making one costs a sixth.
+A batch is a list of events. One read of the upstream's socket becomes one batch and stays one all the way down, so the
+cost of a hop is shared by all events that arrived together, and nobody ever waits to fill a batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Generic, Protocol, TypeVar
 
 import outcome
 import trio
 
 from pipeline.errors import blame
-from pipeline.meter import Clock, Doing, Meter
+from pipeline.lane import BLOCKED, BUSY, CLOSING, READY, STARVED, Lane, Outside
+from pipeline.timeline import Party
 
 T = TypeVar("T")
-
-# An attribute of an enum class is a slow look-up on Python 3.11, and a member a slow index; these stand in every hop.
-_STARVED: Final = int(Doing.STARVED)
-_BLOCKED: Final = int(Doing.BLOCKED)
-_CLOSING: Final = int(Doing.CLOSING)
 
 
 class DownstreamGone(Exception):
@@ -37,145 +31,236 @@ class EndOfInput(Exception):
     """The stage before has returned: its output is complete. Stages never see it."""
 
 
-class Woken(Exception):
-    """Whoever waited for a batch was woken before one came. Stages never see it."""
+class Taker(Protocol[T]):
+    """Where a task's batches come from."""
 
-
-class Link(Generic[T]):
-    """A bounded queue between two tasks. Each entry is a batch and the time at which it was offered, in ns.
-
-    Giving and taking are atomic with respect to cancellation. Taking an entry that is already there is a checkpoint
-    for cancellation but lets nobody else run: after at most ``capacity`` of them the taker has to wait for its giver.
-    """
-
-    __slots__ = ("_capacity", "_entries", "_giver", "_is_abandoned", "_is_complete", "_pending", "_taker")
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._entries: list[tuple[int, list[T]]] = []  # a deque takes 700 bytes while it is empty
-        self._taker: trio.lowlevel.Task | None = None
-        self._giver: trio.lowlevel.Task | None = None
-        self._pending: tuple[int, list[T]] | None = None  # what the waiting giver wants to give
-        self._is_complete = False
-        self._is_abandoned = False
-
-    def give_nowait(self, offered_ns: int, batch: list[T]) -> bool:
-        """Give a batch if there is room for it; say whether it was taken.
-
-        Raises:
-            DownstreamGone: if nobody will take it.
-        """
-        if self._is_abandoned:
-            raise DownstreamGone
-        if (taker := self._taker) is not None:
-            self._taker = None
-            trio.lowlevel.reschedule(taker, outcome.Value((offered_ns, batch)))
-            return True
-        if len(self._entries) >= self._capacity or self._pending is not None:
-            return False
-        self._entries.append((offered_ns, batch))
-        return True
-
-    async def give(self, offered_ns: int, batch: list[T]) -> None:
-        """Give a batch for which `give_nowait` has just found no room.
-
-        Raises:
-            DownstreamGone: if nobody will take it.
-            trio.BusyResourceError: if another task is waiting to give; a stage has one writer.
-        """
-        if self._giver is not None:
-            raise trio.BusyResourceError("two tasks send to one outlet at once: a stage has one writer")
-        self._giver = trio.lowlevel.current_task()
-        self._pending = (offered_ns, batch)
-        await trio.lowlevel.wait_task_rescheduled(self._abort_give)
-
-    def _abort_give(self, _: object) -> trio.lowlevel.Abort:
-        self._giver = self._pending = None
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    async def take(self) -> tuple[int, list[T]]:
-        """Take the next batch, waiting for one.
+    async def take(self, lane: Lane) -> list[T] | None:
+        """Take the next batch for ``lane``, which is starved; None if the task was woken before one came.
 
         Raises:
             EndOfInput: if there will be none.
-            Woken: if `wake` was called while it waited.
-            trio.BusyResourceError: if another task is waiting to take; a stage has one reader.
         """
-        if self._entries:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            entry = self._entries.pop(0)
-            self._admit_giver(self._entries.append)
-            return entry
-        if self._pending is not None:  # a link without room: straight from hand to hand
-            await trio.lowlevel.checkpoint_if_cancelled()
-            taken: list[tuple[int, list[T]]] = []
-            self._admit_giver(taken.append)
-            return taken[0]
-        if self._is_complete:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            raise EndOfInput
-        if self._taker is not None:
-            raise trio.BusyResourceError("two tasks read from one inlet at once: a stage has one reader")
-        self._taker = trio.lowlevel.current_task()
-        given: tuple[int, list[T]] | type[Exception] = await trio.lowlevel.wait_task_rescheduled(self._abort_take)
-        if isinstance(given, tuple):
-            return given
-        raise given  # here, as an `outcome.Error` is dear
-
-    def _abort_take(self, _: object) -> trio.lowlevel.Abort:
-        self._taker = None
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    def wake(self) -> None:
-        """Have the task that waits to take, if there is one, wait no longer; no batch is lost."""
-        self._disappoint_taker(Woken)
-
-    def complete(self) -> None:
-        """Say that no more batches come."""
-        self._is_complete = True
-        self._disappoint_taker(EndOfInput)
-
-    def _disappoint_taker(self, why: type[Exception]) -> None:
-        if (taker := self._taker) is not None:
-            self._taker = None
-            trio.lowlevel.reschedule(taker, outcome.Value(why))
+        ...
 
     def abandon(self) -> None:
         """Say that no more batches are wanted; what is queued is dropped."""
-        self._is_abandoned = True
-        self._entries.clear()
-        if (giver := self._giver) is not None:
-            self._giver = self._pending = None
-            trio.lowlevel.reschedule(giver, outcome.Error(DownstreamGone()))
-
-    def _admit_giver(self, put: Any) -> None:
-        """Let the waiting giver, if there is one, have the place that became free."""
-        if (giver := self._giver) is not None:
-            put(self._pending)
-            self._giver = self._pending = None
-            trio.lowlevel.reschedule(giver)
+        ...
 
 
-class Source(Link[T]):
-    """The far end of the first inlet: takes straight from an iterator, so that no task and no queue stand between.
+class Giver(Protocol[T]):
+    """Where a task's batches go."""
 
-    Nobody can wake who waits here.
+    def give_nowait(self, batch: list[T], lane: Lane, now_ns: int) -> bool:
+        """Hand over a batch if there is room for it; return whether there was.
+
+        Raises:
+            DownstreamGone: if nobody will take it.
+        """
+        ...
+
+    async def give(self, batch: list[T], lane: Lane, now_ns: int) -> None:
+        """Hand over a batch for which `give_nowait` has just found no room.
+
+        Raises:
+            DownstreamGone: if nobody will take it.
+        """
+        ...
+
+    def complete(self) -> None:
+        """Say that no more batches come."""
+        ...
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether no more batches are wanted."""
+        ...
+
+
+class Link(Generic[T]):
+    """A queue between two tasks. Each entry is a batch, when it was offered, and when what it came of arrived, in ns.
+
+    Giving and taking are atomic with respect to cancellation. Taking a batch that is already there is a checkpoint for
+    cancellation but lets nobody else run: after at most ``capacity`` and one of them the taker has to wait.
+
+    It is not trio's memory channel, because that does not tell when a receive is cancelled: until the receiver's task
+    runs, a giver would take it for one that still waits.
+
+    Attributes:
+        name: ``giver>taker``.
+        ready_ns: how long the loop took to come to a taker that had waited for the batch, summed.
+        queued_ns: how long batches waited for a taker that was not waiting for them, summed.
+        full_ns: how long the giver waited for room.
+        batches: how many were taken.
+        most_waiting: the most batches that have waited at once.
     """
 
-    __slots__ = ("_async_batches", "_batches", "_clock", "_is_begun")
+    __slots__ = (
+        "_capacity",
+        "_entries",
+        "_givers",
+        "_is_complete",
+        "_taker",
+        "_task",
+        "batches",
+        "full_ns",
+        "is_abandoned",
+        "most_waiting",
+        "name",
+        "queued_ns",
+        "ready_ns",
+    )
 
-    def __init__(self, batches: Iterable[list[T]] | AsyncIterable[list[T]], clock: Clock) -> None:
-        super().__init__(0)
+    def __init__(self, name: str, capacity: int) -> None:
+        self.name = name
+        self._capacity = capacity
+        self._entries: list[tuple[int, int, list[T]]] = []  # a deque takes 700 bytes while it is empty
+        self._givers: list[tuple[trio.lowlevel.Task, tuple[int, int, list[T]]]] = []  # only while there is no room
+        self._taker: Lane | None = None  # while it waits, and then there are no entries
+        self._task: trio.lowlevel.Task | None = None  # the taker's
+        self._is_complete = False
+        self.is_abandoned = False
+        self.ready_ns = self.queued_ns = self.full_ns = self.batches = self.most_waiting = 0
+
+    def give_nowait(self, batch: list[T], lane: Lane, now_ns: int) -> bool:
+        """As in `Giver`."""
+        if self.is_abandoned:
+            raise DownstreamGone
+        if (taker := self._taker) is not None:
+            self._rouse(taker, now_ns, (now_ns, lane.origin_ns, batch))
+            return True
+        if len(self._entries) >= self._capacity:
+            return False
+        self._entries.append((now_ns, lane.origin_ns, batch))
+        if len(self._entries) > self.most_waiting:
+            self.most_waiting = len(self._entries)
+        return True
+
+    async def give(self, batch: list[T], lane: Lane, now_ns: int) -> None:
+        """As in `Giver`."""
+        giver = (trio.lowlevel.current_task(), (now_ns, lane.origin_ns, batch))
+        self._givers.append(giver)
+        self.most_waiting = max(self.most_waiting, len(self._entries) + len(self._givers))
+        after = lane.state
+        lane.switch(BLOCKED, now_ns)
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._givers.remove(giver)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        try:
+            is_admitted = await trio.lowlevel.wait_task_rescheduled(abort)
+        except BaseException:
+            after = CLOSING
+            raise
+        finally:
+            lane.switch(after, lane.clock())
+            self.full_ns += lane.since_ns - now_ns
+        if not is_admitted:
+            raise DownstreamGone
+
+    async def take(self, lane: Lane) -> list[T] | None:
+        """As in `Taker`.
+
+        Raises:
+            trio.BusyResourceError: if another task is waiting to take; a stage has one reader.
+        """
+        if self._entries or self._givers or self._is_complete:
+            try:
+                await trio.lowlevel.checkpoint_if_cancelled()
+            except BaseException:
+                lane.switch(CLOSING, lane.clock())
+                raise
+            if not self._entries and not self._givers:
+                raise EndOfInput
+            offered_ns, origin_ns, batch = self._next()
+            now_ns = lane.clock()
+            self.queued_ns += now_ns - offered_ns
+        else:
+            if self._taker is not None:
+                raise trio.BusyResourceError("two tasks read from one inlet at once: a stage has one reader")
+            self._taker = lane
+            self._task = trio.lowlevel.current_task()
+            lane.timeline.leave(lane.since_ns)
+            entry: tuple[int, int, list[T]] | None = await trio.lowlevel.wait_task_rescheduled(self._abort_take)
+            now_ns = lane.clock()
+            if entry is None:
+                if self._is_complete and not self._entries:
+                    raise EndOfInput
+                lane.switch(BUSY, now_ns)
+                return None
+            offered_ns, origin_ns, batch = entry
+            self.ready_ns += now_ns - offered_ns
+        lane.switch(BUSY, now_ns)
+        self.batches += 1
+        lane.origin_ns = origin_ns
+        first = lane.stages[0]
+        first.batches_taken += 1
+        first.events_taken += len(batch)
+        return batch
+
+    def wake(self) -> None:
+        """Have the task that waits to take, if there is one, wait no longer; no batch is lost."""
+        if (taker := self._taker) is not None:
+            self._rouse(taker, taker.clock(), None)
+
+    def complete(self) -> None:
+        """As in `Giver`."""
+        self._is_complete = True
+        self.wake()
+
+    def abandon(self) -> None:
+        """As in `Taker`."""
+        self.is_abandoned = True
+        self._entries.clear()
+        for giver, _ in self._givers:
+            trio.lowlevel.reschedule(giver, outcome.Value(False))
+        self._givers.clear()
+
+    def _next(self) -> tuple[int, int, list[T]]:
+        """Remove the next entry; the first of the givers that wait has the place that becomes free."""
+        if not self._givers:
+            return self._entries.pop(0)
+        giver, entry = self._givers.pop(0)
+        trio.lowlevel.reschedule(giver, outcome.Value(True))
+        self._entries.append(entry)
+        return self._entries.pop(0)
+
+    def _rouse(self, taker: Lane, now_ns: int, entry: tuple[int, int, list[T]] | None) -> None:
+        """End the taker's wait, although the loop has not come to its task yet."""
+        self._taker = None
+        taker.switch(READY, now_ns)
+        taker.timeline.enter(now_ns)
+        assert self._task is not None  # it waits
+        trio.lowlevel.reschedule(self._task, outcome.Value(entry))
+
+    def _abort_take(self, _: object) -> trio.lowlevel.Abort:
+        taker, self._taker = self._taker, None
+        assert taker is not None  # it waits
+        now_ns = taker.clock()
+        taker.switch(CLOSING, now_ns)
+        taker.timeline.enter(now_ns)
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+class Source(Generic[T]):
+    """Takes straight from an iterator, so that no task and no queue stand before the first stage.
+
+    Nobody can wake who waits here. The wait is nobody's but ours, unless the iterator says otherwise.
+    """
+
+    __slots__ = ("_async_batches", "_batches", "_is_begun", "_next")
+
+    def __init__(self, batches: Iterable[list[T]] | AsyncIterable[list[T]]) -> None:
         self._async_batches: AsyncIterator[list[T]] | None = None
         self._batches: Iterator[list[T]] = iter(())
         if isinstance(batches, AsyncIterable):
             self._async_batches = aiter(batches)
         else:
             self._batches = iter(batches)
-        self._clock = clock
         self._is_begun = False
+        self._next: list[T] | None = None  # what a cancelled `take` has left
 
-    async def take(self) -> tuple[int, list[T]]:
+    async def take(self, lane: Lane) -> list[T]:
         """Take the next batch of the iterator. One that need not be awaited is a checkpoint from its second batch on.
 
         Raises:
@@ -187,36 +272,54 @@ class Source(Link[T]):
                 if self._async_batches is not None:
                     batch = await anext(self._async_batches)
                 else:
-                    if not self._entries:
-                        self._entries.append((0, next(self._batches)))
+                    if self._next is None:
+                        self._next = next(self._batches)
                     if self._is_begun:
                         await trio.lowlevel.checkpoint()
                     else:  # a request has one batch as a rule: what its stage waits for comes soon enough
                         await trio.lowlevel.checkpoint_if_cancelled()
                         self._is_begun = True
-                    batch = self._entries.pop(0)[1]
+                    batch, self._next = self._next, None
             except (StopIteration, StopAsyncIteration):
                 raise EndOfInput from None
             except Exception as error:
                 fault = blame(error, "source")
                 raise fault from fault.__cause__
+            except BaseException:
+                lane.switch(CLOSING, lane.clock())
+                raise
             if batch:
-                return self._clock(), batch
+                lane.origin_ns = lane.clock()
+                lane.switch(BUSY, lane.origin_ns)
+                first = lane.stages[0]
+                first.batches_taken += 1
+                first.events_taken += len(batch)
+                return batch
+
+    def abandon(self) -> None:
+        """Do nothing: the iterator is its owner's."""
 
 
-class Sink(Link[T]):
-    """The far end of the last outlet: a list that takes everything."""
+class Sink(Generic[T]):
+    """A list that takes everything, behind the last stage."""
 
     __slots__ = ("_results",)
+    is_abandoned = False
 
     def __init__(self, results: list[T]) -> None:
-        super().__init__(0)
         self._results = results
 
-    def give_nowait(self, offered_ns: int, batch: list[T]) -> bool:
+    def give_nowait(self, batch: list[T], lane: Lane, now_ns: int) -> bool:
         """Append the batch's events to the results."""
         self._results += batch
         return True
+
+    async def give(self, batch: list[T], lane: Lane, now_ns: int) -> None:
+        """Append the batch's events to the results; never called, as there is always room."""
+        self._results += batch
+
+    def complete(self) -> None:
+        """Do nothing: the results are complete."""
 
 
 class Inlet(Generic[T]):
@@ -227,45 +330,36 @@ class Inlet(Generic[T]):
     a batch is either yours or still in the channel. One task reads.
     """
 
-    __slots__ = ("link", "meter")
+    __slots__ = ("lane", "taker")
 
-    def __init__(self, link: Link[T], meter: Meter) -> None:
-        self.link = link
-        self.meter = meter
+    def __init__(self, taker: Taker[T], lane: Lane) -> None:
+        self.taker = taker
+        self.lane = lane
 
     def __aiter__(self) -> Inlet[T]:
         return self
 
     async def __anext__(self) -> list[T]:
-        meter = self.meter
-        meter.enter(_STARVED)
-        try:
-            offered_ns, batch = await self.link.take()
-        except EndOfInput:
-            meter.begin_closing()
-            raise StopAsyncIteration from None
-        except BaseException:
-            meter.enter(_CLOSING)
-            raise
-        taken_ns = meter.enter(meter.home)
-        meter.queued_ns += taken_ns - offered_ns
-        meter.batches_in += 1
-        meter.events_in += len(batch)
-        return batch
-
-    def close(self) -> None:
-        """Tell the stage before that nobody will take its batches any more."""
-        self.link.abandon()
+        lane = self.lane
+        while True:
+            lane.switch(STARVED, lane.clock())
+            try:
+                batch = await self.taker.take(lane)
+            except EndOfInput:
+                lane.begin_closing()
+                raise StopAsyncIteration from None
+            if batch is not None:
+                return batch
 
 
 class Outlet(Generic[T]):
-    """Where a stage's batches go. Empty batches are never sent. One task writes."""
+    """Where a stage's batches go. Empty batches are never sent."""
 
-    __slots__ = ("link", "meter")
+    __slots__ = ("_lane", "giver")
 
-    def __init__(self, link: Link[T], meter: Meter) -> None:
-        self.link = link
-        self.meter = meter
+    def __init__(self, giver: Giver[T], lane: Lane) -> None:
+        self.giver = giver
+        self._lane = lane
 
     async def send(self, batch: list[T]) -> None:
         """Hand over a batch, waiting while the consumer is behind.
@@ -279,41 +373,37 @@ class Outlet(Generic[T]):
         """
         if not batch:
             return
-        meter = self.meter
+        lane = self._lane
         size = len(batch)  # the consumer may change the batch as soon as it has it
-        if self.link.give_nowait(meter.enter(meter.home), batch):
-            meter.batches_out += 1
-            meter.events_out += size
-        else:
-            await self.wait_and_send(batch)
+        now_ns = lane.clock()
+        if not self.giver.give_nowait(batch, lane, now_ns):
+            await self.giver.give(batch, lane, now_ns)
+        last = lane.stages[-1]
+        last.batches_out += 1
+        last.events_out += size
 
-    async def wait_and_send(self, batch: list[T]) -> None:
-        """Hand over a batch for which the link has just had no room.
+    def outside(self, party: Party = Party.OURS) -> Outside:
+        """Return a context manager for waits for the world, to be used as often as needed.
 
-        Raises:
-            DownstreamGone: if the consumer has closed its inlet.
+        Args:
+            party: whose time it is: ``Party.UPSTREAM`` or ``Party.CLIENT`` if the stage waits for their socket.
         """
-        meter = self.meter
-        size = len(batch)
-        offered_ns = meter.enter(_BLOCKED)
+        return self._lane.outside(party)
+
+    @contextmanager
+    def lane(self, task: str) -> Generator[Outlet[T]]:
+        """Return an outlet for another task of this stage, named ``task``, for the duration of a block.
+
+        What the two tasks do at the same time would otherwise be charged to one clock, and be wrong in both.
+        """
+        further = self._lane.further(task)
         try:
-            await self.link.give(offered_ns, batch)
-        except DownstreamGone:
-            meter.resume()
-            raise
-        except BaseException:
-            meter.enter(_CLOSING)
-            raise
-        meter.resume()
-        meter.batches_out += 1
-        meter.events_out += size
+            yield Outlet(self.giver, further)
+        finally:
+            further.begin_closing()
+            further.timeline.leave(further.since_ns)
 
-    def close(self) -> None:
-        """Tell the stage after that the stream is complete."""
-        self.link.complete()
-
-
-def open_link(capacity: int, upstream: Meter, downstream: Meter) -> tuple[Outlet[Any], Inlet[Any]]:
-    """Join two stages by a channel that holds at most ``capacity`` batches."""
-    link: Link[Any] = Link(capacity)  # not Link[Any](...): a call through a generic alias is five times as slow
-    return Outlet(link, upstream), Inlet(link, downstream)
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the consumer has all it wants, so that what is left may be dropped."""
+        return self.giver.is_abandoned

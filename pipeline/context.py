@@ -1,11 +1,15 @@
-"""What the stages of one request share: its identity, its time budget, and typed notes."""
+"""What the stages of one request share: its identity, its time budget, its figures, and typed notes."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Generic, TypeVar, cast
+from time import perf_counter_ns
+from typing import Any, Generic, TypeVar
 
-from pipeline.meter import Meter
+from pipeline.channel import Link
+from pipeline.kernel_time import Clock
+from pipeline.lane import Lane
+from pipeline.timeline import Timeline
 
 T = TypeVar("T")
 
@@ -30,17 +34,21 @@ class RequestContext:
 
     Attributes:
         request_id: what the client and the log call this request.
-        meters: one per stage that has started, in the order of the stages.
         deadline: on trio's clock, in seconds; the pipeline ends with `DeadlineExceeded` when it passes.
+        timeline: the time of the request as a whole.
+        lanes: one per task of its pipelines that has started, in the order of the stages.
+        links: one per channel between two tasks.
     """
 
-    __slots__ = ("_notes", "deadline", "meters", "request_id")
+    __slots__ = ("_notes", "deadline", "lanes", "links", "request_id", "timeline")
 
-    def __init__(self, request_id: str, *, deadline: float = math.inf) -> None:
+    def __init__(self, request_id: str, *, deadline: float = math.inf, clock: Clock = perf_counter_ns) -> None:
         self.request_id = request_id
         self.deadline = deadline
-        self.meters: list[Meter] = []
-        self._notes: dict[Slot[Any], object] = {}
+        self.timeline = Timeline(clock)
+        self.lanes: list[Lane] = []
+        self.links: list[Link[Any]] = []
+        self._notes: dict[Slot[Any], Any] = {}
 
     def __setitem__(self, slot: Slot[T], value: T) -> None:
         self._notes[slot] = value
@@ -52,10 +60,10 @@ class RequestContext:
             LookupError: if nobody has; the message names the slot.
         """
         try:
-            return cast("T", self._notes[slot])
+            return self._notes[slot]  # type: ignore[no-any-return]  # `cast` is a call, ten times a request
         except KeyError:
             raise LookupError(f"no stage has filled the slot {slot.name!r} of this request yet") from None
 
     def get(self, slot: Slot[T]) -> T | None:
         """Return what an earlier stage left in ``slot``, or None."""
-        return cast("T | None", self._notes.get(slot))
+        return self._notes.get(slot)

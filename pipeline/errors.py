@@ -17,7 +17,7 @@ class PipelineError(Exception):
         code: one of a bounded set of words (it is a metric label); by default the word of the class.
         param: the request field to blame, as ``input[3].role``.
         retry_after_s: how long the client should wait before it tries again, in seconds.
-        status_hint: the HTTP status that the far side gave, where there is one. Policy is the gateway's.
+        status_hint: the HTTP status of the upstream's answer, if there is one. Policy is the gateway's.
     """
 
     code: str = "pipeline_error"
@@ -52,7 +52,7 @@ class ClientFault(PipelineError):
 
 
 class UpstreamFault(PipelineError):
-    """The far side refused, broke its protocol, or went silent."""
+    """The upstream refused, broke its protocol, or went silent."""
 
     code = "upstream_error"
     retryable = True
@@ -78,7 +78,7 @@ class StageBug(PipelineError):
 
 
 def blame(error: Exception, stage: str) -> PipelineError:
-    """Give ``error`` as the failure of ``stage``: itself if it says whose fault it is, else a `StageBug`.
+    """Return ``error`` as the failure of ``stage``: itself if it says whose fault it is, else a `StageBug`.
 
     The first stage to be blamed stays blamed, so an error may be passed through here more than once.
     """

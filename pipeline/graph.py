@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
-from time import perf_counter_ns
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import trio
 
-from pipeline.channel import DownstreamGone, Inlet, Outlet, Sink, Source, open_link
+from pipeline.channel import DownstreamGone, Giver, Inlet, Link, Outlet, Sink, Source, Taker
 from pipeline.context import RequestContext
 from pipeline.errors import DeadlineExceeded, PipelineError, blame
-from pipeline.meter import Clock, Meter
-from pipeline.stage import CodecStage, FusedStage, Stage
+from pipeline.lane import BUSY, Lane
+from pipeline.line import CodecStage, Line
+from pipeline.loop import Loop, current_loop
+from pipeline.stage import Stage
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 New = TypeVar("New")
 
-Links = tuple[tuple[Stage[Any, Any], int], ...]
-"""Stages in order, each with the capacity of the link that leads to it."""
+
+class Task(NamedTuple):
+    """What one task of a chain runs: one stage, or neighbouring codec stages joined."""
+
+    stages: tuple[Stage[Any, Any], ...]
+    capacity: int
+    """Of the link that leads to it."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its stages, the first of which names the task."""
+        return tuple(stage.name for stage in self.stages)
+
 
 DEFAULT_CAPACITY = 1
 """Batches per link. One lets a stage work on the next batch while its consumer has the last; more only adds latency
@@ -37,101 +48,111 @@ class Pipeline(Generic[In, Out]):
     """
 
     def __init__(self, first: Stage[In, Out]) -> None:
-        self._set_links(((first, DEFAULT_CAPACITY),))  # it takes from the source, without a link
+        self._set_tasks((Task((first,), DEFAULT_CAPACITY),))  # it takes from the source, without a link
 
     def then(self, stage: Stage[Out, New], *, capacity: int = DEFAULT_CAPACITY) -> Pipeline[In, New]:
-        """Give a chain with ``stage`` at its end, the link to it holding at most ``capacity`` batches.
+        """Return a chain with ``stage`` at its end, the link to it holding at most ``capacity`` batches.
 
         Raises:
-            ValueError: if the chain already has a stage of that name: their meters would be confused.
+            ValueError: if the chain already has a stage of that name: their figures would be confused.
         """
-        longer = cast("Pipeline[In, New]", Pipeline(self._links[0][0]))
-        longer._set_links((*self._links, (stage, capacity)))
-        return longer
+        return self._with_tasks((*self._tasks, Task((stage,), capacity)))
 
     def fused(self) -> Pipeline[In, Out]:
-        """Give the same chain with every run of neighbouring codec stages joined into one task.
+        """Return the same chain with every run of neighbouring codec stages joined into one task.
 
-        The link into a joined run keeps the capacity of its first member.
+        The results are the same. It saves a hop per batch and a task per request for each member but the first; it
+        costs the queues between them, so that one member cannot work ahead of the next. The link into a joined run
+        keeps the capacity of its first member.
         """
-        links: list[tuple[Stage[Any, Any], int]] = []
-        for are_codecs, run in itertools.groupby(self._links, lambda link: isinstance(link[0], CodecStage)):
-            stages = list(run)
-            if are_codecs and len(stages) > 1:
-                links.append(
-                    (FusedStage(tuple(cast("CodecStage[Any, Any]", stage) for stage, _ in stages)), stages[0][1])
-                )
+        tasks: list[Task] = []
+        for task in self._tasks:
+            before = tasks[-1].stages[-1] if tasks else None
+            is_joined = isinstance(task.stages[0], CodecStage) and isinstance(before, CodecStage)
+            # The first task takes from the source, and cannot be woken there to tick.
+            if is_joined and not (len(tasks) == 1 and any(_tick_s(stage) is not None for stage in task.stages)):
+                tasks[-1] = Task((*tasks[-1].stages, *task.stages), tasks[-1].capacity)
             else:
-                links += stages
-        joined = cast("Pipeline[In, Out]", Pipeline(self._links[0][0]))
-        joined._set_links(tuple(links))
-        return joined
+                tasks.append(task)
+        return self._with_tasks(tuple(tasks))
 
-    def _set_links(self, links: Links) -> None:
-        self._links = links
-        self._names = tuple(_names(stage) for stage, _ in links)  # for each stage those of its members
+    def _with_tasks(self, tasks: tuple[Task, ...]) -> Pipeline[In, Any]:
+        other = cast("Pipeline[In, Any]", Pipeline(tasks[0].stages[0]))
+        other._set_tasks(tasks)
+        return other
+
+    def _set_tasks(self, tasks: tuple[Task, ...]) -> None:
+        if _tick_s(tasks[0].stages[0]) is not None:
+            raise ValueError(
+                f"stage {tasks[0].stages[0].name!r} ticks, so it cannot be the first: it could not be woken while it "
+                "waits for the source; put it behind another stage"
+            )
         seen: set[str] = set()
-        for (stage, capacity), names in zip(links, self._names, strict=True):
-            if capacity < 0:
-                raise ValueError(f"the link to {stage.name!r} cannot hold {capacity} batches: give it 0 or more")
-            for name in names:
+        for task in tasks:
+            if task.capacity < 0:
+                raise ValueError(
+                    f"the link to {task.names[0]!r} cannot hold {task.capacity} batches: give it 0 or more"
+                )
+            for name in task.names:
                 if name in seen:
                     raise ValueError(f"two stages of one pipeline are named {name!r}: give one of them another name")
                 seen.add(name)
+        self._tasks = tasks
+        # Each request has its lanes and links from this: is it a line, its names, the link that leads to it.
+        self._plan = tuple(
+            (task, isinstance(task.stages[0], CodecStage), task.names, f"{before}>{task.names[0]}")
+            for before, task in zip(["", *(task.names[-1] for task in tasks)], tasks, strict=False)
+        )
 
-    @property
-    def stage_names(self) -> tuple[str, ...]:
-        """The names of all stages in order, members of fused stages one by one."""
-        return tuple(name for names in self._names for name in names)
-
-    async def run(
+    def run(
         self,
         source: Iterable[list[In]] | AsyncIterable[list[In]],
         ctx: RequestContext,
-        *,
-        clock: Clock = perf_counter_ns,
-    ) -> list[Out]:
+    ) -> Coroutine[Any, Any, list[Out]]:
         """Push the batches of ``source`` through, and return what comes out of the last stage.
 
-        One meter per stage is appended to ``ctx.meters`` before the first stage starts, so the figures are there
-        however the run ends. The first stage takes straight from the source, in its own task; if it puts a deadline
-        on its inlet, the source must bear that its ``__anext__`` is cancelled and called again (a generator does not).
+        One lane per task is appended to ``ctx.lanes``, and one link for each channel to ``ctx.links``, before the first
+        stage starts, so the figures are there however the run ends. The first stage takes straight from the source, in
+        its own task; if it puts a deadline on its inlet, the source must bear that its ``__anext__`` is cancelled and
+        called again (a generator does not).
 
         Raises:
-            PipelineError: the first failure in time, with later ones as its notes; also when it happened while
+            PipelineError: the first failure in time, with later ones as its notes; even if it happened while
                 the run was being cancelled. No exception group leaves.
             DeadlineExceeded: if ``ctx.deadline`` passed before the last stage had returned.
         """
-        return await _Run(ctx, clock).run(self._links, self._names, source)
+        return _Run(ctx).run(self._plan, source)  # itself a coroutine: each turn of the request has a frame fewer
 
 
-def _names(stage: Stage[Any, Any]) -> tuple[str, ...]:
-    return stage.member_names if isinstance(stage, FusedStage) else (stage.name,)
+Plan = tuple[tuple[Task, bool, tuple[str, ...], str], ...]
+
+
+def _tick_s(stage: Stage[Any, Any]) -> float | None:
+    return stage.tick_s if isinstance(stage, CodecStage) else None
 
 
 class _Run:
     """One request on its way through a pipeline."""
 
-    __slots__ = ("clock", "complete", "ctx", "failures", "scope")
+    __slots__ = ("complete", "ctx", "failures", "own_lane", "scope")
 
-    def __init__(self, ctx: RequestContext, clock: Clock) -> None:
+    def __init__(self, ctx: RequestContext) -> None:
         self.ctx = ctx
-        self.clock = clock
         self.failures: list[PipelineError] = []
         self.complete = False
+        self.own_lane: Lane | None = None  # of the last stage
         self.scope: trio.CancelScope | None = None  # of all stages; None if there is nothing to stop
 
-    async def run(self, links: Links, names: tuple[tuple[str, ...], ...], source: Any) -> list[Any]:
-        clock = self.clock
-        groups = [[Meter(name, clock, fused=i > 0) for i, name in enumerate(members)] for members in names]
-        for group in groups:
-            self.ctx.meters += group
+    async def run(self, plan: Plan, source: Any) -> list[Any]:
         out: list[Any] = []
         end: BaseException | None = None
+        loop = current_loop()
+        loop.streams += 1
         try:
             try:
-                await self._run_stages(links, groups, Source(source, clock), out)
+                await self._run_tasks(plan, Source(source), Sink(out), loop)
             finally:
+                loop.streams -= 1
                 if isinstance(source, AsyncGenerator):
                     await cast("AsyncGenerator[list[Any]]", source).aclose()  # it may be left half-way
         except BaseException as unwinding:
@@ -148,60 +169,64 @@ class _Run:
         finally:
             del end  # else its traceback holds this frame, which holds it: garbage that only the collector frees
 
-    async def _run_stages(self, links: Links, groups: list[list[Meter]], source: Source[Any], out: list[Any]) -> None:
-        """Run all stages but the last in tasks of their own, and the last one here.
+    async def _run_tasks(self, plan: Plan, source: Source[Any], sink: Sink[Any], loop: Loop) -> None:
+        """Run all tasks but the last as such, and the last one here.
 
-        The first takes straight from the source and the last gives straight into ``out``: a chain of n stages has
-        n - 1 tasks and n - 1 channels.
+        The first takes straight from the source and the last gives straight into the sink: a chain of n has n - 1
+        tasks of its own and n - 1 channels.
         """
-        inlet: Inlet[Any] = Inlet(source, groups[0][0])
-        end: Outlet[Any] = Outlet(Sink(out), groups[-1][-1])
-        if len(links) == 1:  # nobody to run beside it: a scope is a third of a nursery's price, and none is free
-            if self.ctx.deadline == math.inf:
-                self.complete = await self._supervise(links[0][0], inlet, end, groups[0])
+        ctx = self.ctx
+        lanes = [Lane(names, ctx.timeline, loop, ctx.request_id) for _, _, names, _ in plan]
+        ctx.lanes += lanes
+        self.own_lane = lanes[-1]
+        if len(plan) == 1:  # nobody to run beside it: a scope is a third of a nursery's price, and none is free
+            if ctx.deadline == math.inf:
+                self.complete = await self._supervise(plan[0][0], plan[0][1], source, sink, lanes[0])
                 return
-            with trio.CancelScope(deadline=self.ctx.deadline) as self.scope:
-                self.complete = await self._supervise(links[0][0], inlet, end, groups[0])
+            with trio.CancelScope(deadline=ctx.deadline) as self.scope:
+                self.complete = await self._supervise(plan[0][0], plan[0][1], source, sink, lanes[0])
             return
         async with trio.open_nursery() as nursery:
             self.scope = nursery.cancel_scope
-            if self.ctx.deadline < math.inf:
-                self.scope.deadline = self.ctx.deadline
-            for at in range(len(links) - 1):
-                stage = links[at][0]
-                outlet, following = open_link(links[at + 1][1], groups[at][-1], groups[at + 1][0])
-                nursery.start_soon(self._supervise, stage, inlet, outlet, groups[at], name=stage.name)
-                inlet = following
-            if await self._supervise(links[-1][0], inlet, end, groups[-1]):
+            if ctx.deadline < math.inf:
+                self.scope.deadline = ctx.deadline
+            taker: Taker[Any] = source
+            for at, (task, is_line, names, _) in enumerate(plan[:-1]):
+                following, *_, link_name = plan[at + 1]
+                link: Link[Any] = Link(link_name, following.capacity)
+                ctx.links.append(link)
+                ctx.timeline.enter(lanes[at].born_ns)
+                nursery.start_soon(self._supervise, task, is_line, taker, link, lanes[at], name=names[0])
+                taker = link
+            if await self._supervise(plan[-1][0], plan[-1][1], taker, sink, lanes[-1]):
                 self.complete = True
                 if nursery.child_tasks:  # what is left of the others is not needed
                     self.scope.cancel()
 
-    async def _supervise(
-        self, stage: Stage[Any, Any], inlet: Inlet[Any], outlet: Outlet[Any], meters: list[Meter]
-    ) -> bool:
-        """Run one stage, and say whether it ended well.
+    async def _supervise(self, task: Task, is_line: bool, taker: Taker[Any], giver: Giver[Any], lane: Lane) -> bool:
+        """Run what one task has to run, and say whether it ended well.
 
         Its ends are closed only then, so that a broken stream never looks complete.
         """
         try:
-            if isinstance(stage, FusedStage):
-                await stage.line(outlet, self.ctx, meters).run(inlet)
+            if is_line:
+                await Line(cast("tuple[CodecStage[Any, Any], ...]", task.stages), self.ctx, lane, taker, giver).run()
             else:
-                meters[0].resume()
-                await stage.run(inlet, outlet, self.ctx)
+                lane.switch(BUSY, lane.clock())
+                await task.stages[0].run(Inlet(taker, lane), Outlet(giver, lane), self.ctx)
         except BaseException as error:
-            # What a codec of a fused stage raised bears its name already.
-            failed = self._note_failures(error, meters[0].name)
+            # What a codec of a line raised bears its name already.
+            failed = self._note_failures(error, lane.name)
             if not isinstance(error, Exception):
                 raise
             if failed:
                 return False
         finally:
-            for meter in meters:
-                meter.begin_closing()
-        outlet.close()
-        inlet.close()
+            lane.begin_closing()
+            if lane is not self.own_lane:  # that is the request's own task, which has more to do
+                lane.timeline.leave(lane.since_ns)
+        giver.complete()
+        taker.abandon()
         return True
 
     def _note_failures(self, error: BaseException, stage: str) -> bool:
@@ -237,7 +262,7 @@ def _deadline_exceeded() -> DeadlineExceeded:
 
 
 def _most_urgent(error: BaseException) -> BaseException:
-    """Give the one exception of a group that must go on: KeyboardInterrupt and its kind, else Cancelled.
+    """Return the one exception of a group that must go on: KeyboardInterrupt and its kind, else Cancelled.
 
     The failures in it have been noted.
     """
@@ -245,7 +270,7 @@ def _most_urgent(error: BaseException) -> BaseException:
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
-    """Give the exceptions of nested groups, in the order in which they were raised."""
+    """Return the exceptions of nested groups, in the order in which they were raised."""
     if isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
         return [leaf for child in group.exceptions for leaf in _leaves(child)]

@@ -1,7 +1,7 @@
 """What holds the loop: while one task works, all others wait, and their own figures cannot say for whom.
 
 A *stall* is a turn of one stage over `STAGE_TURN_NS`, or a turn of the whole loop over `LOOP_TURN_NS` of which no stage
-says that it was its own: many small turns, a collection of garbage, or code that is no stage.
+says that it was its own: many small turns, a collection of garbage, or code outside of the stages.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.kernel_time import Clock
 
 STAGE_TURN_NS: Final = 20_000_000
 LOOP_TURN_NS: Final = 50_000_000
-LATE_NS: Final = 5_000_000
+LATE_NS: Final = 10_000_000
 """After a turn this long, what arrived meanwhile has waited for us, and reads ask the kernel since when."""
 MAX_STALLS: Final = 256
 
@@ -82,6 +82,11 @@ class Loop(trio.abc.Instrument):
             if turn_ns - self._explained_ns > LOOP_TURN_NS:
                 self._note(Stall(None, None, turn_ns - self._explained_ns, self.streams))
 
+    def stop_watching(self) -> None:
+        """Forget the turn that runs: whoever watches the next time begins with a new one."""
+        self.on_stall, self.is_late, self.clock = None, False, perf_counter_ns
+        self._turn_since_ns = self._explained_ns = 0
+
     def _note(self, stall: Stall) -> None:
         self.stalls.append(stall)
         if self.on_stall is not None:
@@ -110,4 +115,4 @@ def watch_loop(on_stall: Callable[[Stall], object], clock: Clock = perf_counter_
         yield loop
     finally:
         trio.lowlevel.remove_instrument(loop)
-        loop.on_stall, loop.is_late = None, False
+        loop.stop_watching()

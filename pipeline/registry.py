@@ -134,14 +134,14 @@ def build(
 
 
 def _misfits(given: frozenset[object] | None, taken: frozenset[object] | None) -> frozenset[object]:
-    """Give the types of ``given`` that are not, and are not derived from, one of ``taken``; none if unknown."""
+    """Return the types of ``given`` that are not, and are not derived from, one of ``taken``; none if unknown."""
     if given is None or taken is None:
         return frozenset()
     return frozenset(kind for kind in given if taken.isdisjoint(kind.__mro__ if isinstance(kind, type) else (kind,)))
 
 
 def _members(kind: object) -> frozenset[object] | None:
-    """Give the members of a union, or the type itself; None if it is unknown."""
+    """Return the members of a union, or the type itself; None if it is unknown."""
     kind = getattr(kind, "__value__", kind)  # `type X = A | B` of Python 3.12
     if kind is None or kind is Any or isinstance(kind, TypeVar):
         return None

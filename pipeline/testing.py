@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import trio
 import trio.testing
@@ -17,7 +17,8 @@ from pipeline import alarm
 from pipeline.channel import Inlet, Outlet
 from pipeline.context import RequestContext
 from pipeline.graph import Pipeline
-from pipeline.meter import Doing, Meter
+from pipeline.lane import BUSY, CLOSING, OUTSIDE, Lane
+from pipeline.line import CodecStage
 from pipeline.stage import Stage
 
 In = TypeVar("In")
@@ -27,12 +28,12 @@ NewContext = Callable[[], RequestContext]
 
 
 def new_context() -> RequestContext:
-    """Give the context of a request that has no notes and no deadline."""
+    """Return the context of a request that has no notes and no deadline."""
     return RequestContext("test")
 
 
 def virtual_ns() -> int:
-    """Give trio's clock in ns: pass it as a pipeline's ``clock`` in tests on virtual time."""
+    """Return trio's clock in ns: pass it as a context's ``clock`` in tests on virtual time."""
     return round(trio.current_time() * 1e9)
 
 
@@ -80,7 +81,24 @@ async def collect(
     stage: Stage[In, Out], *events: In, batches_of: int = 1, context: NewContext = new_context
 ) -> list[Out]:
     """Run one stage alone on ``events`` and return all that it gives, batch boundaries removed."""
-    return await Pipeline(stage).run(_batches(events, batches_of), context())
+    return await _alone(stage).run(_batches(events, batches_of), context())
+
+
+def _alone(stage: Stage[In, Out]) -> Pipeline[In, Out]:
+    """Return a chain of one stage, behind a relay if it ticks: it could not be woken while it waits for the source."""
+    if isinstance(stage, CodecStage) and stage.tick_s is not None:
+        return Pipeline(_Relay[In]()).then(stage)
+    return Pipeline(stage)
+
+
+class _Relay(Generic[In]):
+    """Passes every batch on."""
+
+    name = "relay"
+
+    async def run(self, inlet: Inlet[In], outlet: Outlet[In], ctx: RequestContext) -> None:
+        async for batch in inlet:
+            await outlet.send(batch)
 
 
 def rebatched(events: Sequence[In], cuts: Iterable[int]) -> list[list[In]]:
@@ -115,25 +133,37 @@ async def assert_blind_to_batching(
 
 
 async def assert_waits_declared(stage: Stage[In, Out], *events: In, context: NewContext = new_context) -> None:
-    """Check that time passes for ``stage`` only where the meters see it, and that its buckets sum to its life.
+    """Check that time passes for ``stage`` only where the figures see it, and that a lane's states sum to its life.
 
     On a virtual clock code takes no time, so any busy time is a wait that the stage did not put in
-    ``with outlet.meter.outside():``.
+    ``with outlet.outside():``.
     """
     ctx = context()
-    await Pipeline(stage).run(_batches(events, 1), ctx, clock=virtual_ns)
-    for meter in ctx.meters:
-        assert_time_conserved(meter)
-        busy_ns = meter.spent_ns[Doing.BUSY] + meter.spent_ns[Doing.CLOSING]
-        assert busy_ns == 0, (
-            f"{meter.name} waited {busy_ns / 1e9:g} s without saying so: put it in `with outlet.meter.outside():`"
-        )
+    ctx.timeline.clock = virtual_ns
+    await _alone(stage).run(_batches(events, 1), ctx)
+    for main in ctx.lanes:
+        assert_time_conserved(main)
+        for lane in (main, *main.more):
+            busy_ns = lane.spent_ns[BUSY] + lane.spent_ns[CLOSING]
+            assert busy_ns == 0, (
+                f"{lane.name} waited {busy_ns / 1e9:g} s without saying so: put it in `with outlet.outside():`"
+            )
 
 
-def assert_time_conserved(meter: Meter) -> None:
-    """Check that a meter's buckets sum to its lifetime, to the nanosecond."""
-    total_ns = sum(meter.spent_ns)
-    assert total_ns == meter.lifetime_ns, f"{meter.name}: {meter.spent_ns} sum to {total_ns}, not {meter.lifetime_ns}"
+def assert_time_conserved(lane: Lane) -> None:
+    """Check that a task's states sum to its lifetime, and its stages' times to the task's, to the nanosecond.
+
+    Args:
+        lane: that of the main task of its stages; those of further tasks are checked with it.
+    """
+    lanes = (lane, *lane.more)
+    for each in lanes:
+        total_ns = sum(each.spent_ns)
+        assert total_ns == each.lifetime_ns, f"{each.name}: {each.spent_ns} sum to {total_ns}, not {each.lifetime_ns}"
+    for what, state, times in (("busy", BUSY, "busy_ns"), ("outside", OUTSIDE, "outside_ns")):
+        parts_ns = [getattr(stage, times) for stage in lane.stages]
+        whole_ns = sum(each.spent_ns[state] for each in lanes)
+        assert sum(parts_ns) == whole_ns, f"the stages of {lane.name} were {what} for {parts_ns}, it for {whole_ns}"
 
 
 async def assert_backpressure(
@@ -161,11 +191,11 @@ async def assert_backpressure(
         name = "take_nothing"
 
         async def run(self, inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
-            with outlet.meter.outside():
+            with outlet.outside():
                 await trio.sleep_forever()
 
     with trio.move_on_after(60):
-        await Pipeline(stage).then(TakeNothing()).run(endless(), context())
+        await _alone(stage).then(TakeNothing()).run(endless(), context())
     assert taken <= limit, f"{stage.name} took {taken} events while nobody took its output: it buffers without bound"
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from pipeline import ClientFault, CodecStage, RequestContext, codec_stage
+from pipeline import ClientFault, RequestContext, Stage, codec_stage
 from stages.principal import Principal
 from stages.slots import HEAD, PRINCIPAL
 
@@ -36,14 +36,14 @@ class _PassOn:
         return []
 
 
-def authenticate(keys: Keys, *, anonymous: Principal | None = None) -> CodecStage[bytes, bytes]:
+def authenticate(keys: Keys, *, anonymous: Principal | None = None) -> Stage[bytes, bytes]:
     """Return the stage; ``anonymous`` is the principal of a request without a key, None to refuse such requests."""
 
     def open(ctx: RequestContext) -> _PassOn:
         ctx[PRINCIPAL] = identify(ctx[HEAD].headers, keys, anonymous)
         return _PassOn()
 
-    return codec_stage("authenticate", open, accepts=bytes, emits=bytes)
+    return codec_stage("authenticate", open)
 
 
 def identify(headers: dict[bytes, bytes], keys: Keys, anonymous: Principal | None = None) -> Principal:

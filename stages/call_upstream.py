@@ -2,10 +2,11 @@
 
 Takes: UpstreamCall, one. Gives: bytes, one item for each read of the socket; a Failed is the last item if the answer
 broke off after its head.
-Holds: one chunk. Waits: for the upstream (declared). Fills: ANSWER.
+Holds: one chunk. Waits: for the upstream (declared), and in overload before it reads again. Fills: IS_STREAM.
 Raises: UpstreamFault or Overloaded if no good head arrives: nothing has been sent on yet, so it can become a status;
 ClientFault ``invalid_request`` if the request cannot be translated for this upstream.
-On cancellation the upstream connection is closed at once.
+On cancellation the upstream connection is closed at once, unless the next stage has all it wants: then only the end of
+the answer is missing, and the connection may be used again.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline import Inlet, Outlet, Overloaded, RequestContext, UpstreamFault
+from pipeline import Inlet, Outlet, Overloaded, Party, RequestContext, UpstreamFault
 from stages.events import Failed
-from stages.slots import ANSWER
+from stages.slots import IS_STREAM
 from stages.upstreams import Upstream, UpstreamCall, UpstreamKind
 from stages.upstreams.faults import failed_from
 
@@ -33,23 +34,26 @@ class CallUpstream:
 
     async def run(self, inlet: Inlet[UpstreamCall], outlet: Outlet[bytes | Failed], ctx: RequestContext) -> None:
         """Relay each call's answer."""
-        outside = outlet.meter.outside()
+        waiting = outlet.outside(Party.UPSTREAM)
+        backing_off = outlet.outside()
+        timeline = ctx.timeline
         async for batch in inlet:
             for call in batch:
                 upstream = self._upstreams[call.deployment.kind]
                 prepared = upstream.prepare(call)
-                with outside:
-                    answer = await upstream.open(prepared, _unmarked)
+                with waiting:
+                    answer = await upstream.open(prepared, timeline.mark)
                 del prepared  # it holds the encoded request, which may be megabytes
                 try:
-                    ctx[ANSWER] = answer
+                    ctx[IS_STREAM] = answer.is_stream
                     while True:
                         if answer.is_backing_off:
-                            with outside:
+                            with backing_off:
                                 await answer.back_off()
                         try:
-                            with outside:
+                            with waiting:
                                 chunk = await answer.receive()
+                                waiting.arrived_ns = answer.arrived_ns
                         except (UpstreamFault, Overloaded) as fault:
                             await outlet.send([failed_from(fault)])
                             break
@@ -58,11 +62,9 @@ class CallUpstream:
                         await outlet.send([chunk])
                         del chunk  # it may be 64 KiB, and the next wait may be long
                 finally:
-                    await answer.aclose(is_answered=False)
-
-
-def _unmarked(point: str) -> None:
-    """Note nothing."""
+                    timeline.mark_once("upstream_end")
+                    await answer.aclose(is_answered=outlet.is_abandoned)
+                    timeline.mark("upstream_closed")
 
 
 # Any: as above.

@@ -19,7 +19,7 @@ from itertools import cycle
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pipeline import ClientFault, CodecStage, RequestContext, codec_stage
+from pipeline import ClientFault, RequestContext, Stage, codec_stage
 from stages.principal import Principal
 from stages.request import ResponsesRequest
 from stages.slots import CALL, PRINCIPAL
@@ -155,8 +155,6 @@ def _effort(request: ResponsesRequest) -> str | None:
     return effort if isinstance(effort, str) else None
 
 
-def choose_deployment(deployments: Deployments) -> CodecStage[ResponsesRequest, UpstreamCall]:
+def choose_deployment(deployments: Deployments) -> Stage[ResponsesRequest, UpstreamCall]:
     """Return the stage."""
-    return codec_stage(
-        "choose_deployment", lambda ctx: _Choose(deployments, ctx), accepts=ResponsesRequest, emits=UpstreamCall
-    )
+    return codec_stage("choose_deployment", lambda ctx: _Choose(deployments, ctx), codec=_Choose)

@@ -36,4 +36,4 @@ class _Collect:
         return documents
 
 
-collect_completion = codec_stage("collect_completion", _Collect, accepts=StreamEvent, emits=bytes)
+collect_completion = codec_stage("collect_completion", _Collect)

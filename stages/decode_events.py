@@ -1,22 +1,34 @@
 """Turn the upstream's bytes into events.
 
 Takes: bytes, however they were cut, and a Failed if they broke off. Gives: StreamEvent, n:m; the last one is Finished
-or Failed, whatever the upstream did.
+or Failed, whatever the upstream did. That one ends its input: what follows from the upstream is not needed.
 Holds: at most one unfinished event (16 MiB), or a whole JSON document (64 MiB) if the upstream does not stream.
+Waits: for nothing; if the answer is whole, but its end does not come within `END_GRACE_S`, it ends it.
 Raises: nothing: what is wrong with the answer becomes a Failed, after the events that were good.
 Fills: USAGE, FAILURE.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from msgspec import structs
 
 from pipeline import RequestContext, codec_stage
-from stages.events import Failed, Finished, StreamEvent, Usage
+from stages.events import (
+    Failed,
+    Finished,
+    Heartbeat,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamEvent,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStarted,
+    Usage,
+)
 from stages.request import ResponsesRequest
-from stages.slots import ANSWER, CALL, FAILURE, USAGE
+from stages.slots import CALL, FAILURE, IS_STREAM, USAGE
 from stages.upstreams.apis import ANSWERS
 from stages.upstreams.providers import quirks_of
 from stages.wire.api import AnswerDecoder, Api
@@ -25,50 +37,80 @@ from stages.wire.redaction import message_to_show, secrets_in
 MAX_DOCUMENT_BYTES = 64 << 20
 """A whole answer with images in it; four times the limit of one event."""
 
+END_GRACE_S: Final = 1.0
+"""How long the end of an answer may take after its finish reason. Usage may come between, and most upstreams send all
+three at once; some never end their stream."""
+
 _ENDS = (Finished, Failed)  # building the union for each batch would cost more than the check
+_OUTPUT = frozenset({TextDelta, RefusalDelta, ToolCallStarted, ToolCallDelta})
 
 
 class _Decode:
-    """Decodes a stream of events, or a document, whichever the upstream sends."""
+    """Decodes a stream of events, or a document, whichever the upstream sends.
+
+    It ticks while only the end of the answer is missing, which is not awaited for long.
+    """
+
+    done = False
+    ticks = False
 
     def __init__(self, ctx: RequestContext) -> None:
         self._ctx = ctx
         self._decoder: AnswerDecoder | None = None
-        self._ended = False
+        self._has_output = False
 
     def feed(self, batch: list[bytes | Failed], /) -> list[StreamEvent]:
         chunks = [item for item in batch if isinstance(item, bytes)]
         decoder = self._decoder or self._open()
         events = self._noted(decoder.feed(chunks)) if chunks else []
-        if not self._ended and isinstance(broken := batch[-1], Failed):
-            events += self._noted(decoder.break_off(broken))
+        if not self.done:
+            if isinstance(broken := batch[-1], Failed):
+                events += self._noted(decoder.break_off(broken))
+            elif decoder.is_complete:
+                self.ticks = True
+                if events and type(events[-1]) is Heartbeat:  # output would put the end off
+                    events = [event for event in events if type(event) is not Heartbeat]
         return events
 
     def flush(self) -> list[StreamEvent]:
         decoder = self._decoder or self._open()
-        return [] if self._ended else self._noted(decoder.flush())
+        return [] if self.done else self._noted(decoder.flush())
+
+    def tick(self) -> list[StreamEvent]:
+        return self.flush()
 
     def _open(self) -> AnswerDecoder:
         call = self._ctx[CALL]
-        answer = self._ctx.get(ANSWER)
         api = ANSWERS[call.deployment.kind]
         quirks = quirks_of(api, call.deployment, call.model)
-        if answer is None or answer.is_stream:
+        if self._ctx[IS_STREAM]:
             self._decoder = api.open_decoder(call.request, quirks)
         else:
             self._decoder = _Document(api, call.request, quirks)
         return self._decoder
 
     def _noted(self, events: list[StreamEvent]) -> list[StreamEvent]:
-        """Fill the slots if ``events`` include the end, which is always the last one."""
+        """Note the first token; fill the slots if ``events`` include the end, which is always the last one."""
+        if not self._has_output and events:
+            self._note_tokens(events)
         if events and isinstance(end := events[-1], _ENDS):
-            self._ended = True
+            self.done = True
+            self.ticks = False
+            self._ctx.timeline.mark_once("upstream_end")
             if isinstance(end, Failed):
                 self._ctx[FAILURE] = events[-1] = self._without_secrets(end)
             for event in events:
                 if isinstance(event, Usage):
                     self._ctx[USAGE] = event
         return events
+
+    def _note_tokens(self, events: list[StreamEvent]) -> None:
+        timeline = self._ctx.timeline
+        timeline.mark_once("first_event")
+        kinds = set(map(type, events))
+        self._has_output = not _OUTPUT.isdisjoint(kinds)
+        if self._has_output or ReasoningDelta in kinds:
+            timeline.see_token(is_output=self._has_output)
 
     def _without_secrets(self, failed: Failed) -> Failed:
         """Remove what the deployment sends as credentials; decoders do not know it, and remove what looks like some."""
@@ -83,6 +125,8 @@ class _Decode:
 
 class _Document:
     """An `AnswerDecoder` for an answer that is one JSON document: it is decoded when all of it has arrived."""
+
+    is_complete = False
 
     # Any: the quirks are those of the API, whichever it is.
     def __init__(self, api: Api[Any], request: ResponsesRequest, quirks: Any) -> None:
@@ -107,4 +151,4 @@ class _Document:
         return [failed]
 
 
-decode_events = codec_stage("decode_events", _Decode, accepts=bytes | Failed, emits=StreamEvent)
+decode_events = codec_stage("decode_events", _Decode, tick_s=END_GRACE_S)

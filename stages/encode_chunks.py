@@ -42,4 +42,4 @@ class _Encode:
         return frames
 
 
-encode_chunks = codec_stage("encode_chunks", _Encode, accepts=StreamEvent, emits=bytes)
+encode_chunks = codec_stage("encode_chunks", _Encode)

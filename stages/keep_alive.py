@@ -9,7 +9,7 @@ Source: WHATWG HTML, server-sent events (2026-08), 9.2.7: "a comment line every 
 
 from __future__ import annotations
 
-from pipeline import CodecStage, ticking_stage
+from pipeline import Stage, codec_stage
 
 COMMENT = b": keepalive\n\n"
 
@@ -25,7 +25,7 @@ class _KeepAlive:
         return [COMMENT]
 
 
-def keep_alive(interval_s: float) -> CodecStage[bytes, bytes]:
+def keep_alive(interval_s: float) -> Stage[bytes, bytes]:
     """Return the stage; ``interval_s`` is the longest silence."""
     codec = _KeepAlive()
-    return ticking_stage("keep_alive", lambda ctx: codec, interval_s, accepts=bytes, emits=bytes)
+    return codec_stage("keep_alive", lambda ctx: codec, codec=_KeepAlive, tick_s=interval_s)

@@ -9,7 +9,7 @@ the field's name.
 
 from __future__ import annotations
 
-from pipeline import ClientFault, CodecStage, RequestContext, codec_stage
+from pipeline import ClientFault, RequestContext, Stage, codec_stage
 from stages.request import ResponsesRequest
 from stages.slots import HEAD, ReceivedHead
 from stages.wire.bad_request import BadRequest
@@ -62,10 +62,10 @@ class _BodyParser:
             )
 
 
-def parse_request(max_body_bytes: int) -> CodecStage[bytes, ResponsesRequest]:
+def parse_request(max_body_bytes: int) -> Stage[bytes, ResponsesRequest]:
     """Return the stage."""
 
     def open(ctx: RequestContext) -> _BodyParser:
         return _BodyParser(ctx[HEAD], max_body_bytes)
 
-    return codec_stage("parse_request", open, accepts=bytes, emits=ResponsesRequest)
+    return codec_stage("parse_request", open)

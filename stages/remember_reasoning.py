@@ -10,7 +10,7 @@ Raises: nothing.
 
 from __future__ import annotations
 
-from pipeline import CodecStage, RequestContext, codec_stage
+from pipeline import RequestContext, Stage, codec_stage
 from stages.events import Finished, ReasoningItem, RefusalDelta, StreamEvent, TextDelta, ToolCallStarted
 from stages.reasoning.keys import Scope, TextDigest, conversation_of
 from stages.reasoning.store import ReasoningStore
@@ -113,6 +113,6 @@ class _Remember:
         return recorder
 
 
-def remember_reasoning(store: ReasoningStore) -> CodecStage[StreamEvent, StreamEvent]:
+def remember_reasoning(store: ReasoningStore) -> Stage[StreamEvent, StreamEvent]:
     """Return the stage."""
-    return codec_stage("remember_reasoning", lambda ctx: _Remember(store, ctx), accepts=StreamEvent, emits=StreamEvent)
+    return codec_stage("remember_reasoning", lambda ctx: _Remember(store, ctx), codec=_Remember)

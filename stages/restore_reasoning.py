@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from pipeline import CodecStage, Meter, RequestContext, async_codec_stage
+from pipeline import Lane, RequestContext, Stage, codec_stage
 from stages.reasoning.keys import Scope, conversation_of
 from stages.reasoning.store import ReasoningStore
 from stages.reasoning.turns import TurnPlaces, has_turns, read_turn
@@ -29,18 +29,17 @@ _STORED_UPSTREAM = ("previous_response_id", "conversation")
 
 
 class _Restore:
-    def __init__(self, store: ReasoningStore | None, ctx: RequestContext, meter: Meter) -> None:
+    def __init__(self, store: ReasoningStore | None, ctx: RequestContext) -> None:
         self._store = store
         self._ctx = ctx
-        self._meter = meter
 
-    async def feed(self, batch: list[UpstreamCall], /) -> list[UpstreamCall]:
-        return [await self._restored(call) for call in batch]
+    async def feed(self, batch: list[UpstreamCall], lane: Lane, /) -> list[UpstreamCall]:
+        return [await self._restored(call, lane) for call in batch]
 
-    async def flush(self) -> list[UpstreamCall]:
+    async def flush(self, lane: Lane, /) -> list[UpstreamCall]:
         return []
 
-    async def _restored(self, call: UpstreamCall) -> UpstreamCall:
+    async def _restored(self, call: UpstreamCall, lane: Lane) -> UpstreamCall:
         body = call.request.body
         if any(body.get(field) for field in _STORED_UPSTREAM):
             return call
@@ -54,7 +53,7 @@ class _Restore:
             if is_list(items := body.get("input")) and has_turns(items):
                 places = TurnPlaces(items, Scope(self._ctx[PRINCIPAL], call, conversation))
                 if places.keys:
-                    with self._meter.outside():
+                    with lane.outside():
                         found = await self._store.find(places.keys)
                     turns = {key: turn for key, value in found.items() if (turn := read_turn(value)) is not None}
                     if (restored := places.restored(turns)) is not None:
@@ -73,11 +72,6 @@ def _needs_encrypted(body: dict[str, Any]) -> bool:
     return body.get("store") is False or bool(body.get("tools"))
 
 
-def restore_reasoning(store: ReasoningStore | None) -> CodecStage[UpstreamCall, UpstreamCall]:
+def restore_reasoning(store: ReasoningStore | None) -> Stage[UpstreamCall, UpstreamCall]:
     """Return the stage; without a store it restores nothing, but still names the conversation."""
-    return async_codec_stage(
-        "restore_reasoning",
-        lambda ctx, meter: _Restore(store, ctx, meter),
-        accepts=UpstreamCall,
-        emits=UpstreamCall,
-    )
+    return codec_stage("restore_reasoning", lambda ctx: _Restore(store, ctx), codec=_Restore)

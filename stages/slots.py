@@ -12,7 +12,7 @@ from msgspec import Struct
 from pipeline import Slot
 from stages.events import Failed, Usage
 from stages.principal import Principal
-from stages.upstreams import UpstreamAnswer, UpstreamCall
+from stages.upstreams import UpstreamCall
 from stages.wire.downstream.chat_stream import ChunkEncoder
 from stages.wire.downstream.profiles import Profile
 
@@ -44,6 +44,11 @@ class ClientResponse(Protocol):
         """
         ...
 
+    @property
+    def took_some(self) -> bool:
+        """After a `write_nowait` that returned False: whether the socket accepted a part of it at once."""
+        ...
+
     async def drain(self) -> None:
         """Send what is left of the writes, waiting while the client reads too slowly; return at once if nothing is.
 
@@ -67,8 +72,8 @@ PRINCIPAL: Slot[Principal] = Slot("principal")
 CALL: Slot[UpstreamCall] = Slot("call")
 """Filled by choose_deployment."""
 
-ANSWER: Slot[UpstreamAnswer] = Slot("answer")
-"""Filled by call_upstream when the head of the upstream's answer has arrived."""
+IS_STREAM: Slot[bool] = Slot("is_stream")
+"""Filled by call_upstream: whether the upstream's answer is a stream of events; else it is one JSON document."""
 
 USAGE: Slot[Usage] = Slot("usage")
 """Filled by decode_events if the upstream reported it."""

@@ -8,32 +8,34 @@ from __future__ import annotations
 
 from typing import Never
 
-from pipeline import Meter, RequestContext, async_codec_stage
+from pipeline import Lane, Party, RequestContext, codec_stage
 from stages.slots import RESPONSE
 
 
 class _WriteJson:
-    __slots__ = ("_meter", "_parts", "_response")
+    __slots__ = ("_parts", "_response")
 
-    def __init__(self, ctx: RequestContext, meter: Meter) -> None:
+    def __init__(self, ctx: RequestContext) -> None:
         self._response = ctx[RESPONSE]
-        self._meter = meter
         self._parts: list[bytes] = []
 
-    async def feed(self, batch: list[bytes], /) -> list[Never]:
+    async def feed(self, batch: list[bytes], lane: Lane, /) -> list[Never]:
         """Hold the document until it is complete."""
         self._parts += batch
         return []
 
-    async def flush(self) -> list[Never]:
+    async def flush(self, lane: Lane, /) -> list[Never]:
         """Write the whole document as one response."""
+        response = self._response
         body = b"".join(self._parts)
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        self._response.start(200, headers)
-        if not self._response.write_nowait(body, last=True):
-            with self._meter.outside():
-                await self._response.drain()
+        response.start(200, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))])
+        if not response.write_nowait(body, last=True):
+            if response.took_some:
+                lane.timeline.begin_delivery(lane.origin_ns)
+            with lane.outside(Party.CLIENT):
+                await response.drain()
+        lane.timeline.deliver(lane.origin_ns)
         return []
 
 
-write_json = async_codec_stage("write_json", _WriteJson, accepts=bytes)
+write_json = codec_stage("write_json", _WriteJson)

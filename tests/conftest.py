@@ -12,7 +12,6 @@ from collections.abc import Generator
 import pytest
 from hypothesis import HealthCheck, settings
 from kit.needs import is_known, skipped_line
-from kit.time.stamps import stamping
 
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
 
@@ -40,6 +39,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def kernel_stamps() -> Generator[None]:
     """Have the kernel stamp packets: for tests that expect a stamp."""
+    from kit.time.stamps import stamping  # it needs the engine, and most runs do not need it
+
     with stamping():
         yield
 

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,19 @@ import pytest
 import trio
 import yaml
 from kit.service.plugins import EXAMPLE, install
+from kit.service.running import as_logged
 
-from pipeline import testing
+import pipeline
+from pipeline import Party, testing
 from pipeline.gateway.app import Application
 from pipeline.gateway.assembly import PLACES
 from pipeline.gateway.config.load import parse_settings
 from pipeline.gateway.reference import pages
+from pipeline.gateway.service import StallLog
+from pipeline.lane import STATES
+from pipeline.loop import Stall
 from pipeline.registry import discover
+from pipeline.timeline import POINTS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -33,7 +40,10 @@ BLOCKS = [(match["language"], match["name"], match["text"]) for match in BLOCK.f
 FILES = {name: text for language, name, text in BLOCKS if language in ("python", "toml")}
 TEXTS = {name: text for _, name, text in BLOCKS if name}
 
+LATENCY = (ROOT / "docs/latency.md").read_text(encoding="utf-8")
+
 KEY = "sk-a-master-key-of-the-tests"
+HELLO = {"model": "demo", "input": "Hello there", "stream": True}
 
 
 @pytest.fixture
@@ -95,8 +105,8 @@ async def test_the_stage_on_the_page_changes_what_the_client_reads_and_is_in_the
     logged = json.loads(TEXTS["log"])["stages"]["shout"]
     assert list(records[0]["stages"]["shout"]) == list(logged)
     assert records[0]["stages"]["shout"]["busy_ms"] > 0
-    documented = re.findall(r"^\| `(\w+_ms)` \|", PAGE, re.MULTILINE)
-    assert documented == [name for name in logged if name != "queued_ms"]
+    first_of_rows = re.findall(r"^\| `(\w+)`", PAGE.partition("| figure |")[2].partition("\n\n")[0], re.MULTILINE)
+    assert first_of_rows == [name for name in logged if name.endswith("_ms")] + ["batches_in"]
 
 
 async def test_options_reach_the_stage(written: Path) -> None:
@@ -122,6 +132,57 @@ def test_every_check_that_the_contract_names_exists_and_every_check_is_named() -
     named = set(re.findall(r"`(assert_\w+)`", PAGE))
     checks = {name for name in vars(testing) if name.startswith("assert_")}
     assert named == checks - {"assert_time_conserved"}  # asserted by assert_waits_declared, about the engine
+
+
+def test_the_public_names_of_the_engine_are_those_that_the_page_explains() -> None:
+    prose = BLOCK.sub("", PAGE)
+    code = [text for language, _, text in BLOCKS if language == "python"]
+    explained = set(re.findall(r"\w+", " ".join([*code, *re.findall(r"`([^`]+)`", prose)])))
+    public = {
+        name for name, value in vars(pipeline).items() if name[0] != "_" and not isinstance(value, types.ModuleType)
+    }
+    assert "codec_stage" in public
+    assert public - explained == set()
+
+
+def example(name: str) -> dict[str, Any]:
+    """Return a block of docs/latency.md."""
+    blocks = {match["name"]: match["text"] for match in BLOCK.finditer(LATENCY)}
+    found: dict[str, Any] = json.loads(blocks[name])
+    return found
+
+
+def rows(heading: str) -> list[str]:
+    """Return what is in backticks in the first column of the table under a heading of docs/latency.md."""
+    section = LATENCY.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return [name for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)]
+
+
+def test_the_page_on_latency_explains_every_figure_of_a_record() -> None:
+    assert rows("Points") == [point for point in POINTS if point != "client_arrived"]  # that is where they count from
+    assert rows("Parties") == [party.name.lower() for party in Party] == list(example("record")["party_ms"])
+    assert rows("Lanes, stages and links") == [f"{state}_ms" for state in STATES]
+    prose = BLOCK.sub("", LATENCY)
+    explained_elsewhere = {"event", "request_id", "end"}
+    assert [name for name in example("record").keys() - explained_elsewhere if f"`{name}`" not in prose] == []
+
+
+async def test_the_records_on_the_page_on_latency_have_the_fields_of_real_ones() -> None:
+    records: list[dict[str, Any]] = []
+    await ask(serving(TEXTS["config.yaml"].partition("pipeline_settings")[0], {}, records.append), HELLO)
+    [record] = records
+    shown = example("record")
+    assert shown.keys() - {"event"} <= record.keys()
+    assert shown["party_ms"].keys() == record["party_ms"].keys()
+    assert shown["points_ms"].keys() <= {*POINTS}
+    assert shown["transit_ms"].keys() == record["transit_ms"].keys()
+    for kind in ("lanes", "stages", "links"):
+        assert shown[kind].keys() <= record[kind].keys()
+        for name, figures in shown[kind].items():
+            assert list(figures) == list(record[kind][name])
+    stalls: list[dict[str, Any]] = []
+    StallLog(stalls.append).note(Stall("shout", "...", 101_300_000, 40))
+    assert {"event": "stall", **stalls[0]} == example("stall")
 
 
 def anchors(page: Path) -> set[str]:
@@ -150,7 +211,7 @@ def serving(config: str, plugins: Any, on_end: Callable[[Any], None]) -> Applica
     return Application(
         parse_settings(config, source="the page", environ=environ),
         plugins=plugins,
-        on_end=lambda record: on_end(record()),
+        on_end=lambda record: on_end(as_logged(record())),
     )
 
 
@@ -191,10 +252,15 @@ def test_a_generated_page_matches_the_code(name: str) -> None:
 
 
 def test_every_decision_has_a_number_a_date_and_a_status() -> None:
-    decisions = sorted((DOCS / "decisions").glob("*.md"))
-    assert [path.name[:4] for path in decisions] == [f"{number:04}" for number in range(1, len(decisions) + 1)]
-    for path in decisions:
-        text = path.read_text()
-        assert text.startswith(f"# {path.name[:4]}: ")
-        assert "Status: " in text
-        assert "Date: 20" in text
+    texts = {path.name[:4]: path.read_text() for path in sorted((DOCS / "decisions").glob("*.md"))}
+    assert len(texts) == len(list((DOCS / "decisions").glob("*.md"))), "two decisions have one number"
+    replaced: set[str] = set()
+    for number, text in texts.items():
+        heading, _, rest = text.partition("\n\n")
+        status = rest.partition("\n\n")[0]
+        assert heading.startswith(f"# {number}: ")
+        assert "Status: " in status
+        assert "Date: 20" in status
+        replaced.update(re.findall(r"\b\d{4}\b", status.partition("Replaces ")[2]))
+    missing = {f"{number:04}" for number in range(1, int(max(texts)) + 1)} - set(texts)
+    assert missing == replaced - set(texts), "a number is missing only if a later decision replaces it"

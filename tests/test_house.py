@@ -19,9 +19,6 @@ THIS_FILE = "tests/test_house.py"
 FOLDERS = ("benchmarks", "clients", "docs", "pipeline", "stages", "tests")
 NOT_OURS = frozenset({"node_modules", "__pycache__"})
 
-REWRITTEN_LATER = re.compile(r"pipeline/\w+\.py|docs/decisions/00(?:08|09|13)-.*\.md")
-"""The engine and the decisions about it, whose text is rewritten together."""
-
 
 class Finding(NamedTuple):
     """A line with a phrase that we do not write."""
@@ -67,7 +64,7 @@ FOLDER = re.compile(r"\.\./shared\b")
 PAPERS = (
     re.compile(r"\b(?:mapping|stack|shared|cursor-wire|LiteLLM) facts\b|\bfacts, (?:section|rule)"),
     re.compile(r"(?<!docs/)\bfacts/(?:mapping|stack|cursor-wire|faults|latency|litellm|ecosystem)\b"),
-    re.compile(r"(?<![\w/-])(?:mapping|stack|cursor-wire|faults|latency|litellm|ecosystem|design|style)\.md\b"),
+    re.compile(r"(?<![\w/-])(?:mapping|stack|cursor-wire|faults|litellm|ecosystem|design|style)\.md\b"),
     re.compile(r"(?<!#)\b(?:[Rr]ules?|[Pp]ayloads?|[Ii]ssues?) \d+\b"),
 )
 """Papers that are not in the repository, and their numbered rules, payloads and issues."""
@@ -117,7 +114,7 @@ def read(file: str) -> str:
 
 @cache
 def prose_findings() -> list[Finding]:
-    searched = [file for file in files() if file != THIS_FILE and not REWRITTEN_LATER.fullmatch(file)]
+    searched = [file for file in files() if file != THIS_FILE]
     return [finding for file in searched for finding in find(file, read(file), PROSE)]
 
 

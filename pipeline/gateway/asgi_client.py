@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import trio
 
 from pipeline.gateway.http.asgi import Message, Receive, Send
+from pipeline.timeline import Timeline
 
 
 class Client(Protocol):
@@ -43,6 +44,11 @@ class Client(Protocol):
         """Hand over a part of the body; return whether all of it has been sent, or the client is gone."""
         ...
 
+    @property
+    def took_some(self) -> bool:
+        """After a `write_nowait` that returned False: whether the socket accepted a part of it at once."""
+        ...
+
     async def drain(self) -> None:
         """Send what is left of the writes, as a whole: a cancellation does not cut it in half."""
         ...
@@ -54,6 +60,8 @@ class AsgiClient:
     A task watches for its disconnect. Writes are messages that leave in `drain`. Its sends are shielded, because a
     server's protocol state advances before its bytes leave (docs/facts/http-stack.md, "Sends and cancellation").
     """
+
+    took_some = False  # ASGI does not say
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -104,6 +112,7 @@ class AsgiResponse:
     Args:
         client: where it is sent.
         headers: sent with every response, after those of `start`.
+        timeline: of the request.
 
     Attributes:
         headers: as above.
@@ -112,10 +121,11 @@ class AsgiResponse:
         ended: whether the last part of it was written.
     """
 
-    __slots__ = ("_client", "ended", "headers", "size_bytes", "status")
+    __slots__ = ("_client", "_timeline", "ended", "headers", "size_bytes", "status")
 
-    def __init__(self, client: Client, headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, client: Client, headers: list[tuple[bytes, bytes]], timeline: Timeline) -> None:
         self._client = client
+        self._timeline = timeline
         self.headers = headers
         self.status: int | None = None
         self.size_bytes = 0
@@ -130,8 +140,18 @@ class AsgiResponse:
         """Hand over a part of the body; ``last`` ends the response; if this returns False, `drain` must follow."""
         self.ended = last
         self.size_bytes += len(data)
-        return self._client.write_nowait(data, last=last)
+        is_sent = self._client.write_nowait(data, last=last)
+        if last and is_sent:
+            self._timeline.mark("last_byte_out")
+        return is_sent
+
+    @property
+    def took_some(self) -> bool:
+        """After a `write_nowait` that returned False: whether the socket accepted a part of it at once."""
+        return self._client.took_some
 
     async def drain(self) -> None:
         """Send what is left of the writes; a cancellation does not cut it in half."""
         await self._client.drain()
+        if self.ended:
+            self._timeline.mark_once("last_byte_out")

@@ -29,6 +29,8 @@ from pipeline.gateway.assembly import Assembly
 from pipeline.gateway.failures import render
 from pipeline.gateway.http.asgi import REQUEST_CYCLE, Message, Receive, Scope, Send
 from pipeline.gateway.request_record import Record, request_record
+from pipeline.kernel_time import Clock
+from pipeline.timeline import Timeline
 from stages.slots import ENCODER, HEAD, PROFILE, RESPONSE, ReceivedHead
 from stages.upstreams import UpstreamCall
 from stages.upstreams.faults import failed_from
@@ -55,6 +57,7 @@ class Bridge:
         response_headers: sent with every response (CORS).
         request_timeout_s: the time budget of the answer; None for no limit.
         body_timeout_s: how long the upload may take.
+        clock: returns the time of the figures, in ns.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Bridge:
         response_headers: Iterable[tuple[bytes, bytes]] = (),
         request_timeout_s: float | None,
         body_timeout_s: float,
+        clock: Clock = perf_counter_ns,
     ) -> None:
         self.assembly = assembly
         self.profile_of = profile_of
@@ -73,6 +77,7 @@ class Bridge:
         self.response_headers = tuple(response_headers)
         self.request_timeout_s = request_timeout_s
         self.body_timeout_s = body_timeout_s
+        self.clock = clock
         self.draining = False
         self.active: set[_ServedRequest] = set()
         self._id_prefix = secrets.token_hex(8)
@@ -111,7 +116,6 @@ class _ServedRequest:
     """One request and its response."""
 
     __slots__ = (
-        "_born_ns",
         "_bridge",
         "_client",
         "_scope",
@@ -126,14 +130,16 @@ class _ServedRequest:
         self._bridge = bridge
         self._client = client
         self._scope = trio.CancelScope()
-        self._born_ns = perf_counter_ns()
         self.disconnect_reason: str | None = None
         self.is_cut_off = False
         self.error: PipelineError | None = None
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = bridge.request_id_of(headers)
-        self.response = AsgiResponse(client, [(b"x-request-id", request_id.encode("ascii")), *bridge.response_headers])
-        self.ctx = ctx = RequestContext(request_id)
+        self.ctx = ctx = RequestContext(request_id, clock=bridge.clock)
+        ctx.timeline.arrive(client.arrived_ns, client.first_read_ns, client.last_read_ns)
+        self.response = AsgiResponse(
+            client, [(b"x-request-id", request_id.encode("ascii")), *bridge.response_headers], ctx.timeline
+        )
         if bridge.request_timeout_s is not None:
             # The upstream adapter ends the answer in time and in order; this deadline is for a client that does not
             # read it.
@@ -160,8 +166,9 @@ class _ServedRequest:
 
     async def _run(self) -> None:
         assembly = self._bridge.assembly
-        body = _BodySource(self._client, self._bridge.body_timeout_s, self.disconnect)
+        body = _BodySource(self._client, self._bridge.body_timeout_s, self.disconnect, self.ctx.timeline)
         calls = await assembly.accept.run(body, self.ctx)
+        self.ctx.timeline.mark("routed")
         if len(calls) != 1:  # only a plugin can do that
             raise StageBug(f"an added stage turned one request into {len(calls)} calls; it must pass on exactly one")
         [call] = calls
@@ -177,6 +184,7 @@ class _ServedRequest:
     def disconnect(self, reason: str) -> None:
         """End this request because its client has disconnected."""
         if not self.response.ended:
+            self.ctx.timeline.mark("left")
             self.disconnect_reason = reason
             self._scope.cancel()
 
@@ -198,13 +206,13 @@ class _ServedRequest:
             response.write_nowait(encoder.in_band(failed_from(error)), last=True)
         # else: a document is half written; the connection ends without its terminator, which shows the failure
         await response.drain()
+        self.ctx.timeline.mark_once("first_byte_out")
 
     def record(self) -> Record:
         """Return the log record of this finished request."""
         return request_record(
             self.ctx,
             self.response,
-            born_ns=self._born_ns,
             error=self.error,
             disconnect_reason=self.disconnect_reason,
         )
@@ -213,10 +221,13 @@ class _ServedRequest:
 class _BodySource:
     """The request's body as a pipeline's source; an iterator and not a generator, so that nothing is left to close."""
 
-    __slots__ = ("_client", "_complete", "_deadline", "_on_disconnect")
+    __slots__ = ("_client", "_complete", "_deadline", "_on_disconnect", "_timeline")
 
-    def __init__(self, client: Client, timeout_s: float, on_disconnect: Callable[[str], None]) -> None:
+    def __init__(
+        self, client: Client, timeout_s: float, on_disconnect: Callable[[str], None], timeline: Timeline
+    ) -> None:
         self._client = client
+        self._timeline = timeline
         self._deadline = trio.current_time() + timeout_s
         self._on_disconnect = on_disconnect
         self._complete = False
@@ -238,11 +249,17 @@ class _BodySource:
             self._complete = not message.get("more_body", False)
             if part := message.get("body", b""):
                 return [part]
+        self._timeline.mark("body_read")
         raise StopAsyncIteration
 
     async def _receive(self) -> Message:
-        with trio.CancelScope(deadline=self._deadline):
-            return await self._client.receive()
+        timeline = self._timeline
+        since_ns = timeline.clock()
+        try:
+            with trio.CancelScope(deadline=self._deadline):
+                return await self._client.receive()
+        finally:
+            timeline.client_ns += timeline.clock() - since_ns
         raise ClientFault("the request body did not arrive in time: send it faster", code="body_timeout")
 
 

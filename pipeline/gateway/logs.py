@@ -13,9 +13,11 @@ import re
 import select
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Literal, TypeGuard, cast
+from functools import lru_cache
+from typing import Any, Literal, TypeGuard, cast
 
 import msgspec
+from msgspec import Struct
 
 from stages.wire.redaction import REDACTED, is_secret_name, redact
 
@@ -23,7 +25,12 @@ LogFormat = Literal["json", "text"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 _REQUEST_LOGGER = logging.getLogger("headrace.request")
+_STALL_LOGGER = logging.getLogger("headrace.stall")
 _FIELDS = "headrace_fields"
+
+_TIMESTAMP_CHARACTERS = len("2026-01-31T12:00:00.000Z ")
+TEXT_LINE_CHARACTERS = 160
+"""The length of a request's line in text format; what does not fit is cut from the names."""
 
 # httpx logs whole URLs at INFO, httpcore headers with cookies at DEBUG (docs/facts/http-stack.md, "Logging").
 _TALKATIVE = ("httpx", "httpcore", "h2", "hpack", "hypercorn.access")
@@ -42,13 +49,22 @@ def log_request(fields: Mapping[str, object]) -> None:
     """Write the one line of a finished request. Call it once, at the request's end.
 
     The line has the ``fields`` in their order; a value is text, a number, a boolean, None, or a mapping or list of
-    those. Text is redacted. Never raises: a line that cannot be written is dropped and counted.
+    those. Text is redacted. A mapping may also have Structs of figures, which are written as they are. Never raises: a
+    line that cannot be written is dropped and counted.
     """
     if logs_requests():
-        # Not `info`, which would walk the stack to find the caller; the caller is always this line.
-        logger = _REQUEST_LOGGER
-        record = logger.makeRecord(logger.name, logging.INFO, __file__, 0, "request", (), None, extra={_FIELDS: fields})
-        logger.handle(record)
+        _handle(_REQUEST_LOGGER, logging.INFO, "request", fields)
+
+
+def log_stall(fields: Mapping[str, object]) -> None:
+    """Write a warning that the loop was held; the fields are as in `log_request`."""
+    if _STALL_LOGGER.isEnabledFor(logging.WARNING):
+        _handle(_STALL_LOGGER, logging.WARNING, "stall", fields)
+
+
+def _handle(logger: logging.Logger, level: int, event: str, fields: Mapping[str, object]) -> None:
+    # Not `info`, which would walk the stack to find the caller; the caller is always this line.
+    logger.handle(logger.makeRecord(logger.name, level, __file__, 0, event, (), None, extra={_FIELDS: fields}))
 
 
 def configure_logging(format: LogFormat, level: LogLevel, *, fd: int = 2) -> LineSink:
@@ -59,7 +75,7 @@ def configure_logging(format: LogFormat, level: LogLevel, *, fd: int = 2) -> Lin
     """
     sink = LineSink(fd)
     handler = _SinkHandler(sink)
-    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
+    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter(is_detailed=level == "debug"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -83,8 +99,8 @@ class JsonFormatter(logging.Formatter):
             if problem := self._exception(record):
                 line["exception"] = redact(problem)
         else:
-            line["event"] = "request"
-            line = {**line, **cast("dict[str, object]", _clean(fields)), **line}  # a field cannot replace these
+            line["event"] = record.getMessage()
+            line = {**line, **_cleaned(fields), **line}  # a field cannot replace these
         return _encode(line)
 
     def _exception(self, record: logging.LogRecord) -> str:
@@ -92,15 +108,29 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(JsonFormatter):
-    """The same for people: ``2026-01-31T12:00:00.000Z warning headrace: message``, with indented tracebacks."""
+    """The same for people: ``2026-01-31T12:00:00.000Z warning headrace: message``, with indented tracebacks.
+
+    A request has a line of at most `TEXT_LINE_CHARACTERS`, with the time of the largest party and of the busiest stage:
+    ``... request OK 200 key=me model=gpt-5 first=412.7 total=5121.9 ms upstream=5109.2 decode_events=5.0``.
+
+    Args:
+        is_detailed: whether the line has all fields instead, as in JSON.
+    """
+
+    def __init__(self, *, is_detailed: bool) -> None:
+        super().__init__()
+        self._is_detailed = is_detailed
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; only a traceback adds further lines, each indented."""
         fields = _request_fields(record)
         if fields is not None:
-            cleaned = cast("dict[str, object]", _clean(fields))
+            cleaned = _cleaned(fields)
+            event = record.getMessage()
+            if event == "request" and not self._is_detailed:
+                return f"{_timestamp(record)} {_summary(cleaned)}"
             words = (f"{_one_line(name)}={_word(value)}" for name, value in cleaned.items())
-            return " ".join((_timestamp(record), "request", *words))
+            return " ".join((_timestamp(record), event, *words))
         text = _one_line(redact(_message(record)))
         line = f"{_timestamp(record)} {record.levelname.lower()} {record.name}: {text}"
         problem = self._exception(record)
@@ -189,6 +219,34 @@ class _SinkHandler(logging.Handler):
             self._sink.write(line)
 
 
+def _summary(fields: Mapping[str, Any]) -> str:
+    """Return a request's fields in one line, as far as they are known."""
+    names = [f"{name}={_word(fields[name])}" for name in ("key", "model") if fields.get(name)]
+    first, total = fields.get("first_token_ms"), fields.get("total_ms")
+    times = "".join(f" {name}={ms:.1f}" for name, ms in (("first", first), ("total", total)) if ms is not None)
+    parties: Mapping[str, float] = fields.get("party_ms") or {}
+    stages: Mapping[str, Any] = fields.get("stages") or {}
+    busy: Mapping[str, float] = {name: stage.busy_ms + stage.flush_ms for name, stage in stages.items()}
+    most = "".join(f" {_largest(figures)}" for figures in (parties, busy) if figures)
+    known = f"request {fields.get('end')} {fields.get('status')}"
+    room = TEXT_LINE_CHARACTERS - _TIMESTAMP_CHARACTERS - len(known) - len(times) - len(" ms") - len(most)
+    named = ""
+    for remaining, name in zip(range(len(names), 0, -1), names, strict=True):
+        word = f" {_cut(name, room // remaining - 1)}"
+        named += word
+        room -= len(word)
+    return f"{known}{named}{times} ms{most}"
+
+
+def _largest(figures: Mapping[str, float]) -> str:
+    name = max(figures, key=lambda name: figures[name])
+    return f"{_cut(name, 24)}={figures[name]:.1f}"
+
+
+def _cut(word: str, characters: int) -> str:
+    return word if len(word) <= characters else f"{word[: characters - 3]}..."
+
+
 def _request_fields(record: logging.LogRecord) -> Mapping[str, object] | None:
     return cast("Mapping[str, object] | None", getattr(record, _FIELDS, None))
 
@@ -198,8 +256,17 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _timestamp(record: logging.LogRecord) -> str:
-    moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-    return moment.removesuffix("+00:00") + "Z"
+    second, fraction = divmod(record.created, 1)
+    return f"{_second(int(second))}.{int(fraction * 1000):03d}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(moment: int) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat().removesuffix("+00:00")
+
+
+def _cleaned(fields: Mapping[str, object]) -> dict[str, object]:
+    return cast("dict[str, object]", _clean(fields))
 
 
 def _clean(value: object, depth: int = 0) -> object:
@@ -223,11 +290,12 @@ def _is_mapping(value: object) -> TypeGuard[Mapping[object, object]]:
 
 
 def _is_plain(value: object) -> bool:
-    """Return whether there is nothing to clean: numbers, and a stage's figures, which are most of a record."""
+    """Return whether there is nothing to clean: numbers, and the figures that are most of a record."""
     kind = value.__class__
-    return kind in _KINDS_OF_NUMBERS or (
-        kind is dict and _KINDS_OF_NUMBERS.issuperset(map(type, cast("dict[str, object]", value).values()))
-    )
+    if kind is not dict:
+        return kind in _KINDS_OF_NUMBERS
+    kinds = set(map(type, cast("dict[str, object]", value).values()))
+    return _KINDS_OF_NUMBERS.issuperset(kinds) or all(issubclass(kind, Struct) for kind in kinds)
 
 
 def _clean_field(name: str, value: object, depth: int) -> object:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import resource
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 import trio
 
@@ -18,8 +20,9 @@ from pipeline.gateway.http.connection import ServerSettings
 from pipeline.gateway.http.server import StartupError, hypercorn_config, serve_until_signalled
 from pipeline.gateway.http.sockets import bind_socket, prepare_listener
 from pipeline.gateway.http.supervisor import run_workers
-from pipeline.gateway.logs import configure_logging, log_request, logs_requests
+from pipeline.gateway.logs import configure_logging, log_request, log_stall, logs_requests
 from pipeline.gateway.request_record import Record
+from pipeline.loop import Stall, watch_loop
 from pipeline.registry import AnyPlugin
 
 KILL_MARGIN_S = 10.0
@@ -80,6 +83,9 @@ def serve(
     return run_workers(own.workers, [listener], worker_command, stop_timeout_s=longest_drain_s)
 
 
+STALL_LOG_PAUSE_S: Final = 1.0
+
+
 def _log(record: Callable[[], Record]) -> None:
     if logs_requests():
         log_request(record())
@@ -109,17 +115,18 @@ def _run(app: Application, own: PipelineSettings, listener: socket.socket, lifel
     config = hypercorn_config(limits, certfile=own.tls_certfile, keyfile=own.tls_keyfile)
 
     async def main() -> None:
-        await serve_until_signalled(
-            app,
-            config,
-            [listener],
-            limits,
-            make_refusal=refusal,
-            lifeline=lifeline,
-            on_shutdown=app.bridge.drain,
-            on_drain_deadline=app.bridge.cut_off,
-            task_status=_Announcement(),
-        )
+        with watch_loop(StallLog(log_stall).note):
+            await serve_until_signalled(
+                app,
+                config,
+                [listener],
+                limits,
+                make_refusal=refusal,
+                lifeline=lifeline,
+                on_shutdown=app.bridge.drain,
+                on_drain_deadline=app.bridge.cut_off,
+                task_status=_Announcement(),
+            )
 
     # What exists now stays: unless it is frozen, each full collection walks all modules, which shows in the p99 of
     # added latency (docs/facts/http-stack.md, "Garbage collection").
@@ -132,6 +139,37 @@ def _run(app: Application, own: PipelineSettings, listener: socket.socket, lifel
         log.error("%s", error)
         return 1
     return 0
+
+
+class StallLog:
+    """Logs stalls: at most one a second, as a loop that is held often has no time for more.
+
+    Args:
+        write: writes the fields of one.
+    """
+
+    def __init__(self, write: Callable[[Record], object]) -> None:
+        self._write = write
+        self._next_at = -math.inf
+        self._unlogged = 0
+
+    def note(self, stall: Stall) -> None:
+        """Log a stall, or count it for the next line."""
+        now = trio.current_time()
+        if now < self._next_at:
+            self._unlogged += 1
+            return
+        self._next_at = now + STALL_LOG_PAUSE_S
+        self._write(
+            {
+                "stage": stall.stage,
+                "request_id": stall.request_id,
+                "ms": stall.ns // 1000 / 1000,
+                "streams": stall.streams,
+                "unlogged": self._unlogged,
+            }
+        )
+        self._unlogged = 0
 
 
 class _Announcement(trio.TaskStatus[list[str]]):

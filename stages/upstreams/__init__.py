@@ -7,6 +7,7 @@ from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
+from pipeline.timeline import Point
 from stages.request import ResponsesRequest
 
 UpstreamKind: TypeAlias = str
@@ -63,7 +64,7 @@ class UpstreamCall(Struct, frozen=True, kw_only=True):
     """The upstream's name for the model, with the wildcard replaced."""
 
 
-Mark: TypeAlias = Callable[[str], object]
+Mark: TypeAlias = Callable[[Point], object]
 """Notes that a time point of the request has been reached, by name; must not raise.
 
 The points, in their order: ``upstream_slot`` (the pool has room for the call), ``upstream_resolved`` (its name),
@@ -93,11 +94,11 @@ class UpstreamAnswer(Protocol):
 
     @property
     def is_backing_off(self) -> bool:
-        """Whether the process is overloaded and this answer is not to be read yet; see `back_off`."""
+        """Whether the process was overloaded at the last `receive`, so that `back_off` should come before the next."""
         ...
 
     async def back_off(self) -> None:
-        """Wait for as long as this answer is not to be read; return at once if `is_backing_off` is false.
+        """Wait for as long as this answer is not to be read; return at once if it may be read now.
 
         The caller does this before `receive`, which does not. This wait is ours, not the upstream's: it counts towards
         no deadline.

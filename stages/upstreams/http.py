@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import msgspec
 import trio
+from msgspec import Struct
 
 from pipeline import ClientFault, PipelineError, UpstreamFault
 from stages.upstreams import Deployment, Mark, UpstreamCall
@@ -28,8 +28,7 @@ ERROR_BODY_LIMIT_S = 5.0
 """How long an error answer may take to arrive; after that, only its status is reported."""
 
 
-@dataclass(frozen=True, slots=True)
-class HttpCall:
+class HttpCall(Struct, frozen=True):
     """A call with its request encoded."""
 
     call: UpstreamCall
@@ -100,22 +99,14 @@ class HttpUpstream:
 class HttpAnswer:
     """An `UpstreamAnswer` with a good head."""
 
-    __slots__ = ("_clock", "_exchange", "is_stream")
+    __slots__ = ("_clock", "_exchange", "arrived_ns", "is_backing_off", "is_stream")
 
     def __init__(self, exchange: Exchange, clock: _Clock, *, is_stream: bool) -> None:
         self._exchange = exchange
         self._clock = clock
         self.is_stream = is_stream
-
-    @property
-    def arrived_ns(self) -> int:
-        """When the bytes of the last `receive` arrived; 0 if that is unknown."""
-        return self._exchange.arrived_ns
-
-    @property
-    def is_backing_off(self) -> bool:
-        """Whether the process is overloaded and the answer is not to be read yet."""
-        return self._exchange.is_backing_off
+        self.arrived_ns = 0
+        self.is_backing_off = False
 
     async def back_off(self) -> None:
         """Wait for as long as the answer is not to be read."""
@@ -128,15 +119,17 @@ class HttpAnswer:
             UpstreamFault: ``upstream_timeout`` if nothing comes for too long or the call lasts too long,
                 ``upstream_protocol`` if the connection breaks or what comes is not HTTP.
         """
-        clock = self._clock
+        clock, exchange = self._clock, self._exchange
         limit_s = clock.limit_s if clock.total_at == math.inf else clock.bounded_limit_s()
         try:
-            chunk = await self._exchange.receive(limit_s)
+            chunk = await exchange.receive(limit_s)
         except FOREIGN_ERRORS as error:
             fault = clock.fault_of(error)
         else:
             if clock.phase != "idle":
                 clock.enter("idle", clock.call.deployment.timeouts.idle_s)
+            self.arrived_ns = exchange.arrived_ns
+            self.is_backing_off = exchange.is_backing_off
             return chunk
         raise fault  # outside the handler: inside, it would carry the foreign exception as its context
 

@@ -21,6 +21,11 @@ QuirksT = TypeVar("QuirksT")
 class AnswerDecoder(Protocol):
     """Decodes one answer: bytes in, however they were cut, events out. The last event is Finished or Failed."""
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer is whole although its last event was not returned: nothing that is needed may follow."""
+        ...
+
     def feed(self, batch: list[bytes], /) -> list[StreamEvent]:
         """Take what was read, return the events in it."""
         ...

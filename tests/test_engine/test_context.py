@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from time import perf_counter_ns
 
 import pytest
+from kit.engine.clocks import HandClock
 
 from pipeline import RequestContext, Slot
 
@@ -47,7 +49,9 @@ def test_requests_share_nothing() -> None:
     first, second = RequestContext("r1"), RequestContext("r2")
     first[SIZE] = 3
     assert second.get(SIZE) is None
-    assert first.meters is not second.meters
+    assert first.lanes is not second.lanes
+    assert first.links is not second.links
+    assert first.timeline is not second.timeline
 
 
 def test_the_repr_of_a_slot_has_its_name() -> None:
@@ -58,3 +62,15 @@ def test_a_request_has_no_deadline_unless_one_is_set() -> None:
     assert RequestContext("r1").deadline == math.inf
     assert RequestContext("r1", deadline=5.0).deadline == 5.0
     assert RequestContext("r1").request_id == "r1"
+
+
+def test_a_request_has_no_figures_before_its_first_run() -> None:
+    ctx = RequestContext("r1")
+    assert (ctx.lanes, ctx.links, ctx.timeline.points) == ([], [], {})
+
+
+def test_all_figures_of_a_request_are_on_its_clock() -> None:
+    clock = HandClock(7_000)
+    assert RequestContext("r1", clock=clock).timeline.born_ns == 7_000
+    before_ns = perf_counter_ns()
+    assert before_ns <= RequestContext("r1").timeline.born_ns <= perf_counter_ns()

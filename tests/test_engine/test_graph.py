@@ -6,21 +6,24 @@ import contextlib
 import gc
 import itertools
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from time import perf_counter_ns
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from kit.engine.clocks import SECOND_NS, WorkClock
+from kit.engine.lanes import counts, link_figures, spent_s
+from kit.engine.stages import Acting, machine
 
 from pipeline import (
     ClientFault,
     DeadlineExceeded,
-    Doing,
     DownstreamGone,
     Inlet,
-    Meter,
     Outlet,
+    Party,
     Pipeline,
     PipelineError,
     RequestContext,
@@ -28,27 +31,21 @@ from pipeline import (
     StageBug,
     UpstreamFault,
     codec_stage,
-    fuse,
     per_event,
 )
+from pipeline.kernel_time import Clock
+from pipeline.lane import BUSY
+from pipeline.loop import current_loop
 from pipeline.testing import assert_cancels_cleanly, assert_time_conserved, virtual_ns
-
-Body = Callable[[Inlet[Any], Outlet[Any], RequestContext], Coroutine[Any, Any, None]]
-
-
-class Acting:
-    """A stage whose ``run`` is a function that the test supplies."""
-
-    def __init__(self, body: Body, name: str = "") -> None:
-        self.name = name or body.__name__
-        self._body = body
-
-    async def run(self, inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
-        await self._body(inlet, outlet, ctx)
 
 
 @per_event
 def double(number: int) -> Iterator[int]:
+    yield 2 * number
+
+
+@per_event
+def double_again(number: int) -> Iterator[int]:
     yield 2 * number
 
 
@@ -119,7 +116,7 @@ def asking(seconds: float, name: str = "ask") -> Acting:
 
     async def ask(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
         async for batch in inlet:
-            with outlet.meter.outside():
+            with outlet.outside():
                 await trio.sleep(seconds)
             await outlet.send(batch)
 
@@ -153,8 +150,8 @@ def failing_when_cancelled(error: Exception, name: str = "clean_up") -> Acting:
     return Acting(clean_up, name)
 
 
-def context(deadline: float = math.inf) -> RequestContext:
-    return RequestContext("r1", deadline=deadline)
+def context(deadline: float = math.inf, clock: Clock = perf_counter_ns) -> RequestContext:
+    return RequestContext("r1", deadline=deadline, clock=clock)
 
 
 async def failure_of(pipeline: Pipeline[Any, Any], source: Any = ([1], [2]), ctx: RequestContext | None = None) -> Any:
@@ -162,8 +159,8 @@ async def failure_of(pipeline: Pipeline[Any, Any], source: Any = ([1], [2]), ctx
     ctx = ctx or context()
     with pytest.raises(PipelineError) as failed:
         await pipeline.run(source, ctx)
-    for meter in ctx.meters:
-        assert_time_conserved(meter)
+    for lane in ctx.lanes:
+        assert_time_conserved(lane)
     return failed.value
 
 
@@ -213,16 +210,21 @@ async def test_a_pipeline_can_run_for_many_requests_at_once() -> None:
     assert results == {number: [2 * number, 2 * number] for number in range(20)}
 
 
+async def tasks_of(pipeline: Pipeline[int, Any]) -> list[list[str]]:
+    """Run a pipeline, and return the stages of each of its tasks."""
+    ctx = context()
+    await pipeline.run([[1]], ctx)
+    return [[stage.name for stage in lane.stages] for lane in ctx.lanes]
+
+
 async def test_then_and_fused_return_new_pipelines_and_do_not_change_the_old_ones() -> None:
     short = Pipeline(double)
     long = short.then(drop_odd)
     joined = long.fused()
-    assert short.stage_names == ("double",)
-    assert long.stage_names == joined.stage_names == ("double", "drop_odd")
-    assert [type(stage).__name__ for stage, _ in long._links] == ["CodecStage", "CodecStage"]
-    assert [type(stage).__name__ for stage, _ in joined._links] == ["FusedStage"]
-    assert await short.run([[1]], context()) == [2]
-    assert short.then(repeat).stage_names == ("double", "repeat")
+    assert await tasks_of(short.then(repeat)) == [["double"], ["repeat"]]
+    assert await tasks_of(joined) == [["double", "drop_odd"]]
+    assert await tasks_of(long) == [["double"], ["drop_odd"]]
+    assert await tasks_of(short) == [["double"]]
 
 
 def test_two_stages_of_one_name_are_refused() -> None:
@@ -230,13 +232,31 @@ def test_two_stages_of_one_name_are_refused() -> None:
         Pipeline(double).then(pass_on).then(double)
 
 
-def test_a_name_hidden_in_a_fused_stage_is_refused_too() -> None:
+def test_a_name_that_a_joined_run_has_already_is_refused_too() -> None:
     with pytest.raises(ValueError, match="'double'"):
-        Pipeline(double).then(fuse(repeat, double))
+        Pipeline(repeat).then(double).fused().then(double)
     with pytest.raises(ValueError, match="'repeat'"):
-        Pipeline(fuse(repeat, double)).then(repeat)
-    with pytest.raises(ValueError, match="'double'"):
-        Pipeline(fuse(double, double))
+        Pipeline(repeat).then(double).fused().then(repeat)
+
+
+class Ticks:
+    def __init__(self, ctx: RequestContext) -> None:
+        self.request_id = ctx.request_id
+
+    def feed(self, batch: list[int], /) -> list[int]:
+        return batch
+
+    def flush(self) -> list[int]:
+        return []
+
+    tick = flush
+
+
+def test_a_stage_that_ticks_cannot_be_the_first() -> None:
+    ticking = codec_stage("tick", Ticks, tick_s=10)
+    with pytest.raises(ValueError, match=r"^stage 'tick' ticks, so it cannot be the first: .* behind another stage$"):
+        Pipeline(ticking)
+    Pipeline(double).then(ticking).fused()
 
 
 def test_a_negative_capacity_is_refused_when_the_pipeline_is_built() -> None:
@@ -244,31 +264,29 @@ def test_a_negative_capacity_is_refused_when_the_pipeline_is_built() -> None:
         Pipeline(double).then(repeat, capacity=-2)
 
 
-def test_fused_joins_neighbouring_codec_stages() -> None:
-    @per_event
-    def lone(number: int) -> list[int]:
-        return [number]
+async def test_fused_joins_neighbouring_codec_stages() -> None:
+    pipeline: Pipeline[int, Any] = Pipeline(double).then(repeat, capacity=9).then(pass_on, capacity=3)
+    pipeline = pipeline.then(machine("lone"), capacity=4).then(take_one, capacity=0)
+    pipeline = pipeline.then(drop_odd, capacity=5).then(machine("last"))
+    joined = [["double", "repeat"], ["pass_on"], ["lone"], ["take_one"], ["drop_odd", "last"]]
+    assert await tasks_of(pipeline.fused()) == joined
+    assert await tasks_of(pipeline) == [[name] for names in joined for name in names]
 
-    pipeline: Pipeline[int, Any] = (
-        Pipeline(double).then(repeat, capacity=9).then(pass_on, capacity=3).then(lone, capacity=4)
-    )
-    pipeline = pipeline.then(take_one, capacity=0).then(drop_odd, capacity=5).then(explode)
-    assert [(stage.name, capacity) for stage, capacity in pipeline.fused()._links] == [
-        ("double+repeat", 1),
-        ("pass_on", 3),
-        ("lone", 4),
-        ("take_one", 0),
-        ("drop_odd+explode", 5),
-    ]
-    assert pipeline.fused().stage_names == pipeline.stage_names
-    assert pipeline.fused().fused()._links[0][0].name == "double+repeat"
+
+async def test_a_line_can_be_fused_with_what_follows_it() -> None:
+    joined = Pipeline(pass_on).then(double).then(repeat).fused().then(drop_odd)
+    assert await tasks_of(joined) == [["pass_on"], ["double", "repeat"], ["drop_odd"]]
+    assert await tasks_of(joined.fused()) == [["pass_on"], ["double", "repeat", "drop_odd"]]
+    assert await joined.fused().run([[1]], context()) == [2, 2]
+
+
+async def test_the_links_are_named_after_the_stages_beside_them() -> None:
+    ctx = context()
+    await Pipeline(double).then(repeat).then(pass_on).then(drop_odd).fused().run([[1]], ctx)
+    assert [link.name for link in ctx.links] == ["repeat>pass_on", "pass_on>drop_odd"]
 
 
 # Where the time goes.
-
-
-def seconds(meter: Meter) -> dict[str, float]:
-    return {doing.name: meter.spent_ns[doing] / 1e9 for doing in Doing if meter.spent_ns[doing]}
 
 
 async def every(pause_s: float, batches: Iterable[list[int]]) -> AsyncIterator[list[int]]:
@@ -277,35 +295,47 @@ async def every(pause_s: float, batches: Iterable[list[int]]) -> AsyncIterator[l
         yield batch
 
 
-async def test_waiting_for_input_is_starved_and_a_declared_wait_is_outside(
+async def test_waiting_for_a_source_is_starved_and_a_declared_wait_is_outside(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    ctx = context()
-    await Pipeline(asking(2)).run(every(10, [[1], [2], [3]]), ctx, clock=virtual_ns)
-    (ask,) = ctx.meters
-    assert seconds(ask) == {"STARVED": 10 + 10 + 10, "OUTSIDE": 6}
-    assert ask.queued_ns == 0
+    ctx = context(clock=virtual_ns)
+    await Pipeline(asking(2)).run(every(10, [[1], [2], [3]]), ctx)
+    (ask,) = ctx.lanes
+    assert spent_s(ask) == {"starved": 10 + 10 + 10, "outside": 6}
+    assert ctx.timeline.parties_ns(virtual_ns()) == (0, 36 * SECOND_NS, 0)  # neither says whose time it is
 
 
 async def test_a_slow_consumer_makes_its_producer_blocked_and_its_batches_queue(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    ctx = context()
-    await Pipeline(double).then(asking(5)).run([[1], [2], [3]], ctx, clock=virtual_ns)
-    doubling, ask = ctx.meters
-    assert seconds(doubling) == {"BLOCKED": 5}
-    assert seconds(ask) == {"OUTSIDE": 15}
-    assert (doubling.queued_ns, ask.queued_ns) == (0, (0 + 5 + 10) * 1e9)
+    ctx = context(clock=virtual_ns)
+    await Pipeline(double).then(asking(5)).run([[1], [2], [3]], ctx)
+    doubling, ask = ctx.lanes
+    assert spent_s(doubling) == {"blocked": 5}
+    assert spent_s(ask) == {"outside": 15}
+    assert link_figures(ctx.links[0]) == {"queued_s": 0 + 5 + 10, "full_s": 5, "batches": 3, "most_waiting": 2}
 
 
 async def test_more_capacity_moves_the_waiting_from_the_producer_to_the_link(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    ctx = context()
-    await Pipeline(double).then(asking(5), capacity=2).run([[1], [2], [3]], ctx, clock=virtual_ns)
-    doubling, ask = ctx.meters
-    assert seconds(doubling) == {}
-    assert ask.queued_ns == 15e9
+    ctx = context(clock=virtual_ns)
+    await Pipeline(double).then(asking(5), capacity=2).run([[1], [2], [3]], ctx)
+    assert spent_s(ctx.lanes[0]) == {}
+    assert link_figures(ctx.links[0]) == {"queued_s": 15, "batches": 3, "most_waiting": 2}
+
+
+async def test_the_time_until_a_task_has_its_first_turn_is_ready(autojump_clock: trio.testing.MockClock) -> None:
+    clock = WorkClock()
+
+    async def work_at_once(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        clock.work(3)
+        await pass_on.run(inlet, outlet, ctx)
+
+    ctx = context(clock=clock)
+    await Pipeline(pass_on).then(Acting(work_at_once)).run([[1]], ctx)
+    assert spent_s(ctx.lanes[0]) == {"ready": 3}
+    assert spent_s(ctx.lanes[1]) == {"busy": 3}
 
 
 async def test_the_stages_own_code_is_busy_and_what_follows_the_end_of_input_is_closing(
@@ -316,15 +346,15 @@ async def test_the_stages_own_code_is_busy_and_what_follows_the_end_of_input_is_
             await trio.sleep(3)
             await outlet.send(batch)
         await trio.sleep(7)
-        with outlet.meter.outside():
+        with outlet.outside():
             await trio.sleep(1)
         await trio.sleep(4)
 
-    ctx = context()
-    await Pipeline(Acting(linger)).then(pass_on).run([[1]], ctx, clock=virtual_ns)
-    lingering, passing = ctx.meters
-    assert seconds(lingering) == {"BUSY": 3, "CLOSING": 11, "OUTSIDE": 1}
-    assert seconds(passing) == {"STARVED": 15}
+    ctx = context(clock=virtual_ns)
+    await Pipeline(Acting(linger)).then(pass_on).run([[1]], ctx)
+    lingering, passing = ctx.lanes
+    assert spent_s(lingering) == {"busy": 3, "closing": 11, "outside": 1}
+    assert spent_s(passing) == {"starved": 15}
 
 
 async def test_unwinding_after_a_cancellation_is_closing(autojump_clock: trio.testing.MockClock) -> None:
@@ -335,10 +365,145 @@ async def test_unwinding_after_a_cancellation_is_closing(autojump_clock: trio.te
             with trio.CancelScope(shield=True):
                 await trio.sleep(2)
 
-    ctx = context()
+    ctx = context(clock=virtual_ns)
     with trio.move_on_after(5):
-        await Pipeline(Acting(release)).run(forever_quiet(), ctx, clock=virtual_ns)
-    assert seconds(ctx.meters[0]) == {"STARVED": 5, "CLOSING": 2}
+        await Pipeline(Acting(release)).run(forever_quiet(), ctx)
+    assert spent_s(ctx.lanes[0]) == {"starved": 5, "closing": 2}
+
+
+async def test_each_instant_is_the_clients_the_upstreams_or_ours(autojump_clock: trio.testing.MockClock) -> None:
+    clock = WorkClock()
+
+    async def call(inlet: Inlet[int], outlet: Outlet[str], ctx: RequestContext) -> None:
+        waiting = outlet.outside(Party.UPSTREAM)
+        async for _ in inlet:
+            for event in ("a", "b"):
+                with waiting:
+                    await trio.sleep(10)
+                    waiting.arrived_ns = clock() - 2 * SECOND_NS  # it waited for the loop meanwhile
+                await outlet.send([event])
+
+    @per_event
+    def decode(event: str) -> list[str]:
+        clock.work(1)
+        return [event]
+
+    async def write(inlet: Inlet[str], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        async for _ in inlet:
+            with outlet.outside(Party.CLIENT):
+                await trio.sleep(3)
+
+    ctx = context(clock=clock)
+    await Pipeline(Acting(call)).then(decode).then(Acting(write)).run([[1]], ctx)
+    # The second wait takes 11 s, as the loop works for one of them, and overlaps with that and with 3 s for the client.
+    client_s, ours_s, upstream_s = (ns / SECOND_NS for ns in ctx.timeline.parties_ns(clock()))
+    assert (client_s, ours_s, upstream_s) == (3 + 3, (2 + 1) + (2 + 1), 8 + (11 - 1 - 3 - 2))
+
+
+async def test_waiting_for_a_client_that_reads_slowly_is_never_the_upstreams(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def write(inlet: Inlet[int], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        async for _ in inlet:
+            with outlet.outside(Party.CLIENT):
+                await trio.sleep(5)
+
+    async def call(inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        for number in range(4):
+            with outlet.outside(Party.UPSTREAM):
+                await trio.sleep(1)
+            await outlet.send([number])
+
+    ctx = context(clock=virtual_ns)
+    await Pipeline(Acting(call)).then(Acting(write)).run([[1]], ctx)
+    assert ctx.timeline.parties_ns(virtual_ns()) == (20 * SECOND_NS, 0, SECOND_NS)
+
+
+async def test_a_task_that_has_ended_is_inside_no_longer(autojump_clock: trio.testing.MockClock) -> None:
+    async def call_at_the_end(inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        async for batch in inlet:
+            await outlet.send(batch)
+        with outlet.outside(Party.UPSTREAM):
+            await trio.sleep(10)
+        with outlet.outside():
+            await trio.sleep(3)
+
+    ctx = context(clock=virtual_ns)
+    assert await Pipeline(double).then(Acting(call_at_the_end)).run([[1]], ctx) == [2]
+    assert ctx.timeline.parties_ns(virtual_ns()) == (0, 3 * SECOND_NS, 10 * SECOND_NS)
+
+
+@pytest.mark.parametrize("how", ["ends", "is cancelled", "fails"])
+async def test_a_request_that_goes_on_after_a_run_is_ours_again(
+    how: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def call(inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        with outlet.outside(Party.UPSTREAM):
+            await trio.sleep(10)
+        if how == "fails":
+            raise ClientFault("no")
+        if how == "is cancelled":
+            await trio.sleep_forever()
+
+    ctx = context(clock=virtual_ns)
+    with trio.move_on_after(10.0), contextlib.suppress(ClientFault):
+        await Pipeline(Acting(call)).then(pass_on).then(double).run([[1]], ctx)
+    await trio.sleep(5)
+    assert ctx.timeline.parties_ns(virtual_ns()) == (0, 5 * SECOND_NS, 10 * SECOND_NS)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await Pipeline(pass_on).then(double).then(repeat).run(forever_quiet(), ctx)
+    await trio.sleep(3)
+    assert ctx.timeline.parties_ns(virtual_ns()) == (0, 8 * SECOND_NS, 10 * SECOND_NS)
+
+
+async def test_a_stage_may_run_another_chain_for_its_request(autojump_clock: trio.testing.MockClock) -> None:
+    async def call_upstream(inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        with outlet.outside(Party.UPSTREAM):
+            await trio.sleep(10)
+
+    async def host(inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        async for batch in inlet:
+            with outlet.outside():
+                given = await Pipeline(asking(2)).then(double).run([batch], ctx)
+            await outlet.send(given)
+
+    ctx = context(clock=virtual_ns)
+    assert await Pipeline(repeat).then(Acting(host)).run([[1]], ctx) == [2, 2]
+    await Pipeline(Acting(call_upstream)).run([[1]], ctx)
+    assert ctx.timeline.parties_ns(virtual_ns()) == (0, 2 * SECOND_NS, 10 * SECOND_NS)
+    assert [lane.name for lane in ctx.lanes] == ["repeat", "host", "ask", "double", "call_upstream"]
+
+
+async def test_two_tasks_of_a_stage_have_a_lane_each(autojump_clock: trio.testing.MockClock) -> None:
+    async def relay(inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        async def read() -> None:
+            with outlet.lane("reader") as reading:
+                for number in (10, 20):
+                    with reading.outside(Party.UPSTREAM):
+                        await trio.sleep(4)
+                    await reading.send([number])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            async for batch in inlet:
+                with outlet.outside():
+                    await trio.sleep(1)
+                await outlet.send(batch)
+            with outlet.outside():
+                await trio.sleep(9)
+
+    ctx = context(clock=virtual_ns)
+    assert await Pipeline(double).then(Acting(relay)).then(double_again).run([[1], [2]], ctx) == [4, 8, 20, 40]
+    _, main, _ = ctx.lanes
+    (reader,) = main.more
+    assert (main.name, reader.name) == ("relay", "relay.reader")
+    assert spent_s(main) == {"outside": 11}
+    assert spent_s(reader) == {"outside": 8}
+    assert main.stages[0].outside_ns == 19 * SECOND_NS
+    assert counts([main]) == [("relay", 2, 4, 2, 4)]
+    assert_time_conserved(main)
+    assert ctx.timeline.parties_ns(virtual_ns()) == (0, 11 * SECOND_NS, 0)
 
 
 async def forever_quiet() -> AsyncIterator[list[int]]:
@@ -393,39 +558,63 @@ async def test_time_is_conserved_however_a_run_ends(
     if fused:
         pipeline = pipeline.fused()
     now_s = trio.current_time()
-    ctx = context(now_s + end.deadline_s)
+    ctx = context(now_s + end.deadline_s, virtual_ns)
     before = trio.lowlevel.current_statistics().tasks_living
     outcome: object = None
     with trio.CancelScope(deadline=now_s + end.cancel_s) as scope:
         try:
-            await pipeline.run(end.source(), ctx, clock=virtual_ns)
+            await pipeline.run(end.source(), ctx)
         except PipelineError as error:
             outcome = type(error)
     assert outcome is end.expect
     assert scope.cancelled_caught == (end.cancel_s < math.inf and end.expect is None)
     assert trio.lowlevel.current_statistics().tasks_living == before
-    assert [meter.name for meter in ctx.meters] == list(pipeline.stage_names)
-    for meter in ctx.meters:
-        assert_time_conserved(meter)
-        assert meter.born_ns == round(now_s * 1e9)
-        assert meter.lifetime_ns <= virtual_ns() - meter.born_ns
-    assert max(meter.lifetime_ns for meter in ctx.meters) == virtual_ns() - round(now_s * 1e9)
+    names = [stage.name for lane in ctx.lanes for stage in lane.stages]
+    assert names == ["double", "repeat", "ask", "drop_odd", *(stage.name for stage in end.stages)]
+    assert len(ctx.links) == len(ctx.lanes) - 1
+    for lane in ctx.lanes:
+        assert_time_conserved(lane)
+        assert lane.born_ns == round(now_s * SECOND_NS)
+    assert max(lane.lifetime_ns for lane in ctx.lanes) == virtual_ns() - round(now_s * SECOND_NS)
+    assert sum(ctx.timeline.parties_ns(virtual_ns())) == virtual_ns() - ctx.timeline.born_ns
+    assert current_loop().streams == 0
 
 
 async def test_time_is_conserved_on_the_real_clock() -> None:
     ctx = context()
-    await Pipeline(double).then(repeat).then(pass_on).then(drop_odd).run([[n] for n in range(100)], ctx)
-    for meter in ctx.meters:
-        assert_time_conserved(meter)
-        assert meter.lifetime_ns > 0
-        assert meter.spent_ns[Doing.BUSY] > 0
-        assert meter.queued_ns >= 0
-    assert [(m.batches_in, m.batches_out, m.events_in, m.events_out) for m in ctx.meters] == [
-        (100, 100, 100, 100),
-        (100, 100, 100, 200),
-        (100, 100, 200, 200),
-        (100, 100, 200, 200),
+    pipeline = Pipeline(double).then(repeat).then(pass_on).then(drop_odd)
+    await pipeline.run([[n] for n in range(100)], ctx)
+    for lane in ctx.lanes:
+        assert_time_conserved(lane)
+        assert lane.spent_ns[BUSY] > 0
+    for link in ctx.links:
+        assert link.ready_ns + link.queued_ns > 0
+    assert counts(ctx.lanes) == [
+        ("double", 100, 100, 100, 100),
+        ("repeat", 100, 100, 100, 200),
+        ("pass_on", 100, 100, 200, 200),
+        ("drop_odd", 100, 100, 200, 200),
     ]
+
+
+async def test_the_figures_are_there_before_the_first_stage_starts() -> None:
+    seen: list[tuple[int, int]] = []
+
+    def look(ctx: RequestContext) -> Ticks:
+        seen.append((len(ctx.lanes), current_loop().streams))
+        return Ticks(ctx)
+
+    looking = codec_stage("look", look, tick_s=60)
+    await Pipeline(pass_on).then(double).then(looking).run([[1]], context())
+    assert seen == [(3, 1)]
+
+
+async def test_several_runs_of_one_request_add_to_its_figures() -> None:
+    ctx = context()
+    await Pipeline(double).then(repeat).run([[1]], ctx)
+    await Pipeline(drop_odd).run([[1]], ctx)
+    assert [lane.name for lane in ctx.lanes] == ["double", "repeat", "drop_odd"]
+    assert [link.name for link in ctx.links] == ["double>repeat"]
 
 
 # How much is in flight.
@@ -449,6 +638,25 @@ async def test_the_link_to_a_stage_holds_as_many_batches_as_its_capacity(
     with trio.move_on_after(1):
         await Pipeline(pass_on).then(Acting(take_nothing), capacity=capacity).run(source(), context())
     assert pulled == capacity + 1
+
+
+async def test_the_link_into_a_joined_run_keeps_the_capacity_of_its_first_member(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    pulled = 0
+
+    def source() -> Iterator[list[int]]:
+        nonlocal pulled
+        for pulled in range(1, 100):
+            yield [pulled]
+
+    async def take_nothing(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        await trio.sleep_forever()
+
+    pipeline = Pipeline(pass_on).then(double, capacity=7).then(repeat, capacity=20)
+    with trio.move_on_after(1):
+        await pipeline.then(Acting(take_nothing), capacity=0).fused().run(source(), context())
+    assert pulled == 1 + 7 + 1  # one that waits for room, those in the link, and the one in the run
 
 
 # The first failure in time wins.
@@ -498,8 +706,8 @@ async def test_a_failure_is_not_lost_when_the_run_is_cancelled_at_the_same_time(
             await Pipeline(double).then(failing_when_cancelled(error)).run(cancelling(scope), ctx)
     assert failed.value is error
     assert not scope.cancelled_caught
-    for meter in ctx.meters:
-        assert_time_conserved(meter)
+    for lane in ctx.lanes:
+        assert_time_conserved(lane)
 
 
 async def cancelling(scope: trio.CancelScope) -> AsyncIterator[list[int]]:
@@ -534,15 +742,11 @@ async def test_a_broken_stream_does_not_look_complete_even_to_a_shielded_consume
 
 
 async def test_a_codec_that_fails_at_its_end_does_not_complete_the_stream() -> None:
-    class Unfinished:
-        def feed(self, batch: list[int], /) -> list[int]:
-            return batch
-
-        def flush(self) -> list[int]:
-            raise UpstreamFault("the stream broke off")
+    def break_off() -> list[int]:
+        raise UpstreamFault("the stream broke off")
 
     record = Recording()
-    failed = await failure_of(Pipeline(codec_stage("decode", lambda ctx: Unfinished())).then(record), [[1], [2]])
+    failed = await failure_of(Pipeline(machine("decode", flush=break_off)).then(record), [[1], [2]])
     assert failed.stage == "decode"
     assert record.seen in ([[1], [2]], [[1]], [])
 
@@ -705,8 +909,8 @@ async def test_a_keyboard_interrupt_is_raised_unchanged(place: str) -> None:
     with pytest.raises(KeyboardInterrupt) as stopped:
         await Pipeline(pass_on).then(stages.get(place, double)).run(source(), ctx)
     assert stopped.value is interrupt
-    for meter in ctx.meters:
-        assert_time_conserved(meter)
+    for lane in ctx.lanes:
+        assert_time_conserved(lane)
 
 
 async def test_downstream_gone_reaches_a_stage_whose_consumer_left_and_is_a_normal_end() -> None:
@@ -761,8 +965,8 @@ async def test_a_run_can_be_cancelled_at_every_step(fused: bool, capacity: int) 
     steps = await assert_cancels_cleanly(run)
     assert steps > 5
     for ctx in contexts:
-        for meter in ctx.meters:
-            assert_time_conserved(meter)
+        for lane in ctx.lanes:
+            assert_time_conserved(lane)
 
 
 async def test_a_deadline_that_passes_is_reported_as_such(autojump_clock: trio.testing.MockClock) -> None:
@@ -857,6 +1061,10 @@ async def test_a_failure_after_complete_output_is_still_reported(autojump_clock:
     assert not hasattr(failed, "__notes__")
 
 
+def is_ours(thing: object) -> bool:
+    return isinstance(thing, trio.Cancelled) or type(thing).__module__.startswith("pipeline.")
+
+
 @pytest.mark.parametrize("how", ["fails", "is cancelled", "succeeds"])
 async def test_a_run_leaves_no_garbage_for_the_collector(how: str) -> None:
     async def run() -> None:
@@ -872,7 +1080,7 @@ async def test_a_run_leaves_no_garbage_for_the_collector(how: str) -> None:
         await run()
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()
-        left = [thing for thing in gc.garbage if isinstance(thing, PipelineError | trio.Cancelled | RequestContext)]
+        left = [thing for thing in gc.garbage if is_ours(thing)]
     finally:
         gc.set_debug(0)
         gc.garbage.clear()

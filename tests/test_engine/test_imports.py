@@ -32,6 +32,6 @@ def test_the_public_names_are_those_that_the_package_lists() -> None:
     code = f"pipeline_modules = {sorted(path.stem for path in (ROOT / 'pipeline').iterdir())!r}\n" + code
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
     names = set(eval(ran.stdout))
-    assert {"Pipeline", "Stage", "Codec", "Inlet", "Outlet", "per_event", "codec_stage", "fuse"} <= names
-    assert {"RequestContext", "Slot", "Meter", "Doing", "Plugin", "DownstreamGone", "PipelineError"} <= names
-    assert not {"trio", "open_link", "blame", "Any"} & names
+    assert {"Pipeline", "Stage", "Codec", "WaitingCodec", "per_event", "codec_stage", "Inlet", "Outlet"} <= names
+    assert {"RequestContext", "Slot", "Lane", "Party", "Plugin", "DownstreamGone", "PipelineError"} <= names
+    assert not {"trio", "CodecStage", "Link", "Loop", "blame", "Any"} & names

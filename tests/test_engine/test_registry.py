@@ -14,7 +14,8 @@ import pytest
 import typing_extensions
 from kit.service.plugins import install
 
-from pipeline import CodecStage, Inlet, Outlet, Plugin, RequestContext, codec_stage, per_event
+from pipeline import Inlet, Outlet, Plugin, RequestContext, codec_stage, per_event
+from pipeline.line import CodecStage
 from pipeline.registry import NoOptions, PluginError, build, discover
 from pipeline.testing import collect
 
@@ -242,7 +243,8 @@ def test_a_stage_that_accepts_what_flows_and_emits_what_may_flow_fits(
 
 
 def test_a_stage_that_does_not_accept_all_that_flows_is_refused() -> None:
-    plugin = Plugin("only_text", lambda _: codec_stage("only_text", lambda ctx: NoCodec()), NoOptions, accepts=Text)
+    only_text = codec_stage("only_text", lambda ctx: NoCodec(), codec=NoCodec)
+    plugin = Plugin("only_text", lambda _: only_text, NoOptions, accepts=Text)
     with pytest.raises(PluginError) as refused:
         build(plugin, {}, flowing=Text | Tool | End, convert=convert)
     assert str(refused.value) == (

@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
+from kit.engine.clocks import HandClock
+from kit.engine.lanes import new_lane
 
-from pipeline import Inlet, Meter, Outlet, RequestContext, Slot, StageBug, codec_stage, per_event
+from pipeline import Inlet, Lane, Outlet, Pipeline, RequestContext, Slot, StageBug, codec_stage, per_event
+from pipeline.lane import BUSY, OUTSIDE
 from pipeline.testing import (
     assert_backpressure,
     assert_blind_to_batching,
@@ -22,6 +26,7 @@ from pipeline.testing import (
     collect,
     new_context,
     rebatched,
+    virtual_ns,
 )
 
 PREFIX: Slot[str] = Slot("prefix")
@@ -35,7 +40,7 @@ def double(number: int) -> Iterator[int]:
 class CountBatches:
     """Numbers the batches, so its output depends on batching."""
 
-    def __init__(self) -> None:
+    def __init__(self, ctx: RequestContext) -> None:
         self.number = 0
 
     def feed(self, batch: list[int], /) -> list[int]:
@@ -64,17 +69,56 @@ class SleepAtTheEnd:
         await trio.sleep(60)
 
 
+class SleepInATask:
+    """Sleeps in another task, while its own waits for that as it should."""
+
+    name = "sleep_in_a_task"
+
+    async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        async def sleep() -> None:
+            with outlet.lane("sleeper"):
+                await trio.sleep(7)
+
+        async with trio.open_nursery() as nursery:
+            async for batch in inlet:
+                nursery.start_soon(sleep)
+                with outlet.outside():
+                    await trio.sleep(8)
+                await outlet.send(batch)
+
+
 class SendInsideAWait:
-    """Sends inside its declared wait, so what follows the send is no longer declared."""
+    """Sends inside its declared wait; the wait for its consumer is not part of that."""
 
     name = "send_inside_a_wait"
 
     async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
         async for batch in inlet:
-            with outlet.meter.outside():
+            with outlet.outside():
                 await trio.sleep(1)
                 await outlet.send(batch)
                 await trio.sleep(2)
+
+
+class AskInATask:
+    """Asks in another task, and gives from there."""
+
+    name = "ask_in_a_task"
+
+    async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        async for batch in inlet:
+            asked = trio.Event()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._ask, batch, outlet, asked)
+                with outlet.outside():
+                    await asked.wait()
+
+    async def _ask(self, batch: list[int], outlet: Outlet[int], asked: trio.Event) -> None:
+        with outlet.lane("asker") as asking:
+            with asking.outside():
+                await trio.sleep(60)
+            await asking.send(batch)
+        asked.set()
 
 
 class AskProperly:
@@ -82,7 +126,7 @@ class AskProperly:
 
     async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
         async for batch in inlet:
-            with outlet.meter.outside():
+            with outlet.outside():
                 await trio.sleep(3600)
             await outlet.send(batch)
 
@@ -121,10 +165,47 @@ def test_a_stage_can_be_checked_without_any_events() -> None:
 
 def test_a_declared_wait_of_hours_passes_and_takes_no_time() -> None:
     assert check_stage(AskProperly(), 1, 2) == [1, 2]
+    assert check_stage(AskInATask(), 1, 2) == [1, 2]
+
+
+def test_a_send_inside_a_declared_wait_passes() -> None:
+    assert check_stage(SendInsideAWait(), 1, 2) == [1, 2]
+
+
+class Blinks:
+    """Ticks, which only a task can be woken for that does not wait for its source."""
+
+    def __init__(self, ctx: RequestContext) -> None:
+        self.request_id = ctx.request_id
+
+    def feed(self, batch: list[int], /) -> list[int]:
+        return batch
+
+    def flush(self) -> list[int]:
+        return []
+
+    def tick(self) -> list[int]:
+        return [0]
+
+
+def test_a_ticking_stage_is_checked_behind_a_relay() -> None:
+    assert check_stage(codec_stage("blink", Blinks, tick_s=5), 1, 2, 3) == [1, 2, 3]
+
+
+async def test_the_relay_before_a_ticking_stage_takes_no_time(autojump_clock: trio.testing.MockClock) -> None:
+    contexts: list[RequestContext] = []
+
+    def context() -> RequestContext:
+        contexts.append(RequestContext("test", clock=virtual_ns))
+        return contexts[-1]
+
+    assert await collect(codec_stage("blink", Blinks, tick_s=5), 1, 2, context=context) == [1, 2]
+    assert [lane.name for lane in contexts[0].lanes] == ["relay", "blink"]
+    assert virtual_ns() == 0
 
 
 def test_dependence_on_batching_is_caught() -> None:
-    stage = codec_stage("count_batches", lambda ctx: CountBatches())
+    stage = codec_stage("count_batches", CountBatches)
     with pytest.raises(AssertionError) as caught:
         check_stage(stage, 5, 6, 7)
     assert str(caught.value).startswith(
@@ -133,7 +214,7 @@ def test_dependence_on_batching_is_caught() -> None:
 
 
 def test_output_that_is_only_cut_differently_can_be_normalised() -> None:
-    joining = codec_stage("join", lambda ctx: JoinBatch())
+    joining = codec_stage("join", lambda ctx: JoinBatch(), codec=JoinBatch)
     with pytest.raises(AssertionError, match="join depends on batching"):
         check_stage(joining, b"a", b"b", b"c")
     assert check_stage(joining, b"a", b"b", b"c", normalise=b"".join) == [b"a", b"b", b"c"]
@@ -165,9 +246,9 @@ def test_memory_of_an_earlier_request_is_caught() -> None:
 @pytest.mark.parametrize(
     ("stage", "message"),
     [
-        (SleepQuietly(), "sleep_quietly waited 0.5 s without saying so: put it in `with outlet.meter.outside():`"),
+        (SleepQuietly(), "sleep_quietly waited 0.5 s without saying so: put it in `with outlet.outside():`"),
         (SleepAtTheEnd(), "sleep_at_the_end waited 60 s without saying so"),
-        (SendInsideAWait(), "send_inside_a_wait waited 4 s without saying so"),
+        (SleepInATask(), "sleep_in_a_task.sleeper waited 7 s without saying so"),
     ],
 )
 def test_an_undeclared_wait_is_caught(stage: Any, message: str) -> None:
@@ -258,18 +339,47 @@ async def test_a_failure_of_the_run_itself_is_raised() -> None:
         await assert_cancels_cleanly(fail)
 
 
-def test_meters_that_do_not_add_up_are_caught() -> None:
-    meter = finished_meter()
-    assert_time_conserved(meter)
-    meter.spent_ns[0] += 1
-    with pytest.raises(AssertionError, match=r"^shout: \[.*\] sum to .*, not "):
-        assert_time_conserved(meter)
+# Figures that do not add up.
 
 
-def finished_meter() -> Meter:
-    meter = Meter("shout")
-    meter.begin_closing()
-    return meter
+def worked(*members: str) -> Lane:
+    """Return the lane of a task that has worked for 100 ns, half of it outside."""
+    clock = HandClock()
+    lane = new_lane(clock, members=members)
+    lane.switch(BUSY, clock())
+    lane.switch(OUTSIDE, clock.advance(50))
+    clock.advance(50)
+    lane.begin_closing()
+    return lane
+
+
+def test_a_task_whose_states_do_not_add_up_is_caught() -> None:
+    lane = worked()
+    assert_time_conserved(lane)
+    lane.spent_ns[0] += 1
+    with pytest.raises(AssertionError, match=r"^work: \[1, 0, 50, 50, 0, 0\] sum to 101, not 100$"):
+        assert_time_conserved(lane)
+
+
+def test_another_task_of_a_stage_whose_states_do_not_add_up_is_caught() -> None:
+    lane = worked()
+    further = lane.further("reader")
+    further.begin_closing()
+    assert_time_conserved(lane)
+    further.spent_ns[0] += 1
+    with pytest.raises(AssertionError, match=r"^work.reader: .* sum to 1, not 0$"):
+        assert_time_conserved(lane)
+
+
+@pytest.mark.parametrize("what", ["busy", "outside"])
+def test_stages_whose_times_are_not_those_of_their_task_are_caught(what: str) -> None:
+    lane = worked("first", "second")
+    first, second = lane.stages
+    first.busy_ns, second.busy_ns, second.outside_ns = 20, 30, 50
+    assert_time_conserved(lane)
+    setattr(second, f"{what}_ns", 29)
+    with pytest.raises(AssertionError, match=rf"^the stages of first were {what} for \[.*, 29\], it for 50$"):
+        assert_time_conserved(lane)
 
 
 def test_a_context_can_be_passed_for_a_stage_that_reads_slots() -> None:
@@ -293,6 +403,24 @@ def test_a_context_can_be_passed_for_a_stage_that_reads_slots() -> None:
     with pytest.raises(StageBug) as failed:
         check_stage(stage, "a", "b")
     assert "'prefix'" in str(failed.value.__cause__)
+
+
+async def test_a_check_of_waits_sees_the_stages_time_on_any_clock_that_its_context_has(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    clock = HandClock()
+    with pytest.raises(AssertionError, match=r"^sleep_at_the_end waited 60 s"):
+        await assert_waits_declared(SleepAtTheEnd(), 1, context=lambda: RequestContext("test", clock=clock))
+
+
+def test_virtual_time_is_zero_at_the_start_of_a_run_on_it() -> None:
+    async def times() -> list[int]:
+        before_ns = virtual_ns()
+        await Pipeline(AskProperly()).run([[1]], new_context())
+        return [before_ns, virtual_ns()]
+
+    ran = trio.run(times, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert ran == [0, 3_600_000_000_000]
 
 
 async def test_each_check_can_be_used_alone(autojump_clock: Any) -> None:

@@ -239,7 +239,7 @@ async def test_the_record_says_where_the_time_went_and_holds_no_text() -> None:
         assert record["events"] == 4  # started, one delta, usage, finished
         assert float(str(record["total_ms"])) > 0
         of_a_stream = [name for name, _ in built_in_stages() if name not in ("collect_completion", "write_json")]
-        assert list(record["stages"]) == of_a_stream  # type: ignore[call-overload]
+        assert list(record["stages"]) == of_a_stream
 
 
 @pytest.mark.parametrize("agent", ["Cursor/1.0", "OpenAI/Python"])
@@ -266,5 +266,5 @@ async def test_fused_and_separate_stages_send_the_same_bytes_and_have_the_same_m
             folded = fold_stream(answer.content)
             record = await service.record()
             calls = [(call["name"], call["arguments"]) for call in folded.tool_calls]
-            answers.append(((folded.content, folded.reasoning, calls), list(record["stages"])))  # type: ignore[call-overload]
+            answers.append(((folded.content, folded.reasoning, calls), list(record["stages"])))
     assert answers[0] == answers[1]

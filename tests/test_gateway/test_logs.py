@@ -10,14 +10,45 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from kit.time.patience import AT_ONCE_S
 
-from pipeline.gateway.logs import JsonFormatter, LineSink, TextFormatter, configure_logging, log_request
+from pipeline.gateway.logs import (
+    TEXT_LINE_CHARACTERS,
+    JsonFormatter,
+    LineSink,
+    LogFormat,
+    LogLevel,
+    TextFormatter,
+    configure_logging,
+    log_request,
+    log_stall,
+)
+from pipeline.gateway.request_record import LaneFigures, Record, StageFigures
 
 KEY = "sk-proj-abcdefghijklmnop0123456789"
+
+WAITS = LaneFigures(["call_upstream"], 5111.6, 0.1, 0.8, 2.2, 5108.0, 0.4, 0.1)
+STAGES = {
+    "call_upstream": StageFigures(2.2, 5108.0, 0.0, 1, 1, 203, 203),
+    "decode_events": StageFigures(2.1, 0.0, 2.9, 203, 203, 203, 205),
+}
+REQUEST: Record = {
+    "request_id": "r1",
+    "key": "anna",
+    "model": "gpt-5",
+    "end": "OK",
+    "status": 200,
+    "total_ms": 5121.9,
+    "first_token_ms": 412.7,
+    "party_ms": {"client": 3.1, "ours": 9.6, "upstream": 5109.2},
+    "lanes": {"call_upstream": WAITS},
+    "stages": STAGES,
+    "links": {},
+}
 
 
 @pytest.fixture
@@ -46,11 +77,13 @@ def record(message: str, *args: object, level: int = logging.INFO) -> logging.Lo
 def test_a_request_is_one_json_line_with_the_fields_in_their_order(log_file: Path) -> None:
     with log_file.open("ab") as file:
         configure_logging("json", "info", fd=file.fileno())
-        log_request({"request_id": "r1", "key": "anna", "status": 200, "ttfb_ms": 1.5, "stages": {"a": {"busy_us": 3}}})
+        log_request(REQUEST)
     (line,) = lines(log_file)
-    assert list(line) == ["ts", "event", "request_id", "key", "status", "ttfb_ms", "stages"]
+    assert list(line) == ["ts", "event", *REQUEST]
     assert line["event"] == "request"
-    assert line["stages"] == {"a": {"busy_us": 3}}
+    assert line["party_ms"] == REQUEST["party_ms"]
+    assert line["lanes"] == {"call_upstream": msgspec.to_builtins(WAITS)}
+    assert line["stages"] == {name: msgspec.to_builtins(figures) for name, figures in STAGES.items()}
 
 
 def test_a_message_is_a_json_line_with_level_and_logger(log_file: Path) -> None:
@@ -72,24 +105,121 @@ def test_a_traceback_is_part_of_its_line_and_redacted() -> None:
         made.exc_info = (type(error), error, error.__traceback__)
     line = json.loads(JsonFormatter().format(made))
     assert "RuntimeError: no such key [redacted]" in line["exception"]
-    text = TextFormatter().format(made)
+    text = TextFormatter(is_detailed=False).format(made)
     assert KEY not in text
     assert text.split("\n")[0] == "2026-01-31T12:00:00.250Z info headrace.test: it failed"
     assert all(part.startswith("    ") for part in text.split("\n")[1:])
 
 
 def test_text_for_people_keeps_a_message_on_one_line() -> None:
-    line = TextFormatter().format(record("a\nb\x1b[31m\u2028c"))
+    line = TextFormatter(is_detailed=False).format(record("a\nb\x1b[31m\u2028c"))
     assert line == "2026-01-31T12:00:00.250Z info headrace.test: a\\nb\\x1b[31m\\x2028c"
 
 
 def test_text_for_people_quotes_only_where_needed(log_file: Path) -> None:
     with log_file.open("ab") as file:
-        configure_logging("text", "info", fd=file.fileno())
+        configure_logging("text", "debug", fd=file.fileno())
         log_request({"request_id": "r1", "model": "gpt 5", "path": 'a"b', "status": 200, "key": None})
     assert log_file.read_text().split(" ", 1)[1] == (
         'request request_id=r1 model="gpt 5" path="a\\"b" status=200 key=null\n'
     )
+
+
+def text_lines(log_file: Path, fields: Record, *, level: LogLevel = "info") -> list[str]:
+    """Return what is written of a request in text format, without its time."""
+    with log_file.open("ab") as file:
+        configure_logging("text", level, fd=file.fileno())
+        log_request(fields)
+    written = log_file.read_text().splitlines()
+    assert all(len(line) <= TEXT_LINE_CHARACTERS for line in written) or level == "debug"
+    return [line.split(" ", 1)[1] for line in written]
+
+
+def test_a_request_for_people_has_its_times_its_largest_party_and_its_busiest_stage(log_file: Path) -> None:
+    assert text_lines(log_file, REQUEST) == [
+        "request OK 200 key=anna model=gpt-5 first=412.7 total=5121.9 ms upstream=5109.2 decode_events=5.0"
+    ]
+
+
+def test_at_debug_a_request_for_people_has_all_fields(log_file: Path) -> None:
+    (line,) = text_lines(log_file, REQUEST, level="debug")
+    event, *words = line.split(" ")
+    assert event == "request"
+    assert [word.split("=")[0] for word in words] == list(REQUEST)
+    assert 'party_ms={"client":3.1,"ours":9.6,"upstream":5109.2}' in words
+    assert json.loads(words[-2].removeprefix("stages="))["decode_events"]["flush_ms"] == 2.9
+
+
+def test_what_is_not_known_of_a_request_is_left_out(log_file: Path) -> None:
+    refused = {
+        **REQUEST,
+        "key": None,
+        "model": None,
+        "end": "BR",
+        "status": 401,
+        "total_ms": 0.4,
+        "first_token_ms": None,
+        "error": "unauthorized",
+        "party_ms": {"client": 0.1, "ours": 0.3, "upstream": 0.0},
+        "stages": {"authenticate": StageFigures(0.12, 0.0, 0.0, 0, 0, 0, 0)},
+    }
+    assert text_lines(log_file, refused) == ["request BR 401 total=0.4 ms ours=0.3 authenticate=0.1"]
+
+
+def test_a_request_that_no_stage_has_seen_has_a_line_too(log_file: Path) -> None:
+    fields: Record = {"end": "DR", "status": 503, "total_ms": 0.4, "first_token_ms": None, "stages": {}}
+    assert text_lines(log_file, fields) == ["request DR 503 total=0.4 ms"]
+
+
+@pytest.mark.parametrize("length", [*range(1, 60), 500])
+def test_a_request_for_people_fits_into_its_line_whatever_its_names_are(log_file: Path, length: int) -> None:
+    figures = StageFigures(599_999.94, 0.0, 0.0, 1, 1, 1, 1)
+    named = {
+        **REQUEST,
+        "key": "k" * length,
+        "model": "m" * (length + 1),
+        "end": "DC",
+        "status": None,
+        "total_ms": 599_999.94,
+        "first_token_ms": 599_999.94,
+        "party_ms": {"client": 0.0, "ours": 0.0, "upstream": 599_999.94},
+        "stages": {"s" * length: figures},
+    }
+    (line,) = text_lines(log_file, named)
+    assert line.startswith("request DC None key=k")
+    assert " first=599999.9 total=599999.9 ms upstream=599999.9 s" in line
+
+
+@pytest.mark.parametrize(
+    ("names", "cut"),
+    [({"key": "k" * 500, "model": "m" * 500}, 2), ({"model": "m" * 500}, 1), ({"key": None, "model": "m" * 500}, 1)],
+)
+def test_a_long_name_has_all_the_room_that_is_left(log_file: Path, names: Record, cut: int) -> None:
+    (line,) = text_lines(log_file, {**REQUEST, **names})
+    assert len(log_file.read_text().rstrip("\n")) == TEXT_LINE_CHARACTERS
+    assert line.count("...") == cut
+
+
+def test_a_name_from_a_client_stays_on_the_line_and_names_no_key(log_file: Path) -> None:
+    (line,) = text_lines(log_file, {**REQUEST, "model": "gpt 5\n2026 request", "key": KEY})
+    assert line.startswith('request OK 200 key=[redacted] model="gpt 5\\n2026 request" first=')
+
+
+@pytest.mark.parametrize(
+    ("format", "line"),
+    [
+        ("json", '"event":"stall","stage":"shout","request_id":"r1","ms":101.3,"streams":40,"unlogged":2}'),
+        ("text", "stall stage=shout request_id=r1 ms=101.3 streams=40 unlogged=2"),
+    ],
+)
+def test_a_stall_is_a_line_of_its_own(log_file: Path, format: LogFormat, line: str) -> None:
+    with log_file.open("ab") as file:
+        configure_logging(format, "warning", fd=file.fileno())
+        log_stall({"stage": "shout", "request_id": "r1", "ms": 101.3, "streams": 40, "unlogged": 2})
+        configure_logging(format, "error", fd=file.fileno())
+        log_stall({"stage": "shout"})  # not written at this level
+    (written,) = log_file.read_text().splitlines()
+    assert written.endswith(line)
 
 
 def test_requests_are_silent_above_info(log_file: Path) -> None:
@@ -135,7 +265,7 @@ def test_a_key_is_redacted_in_every_text_of_a_line() -> None:
         "[redacted]",
         ["[redacted]", {"deep": "key [redacted], again [redacted]"}],
     )
-    for formatter in (JsonFormatter(), TextFormatter()):
+    for formatter in (JsonFormatter(), TextFormatter(is_detailed=False), TextFormatter(is_detailed=True)):
         assert KEY not in formatter.format(made)
         assert KEY not in formatter.format(record("key %s", KEY))
 
@@ -189,7 +319,7 @@ def test_any_fields_make_one_line_of_json_and_one_of_text(fields: dict[str, obje
     line = JsonFormatter().format(made)
     assert "\n" not in line
     assert json.loads(line)["ts"] == "2026-01-31T12:00:00.250Z"
-    assert "\n" not in TextFormatter().format(made)
+    assert "\n" not in TextFormatter(is_detailed=True).format(made)
 
 
 def test_a_reader_that_stalls_costs_lines_but_no_time() -> None:

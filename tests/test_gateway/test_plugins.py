@@ -103,7 +103,7 @@ async def test_an_installed_stage_changes_what_the_client_sees(tmp_path: Path, m
         assert (streamed.content, whole.content) == ("HELLO THERE", "HELLO THERE")
         assert streamed.is_done
         for number in (0, 1):
-            stages = list((await service.record(number))["stages"])  # type: ignore[call-overload]
+            stages = list((await service.record(number))["stages"])
             assert stages[stages.index("remember_reasoning") + 1] == "shout"  # the upstream's own answer is remembered
 
 

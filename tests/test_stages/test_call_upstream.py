@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import pytest
 import trio
+from kit.engine.lanes import spent_s
 from kit.service.contexts import call, context
 from kit.upstreams.fake_answer import FakeAnswer
 
-from pipeline import ClientFault, Pipeline, UpstreamFault
-from pipeline.testing import assert_cancels_cleanly, check_stage, collect
+from pipeline import ClientFault, Pipeline, RequestContext, UpstreamFault, codec_stage
+from pipeline.testing import assert_cancels_cleanly, check_stage, collect, virtual_ns
+from pipeline.timeline import Point
 from stages.call_upstream import call_upstream
 from stages.events import Failed
-from stages.slots import ANSWER
+from stages.slots import IS_STREAM
 from stages.upstreams import Mark, UpstreamAnswer, UpstreamCall
+
+HEAD_S = 1.0
 
 
 class Answer(FakeAnswer):
     """Plays its script: bytes, waits in seconds, and perhaps an exception at the end."""
 
     def __init__(self, upstream: Scripted) -> None:
-        super().__init__()
+        super().__init__(is_stream=upstream.is_stream)
         self.upstream = upstream
         self.script = list(upstream.script)
 
@@ -35,18 +39,32 @@ class Answer(FakeAnswer):
 
     async def aclose(self, *, is_answered: bool = False) -> None:
         self.upstream.open_now -= 1
+        self.upstream.answered.append(is_answered)
 
 
 class Scripted:
-    """An upstream whose head takes a second."""
+    """An upstream whose head takes a second.
+
+    Attributes:
+        open_now: how many answers are open.
+        answered: what each answer was told when it was closed.
+    """
 
     def __init__(
-        self, *script: bytes | float | Exception, refusal: Exception | None = None, unfit: Exception | None = None
+        self,
+        *script: bytes | float | Exception,
+        refusal: Exception | None = None,
+        unfit: Exception | None = None,
+        is_stream: bool = True,
+        answer: type[Answer] = Answer,
     ) -> None:
         self.script = list(script)
         self.refusal = refusal
         self.unfit = unfit
+        self.is_stream = is_stream
         self.open_now = 0
+        self.answered: list[bool] = []
+        self._answer = answer
 
     def prepare(self, call: UpstreamCall, /) -> UpstreamCall:
         if self.unfit is not None:
@@ -54,11 +72,13 @@ class Scripted:
         return call
 
     async def open(self, prepared: UpstreamCall, mark: Mark, /) -> UpstreamAnswer:
-        await trio.sleep(1)
+        mark("upstream_sent")
+        await trio.sleep(HEAD_S)
         if self.refusal is not None:
             raise self.refusal
+        mark("upstream_head")
         self.open_now += 1
-        return Answer(self)
+        return self._answer(self)
 
 
 def test_it_passes_every_check_and_waits_only_outside() -> None:
@@ -87,31 +107,90 @@ async def test_a_request_without_a_form_in_the_upstreams_api_is_refused_before_i
     assert trio.current_time() == started_at  # nothing was sent
 
 
+class BackingOff(Answer):
+    """Does not want to be read before the last item of its script, for 0.2 s."""
+
+    BACKOFF_S = 0.2
+    has_backed_off = False
+
+    @property
+    def is_backing_off(self) -> bool:  # type: ignore[override]
+        return len(self.script) == 1 and not self.has_backed_off
+
+    async def back_off(self) -> None:
+        await trio.sleep(self.BACKOFF_S)
+        self.has_backed_off = True
+
+    async def receive(self) -> bytes:
+        assert not self.is_backing_off
+        return await super().receive()
+
+
 async def test_a_read_waits_for_as_long_as_the_answer_backs_off(autojump_clock: trio.abc.Clock) -> None:
-    class Overloaded(Answer):
-        @property
-        def is_backing_off(self) -> bool:  # type: ignore[override]
-            return len(self.script) == 1 and not self.has_backed_off
-
-        has_backed_off = False
-
-        async def back_off(self) -> None:
-            await trio.sleep(0.2)
-            self.has_backed_off = True
-
-        async def receive(self) -> bytes:
-            assert not self.is_backing_off
-            return await super().receive()
-
-    class Upstream(Scripted):
-        async def open(self, prepared: UpstreamCall, mark: Mark, /) -> UpstreamAnswer:
-            await super().open(prepared, mark)
-            return Overloaded(self)
-
     started_at = trio.current_time()
-    given = await collect(call_upstream({"responses": Upstream(b"one", b"two")}), call(), context=context)
+    upstream = Scripted(b"one", b"two", answer=BackingOff)
+    given = await collect(call_upstream({"responses": upstream}), call(), context=context)
     assert given == [b"one", b"two"]
-    assert trio.current_time() - started_at == pytest.approx(1.2)  # the head takes a second
+    assert trio.current_time() - started_at == pytest.approx(HEAD_S + BackingOff.BACKOFF_S)
+
+
+async def figures_of(upstream: Scripted) -> RequestContext:
+    """Run the stage on trio's clock, and return the request with its figures."""
+    ctx = context(clock=virtual_ns)
+    await collect(call_upstream({"responses": upstream}), call(), context=lambda: ctx)
+    return ctx
+
+
+async def test_what_it_waits_for_is_the_upstreams_time_but_a_pause_of_our_own_is_ours(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    ctx = await figures_of(Scripted(2.0, b"one", b"two", answer=BackingOff))
+    client_ns, ours_ns, upstream_ns = ctx.timeline.parties_ns(virtual_ns())
+    assert client_ns == 0
+    assert ours_ns / 1e9 == pytest.approx(BackingOff.BACKOFF_S)
+    assert upstream_ns / 1e9 == pytest.approx(HEAD_S + 2.0)
+    assert spent_s(ctx.lanes[0]) == {"outside": pytest.approx(HEAD_S + 2.0 + BackingOff.BACKOFF_S)}
+
+
+class Late(Answer):
+    """Had arrived half a second before it was read."""
+
+    LATE_S = 0.5
+
+    @property
+    def arrived_ns(self) -> int:  # type: ignore[override]
+        return virtual_ns() - round(self.LATE_S * 1e9)
+
+
+async def test_bytes_that_had_arrived_while_the_loop_was_busy_were_inside_from_then_on(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    ctx = await figures_of(Scripted(2.0, b"one", 2.0, b"two", answer=Late))
+    [lane] = ctx.lanes
+    assert spent_s(lane) == {"outside": pytest.approx(HEAD_S + 3.0), "ready": pytest.approx(2 * Late.LATE_S)}
+    _, ours_ns, upstream_ns = ctx.timeline.parties_ns(virtual_ns())
+    assert ours_ns / 1e9 == pytest.approx(2 * Late.LATE_S)
+    assert upstream_ns / 1e9 == pytest.approx(HEAD_S + 3.0)
+
+
+async def test_the_end_and_the_closing_are_points_after_those_of_the_upstream(autojump_clock: trio.abc.Clock) -> None:
+    ctx = await figures_of(Scripted(b"one", 2.0))
+    points = {name: (ns - ctx.timeline.born_ns) / 1e9 for name, ns in ctx.timeline.points.items()}
+    assert points == {
+        "upstream_sent": 0,
+        "upstream_head": pytest.approx(HEAD_S),
+        "upstream_end": pytest.approx(HEAD_S + 2),
+        "upstream_closed": pytest.approx(HEAD_S + 2),
+    }
+
+
+async def test_a_failure_before_the_head_has_no_later_points(autojump_clock: trio.abc.Clock) -> None:
+    ctx = context(clock=virtual_ns)
+    refused = Scripted(refusal=UpstreamFault("upstream answered 503", code="upstream_error"))
+    with pytest.raises(UpstreamFault):
+        await collect(call_upstream({"responses": refused}), call(), context=lambda: ctx)
+    wanted: set[Point] = {"upstream_sent"}
+    assert set(ctx.timeline.points) == wanted
 
 
 async def test_a_failure_after_the_head_comes_after_the_bytes(autojump_clock: trio.abc.Clock) -> None:
@@ -121,10 +200,43 @@ async def test_a_failure_after_the_head_comes_after_the_bytes(autojump_clock: tr
     assert upstream.open_now == 0
 
 
-async def test_the_answer_is_stored_for_the_decoder(autojump_clock: trio.abc.Clock) -> None:
-    ctx = context()
-    await collect(call_upstream({"responses": Scripted(b"x")}), call(), context=lambda: ctx)
-    assert ctx[ANSWER].is_stream
+@pytest.mark.parametrize("is_stream", [True, False])
+async def test_whether_the_answer_is_a_stream_is_noted_for_the_decoder(
+    is_stream: bool, autojump_clock: trio.abc.Clock
+) -> None:
+    ctx = context(is_stream=not is_stream)
+    await collect(call_upstream({"responses": Scripted(b"x", is_stream=is_stream)}), call(), context=lambda: ctx)
+    assert ctx[IS_STREAM] is is_stream
+
+
+async def test_an_answer_whose_reader_has_all_it_wants_is_closed_as_answered(autojump_clock: trio.abc.Clock) -> None:
+    class TakesOne:
+        done = False
+
+        def feed(self, batch: list[bytes | Failed], /) -> list[bytes | Failed]:
+            self.done = True
+            return batch
+
+        def flush(self) -> list[bytes | Failed]:
+            return []
+
+    take_one = codec_stage("take_one", lambda ctx: TakesOne(), codec=TakesOne)
+    for rest in (100.0, b"two"):  # it waits for the upstream, or has more to send
+        upstream = Scripted(b"one", rest, 100.0)
+        began = trio.current_time()
+        given = await Pipeline(call_upstream({"responses": upstream})).then(take_one).run([[call()]], context())
+        assert given == [b"one"]
+        assert trio.current_time() - began == pytest.approx(HEAD_S)
+        assert (upstream.answered, upstream.open_now) == ([True], 0)
+
+
+async def test_an_answer_that_is_cancelled_or_read_to_its_end_is_closed_as_it_is(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    for upstream in (Scripted(b"one"), Scripted(b"one", 100.0)):
+        with trio.move_on_after(HEAD_S + 1):
+            await collect(call_upstream({"responses": upstream}), call(), context=context)
+        assert upstream.answered == [False]
 
 
 async def test_a_cancel_at_any_step_leaves_no_connection_open(autojump_clock: trio.abc.Clock) -> None:

@@ -47,7 +47,7 @@ async def test_a_slow_client_gets_everything_and_no_comments(autojump_clock: tri
 
         async def run(self, inlet: Inlet[bytes], outlet: Outlet[bytes], ctx: RequestContext) -> None:
             async for batch in inlet:
-                with outlet.meter.outside():
+                with outlet.outside():
                     await trio.sleep(100)
                 taken.extend(batch)
 

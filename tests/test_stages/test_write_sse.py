@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+from kit.engine.lanes import spent_s
 from kit.service.contexts import FakeResponse, context
 
-from pipeline import Pipeline
-from pipeline.testing import check_stage, collect
+from pipeline import Pipeline, RequestContext, codec_stage
+from pipeline.testing import check_stage, collect, virtual_ns
+from stages.keep_alive import COMMENT
 from stages.write_sse import write_sse
 
 
@@ -44,3 +50,104 @@ async def test_only_what_the_client_does_not_accept_at_once_waits() -> None:
         await Pipeline(write_sse).run([[b"a"], [b"b"]], context(response=response))
         assert response.writes == [b"a", b"b", b""]
         assert (response.ended, response.drains) == (True, drains)
+
+
+# --- what it notes ---------------------------------------------------------------------------------------------------
+
+
+class _SeeTokens:
+    """Notes the tokens that are marked as such, as decode_events does."""
+
+    def __init__(self, ctx: RequestContext) -> None:
+        self._timeline = ctx.timeline
+
+    def feed(self, batch: list[bytes], /) -> list[bytes]:
+        if b"token" in batch[0]:
+            self._timeline.see_token(is_output=True)
+        return batch
+
+    def flush(self) -> list[bytes]:
+        return []
+
+
+see_tokens = codec_stage("see_tokens", _SeeTokens)
+
+
+async def paced(*script: bytes | float) -> AsyncIterator[list[bytes]]:
+    for item in script:
+        if isinstance(item, bytes):
+            yield [item]
+        else:
+            await trio.sleep(item)
+
+
+async def written(response: FakeResponse, *script: bytes | float, is_fused: bool = True) -> RequestContext:
+    """Write a stream on trio's clock, and return the request with its figures."""
+    ctx = context(response=response, clock=virtual_ns)
+    chain = Pipeline(see_tokens).then(write_sse)
+    await (chain.fused() if is_fused else chain).run(paced(*script), ctx)
+    return ctx
+
+
+def passed_s(ctx: RequestContext) -> dict[str, float]:
+    return {name: round(ns / 1e9, 6) for name, ns in ctx.timeline.points.items()}
+
+
+both_ways = pytest.mark.parametrize("is_fused", [True, False], ids=["fused", "tasks"])
+
+
+@both_ways
+async def test_what_the_socket_accepts_is_noted_when_it_does(is_fused: bool, autojump_clock: trio.abc.Clock) -> None:
+    script = (1.0, b"head", 1.0, b"a token", 1.0, b"a token")
+    ctx = await written(FakeResponse(), *script, is_fused=is_fused)
+    assert passed_s(ctx) == {"first_byte_out": 1, "first_token": 2, "first_output_token": 2, "first_token_out": 2}
+    assert ctx.timeline.client_ns == 0
+
+
+@both_ways
+async def test_a_slow_socket_that_accepts_nothing_has_the_first_byte_when_it_is_drained(
+    is_fused: bool, autojump_clock: trio.abc.Clock
+) -> None:
+    ctx = await written(FakeResponse(is_slow=True, drain_s=10), 1.0, b"a token", is_fused=is_fused)
+    assert passed_s(ctx) == {"first_token": 1, "first_output_token": 1, "first_byte_out": 11, "first_token_out": 11}
+    assert ctx.timeline.client_ns / 1e9 == pytest.approx(20)  # the end of the response waited as well
+    assert spent_s(ctx.lanes[-1])["outside"] == pytest.approx(20)
+    assert ctx.timeline.transits_ns(1)[0] / 1e9 == pytest.approx(10, rel=0.03)
+
+
+@both_ways
+async def test_a_slow_socket_that_accepts_a_part_at_once_has_the_first_byte_at_once(
+    is_fused: bool, autojump_clock: trio.abc.Clock
+) -> None:
+    response = FakeResponse(is_slow=True, takes_some=True, drain_s=10)
+    ctx = await written(response, 1.0, b"a token", is_fused=is_fused)
+    assert passed_s(ctx) == {"first_token": 1, "first_output_token": 1, "first_byte_out": 1, "first_token_out": 1}
+    assert ctx.timeline.transits_ns(1)[0] / 1e9 == pytest.approx(10, rel=0.03)  # all of it crossed only then
+
+
+async def test_the_first_token_is_out_when_its_own_batch_is_and_not_with_one_before_it(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    response = FakeResponse(is_slow=True, takes_some=True, drain_s=10)
+    ctx = await written(response, 1.0, b"head", 1.0, b"a token", is_fused=False)
+    # While the client was still to read the head, the token was decoded, by a task of its own.
+    assert passed_s(ctx) == {"first_byte_out": 1, "first_token": 2, "first_output_token": 2, "first_token_out": 11}
+
+
+@both_ways
+async def test_a_comment_is_not_a_first_byte_and_crosses_nothing(
+    is_fused: bool, autojump_clock: trio.abc.Clock
+) -> None:
+    for response in (FakeResponse(), FakeResponse(is_slow=True, takes_some=True)):
+        ctx = await written(response, 1.0, COMMENT, 1.0, COMMENT, is_fused=is_fused)
+        assert response.body == COMMENT * 2
+        assert passed_s(ctx) == {}
+        assert ctx.timeline.transits_ns(1) == []
+        ctx = await written(FakeResponse(), 1.0, COMMENT, 1.0, b"a token", is_fused=is_fused)
+        assert passed_s(ctx)["first_byte_out"] == passed_s(ctx)["first_token_out"]
+
+
+async def test_a_slow_client_is_waited_for_outside_at_the_end_too(autojump_clock: trio.abc.Clock) -> None:
+    ctx = await written(FakeResponse(is_slow=True, drain_s=10), 1.0)
+    assert ctx.timeline.client_ns / 1e9 == pytest.approx(10)
+    assert ctx.timeline.transits_ns(1) == []

@@ -16,7 +16,6 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from kit.service.contexts import call, context, deployment
-from kit.upstreams.fake_answer import FakeAnswer
 from msgspec import structs
 
 from pipeline import RequestContext
@@ -24,7 +23,6 @@ from pipeline.gateway.logs import JsonFormatter
 from pipeline.testing import collect
 from stages.decode_events import decode_events
 from stages.events import Failed
-from stages.slots import ANSWER
 from stages.upstreams import UpstreamKind
 from stages.upstreams.faults import fault_of_status
 from stages.wire.redaction import (
@@ -168,9 +166,7 @@ def failure_in_answer(
 
     def ctx() -> RequestContext:
         asked = structs.replace(call(), deployment=deployment(kind=form.kind, headers=headers))
-        made = context(upstream_call=asked)
-        made[ANSWER] = FakeAnswer(is_stream=form.is_stream)
-        return made
+        return context(upstream_call=asked, is_stream=form.is_stream)
 
     document = json.dumps(form.report(code, message)).encode()
     data = b"data: " + document + b"\n\n" if form.is_stream else document

@@ -11,20 +11,19 @@ from typing import Never
 
 from pipeline import (
     Codec,
-    CodecStage,
     Inlet,
+    Lane,
     Outlet,
     Pipeline,
     Plugin,
     RequestContext,
     Slot,
     Stage,
-    async_codec_stage,
+    WaitingCodec,
     codec_stage,
-    fuse,
     per_event,
-    ticking_stage,
 )
+from pipeline.line import CodecStage
 from pipeline.testing import check_stage, collect
 from stages.authenticate import Keys, authenticate
 from stages.call_upstream import call_upstream
@@ -58,15 +57,15 @@ class Words:
 
 
 class Writer:
-    async def feed(self, batch: list[bytes], /) -> list[Never]:
+    async def feed(self, batch: list[bytes], lane: Lane, /) -> list[Never]:
         return []
 
-    async def flush(self) -> list[Never]:
+    async def flush(self, lane: Lane, /) -> list[Never]:
         return []
 
 
-words = codec_stage("words", lambda ctx: Words())
-write = async_codec_stage("write", lambda ctx, meter: Writer())
+words = codec_stage("words", lambda ctx: Words(), codec=Words)
+write = codec_stage("write", lambda ctx: Writer(), codec=Writer)
 
 # A stage after one that sends items of another type.
 
@@ -76,8 +75,7 @@ Pipeline(to_text).then(words).then(to_number)  # error: arg-type
 Pipeline(to_text).then(to_number, capacity=4).then(words)  # error: arg-type
 Pipeline(to_text).then(words).fused().then(words)  # error: arg-type
 Pipeline(words).then(write).then(write)  # error: arg-type
-fuse(to_number, to_number)  # error: misc
-Pipeline(to_text).then(fuse(to_text, to_number))  # error: arg-type
+Pipeline(to_text).then(to_number).fused().then(to_number)  # error: arg-type
 
 
 def join(first: Stage[int, str], second: Stage[int, bytes]) -> None:
@@ -134,6 +132,28 @@ class NeverFlushes:
         return []
 
 
+class FeedsInVain:
+    def __init__(self, ctx: RequestContext) -> None:
+        pass
+
+    async def feed(self, batch: list[str], lane: Lane, /) -> list[bytes]:
+        return []
+
+    def flush(self) -> list[bytes]:
+        return []
+
+
+class WaitsWithoutLane:
+    def __init__(self, ctx: RequestContext) -> None:
+        pass
+
+    async def feed(self, batch: list[str], /) -> list[bytes]:
+        return []
+
+    async def flush(self) -> list[bytes]:
+        return []
+
+
 def open_words(ctx: RequestContext) -> Codec[str, bytes]:
     return Words()
 
@@ -142,10 +162,13 @@ texts: CodecStage[str, str] = codec_stage("texts", open_words)  # error: arg-typ
 codec_stage("feeds_one_by_one", FeedsOneByOne)  # error: arg-type
 codec_stage("flushes_other_items", FlushesOtherItems)  # error: misc
 codec_stage("never_flushes", NeverFlushes)  # error: arg-type
-codec_stage("asynchronous", lambda ctx: Writer())  # error: arg-type, return-value
-async_codec_stage("synchronous", lambda ctx, meter: Words())  # error: arg-type, return-value
-ticking_stage("never_ticks", lambda ctx: Words(), 1.0)  # error: arg-type, return-value
+codec_stage("feeds_in_vain", FeedsInVain)  # error: arg-type
+codec_stage("waits_without_lane", WaitsWithoutLane)  # error: arg-type
+codec_stage("waits_and_ticks", lambda ctx: Writer(), codec=Writer, tick_s=1.0)  # error: arg-type, return-value
 codec_stage("takes_nothing", Words)  # error: arg-type
+codec_stage("takes_more", lambda ctx, lane: Words(), codec=Words)  # error: arg-type, misc
+codec: Codec[bytes, Never] = Writer()  # error: assignment
+waiting: WaitingCodec[str, bytes] = Words()  # error: assignment
 
 
 @per_event  # error: arg-type
@@ -187,6 +210,17 @@ class TakesText:
     async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
         async for batch in inlet:
             await outlet.send([len(text) for text in batch])  # error: arg-type
+
+
+class WaitsForNobody:
+    name = "waits_for_nobody"
+
+    async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        async for batch in inlet:
+            with outlet.outside("upstream"):  # error: arg-type
+                await outlet.send(batch)
+            async with outlet.lane("reader"):  # error: attr-defined
+                await outlet.send(batch)
 
 
 Pipeline(Nameless())  # error: arg-type

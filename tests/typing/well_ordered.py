@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from typing import Never, assert_type
 
 from pipeline import (
-    CodecStage,
+    Codec,
     Inlet,
-    Meter,
+    Lane,
     Outlet,
+    Party,
     Pipeline,
     RequestContext,
     Stage,
-    async_codec_stage,
+    WaitingCodec,
     codec_stage,
-    fuse,
     per_event,
-    ticking_stage,
 )
+from pipeline.line import CodecStage
 from pipeline.testing import check_stage, collect
 from stages.call_upstream import call_upstream
 from stages.collect_completion import collect_completion
@@ -44,6 +44,9 @@ def to_number(text: str) -> Iterator[int]:
 
 
 class Words:
+    def __init__(self, ctx: RequestContext) -> None:
+        self.request_id = ctx.request_id
+
     def feed(self, batch: list[str], /) -> list[bytes]:
         return [text.encode() for text in batch]
 
@@ -57,10 +60,30 @@ class PatientWords(Words):
 
 
 class Writer:
-    async def feed(self, batch: list[bytes], /) -> list[Never]:
+    done: bool
+
+    def __init__(self, ctx: RequestContext) -> None:
+        self.done = False
+
+    async def feed(self, batch: list[bytes], lane: Lane, /) -> list[Never]:
+        with lane.outside(Party.CLIENT) as waiting:
+            assert_type(waiting.arrived_ns, int)
         return []
 
-    async def flush(self) -> list[Never]:
+    async def flush(self, lane: Lane, /) -> list[Never]:
+        return []
+
+
+class Countdown:
+    """A codec with other options than the context."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def feed(self, batch: list[int], /) -> list[int]:
+        return batch[: self.size]
+
+    def flush(self) -> list[int]:
         return []
 
 
@@ -72,10 +95,37 @@ class Count:
             await outlet.send([len(batch)])
 
 
-words = codec_stage("words", lambda ctx: Words())
-patient_words = ticking_stage("patient_words", lambda ctx: PatientWords(), 1.0)
-write = async_codec_stage("write", lambda ctx, meter: Writer())
+class Relay:
+    """A stage with a further task."""
 
+    name = "relay"
+
+    async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        async for batch in inlet:
+            with outlet.lane("reader") as reading:
+                assert_type(reading, Outlet[int])
+                with reading.outside():
+                    await reading.send(batch)
+
+
+def open_writer(ctx: RequestContext) -> WaitingCodec[bytes, Never]:
+    return Writer(ctx)
+
+
+def open_words(ctx: RequestContext) -> Codec[str, bytes]:
+    return Words(ctx)
+
+
+words = codec_stage("words", Words)
+patient_words = codec_stage("patient_words", PatientWords, tick_s=1.0)
+write = codec_stage("write", Writer)
+
+assert_type(codec_stage("words", open_words), CodecStage[str, bytes])
+assert_type(codec_stage("words", lambda ctx: Words(ctx), codec=Words), CodecStage[str, bytes])
+assert_type(codec_stage("write", open_writer), CodecStage[bytes, Never])
+assert_type(codec_stage("write", lambda ctx: Writer(ctx), codec=Writer), CodecStage[bytes, Never])
+assert_type(codec_stage("count_down", lambda ctx: Countdown(3), codec=Countdown), CodecStage[int, int])
+assert_type(codec_stage("words", PatientWords, accepts=str, emits=bytes, tick_s=3), CodecStage[str, bytes])
 assert_type(to_text, CodecStage[int, str])
 assert_type(words, CodecStage[str, bytes])
 assert_type(patient_words, CodecStage[str, bytes])
@@ -87,7 +137,7 @@ assert_type(Pipeline(to_text), Pipeline[int, str])
 assert_type(Pipeline(to_text).then(to_number), Pipeline[int, int])
 assert_type(Pipeline(to_text).then(words).then(Count()).then(to_text, capacity=2), Pipeline[int, str])
 assert_type(Pipeline(to_text).then(patient_words).then(write).fused(), Pipeline[int, Never])
-assert_type(Pipeline(to_text).then(fuse(to_number, to_text)).then(words).stage_names, tuple[str, ...])
+assert_type(Pipeline(to_text).then(to_number).fused().then(Relay()).then(to_text).fused(), Pipeline[int, str])
 
 
 async def results(ctx: RequestContext) -> None:
@@ -117,10 +167,3 @@ assert_type(Pipeline(call_upstream({})), Pipeline[UpstreamCall, bytes | Failed])
 events = Pipeline(call_upstream({})).then(decode_events).then(shout)
 assert_type(events.then(encode_chunks).then(keep_alive(15)).then(write_sse), Pipeline[UpstreamCall, Never])
 assert_type(events.then(collect_completion).then(write_json), Pipeline[UpstreamCall, Never])
-
-
-def metered(ctx: RequestContext, meter: Meter) -> Writer:
-    return Writer()
-
-
-assert_type(async_codec_stage("metered", metered), CodecStage[bytes, Never])

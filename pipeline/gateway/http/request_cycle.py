@@ -77,12 +77,14 @@ class RequestCycle:
         "keep_alive",
         "last_read_ns",
         "on_the_wire",
+        "took_some",
     )
 
     def __init__(self, peer: Peer, head: RequestHead, date: DateHeader) -> None:
         self._peer = peer
         self._date = date
         self._head = head
+        self.took_some = False
         self.arrived_ns = peer.arrived_ns
         self.first_read_ns = peer.first_read_ns
         self.last_read_ns = peer.last_read_ns
@@ -218,6 +220,7 @@ class RequestCycle:
             return False
         if framed and (sent := peer.send_nowait(framed)) != len(framed):
             self._unsent = memoryview(framed)[sent:]
+            self.took_some = sent > 0
             return False
         if last:
             self._finish()

@@ -95,8 +95,10 @@ class UpstreamConnection:
         """
         reader = self.reader
         try:
-            data = self._sock.recv(READ_BYTES)
-            if not data or len(data) == READ_BYTES:  # the end of the connection, or perhaps not all that has arrived
+            is_at_rest = reader.is_done and self._tls is None  # then whatever arrives is too much
+            data = self._sock.recv(1 if is_at_rest else READ_BYTES)
+            # The end of the connection, bytes that belong to nothing, or perhaps not all that has arrived.
+            if not data or is_at_rest or len(data) == READ_BYTES:
                 return False
             if self._tls is not None:
                 data = self._tls.decrypt(data)  # nothing, if it was a record of the session itself, such as a ticket
@@ -229,13 +231,16 @@ class Watchdog:
     Args:
         connections: the connections with an exchange in progress; a live view.
         housekeep: called with the time at each check; returns the time of the next check that it needs.
+
+    Attributes:
+        next_check: when the next check runs, on trio's clock.
     """
 
     def __init__(self, connections: Collection[UpstreamConnection], housekeep: Callable[[float], float]) -> None:
         self._connections = connections
         self._housekeep = housekeep
         self._sleep: trio.CancelScope | None = None
-        self._next_check = -math.inf
+        self.next_check = math.inf
         self._is_stopped = False
 
     def check_at(self, moment: float) -> None:
@@ -243,10 +248,10 @@ class Watchdog:
         if self._sleep is None:
             # A system task: it belongs to the transport, not to the first task that waits, and runs until `stop`.
             self._sleep = trio.CancelScope(deadline=moment)
-            self._next_check = moment
+            self.next_check = moment
             trio.lowlevel.spawn_system_task(self._run, name="upstream deadlines")
-        elif moment < self._next_check:
-            self._next_check = self._sleep.deadline = moment
+        elif moment < self.next_check:
+            self.next_check = self._sleep.deadline = moment
 
     def stop(self) -> None:
         """End the task."""
@@ -270,5 +275,5 @@ class Watchdog:
                     following = connection.expires_at
             for connection in expired:
                 connection.expire()
-            self._next_check = max(following, now + WATCHDOG_INTERVAL_S)
-            self._sleep = trio.CancelScope(deadline=self._next_check)
+            self.next_check = max(following, now + WATCHDOG_INTERVAL_S)
+            self._sleep = trio.CancelScope(deadline=self.next_check)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Literal, Protocol
 
 import httpx
 import trio
@@ -12,7 +12,10 @@ import trio
 CLOSE_LIMIT_S = 2.0
 """How long httpx may take to close a response, even in a cancelled task."""
 
-Mark = Callable[[str], object]
+TransportPoint = Literal[
+    "upstream_slot", "upstream_resolved", "upstream_connected", "upstream_secured", "upstream_sent"
+]
+Mark = Callable[[TransportPoint], object]
 """Called with the name of each time point of a request when it is reached; must not raise. The points are those of
 `stages.upstreams.Mark`, without the head."""
 

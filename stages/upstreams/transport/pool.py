@@ -142,7 +142,8 @@ class Pool:
         """Limit the next wait on ``connection`` to ``limit_s`` seconds; None means no limit."""
         if limit_s is not None:
             connection.expires_at = moment = trio.current_time() + limit_s
-            self._watchdog.check_at(moment)
+            if moment < self._watchdog.next_check:
+                self._watchdog.check_at(moment)
 
     def drop(self, connection: UpstreamConnection) -> None:
         """Close the connection of an exchange that goes on over another one, and so keeps its slot."""

@@ -194,6 +194,7 @@ class HeadraceExchange:
         "_pool",
         "arrived_ns",
         "headers",
+        "is_backing_off",
         "status",
     )
 
@@ -204,23 +205,17 @@ class HeadraceExchange:
         self._is_all_sent = is_all_sent
         self._not_before = -math.inf
         self.arrived_ns = 0
+        self.is_backing_off = False
         self.status = connection.reader.status
         self.headers = connection.reader.headers
 
-    @property
-    def is_backing_off(self) -> bool:
-        """As in `stages.upstreams.UpstreamAnswer`."""
-        return (
-            self._pool.lag.backoff_s > 0
-            and self._connection is not None
-            and not self._connection.reader.is_done
-            and trio.current_time() < self._not_before
-        )
-
     async def back_off(self) -> None:
         """As in `stages.upstreams.UpstreamAnswer`."""
-        if self.is_backing_off:
-            await self._pool.lag.back_off_until(self._not_before)
+        connection, lag = self._connection, self._pool.lag
+        if connection is None or connection.reader.is_done or not lag.backoff_s:
+            return
+        if trio.current_time() < self._not_before:
+            await lag.back_off_until(self._not_before)
 
     async def receive(self, limit_s: float | None) -> bytes:
         """Return the next part of the body, all that one read of the socket returned; ``b""`` when it is complete.
@@ -253,6 +248,9 @@ class HeadraceExchange:
         self.arrived_ns = connection.arrived_ns
         if (backoff_s := pool.lag.backoff_s) and len(chunk) < GATHER_BYTES:
             self._not_before = trio.current_time() + backoff_s
+            self.is_backing_off = True
+        else:
+            self.is_backing_off = False
         return chunk
 
     async def aclose(self, *, is_answered: bool = False) -> None:

@@ -51,6 +51,10 @@ class UnwrappingDecoder:
         self._decoder = decoder
         self._calls = WrappedCalls(names)
 
+    @property
+    def is_complete(self) -> bool:
+        return self._decoder.is_complete
+
     def feed(self, batch: list[bytes], /) -> list[StreamEvent]:
         return self._calls.feed(self._decoder.feed(batch))
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from time import perf_counter_ns
 from typing import Any
 
 import trio
 
 from pipeline import RequestContext
+from pipeline.kernel_time import Clock
 from stages.principal import Principal
 from stages.request import ResponsesRequest
-from stages.slots import CALL, HEAD, PRINCIPAL, PROFILE, RESPONSE, ReceivedHead
+from stages.slots import CALL, HEAD, IS_STREAM, PRINCIPAL, PROFILE, RESPONSE, ReceivedHead
 from stages.upstreams import Deployment, UpstreamCall
 from stages.wire.downstream.profiles import OPENAI, Profile
 
@@ -34,10 +36,15 @@ def call(**fields: Any) -> UpstreamCall:
 
 
 class FakeResponse:
-    """A client that accepts everything at once, or only in `drain` if it ``is_slow``."""
+    """A client that accepts everything at once; or only in `drain`, ``drain_s`` later, if it ``is_slow``.
 
-    def __init__(self, *, is_slow: bool = False) -> None:
+    With ``takes_some`` its socket accepts a part of every write at once, however slow it is.
+    """
+
+    def __init__(self, *, is_slow: bool = False, takes_some: bool = False, drain_s: float = 0) -> None:
         self._is_slow = is_slow
+        self._takes_some = takes_some
+        self._drain_s = drain_s
         self._is_drained = True
         self.status: int | None = None
         self.headers: dict[bytes, bytes] = {}
@@ -60,8 +67,13 @@ class FakeResponse:
         self._is_drained = not self._is_slow
         return self._is_drained
 
+    @property
+    def took_some(self) -> bool:
+        assert not self._is_drained, "it is asked only after a write that has not been accepted"
+        return self._takes_some
+
     async def drain(self) -> None:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self._drain_s)
         self.drains += 1
         self._is_drained = True
 
@@ -74,12 +86,15 @@ def context(
     response: FakeResponse | None = None,
     principal: Principal | None = None,
     model_in_path: str | None = None,
+    is_stream: bool = True,
+    clock: Clock = perf_counter_ns,
 ) -> RequestContext:
-    """Return the context of a request whose deployment has been chosen."""
-    ctx = RequestContext("test-1")
+    """Return the context of a request whose upstream has begun to answer, with a stream unless it is said not to."""
+    ctx = RequestContext("test-1", clock=clock)
     ctx[HEAD] = ReceivedHead(headers or {}, RECEIVED_S, model_in_path)
     ctx[PROFILE] = profile
     ctx[PRINCIPAL] = principal or Principal("somebody")
     ctx[CALL] = upstream_call or call()
     ctx[RESPONSE] = response or FakeResponse()
+    ctx[IS_STREAM] = is_stream
     return ctx

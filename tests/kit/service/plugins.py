@@ -11,8 +11,8 @@ import pytest
 EXAMPLE = Path(__file__).parents[2] / "data" / "plugin_example"
 
 
-def install(monkeypatch: pytest.MonkeyPatch, site: Path, project: Path = EXAMPLE) -> None:
-    """Put ``project``'s modules on the path, and into ``site`` the metadata that pip would make from its pyproject."""
+def describe(site: Path, project: Path) -> None:
+    """Put into ``site`` the metadata that pip would make from the project's pyproject."""
     about = tomllib.loads((project / "pyproject.toml").read_text())["project"]
     info = site / f"{about['name'].replace('-', '_')}-{about['version']}.dist-info"
     info.mkdir(parents=True)
@@ -23,6 +23,11 @@ def install(monkeypatch: pytest.MonkeyPatch, site: Path, project: Path = EXAMPLE
             for group, points in about["entry-points"].items()
         )
     )
+
+
+def install(monkeypatch: pytest.MonkeyPatch, site: Path, project: Path = EXAMPLE) -> None:
+    """Put ``project``'s modules on the path, and `describe` it in ``site``."""
+    describe(site, project)
     monkeypatch.syspath_prepend(site)
     monkeypatch.syspath_prepend(project)
     for module in project.glob("*.py"):

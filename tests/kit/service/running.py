@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import trio
+from kit.service.certificates import Certificate
 
 from pipeline.gateway.app import Application
 from pipeline.gateway.config.load import parse_settings
@@ -20,6 +22,9 @@ from pipeline.gateway.http.sockets import bind_socket
 from pipeline.gateway.request_record import Record
 from pipeline.gateway.service import server_settings
 from pipeline.registry import AnyPlugin
+
+Logged = dict[str, Any]
+"""The record of a request, as the JSON log has it."""
 
 KEY = "sk-test-master-key-0123456789"
 PLAIN = False
@@ -51,19 +56,19 @@ class Service:
     shutdown: trio.Event
     hard_stop: trio.Event
     ended: trio.Event = field(default_factory=trio.Event)
-    records: list[Record] = field(default_factory=list)
+    records: list[Logged] = field(default_factory=list)
     recorded: trio.Event = field(default_factory=trio.Event)
 
     @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
 
-    def add_record(self, record: Record) -> None:
+    def add_record(self, record: Logged) -> None:
         self.records.append(record)
         self.recorded.set()
         self.recorded = trio.Event()
 
-    async def record(self, number: int = 0) -> Record:
+    async def record(self, number: int = 0) -> Logged:
         """Wait for the record of the request with this number."""
         while len(self.records) <= number:
             await self.recorded.wait()
@@ -91,6 +96,12 @@ def _encoded(headers: dict[str, str], key: str | None) -> list[tuple[bytes, byte
     return list(sent.items())
 
 
+def as_logged(record: Record) -> Logged:
+    """Return the record of a request as the JSON log has it."""
+    logged: Logged = json.loads(msgspec.json.encode(record))
+    return logged
+
+
 def model(name: str, url: str, *, upstream: str = "openai/gpt-5", **params: Any) -> str:
     """Return the configuration of one deployment."""
     given = {"model": upstream, "api_base": url, "api_key": "sk-upstream-secret-0123456789", **params}
@@ -105,22 +116,35 @@ def replay(path: Path) -> str:
 
 @asynccontextmanager
 async def serving(
-    models: str = "", pipeline: str = "", *, plugins: Mapping[str, AnyPlugin] | None = None, config: str = CONFIG
+    models: str = "",
+    pipeline: str = "",
+    *,
+    plugins: Mapping[str, AnyPlugin] | None = None,
+    config: str = CONFIG,
+    certificate: Certificate | None = None,
 ) -> AsyncIterator[Service]:
-    """Run the service with the embedded models, ``models``, and ``pipeline`` added to ``pipeline_settings``."""
+    """Run the service with the embedded models, ``models``, and ``pipeline`` added to ``pipeline_settings``.
+
+    With a ``certificate`` it speaks TLS.
+    """
     text = config.format(models=models, pipeline=pipeline, key=KEY)
     settings = parse_settings(text, source="test.yaml", environ={})
     services: list[Service] = []
-    app = Application(settings, plugins=plugins or {}, on_end=lambda record: services[0].add_record(record()))
+    app = Application(
+        settings, plugins=plugins or {}, on_end=lambda record: services[0].add_record(as_logged(record()))
+    )
     listener = bind_socket("127.0.0.1", 0)
-    service = Service(f"http://127.0.0.1:{listener.getsockname()[1]}", app, trio.Event(), trio.Event())
+    scheme, tls = "http", dict[str, str]()
+    if certificate is not None:
+        scheme, tls = "https", {"certfile": certificate.certfile, "keyfile": certificate.keyfile}
+    service = Service(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}", app, trio.Event(), trio.Event())
     services.append(service)
     limits = server_settings(settings.pipeline)
 
     async def run(task_status: trio.TaskStatus[list[str]]) -> None:
         await serve(
             app,
-            hypercorn_config(limits),
+            hypercorn_config(limits, **tls),
             [listener],
             limits,
             make_refusal=refusal,

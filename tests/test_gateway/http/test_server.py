@@ -7,16 +7,14 @@ import logging
 import os
 import resource
 import socket
-import ssl
-from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
-import trustme
 from kit.clients.raw import RESET, RawClient, get, limits, serving
+from kit.service.certificates import Certificate, issue
 from kit.time.patience import AT_ONCE_S, patiently
 from kit.time.stamps import hold_the_loop, is_between
 from quart import ResponseReturnValue, request
@@ -429,19 +427,11 @@ async def test_a_request_has_arrived_even_before_its_connection_is_accepted() ->
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, str, str]:
-    folder: Path = tmp_path_factory.mktemp("tls")
-    authority = trustme.CA()
-    issued = authority.issue_cert("127.0.0.1")
-    issued.private_key_pem.write_to_path(folder / "key.pem")
-    for index, pem in enumerate(issued.cert_chain_pems):
-        pem.write_to_path(folder / "cert.pem", append=index > 0)
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context, str(folder / "cert.pem"), str(folder / "key.pem")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return issue(tmp_path_factory.mktemp("tls"))
 
 
-async def test_tls_serves_streams_and_notices_disconnects(certificate: tuple[ssl.SSLContext, str, str]) -> None:
+async def test_tls_serves_streams_and_notices_disconnects(certificate: Certificate) -> None:
     context, certfile, keyfile = certificate
     app = Streams()
     left = trio.Event()
@@ -481,7 +471,7 @@ async def test_tls_serves_streams_and_notices_disconnects(certificate: tuple[ssl
 
 
 async def test_a_request_over_tls_has_no_stamp_but_times_of_its_reads(
-    certificate: tuple[ssl.SSLContext, str, str],
+    certificate: Certificate,
 ) -> None:
     context, certfile, keyfile = certificate
     app = Arrivals()
@@ -496,7 +486,7 @@ async def test_a_request_over_tls_has_no_stamp_but_times_of_its_reads(
 
 
 async def test_a_tls_client_that_stops_reading_is_reset_and_a_slow_one_gets_everything(
-    certificate: tuple[ssl.SSLContext, str, str],
+    certificate: Certificate,
 ) -> None:
     context, certfile, keyfile = certificate
     size = 1_000_000
