@@ -12,8 +12,9 @@ from kit.clients.chat_posts import CREATED, CURSOR, OPENAI_LIKE, ask, completed,
 from kit.service.bridges import COMMENT, Browser, FakeUpstream, bridge_to
 from kit.upstreams.scripted import sse
 
-from pipeline import ClientFault, Plugin, UpstreamFault, per_event
+from pipeline import ClientFault, Inlet, Outlet, Plugin, RequestContext, UpstreamFault, per_event
 from pipeline.registry import NoOptions
+from stages.events import StreamEvent
 from stages.upstreams import UpstreamCall
 
 HELLO = sse(CREATED) + sse(delta("Hello"))
@@ -255,6 +256,32 @@ async def test_a_stage_that_drops_or_duplicates_the_call_is_a_reported_bug(
     assert (records[0]["end"], records[0]["error"]) == ("ST", "internal_error")
     assert upstream.calls == []
     assert f"{count} calls" in caplog.text
+
+
+class FailAtTheEnd:
+    """Passes everything on, and fails five seconds after the end of it."""
+
+    name = "fail_at_the_end"
+
+    async def run(self, inlet: Inlet[StreamEvent], outlet: Outlet[StreamEvent], ctx: RequestContext) -> None:
+        async for batch in inlet:
+            await outlet.send(batch)
+        with outlet.outside():
+            await trio.sleep(5)
+        raise UpstreamFault("too late", code="upstream_error")
+
+
+async def test_a_failure_after_the_last_write_does_not_change_the_response(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    stage = Plugin("fail_at_the_end", lambda _: FailAtTheEnd(), NoOptions, StreamEvent, StreamEvent)
+    bridge, records = bridge_to(FakeUpstream(HELLO + END), insertion=("decode_events", stage))
+    browser = Browser(bridge, ask())
+    browser.stuck = lambda: trio.sleep(10)  # the socket is still accepting it when the stage fails
+    await browser.ask()
+    folded = fold_stream(browser.body)
+    assert (folded.content, folded.is_done, folded.error, browser.ended) == ("Hello", True, None, True)
+    assert (records[0]["end"], records[0]["status"], records[0]["error"]) == ("UE", 200, "upstream_error")
 
 
 async def test_a_stage_may_refuse_a_request(autojump_clock: trio.testing.MockClock) -> None:

@@ -129,6 +129,12 @@ def test_a_document_becomes_the_same_events_as_its_stream() -> None:
     assert events[-1] == Finished("stop")
 
 
+async def test_a_document_that_breaks_off_is_the_failure_that_ended_it() -> None:
+    broken = Failed("upstream_timeout", "nothing came for 60 s")
+    body = json.dumps(COMPLETED).encode()
+    assert await collect(decode_events, body[:40], broken, context=documents) == [broken]
+
+
 async def test_a_document_over_the_limit_is_a_failure() -> None:
     chunk = b" " * (MAX_DOCUMENT_BYTES // 2 + 1)
     events = await collect(decode_events, chunk, chunk, context=documents)
