@@ -26,6 +26,7 @@ from stages.wire.answers.stream_decoder import StreamDecoder
 from stages.wire.anthropic.decoder import AnthropicDecoder, decode_anthropic_document
 from stages.wire.chat.decoder import ChatDecoder, decode_chat_document
 from stages.wire.responses.decoder import ResponsesDecoder
+from stages.wire.responses.wrapped_calls import UnwrappingDecoder
 from stages.wire.sse import Parser
 
 Json = dict[str, Any]
@@ -179,8 +180,10 @@ def test_the_end_may_be_missing_once_the_reason_is_known(upstream: TranslatedUps
     assert decoder.flush() == [Finished("stop")]
 
 
-def test_an_answer_of_the_responses_api_is_complete_only_with_its_terminal_event() -> None:
-    decoder = RESPONSES.decoder()
+@pytest.mark.parametrize("is_unwrapped", [True, False])
+def test_an_answer_of_the_responses_api_is_complete_only_with_its_terminal_event(is_unwrapped: bool) -> None:
+    responses = ResponsesDecoder()
+    decoder = UnwrappingDecoder(responses, frozenset({"ApplyPatch"})) if is_unwrapped else responses
     decoder.feed([sse(*RESPONSES.text)])
     assert not decoder.is_complete
     assert decoder.feed([sse(RESPONSES.reason)]) == [Finished("stop")]
