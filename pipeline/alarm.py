@@ -17,10 +17,15 @@ LOOKS_PER_INTERVAL: Final = 64
 """How often the alarms are looked at, at most: one that was put off to just after another may ring late by as much."""
 
 
+TRIES_PER_INTERVAL: Final = 8
+"""How often to ring again if nobody was there to hear it."""
+
+
 class Alarm:
     """Calls ``ring`` after each ``interval_s`` seconds in which it was not put off, until it is stopped.
 
-    ``ring`` runs in another task: it must neither wait nor raise.
+    ``ring`` runs in another task: it must neither wait nor raise. If it returns False, nobody was there to hear it, and
+    it is called again soon.
     """
 
     __slots__ = ("_interval_s", "_ringer", "_rung_at_s", "_silent_since_s", "ring")
@@ -46,8 +51,9 @@ class Alarm:
         since_s = max(self._silent_since_s, self._rung_at_s)
         if now_s < since_s + self._interval_s:
             return since_s + self._interval_s
+        if self.ring() is False:
+            return now_s + self._interval_s / TRIES_PER_INTERVAL
         self._rung_at_s = now_s
-        self.ring()
         return now_s + self._interval_s
 
     def stop(self) -> None:

@@ -198,10 +198,12 @@ class Link(Generic[T]):
         first.events_taken += len(batch)
         return batch
 
-    def wake(self) -> None:
-        """Have the task that waits to take, if there is one, wait no longer; no batch is lost."""
-        if (taker := self._taker) is not None:
-            self._rouse(taker, taker.clock(), None)
+    def wake(self) -> bool:
+        """Have the task that waits to take wait no longer; no batch is lost. Return whether there was one."""
+        if (taker := self._taker) is None:
+            return False
+        self._rouse(taker, taker.clock(), None)
+        return True
 
     def complete(self) -> None:
         """As in `Giver`."""
@@ -398,7 +400,7 @@ class Outlet(Generic[T]):
         """
         further = self._lane.further(task)
         try:
-            yield Outlet(self.giver, further)
+            yield _FurtherOutlet(self.giver, further, self._lane)
         finally:
             further.begin_closing()
             further.timeline.leave(further.since_ns)
@@ -407,3 +409,17 @@ class Outlet(Generic[T]):
     def is_abandoned(self) -> bool:
         """Whether the consumer has all it wants, so that what is left may be dropped."""
         return self.giver.is_abandoned
+
+
+class _FurtherOutlet(Outlet[T]):
+    """The outlet of a further task: what it sends came of the batch that the stage took last."""
+
+    __slots__ = ("_main",)
+
+    def __init__(self, giver: Giver[T], lane: Lane, main: Lane) -> None:
+        super().__init__(giver, lane)
+        self._main = main
+
+    async def send(self, batch: list[T]) -> None:
+        self._lane.origin_ns = self._main.origin_ns or self._lane.origin_ns
+        await super().send(batch)

@@ -80,6 +80,7 @@ class Lane:
         stages: what its stages did, in their order.
         spent_ns: one figure per state, in the order of `STATES`, from its birth to the last switch.
         more: the lanes of further tasks of its stage.
+        is_further: whether it is one of those. It mostly waits for the other task, so that no wait of it is ours.
         stage: whom its time is charged to as well; None while a line charges its codecs itself.
         home: the state of its own work: busy, or closing once the end has begun.
         origin_ns: when the batch at work arrived, by the kernel or when it was read; 0 if it came of no batch.
@@ -97,6 +98,7 @@ class Lane:
         "born_ns",
         "clock",
         "home",
+        "is_further",
         "more",
         "name",
         "origin_ns",
@@ -120,6 +122,7 @@ class Lane:
         self.spent_ns = [0, 0, 0, 0, 0, 0]
         self.stage: StageTimes | None = self.stages[0]
         self.more: tuple[Lane, ...] = ()
+        self.is_further = False
         self.home: int = BUSY
         self.state: int = READY
         self.origin_ns = 0
@@ -130,6 +133,8 @@ class Lane:
     def switch(self, state: int, now_ns: int) -> None:
         """End the running state at ``now_ns``, and begin ``state``."""
         was, since_ns = self.state, self.since_ns
+        if was == CLOSING and state != CLOSING and self.home == BUSY:
+            was = BUSY  # what was cancelled was only a wait with a deadline of the stage's own: it has gone on
         spent_ns = now_ns - since_ns
         self.spent_ns[was] += spent_ns
         self.state = state
@@ -168,6 +173,7 @@ class Lane:
         """Return the lane of a further task of this lane's stage, which begins now."""
         lane = Lane([f"{self.name}.{task}"], self.timeline, self._loop, self._request_id)
         lane.stages, lane.stage, lane.state = self.stages, self.stages[0], BUSY
+        lane.is_further = True
         self.more += (lane,)
         self.timeline.enter(lane.born_ns)
         return lane
@@ -186,18 +192,19 @@ class Outside:
             was for the loop.
     """
 
-    __slots__ = ("_lane", "_party", "arrived_ns")
+    __slots__ = ("_is_away", "_lane", "_party", "arrived_ns")
 
     def __init__(self, lane: Lane, party: Party) -> None:
         self._lane = lane
         self._party = party
+        self._is_away = party is _UPSTREAM or (lane.is_further and party is not _CLIENT)
         self.arrived_ns = 0
 
     def __enter__(self) -> Outside:
         lane = self._lane
         now_ns = lane.clock()
         lane.switch(OUTSIDE, now_ns)
-        if self._party is _UPSTREAM:
+        if self._is_away:
             self.arrived_ns = 0
             lane.timeline.leave(now_ns)
         return self
@@ -207,18 +214,19 @@ class Outside:
     ) -> None:
         lane = self._lane
         now_ns = lane.clock()
-        if self._party is _UPSTREAM:
+        if self._is_away:
             ended_ns = now_ns
             if 0 < self.arrived_ns < now_ns:
                 ended_ns = max(lane.since_ns, self.arrived_ns)
                 lane.switch(READY, ended_ns)
             lane.timeline.enter(ended_ns)
-            lane.origin_ns = ended_ns
+            if self._party is _UPSTREAM:
+                lane.origin_ns = ended_ns
         elif self._party is _CLIENT:
             lane.timeline.client_ns += now_ns - lane.since_ns
         if kind is None or issubclass(kind, Exception):
             lane.switch(lane.home, now_ns)
-        else:  # cancelled; perhaps only by a deadline of the stage's own, so that it may go on
+        else:  # cancelled: closing, unless it goes on
             lane.switch(CLOSING, now_ns)
 
 

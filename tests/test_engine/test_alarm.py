@@ -83,3 +83,16 @@ def test_each_trio_run_has_a_ringing_task_of_its_own(run: int) -> None:
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     assert len(bell.rung_s) == 1
+
+
+async def test_an_alarm_that_nobody_hears_rings_again_soon(autojump_clock: trio.testing.MockClock) -> None:
+    rung_s: list[float] = []
+
+    def ring() -> bool:
+        rung_s.append(trio.current_time())
+        return len(rung_s) > 2
+
+    alarm = Alarm(8, ring)
+    await trio.sleep(20)
+    alarm.stop()
+    assert rung_s == [8, 9, 10, 18]

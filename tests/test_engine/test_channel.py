@@ -405,7 +405,7 @@ Act = Callable[[Ends], object]
     ("act", "then"),
     [
         (lambda ends: ends.link.give_nowait([7], ends.producer, virtual_ns()), {0: [False, 5], 1: [True, 7]}),
-        (lambda ends: ends.link.wake(), {0: [None, 5], 1: [None, 5]}),
+        (lambda ends: ends.link.wake(), {0: [False, 5], 1: [False, 5]}),
         (lambda ends: ends.link.complete(), {0: [None, "end"], 1: [None, "end"]}),
     ],
     ids=["give", "wake", "complete"],
@@ -619,7 +619,7 @@ async def test_a_cancelled_wait_is_charged_and_what_follows_is_closing(autojump_
     assert ends.upstream_s() == 4
 
 
-async def test_a_cancelled_receive_leaves_the_batch_that_is_there_and_what_follows_is_closing(
+async def test_a_cancelled_receive_leaves_the_batch_that_is_there_and_who_goes_on_was_busy(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     ends = Ends()
@@ -627,7 +627,7 @@ async def test_a_cancelled_receive_leaves_the_batch_that_is_there_and_what_follo
     await cancelled_after(0, lambda: anext(ends.inlet))
     await trio.sleep(2)
     assert await anext(ends.inlet) == [1]
-    assert spent_s(ends.consumer) == {"closing": 2}
+    assert spent_s(ends.consumer) == {"busy": 2}
 
 
 async def test_a_cancelled_wait_for_a_source_is_charged_and_what_follows_is_closing(

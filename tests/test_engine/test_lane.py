@@ -354,3 +354,23 @@ def test_a_request_uses_the_performance_counter_by_default() -> None:
     lane.begin_closing()
     assert lane.lifetime_ns > 0
     assert lane.born_ns > 0
+
+
+def test_what_a_further_task_waits_for_is_not_ours() -> None:
+    bench = Bench()
+    further = bench.lane.further("sender")
+    with bench.lane.outside(Party.UPSTREAM):
+        with further.outside():
+            bench.clock.advance(30)
+        bench.clock.advance(5)
+    further.begin_closing()
+    assert bench.parties() == (0, 5, 30)
+
+
+def test_a_further_task_that_waits_for_the_client_waits_for_the_client() -> None:
+    bench = Bench()
+    further = bench.lane.further("sender")
+    with bench.lane.outside(Party.UPSTREAM), further.outside(Party.CLIENT):
+        bench.clock.advance(30)
+    further.begin_closing()
+    assert bench.parties() == (30, 0, 0)
