@@ -61,8 +61,9 @@ class Loop(trio.abc.Instrument):
 
     def note_stage_turn(self, stage: str, request_id: str, ns: int) -> None:
         """Note that a stage has held the loop for ``ns``, which is over `STAGE_TURN_NS`."""
-        self.is_late = True
-        self._explained_ns += ns
+        if self._turn_since_ns:  # else nobody watches, and it would stay late
+            self.is_late = True
+            self._explained_ns += ns
         self._note(Stall(stage, request_id, ns, self.streams))
 
     def has_turned_since(self, moment_ns: int) -> bool:

@@ -43,6 +43,7 @@ class CallUpstream:
                 prepared = upstream.prepare(call)
                 with waiting:
                     answer = await upstream.open(prepared, timeline.mark)
+                    waiting.arrived_ns = answer.arrived_ns
                 del prepared  # it holds the encoded request, which may be megabytes
                 try:
                     ctx[IS_STREAM] = answer.is_stream
@@ -61,8 +62,8 @@ class CallUpstream:
                             break
                         await outlet.send([chunk])
                         del chunk  # it may be 64 KiB, and the next wait may be long
-                finally:
                     timeline.mark_once("upstream_end")
+                finally:
                     await answer.aclose(is_answered=outlet.is_abandoned)
                     timeline.mark("upstream_closed")
 

@@ -142,7 +142,7 @@ class AsgiResponse:
         self.size_bytes += len(data)
         is_sent = self._client.write_nowait(data, last=last)
         if last and is_sent:
-            self._timeline.mark("last_byte_out")
+            self._mark_last()
         return is_sent
 
     @property
@@ -153,5 +153,9 @@ class AsgiResponse:
     async def drain(self) -> None:
         """Send what is left of the writes; a cancellation does not cut it in half."""
         await self._client.drain()
-        if self.ended:
-            self._timeline.mark_once("last_byte_out")
+        if self.ended and "last_byte_out" not in self._timeline.points:
+            self._mark_last()
+
+    def _mark_last(self) -> None:
+        self._timeline.mark_once("first_byte_out")  # it may be the same write
+        self._timeline.mark("last_byte_out")

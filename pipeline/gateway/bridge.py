@@ -206,7 +206,6 @@ class _ServedRequest:
             response.write_nowait(encoder.in_band(failed_from(error)), last=True)
         # else: a document is half written; the connection ends without its terminator, which shows the failure
         await response.drain()
-        self.ctx.timeline.mark_once("first_byte_out")
 
     def record(self) -> Record:
         """Return the log record of this finished request."""

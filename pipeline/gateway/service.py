@@ -151,25 +151,26 @@ class StallLog:
     def __init__(self, write: Callable[[Record], object]) -> None:
         self._write = write
         self._next_at = -math.inf
-        self._unlogged = 0
+        self._kept: list[Stall] = []
 
     def note(self, stall: Stall) -> None:
-        """Log a stall, or count it for the next line."""
+        """Log the longest stall since the last line, or keep this one for the next."""
+        self._kept.append(stall)
         now = trio.current_time()
         if now < self._next_at:
-            self._unlogged += 1
             return
         self._next_at = now + STALL_LOG_PAUSE_S
+        longest = max(self._kept, key=lambda stall: stall.ns)
         self._write(
             {
-                "stage": stall.stage,
-                "request_id": stall.request_id,
-                "ms": stall.ns // 1000 / 1000,
-                "streams": stall.streams,
-                "unlogged": self._unlogged,
+                "stage": longest.stage,
+                "request_id": longest.request_id,
+                "ms": longest.ns // 1000 / 1000,
+                "streams": longest.streams,
+                "unlogged": len(self._kept) - 1,
             }
         )
-        self._unlogged = 0
+        self._kept.clear()
 
 
 class _Announcement(trio.TaskStatus[list[str]]):

@@ -105,7 +105,7 @@ class HttpAnswer:
         self._exchange = exchange
         self._clock = clock
         self.is_stream = is_stream
-        self.arrived_ns = 0
+        self.arrived_ns = exchange.arrived_ns
         self.is_backing_off = False
 
     async def back_off(self) -> None:

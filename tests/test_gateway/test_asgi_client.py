@@ -125,10 +125,13 @@ async def test_the_last_byte_is_out_when_the_last_part_is_accepted(autojump_cloc
     assert timeline.points == {}
     response.write_nowait(b"b", last=True)
     await response.drain()
-    assert timeline.points == {"last_byte_out": 30_000_000_000}  # three messages of ten seconds
+    assert timeline.points == {
+        "first_byte_out": 30_000_000_000,
+        "last_byte_out": 30_000_000_000,
+    }  # three messages of ten seconds
     await trio.sleep(1)
     await response.drain()  # there is nothing left
-    assert timeline.points == {"last_byte_out": 30_000_000_000}
+    assert timeline.points == {"first_byte_out": 30_000_000_000, "last_byte_out": 30_000_000_000}
 
 
 class EagerClient(AsgiClient):
@@ -147,4 +150,4 @@ async def test_the_last_byte_is_out_at_once_if_the_socket_accepts_it(autojump_cl
     assert response.write_nowait(b"a")
     assert timeline.points == {}
     assert response.write_nowait(b"b", last=True)
-    assert timeline.points == {"last_byte_out": 1_000_000_000}
+    assert timeline.points == {"first_byte_out": 1_000_000_000, "last_byte_out": 1_000_000_000}

@@ -299,7 +299,7 @@ async def test_a_request_that_is_refused_has_no_points_of_an_upstream(
         assert (record["deployment"], record["events"], record["upstream_status"]) == (None, 0, None)
         points = list(record["points_ms"])
         assert points[0] == "head_read"
-        assert points[-3:] == ["last_byte_out", "first_byte_out", "ended"]
+        assert points[-3:] == ["first_byte_out", "last_byte_out", "ended"]
         assert not any(point.startswith(("upstream", "first_e", "first_t", "routed", "left")) for point in points)
         assert list(record["lanes"]) == ["authenticate"]
         assert (record["first_byte_ms"], record["first_token_ms"]) == (0, None)

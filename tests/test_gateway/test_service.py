@@ -50,3 +50,13 @@ async def test_what_holds_a_loop_is_written_by_its_log(autojump_clock: trio.test
     with watch_loop(StallLog(written.append).note, clock):
         await Pipeline(Acting(burn)).run([[1]], RequestContext("r7", clock=clock))
     assert written == [{"stage": "burn", "request_id": "r7", "ms": 40.0, "streams": 1, "unlogged": 0}]
+
+
+async def test_of_several_stalls_the_longest_is_written(autojump_clock: trio.testing.MockClock) -> None:
+    written: list[Record] = []
+    log = StallLog(written.append)
+    for ms in (30, 90, 60):
+        log.note(Stall("shout", f"r{ms}", ms * 1_000_000, 1))
+    await trio.sleep(STALL_LOG_PAUSE_S)
+    log.note(Stall("shout", "r20", 20_000_000, 1))
+    assert [(record["request_id"], record["unlogged"]) for record in written] == [("r30", 0), ("r90", 2)]

@@ -167,10 +167,11 @@ async def test_bytes_that_had_arrived_while_the_loop_was_busy_were_inside_from_t
 ) -> None:
     ctx = await figures_of(Scripted(2.0, b"one", 2.0, b"two", answer=Late))
     [lane] = ctx.lanes
-    assert spent_s(lane) == {"outside": pytest.approx(HEAD_S + 3.0), "ready": pytest.approx(2 * Late.LATE_S)}
+    in_time_s = HEAD_S + 4.0 - 3 * Late.LATE_S  # the head, and two reads
+    assert spent_s(lane) == {"outside": pytest.approx(in_time_s), "ready": pytest.approx(3 * Late.LATE_S)}
     _, ours_ns, upstream_ns = ctx.timeline.parties_ns(virtual_ns())
-    assert ours_ns / 1e9 == pytest.approx(2 * Late.LATE_S)
-    assert upstream_ns / 1e9 == pytest.approx(HEAD_S + 3.0)
+    assert ours_ns / 1e9 == pytest.approx(3 * Late.LATE_S)
+    assert upstream_ns / 1e9 == pytest.approx(in_time_s)
 
 
 async def test_the_end_and_the_closing_are_points_after_those_of_the_upstream(autojump_clock: trio.abc.Clock) -> None:

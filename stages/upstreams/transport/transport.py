@@ -204,7 +204,7 @@ class HeadraceExchange:
         self._connection: UpstreamConnection | None = connection
         self._is_all_sent = is_all_sent
         self._not_before = -math.inf
-        self.arrived_ns = 0
+        self.arrived_ns = connection.arrived_ns
         self.is_backing_off = False
         self.status = connection.reader.status
         self.headers = connection.reader.headers
