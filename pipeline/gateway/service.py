@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import math
 import resource
 import socket
 import sys
@@ -115,18 +114,29 @@ def _run(app: Application, own: PipelineSettings, listener: socket.socket, lifel
     config = hypercorn_config(limits, certfile=own.tls_certfile, keyfile=own.tls_keyfile)
 
     async def main() -> None:
-        with watch_loop(StallLog(log_stall).note):
-            await serve_until_signalled(
-                app,
-                config,
-                [listener],
-                limits,
-                make_refusal=refusal,
-                lifeline=lifeline,
-                on_shutdown=app.bridge.drain,
-                on_drain_deadline=app.bridge.cut_off,
-                task_status=_Announcement(),
-            )
+        refused: StartupError | None = None
+        stalls = StallLog(log_stall)
+        with watch_loop(stalls.note):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stalls.run)
+                try:
+                    await serve_until_signalled(
+                        app,
+                        config,
+                        [listener],
+                        limits,
+                        make_refusal=refusal,
+                        lifeline=lifeline,
+                        on_shutdown=app.bridge.drain,
+                        on_drain_deadline=app.bridge.cut_off,
+                        task_status=_Announcement(),
+                    )
+                except StartupError as error:
+                    refused = error  # raised here, it would come in a group
+                nursery.cancel_scope.cancel()
+        stalls.flush()
+        if refused is not None:
+            raise refused
 
     # What exists now stays: unless it is frozen, each full collection walks all modules, which shows in the p99 of
     # added latency (docs/facts/http-stack.md, "Garbage collection").
@@ -142,7 +152,7 @@ def _run(app: Application, own: PipelineSettings, listener: socket.socket, lifel
 
 
 class StallLog:
-    """Logs stalls: at most one a second, as a loop that is held often has no time for more.
+    """Logs stalls: of each second the longest, as a loop that is held often has no time for more.
 
     Args:
         write: writes the fields of one.
@@ -150,27 +160,34 @@ class StallLog:
 
     def __init__(self, write: Callable[[Record], object]) -> None:
         self._write = write
-        self._next_at = -math.inf
-        self._kept: list[Stall] = []
+        self._longest: Stall | None = None  # since the last line
+        self._noted = 0
 
     def note(self, stall: Stall) -> None:
-        """Log the longest stall since the last line, or keep this one for the next."""
-        self._kept.append(stall)
-        now = trio.current_time()
-        if now < self._next_at:
-            return
-        self._next_at = now + STALL_LOG_PAUSE_S
-        longest = max(self._kept, key=lambda stall: stall.ns)
-        self._write(
-            {
-                "stage": longest.stage,
-                "request_id": longest.request_id,
-                "ms": longest.ns // 1000 / 1000,
-                "streams": longest.streams,
-                "unlogged": len(self._kept) - 1,
-            }
-        )
-        self._kept.clear()
+        """Keep a stall for the next line, if it is the longest."""
+        self._noted += 1
+        if self._longest is None or stall.ns > self._longest.ns:
+            self._longest = stall
+
+    async def run(self) -> None:
+        """Log every second, for ever."""
+        while True:
+            await trio.sleep(STALL_LOG_PAUSE_S)
+            self.flush()
+
+    def flush(self) -> None:
+        """Log the longest stall since the last line, if there was one."""
+        if (stall := self._longest) is not None:
+            self._write(
+                {
+                    "stage": stall.stage,
+                    "request_id": stall.request_id,
+                    "ms": stall.ns // 1000 / 1000,
+                    "streams": stall.streams,
+                    "unlogged": self._noted - 1,
+                }
+            )
+            self._longest, self._noted = None, 0
 
 
 class _Announcement(trio.TaskStatus[list[str]]):

@@ -126,6 +126,13 @@ class Program:
         lines = (json.loads(line) for line in self._log.read_text().splitlines())
         return [line for line in lines if line.get("event") == name]
 
+    async def stalls(self, ms: float) -> list[dict[str, Any]]:
+        """Wait until a stall of over ``ms`` is in the log, which may be a second later; return all such."""
+        with patiently_with_processes():
+            while not (found := [stall for stall in self.events("stall") if stall["ms"] > ms]):
+                await trio.sleep(0.01)
+        return found
+
     async def records(self, count: int) -> dict[str, Record]:
         """Wait until so many requests have ended; return their records by the request's id."""
         with patiently_with_processes():
@@ -208,7 +215,7 @@ async def test_the_records_of_a_process_name_the_culprit(tmp_path: Path, executi
                 await is_held.wait()
                 nursery.start_soon(post, "victim")
         records = await service.records(6)
-        stalls = [stall for stall in service.events("stall") if stall["ms"] > HOLD_MS / 2]
+        stalls = await service.stalls(HOLD_MS / 2)
         injected["burning-stage"], injected["victim"] = service.held_ms(BURN_MS), service.held_ms(HOLD_MS)
     assert_blamed(records, stalls, injected)
 
