@@ -181,7 +181,9 @@ async def test_the_records_on_the_page_on_latency_have_the_fields_of_real_ones()
         for name, figures in shown[kind].items():
             assert list(figures) == list(record[kind][name])
     stalls: list[dict[str, Any]] = []
-    StallLog(stalls.append).note(Stall("shout", "...", 101_300_000, 40))
+    log = StallLog(stalls.append)
+    log.note(Stall("shout", "...", 101_300_000, 40))
+    log.flush()
     assert {"event": "stall", **stalls[0]} == example("stall")
 
 

@@ -170,7 +170,7 @@ class StallLog:
             self._longest = stall
 
     async def run(self) -> None:
-        """Log every second, for ever."""
+        """Log every second, until it is cancelled."""
         while True:
             await trio.sleep(STALL_LOG_PAUSE_S)
             self.flush()
