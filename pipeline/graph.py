@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import trio
 
@@ -21,17 +22,23 @@ Out = TypeVar("Out")
 New = TypeVar("New")
 
 
-class Task(NamedTuple):
-    """What one task of a chain runs: one stage, or neighbouring codec stages joined."""
+class Task:
+    """What one task of a chain runs: one stage, or neighbouring codec stages joined.
 
-    stages: tuple[Stage[Any, Any], ...]
-    capacity: int
-    """Of the link that leads to it."""
+    Attributes:
+        stages: what it runs.
+        capacity: of the link that leads to it.
+        names: the names of its stages, the first of which names the task.
+        is_line: whether they are codec stages.
+    """
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of its stages, the first of which names the task."""
-        return tuple(stage.name for stage in self.stages)
+    __slots__ = ("capacity", "is_line", "names", "stages")
+
+    def __init__(self, stages: tuple[Stage[Any, Any], ...], capacity: int) -> None:
+        self.stages = stages
+        self.capacity = capacity
+        self.names = tuple(stage.name for stage in stages)
+        self.is_line = isinstance(stages[0], CodecStage)
 
 
 DEFAULT_CAPACITY = 1
@@ -67,8 +74,7 @@ class Pipeline(Generic[In, Out]):
         """
         tasks: list[Task] = []
         for task in self._tasks:
-            before = tasks[-1].stages[-1] if tasks else None
-            is_joined = isinstance(task.stages[0], CodecStage) and isinstance(before, CodecStage)
+            is_joined = bool(tasks) and task.is_line and tasks[-1].is_line
             # The first task takes from the source, and cannot be woken there to tick.
             if is_joined and not (len(tasks) == 1 and any(_tick_s(stage) is not None for stage in task.stages)):
                 tasks[-1] = Task((*tasks[-1].stages, *task.stages), tasks[-1].capacity)
@@ -98,11 +104,7 @@ class Pipeline(Generic[In, Out]):
                     raise ValueError(f"two stages of one pipeline are named {name!r}: give one of them another name")
                 seen.add(name)
         self._tasks = tasks
-        # Each request has its lanes and links from this: is it a line, its names, the link that leads to it.
-        self._plan = tuple(
-            (task, isinstance(task.stages[0], CodecStage), task.names, f"{before}>{task.names[0]}")
-            for before, task in zip(["", *(task.names[-1] for task in tasks)], tasks, strict=False)
-        )
+        self._link_names = [f"{before.names[-1]}>{task.names[0]}" for before, task in itertools.pairwise(tasks)]
 
     def run(
         self,
@@ -121,10 +123,8 @@ class Pipeline(Generic[In, Out]):
                 the run was being cancelled. No exception group leaves.
             DeadlineExceeded: if ``ctx.deadline`` passed before the last stage had returned.
         """
-        return _Run(ctx).run(self._plan, source)  # itself a coroutine: each turn of the request has a frame fewer
-
-
-Plan = tuple[tuple[Task, bool, tuple[str, ...], str], ...]
+        # Not `async`, but a coroutine: each turn of the request has a frame fewer.
+        return _Run(ctx).run(self._tasks, self._link_names, source)
 
 
 def _tick_s(stage: Stage[Any, Any]) -> float | None:
@@ -143,14 +143,14 @@ class _Run:
         self.own_lane: Lane | None = None  # of the last stage
         self.scope: trio.CancelScope | None = None  # of all stages; None if there is nothing to stop
 
-    async def run(self, plan: Plan, source: Any) -> list[Any]:
+    async def run(self, tasks: tuple[Task, ...], link_names: list[str], source: Any) -> list[Any]:
         out: list[Any] = []
         end: BaseException | None = None
         loop = current_loop()
         loop.streams += 1
         try:
             try:
-                await self._run_tasks(plan, Source(source), Sink(out), loop)
+                await self._run_tasks(tasks, link_names, Source(source), Sink(out), loop)
             finally:
                 loop.streams -= 1
                 if isinstance(source, AsyncGenerator):
@@ -169,47 +169,48 @@ class _Run:
         finally:
             del end  # else its traceback holds this frame, which holds it: garbage that only the collector frees
 
-    async def _run_tasks(self, plan: Plan, source: Source[Any], sink: Sink[Any], loop: Loop) -> None:
+    async def _run_tasks(
+        self, tasks: tuple[Task, ...], link_names: list[str], source: Source[Any], sink: Sink[Any], loop: Loop
+    ) -> None:
         """Run all tasks but the last as such, and the last one here.
 
         The first takes straight from the source and the last gives straight into the sink: a chain of n has n - 1
         tasks of its own and n - 1 channels.
         """
         ctx = self.ctx
-        lanes = [Lane(names, ctx.timeline, loop, ctx.request_id) for _, _, names, _ in plan]
+        lanes = [Lane(task.names, ctx.timeline, loop, ctx.request_id) for task in tasks]
         ctx.lanes += lanes
         self.own_lane = lanes[-1]
-        if len(plan) == 1:  # nobody to run beside it: a scope is a third of a nursery's price, and none is free
+        if len(tasks) == 1:  # nobody to run beside it: a scope is a third of a nursery's price, and none is free
             if ctx.deadline == math.inf:
-                self.complete = await self._supervise(plan[0][0], plan[0][1], source, sink, lanes[0])
+                self.complete = await self._supervise(tasks[0], source, sink, lanes[0])
                 return
             with trio.CancelScope(deadline=ctx.deadline) as self.scope:
-                self.complete = await self._supervise(plan[0][0], plan[0][1], source, sink, lanes[0])
+                self.complete = await self._supervise(tasks[0], source, sink, lanes[0])
             return
         async with trio.open_nursery() as nursery:
             self.scope = nursery.cancel_scope
             if ctx.deadline < math.inf:
                 self.scope.deadline = ctx.deadline
             taker: Taker[Any] = source
-            for at, (task, is_line, names, _) in enumerate(plan[:-1]):
-                following, *_, link_name = plan[at + 1]
-                link: Link[Any] = Link(link_name, following.capacity)
+            for at, link_name in enumerate(link_names):
+                link: Link[Any] = Link(link_name, tasks[at + 1].capacity)
                 ctx.links.append(link)
                 ctx.timeline.enter(lanes[at].born_ns)
-                nursery.start_soon(self._supervise, task, is_line, taker, link, lanes[at], name=names[0])
+                nursery.start_soon(self._supervise, tasks[at], taker, link, lanes[at], name=lanes[at].name)
                 taker = link
-            if await self._supervise(plan[-1][0], plan[-1][1], taker, sink, lanes[-1]):
+            if await self._supervise(tasks[-1], taker, sink, lanes[-1]):
                 self.complete = True
                 if nursery.child_tasks:  # what is left of the others is not needed
                     self.scope.cancel()
 
-    async def _supervise(self, task: Task, is_line: bool, taker: Taker[Any], giver: Giver[Any], lane: Lane) -> bool:
+    async def _supervise(self, task: Task, taker: Taker[Any], giver: Giver[Any], lane: Lane) -> bool:
         """Run what one task has to run, and say whether it ended well.
 
         Its ends are closed only then, so that a broken stream never looks complete.
         """
         try:
-            if is_line:
+            if task.is_line:
                 await Line(cast("tuple[CodecStage[Any, Any], ...]", task.stages), self.ctx, lane, taker, giver).run()
             else:
                 lane.switch(BUSY, lane.clock())
