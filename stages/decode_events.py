@@ -10,7 +10,7 @@ Fills: USAGE, FAILURE.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from msgspec import structs
 
@@ -60,11 +60,13 @@ class _Decode:
         self._has_output = False
 
     def feed(self, batch: list[bytes | Failed], /) -> list[StreamEvent]:
-        chunks = [item for item in batch if isinstance(item, bytes)]
+        broken = batch[-1] if isinstance(batch[-1], Failed) else None
+        # It is the last item, if any: to look at each would cost more than the rest of this stage.
+        chunks = cast("list[bytes]", batch if broken is None else batch[:-1])
         decoder = self._decoder or self._open()
         events = self._noted(decoder.feed(chunks)) if chunks else []
         if not self.done:
-            if isinstance(broken := batch[-1], Failed):
+            if broken is not None:
                 events += self._noted(decoder.break_off(broken))
             elif decoder.is_complete:
                 self.ticks = True

@@ -109,13 +109,20 @@ class Parser:
         """Return the data of whole events.
 
         The two layouts that servers send, ``event: x``, ``data: y`` and an empty line, or ``data: y`` and an empty
-        line, are taken by slicing the list of lines, which is three times as fast as looking at each event.
+        line, are taken by slicing: one event, or the list of lines, which is three times as fast as looking at each.
         """
         if self._at_start:
             self._at_start = False
             whole = whole.removeprefix(_BOM)
-        if len(whole) <= self._max and (sliced := _slice_data_lines(whole)) is not None:
-            return sliced
+        if len(whole) <= self._max:
+            before, _, data = whole.partition(b"data: ")
+            # One event, of at most one line before its data, whose end is the first empty line.
+            if data.find(b"\n") == len(data) - 2 > 0 and (
+                not before or (before.find(b"\n") == len(before) - 1 and not before.startswith(b"data"))
+            ):
+                return [data[:-2]]
+            if (sliced := _slice_data_lines(whole)) is not None:
+                return sliced
         events: list[bytes] = []
         for block in whole.split(b"\n\n"):
             if len(block) > self._max and len(block.strip(b"\n")) > self._max:

@@ -79,12 +79,14 @@ class ChunkEncoder:
         """Encode events and return their frames as one bytes object, or nothing."""
         if self._display is not None:
             batch = self._display.feed(batch)
+        is_plain = self._is_plain()
+        if is_plain and len(batch) == 1 and type(event := batch[0]) is TextDelta:  # most batches are like this
+            return [b"".join((self._before_text, json_text(event.text), self._after_delta))]
         frames: list[bytes] = []
         # The chunks of a run of deltas of one kind differ only in a JSON string: one join makes their frames.
         run: list[bytes] = []
         kind: str | int = _OTHER
         delta = ""
-        is_plain = self._is_plain()
         for event in batch:
             now: str | int = _OTHER
             if is_plain:
@@ -131,14 +133,12 @@ class ChunkEncoder:
         return self._has_written and not self._logprobs and not self._is_over
 
     def _frames_of(self, kind: str | int, run: list[bytes]) -> bytes:
-        if kind == _TEXT:
-            before, after = b'"content":', b""
-        elif kind == _REASONING:
-            before, after = b'"reasoning_content":', b""
-        else:
-            before, after = b'"tool_calls":[{"index":%d,"function":{"arguments":' % int(kind), b"}}]"
-        before = self._before_delta + before
-        after += self._after_delta
+        before, after = self._before_text, self._after_delta
+        if kind == _REASONING:
+            before = self._before_delta + b'"reasoning_content":'
+        elif kind != _TEXT:
+            before = self._before_delta + b'"tool_calls":[{"index":%d,"function":{"arguments":' % int(kind)
+            after = b"}}]" + after
         return before + (after + before).join(run) + after
 
     def _add(self, event: StreamEvent, frames: list[bytes]) -> None:
@@ -198,6 +198,7 @@ class ChunkEncoder:
             tier,
         )
         self._before_delta = self._head + b'{"index":0,"delta":{'
+        self._before_text = self._before_delta + b'"content":'
         self._after_delta = b'},"finish_reason":null}]' + self._usage_field + b"}\n\n"
 
     def _chunk(self, delta: bytes, frames: list[bytes]) -> None:
