@@ -192,38 +192,39 @@ class Outside:
             was for the loop.
     """
 
-    __slots__ = ("_is_away", "_lane", "_party", "arrived_ns")
+    __slots__ = ("_clock", "_is_away", "_lane", "_party", "_timeline", "arrived_ns")
 
     def __init__(self, lane: Lane, party: Party) -> None:
         self._lane = lane
+        self._clock = lane.clock
+        self._timeline = lane.timeline
         self._party = party
         self._is_away = party is _UPSTREAM or (lane.is_further and party is not _CLIENT)
         self.arrived_ns = 0
 
     def __enter__(self) -> Outside:
-        lane = self._lane
-        now_ns = lane.clock()
-        lane.switch(OUTSIDE, now_ns)
+        now_ns = self._clock()
+        self._lane.switch(OUTSIDE, now_ns)
         if self._is_away:
             self.arrived_ns = 0
-            lane.timeline.leave(now_ns)
+            self._timeline.leave(now_ns)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         lane = self._lane
-        now_ns = lane.clock()
+        now_ns = self._clock()
         if self._is_away:
             ended_ns = now_ns
             if 0 < self.arrived_ns < now_ns:
                 ended_ns = max(lane.since_ns, self.arrived_ns)
                 lane.switch(READY, ended_ns)
-            lane.timeline.enter(ended_ns)
+            self._timeline.enter(ended_ns)
             if self._party is _UPSTREAM:
                 lane.origin_ns = ended_ns
         elif self._party is _CLIENT:
-            lane.timeline.client_ns += now_ns - lane.since_ns
+            self._timeline.client_ns += now_ns - lane.since_ns
         if kind is None or issubclass(kind, Exception):
             lane.switch(lane.home, now_ns)
         else:  # cancelled: closing, unless it goes on

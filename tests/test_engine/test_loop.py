@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import perf_counter_ns
+from time import perf_counter, perf_counter_ns
 
 import pytest
 import trio
 import trio.testing
 from kit.engine.clocks import HandClock
+from kit.time.patience import AT_ONCE_S
 
 from pipeline import Inlet, Lane, Outlet, Party, Pipeline, RequestContext, codec_stage, per_event
-from pipeline.loop import LATE_NS, LOOP_TURN_NS, MAX_STALLS, STAGE_TURN_NS, Loop, Stall, current_loop, watch_loop
+from pipeline.loop import (
+    LATE_NS,
+    LOOP_TURN_NS,
+    MAX_STALLS,
+    STAGE_TURN_NS,
+    Loop,
+    LoopClock,
+    Stall,
+    current_loop,
+    watch_loop,
+)
 
 MS = 1_000_000
 
@@ -333,3 +344,45 @@ def test_each_trio_run_has_a_loop_of_its_own() -> None:
     first, second = trio.run(loops), trio.run(loops)
     assert first[0] is first[1]
     assert first[0] is not second[0]
+
+
+@pytest.mark.parametrize("makes_clock", [LoopClock, lambda: None])
+def test_turns_are_the_same_whether_a_clock_or_hooks_tell_them(makes_clock: Callable[[], LoopClock | None]) -> None:
+    worker = Worker()
+    stalls: list[Stall] = []
+
+    async def work(*turns_ms: int) -> None:
+        for ms in turns_ms:
+            worker.work(ms)
+            await trio.lowlevel.checkpoint()  # the loop looks for IO, but does not wait
+
+    async def scenario() -> None:
+        work_unwatched = worker.work
+        work_unwatched(90)
+        with watch_loop(stalls.append, worker.clock):
+            await work(0, 40, 20, 51)
+            async with trio.open_nursery() as nursery:  # two tasks in one turn
+                nursery.start_soon(work, 30)
+                nursery.start_soon(work, 31)
+            await trio.sleep(0.001)
+            trio.current_time()  # asked by a task, which begins no turn
+            worker.work(60)
+            trio.current_time()
+            await trio.sleep(0.001)
+        work_unwatched(90)
+        await trio.sleep(0)
+
+    trio.run(scenario, clock=makes_clock())
+    assert [stall.ns // MS for stall in stalls] == [51, 61, 60]
+
+
+def test_the_clock_of_the_loop_keeps_time() -> None:
+    async def sleeps() -> tuple[float, bool]:
+        since_s = perf_counter()
+        with watch_loop(list[Stall]().append), trio.move_on_after(0.02) as scope:
+            await trio.sleep_forever()
+        return perf_counter() - since_s, scope.cancelled_caught
+
+    took_s, is_woken = trio.run(sleeps, clock=LoopClock())
+    assert is_woken
+    assert 0.02 <= took_s < 0.02 + AT_ONCE_S
