@@ -18,16 +18,16 @@ import trio
 import yaml
 from kit.service.plugins import EXAMPLE, install
 from kit.service.running import as_logged
+from msgspec import to_builtins
 
 import pipeline
 from pipeline import Party, testing
 from pipeline.gateway.app import Application
 from pipeline.gateway.assembly import PLACES
 from pipeline.gateway.config.load import parse_settings
+from pipeline.gateway.logs import StallRecord
 from pipeline.gateway.reference import pages
-from pipeline.gateway.service import StallLog
 from pipeline.lane import STATES
-from pipeline.loop import Stall
 from pipeline.registry import discover
 from pipeline.timeline import POINTS
 
@@ -180,11 +180,7 @@ async def test_the_records_on_the_page_on_latency_have_the_fields_of_real_ones()
         assert shown[kind].keys() <= record[kind].keys()
         for name, figures in shown[kind].items():
             assert list(figures) == list(record[kind][name])
-    stalls: list[dict[str, Any]] = []
-    log = StallLog(stalls.append)
-    log.note(Stall("shout", "...", 101_300_000, 40))
-    log.flush()
-    assert {"event": "stall", **stalls[0]} == example("stall")
+    assert {"event": "stall", **to_builtins(StallRecord("shout", "...", 101.3, 40, 0))} == example("stall")
 
 
 def anchors(page: Path) -> set[str]:
@@ -213,7 +209,7 @@ def serving(config: str, plugins: Any, on_end: Callable[[Any], None]) -> Applica
     return Application(
         parse_settings(config, source="the page", environ=environ),
         plugins=plugins,
-        on_end=lambda record: on_end(as_logged(record())),
+        on_end=lambda finished: on_end(as_logged(finished)),
     )
 
 

@@ -28,7 +28,7 @@ from pipeline.gateway.asgi_client import AsgiClient, AsgiResponse, Client
 from pipeline.gateway.assembly import Assembly
 from pipeline.gateway.failures import render
 from pipeline.gateway.http.asgi import REQUEST_CYCLE, Message, Receive, Scope, Send
-from pipeline.gateway.request_record import Record, request_record
+from pipeline.gateway.request_record import FinishedRequest, finished_request
 from pipeline.kernel_time import Clock
 from pipeline.timeline import Timeline
 from stages.slots import ENCODER, HEAD, PROFILE, RESPONSE, ReceivedHead
@@ -38,7 +38,7 @@ from stages.wire.downstream.profiles import Profile
 
 log = logging.getLogger("headrace")
 
-OnEnd = Callable[[Callable[[], Record]], None]
+OnEnd = Callable[[FinishedRequest], object]
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 """What we accept as a client's ``x-request-id``: it goes into a header, the log and the response's id."""
@@ -53,7 +53,7 @@ class Bridge:
     Args:
         assembly: the pipelines.
         profile_of: returns the client profile for the request's headers.
-        on_end: called at the end of each request with a function that makes its log record.
+        on_end: called with each request that has ended, whatever happened to it.
         response_headers: sent with every response (CORS).
         request_timeout_s: the time budget of the answer; None for no limit.
         body_timeout_s: how long the upload may take.
@@ -92,7 +92,7 @@ class Bridge:
             await request.serve()
         finally:
             self.active.discard(request)
-            self.on_end(request.record)
+            self.on_end(request.finished())
 
     def request_id_of(self, headers: dict[bytes, bytes]) -> str:
         """Return the client's ``x-request-id`` if it is valid, else an id of this bridge's own."""
@@ -207,14 +207,9 @@ class _ServedRequest:
         # else: a document is half written; the connection ends without its terminator, which shows the failure
         await response.drain()
 
-    def record(self) -> Record:
-        """Return the log record of this finished request."""
-        return request_record(
-            self.ctx,
-            self.response,
-            error=self.error,
-            disconnect_reason=self.disconnect_reason,
-        )
+    def finished(self) -> FinishedRequest:
+        """Return what its record needs, when it has ended."""
+        return finished_request(self.ctx, self.response, error=self.error, disconnect_reason=self.disconnect_reason)
 
 
 class _BodySource:

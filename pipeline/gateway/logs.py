@@ -1,7 +1,7 @@
 """Logs: one structured line per finished request, and the process's own messages in the same form, to stderr.
 
-They go through the standard library's `logging`, so that messages of libraries have the same form and tests can catch
-records. What looks like a credential is removed from every line, whichever library wrote it (`stages.wire.redaction`).
+Messages go through the standard library's `logging`, so that those of libraries have the same form. What looks like a
+credential is removed from every line, whichever library wrote it (`stages.wire.redaction`).
 """
 
 from __future__ import annotations
@@ -11,71 +11,98 @@ import logging
 import os
 import re
 import select
-from collections.abc import Mapping
+import stat
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Literal, TypeGuard, cast
+from typing import Literal, TypeVar, cast
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
-from stages.wire.redaction import REDACTED, is_secret_name, redact
+from pipeline.gateway.request_record import RequestRecord
+from stages.wire.redaction import redact
 
 LogFormat = Literal["json", "text"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
-_REQUEST_LOGGER = logging.getLogger("headrace.request")
-_STALL_LOGGER = logging.getLogger("headrace.stall")
-_FIELDS = "headrace_fields"
-
-_TIMESTAMP_CHARACTERS = len("2026-01-31T12:00:00.000Z ")
+_HEAD_CHARACTERS = len("2026-01-31T12:00:00.000Z request ")
 TEXT_LINE_CHARACTERS = 160
 """The length of a request's line in text format; what does not fit is cut from the names."""
 
 # httpx logs whole URLs at INFO, httpcore headers with cookies at DEBUG (docs/facts/http-stack.md, "Logging").
 _TALKATIVE = ("httpx", "httpcore", "h2", "hpack", "hypercorn.access")
 
-_NUMBERS = (int, float, type(None))
-_KINDS_OF_NUMBERS = frozenset({int, float, bool, type(None)})
+_ENCODER = msgspec.json.Encoder()
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 
-def logs_requests() -> bool:
-    """Return whether `log_request` would write anything; building the fields costs more than this check."""
-    return _REQUEST_LOGGER.isEnabledFor(logging.INFO)
+class StallRecord(Struct, frozen=True):
+    """What the log says of a stall.
 
-
-def log_request(fields: Mapping[str, object]) -> None:
-    """Write the one line of a finished request. Call it once, at the request's end.
-
-    The line has the ``fields`` in their order; a value is text, a number, a boolean, None, or a mapping or list of
-    those. Text is redacted. A mapping may also have Structs of figures, which are written as they are. Never raises: a
-    line that cannot be written is dropped and counted.
+    Attributes:
+        stage, request_id: whose turn it was; None if no single stage held the loop.
+        ms: for how long.
+        streams: the requests in flight, which all waited.
+        unlogged: how many shorter stalls there were since the last line.
     """
-    if logs_requests():
-        _handle(_REQUEST_LOGGER, logging.INFO, "request", fields)
+
+    stage: str | None
+    request_id: str | None
+    ms: float
+    streams: int
+    unlogged: int
 
 
-def log_stall(fields: Mapping[str, object]) -> None:
-    """Write a warning that the loop was held; the fields are as in `log_request`."""
-    if _STALL_LOGGER.isEnabledFor(logging.WARNING):
-        _handle(_STALL_LOGGER, logging.WARNING, "stall", fields)
+RecordT = TypeVar("RecordT", RequestRecord, StallRecord)
 
 
-def _handle(logger: logging.Logger, level: int, event: str, fields: Mapping[str, object]) -> None:
-    # Not `info`, which would walk the stack to find the caller; the caller is always this line.
-    logger.handle(logger.makeRecord(logger.name, level, __file__, 0, event, (), None, extra={_FIELDS: fields}))
+class Log:
+    """Where this process logs.
+
+    Attributes:
+        sink: takes its lines; it counts those that it had to drop.
+        writes_requests: whether `request` writes anything.
+    """
+
+    def __init__(self, sink: LineSink, format: LogFormat, level: LogLevel) -> None:
+        self.sink = sink
+        self.writes_requests = level in ("debug", "info")
+        self._writes_stalls = level != "error"
+        self._is_json = format == "json"
+        self._is_detailed = level == "debug"
+
+    def requests(self, records: Sequence[RequestRecord], ended_s: Sequence[float]) -> None:
+        """Write the lines of finished requests, each with its time."""
+        if self.writes_requests:
+            self._write("request", records, ended_s, _words if self._is_detailed else _summary)
+
+    def stall(self, record: StallRecord, noted_s: float) -> None:
+        """Write that the loop was held."""
+        if self._writes_stalls:
+            self._write("stall", [record], [noted_s], _words)
+
+    def _write(
+        self, event: str, records: Sequence[RecordT], at_s: Sequence[float], as_text: Callable[[RecordT], str]
+    ) -> None:
+        """Write records, whose texts are redacted already. `logging` would take longer than everything else."""
+        times = [_timestamp(moment_s) for moment_s in at_s]
+        if self._is_json:
+            heads = [f'{{"ts":"{ts}","event":"{event}",'.encode() for ts in times]
+            lines = [head + line[1:] for head, line in zip(heads, _encode_lines(records), strict=True)]
+        else:
+            lines = [f"{ts} {event} {as_text(record)}".encode() for ts, record in zip(times, records, strict=True)]
+        self.sink.write(lines)
 
 
-def configure_logging(format: LogFormat, level: LogLevel, *, fd: int = 2) -> LineSink:
+def configure_logging(format: LogFormat, level: LogLevel, *, fd: int = 2) -> Log:
     """Send all logging of this process to file descriptor ``fd``, replacing what was configured before.
 
-    ``level`` applies to messages; request lines are written unless it is above ``info``. Returns the sink, whose count
-    of dropped lines is a metric.
+    ``level`` applies to messages, and to what the returned log writes of requests (``info``) and stalls (``warning``).
     """
     sink = LineSink(fd)
     handler = _SinkHandler(sink)
-    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter(is_detailed=level == "debug"))
+    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -84,55 +111,35 @@ def configure_logging(format: LogFormat, level: LogLevel, *, fd: int = 2) -> Lin
     logging.captureWarnings(True)
     # Otherwise each record collects them, and none of our lines shows them (logging HOWTO, "Optimization").
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    return sink
+    return Log(sink, format, level)
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: ``ts``, ``level``, ``logger`` and ``message``; or ``ts``, ``event`` and the fields."""
+    """One JSON object for each message: ``ts``, ``level``, ``logger`` and ``message``."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without any newline."""
-        fields = _request_fields(record)
-        line: dict[str, object] = {"ts": _timestamp(record)}
-        if fields is None:
-            line |= {"level": record.levelname.lower(), "logger": record.name, "message": redact(_message(record))}
-            if problem := self._exception(record):
-                line["exception"] = redact(problem)
-        else:
-            line["event"] = record.getMessage()
-            line = {**line, **_cleaned(fields), **line}  # a field cannot replace these
-        return _encode(line)
+        line: dict[str, object] = {
+            "ts": _timestamp(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": redact(record.getMessage()),
+        }
+        if problem := self._exception(record):
+            line["exception"] = redact(problem)
+        return _encode(line).decode()
 
     def _exception(self, record: logging.LogRecord) -> str:
         return self.formatException(record.exc_info) if record.exc_info and record.exc_info[0] else ""
 
 
 class TextFormatter(JsonFormatter):
-    """The same for people: ``2026-01-31T12:00:00.000Z warning headrace: message``, with indented tracebacks.
-
-    A request has a line of at most `TEXT_LINE_CHARACTERS`, with the time of the largest party and of the busiest stage:
-    ``... request OK 200 key=me model=gpt-5 first=412.7 total=5121.9 ms upstream=5109.2 decode_events=5.0``.
-
-    Args:
-        is_detailed: whether the line has all fields instead, as in JSON.
-    """
-
-    def __init__(self, *, is_detailed: bool) -> None:
-        super().__init__()
-        self._is_detailed = is_detailed
+    """The same for people: ``2026-01-31T12:00:00.000Z warning headrace: message``, with indented tracebacks."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; only a traceback adds further lines, each indented."""
-        fields = _request_fields(record)
-        if fields is not None:
-            cleaned = _cleaned(fields)
-            event = record.getMessage()
-            if event == "request" and not self._is_detailed:
-                return f"{_timestamp(record)} {_summary(cleaned)}"
-            words = (f"{_one_line(name)}={_word(value)}" for name, value in cleaned.items())
-            return " ".join((_timestamp(record), event, *words))
-        text = _one_line(redact(_message(record)))
-        line = f"{_timestamp(record)} {record.levelname.lower()} {record.name}: {text}"
+        text = _one_line(redact(record.getMessage()))
+        line = f"{_timestamp(record.created)} {record.levelname.lower()} {record.name}: {text}"
         problem = self._exception(record)
         return line + "".join(f"\n    {_one_line(part)}" for part in redact(problem).split("\n") if problem)
 
@@ -160,34 +167,33 @@ class LineSink:
         self._fd = fd
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
+        self._is_file = stat.S_ISREG(os.fstat(fd).st_mode)
         self._unreported = 0
         self._cut = False
         self.dropped_lines = 0
         """Lines dropped or cut short since the start."""
 
-    def write(self, line: str) -> None:
-        """Write ``line`` and a newline, or drop it; never raises for a broken or full descriptor."""
-        if self._unreported:
-            notice = (
-                f'{{"level":"warning","logger":"headrace.logs","message":"log lines dropped: {self._unreported}"}}\n'
-            )
-            if not self._put(notice.encode(), max_wait_ms=0):
-                self._drop()
-                return
-            self._unreported = 0
-        if not self._put(line.encode("utf-8", "backslashreplace") + b"\n", max_wait_ms=self.MAX_WAIT_MS):
-            self._drop()
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Write each line and a newline, or drop it; never raises for a broken or full descriptor."""
+        for group in [lines] if self._is_file else [[line] for line in lines]:  # a file has room for all
+            if self._unreported:
+                notice = b'{"level":"warning","logger":"headrace.logs","message":"log lines dropped: %d"}'
+                if not self._put(notice % self._unreported, max_wait_ms=0):
+                    self._drop(len(group))
+                    continue
+                self._unreported = 0
+            if not self._put(b"\n".join(group), max_wait_ms=self.MAX_WAIT_MS):
+                self._drop(len(group))
 
-    def _put(self, data: bytes, *, max_wait_ms: int) -> bool:
-        if self._cut:
-            data = b"\n" + data
+    def _put(self, line: bytes, *, max_wait_ms: int) -> bool:
+        data = b"\n%b\n" % line if self._cut else line + b"\n"
         at = 0
         while at < len(data):
             if not self._is_writable(max_wait_ms if at else 0):
                 self._cut = self._cut or at > 0
                 return False
             try:
-                at += os.write(self._fd, data[at : at + self.PIPE_BUF_BYTES])
+                at += os.write(self._fd, data if self._is_file else data[at : at + self.PIPE_BUF_BYTES])
             except OSError:
                 self._cut = self._cut or at > 0
                 return False
@@ -197,9 +203,9 @@ class LineSink:
     def _is_writable(self, max_wait_ms: int) -> bool:
         return any(state & select.POLLOUT for _, state in self._poll.poll(max_wait_ms))
 
-    def _drop(self) -> None:
-        self.dropped_lines += 1
-        self._unreported += 1
+    def _drop(self, lines: int) -> None:
+        self.dropped_lines += lines
+        self._unreported += lines
 
 
 class _SinkHandler(logging.Handler):
@@ -213,23 +219,31 @@ class _SinkHandler(logging.Handler):
             line = self.format(record)
         except Exception as problem:  # a bad record must not fail its request
             where = f"{record.pathname}:{record.lineno}"
-            line = _encode({"level": "error", "logger": record.name, "message": f"unreadable record: {where}",
-                            "exception": type(problem).__name__})  # fmt: skip
+            fields = {"level": "error", "logger": record.name, "message": f"unreadable record: {where}"}
+            line = _encode({**fields, "exception": type(problem).__name__}).decode()
         with contextlib.suppress(Exception):
-            self._sink.write(line)
+            self._sink.write([line.encode("utf-8", "backslashreplace")])
 
 
-def _summary(fields: Mapping[str, Any]) -> str:
-    """Return a request's fields in one line, as far as they are known."""
-    names = [f"{name}={_word(fields[name])}" for name in ("key", "model") if fields.get(name)]
-    first, total = fields.get("first_token_ms"), fields.get("total_ms")
-    times = "".join(f" {name}={ms:.1f}" for name, ms in (("first", first), ("total", total)) if ms is not None)
-    parties: Mapping[str, float] = fields.get("party_ms") or {}
-    stages: Mapping[str, Any] = fields.get("stages") or {}
-    busy: Mapping[str, float] = {name: stage.busy_ms + stage.flush_ms for name, stage in stages.items()}
-    most = "".join(f" {_largest(figures)}" for figures in (parties, busy) if figures)
-    known = f"request {fields.get('end')} {fields.get('status')}"
-    room = TEXT_LINE_CHARACTERS - _TIMESTAMP_CHARACTERS - len(known) - len(times) - len(" ms") - len(most)
+def _words(record: Struct) -> str:
+    """Return all that is known, in words: ``name=value``."""
+    fields = ((name, getattr(record, name)) for name in record.__struct_fields__)
+    return " ".join(f"{name}={_word(value)}" for name, value in fields if value is not UNSET)
+
+
+def _summary(record: RequestRecord) -> str:
+    """Return the most important of a request, with the time of the largest party and of the busiest stage.
+
+    Such as ``OK 200 key=me model=gpt-5 first=412.7 total=5121.9 ms upstream=5109.2 decode_events=5.0``; what is
+    not known is left out.
+    """
+    names = [f"{name}={_word(value)}" for name, value in (("key", record.key), ("model", record.model)) if value]
+    times = "" if record.first_token_ms is None else f" first={record.first_token_ms:.1f}"
+    times += f" total={record.total_ms:.1f}"
+    busy = {name: stage.busy_ms + stage.flush_ms for name, stage in record.stages.items()}
+    most = "".join(f" {_largest(figures)}" for figures in (record.party_ms, busy) if figures)
+    known = f"{record.end} {record.status}"
+    room = TEXT_LINE_CHARACTERS - _HEAD_CHARACTERS - len(known) - len(times) - len(" ms") - len(most)
     named = ""
     for remaining, name in zip(range(len(names), 0, -1), names, strict=True):
         word = f" {_cut(name, room // remaining - 1)}"
@@ -247,16 +261,8 @@ def _cut(word: str, characters: int) -> str:
     return word if len(word) <= characters else f"{word[: characters - 3]}..."
 
 
-def _request_fields(record: logging.LogRecord) -> Mapping[str, object] | None:
-    return cast("Mapping[str, object] | None", getattr(record, _FIELDS, None))
-
-
-def _message(record: logging.LogRecord) -> str:
-    return record.getMessage()
-
-
-def _timestamp(record: logging.LogRecord) -> str:
-    second, fraction = divmod(record.created, 1)
+def _timestamp(at_s: float) -> str:
+    second, fraction = divmod(at_s, 1)
     return f"{_second(int(second))}.{int(fraction * 1000):03d}Z"
 
 
@@ -265,48 +271,18 @@ def _second(moment: int) -> str:
     return datetime.fromtimestamp(moment, UTC).isoformat().removesuffix("+00:00")
 
 
-def _cleaned(fields: Mapping[str, object]) -> dict[str, object]:
-    return cast("dict[str, object]", _clean(fields))
-
-
-def _clean(value: object, depth: int = 0) -> object:
-    """Return ``value`` in plain JSON types, without credentials; of any other type, only its name."""
-    if isinstance(value, _NUMBERS):
-        return value
-    if isinstance(value, str):
-        return redact(value)
-    if depth < 4 and _is_mapping(value):
-        return {
-            str(name): item if _is_plain(item) else _clean_field(str(name), item, depth + 1)
-            for name, item in value.items()
-        }
-    if depth < 4 and isinstance(value, list | tuple):
-        return [_clean(item, depth + 1) for item in cast("list[object]", value)]
-    return f"<{type(value).__name__}>"  # its repr may contain anything
-
-
-def _is_mapping(value: object) -> TypeGuard[Mapping[object, object]]:
-    return type(value) is dict or isinstance(value, Mapping)  # isinstance alone takes ten times as long
-
-
-def _is_plain(value: object) -> bool:
-    """Return whether there is nothing to clean: numbers, and the figures that are most of a record."""
-    kind = value.__class__
-    if kind is not dict:
-        return kind in _KINDS_OF_NUMBERS
-    kinds = set(map(type, cast("dict[str, object]", value).values()))
-    return _KINDS_OF_NUMBERS.issuperset(kinds) or all(issubclass(kind, Struct) for kind in kinds)
-
-
-def _clean_field(name: str, value: object, depth: int) -> object:
-    return REDACTED if is_secret_name(name) else _clean(value, depth)
-
-
-def _encode(line: object) -> str:
+def _encode(line: object) -> bytes:
     try:
-        return msgspec.json.encode(line).decode()
+        return msgspec.json.encode(line)
     except UnicodeEncodeError:  # a lone surrogate, for example from an undecodable path
-        return msgspec.json.encode(_without_surrogates(line)).decode()
+        return msgspec.json.encode(_without_surrogates(msgspec.to_builtins(line)))
+
+
+def _encode_lines(records: Sequence[RecordT]) -> list[bytes]:
+    try:
+        return _ENCODER.encode_lines(records).splitlines()
+    except UnicodeEncodeError:
+        return [_encode(record) for record in records]
 
 
 def _without_surrogates(value: object) -> object:
@@ -328,5 +304,5 @@ def _one_line(text: str) -> str:
 
 def _word(value: object) -> str:
     if isinstance(value, str) and value and not re.search(r"[\s\"=\\]", _one_line(value)):
-        return value if value.isprintable() else _encode(value)
-    return _encode(value)
+        return value if value.isprintable() else _encode(value).decode()
+    return _encode(value).decode()

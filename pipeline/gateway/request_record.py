@@ -1,17 +1,21 @@
-"""The log record of a finished request: how it ended and where its time went. No prompt, no answer, no key."""
+"""The record of a finished request: how it ended and where its time went. No prompt, no answer, no key."""
 
 from __future__ import annotations
 
-from typing import Final
+import time
+from functools import lru_cache
+from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
-from pipeline import PipelineError, RequestContext
+from pipeline import Lane, PipelineError, RequestContext
+from pipeline.channel import Link
 from pipeline.gateway.asgi_client import AsgiResponse
 from pipeline.gateway.failures import EndCode, row_of
+from pipeline.timeline import Timeline
+from stages.events import Usage
 from stages.slots import CALL, FAILURE, PRINCIPAL, USAGE
-
-Record = dict[str, object]
+from stages.wire.redaction import redact
 
 _DISCONNECTS: Final[dict[str, EndCode]] = {"left": "DC", "stalled": "DS"}
 _DECODING: Final = "decode_events"
@@ -51,10 +55,65 @@ class LinkFigures(Struct, gc=False):
     batches: int
 
 
-def request_record(
+class RequestRecord(Struct, kw_only=True):
+    """What the log says of a request; durations in ms. A field that is UNSET is left out."""
+
+    request_id: str
+    key: str | None
+    model: str | None
+    deployment: str | None
+    stream: bool | None
+    end: EndCode
+    status: int | None
+    bytes: int
+    events: int
+    total_ms: float
+    before_ms: float | None
+    first_byte_ms: float | None
+    first_token_ms: float | None
+    error: str | UnsetType = UNSET
+    stage: str | UnsetType | None = UNSET
+    upstream_status: int | UnsetType | None = UNSET
+    prompt_tokens: int | UnsetType = UNSET
+    completion_tokens: int | UnsetType = UNSET
+    party_ms: dict[str, float]
+    points_ms: dict[str, float]
+    lanes: dict[str, LaneFigures]
+    stages: dict[str, StageFigures]
+    links: dict[str, LinkFigures]
+    transit_ms: dict[str, float] | UnsetType = UNSET
+
+
+class FinishedRequest(Struct, kw_only=True):
+    """A request that has ended: of what it was made of, only what its record needs. The rest may be megabytes.
+
+    Attributes:
+        ended_s: when it ended, in seconds since the epoch.
+        error: what ended it, or broke its answer off, if anything did.
+        failure: the same, if it came as an exception.
+    """
+
+    ended_s: float
+    request_id: str
+    key: str | None
+    model: str | None
+    deployment: str | None
+    stream: bool | None
+    end: EndCode
+    status: int | None
+    size_bytes: int
+    error: str | None
+    failure: PipelineError | None
+    usage: Usage | None
+    timeline: Timeline
+    lanes: list[Lane]
+    links: list[Link[Any]]
+
+
+def finished_request(
     ctx: RequestContext, response: AsgiResponse, *, error: PipelineError | None, disconnect_reason: str | None
-) -> Record:
-    """Return the record of a request that has just ended; durations are in ms.
+) -> FinishedRequest:
+    """Take from a request that has just ended what its record needs.
 
     Args:
         ctx: the request's context.
@@ -63,74 +122,37 @@ def request_record(
         disconnect_reason: why the client is gone, if it is: ``left``, ``stalled``, or the code of what was wrong with
             its body.
     """
-    call, principal, usage = ctx.get(CALL), ctx.get(PRINCIPAL), ctx.get(USAGE)
-    timeline = ctx.timeline
+    call, principal, failed = ctx.get(CALL), ctx.get(PRINCIPAL), ctx.get(FAILURE)
+    return FinishedRequest(
+        ended_s=time.time(),  # noqa: TID251 - the time of the log's line
+        request_id=ctx.request_id,
+        key=principal.name if principal else None,
+        model=call.request.model if call else None,
+        deployment=call.deployment.id if call else None,
+        stream=call.request.stream if call else None,
+        end=_end_code(ctx, response, error, disconnect_reason),
+        status=response.status,
+        size_bytes=response.size_bytes,
+        error=error.code if error is not None else failed.code if failed is not None else None,
+        failure=error,
+        usage=ctx.get(USAGE),
+        timeline=ctx.timeline,
+        lanes=ctx.lanes,
+        links=ctx.links,
+    )
+
+
+def request_record(finished: FinishedRequest) -> RequestRecord:
+    """Return the record. What looks like a credential is removed from its names, of which a client chooses some."""
+    timeline, lanes = finished.timeline, finished.lanes
     points, born_ns = timeline.points, timeline.born_ns
-    # Not now: the turns of the loop in which tasks that have ended are cleared away are nobody's wait.
-    points["ended"] = max([*points.values(), *(lane.since_ns for lane in ctx.lanes)])
+    # Not when it was noticed: the turns of the loop in which tasks that have ended are cleared away are nobody's wait.
+    points["ended"] = max([*points.values(), *[lane.since_ns for lane in lanes]])
     # Divided in place, here and below: a call for each of a hundred figures costs more than the rest of a record.
     points_ms: dict[str, float] = {name: (ns - born_ns) // 1000 / 1000 for name, ns in points.items()}
     arrived_ms = points_ms.pop("client_arrived", None)
     client_ns, ours_ns, upstream_ns = timeline.parties_ns(points["ended"])
-    stages = _stages(ctx)
-    record: Record = {
-        "request_id": ctx.request_id,
-        "key": principal.name if principal else None,
-        "model": call.request.model if call else None,
-        "deployment": call.deployment.id if call else None,
-        "stream": call.request.stream if call else None,
-        "end": _end_code(ctx, response, error, disconnect_reason),
-        "status": response.status,
-        "bytes": response.size_bytes,
-        "events": stages[_DECODING].events_out if _DECODING in stages else 0,
-        "total_ms": points_ms["ended"],
-        "before_ms": None if arrived_ms is None else points_ms.get("head_read"),
-        "first_byte_ms": points_ms.get("first_byte_out"),
-        "first_token_ms": points_ms.get("first_token_out"),
-    }
-    if error is not None:
-        record["error"] = error.code
-        record["stage"] = error.stage
-        record["upstream_status"] = error.status_hint
-    elif (failed := ctx.get(FAILURE)) is not None:
-        record["error"] = failed.code
-    if usage is not None:
-        record["prompt_tokens"] = usage.prompt_tokens
-        record["completion_tokens"] = usage.completion_tokens
-    record["party_ms"] = {
-        "client": client_ns // 1000 / 1000,
-        "ours": ours_ns // 1000 / 1000,
-        "upstream": upstream_ns // 1000 / 1000,
-    }
-    record["points_ms"] = points_ms
-    record["lanes"] = {
-        lane.name: LaneFigures(
-            [stage.name for stage in lane.stages],
-            lane.lifetime_ns // 1000 / 1000,
-            *[ns // 1000 / 1000 for ns in lane.spent_ns],  # in the order of `STATES`
-        )
-        for main in ctx.lanes
-        for lane in (main, *main.more)
-    }
-    record["stages"] = stages
-    record["links"] = {
-        link.name: LinkFigures(
-            link.ready_ns // 1000 / 1000, link.queued_ns // 1000 / 1000, link.full_ns // 1000 / 1000, link.batches
-        )
-        for link in ctx.links
-    }
-    if transits_ns := timeline.transits_ns(0.5, 0.99, 1):
-        half_ns, most_ns, longest_ns = transits_ns
-        record["transit_ms"] = {
-            "p50": half_ns // 1000 / 1000,
-            "p99": most_ns // 1000 / 1000,
-            "max": longest_ns // 1000 / 1000,
-        }
-    return record
-
-
-def _stages(ctx: RequestContext) -> dict[str, StageFigures]:
-    return {
+    stages = {
         stage.name: StageFigures(
             stage.busy_ns // 1000 / 1000,
             stage.outside_ns // 1000 / 1000,
@@ -140,9 +162,69 @@ def _stages(ctx: RequestContext) -> dict[str, StageFigures]:
             stage.batches_out,
             stage.events_out,
         )
-        for lane in ctx.lanes
+        for lane in lanes
         for stage in lane.stages
     }
+    record = RequestRecord(
+        request_id=redact(finished.request_id),
+        key=_shown(finished.key),
+        model=_shown(finished.model),
+        deployment=_shown(finished.deployment),
+        stream=finished.stream,
+        end=finished.end,
+        status=finished.status,
+        bytes=finished.size_bytes,
+        events=stages[_DECODING].events_out if _DECODING in stages else 0,
+        total_ms=points_ms["ended"],
+        before_ms=None if arrived_ms is None else points_ms.get("head_read"),
+        first_byte_ms=points_ms.get("first_byte_out"),
+        first_token_ms=points_ms.get("first_token_out"),
+        party_ms={
+            "client": client_ns // 1000 / 1000,
+            "ours": ours_ns // 1000 / 1000,
+            "upstream": upstream_ns // 1000 / 1000,
+        },
+        points_ms=points_ms,
+        lanes={
+            lane.name: LaneFigures(
+                [stage.name for stage in lane.stages],
+                lane.lifetime_ns // 1000 / 1000,
+                *[ns // 1000 / 1000 for ns in lane.spent_ns],  # in the order of `STATES`
+            )
+            for main in lanes
+            for lane in (main, *main.more)
+        },
+        stages=stages,
+        links={
+            link.name: LinkFigures(
+                link.ready_ns // 1000 / 1000, link.queued_ns // 1000 / 1000, link.full_ns // 1000 / 1000, link.batches
+            )
+            for link in finished.links
+        },
+    )
+    if finished.error is not None:
+        record.error = finished.error
+    if (failure := finished.failure) is not None:
+        record.stage, record.upstream_status = failure.stage, failure.status_hint
+    if (usage := finished.usage) is not None:
+        record.prompt_tokens, record.completion_tokens = usage.prompt_tokens, usage.completion_tokens
+    if transits_ns := timeline.transits_ns(0.5, 0.99, 1):
+        half_ns, most_ns, longest_ns = transits_ns
+        record.transit_ms = {
+            "p50": half_ns // 1000 / 1000,
+            "p99": most_ns // 1000 / 1000,
+            "max": longest_ns // 1000 / 1000,
+        }
+    return record
+
+
+def _shown(name: str | None) -> str | None:
+    return name if name is None else _redact_name(name) if len(name) < _LONG_NAME else redact(name)
+
+
+_LONG_NAME: Final = 200
+"""Longer ones are not kept: a client may write anything."""
+_redact_name = lru_cache(maxsize=1024)(redact)  # the same few come again and again
 
 
 def _end_code(

@@ -8,20 +8,19 @@ import resource
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
 
 import trio
 
 from pipeline.gateway.app import Application
 from pipeline.gateway.config.settings import PipelineSettings, Settings
+from pipeline.gateway.event_log import EventLog
 from pipeline.gateway.failures import refusal
 from pipeline.gateway.http.connection import ServerSettings
 from pipeline.gateway.http.server import StartupError, hypercorn_config, serve_until_signalled
 from pipeline.gateway.http.sockets import bind_socket, prepare_listener
 from pipeline.gateway.http.supervisor import run_workers
-from pipeline.gateway.logs import configure_logging, log_request, log_stall, logs_requests
-from pipeline.gateway.request_record import Record
-from pipeline.loop import Stall, watch_loop
+from pipeline.gateway.logs import configure_logging
+from pipeline.loop import LoopClock, watch_loop
 from pipeline.registry import AnyPlugin
 
 KILL_MARGIN_S = 10.0
@@ -56,13 +55,14 @@ def serve(
         OSError: if the address cannot be bound; the message names it.
     """
     own = settings.pipeline
-    configure_logging(own.log_format, own.log_level)
+    events = EventLog(configure_logging(own.log_format, own.log_level))
     _allow_many_files()
-    app = Application(settings, plugins=plugins, on_end=_log)  # a misconfigured stage fails here, not in each worker
+    # A misconfigured stage fails here, not in each worker.
+    app = Application(settings, plugins=plugins, on_end=events.note_request)
     if inherited is not None:
         listener, lifeline = (socket.socket(fileno=fd) for fd in inherited)
         prepare_listener(listener)
-        return _run(app, own, listener, lifeline)
+        return _run(app, own, listener, lifeline, events)
     for warning in settings.warnings:
         log.warning(warning)
     listener = bind_socket(own.host, own.port)
@@ -70,7 +70,7 @@ def serve(
     if on_listening is not None:
         on_listening(own.host, port)
     if own.workers == 1:
-        return _run(app, own, listener, None)
+        return _run(app, own, listener, None, events)
 
     def worker_command(listeners: Sequence[int], lifeline: int) -> list[str]:
         program = [sys.executable, "-m", "pipeline.gateway", *worker_arguments]
@@ -80,14 +80,6 @@ def serve(
     limits = server_settings(own)
     longest_drain_s = limits.graceful_timeout_s + limits.final_message_timeout_s + KILL_MARGIN_S
     return run_workers(own.workers, [listener], worker_command, stop_timeout_s=longest_drain_s)
-
-
-STALL_LOG_PAUSE_S: Final = 1.0
-
-
-def _log(record: Callable[[], Record]) -> None:
-    if logs_requests():
-        log_request(record())
 
 
 def _allow_many_files() -> None:
@@ -108,17 +100,22 @@ def server_settings(own: PipelineSettings) -> ServerSettings:
     )
 
 
-def _run(app: Application, own: PipelineSettings, listener: socket.socket, lifeline: socket.socket | None) -> int:
+def _run(
+    app: Application,
+    own: PipelineSettings,
+    listener: socket.socket,
+    lifeline: socket.socket | None,
+    events: EventLog,
+) -> int:
     """Serve in this process."""
     limits = server_settings(own)
     config = hypercorn_config(limits, certfile=own.tls_certfile, keyfile=own.tls_keyfile)
 
     async def main() -> None:
         refused: StartupError | None = None
-        stalls = StallLog(log_stall)
-        with watch_loop(stalls.note):
+        with watch_loop(events.note_stall):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(stalls.run)
+                nursery.start_soon(events.run)
                 try:
                     await serve_until_signalled(
                         app,
@@ -134,7 +131,6 @@ def _run(app: Application, own: PipelineSettings, listener: socket.socket, lifel
                 except StartupError as error:
                     refused = error  # raised here, it would come in a group
                 nursery.cancel_scope.cancel()
-        stalls.flush()
         if refused is not None:
             raise refused
 
@@ -144,50 +140,14 @@ def _run(app: Application, own: PipelineSettings, listener: socket.socket, lifel
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     try:
-        trio.run(main)
+        trio.run(main, clock=LoopClock())
     except StartupError as error:
         log.error("%s", error)
         return 1
+    finally:
+        events.flush_requests()
+        events.flush_stalls()
     return 0
-
-
-class StallLog:
-    """Logs stalls: of each second the longest, as a loop that is held often has no time for more.
-
-    Args:
-        write: writes the fields of one.
-    """
-
-    def __init__(self, write: Callable[[Record], object]) -> None:
-        self._write = write
-        self._longest: Stall | None = None  # since the last line
-        self._noted = 0
-
-    def note(self, stall: Stall) -> None:
-        """Keep a stall for the next line, if it is the longest."""
-        self._noted += 1
-        if self._longest is None or stall.ns > self._longest.ns:
-            self._longest = stall
-
-    async def run(self) -> None:
-        """Log every second, until it is cancelled."""
-        while True:
-            await trio.sleep(STALL_LOG_PAUSE_S)
-            self.flush()
-
-    def flush(self) -> None:
-        """Log the longest stall since the last line, if there was one."""
-        if (stall := self._longest) is not None:
-            self._write(
-                {
-                    "stage": stall.stage,
-                    "request_id": stall.request_id,
-                    "ms": stall.ns // 1000 / 1000,
-                    "streams": stall.streams,
-                    "unlogged": self._noted - 1,
-                }
-            )
-            self._longest, self._noted = None, 0
 
 
 class _Announcement(trio.TaskStatus[list[str]]):

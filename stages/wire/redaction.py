@@ -13,7 +13,6 @@ if one of its hints occurs in the text in lower case.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
@@ -81,12 +80,6 @@ def secrets_in(headers: Iterable[tuple[str, str]]) -> frozenset[str]:
     found = {secret for secret in found if len(secret) >= _MIN_SECRET_CHARACTERS}
     found |= {quote(secret, safe="") for secret in found} | {redact(secret) for secret in found}
     return frozenset(found - {REDACTED})
-
-
-@functools.lru_cache(maxsize=1024)  # a log has the same few names in every record
-def is_secret_name(name: str) -> bool:
-    """Return whether a field of this name holds a credential: ``authorization``, ``x-api-key``, ``access_token`` ..."""
-    return _SECRET_NAME.search(name) is not None
 
 
 def _without_head(clipped: str, secrets: Iterable[str]) -> str:
@@ -163,7 +156,6 @@ _NAMES: Final = (
     r"|secret|passw(?:or)?d|passphrase|authorization|cookie"
 )
 """Names whose value is a credential, in any case and with anything before them: ``OPENAI_API_KEY``, ``x-api-key``."""
-_SECRET_NAME: Final = re.compile(rf"(?:{_NAMES}|token|credentials?)\Z", _FLAGS | re.IGNORECASE)
 
 _SCHEMES: Final = "bearer|basic|token|api-?key|digest|negotiate|sharedkey|aws4-hmac-sha256"
 _NOTHING: Final = rf"(?:none|null|undefined|true|false)\b|(?:{_SCHEMES})\s|os\.environ/|redacted\]"

@@ -28,6 +28,7 @@ from pipeline.gateway.app import Application
 from pipeline.gateway.asgi_client import AsgiClient
 from pipeline.gateway.config.load import parse_settings
 from pipeline.gateway.http.asgi import REQUEST_CYCLE
+from pipeline.gateway.request_record import FinishedRequest
 from pipeline.gateway.upstream_clients import UpstreamClients
 from pipeline.loop import Stall, watch_loop
 from pipeline.registry import NoOptions, Plugin
@@ -334,8 +335,8 @@ def test_the_records_name_the_culprit_when_nothing_else_takes_time(
     monkeypatch.setattr(UpstreamClients, "transport_for", lambda clients, deployment: upstream)
     clock, records, stalls = HandClock(), dict[str, Record](), list[Record]()
 
-    def add(record: Callable[[], dict[str, Any]]) -> None:
-        fields = as_logged(record())
+    def add(finished: FinishedRequest) -> None:
+        fields = as_logged(finished)
         records[fields["request_id"]] = fields
 
     async def main() -> None:

@@ -1,46 +1,128 @@
-"""What the running service logs of a loop that is held."""
+"""What the running service logs, and when: finished requests in small batches, and of each second the longest stall."""
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
 import trio
 import trio.testing
+from kit.clients.chat_posts import ask
 from kit.engine.stages import Acting
+from kit.service.bridges import Browser, FakeUpstream, bridge_to
 
 from pipeline import Inlet, Outlet, Pipeline, RequestContext
-from pipeline.gateway.request_record import Record
-from pipeline.gateway.service import STALL_LOG_PAUSE_S, StallLog
+from pipeline.gateway.event_log import MAX_UNLOGGED, REQUEST_LOG_PAUSE_S, STALL_LOG_PAUSE_S, EventLog
+from pipeline.gateway.logs import LineSink, Log, LogLevel
 from pipeline.loop import STAGE_TURN_NS, Stall, watch_loop
 from pipeline.testing import virtual_ns
 
 HELD = Stall("shout", "r1", 101_300_400, 40)
 
 
-async def test_a_stall_names_the_stage_the_request_and_how_many_waited() -> None:
-    written: list[Record] = []
-    log = StallLog(written.append)
-    log.note(HELD)
-    log.flush()
-    log.flush()
-    assert written == [{"stage": "shout", "request_id": "r1", "ms": 101.3, "streams": 40, "unlogged": 0}]
+class Logging:
+    """An `EventLog`, and what it has written."""
+
+    def __init__(self, level: LogLevel = "info") -> None:
+        self._reading, self._writing = os.pipe2(os.O_NONBLOCK)
+        self.events = EventLog(Log(LineSink(self._writing), "json", level))
+
+    def written(self) -> list[dict[str, Any]]:
+        """Return what was written since the last call."""
+        try:
+            return [json.loads(line) for line in os.read(self._reading, 1 << 20).splitlines()]
+        except BlockingIOError:
+            return []
+
+    def close(self) -> None:
+        os.close(self._reading)
+        os.close(self._writing)
+
+
+@pytest.fixture
+def logging() -> Iterator[Logging]:
+    logging = Logging()
+    yield logging
+    logging.close()
+
+
+async def finish(events: EventLog, count: int) -> None:
+    bridge, _ = bridge_to(FakeUpstream())
+    bridge.on_end = events.note_request
+    bridge.drain()
+    for _ in range(count):
+        await Browser(bridge, ask()).ask()
+
+
+async def test_requests_are_logged_a_little_later_with_the_time_of_their_end(
+    logging: Logging, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(logging.events.run)
+        for _ in range(2):  # it goes on after the first batch
+            await finish(logging.events, 3)
+            assert logging.written() == []
+            await trio.sleep(REQUEST_LOG_PAUSE_S + 0.001)
+            written = logging.written()
+            assert [line["end"] for line in written] == ["DR"] * 3
+            assert [line["ts"] for line in written] == sorted(line["ts"] for line in written)
+        nursery.cancel_scope.cancel()
+
+
+async def test_many_requests_are_logged_at_once(logging: Logging) -> None:
+    await finish(logging.events, MAX_UNLOGGED - 1)
+    assert logging.written() == []
+    await finish(logging.events, 2)
+    assert len(logging.written()) == MAX_UNLOGGED
+    logging.events.flush_requests()
+    logging.events.flush_requests()
+    assert len(logging.written()) == 1
+
+
+async def test_requests_that_are_not_logged_are_not_kept() -> None:
+    logging = Logging("warning")
+    await finish(logging.events, MAX_UNLOGGED)
+    logging.events.flush_requests()
+    assert logging.written() == []
+    logging.close()
+
+
+def test_a_stall_names_the_stage_the_request_and_how_many_waited(logging: Logging) -> None:
+    logging.events.note_stall(HELD)
+    logging.events.flush_stalls()
+    logging.events.flush_stalls()
+    [line] = logging.written()
+    del line["ts"]
+    expected = {"stage": "shout", "request_id": "r1", "ms": 101.3, "streams": 40, "unlogged": 0}
+    assert line == {"event": "stall", **expected}
+
+
+def test_a_credential_as_the_id_of_a_stalled_request_is_redacted(logging: Logging) -> None:
+    logging.events.note_stall(Stall("shout", "sk-proj-abcdefghijklmnop0123456789", 101_300_400, 40))
+    logging.events.flush_stalls()
+    assert [line["request_id"] for line in logging.written()] == ["[redacted]"]
 
 
 async def test_of_each_second_the_longest_stall_is_written_and_the_others_are_counted(
-    autojump_clock: trio.testing.MockClock,
+    logging: Logging, autojump_clock: trio.testing.MockClock
 ) -> None:
-    written: list[Record] = []
-    log = StallLog(written.append)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(log.run)
+        nursery.start_soon(logging.events.run)
         for held_ms in ((30, 90, 60), (), (25,)):
             for ms in held_ms:
-                log.note(Stall("shout", f"r{ms}", ms * 1_000_000, 1))
+                logging.events.note_stall(Stall("shout", f"r{ms}", ms * 1_000_000, 1))
             await trio.sleep(STALL_LOG_PAUSE_S)
         await trio.sleep(STALL_LOG_PAUSE_S)
         nursery.cancel_scope.cancel()
-    assert [(record["request_id"], record["unlogged"]) for record in written] == [("r90", 2), ("r25", 0)]
+    assert [(line["request_id"], line["unlogged"]) for line in logging.written()] == [("r90", 2), ("r25", 0)]
 
 
-async def test_what_holds_a_loop_is_written_by_its_log(autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_holds_a_loop_is_written_by_its_log(
+    logging: Logging, autojump_clock: trio.testing.MockClock
+) -> None:
     worked_ns = 0
 
     def clock() -> int:
@@ -51,9 +133,8 @@ async def test_what_holds_a_loop_is_written_by_its_log(autojump_clock: trio.test
         async for _ in inlet:
             worked_ns += 2 * STAGE_TURN_NS
 
-    written: list[Record] = []
-    log = StallLog(written.append)
-    with watch_loop(log.note, clock):
+    with watch_loop(logging.events.note_stall, clock):
         await Pipeline(Acting(burn)).run([[1]], RequestContext("r7", clock=clock))
-    log.flush()
-    assert written == [{"stage": "burn", "request_id": "r7", "ms": 40.0, "streams": 1, "unlogged": 0}]
+    logging.events.flush_stalls()
+    [line] = logging.written()
+    assert (line["stage"], line["request_id"], line["ms"], line["streams"]) == ("burn", "r7", 40.0, 1)

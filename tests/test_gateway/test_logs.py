@@ -9,25 +9,27 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from kit.time.patience import AT_ONCE_S
+from msgspec import UNSET, structs
 
 from pipeline.gateway.logs import (
     TEXT_LINE_CHARACTERS,
     JsonFormatter,
     LineSink,
+    Log,
     LogFormat,
     LogLevel,
+    StallRecord,
     TextFormatter,
     configure_logging,
-    log_request,
-    log_stall,
 )
-from pipeline.gateway.request_record import LaneFigures, Record, StageFigures
+from pipeline.gateway.request_record import LaneFigures, RequestRecord, StageFigures
 
 KEY = "sk-proj-abcdefghijklmnop0123456789"
 
@@ -36,19 +38,28 @@ STAGES = {
     "call_upstream": StageFigures(2.2, 5108.0, 0.0, 1, 1, 203, 203),
     "decode_events": StageFigures(2.1, 0.0, 2.9, 203, 203, 203, 205),
 }
-REQUEST: Record = {
-    "request_id": "r1",
-    "key": "anna",
-    "model": "gpt-5",
-    "end": "OK",
-    "status": 200,
-    "total_ms": 5121.9,
-    "first_token_ms": 412.7,
-    "party_ms": {"client": 3.1, "ours": 9.6, "upstream": 5109.2},
-    "lanes": {"call_upstream": WAITS},
-    "stages": STAGES,
-    "links": {},
-}
+REQUEST = RequestRecord(
+    request_id="r1",
+    key="anna",
+    model="gpt-5",
+    deployment="gpt-5-1",
+    stream=True,
+    end="OK",
+    status=200,
+    bytes=1700,
+    events=205,
+    total_ms=5121.9,
+    before_ms=None,
+    first_byte_ms=412.1,
+    first_token_ms=412.7,
+    party_ms={"client": 3.1, "ours": 9.6, "upstream": 5109.2},
+    points_ms={"head_read": 0.0, "ended": 5121.9},
+    lanes={"call_upstream": WAITS},
+    stages=STAGES,
+    links={},
+)
+STALL = StallRecord("shout", "r1", 101.3, 40, 2)
+MOMENT_S = 1769860800.25
 
 
 @pytest.fixture
@@ -76,14 +87,20 @@ def record(message: str, *args: object, level: int = logging.INFO) -> logging.Lo
 
 def test_a_request_is_one_json_line_with_the_fields_in_their_order(log_file: Path) -> None:
     with log_file.open("ab") as file:
-        configure_logging("json", "info", fd=file.fileno())
-        log_request(REQUEST)
-    (line,) = lines(log_file)
-    assert list(line) == ["ts", "event", *REQUEST]
-    assert line["event"] == "request"
-    assert line["party_ms"] == REQUEST["party_ms"]
-    assert line["lanes"] == {"call_upstream": msgspec.to_builtins(WAITS)}
-    assert line["stages"] == {name: msgspec.to_builtins(figures) for name, figures in STAGES.items()}
+        log = configure_logging("json", "info", fd=file.fileno())
+        log.requests([REQUEST, structs.replace(REQUEST, request_id="r2", error="timeout")], [MOMENT_S, MOMENT_S + 1])
+    one, other = lines(log_file)
+    assert one == {
+        "ts": "2026-01-31T12:00:00.250Z",
+        "event": "request",
+        **msgspec.to_builtins(REQUEST),
+        "lanes": {"call_upstream": msgspec.to_builtins(WAITS)},
+        "stages": {name: msgspec.to_builtins(figures) for name, figures in STAGES.items()},
+    }
+    fields = [name for name in REQUEST.__struct_fields__ if getattr(REQUEST, name) is not UNSET]
+    assert list(one) == ["ts", "event", *fields]
+    assert "error" not in one
+    assert (other["ts"], other["request_id"], other["error"]) == ("2026-01-31T12:00:01.250Z", "r2", "timeout")
 
 
 def test_a_message_is_a_json_line_with_level_and_logger(log_file: Path) -> None:
@@ -105,34 +122,32 @@ def test_a_traceback_is_part_of_its_line_and_redacted() -> None:
         made.exc_info = (type(error), error, error.__traceback__)
     line = json.loads(JsonFormatter().format(made))
     assert "RuntimeError: no such key [redacted]" in line["exception"]
-    text = TextFormatter(is_detailed=False).format(made)
+    text = TextFormatter().format(made)
     assert KEY not in text
     assert text.split("\n")[0] == "2026-01-31T12:00:00.250Z info headrace.test: it failed"
     assert all(part.startswith("    ") for part in text.split("\n")[1:])
 
 
 def test_text_for_people_keeps_a_message_on_one_line() -> None:
-    line = TextFormatter(is_detailed=False).format(record("a\nb\x1b[31m\u2028c"))
+    line = TextFormatter().format(record("a\nb\x1b[31m\u2028c"))
     assert line == "2026-01-31T12:00:00.250Z info headrace.test: a\\nb\\x1b[31m\\x2028c"
 
 
-def test_text_for_people_quotes_only_where_needed(log_file: Path) -> None:
-    with log_file.open("ab") as file:
-        configure_logging("text", "debug", fd=file.fileno())
-        log_request({"request_id": "r1", "model": "gpt 5", "path": 'a"b', "status": 200, "key": None})
-    assert log_file.read_text().split(" ", 1)[1] == (
-        'request request_id=r1 model="gpt 5" path="a\\"b" status=200 key=null\n'
-    )
-
-
-def text_lines(log_file: Path, fields: Record, *, level: LogLevel = "info") -> list[str]:
+def text_lines(log_file: Path, record: RequestRecord, *, level: LogLevel = "info") -> list[str]:
     """Return what is written of a request in text format, without its time."""
     with log_file.open("ab") as file:
-        configure_logging("text", level, fd=file.fileno())
-        log_request(fields)
+        configure_logging("text", level, fd=file.fileno()).requests([record], [MOMENT_S])
     written = log_file.read_text().splitlines()
     assert all(len(line) <= TEXT_LINE_CHARACTERS for line in written) or level == "debug"
     return [line.split(" ", 1)[1] for line in written]
+
+
+def test_text_for_people_quotes_only_where_needed(log_file: Path) -> None:
+    record = structs.replace(REQUEST, model="gpt 5", deployment='a"b', key=None)
+    (line,) = text_lines(log_file, record, level="debug")
+    assert line.startswith(
+        'request request_id=r1 key=null model="gpt 5" deployment="a\\"b" stream=true end=OK status=200'
+    )
 
 
 def test_a_request_for_people_has_its_times_its_largest_party_and_its_busiest_stage(log_file: Path) -> None:
@@ -145,46 +160,47 @@ def test_at_debug_a_request_for_people_has_all_fields(log_file: Path) -> None:
     (line,) = text_lines(log_file, REQUEST, level="debug")
     event, *words = line.split(" ")
     assert event == "request"
-    assert [word.split("=")[0] for word in words] == list(REQUEST)
+    assert [word.split("=")[0] for word in words] == list(msgspec.to_builtins(REQUEST))
     assert 'party_ms={"client":3.1,"ours":9.6,"upstream":5109.2}' in words
     assert json.loads(words[-2].removeprefix("stages="))["decode_events"]["flush_ms"] == 2.9
 
 
 def test_what_is_not_known_of_a_request_is_left_out(log_file: Path) -> None:
-    refused = {
-        **REQUEST,
-        "key": None,
-        "model": None,
-        "end": "BR",
-        "status": 401,
-        "total_ms": 0.4,
-        "first_token_ms": None,
-        "error": "unauthorized",
-        "party_ms": {"client": 0.1, "ours": 0.3, "upstream": 0.0},
-        "stages": {"authenticate": StageFigures(0.12, 0.0, 0.0, 0, 0, 0, 0)},
-    }
+    refused = structs.replace(
+        REQUEST,
+        key=None,
+        model=None,
+        end="BR",
+        status=401,
+        total_ms=0.4,
+        first_token_ms=None,
+        error="unauthorized",
+        party_ms={"client": 0.1, "ours": 0.3, "upstream": 0.0},
+        stages={"authenticate": StageFigures(0.12, 0.0, 0.0, 0, 0, 0, 0)},
+    )
     assert text_lines(log_file, refused) == ["request BR 401 total=0.4 ms ours=0.3 authenticate=0.1"]
 
 
 def test_a_request_that_no_stage_has_seen_has_a_line_too(log_file: Path) -> None:
-    fields: Record = {"end": "DR", "status": 503, "total_ms": 0.4, "first_token_ms": None, "stages": {}}
-    assert text_lines(log_file, fields) == ["request DR 503 total=0.4 ms"]
+    unseen = structs.replace(
+        REQUEST, end="DR", status=503, key=None, model=None, total_ms=0.4, first_token_ms=None, stages={}
+    )
+    assert text_lines(log_file, unseen) == ["request DR 503 total=0.4 ms upstream=5109.2"]
 
 
 @pytest.mark.parametrize("length", [*range(1, 60), 500])
 def test_a_request_for_people_fits_into_its_line_whatever_its_names_are(log_file: Path, length: int) -> None:
-    figures = StageFigures(599_999.94, 0.0, 0.0, 1, 1, 1, 1)
-    named = {
-        **REQUEST,
-        "key": "k" * length,
-        "model": "m" * (length + 1),
-        "end": "DC",
-        "status": None,
-        "total_ms": 599_999.94,
-        "first_token_ms": 599_999.94,
-        "party_ms": {"client": 0.0, "ours": 0.0, "upstream": 599_999.94},
-        "stages": {"s" * length: figures},
-    }
+    named = structs.replace(
+        REQUEST,
+        key="k" * length,
+        model="m" * (length + 1),
+        end="DC",
+        status=None,
+        total_ms=599_999.94,
+        first_token_ms=599_999.94,
+        party_ms={"client": 0.0, "ours": 0.0, "upstream": 599_999.94},
+        stages={"s" * length: StageFigures(599_999.94, 0.0, 0.0, 1, 1, 1, 1)},
+    )
     (line,) = text_lines(log_file, named)
     assert line.startswith("request DC None key=k")
     assert " first=599999.9 total=599999.9 ms upstream=599999.9 s" in line
@@ -194,15 +210,15 @@ def test_a_request_for_people_fits_into_its_line_whatever_its_names_are(log_file
     ("names", "cut"),
     [({"key": "k" * 500, "model": "m" * 500}, 2), ({"model": "m" * 500}, 1), ({"key": None, "model": "m" * 500}, 1)],
 )
-def test_a_long_name_has_all_the_room_that_is_left(log_file: Path, names: Record, cut: int) -> None:
-    (line,) = text_lines(log_file, {**REQUEST, **names})
+def test_a_long_name_has_all_the_room_that_is_left(log_file: Path, names: dict[str, Any], cut: int) -> None:
+    (line,) = text_lines(log_file, structs.replace(REQUEST, **names))
     assert len(log_file.read_text().rstrip("\n")) == TEXT_LINE_CHARACTERS
     assert line.count("...") == cut
 
 
-def test_a_name_from_a_client_stays_on_the_line_and_names_no_key(log_file: Path) -> None:
-    (line,) = text_lines(log_file, {**REQUEST, "model": "gpt 5\n2026 request", "key": KEY})
-    assert line.startswith('request OK 200 key=[redacted] model="gpt 5\\n2026 request" first=')
+def test_a_name_from_a_client_stays_on_the_line(log_file: Path) -> None:
+    (line,) = text_lines(log_file, structs.replace(REQUEST, model="gpt 5\n2026 request"))
+    assert line.startswith('request OK 200 key=anna model="gpt 5\\n2026 request" first=')
 
 
 @pytest.mark.parametrize(
@@ -214,18 +230,17 @@ def test_a_name_from_a_client_stays_on_the_line_and_names_no_key(log_file: Path)
 )
 def test_a_stall_is_a_line_of_its_own(log_file: Path, format: LogFormat, line: str) -> None:
     with log_file.open("ab") as file:
-        configure_logging(format, "warning", fd=file.fileno())
-        log_stall({"stage": "shout", "request_id": "r1", "ms": 101.3, "streams": 40, "unlogged": 2})
-        configure_logging(format, "error", fd=file.fileno())
-        log_stall({"stage": "shout"})  # not written at this level
+        configure_logging(format, "warning", fd=file.fileno()).stall(STALL, MOMENT_S)
+        configure_logging(format, "error", fd=file.fileno()).stall(STALL, MOMENT_S)  # not at this level
     (written,) = log_file.read_text().splitlines()
     assert written.endswith(line)
 
 
 def test_requests_are_silent_above_info(log_file: Path) -> None:
     with log_file.open("ab") as file:
-        configure_logging("json", "warning", fd=file.fileno())
-        log_request({"request_id": "r1"})
+        log = configure_logging("json", "warning", fd=file.fileno())
+        assert not log.writes_requests
+        log.requests([REQUEST], [MOMENT_S])
     assert log_file.read_text() == ""
 
 
@@ -257,69 +272,30 @@ def test_a_record_that_cannot_be_formatted_is_reported_without_its_arguments(log
     assert line["exception"] == "TypeError"
 
 
-def test_a_key_is_redacted_in_every_text_of_a_line() -> None:
-    made = record("request")
-    made.headrace_fields = {"model": KEY, "list": [KEY, {"deep": f"key {KEY}, again {KEY}"}], "status": 401}
-    line = json.loads(JsonFormatter().format(made))
-    assert (line["model"], line["list"]) == (
-        "[redacted]",
-        ["[redacted]", {"deep": "key [redacted], again [redacted]"}],
-    )
-    for formatter in (JsonFormatter(), TextFormatter(is_detailed=False), TextFormatter(is_detailed=True)):
-        assert KEY not in formatter.format(made)
-        assert KEY not in formatter.format(record("key %s", KEY))
+def test_a_key_is_redacted_in_every_message() -> None:
+    for formatter in (JsonFormatter(), TextFormatter()):
+        assert "key [redacted]" in formatter.format(record("key %s", KEY))
 
 
-def test_a_field_with_a_secret_name_is_redacted_whatever_its_value(log_file: Path) -> None:
-    with log_file.open("ab") as file:
-        configure_logging("json", "info", fd=file.fileno())
-        log_request(
-            {"headers": {"Authorization": "hunter2", "x-api-key": "hunter2"}, "password": "hunter2", "key": "anna"}
-        )
-    (line,) = lines(log_file)
-    assert line["headers"] == {"Authorization": "[redacted]", "x-api-key": "[redacted]"}
-    assert line["password"] == "[redacted]"
-    assert line["key"] == "anna"
-
-
-class Opaque:
-    def __repr__(self) -> str:
-        return KEY
-
-
-def test_of_values_that_json_does_not_have_only_the_type_is_shown(log_file: Path) -> None:
-    with log_file.open("ab") as file:
-        configure_logging("json", "info", fd=file.fileno())
-        log_request(
-            {"odd": Opaque(), "bytes": b"hunter2", "nan": float("nan"), "surrogate": "\ud800", "\ud800": [1, (2,)]}
-        )
-    (line,) = lines(log_file)
-    assert line["odd"] == "<Opaque>"
-    assert line["bytes"] == "<bytes>"
-    assert line["nan"] is None
-    assert line["surrogate"] == "\\ud800"
-    assert line["\\ud800"] == [1, [2]]
-
-
-@given(
-    st.dictionaries(
-        st.text(max_size=8),
-        st.recursive(
-            st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(max_size=4),
-            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
-            max_leaves=8,
-        ),
-        max_size=5,
-    )
-)
-@example({"ts": None, "event": 1})
-def test_any_fields_make_one_line_of_json_and_one_of_text(fields: dict[str, object]) -> None:
-    made = record("request")
-    made.headrace_fields = fields
-    line = JsonFormatter().format(made)
-    assert "\n" not in line
-    assert json.loads(line)["ts"] == "2026-01-31T12:00:00.250Z"
-    assert "\n" not in TextFormatter(is_detailed=True).format(made)
+@given(st.text(), st.text(), st.text(), st.sampled_from(["json", "text"]), st.booleans())
+@example("\ud800", "\ud800", "\ud800", "json", False)
+@example("\ud800", "\ud800", "\ud800", "text", True)
+def test_any_names_make_one_line_for_each_request(
+    key: str, model: str, stage: str, format: LogFormat, is_detailed: bool
+) -> None:
+    named = structs.replace(REQUEST, key=key, model=model, stage=stage, stages={stage: STAGES["decode_events"]})
+    reading, writing = os.pipe()
+    try:
+        log = Log(LineSink(writing), format, "debug" if is_detailed else "info")
+        log.requests([named, REQUEST], [MOMENT_S, MOMENT_S])
+        written = os.read(reading, 1 << 20).decode()
+    finally:
+        os.close(reading)
+        os.close(writing)
+    one, other, rest = written.split("\n")
+    assert (one[:31], other[:31], rest) == (written[:31], written[:31], "")
+    if format == "json":
+        assert all(json.loads(line)["ts"] == "2026-01-31T12:00:00.250Z" for line in (one, other))
 
 
 def test_a_reader_that_stalls_costs_lines_but_no_time() -> None:
@@ -328,14 +304,14 @@ def test_a_reader_that_stalls_costs_lines_but_no_time() -> None:
         sink = LineSink(writing)
         start = time.perf_counter()
         for number in range(400):
-            sink.write(f"{number:04d}" + "x" * 1000)
+            sink.write([f"{number:04d}".encode() + b"x" * 1000])
         took_s = time.perf_counter() - start
         assert took_s < AT_ONCE_S  # a wait of 20 ms for each of them would take longer
         assert sink.dropped_lines > 300
         got = os.read(reading, 1 << 20).decode().splitlines()
         assert got[0].startswith("0000x")
         assert all(len(line) == 1004 for line in got)
-        sink.write("after")
+        sink.write([b"after"])
         assert os.read(reading, 1 << 20).decode().splitlines() == [
             f'{{"level":"warning","logger":"headrace.logs","message":"log lines dropped: {sink.dropped_lines}"}}',
             "after",
@@ -349,11 +325,11 @@ def test_a_long_line_that_is_cut_short_does_not_spoil_the_next() -> None:
     reading, writing = os.pipe()
     try:
         sink = LineSink(writing)
-        sink.write("y" * 1_000_000)
+        sink.write([b"y" * 1_000_000])
         assert sink.dropped_lines == 1
         cut = os.read(reading, 1 << 20)
         assert set(cut) == {ord("y")}
-        sink.write("after")
+        sink.write([b"after"])
         assert os.read(reading, 1 << 20).decode().split("\n")[0] == ""
     finally:
         os.close(reading)
@@ -362,8 +338,8 @@ def test_a_long_line_that_is_cut_short_does_not_spoil_the_next() -> None:
 
 def test_a_long_line_arrives_whole_in_a_file(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as file:
-        LineSink(file.fileno()).write("z" * 50_000)
-    assert (tmp_path / "log").read_text() == "z" * 50_000 + "\n"
+        LineSink(file.fileno()).write([b"z" * 50_000, b"end"])
+    assert (tmp_path / "log").read_text() == "z" * 50_000 + "\nend\n"
 
 
 def test_a_reader_that_has_gone_costs_only_lines() -> None:
@@ -371,8 +347,8 @@ def test_a_reader_that_has_gone_costs_only_lines() -> None:
     sink = LineSink(writing)
     os.close(reading)
     try:
-        sink.write("unread")
-        assert sink.dropped_lines == 1
+        sink.write([b"unread", b"unread"])
+        assert sink.dropped_lines == 2
     finally:
         os.close(writing)
 

@@ -13,7 +13,7 @@ from kit.clients.chat_posts import CURSOR, OPENAI_LIKE, ask, begun, failed_event
 from kit.service.running import model, serving
 from kit.upstreams.scripted import end, event, json_answer, scripted_upstream
 
-from pipeline.gateway.logs import configure_logging, log_request
+from pipeline.gateway.logs import configure_logging
 
 TOKEN = "github_pat_11ABCDEFG0aB3dE5fG7hJ9kL2mN4pQ6rS8tU0vW1xY3zA5"
 OWN = "my-own-plain-SECRET-key"
@@ -68,9 +68,9 @@ async def test_a_failure_within_a_stream_is_shown_without_the_deployments_own_se
 async def test_a_credential_that_a_client_sends_as_a_name_is_not_logged(log_file: Path) -> None:
     async with scripted_upstream(json_answer({"error": "no"}, 404)) as up:
         async with serving(model("team/*", up.url, upstream="openai/*")) as service:
-            await service.post(ask(f"team/{TOKEN}"))
-            log_request(await service.record(0))
-    logged = log_file.read_text()
-    assert TOKEN not in logged
-    (line,) = (line for line in map(json.loads, logged.splitlines()) if line.get("event") == "request")
-    assert (line["model"], line["error"]) == ("team/[redacted]", "upstream_not_found")
+            await service.post(ask(f"team/{TOKEN}"), x_request_id=TOKEN)
+            record = await service.record(0)
+    assert (record["model"], record["request_id"]) == ("team/[redacted]", "[redacted]")
+    assert record["error"] == "upstream_not_found"
+    assert TOKEN not in json.dumps(record)
+    assert TOKEN not in log_file.read_text()

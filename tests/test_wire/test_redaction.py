@@ -28,7 +28,6 @@ from stages.upstreams.faults import fault_of_status
 from stages.wire.redaction import (
     MAX_MESSAGE_CHARACTERS,
     REDACTED,
-    is_secret_name,
     message_to_show,
     redact,
     secrets_in,
@@ -421,21 +420,3 @@ def test_redaction_takes_linear_time_for_any_text() -> None:
     for piece in _PATHOLOGICAL:
         # 6 times at most was measured; 140 times for a pattern that was quadratic.
         assert _took_s(long(piece)) < 50 * usual_s, piece
-
-
-# --- Names ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["authorization", "X-Api-Key", "api_key", "apiKey", "password", "client_secret", "access_token", "Set-Cookie"],
-)
-def test_a_field_with_such_a_name_holds_a_credential(name: str) -> None:
-    assert is_secret_name(name)
-
-
-@pytest.mark.parametrize(
-    "name", ["key", "model", "prompt_tokens", "max_tokens", "request_id", "monkey", "secrets_found"]
-)
-def test_a_field_with_another_name_does_not(name: str) -> None:
-    assert not is_secret_name(name)

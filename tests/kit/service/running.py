@@ -19,7 +19,7 @@ from pipeline.gateway.config.load import parse_settings
 from pipeline.gateway.failures import refusal
 from pipeline.gateway.http.server import hypercorn_config, serve
 from pipeline.gateway.http.sockets import bind_socket
-from pipeline.gateway.request_record import Record
+from pipeline.gateway.request_record import FinishedRequest, request_record
 from pipeline.gateway.service import server_settings
 from pipeline.registry import AnyPlugin
 
@@ -96,9 +96,9 @@ def _encoded(headers: dict[str, str], key: str | None) -> list[tuple[bytes, byte
     return list(sent.items())
 
 
-def as_logged(record: Record) -> Logged:
+def as_logged(finished: FinishedRequest) -> Logged:
     """Return the record of a request as the JSON log has it."""
-    logged: Logged = json.loads(msgspec.json.encode(record))
+    logged: Logged = json.loads(msgspec.json.encode(request_record(finished)))
     return logged
 
 
@@ -131,7 +131,7 @@ async def serving(
     settings = parse_settings(text, source="test.yaml", environ={})
     services: list[Service] = []
     app = Application(
-        settings, plugins=plugins or {}, on_end=lambda record: services[0].add_record(as_logged(record()))
+        settings, plugins=plugins or {}, on_end=lambda finished: services[0].add_record(as_logged(finished))
     )
     listener = bind_socket("127.0.0.1", 0)
     scheme, tls = "http", dict[str, str]()
