@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 import socket
 import ssl
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any
 
 import httpx
 import trio
@@ -182,35 +183,59 @@ class UpstreamConnection:
             httpx.ReadError: if the connection broke.
             httpx.RemoteProtocolError: if it ended too early, or the data is not HTTP/1.1.
         """
-        if self.is_closed:  # since the last read; trio cannot wait for a closed socket
-            raise httpx.ReadError("the connection was closed")
-        while True:
+        is_read = False
+        while not is_read:
             try:
-                if self._has_more:  # the last read was full: try again without asking the kernel first
-                    await trio.lowlevel.checkpoint()
-                else:
-                    await trio.lowlevel.wait_readable(self._sock)
-                if self._loop.is_late:
-                    data, self.arrived_ns = self._stamped.receive(self._sock, READ_BYTES)
-                else:
-                    data = self._sock.recv(READ_BYTES)
-                    self.arrived_ns = 0
-            except BlockingIOError:
-                self._has_more = False
-                continue
+                await self.wait_readable()
             except (OSError, trio.ClosedResourceError) as error:
-                if self._is_expired:
-                    raise httpx.ReadTimeout("the upstream was silent for too long") from None
-                raise httpx.ReadError("the connection broke") from error
-            self._has_more = len(data) == READ_BYTES
-            if self._tls is None:
-                if data:
-                    self.reader.feed(data)
-                else:
-                    self.reader.feed_eof()
-                return
-            if self._feed_decrypted(data, self._tls):
-                return
+                raise self.failure(error) from error
+            is_read = self.read()
+
+    # The two halves of `receive`, for who cannot afford a coroutine more: it is 0.3 us of each event.
+
+    def wait_readable(self) -> Coroutine[Any, Any, None]:
+        """Return what waits until `read` may find something; its exceptions belong to `failure`.
+
+        Raises:
+            httpx.ReadError: if the connection was closed since the last read; trio cannot wait for a closed socket.
+        """
+        if self.is_closed:
+            raise httpx.ReadError("the connection was closed")
+        if self._has_more:  # the last read was full: try again without asking the kernel first
+            return trio.lowlevel.checkpoint()
+        return trio.lowlevel.wait_readable(self._sock)
+
+    def read(self) -> bool:
+        """Read once, and feed `reader`; return whether there was anything.
+
+        Raises:
+            httpx.ReadTimeout, httpx.ReadError, httpx.RemoteProtocolError: as `receive` does.
+        """
+        try:
+            if self._loop.is_late:
+                data, self.arrived_ns = self._stamped.receive(self._sock, READ_BYTES)
+            else:
+                data = self._sock.recv(READ_BYTES)
+                self.arrived_ns = 0
+        except BlockingIOError:
+            self._has_more = False
+            return False
+        except OSError as error:
+            raise self.failure(error) from error
+        self._has_more = len(data) == READ_BYTES
+        if self._tls is not None:
+            return self._feed_decrypted(data, self._tls)
+        if data:
+            self.reader.feed(data)
+        else:
+            self.reader.feed_eof()
+        return True
+
+    def failure(self, error: Exception) -> httpx.TransportError:
+        """Return what ``error`` of a wait or of a read means."""
+        if self._is_expired:
+            return httpx.ReadTimeout("the upstream was silent for too long")
+        return httpx.ReadError("the connection broke")
 
     def _feed_decrypted(self, data: bytes, tls: TlsSession) -> bool:
         """Feed `reader` what ``data`` contains, and return whether that was anything: TLS has records of its own."""

@@ -237,11 +237,15 @@ class HeadraceExchange:
                     self._end(is_good=True)
                     return b""
                 pool.limit_wait(connection, limit_s)
-                await connection.receive()
+                await connection.wait_readable()
+                connection.read()
                 connection.expires_at = math.inf
         except trio.Cancelled:
             connection.expires_at = math.inf
             raise
+        except (OSError, trio.ClosedResourceError) as error:
+            self._end(is_good=False)
+            raise connection.failure(error) from error
         except BaseException:
             self._end(is_good=False)
             raise
