@@ -132,7 +132,13 @@ class Generator:
             self._drop(exchange)
             return
         self.epoll.modify(exchange.socket.fileno(), select.EPOLLIN)
-        self._send(exchange)
+        if self._has_sent_all():  # while it connected, the others sent what was left
+            self._close(exchange)
+        else:
+            self._send(exchange)
+
+    def _has_sent_all(self) -> bool:
+        return bool(self.load.requests) and self.sent >= self.load.requests
 
     def _send(self, exchange: Exchange) -> None:
         assert exchange.socket is not None
@@ -245,7 +251,7 @@ class Generator:
             if load.ids:
                 self.total_ns_of[f"{load.ids}{exchange.number}"] = exchange.last_byte_ns - exchange.sent_ns
         self.finished += 1
-        if load.mode == "once" or (load.requests and self.sent >= load.requests):
+        if load.mode == "once" or self._has_sent_all():
             self._close(exchange)
         elif not exchange.keeps_alive:
             self._close(exchange)
