@@ -254,7 +254,7 @@ def _summary(record: RequestRecord) -> str:
 
 def _largest(figures: Mapping[str, float]) -> str:
     name = max(figures, key=lambda name: figures[name])
-    return f"{_cut(name, 24)}={figures[name]:.1f}"
+    return f"{_cut(_one_line(name), 24)}={figures[name]:.1f}"
 
 
 def _cut(word: str, characters: int) -> str:
