@@ -202,8 +202,8 @@ class UpstreamConnection:
         if self.is_closed:
             raise httpx.ReadError("the connection was closed")
         if self._has_more:  # the last read was full: try again without asking the kernel first
-            return trio.lowlevel.checkpoint()
-        return trio.lowlevel.wait_readable(self._sock)
+            return trio.lowlevel.checkpoint()  # noqa: ASYNC105 - the caller awaits it
+        return trio.lowlevel.wait_readable(self._sock)  # noqa: ASYNC105 - as above
 
     def read(self) -> bool:
         """Read once, and feed `reader`; return whether there was anything.
