@@ -101,8 +101,10 @@ class Timeline:
 
     def mark(self, point: Point) -> None:
         """Note that the request passes ``point`` now; if it did before, as in a second attempt, that is forgotten."""
-        self.points.pop(point, None)  # else it would keep its place, and the points would not be in their order
-        self.points[point] = self.clock()
+        points = self.points
+        if point in points:
+            del points[point]  # else it would keep its place, and the points would not be in their order
+        points[point] = self.clock()
 
     def mark_once(self, point: Point) -> None:
         """Note that the request passes ``point`` now, unless it did before."""

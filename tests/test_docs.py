@@ -209,7 +209,7 @@ def serving(config: str, plugins: Any, on_end: Callable[[Any], None]) -> Applica
     return Application(
         parse_settings(config, source="the page", environ=environ),
         plugins=plugins,
-        on_end=lambda finished: on_end(as_logged(finished)),
+        on_end=lambda finished: on_end(as_logged(finished())),
     )
 
 

@@ -55,7 +55,7 @@ class Application:
     Args:
         settings: the configuration, resolved.
         plugins: the stages that are installed, by name.
-        on_end: called with each request that has ended.
+        on_end: called at the end of each request with what makes a `FinishedRequest` of it.
 
     Raises:
         PluginError: if a configured stage does not exist or does not fit in its place.

@@ -38,7 +38,7 @@ from stages.wire.downstream.profiles import Profile
 
 log = logging.getLogger("headrace")
 
-OnEnd = Callable[[FinishedRequest], object]
+OnEnd = Callable[[Callable[[], FinishedRequest]], object]
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 """What we accept as a client's ``x-request-id``: it goes into a header, the log and the response's id."""
@@ -53,7 +53,7 @@ class Bridge:
     Args:
         assembly: the pipelines.
         profile_of: returns the client profile for the request's headers.
-        on_end: called with each request that has ended, whatever happened to it.
+        on_end: called at the end of each request, whatever happened to it, with what makes a `FinishedRequest` of it.
         response_headers: sent with every response (CORS).
         request_timeout_s: the time budget of the answer; None for no limit.
         body_timeout_s: how long the upload may take.
@@ -92,7 +92,7 @@ class Bridge:
             await request.serve()
         finally:
             self.active.discard(request)
-            self.on_end(request.finished())
+            self.on_end(request.finished)
 
     def request_id_of(self, headers: dict[bytes, bytes]) -> str:
         """Return the client's ``x-request-id`` if it is valid, else an id of this bridge's own."""

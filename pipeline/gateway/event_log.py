@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -32,10 +33,10 @@ class EventLog:
         self._longest: Stall | None = None  # since the last line
         self._stalls = 0
 
-    def note_request(self, finished: FinishedRequest) -> None:
+    def note_request(self, finished: Callable[[], FinishedRequest]) -> None:
         """Keep a finished request until it is logged."""
         if self._log.writes_requests:
-            self._finished.append(finished)
+            self._finished.append(finished())
             self._has_finished.set()
             if len(self._finished) >= MAX_UNLOGGED:
                 self.flush_requests()

@@ -335,8 +335,8 @@ def test_the_records_name_the_culprit_when_nothing_else_takes_time(
     monkeypatch.setattr(UpstreamClients, "transport_for", lambda clients, deployment: upstream)
     clock, records, stalls = HandClock(), dict[str, Record](), list[Record]()
 
-    def add(finished: FinishedRequest) -> None:
-        fields = as_logged(finished)
+    def add(finished: Callable[[], FinishedRequest]) -> None:
+        fields = as_logged(finished())
         records[fields["request_id"]] = fields
 
     async def main() -> None:

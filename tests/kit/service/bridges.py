@@ -223,7 +223,7 @@ def bridge_to(
             plugins=plugins,
         ),
         profile_of=lambda headers: CURSOR_PROFILE if headers[b"user-agent"] == CURSOR.encode() else OPENAI_PROFILE,
-        on_end=lambda finished: records.append(as_logged(finished)),
+        on_end=lambda finished: records.append(as_logged(finished())),
         clock=virtual_ns,
         **{**limits, **settings},
     )

@@ -131,7 +131,7 @@ async def serving(
     settings = parse_settings(text, source="test.yaml", environ={})
     services: list[Service] = []
     app = Application(
-        settings, plugins=plugins or {}, on_end=lambda finished: services[0].add_record(as_logged(finished))
+        settings, plugins=plugins or {}, on_end=lambda finished: services[0].add_record(as_logged(finished()))
     )
     listener = bind_socket("127.0.0.1", 0)
     scheme, tls = "http", dict[str, str]()
