@@ -6,7 +6,7 @@ cost of a hop is shared by all events that arrived together, and nobody ever wai
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
@@ -92,6 +92,8 @@ class Link(Generic[T]):
         full_ns: how long the giver waited for room.
         batches: how many were taken.
         most_waiting: the most batches that have waited at once.
+        push: what does the taker's work at once, in the giver's task, while the taker waits; None if only its own task
+            can. It gets the batch, the giver's lane, and the time.
     """
 
     __slots__ = (
@@ -106,6 +108,7 @@ class Link(Generic[T]):
         "is_abandoned",
         "most_waiting",
         "name",
+        "push",
         "queued_ns",
         "ready_ns",
     )
@@ -119,6 +122,7 @@ class Link(Generic[T]):
         self._task: trio.lowlevel.Task | None = None  # the taker's
         self._is_complete = False
         self.is_abandoned = False
+        self.push: Callable[[list[T], Lane, int], None] | None = None
         self.ready_ns = self.queued_ns = self.full_ns = self.batches = self.most_waiting = 0
 
     def give_nowait(self, batch: list[T], lane: Lane, now_ns: int) -> bool:
@@ -126,7 +130,11 @@ class Link(Generic[T]):
         if self.is_abandoned:
             raise DownstreamGone
         if (taker := self._taker) is not None:
-            self._rouse(taker, now_ns, (now_ns, lane.origin_ns, batch))
+            if self.push is not None:
+                self.batches += 1
+                self.push(batch, lane, now_ns)
+            else:
+                self._rouse(taker, now_ns, (now_ns, lane.origin_ns, batch))
             return True
         if len(self._entries) >= self._capacity:
             return False

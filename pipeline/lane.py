@@ -7,7 +7,8 @@ share a task have a share of its busy time each, and of nothing else: while one 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import types
+from collections.abc import Generator, Iterable
 from types import TracebackType
 from typing import Any, Final
 
@@ -29,6 +30,10 @@ CLOSING: Final = 5
 """From the end of its input, or from its cancellation, to its exit; a flush is part of it."""
 
 STATES: Final = ("starved", "ready", "busy", "outside", "blocked", "closing")
+
+
+OWN_TASK: Final = object()
+"""What a stage yields that has to wait, and must not do so in another's task."""
 
 
 class StageTimes:
@@ -80,6 +85,7 @@ class Lane:
         stages: what its stages did, in their order.
         spent_ns: one figure per state, in the order of `STATES`, from its birth to the last switch.
         more: the lanes of further tasks of its stage.
+        is_pushed: whether its stages work in the task of who gave them a batch; see `own_task`.
         is_further: whether it is one of those. It mostly waits for the other task, so that no wait of it is ours.
         stage: whom its time is charged to as well; None while a line charges its codecs itself.
         home: the state of its own work: busy, or closing once the end has begun.
@@ -99,6 +105,7 @@ class Lane:
         "clock",
         "home",
         "is_further",
+        "is_pushed",
         "more",
         "name",
         "origin_ns",
@@ -122,7 +129,7 @@ class Lane:
         self.spent_ns = [0, 0, 0, 0, 0, 0]
         self.stage: StageTimes | None = self.stages[0]
         self.more: tuple[Lane, ...] = ()
-        self.is_further = False
+        self.is_further = self.is_pushed = False
         self.home: int = BUSY
         self.state: int = READY
         self.origin_ns = 0
@@ -168,6 +175,12 @@ class Lane:
             party: whose time it is: the client's or the upstream's, if the stage waits for their socket.
         """
         return Outside(self, party)
+
+    @types.coroutine
+    def own_task(self) -> Generator[object, None, None]:
+        """Go on in the task of this lane: a codec that may be pushed awaits it before it waits for anything else."""
+        if self.is_pushed:
+            yield OWN_TASK
 
     def further(self, task: str) -> Lane:
         """Return the lane of a further task of this lane's stage, which begins now."""

@@ -66,6 +66,9 @@ class Codec(Protocol[In, Out]):
 class WaitingCodec(Protocol[In, Out]):
     """A codec that waits for the world, as a writer does; one per request, never fed by two tasks at once.
 
+    If its class says ``may_be_pushed = True``, and it awaits ``lane.own_task()`` before the first wait in each call,
+    what needs no wait is done at once, in the task of whoever gives it a batch.
+
     Its class may declare ``done`` as well, but no ``tick``.
     """
 
@@ -148,6 +151,7 @@ def codec_stage(
         accepts=takes if accepts is None else accepts,
         emits=gives if emits is None else emits,
         is_waiting=is_waiting,
+        may_be_pushed=bool(getattr(kind, "may_be_pushed", False)),
         has_done=_declares(kind, "done"),
         has_ticks=_declares(kind, "ticks"),
         tick_s=tick_s,

@@ -22,6 +22,7 @@ HEADERS = [
 
 class _WriteSse:
     __slots__ = ("_is_started", "_response", "done")
+    may_be_pushed = True
 
     def __init__(self, ctx: RequestContext) -> None:
         self._response = ctx[RESPONSE]
@@ -44,6 +45,7 @@ class _WriteSse:
         if not response.write_nowait(frames, last=self.done):
             if response.took_some and is_content:
                 timeline.begin_delivery(lane.origin_ns)
+            await lane.own_task()
             with lane.outside(Party.CLIENT):
                 await response.drain()
         if is_content:

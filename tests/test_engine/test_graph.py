@@ -587,8 +587,10 @@ async def test_time_is_conserved_on_the_real_clock() -> None:
     for lane in ctx.lanes:
         assert_time_conserved(lane)
         assert lane.spent_ns[BUSY] > 0
-    for link in ctx.links:
+    *links, last = ctx.links
+    for link in links:
         assert link.ready_ns + link.queued_ns > 0
+    assert last.batches == 100  # what is pushed waits for nothing
     assert counts(ctx.lanes) == [
         ("double", 100, 100, 100, 100),
         ("repeat", 100, 100, 100, 200),
@@ -1065,13 +1067,15 @@ def is_ours(thing: object) -> bool:
     return isinstance(thing, trio.Cancelled) or type(thing).__module__.startswith("pipeline.")
 
 
+@pytest.mark.parametrize("last", [Acting(pass_on.run, "pass_on"), repeat], ids=["a task", "a line"])
 @pytest.mark.parametrize("how", ["fails", "is cancelled", "succeeds"])
-async def test_a_run_leaves_no_garbage_for_the_collector(how: str) -> None:
+async def test_a_run_leaves_no_garbage_for_the_collector(how: str, last: Any) -> None:
     async def run() -> None:
         with trio.CancelScope() as scope:
             source: Any = cancelling(scope) if how == "is cancelled" else [[1], [2]]
             with contextlib.suppress(StageBug):
-                await Pipeline(double).then(explode if how == "fails" else repeat).then(pass_on).run(source, context())
+                failing = explode if how == "fails" else double
+                await Pipeline(Acting(pass_on.run)).then(failing).then(last).run(source, context())
 
     await run()
     gc.collect()

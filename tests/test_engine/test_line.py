@@ -678,6 +678,20 @@ class WaitingWindows(Windows):
         return self.inner.flush()
 
 
+class PushedWindows(WaitingWindows):
+    """The same, in whichever task it is fed: it asks for its own before it waits, which it does every other time."""
+
+    may_be_pushed = True
+    calls = 0
+
+    async def feed(self, batch: list[int], lane: Lane, /) -> list[int]:  # type: ignore[override]
+        self.calls += 1
+        if self.calls % 2:
+            return self.inner.feed(batch)
+        await lane.own_task()
+        return await super().feed(batch, lane)
+
+
 class TakesNumbers:
     """Is done after ``size`` numbers."""
 
@@ -705,6 +719,8 @@ def codecs(draw: Callable[[st.SearchStrategy[Any]], Any], kinds: list[str], at: 
         return codec_stage(name, lambda ctx: Windows(size), codec=Windows)
     if kind == "waits":
         return CodecStage(name, lambda ctx: WaitingWindows(size), accepts=int, emits=int, is_waiting=True)
+    if kind == "pushed":
+        return codec_stage(name, lambda ctx: PushedWindows(size), codec=PushedWindows)
     if kind == "takes":
         return codec_stage(name, lambda ctx: TakesNumbers(size), codec=TakesNumbers)
     if kind == "repeat":
@@ -733,7 +749,7 @@ def codecs(draw: Callable[[st.SearchStrategy[Any]], Any], kinds: list[str], at: 
     return per_event(spread)
 
 
-KINDS = ["windows", "waits", "repeat", "drop", "delay", "per_event"]
+KINDS = ["windows", "waits", "pushed", "repeat", "drop", "delay", "per_event"]
 
 
 @st.composite
@@ -786,6 +802,152 @@ def test_fused_stages_return_the_same_as_separate_tasks_even_if_some_are_done_ea
     # What the stages before a done one have taken depends on how far they were ahead.
     separate, fused = run_both_ways(stages, events, cuts, capacity)
     assert fused[0] == separate[0]
+
+
+# --- A line whose work is done in the task that gives it a batch ------------------------------------------------------
+
+
+async def relay(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+    async for batch in inlet:
+        await outlet.send(batch)
+
+
+class Pushed:
+    """Says in which task it works; for each "wait" it waits a second, in its own task; "fail" and "done" do that."""
+
+    may_be_pushed = True
+    done = False
+
+    def __init__(self, ctx: RequestContext) -> None:
+        self.ctx = ctx
+
+    async def feed(self, batch: list[str], lane: Lane, /) -> list[str]:
+        given = [trio.lowlevel.current_task().name]
+        for word in batch:
+            if word == "wait":
+                await lane.own_task()
+                with lane.outside():
+                    await trio.sleep(1)
+                given.append(trio.lowlevel.current_task().name)
+            elif word == "wait rudely":
+                await trio.sleep(1)
+            elif word == "fail":
+                raise ClientFault("no")
+            elif word == "done":
+                self.done = True
+        return given
+
+    async def flush(self, lane: Lane, /) -> list[str]:
+        return [trio.lowlevel.current_task().name]
+
+
+pushed = codec_stage("pushed", Pushed)
+
+
+async def gone_through(*batches: list[str]) -> tuple[list[str], RequestContext]:
+    """Return in which tasks a pushed line has worked."""
+    ctx = context()
+    names: list[str] = await Pipeline(Acting(relay)).then(pushed).run(batches, ctx)
+    for lane in ctx.lanes:
+        assert_time_conserved(lane)
+    own = trio.lowlevel.current_task().name
+    return ["own" if name == own else name for name in names], ctx
+
+
+async def test_what_need_not_wait_is_done_in_the_task_that_gives_it(autojump_clock: trio.testing.MockClock) -> None:
+    names, ctx = await gone_through(["a"], ["b"])
+    assert names == ["relay", "relay", "own"]
+    [link] = ctx.links
+    assert (link.batches, link.ready_ns, link.queued_ns, link.full_ns) == (2, 0, 0, 0)
+    assert counts(ctx.lanes) == [("relay", 2, 2, 2, 2), ("pushed", 2, 3, 2, 3)]
+
+
+async def test_what_has_to_wait_goes_on_in_its_own_task_and_nothing_overtakes_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    names, ctx = await gone_through(["a"], ["wait"], ["b"], ["wait"], ["c"])
+    assert names == ["relay", "relay", "own", "own", "own", "own", "own", "own"]
+    assert trio.current_time() == 2
+    assert stages_s(ctx, "outside_ns") == {"pushed": 2}
+    assert spent_s(ctx.lanes[0])["blocked"] == 1  # "c" found room only when "b" had been taken
+
+
+async def test_what_has_to_wait_at_the_very_end_is_not_lost(autojump_clock: trio.testing.MockClock) -> None:
+    names, _ = await gone_through(["wait"])
+    assert names == ["relay", "own", "own"]
+
+
+async def test_a_giver_waits_for_the_loop_while_its_batch_is_worked_at(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    clock = WorkClock()
+
+    class Works:
+        def feed(self, batch: list[int], /) -> list[int]:
+            clock.work(3)
+            return batch
+
+        def flush(self) -> list[int]:
+            return []
+
+    ctx = context(clock)
+    works = codec_stage("works", lambda ctx: Works(), codec=Works)
+    assert await Pipeline(Acting(relay)).then(works).run([[1], [2]], ctx) == [1, 2]
+    giver, line = ctx.lanes
+    assert (spent_s(giver)["ready"], spent_s(line)["busy"]) == (6, 6)
+    assert stages_s(ctx, "busy_ns") == {"works": 6}
+
+
+async def test_a_failure_in_the_task_that_gives_is_that_of_the_codec(autojump_clock: trio.testing.MockClock) -> None:
+    for batches in ([["fail"]], [["a"], ["fail"], ["b"]]):
+        with pytest.raises(ClientFault, match="no") as failed:
+            await gone_through(*batches)
+        assert failed.value.stage == "pushed"
+
+
+async def test_a_codec_that_is_done_in_the_task_that_gives_ends_the_run(autojump_clock: trio.testing.MockClock) -> None:
+    async def relay_for_ever(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        await relay(inlet, outlet, ctx)
+        with outlet.outside():
+            await trio.sleep_forever()
+
+    assert len(await Pipeline(Acting(relay_for_ever)).then(pushed).run([["a"], ["done"]], context())) == 3
+
+
+async def test_a_codec_that_waits_in_the_task_that_gives_it_a_batch_is_a_bug(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    with pytest.raises(StageBug) as failed:
+        await gone_through(["wait rudely"])
+    assert failed.value.stage == "pushed"
+    assert "own_task" in str(failed.value.__cause__)
+
+
+@pytest.mark.parametrize("word", ["a", "wait", "fail"])
+async def test_a_request_may_be_cancelled_by_what_it_does_in_the_task_that_gives(
+    word: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    with trio.CancelScope() as scope:
+
+        @per_event
+        def cancel(item: str) -> list[str]:
+            scope.cancel()
+            return [item]
+
+        ctx = context()
+        chain = Pipeline(Acting(relay)).then(cancel).then(pushed).fused()
+        if word == "fail":
+            with pytest.raises(ClientFault):
+                await chain.run([[word]], ctx)
+        else:
+            await chain.run([[word]], ctx)
+    assert scope.cancelled_caught == (word != "fail")
+    for lane in ctx.lanes:
+        assert_time_conserved(lane)
+
+
+async def test_a_line_that_is_pushed_may_be_cancelled_at_every_step(autojump_clock: trio.testing.MockClock) -> None:
+    await assert_cancels_cleanly(lambda: gone_through(["a"], ["wait"], ["b"], ["wait", "c"]))
 
 
 @both_ways
