@@ -906,12 +906,12 @@ async def test_a_failure_in_the_task_that_gives_is_that_of_the_codec(autojump_cl
 
 
 async def test_a_codec_that_is_done_in_the_task_that_gives_ends_the_run(autojump_clock: trio.testing.MockClock) -> None:
-    async def relay_for_ever(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+    async def relay_and_stay(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
         await relay(inlet, outlet, ctx)
         with outlet.outside():
             await trio.sleep_forever()
 
-    assert len(await Pipeline(Acting(relay_for_ever)).then(pushed).run([["a"], ["done"]], context())) == 3
+    assert len(await Pipeline(Acting(relay_and_stay)).then(pushed).run([["a"], ["done"]], context())) == 3
 
 
 async def test_a_codec_that_waits_in_the_task_that_gives_it_a_batch_is_a_bug(
