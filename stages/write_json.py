@@ -14,7 +14,6 @@ from stages.slots import RESPONSE
 
 class _WriteJson:
     __slots__ = ("_parts", "_response")
-    may_be_pushed = True
 
     def __init__(self, ctx: RequestContext) -> None:
         self._response = ctx[RESPONSE]
