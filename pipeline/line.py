@@ -212,9 +212,9 @@ class Line:
                 raise failure
             finally:
                 del failure
-        if (pending := self._pending) is not None:
-            self._pending = None
-            await _go_on(pending)
+        pending, self._pending = self._pending, None
+        assert pending is not None  # else there was nothing to settle
+        await _go_on(pending)
 
     async def _forward(self, batch: list[Any], position: int) -> None:
         """Push ``batch`` through the codecs from ``position`` on, and what comes out into the giver.
