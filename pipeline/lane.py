@@ -85,6 +85,7 @@ class Lane:
         stages: what its stages did, in their order.
         spent_ns: one figure per state, in the order of `STATES`, from its birth to the last switch.
         more: the lanes of further tasks of its stage.
+        is_closed: whether its life has ended, although its task has yet to notice.
         is_pushed: whether its stages work in the task of who gave them a batch; see `own_task`.
         is_further: whether it is one of those. It mostly waits for the other task, so that no wait of it is ours.
         stage: whom its time is charged to as well; None while a line charges its codecs itself.
@@ -104,6 +105,7 @@ class Lane:
         "born_ns",
         "clock",
         "home",
+        "is_closed",
         "is_further",
         "is_pushed",
         "more",
@@ -129,7 +131,7 @@ class Lane:
         self.spent_ns = [0, 0, 0, 0, 0, 0]
         self.stage: StageTimes | None = self.stages[0]
         self.more: tuple[Lane, ...] = ()
-        self.is_further = self.is_pushed = False
+        self.is_further = self.is_pushed = self.is_closed = False
         self.home: int = BUSY
         self.state: int = READY
         self.origin_ns = 0
@@ -138,7 +140,9 @@ class Lane:
         self._request_id = request_id
 
     def switch(self, state: int, now_ns: int) -> None:
-        """End the running state at ``now_ns``, and begin ``state``."""
+        """End the running state at ``now_ns``, and begin ``state``; nothing happens once it is closed."""
+        if self.is_closed:
+            return
         was, since_ns = self.state, self.since_ns
         if was == CLOSING and state != CLOSING and self.home == BUSY:
             was = BUSY  # what was cancelled was only a wait with a deadline of the stage's own: it has gone on

@@ -89,6 +89,7 @@ class Line:
         "_failure",
         "_giver",
         "_idle",
+        "_is_finished",
         "_lane",
         "_members",
         "_pending",
@@ -112,6 +113,7 @@ class Line:
         self._idle = STARVED  # the lane's state between two batches
         self._pending: Coroutine[Any, Any, None] | None = None  # what was pushed, and has to wait
         self._failure: Exception | None = None  # of what was pushed
+        self._is_finished = False
         self._codecs: list[Any] = []
         self._alarms: dict[int, Alarm] = {}  # those that run, by the position of the codec
         # What a batch needs of each codec: feed, its figures, whether it waits, itself if it may be done, its alarm if
@@ -170,7 +172,8 @@ class Line:
                 self._pending.close()
             if self._failure is not None:  # it was cancelled by what failed, or while that was at work
                 await self._settle()
-        await self._finish()
+        if not self._is_finished:
+            await self._finish()
 
     def _push(self, batch: list[Any], giver: Lane, now_ns: int) -> None:
         """Push ``batch`` through in the task that gives it, while this line's own task waits to take.
@@ -187,7 +190,7 @@ class Line:
         first.batches_taken += 1
         first.events_taken += len(batch)
         lane.is_pushed = True
-        forwarding = self._forward(batch, 0)
+        forwarding = self._forward_last(batch)
         needs_task = True
         try:
             trap = forwarding.send(None)
@@ -203,6 +206,13 @@ class Line:
         if needs_task:
             assert isinstance(self._taker, Link)  # else nothing is pushed
             self._taker.wake()
+
+    async def _forward_last(self, batch: list[Any]) -> None:
+        """Push ``batch`` through. If that ends it, do the rest, so that no turn of the loop counts for this lane."""
+        await self._forward(batch, 0)
+        if self._done_at >= 0:
+            await self._finish()
+            self._is_finished = self._lane.is_closed = True
 
     async def _settle(self) -> None:
         """Go on with what was pushed and has to wait, or raise what it has failed with."""

@@ -914,6 +914,23 @@ async def test_a_codec_that_is_done_in_the_task_that_gives_ends_the_run(autojump
     assert len(await Pipeline(Acting(relay_and_stay)).then(pushed).run([["a"], ["done"]], context())) == 3
 
 
+async def test_a_line_that_is_done_has_ended_although_the_loop_has_yet_to_come_to_its_task(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    clock = WorkClock()
+
+    async def relay_and_work(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+        await relay(inlet, outlet, ctx)
+        clock.work(5)  # the line's task can only run after that
+
+    ctx = context(clock)
+    assert len(await Pipeline(Acting(relay_and_work)).then(pushed).run([["done"]], ctx)) == 2
+    giver, line = ctx.lanes
+    assert (giver.lifetime_ns, line.lifetime_ns) == (5 * SECOND_NS, 0)
+    for lane in ctx.lanes:
+        assert_time_conserved(lane)
+
+
 async def test_a_codec_that_waits_in_the_task_that_gives_it_a_batch_is_a_bug(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
