@@ -726,7 +726,8 @@ async def reasoning_is_kept_when_the_client_stops(payload: Json) -> None:
         first = {**body, "messages": body["messages"][:2]}
         async with await RawClient.open(("127.0.0.1", service.port)) as client:
             await client.send(post_bytes(first, agent="Cursor/1.0"))
-            await client.read_until(deltas[-1]["tool_calls"][0]["function"]["name"].encode())
+            name = deltas[-1]["tool_calls"][0]["function"]["name"]
+            await client.read_until(f'"name":"{name}"'.encode())  # the reasoning has the name, too
         assert (await service.record())["end"] == "DC"
         await post(service, payload, body)
         assert up.requests[-1].json()["messages"][2]["reasoning_content"] == thought_of(payload)
