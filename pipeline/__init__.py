@@ -13,6 +13,8 @@ This page is the whole public interface for authors of stages; `pipeline.testing
 - ``kernel_time`` when bytes arrived, by the kernel
 - ``context``     what the stages of one request share
 - ``errors``      what can go wrong, sorted by whose fault it is
+- ``outcome``     how a run ended
+- ``host``        what a plugin gets for its lifetime
 - ``registry``    stages from other distributions
 - ``gateway``     the HTTP service built on it (never imported by the engine)
 """
@@ -29,7 +31,10 @@ from pipeline.errors import PipelineError as PipelineError
 from pipeline.errors import StageBug as StageBug
 from pipeline.errors import UpstreamFault as UpstreamFault
 from pipeline.graph import Pipeline as Pipeline
+from pipeline.host import Host as Host
+from pipeline.host import Observer as Observer
 from pipeline.lane import Lane as Lane
+from pipeline.outcome import Outcome as Outcome
 from pipeline.registry import Plugin as Plugin
 from pipeline.stage import Codec as Codec
 from pipeline.stage import Stage as Stage

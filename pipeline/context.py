@@ -38,9 +38,10 @@ class RequestContext:
         timeline: the time of the request as a whole.
         lanes: one per task of its pipelines that has started, in the order of the stages.
         links: one per channel between two tasks.
+        open_codecs: those of the running pipeline that are told its end, each with the name of its stage.
     """
 
-    __slots__ = ("_notes", "deadline", "lanes", "links", "request_id", "timeline")
+    __slots__ = ("_notes", "deadline", "lanes", "links", "open_codecs", "request_id", "timeline")
 
     def __init__(self, request_id: str, *, deadline: float = math.inf, clock: Clock = perf_counter_ns) -> None:
         self.request_id = request_id
@@ -48,6 +49,7 @@ class RequestContext:
         self.timeline = Timeline(clock)
         self.lanes: list[Lane] = []
         self.links: list[Link[Any]] = []
+        self.open_codecs: list[tuple[str, Any]] = []
         self._notes: dict[Slot[Any], Any] = {}
 
     def __setitem__(self, slot: Slot[T], value: T) -> None:
@@ -67,3 +69,14 @@ class RequestContext:
     def get(self, slot: Slot[T]) -> T | None:
         """Return what an earlier stage left in ``slot``, or None."""
         return self._notes.get(slot)
+
+    def nested(self) -> RequestContext:
+        """Return a context for a part of this request that is run on its own, such as one attempt at an answer.
+
+        It has the same identity, deadline and timeline, and begins with the same notes. What it notes stays there, and
+        so do its lanes and links.
+        """
+        part = RequestContext(self.request_id, deadline=self.deadline)
+        part.timeline = self.timeline
+        part._notes = dict(self._notes)
+        return part

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 import trio
@@ -15,6 +16,7 @@ from pipeline.errors import DeadlineExceeded, PipelineError, blame
 from pipeline.lane import BUSY, Lane
 from pipeline.line import CodecStage, Line
 from pipeline.loop import Loop, current_loop
+from pipeline.outcome import CANCELLED, COMPLETED, Outcome
 from pipeline.stage import Stage
 
 In = TypeVar("In")
@@ -39,6 +41,49 @@ class Task:
         self.capacity = capacity
         self.names = tuple(stage.name for stage in stages)
         self.is_line = isinstance(stages[0], CodecStage)
+
+
+@dataclass(frozen=True, slots=True)
+class StageDescription:
+    """What is known of a stage of a pipeline.
+
+    Attributes:
+        name: the stage's name.
+        accepts, emits: its item types; None if they are not known.
+        is_codec: whether it is made of a codec; it can then share a task with its neighbours.
+        is_waiting: whether that codec waits for the world.
+        tick_s: after how many seconds of silence that codec is asked; None if it does not tick.
+    """
+
+    name: str
+    accepts: object
+    emits: object
+    is_codec: bool
+    is_waiting: bool = False
+    tick_s: float | None = None
+
+    @classmethod
+    def of(cls, stage: Stage[Any, Any]) -> StageDescription:
+        """Describe a stage."""
+        accepts, emits = getattr(stage, "accepts", None), getattr(stage, "emits", None)
+        if isinstance(stage, CodecStage):
+            return cls(stage.name, accepts, emits, True, stage.is_waiting, stage.tick_s)
+        return cls(stage.name, accepts, emits, is_codec=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDescription:
+    """What is known of a task of a pipeline.
+
+    Attributes:
+        stages: what it runs, in this order; the first names its lane.
+        link: the name of the link that leads to it; None for the first task, which takes straight from the source.
+        capacity: how many batches that link holds.
+    """
+
+    stages: tuple[StageDescription, ...]
+    link: str | None
+    capacity: int
 
 
 DEFAULT_CAPACITY = 1
@@ -82,6 +127,13 @@ class Pipeline(Generic[In, Out]):
                 tasks.append(task)
         return self._with_tasks(tuple(tasks))
 
+    def describe(self) -> tuple[TaskDescription, ...]:
+        """Return what is known of its tasks, in the order of their stages."""
+        return tuple(
+            TaskDescription(tuple(map(StageDescription.of, task.stages)), link, task.capacity)
+            for task, link in zip(self._tasks, (None, *self._link_names), strict=True)
+        )
+
     def _with_tasks(self, tasks: tuple[Task, ...]) -> Pipeline[In, Any]:
         other = cast("Pipeline[In, Any]", Pipeline(tasks[0].stages[0]))
         other._set_tasks(tasks)
@@ -124,7 +176,18 @@ class Pipeline(Generic[In, Out]):
             DeadlineExceeded: if ``ctx.deadline`` passed before the last stage had returned.
         """
         # Not `async`, but a coroutine: each turn of the request has a frame fewer.
-        return _Run(ctx).run(self._tasks, self._link_names, source)
+        out: list[Out] = []
+        return _Run(ctx).run(self._tasks, self._link_names, source, Sink(out), out)
+
+    async def run_into(
+        self, giver: Giver[Out], source: Iterable[list[In]] | AsyncIterable[list[In]], ctx: RequestContext
+    ) -> None:
+        """Push the batches of ``source`` through as `run` does, and what comes out into ``giver`` as it comes.
+
+        Raises:
+            PipelineError: as `run` does; ``giver`` has then not been completed.
+        """
+        await _Run(ctx).run(self._tasks, self._link_names, source, giver, [])
 
 
 def _tick_s(stage: Stage[Any, Any]) -> float | None:
@@ -143,14 +206,15 @@ class _Run:
         self.own_lane: Lane | None = None  # of the last stage
         self.scope: trio.CancelScope | None = None  # of all stages; None if there is nothing to stop
 
-    async def run(self, tasks: tuple[Task, ...], link_names: list[str], source: Any) -> list[Any]:
-        out: list[Any] = []
+    async def run(
+        self, tasks: tuple[Task, ...], link_names: list[str], source: Any, giver: Giver[Any], out: list[Any]
+    ) -> list[Any]:
         end: BaseException | None = None
         loop = current_loop()
         loop.streams += 1
         try:
             try:
-                await self._run_tasks(tasks, link_names, Source(source), Sink(out), loop)
+                await self._run_tasks(tasks, link_names, Source(source), giver, loop)
             finally:
                 loop.streams -= 1
                 if isinstance(source, AsyncGenerator):
@@ -162,6 +226,8 @@ class _Run:
             end = self._first_failure()
         elif end is None and not self.complete:
             end = _deadline_exceeded()
+        if self.ctx.open_codecs:
+            end = self._close_codecs(end)
         if end is None:
             return out
         try:
@@ -169,8 +235,23 @@ class _Run:
         finally:
             del end  # else its traceback holds this frame, which holds it: garbage that only the collector frees
 
+    def _close_codecs(self, end: BaseException | None) -> BaseException | None:
+        """Tell the codecs that want to know how the run ended, and return how it has if one of them fails at that."""
+        outcome = COMPLETED if end is None else Outcome(error=end) if isinstance(end, PipelineError) else CANCELLED
+        codecs, self.ctx.open_codecs = self.ctx.open_codecs, []
+        for name, codec in reversed(codecs):
+            try:
+                codec.close(outcome)
+            except Exception as error:
+                bug = blame(error, name)
+                if end is None:
+                    end = bug
+                else:
+                    end.add_note(f"then {name} failed too, when it was closed: {type(error).__name__}")
+        return end
+
     async def _run_tasks(
-        self, tasks: tuple[Task, ...], link_names: list[str], source: Source[Any], sink: Sink[Any], loop: Loop
+        self, tasks: tuple[Task, ...], link_names: list[str], source: Source[Any], sink: Giver[Any], loop: Loop
     ) -> None:
         """Run all tasks but the last as such, and the last one here.
 

@@ -29,11 +29,25 @@ class CodecStage(Generic[In, Out]):
         accepts, emits: item types where they are known, for the check at start-up; None is not checked.
         is_waiting: whether it is a `WaitingCodec`.
         may_be_pushed: whether it may work in another's task: it never waits, or only after ``lane.own_task()``.
-        has_done, has_ticks: whether the codec has ``done``, and ``ticks``.
+        has_done, has_ticks, has_close, has_skip: whether the codec has ``done``, ``ticks``, ``close`` and ``skip``.
+        holds_nothing: whether the codec keeps nothing between two items.
         tick_s: after how long a silence it is asked; None if it does not tick.
     """
 
-    __slots__ = ("accepts", "emits", "has_done", "has_ticks", "is_waiting", "may_be_pushed", "name", "open", "tick_s")
+    __slots__ = (
+        "accepts",
+        "emits",
+        "has_close",
+        "has_done",
+        "has_skip",
+        "has_ticks",
+        "holds_nothing",
+        "is_waiting",
+        "may_be_pushed",
+        "name",
+        "open",
+        "tick_s",
+    )
 
     def __init__(
         self,
@@ -46,6 +60,9 @@ class CodecStage(Generic[In, Out]):
         may_be_pushed: bool = False,
         has_done: bool = False,
         has_ticks: bool = False,
+        has_close: bool = False,
+        has_skip: bool = False,
+        holds_nothing: bool = False,
         tick_s: float | None = None,
     ) -> None:
         self.name = name
@@ -56,6 +73,9 @@ class CodecStage(Generic[In, Out]):
         self.may_be_pushed = may_be_pushed or not is_waiting
         self.has_done = has_done
         self.has_ticks = has_ticks
+        self.has_close = has_close
+        self.has_skip = has_skip
+        self.holds_nothing = holds_nothing
         self.tick_s = tick_s
 
     async def run(self, inlet: Inlet[In], outlet: Outlet[Out], ctx: RequestContext) -> None:
@@ -128,6 +148,8 @@ class Line:
             except Exception as error:
                 self._stop_alarms()
                 raise self._blame(error, times, since_ns)  # noqa: B904 - see there
+            if member.has_close:
+                ctx.open_codecs.append((member.name, codec))
             alarm = asker = None
             if member.tick_s is not None:
                 at = len(self._codecs)

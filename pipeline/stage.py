@@ -52,6 +52,10 @@ class Codec(Protocol[In, Out]):
     - ``tick(self) -> list[Out]``: what is to be given after a silence of ``tick_s``, in which nothing has come out of
       it. Not called while a batch is on its way behind it.
     - ``ticks: bool``: false while a silence means nothing to it; it is not asked then.
+    - ``close(self, outcome: Outcome) -> None``: told how the run ended, exactly once, when all of its stages have,
+      even if the request failed or was cancelled. Then `flush` may not have been called. It must not wait.
+    - ``skip(self) -> list[Out]``: what it has taken and not given, for a stage that is configured with
+      ``on_error: skip``: after a failure of its own the request goes on with that, and without it.
     """
 
     def feed(self, batch: list[In], /) -> list[Out]:
@@ -69,7 +73,7 @@ class WaitingCodec(Protocol[In, Out]):
     If its class says ``may_be_pushed = True``, and it awaits ``lane.own_task()`` before the first wait in each call,
     what needs no wait is done at once, in the task of whoever gives it a batch.
 
-    Its class may declare ``done`` as well, but no ``tick``.
+    Its class may declare ``done`` and ``close`` as well, but no ``tick``.
     """
 
     async def feed(self, batch: list[In], lane: Lane, /) -> list[Out]:
@@ -142,6 +146,10 @@ def codec_stage(
         raise TypeError(f"stage {name!r}: {kind.__name__} has {has}, so give it {lacks} too")
     if tick_s is not None and (is_waiting or inspect.iscoroutinefunction(_method(name, kind, "tick"))):
         raise TypeError(f"stage {name!r}: {kind.__name__} ticks, so neither its feed nor its tick may be async")
+    if has_close := hasattr(kind, "close"):
+        close = _method(name, kind, "close")
+        if inspect.iscoroutinefunction(close):
+            raise TypeError(f"stage {name!r}: close of {kind.__name__} must not be async: the request is over")
     hints = _hints_of(feed)
     gives = _item_of(hints.pop("return", None))
     takes = _item_of(next(iter(hints.values()), None))
@@ -154,6 +162,8 @@ def codec_stage(
         may_be_pushed=bool(getattr(kind, "may_be_pushed", False)),
         has_done=_declares(kind, "done"),
         has_ticks=_declares(kind, "ticks"),
+        has_close=has_close,
+        has_skip=callable(getattr(kind, "skip", None)),
         tick_s=tick_s,
     )
 
@@ -205,4 +215,6 @@ def per_event(fn: Callable[[In], Iterable[Out]]) -> CodecStage[In, Out]:
     codec = _PerEvent(fn)
     hints = _hints_of(fn)
     emits = _item_of(hints.pop("return", None))
-    return CodecStage(fn.__name__, lambda ctx: codec, accepts=next(iter(hints.values()), None), emits=emits)
+    return CodecStage(
+        fn.__name__, lambda ctx: codec, accepts=next(iter(hints.values()), None), emits=emits, holds_nothing=True
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from types import SimpleNamespace
 from typing import Any, Generic, TypeVar
 
 import trio
@@ -17,8 +18,10 @@ from pipeline import alarm
 from pipeline.channel import Inlet, Outlet
 from pipeline.context import RequestContext
 from pipeline.graph import Pipeline
+from pipeline.host import Host
 from pipeline.lane import BUSY, CLOSING, OUTSIDE, Lane
 from pipeline.line import CodecStage
+from pipeline.registry import Plugin, opened
 from pipeline.stage import Stage
 
 In = TypeVar("In")
@@ -75,6 +78,100 @@ def check_stage(
     )
     result: list[Out] = on_virtual_time(given)
     return result
+
+
+OK_RECORD = SimpleNamespace(end="OK")
+"""What of a good request's record most observers need."""
+
+
+# Any: the options and the stage are of the plugin's own types.
+def check_plugin(
+    plugin: Plugin[Any],
+    options: Any = None,
+    *events: Any,
+    context: NewContext = new_context,
+    record: object = OK_RECORD,
+) -> list[Any]:
+    """Open a plugin on a virtual clock, check what it makes, close it, and return what that gives.
+
+    A stage gets ``events``: one request alone, many in turns, and one that is cancelled. An observer is told of a
+    request. Not from inside a trio loop.
+
+    Args:
+        plugin: with a maker or with a lifetime.
+        options: of the plugin's type; made without arguments by default.
+        events: a typical stream, end included.
+        context: makes the context of one request.
+        record: what an observer is told at the end.
+
+    Raises:
+        AssertionError: if requests that run at the same time change each other's output, a request that was cancelled
+            goes on, or the plugin does not close; the message says which.
+        PluginError: if it cannot be opened.
+    """
+    chosen = plugin.options() if options is None else options
+
+    async def living() -> list[Any]:
+        async with opened(plugin, chosen, Host(plugin.name)) as made:
+            if plugin.kind == "observer":
+                made.on_start(context())
+                made.on_end(record)
+                given: list[Any] = []
+            else:
+                given = await collect(made, *events, context=context)
+                await assert_separates_requests(made, *events, context=context)
+                await assert_lets_go(made, *events, context=context)
+            since_s = trio.current_time()
+        took_s = trio.current_time() - since_s
+        assert took_s <= CLOSE_LIMIT_S, f"{plugin.name} took {took_s:g} s to close: {CLOSE_LIMIT_S:g} are allowed"
+        return given
+
+    result: list[Any] = trio.run(living, clock=trio.testing.MockClock(autojump_threshold=0))
+    return result
+
+
+CLOSE_LIMIT_S = 10.0
+"""How long a plugin may take to close."""
+
+
+async def assert_separates_requests(
+    stage: Stage[In, Out], *events: In, context: NewContext = new_context, requests: int = 4
+) -> None:
+    """Check that requests that run at the same time, event by event in turns, give what one of them gives alone."""
+    alone = await collect(stage, *events, context=context)
+    given: dict[int, list[Out]] = {}
+
+    async def run(number: int) -> None:
+        async def in_turns() -> AsyncIterator[list[In]]:
+            for event in events:
+                await trio.sleep(0.001 * number)
+                yield [event]
+
+        given[number] = await _alone(stage).run(in_turns(), context())
+
+    async with trio.open_nursery() as nursery:
+        for number in range(requests):
+            nursery.start_soon(run, number)
+    for number in range(requests):
+        assert given[number] == alone, (
+            f"{stage.name} mixes requests up: alone one gives {alone!r}, beside others {given[number]!r}"
+        )
+
+
+async def assert_lets_go(stage: Stage[In, Out], *events: In, context: NewContext = new_context) -> None:
+    """Check that a stage ends when its request is cancelled, and does not take that for the end of its input."""
+
+    async def endless() -> AsyncIterator[list[In]]:
+        for event in events:
+            yield [event]
+        await trio.sleep_forever()
+
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_alone(stage).run, endless(), context())
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+    assert scope.cancelled_caught, f"{stage.name} goes on after its request was cancelled: let Cancelled through"
 
 
 async def collect(

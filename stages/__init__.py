@@ -4,6 +4,7 @@
 - ``parse_request``       parse the body, in any of its dialects, into one normal form
 - ``choose_deployment``   choose the deployment that answers
 - ``restore_reasoning``   restore the reasoning of earlier turns, which clients drop
+- ``answer_call``         answer the call through what is installed around it, if anything is
 - ``call_upstream``       call the chosen upstream, and pass its bytes on as they arrive
 - ``decode_events``       decode the upstream's bytes into events
 - ``remember_reasoning``  keep the model's reasoning for the next turn

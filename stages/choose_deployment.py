@@ -123,17 +123,21 @@ class _Choose:
 
     def _choose(self, request: ResponsesRequest) -> UpstreamCall:
         principal = self._ctx[PRINCIPAL]
-        match = self._deployments.match(request.model, _effort(request))
+        asked, target = request.requested_model, request.target_model
+        match = self._deployments.match(asked, _effort(request))
         # Scopes are about models: a key for a model may use its variants, and a key may be limited to one variant.
-        if not principal.may_use(request.model) and (match is None or not principal.may_use(match.variant.name)):
+        if not principal.may_use(asked) and (match is None or not principal.may_use(match.variant.name)):
             raise ClientFault(
-                f"this API key may not use the model {request.model!r}: GET /cursor/models lists the allowed models",
+                f"this API key may not use the model {asked!r}: GET /cursor/models lists the allowed models",
                 code="model_forbidden",
                 param="model",
             )
+        if target is not None:
+            match = self._deployments.match(target, _effort(request))
         if match is None:
+            chosen = "" if target is None else f", which a stage of this gateway chose for {asked!r},"
             raise ClientFault(
-                f"the model {request.model!r} does not exist: GET /cursor/models lists the available models",
+                f"the model {target or asked!r}{chosen} does not exist: GET /cursor/models lists the available models",
                 code="model_not_found",
                 param="model",
             )

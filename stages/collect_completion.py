@@ -18,7 +18,7 @@ class _Collect:
 
     def __init__(self, ctx: RequestContext) -> None:
         self._collector = CompletionCollector(
-            model=ctx[CALL].request.model,
+            model=ctx[CALL].request.requested_model,
             chunk_id=f"chatcmpl-{ctx.request_id}",
             created=ctx[HEAD].received_s,
             profile=ctx[PROFILE],

@@ -22,7 +22,7 @@ class _Encode:
     def __init__(self, ctx: RequestContext) -> None:
         request = ctx[CALL].request
         self._encoder = ChunkEncoder(
-            model=request.model,
+            model=request.requested_model,
             chunk_id=f"chatcmpl-{ctx.request_id}",
             created=ctx[HEAD].received_s,
             include_usage=request.include_usage,

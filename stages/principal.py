@@ -20,10 +20,11 @@ class Principal(Struct, frozen=True):
 
     def may_use(self, model: str) -> bool:
         """Return whether this key may use ``model``; names are compared whole, and case matters."""
-        return self.is_master or self.models is None or any(_matches(pattern, model) for pattern in self.models)
+        return self.is_master or self.models is None or any(matches(pattern, model) for pattern in self.models)
 
 
-def _matches(pattern: str, model: str) -> bool:
+def matches(pattern: str, model: str) -> bool:
+    """Return whether a name is one of those that a pattern with any number of ``*`` means."""
     # Not fnmatch: `[` and `?` are ordinary characters in model names, and it compiles and caches a regular expression.
     # Matching each inner piece at its first occurrence is correct for `*`, and takes linear time.
     first, *inner = pattern.split("*")

@@ -11,7 +11,10 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
     """A request in the shape of the Responses API, cleaned of what an upstream would reject.
 
     Attributes:
-        model: the name that the client asked for.
+        requested_model: the name that the client asked for. It is shown in the response, and is what the scope of a key
+            is about.
+        target_model: the name that is looked up instead, if a stage has chosen one. It may lie outside of the key's
+            scope: the operator has installed the stage.
         stream: whether the client wants server-sent events.
         include_usage: whether the client asked for the usage chunk (``stream_options.include_usage``).
         body: the Responses body without ``model``, ``stream`` and ``stream_options``; unknown fields pass through. It
@@ -22,7 +25,7 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
         wants_logprobs: whether the client asked for token log probabilities.
     """
 
-    model: str
+    requested_model: str
     stream: bool
     include_usage: bool
     body: dict[str, Any]  # JSON of a foreign shape
@@ -30,3 +33,4 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
     custom_tools: frozenset[str] = frozenset()
     has_hosted_tools: bool = False
     wants_logprobs: bool = False
+    target_model: str | None = None

@@ -10,6 +10,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from pipeline import Slot
+from stages.answer import Attempt
 from stages.events import Failed, Usage
 from stages.principal import Principal
 from stages.upstreams import UpstreamCall
@@ -80,6 +81,9 @@ USAGE: Slot[Usage] = Slot("usage")
 
 FAILURE: Slot[Failed] = Slot("failure")
 """Filled by decode_events if the answer broke off after it had started."""
+
+ATTEMPTS: Slot[list[Attempt]] = Slot("attempts")
+"""Filled by answer_call, if anything is installed around the call: the attempts at an answer, in their order."""
 
 ENCODER: Slot[ChunkEncoder] = Slot("encoder")
 """Filled by encode_chunks. Code that must end the stream early reads from it what the client has seen."""

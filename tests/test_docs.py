@@ -23,8 +23,8 @@ from msgspec import to_builtins
 import pipeline
 from pipeline import Party, testing
 from pipeline.gateway.app import Application
-from pipeline.gateway.assembly import PLACES
 from pipeline.gateway.config.load import parse_settings
+from pipeline.gateway.insertions import PLACES
 from pipeline.gateway.logs import StallRecord
 from pipeline.gateway.reference import pages
 from pipeline.lane import STATES
@@ -59,7 +59,9 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_python_block_is_a_file_so_that_it_runs() -> None:
     assert [text for language, name, text in BLOCKS if language == "python" and not name] == []
     modules = [name for name in FILES if name.endswith(".py") and not name.startswith("test_")]
-    assert modules == ["shout.py", "exclaim.py", "redact_naively.py", "redact.py", "slow_down.py"]
+    assert modules == [
+        *("shout.py", "exclaim.py", "redact_naively.py", "redact.py", "slow_down.py", "try_again.py", "tally.py")
+    ]
     assert all(f"test_{name}" in FILES for name in modules)
     assert PAGE.count("```") == 2 * len(BLOCKS)
 
@@ -124,7 +126,7 @@ async def test_options_reach_the_stage(written: Path) -> None:
 
 
 def test_the_places_in_the_table_are_those_where_a_stage_may_be_inserted() -> None:
-    table = PAGE.partition("| `after` |")[2].partition("\n\n")[0]
+    table = PAGE.partition("| `at` |")[2].partition("\n\n")[0]
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(PLACES)
 
 

@@ -16,12 +16,14 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from pipeline import ClientFault, PipelineError
-from pipeline.gateway.assembly import assemble
+from pipeline.gateway.assembly import Assembly, Parts
 from pipeline.gateway.bridge import Bridge, OnEnd
 from pipeline.gateway.config.keys import KeyStore
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.failures import render
 from pipeline.gateway.http.asgi import Receive, Scope, Send
+from pipeline.gateway.insertions import plan
+from pipeline.gateway.open_plugins import OpenPlugins
 from pipeline.gateway.upstream_clients import ClientSettings, UpstreamClients
 from pipeline.registry import AnyPlugin
 from stages.authenticate import identify
@@ -57,6 +59,9 @@ class Application:
         plugins: the stages that are installed, by name.
         on_end: called at the end of each request with what makes a `FinishedRequest` of it.
 
+    Attributes:
+        parts: what the built-in stages are made of.
+
     Raises:
         PluginError: if a configured stage does not exist or does not fit in its place.
     """
@@ -77,22 +82,23 @@ class Application:
         )
         self.reasoning = _reasoning_store(own)
         self.started_s = int(time.time())  # noqa: TID251 - shown as `created` of the models
+        parts = Parts(
+            keys=self.keys,
+            anonymous=self.anonymous,
+            deployments=self.deployments,
+            upstreams={
+                **{name: HttpUpstream(api, self.clients.transport_for) for name, api in APIS.items()},
+                "canned": CannedUpstream(),
+            },
+            max_body_bytes=own.max_body_bytes,
+            keep_alive_interval_s=own.keep_alive_interval_s,
+            reasoning=self.reasoning,
+            execution=own.execution,
+        )
+        self.plugins = OpenPlugins(plan(own.stages, plugins), deployments={one.id: one for one in settings.deployments})
+        self.parts = parts
         self.bridge = Bridge(
-            assemble(
-                keys=self.keys,
-                anonymous=self.anonymous,
-                deployments=self.deployments,
-                upstreams={
-                    **{name: HttpUpstream(api, self.clients.transport_for) for name, api in APIS.items()},
-                    "canned": CannedUpstream(),
-                },
-                max_body_bytes=own.max_body_bytes,
-                keep_alive_interval_s=own.keep_alive_interval_s,
-                reasoning=self.reasoning,
-                insertions=own.stages,
-                plugins=plugins,
-                execution=own.execution,
-            ),
+            None if self.plugins.have_lifetimes else Assembly(parts, self.plugins.made()),
             profile_of=_profile_chooser(own),
             on_end=on_end,
             response_headers=_cors_headers(own.allowed_origins),
@@ -122,6 +128,8 @@ class Application:
             await opened.enter_async_context(self.clients)
             if self.reasoning is not None:
                 await opened.enter_async_context(self.reasoning)
+            if self.plugins.have_lifetimes:
+                self.bridge.assembly = Assembly(self.parts, await opened.enter_async_context(self.plugins))
 
         @pages.after_serving
         async def close_clients() -> None:
@@ -145,6 +153,8 @@ class Application:
         async def ready() -> Response:
             if self.bridge.draining:
                 return _json({"status": "draining"}, 503)
+            if self.bridge.assembly is None:
+                return _json({"status": "starting"}, 503)
             return _json({"status": "healthy", "db": "Not connected"})
 
         async def fail(error: Exception) -> Response:

@@ -2,27 +2,28 @@
 
 A request passes through two pipelines. The first reads it and decides which deployment answers; the second, for a
 client that streams or for one that does not, gets the answer. There are two because the body says which the second must
-be (ADR 0003).
+be (ADR 0003). Where stages are added for some requests only, there is one pipeline for each combination that occurs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Never, TypeVar, cast
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from typing import Any, Final, Never
 
-import msgspec
 from msgspec import Struct
 
-from pipeline import Pipeline, Stage
-from pipeline.gateway.config.settings import Execution, StageSettings
-from pipeline.registry import AnyPlugin, PluginError, build
+from pipeline import Observer, Pipeline, RequestContext, Stage
+from pipeline.gateway.config.settings import Execution
+from pipeline.gateway.insertions import ACCEPTING, Asked, Installed, applies
+from pipeline.graph import TaskDescription
+from stages.answer import Around
+from stages.answer_call import answer_call
 from stages.authenticate import Keys, authenticate
 from stages.call_upstream import call_upstream
 from stages.choose_deployment import Deployments, choose_deployment
 from stages.collect_completion import collect_completion
 from stages.decode_events import decode_events
 from stages.encode_chunks import encode_chunks
-from stages.events import StreamEvent
 from stages.keep_alive import keep_alive
 from stages.parse_request import parse_request
 from stages.principal import Principal
@@ -30,120 +31,207 @@ from stages.reasoning.store import ReasoningStore
 from stages.remember_reasoning import remember_reasoning
 from stages.request import ResponsesRequest
 from stages.restore_reasoning import restore_reasoning
+from stages.slots import PRINCIPAL, PROFILE
 from stages.upstreams import Upstream, UpstreamCall, UpstreamKind
 from stages.write_json import write_json
 from stages.write_sse import write_sse
 
-In = TypeVar("In")
-Out = TypeVar("Out")
+MAX_PIPELINES: Final = 64
+"""For combinations of stages that are for some requests only; the one that was built first goes first."""
 
-PLACES: dict[str, object] = {
-    "authenticate": bytes,
-    "parse_request": ResponsesRequest,
-    "choose_deployment": UpstreamCall,
-    "decode_events": StreamEvent,
-    "encode_chunks": bytes,
-}
-"""The stages after which a plugin can be inserted, and the type of what flows there."""
-
-BUILT_IN = frozenset(PLACES) | {
-    "restore_reasoning",
-    "call_upstream",
-    "remember_reasoning",
-    "collect_completion",
-    "keep_alive",
-    "write_json",
-    "write_sse",
-}
-"""The names of the built-in stages."""
+# Any: a chain's item types differ from place to place, and `insertions.plan` has checked them.
+AnyStage = Stage[Any, Any]
+AnyPipeline = Pipeline[Any, Any]
 
 
-class Assembly(Struct, frozen=True):
-    """The pipelines of the chat route."""
+class Parts(Struct, frozen=True, kw_only=True):
+    """What the built-in stages are made of; see `Assembly`."""
 
-    accept: Pipeline[bytes, UpstreamCall]
-    stream: Pipeline[UpstreamCall, Never]
-    whole: Pipeline[UpstreamCall, Never]
+    keys: Keys
+    deployments: Deployments
+    upstreams: Mapping[UpstreamKind, Upstream[Any]]  # Any: each prepares its own
+    max_body_bytes: int
+    keep_alive_interval_s: float
+    execution: Execution
+    reasoning: ReasoningStore | None = None
+    anonymous: Principal | None = None
 
 
-def assemble(
-    *,
-    keys: Keys,
-    deployments: Deployments,
-    upstreams: Mapping[UpstreamKind, Upstream[Any]],  # Any: each prepares its own
-    max_body_bytes: int,
-    keep_alive_interval_s: float,
-    execution: Execution,
-    reasoning: ReasoningStore | None = None,
-    anonymous: Principal | None = None,
-    insertions: Sequence[StageSettings] = (),
-    plugins: Mapping[str, AnyPlugin] | None = None,
-) -> Assembly:
-    """Build the pipelines, once, at startup.
+class Assembly:
+    """The pipelines of the chat route.
 
-    Without a store for ``reasoning``, reasoning is neither remembered nor restored.
+    Args:
+        parts: what the built-in stages are made of. Without a store for ``reasoning``, reasoning is neither remembered
+            nor restored.
+        installed: what the user adds, in order.
 
-    Raises:
-        PluginError: if a configured stage does not exist, or does not fit in its place.
+    Attributes:
+        observers: who is told of each request.
     """
-    inserted = _build(insertions, plugins or {})
 
-    def with_plugins(chain: Pipeline[In, Out], place: str) -> Pipeline[In, Out]:
-        for stage in inserted.get(place, ()):
+    def __init__(self, parts: Parts, installed: Sequence[Installed] = ()) -> None:
+        self._parts = parts
+        self.observers: tuple[Observer, ...] = tuple(
+            one.made for one in installed if one.planned.plugin.kind == "observer"
+        )
+        stages = [one for one in installed if one.planned.plugin.kind != "observer"]
+        self._accepting = [one for one in stages if one.planned.place in ACCEPTING]
+        self._answering = [one for one in stages if one.planned.place not in ACCEPTING]
+        self._is_split = any(one.planned.is_conditional for one in self._accepting)
+        self._pipelines: dict[tuple[str, tuple[bool, ...]], AnyPipeline] = {}
+        self._has_choice = any(one.planned.is_conditional for one in self._answering)
+        # Built now: then what does not fit together fails at start-up.
+        self._accept = self._built(self._accept_stages(self._accepting, self._restores_first(self._answering)))
+        self._stream = self._built(self._answer_stages(self._answering, is_stream=True))
+        self._whole = self._built(self._answer_stages(self._answering, is_stream=False))
+
+    async def accept(self, body: AsyncIterable[list[bytes]], ctx: RequestContext) -> list[UpstreamCall]:
+        """Read a request, and return what is to be asked of which deployment.
+
+        Raises:
+            PipelineError: as `Pipeline.run` does.
+        """
+        if not self._is_split:
+            return await self._accept.run(body, ctx)
+        parts = self._parts
+        await Pipeline(authenticate(parts.keys, anonymous=parts.anonymous)).run([], ctx)
+        asked = Asked(key=ctx[PRINCIPAL].name, profile=ctx[PROFILE].name)
+        reading = self._chosen("read", self._of("request_bytes"), asked, lambda added: [*added, self._parse()])
+        requests: list[ResponsesRequest] = await reading.run(body, ctx)
+        if not requests:
+            return []
+        asked = self._asked(requests[0], ctx)
+        answering = [one for one in self._answering if applies(one.planned.settings.when, asked)]
+        restore = self._restore(self._restores_first(answering))
+        placed = {place: self._of(place) for place in ("request", "call")}
+
+        def stages(_: Sequence[AnyStage]) -> list[AnyStage]:
+            chosen = {
+                place: [one.made for one in ones if applies(one.planned.settings.when, asked)]
+                for place, ones in placed.items()
+            }
+            return [*chosen["request"], choose_deployment(parts.deployments), *chosen["call"], *restore]
+
+        kind = "choose" if restore else "choose, restored later"
+        choosing = self._chosen(kind, [*placed["request"], *placed["call"]], asked, stages)
+        calls: list[UpstreamCall] = await choosing.run([requests], ctx)
+        return calls
+
+    def answer(self, call: UpstreamCall, ctx: RequestContext) -> Pipeline[UpstreamCall, Never]:
+        """Return the pipeline that answers a call."""
+        is_stream = call.request.stream
+        if not self._has_choice:
+            return self._stream if is_stream else self._whole
+        asked = self._asked(call.request, ctx)
+        flags = tuple(applies(one.planned.settings.when, asked) for one in self._answering)
+        added = [one for one, is_for_it in zip(self._answering, flags, strict=True) if is_for_it]
+        kind = "stream" if is_stream else "whole"
+        return self._cached((kind, flags), lambda: self._answer_stages(added, is_stream=is_stream))
+
+    def describe(self) -> dict[str, tuple[TaskDescription, ...]]:
+        """Return what is known of its pipelines, with all that may be added in each, in the order in which they run."""
+        described = {"accept": self._accept.describe()} if not self._is_split else self._describe_split()
+        if not self._restores_first(self._answering):
+            described["attempt"] = self._attempt(self._answering).describe()
+        for name, is_stream in (("stream", True), ("whole", False)):
+            added = [one for one in self._answering if one.planned.settings.when.stream in (None, is_stream)]
+            described[name] = self._built(self._answer_stages(added, is_stream=is_stream)).describe()
+        return described
+
+    def _describe_split(self) -> dict[str, tuple[TaskDescription, ...]]:
+        parts = self._parts
+        restore = self._restore(self._restores_first(self._answering))
+        placed = {place: [one.made for one in self._of(place)] for place in ACCEPTING}
+        pipelines: dict[str, AnyPipeline] = {
+            "authenticate": Pipeline(authenticate(parts.keys, anonymous=parts.anonymous)),
+            "read": self._built([*placed["request_bytes"], self._parse()]),
+            "choose": self._built(
+                [*placed["request"], choose_deployment(parts.deployments), *placed["call"], *restore]
+            ),
+        }
+        return {name: pipeline.describe() for name, pipeline in pipelines.items()}
+
+    def _asked(self, request: ResponsesRequest, ctx: RequestContext) -> Asked:
+        return Asked(
+            key=ctx[PRINCIPAL].name, model=request.requested_model, stream=request.stream, profile=ctx[PROFILE].name
+        )
+
+    def _of(self, place: str) -> list[Installed]:
+        return [one for one in self._accepting if one.planned.place == place]
+
+    def _chosen(
+        self,
+        kind: str,
+        candidates: Sequence[Installed],
+        asked: Asked,
+        stages: Callable[[Sequence[AnyStage]], Sequence[AnyStage]],
+    ) -> AnyPipeline:
+        flags = tuple(applies(one.planned.settings.when, asked) for one in candidates)
+        made = [one.made for one, is_for_it in zip(candidates, flags, strict=True) if is_for_it]
+        return self._cached((kind, flags), lambda: stages(made))
+
+    def _cached(self, key: tuple[str, tuple[bool, ...]], stages: Callable[[], Sequence[AnyStage]]) -> AnyPipeline:
+        if (found := self._pipelines.get(key)) is None:
+            if len(self._pipelines) >= MAX_PIPELINES:
+                del self._pipelines[next(iter(self._pipelines))]
+            found = self._pipelines[key] = self._built(stages())
+        return found
+
+    def _built(self, stages: Sequence[AnyStage]) -> AnyPipeline:
+        first, *others = stages
+        chain: AnyPipeline = Pipeline(first)
+        for stage in others:
             chain = chain.then(stage)
-        return chain
+        return chain.fused() if self._parts.execution == "fused" else chain
 
-    reading = with_plugins(Pipeline(authenticate(keys, anonymous=anonymous)), "authenticate")
-    parsed = with_plugins(reading.then(parse_request(max_body_bytes)), "parse_request")
-    chosen = with_plugins(parsed.then(choose_deployment(deployments)), "choose_deployment")
-    accept = chosen.then(restore_reasoning(reasoning))
+    def _accept_stages(self, added: Sequence[Installed], is_restored: bool) -> list[AnyStage]:
+        parts = self._parts
 
-    decoded = Pipeline(call_upstream(upstreams)).then(decode_events)
-    if reasoning is not None:
-        decoded = decoded.then(remember_reasoning(reasoning))
-    events = with_plugins(decoded, "decode_events")
-    frames = with_plugins(events.then(encode_chunks), "encode_chunks")
-    if keep_alive_interval_s > 0:
-        frames = frames.then(keep_alive(keep_alive_interval_s))
-    stream = frames.then(write_sse)
-    whole = events.then(collect_completion).then(write_json)
-    if execution == "fused":
-        return Assembly(accept.fused(), stream.fused(), whole.fused())
-    return Assembly(accept, stream, whole)
+        def at(place: str) -> list[AnyStage]:
+            return [one.made for one in added if one.planned.place == place]
 
+        return [
+            authenticate(parts.keys, anonymous=parts.anonymous),
+            *at("request_bytes"),
+            self._parse(),
+            *at("request"),
+            choose_deployment(parts.deployments),
+            *at("call"),
+            *self._restore(is_restored),
+        ]
 
-def _build(insertions: Sequence[StageSettings], plugins: Mapping[str, AnyPlugin]) -> dict[str, list[Stage[Any, Any]]]:
-    built: dict[str, list[Stage[Any, Any]]] = {}
-    taken = set(BUILT_IN)
-    for insertion in insertions:
-        if (plugin := plugins.get(insertion.use)) is None:
-            known = ", ".join(sorted(plugins)) or "none is installed"
-            raise PluginError(
-                f"{insertion.where}: no stage named {insertion.use!r} is installed (installed: {known}): "
-                "install the distribution that provides it in the same environment as headrace"
-            )
-        if insertion.after not in PLACES:
-            raise PluginError(
-                f"{insertion.where}: stage {insertion.use!r} cannot follow {insertion.after!r}: "
-                f"choose one of {', '.join(PLACES)}"
-            )
-        try:
-            stage = build(plugin, insertion.options, flowing=PLACES[insertion.after], convert=_convert)
-        except PluginError as error:
-            raise PluginError(f"{insertion.where}: {error}") from error
-        if stage.name in taken:
-            raise PluginError(
-                f"{insertion.where}: another stage is already named {stage.name!r}, and the log could not distinguish "
-                "them: use each stage once"
-            )
-        taken.add(stage.name)
-        built.setdefault(insertion.after, []).append(stage)
-    return built
+    def _parse(self) -> AnyStage:
+        return parse_request(self._parts.max_body_bytes)
 
+    def _restore(self, is_restored: bool) -> list[AnyStage]:
+        return [restore_reasoning(self._parts.reasoning)] if is_restored else []
 
-def _convert(options: Mapping[str, object], kind: type[Any]) -> Any:
-    """Convert options to a dataclass or Struct; refuse unknown names, which msgspec alone ignores."""
-    known = {field.name for field in cast("Any", msgspec.inspect.type_info(kind)).fields}
-    if unknown := sorted(set(options) - known):
-        raise ValueError(f"there is no option {unknown[0]!r} (options: {', '.join(sorted(known)) or 'none'})")
-    return msgspec.convert(dict(options), kind)
+    def _restores_first(self, answering: Sequence[Installed]) -> bool:
+        """Return whether reasoning is restored once: with anything around the call, each attempt does it anew."""
+        return not any(one.planned.plugin.kind == "around" for one in answering)
+
+    def _attempt(self, added: Sequence[Installed]) -> AnyPipeline:
+        """Return the pipeline of one attempt, which is run inside what is around the call."""
+        return self._built([restore_reasoning(self._parts.reasoning), *self._call_stages(added)])
+
+    def _call_stages(self, added: Sequence[Installed]) -> list[AnyStage]:
+        before = [one.made for one in added if one.planned.place == "upstream_bytes"]
+        return [call_upstream(self._parts.upstreams), *before, decode_events]
+
+    def _answer_stages(self, added: Sequence[Installed], *, is_stream: bool) -> list[AnyStage]:
+        parts = self._parts
+
+        def at(place: str) -> list[AnyStage]:
+            return [one.made for one in added if one.planned.place == place]
+
+        arounds: list[Around] = [one.made for one in added if one.planned.plugin.kind == "around"]
+        events: list[AnyStage] = [answer_call(arounds, self._attempt(added))] if arounds else self._call_stages(added)
+        if parts.reasoning is not None:
+            events.append(remember_reasoning(parts.reasoning))
+        events += at("events")
+        if not is_stream:
+            return [*events, collect_completion, write_json]
+        frames = [*events, encode_chunks, *at("client_bytes")]
+        if parts.keep_alive_interval_s > 0:
+            frames.append(keep_alive(parts.keep_alive_interval_s))
+        return [*frames, write_sse]

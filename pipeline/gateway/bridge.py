@@ -19,16 +19,16 @@ import time
 from collections.abc import Callable, Iterable
 from time import perf_counter_ns
 from traceback import extract_tb
-from typing import Final, Never
+from typing import Any, Final, Never
 
 import trio
 
-from pipeline import ClientFault, Overloaded, Pipeline, PipelineError, RequestContext, StageBug
+from pipeline import ClientFault, Observer, Overloaded, Pipeline, PipelineError, RequestContext, StageBug
 from pipeline.gateway.asgi_client import AsgiClient, AsgiResponse, Client
 from pipeline.gateway.assembly import Assembly
 from pipeline.gateway.failures import render
 from pipeline.gateway.http.asgi import REQUEST_CYCLE, Message, Receive, Scope, Send
-from pipeline.gateway.request_record import FinishedRequest, finished_request
+from pipeline.gateway.request_record import FinishedRequest, finished_request, request_record
 from pipeline.kernel_time import Clock
 from pipeline.timeline import Timeline
 from stages.slots import ENCODER, HEAD, PROFILE, RESPONSE, ReceivedHead
@@ -51,7 +51,7 @@ class Bridge:
     """The chat route as an ASGI endpoint.
 
     Args:
-        assembly: the pipelines.
+        assembly: the pipelines; None until the plugins are open.
         profile_of: returns the client profile for the request's headers.
         on_end: called at the end of each request, whatever happened to it, with what makes a `FinishedRequest` of it.
         response_headers: sent with every response (CORS).
@@ -62,7 +62,7 @@ class Bridge:
 
     def __init__(
         self,
-        assembly: Assembly,
+        assembly: Assembly | None,
         *,
         profile_of: Callable[[dict[bytes, bytes]], Profile],
         on_end: OnEnd,
@@ -88,11 +88,30 @@ class Bridge:
         client: Client = scope.get("extensions", {}).get(REQUEST_CYCLE) or AsgiClient(receive, send)
         request = _ServedRequest(self, scope, client, model_in_path)
         self.active.add(request)
+        observers = () if self.assembly is None else self.assembly.observers
+        for observer in observers:
+            self._tell(observer, observer.on_start, request.ctx)
         try:
             await request.serve()
         finally:
             self.active.discard(request)
             self.on_end(request.finished)
+            if observers:
+                record = request_record(request.finished())
+                for observer in observers:
+                    self._tell(observer, observer.on_end, record)
+
+    def _tell(self, observer: Observer, tell: Callable[[Any], object], what: object) -> None:
+        """Tell an observer something; if it fails, that is its own problem."""
+        try:
+            tell(what)
+        except Exception as error:
+            log.error(
+                "the observer %s failed: %s.%s",
+                type(observer).__name__,
+                type(error).__module__,
+                type(error).__qualname__,
+            )
 
     def request_id_of(self, headers: dict[bytes, bytes]) -> str:
         """Return the client's ``x-request-id`` if it is valid, else an id of this bridge's own."""
@@ -166,14 +185,15 @@ class _ServedRequest:
 
     async def _run(self) -> None:
         assembly = self._bridge.assembly
+        if assembly is None:
+            raise Overloaded("this server is still starting: try again shortly", code="draining")
         body = _BodySource(self._client, self._bridge.body_timeout_s, self.disconnect, self.ctx.timeline)
-        calls = await assembly.accept.run(body, self.ctx)
+        calls = await assembly.accept(body, self.ctx)
         self.ctx.timeline.mark("routed")
         if len(calls) != 1:  # only a plugin can do that
             raise StageBug(f"an added stage turned one request into {len(calls)} calls; it must pass on exactly one")
         [call] = calls
-        pipeline = assembly.stream if call.request.stream else assembly.whole
-        await self._client.watch_during(self._answer(pipeline, call), self.disconnect)
+        await self._client.watch_during(self._answer(assembly.answer(call, self.ctx), call), self.disconnect)
 
     async def _answer(self, pipeline: Pipeline[UpstreamCall, Never], call: UpstreamCall) -> None:
         try:

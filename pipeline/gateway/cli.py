@@ -1,4 +1,4 @@
-"""The ``headrace`` command: serve · demo · check-config · stages · docs."""
+"""The ``headrace`` command: serve · demo · check-config · graph · stages · new-stage · run-stage · docs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from collections.abc import Sequence
 from importlib.metadata import distributions, version
 from pathlib import Path
 
+from pipeline.gateway.command_error import CommandError
 from pipeline.gateway.config.load import ConfigError, describe, load_settings, parse_settings
 from pipeline.gateway.config.pipeline_section import FLAGS
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.registry import PluginError, discover
 
 DISTRIBUTION = "headrace"
+KINDS = ("event", "codec", "run", "around", "observer")
+"""What `new-stage` can write: `pipeline.gateway.new_stage.KINDS`, which is not loaded to parse a command line."""
+SHOWN = ("events", "figures", "both")
+"""What `run-stage` can print."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         return 2
-    except (PluginError, OSError) as error:
+    except (PluginError, CommandError, OSError) as error:
         print(f"headrace: {error}", file=sys.stderr)
         return 2
     return status
@@ -79,8 +84,26 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("file", metavar="FILE")
     check.set_defaults(run=_check_config)
 
+    graph = commands.add_parser("graph", help="show the pipelines of a configuration, stage by stage")
+    graph.add_argument("file", metavar="CONFIG")
+    graph.set_defaults(run=_graph)
+
     stages = commands.add_parser("stages", help="list the built-in stages and the installed ones")
     stages.set_defaults(run=_stages)
+
+    new_stage = commands.add_parser("new-stage", help="write a package with a stage of your own, and its test")
+    new_stage.add_argument("name", metavar="NAME", help="a verb phrase in snake_case, such as strip_thinking")
+    kinds = ", ".join(KINDS)
+    new_stage.add_argument("--kind", required=True, choices=KINDS, metavar="KIND", help=f"one of {kinds}")
+    new_stage.add_argument("--into", metavar="FOLDER", help="a folder that does not exist (headrace-NAME)")
+    new_stage.set_defaults(run=_new_stage)
+
+    run_stage = commands.add_parser("run-stage", help="run one stage on the recorded stream of an upstream")
+    run_stage.add_argument("stage", metavar="MODULE:STAGE", help="a stage or a Plugin, as an entry point names it")
+    run_stage.add_argument("recording", metavar="FILE.sse", help="what an upstream has streamed")
+    run_stage.add_argument("--options", metavar="JSON", default="{}", help="the options of the Plugin, a JSON object")
+    run_stage.add_argument("--show", choices=SHOWN, default="both", help="what to print (%(default)s)")
+    run_stage.set_defaults(run=_run_stage)
 
     docs = commands.add_parser("docs", help="write the generated pages of the documentation")
     docs.add_argument("--write", metavar="FOLDER", required=True)
@@ -174,6 +197,36 @@ def _stages(options: argparse.Namespace) -> int:
     print("\ninstalled:" if plugins else "\nno other stages are installed; docs/writing-a-stage.md shows how")
     for plugin in plugins.values():
         print(f"{plugin.name:20} {plugin.summary}")
+    return 0
+
+
+def _graph(options: argparse.Namespace) -> int:
+    settings = load_settings(options.file)
+    from pipeline.gateway.graph_page import graph_page
+
+    print(graph_page(settings, discover()), end="")
+    return 0
+
+
+def _new_stage(options: argparse.Namespace) -> int:
+    from pipeline.gateway.new_stage import write_new_stage
+
+    print(write_new_stage(options.name, options.kind, options.into))
+    return 0
+
+
+def _run_stage(options: argparse.Namespace) -> int:
+    from pipeline.gateway.run_stage import run_stage
+
+    ran = run_stage(options.stage, options.recording, options.options)
+    if options.show != "figures":
+        for line in ran.lines:
+            print(line)
+    if options.show != "events":
+        print(ran.figures)
+    if ran.failure is not None:
+        print(ran.failure, file=sys.stderr)
+        return 1
     return 0
 
 

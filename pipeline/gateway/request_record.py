@@ -13,8 +13,9 @@ from pipeline.channel import Link
 from pipeline.gateway.asgi_client import AsgiResponse
 from pipeline.gateway.failures import EndCode, row_of
 from pipeline.timeline import Timeline
+from stages.answer import Attempt
 from stages.events import Usage
-from stages.slots import CALL, FAILURE, PRINCIPAL, USAGE
+from stages.slots import ATTEMPTS, CALL, FAILURE, PRINCIPAL, USAGE
 from stages.wire.redaction import redact
 
 _DISCONNECTS: Final[dict[str, EndCode]] = {"left": "DC", "stalled": "DS"}
@@ -55,12 +56,27 @@ class LinkFigures(Struct, gc=False):
     batches: int
 
 
+class AttemptFigures(Struct, kw_only=True):
+    """One attempt at an answer: `stages.answer.Attempt`. ``end`` is OK, a code of docs/errors.md, or ``given_up``."""
+
+    deployment: str
+    model: str
+    end: str
+    began_ms: float
+    ms: float
+    events: int
+    lanes: dict[str, LaneFigures]
+    stages: dict[str, StageFigures]
+    links: dict[str, LinkFigures]
+
+
 class RequestRecord(Struct, kw_only=True):
     """What the log says of a request; durations in ms. A field that is UNSET is left out."""
 
     request_id: str
     key: str | None
     model: str | None
+    target_model: str | UnsetType = UNSET
     deployment: str | None
     stream: bool | None
     end: EndCode
@@ -82,6 +98,7 @@ class RequestRecord(Struct, kw_only=True):
     stages: dict[str, StageFigures]
     links: dict[str, LinkFigures]
     transit_ms: dict[str, float] | UnsetType = UNSET
+    attempts: list[AttemptFigures] | UnsetType = UNSET
 
 
 class FinishedRequest(Struct, kw_only=True):
@@ -97,6 +114,7 @@ class FinishedRequest(Struct, kw_only=True):
     request_id: str
     key: str | None
     model: str | None
+    target_model: str | None
     deployment: str | None
     stream: bool | None
     end: EndCode
@@ -108,6 +126,7 @@ class FinishedRequest(Struct, kw_only=True):
     timeline: Timeline
     lanes: list[Lane]
     links: list[Link[Any]]
+    attempts: list[Attempt]
 
 
 def finished_request(
@@ -127,7 +146,8 @@ def finished_request(
         ended_s=time.time(),  # noqa: TID251 - the time of the log's line
         request_id=ctx.request_id,
         key=principal.name if principal else None,
-        model=call.request.model if call else None,
+        model=call.request.requested_model if call else None,
+        target_model=call.request.target_model if call else None,
         deployment=call.deployment.id if call else None,
         stream=call.request.stream if call else None,
         end=_end_code(ctx, response, error, disconnect_reason),
@@ -139,6 +159,7 @@ def finished_request(
         timeline=ctx.timeline,
         lanes=ctx.lanes,
         links=ctx.links,
+        attempts=ctx.get(ATTEMPTS) or [],
     )
 
 
@@ -152,19 +173,7 @@ def request_record(finished: FinishedRequest) -> RequestRecord:
     points_ms: dict[str, float] = {name: (ns - born_ns) // 1000 / 1000 for name, ns in points.items()}
     arrived_ms = points_ms.pop("client_arrived", None)
     client_ns, ours_ns, upstream_ns = timeline.parties_ns(points["ended"])
-    stages = {
-        stage.name: StageFigures(
-            stage.busy_ns // 1000 / 1000,
-            stage.outside_ns // 1000 / 1000,
-            stage.flush_ns // 1000 / 1000,
-            stage.batches_in,
-            stage.events_in,
-            stage.batches_out,
-            stage.events_out,
-        )
-        for lane in lanes
-        for stage in lane.stages
-    }
+    stages = _stages(lanes)
     record = RequestRecord(
         request_id=redact(finished.request_id),
         key=_shown(finished.key),
@@ -185,23 +194,16 @@ def request_record(finished: FinishedRequest) -> RequestRecord:
             "upstream": upstream_ns // 1000 / 1000,
         },
         points_ms=points_ms,
-        lanes={
-            lane.name: LaneFigures(
-                [stage.name for stage in lane.stages],
-                lane.lifetime_ns // 1000 / 1000,
-                *[ns // 1000 / 1000 for ns in lane.spent_ns],  # in the order of `STATES`
-            )
-            for main in lanes
-            for lane in (main, *main.more)
-        },
+        lanes=_lanes(lanes),
         stages=stages,
-        links={
-            link.name: LinkFigures(
-                link.ready_ns // 1000 / 1000, link.queued_ns // 1000 / 1000, link.full_ns // 1000 / 1000, link.batches
-            )
-            for link in finished.links
-        },
+        links=_links(finished.links),
     )
+    if finished.target_model is not None:
+        record.target_model = redact(finished.target_model)
+    if finished.attempts:
+        record.attempts = [_attempt(attempt, born_ns) for attempt in finished.attempts]
+        if not record.events:
+            record.events = stages["answer_call"].events_out
     if finished.error is not None:
         record.error = finished.error
     if (failure := finished.failure) is not None:
@@ -216,6 +218,57 @@ def request_record(finished: FinishedRequest) -> RequestRecord:
             "max": longest_ns // 1000 / 1000,
         }
     return record
+
+
+def _lanes(lanes: list[Lane]) -> dict[str, LaneFigures]:
+    return {
+        lane.name: LaneFigures(
+            [stage.name for stage in lane.stages],
+            lane.lifetime_ns // 1000 / 1000,
+            *[ns // 1000 / 1000 for ns in lane.spent_ns],  # in the order of `STATES`
+        )
+        for main in lanes
+        for lane in (main, *main.more)
+    }
+
+
+def _stages(lanes: list[Lane]) -> dict[str, StageFigures]:
+    return {
+        stage.name: StageFigures(
+            stage.busy_ns // 1000 / 1000,
+            stage.outside_ns // 1000 / 1000,
+            stage.flush_ns // 1000 / 1000,
+            stage.batches_in,
+            stage.events_in,
+            stage.batches_out,
+            stage.events_out,
+        )
+        for lane in lanes
+        for stage in lane.stages
+    }
+
+
+def _links(links: list[Link[Any]]) -> dict[str, LinkFigures]:
+    return {
+        link.name: LinkFigures(
+            link.ready_ns // 1000 / 1000, link.queued_ns // 1000 / 1000, link.full_ns // 1000 / 1000, link.batches
+        )
+        for link in links
+    }
+
+
+def _attempt(attempt: Attempt, born_ns: int) -> AttemptFigures:
+    return AttemptFigures(
+        deployment=redact(attempt.deployment),
+        model=redact(attempt.model),
+        end=attempt.end,
+        began_ms=(attempt.began_ns - born_ns) // 1000 / 1000,
+        ms=(attempt.ended_ns - attempt.began_ns) // 1000 / 1000,
+        events=attempt.events,
+        lanes=_lanes(attempt.lanes),
+        stages=_stages(attempt.lanes),
+        links=_links(attempt.links),
+    )
 
 
 def _shown(name: str | None) -> str | None:

@@ -54,7 +54,7 @@ def conversation_of(request: ResponsesRequest, headers: Mapping[bytes, bytes]) -
     if name:
         return name if len(name) <= MAX_CONVERSATION_CHARS else sha256(_utf8(name)).hexdigest()
     opening = map(_encodable, _opening(request.body.get("input")))
-    return sha256(msgspec.json.encode([request.model, *opening])).hexdigest()
+    return sha256(msgspec.json.encode([request.requested_model, *opening])).hexdigest()
 
 
 class Scope:

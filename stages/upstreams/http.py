@@ -153,7 +153,7 @@ class _Clock:
     @property
     def upstream_name(self) -> str:
         """What messages to the client call the upstream."""
-        return f"the upstream of model {self.call.request.model[:100]!r}"
+        return f"the upstream of model {self.call.request.requested_model[:100]!r}"
 
     def enter(self, phase: Phase, limit_s: float | None) -> None:
         """Limit each of the following reads to ``limit_s``."""

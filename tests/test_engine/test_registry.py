@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -14,12 +15,20 @@ import pytest
 import typing_extensions
 from kit.service.plugins import install
 
-from pipeline import Inlet, Outlet, Plugin, RequestContext, codec_stage, per_event
+from pipeline import Host, Inlet, Outlet, Plugin, RequestContext, codec_stage, per_event
 from pipeline.line import CodecStage
-from pipeline.registry import NoOptions, PluginError, build, discover
+from pipeline.registry import AnyPlugin, NoOptions, PluginError, check, discover, opened
 from pipeline.testing import collect
 
 T = TypeVar("T")
+
+
+# Any: a stage of any types, and whatever options
+def build(plugin: AnyPlugin, options: Mapping[str, object], *, flowing: object, convert: Any) -> Any:
+    """Check a plugin, and make what it makes."""
+    converted = check(plugin, options, flowing=flowing, convert=convert)
+    assert plugin.make is not None
+    return plugin.make(converted)
 
 
 class Base: ...
@@ -266,3 +275,92 @@ class NoCodec:
 
     def flush(self) -> list[Any]:
         return []
+
+
+# --- Plugins with a lifetime, and other kinds -----------------------------------------------------------------------
+
+
+class Living:
+    """A plugin's lifetime, and what it has seen of it."""
+
+    def __init__(self, made: object = keep_all, *, fails: Exception | None = None) -> None:
+        self.events: list[str] = []
+        self._made = made
+        self._fails = fails
+
+    @asynccontextmanager
+    async def serve(self, options: Loudness, host: Host) -> AsyncIterator[Any]:
+        """Live."""
+        if self._fails is not None:
+            raise self._fails
+        self.events.append(f"opened {host.stage} {options.times}")
+        yield self._made
+        self.events.append("closed")
+
+
+async def test_a_plugin_with_a_lifetime_is_opened_with_its_options_and_a_host() -> None:
+    living = Living()
+    plugin = Plugin("keep_all", options=Loudness, serve=living.serve)
+    options = check(plugin, {"times": 2}, flowing=Text | Tool | End, convert=convert)
+    assert living.events == []  # to check it, it is not opened
+    async with opened(plugin, options, Host("keep_all")) as stage:
+        assert stage is keep_all
+        assert living.events == ["opened keep_all 2"]
+    assert living.events == ["opened keep_all 2", "closed"]
+    assert plugin.summary == "Live."
+
+
+async def test_a_plugin_without_one_is_made() -> None:
+    async with opened(Plugin("keep_all", lambda _: keep_all, NoOptions), NoOptions(), Host("keep_all")) as stage:
+        assert stage is keep_all
+
+
+@pytest.mark.parametrize("error", [OSError("no such file"), PluginError("stage 'keep_all' is tired")])
+async def test_a_plugin_that_cannot_be_opened_is_named(error: Exception) -> None:
+    plugin = Plugin("keep_all", options=Loudness, serve=Living(fails=error).serve)
+    with pytest.raises(PluginError, match=r"stage 'keep_all' (could not be opened: OSError: no such file|is tired)"):
+        async with opened(plugin, Loudness(), Host("keep_all")):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("around", "an around, but what it makes has no method call"), ("observer", "an observer, but")],
+)
+def test_what_a_plugin_makes_is_of_the_kind_that_it_says(kind: Any, said: str) -> None:
+    with pytest.raises(PluginError, match=said):
+        check(Plugin("keep_all", lambda _: keep_all, NoOptions, kind=kind), {}, flowing=None, convert=convert)
+
+
+def test_a_stage_is_the_kind_of_a_plugin_that_says_nothing() -> None:
+    with pytest.raises(PluginError, match="a stage, but what it makes has no method run"):
+        check(
+            Plugin("nothing", lambda _: types.SimpleNamespace(name="nothing"), NoOptions),
+            {},
+            flowing=None,
+            convert=convert,
+        )
+
+
+def test_a_plugin_has_either_a_maker_or_a_lifetime() -> None:
+    with pytest.raises(TypeError, match="'both' needs either make or serve"):
+        Plugin("both", lambda _: keep_all, serve=Living().serve, options=Loudness)
+    with pytest.raises(TypeError, match="'none' needs either make or serve"):
+        Plugin("none")
+
+
+class Watch:
+    """An observer, which needs no name."""
+
+    def on_start(self, ctx: RequestContext) -> None: ...
+
+    def on_end(self, record: object) -> None: ...
+
+
+def test_an_entry_point_may_be_an_observer(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("watching")
+    vars(module)["watch"] = watch = Watch()
+    monkeypatch.setitem(sys.modules, "watching", module)
+    [plugin] = discover([EntryPoint("watch", "watching:watch", "pipeline.stages")]).values()
+    assert (plugin.name, plugin.kind) == ("watch", "observer")
+    assert build(plugin, {}, flowing=None, convert=convert) is watch

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,15 +14,18 @@ from hypothesis import strategies as st
 from kit.engine.clocks import HandClock
 from kit.engine.lanes import new_lane
 
-from pipeline import Inlet, Lane, Outlet, Pipeline, RequestContext, Slot, StageBug, codec_stage, per_event
+from pipeline import Host, Inlet, Lane, Outlet, Pipeline, Plugin, RequestContext, Slot, StageBug, codec_stage, per_event
 from pipeline.lane import BUSY, OUTSIDE
+from pipeline.registry import NoOptions
 from pipeline.testing import (
+    CLOSE_LIMIT_S,
     assert_backpressure,
     assert_blind_to_batching,
     assert_cancels_cleanly,
     assert_forgets_requests,
     assert_time_conserved,
     assert_waits_declared,
+    check_plugin,
     check_stage,
     collect,
     new_context,
@@ -442,3 +446,82 @@ def test_rebatched_keeps_every_event_in_order(events: list[int], cuts: list[int]
     batches = rebatched(events, cuts)
     assert [event for batch in batches for event in batch] == events
     assert all(batches)
+
+
+# --- Plugins ----------------------------------------------------------------------------------------------------------
+
+
+@per_event
+def keep(number: int) -> list[int]:
+    return [number]
+
+
+KEEP = Plugin("keep", lambda _: keep, NoOptions)
+
+
+def test_a_plugin_is_opened_and_what_it_makes_is_run() -> None:
+    assert check_plugin(KEEP, None, 1, 2) == [1, 2]
+
+
+def test_a_leak_between_requests_is_found() -> None:
+    last = [0]
+
+    class Adds:
+        """Keeps the last number for all requests."""
+
+        def feed(self, batch: list[int], /) -> list[int]:
+            given = []
+            for number in batch:
+                given.append(number - last[0])
+                last[0] = number
+            return given
+
+        def flush(self) -> list[int]:
+            last[0] = 0
+            return []
+
+    adds = codec_stage("adds", lambda ctx: Adds(), codec=Adds)
+    with pytest.raises(AssertionError, match="adds mixes requests up: alone one gives"):
+        check_plugin(Plugin("adds", lambda _: adds, NoOptions), None, 1, 2, 3)
+
+
+def test_a_stage_that_swallows_its_cancellation_is_found() -> None:
+    class Swallow:
+        name = "swallow"
+
+        async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+            try:
+                async for batch in inlet:
+                    await outlet.send(batch)
+            except BaseException:  # the mistake that is to be found
+                return
+
+    with pytest.raises(AssertionError, match="swallow goes on after its request was cancelled"):
+        check_plugin(Plugin("swallow", lambda _: Swallow(), NoOptions), None, 1)
+
+
+def test_a_plugin_that_does_not_close_in_time_is_found() -> None:
+    @asynccontextmanager
+    async def serve(_: NoOptions, host: Host) -> AsyncIterator[Any]:
+        yield keep
+        await trio.sleep(CLOSE_LIMIT_S + 1)
+
+    with pytest.raises(AssertionError, match="keep took 11 s to close: 10 are allowed"):
+        check_plugin(Plugin("keep", serve=serve), None, 1)
+
+
+class Tells:
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def on_start(self, ctx: RequestContext) -> None:
+        self.told.append(ctx.request_id)
+
+    def on_end(self, record: Any) -> None:
+        self.told.append(record.end)
+
+
+def test_an_observer_is_told_of_one_request() -> None:
+    tells = Tells()
+    assert check_plugin(Plugin("tells", lambda _: tells, NoOptions, kind="observer")) == []
+    assert tells.told == ["test", "OK"]

@@ -65,7 +65,7 @@ def decode_events(event: StreamEvent) -> Iterator[StreamEvent]:
 def shorter(request: ResponsesRequest) -> Iterator[ResponsesRequest]:
     """Changes the request."""
     yield ResponsesRequest(
-        model=request.model,
+        requested_model=request.requested_model,
         stream=request.stream,
         include_usage=request.include_usage,
         body={**request.body, "max_output_tokens": 16},

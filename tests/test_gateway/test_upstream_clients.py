@@ -39,7 +39,7 @@ def deployment(url: str, transport: Transport = "headrace") -> Deployment:
 
 
 async def ask(clients: UpstreamClients, to: Deployment) -> bytes:
-    request = ResponsesRequest(model="m", stream=True, include_usage=False, body={"input": "hi"})
+    request = ResponsesRequest(requested_model="m", stream=True, include_usage=False, body={"input": "hi"})
     call = UpstreamCall(request=request, deployment=to, model="m")
     got = b""
     async with aclosing(await open_answer(HttpUpstream(RESPONSES, clients.transport_for), call)) as answer:

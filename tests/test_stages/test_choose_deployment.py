@@ -32,7 +32,7 @@ def answering(models: Deployments, requested: str) -> tuple[str, str] | None:
 
 def test_it_passes_every_check() -> None:
     ((given,),) = [check_stage(choose_deployment(MODELS), request("x-mini"), context=context)]
-    assert (given.deployment.id, given.model, given.request.model) == ("end", "small", "x-mini")
+    assert (given.deployment.id, given.model, given.request.requested_model) == ("end", "small", "x-mini")
 
 
 async def test_deployments_of_one_name_take_turns() -> None:
@@ -168,7 +168,7 @@ async def test_the_effort_and_tier_in_the_name_are_sent_unless_the_body_sets_the
     given = request(requested, body={"input": "hi", **body})
     (call,) = await collect(choose_deployment(VARIED), given, context=context)
     assert call.request.body == {"input": "hi", **sent}
-    assert call.request.model == requested
+    assert call.request.requested_model == requested
     assert given.body == {"input": "hi", **body}
 
 

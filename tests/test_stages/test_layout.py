@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import stages
-from pipeline.gateway.assembly import BUILT_IN
+from pipeline.gateway.insertions import BUILT_IN
 from pipeline.gateway.reference import built_in_stages
 
 TESTS = Path(__file__).parent
@@ -17,7 +17,7 @@ NAMES = [name for name, _ in built_in_stages()]
 
 def test_the_table_has_every_stage() -> None:
     folder = Path(stages.__file__).parent
-    vocabulary = {"__init__", "events", "faults", "principal", "request", "slots"}
+    vocabulary = {"__init__", "answer", "events", "faults", "principal", "request", "slots", "testing"}
     assert sorted(NAMES) == sorted({path.stem for path in folder.glob("*.py")} - vocabulary)
 
 

@@ -14,7 +14,7 @@ BODY = b'{"model": "gpt-5", "input": "hi", "stream": true}'
 
 def test_it_passes_every_check() -> None:
     (request,) = check_stage(parse_request(1000), BODY[:7], BODY[7:20], BODY[20:], context=context, holds_all=True)
-    assert (request.model, request.stream, request.body["input"]) == ("gpt-5", True, "hi")
+    assert (request.requested_model, request.stream, request.body["input"]) == ("gpt-5", True, "hi")
 
 
 async def test_a_body_over_the_limit_is_refused_while_it_arrives() -> None:
@@ -43,7 +43,7 @@ async def test_a_body_of_exactly_the_limit_is_accepted() -> None:
     (request,) = await collect(
         parse_request(len(BODY)), BODY, context=lambda: context({b"content-length": b"%d" % len(BODY)})
     )
-    assert request.model == "gpt-5"
+    assert request.requested_model == "gpt-5"
 
 
 async def test_a_compressed_body_is_refused() -> None:
@@ -60,4 +60,4 @@ async def test_a_bad_field_is_named() -> None:
 
 async def test_the_model_in_the_path_replaces_a_missing_one_in_the_body() -> None:
     (request,) = await collect(parse_request(1000), b'{"input": "hi"}', context=lambda: context(model_in_path="my-gpt"))
-    assert request.model == "my-gpt"
+    assert request.requested_model == "my-gpt"

@@ -37,7 +37,9 @@ EVENTS: list[StreamEvent] = [Started("msg_1", "claude-x", 0), TextDelta("hi"), F
 
 def call_to(url: str, *, stream: bool = True, **body: object) -> UpstreamCall:
     return UpstreamCall(
-        request=ResponsesRequest(model="nice", stream=stream, include_usage=False, body={"input": "hi", **body}),
+        request=ResponsesRequest(
+            requested_model="nice", stream=stream, include_usage=False, body={"input": "hi", **body}
+        ),
         deployment=Deployment(
             id="d1",
             model_name="nice",

@@ -41,7 +41,9 @@ def deployment(url: str, provider: str = "openai") -> Deployment:
 
 def call_to(url: str, *, stream: bool = True, provider: str = "deepseek", **body: object) -> UpstreamCall:
     return UpstreamCall(
-        request=ResponsesRequest(model="nice", stream=stream, include_usage=False, body={"input": "hi", **body}),
+        request=ResponsesRequest(
+            requested_model="nice", stream=stream, include_usage=False, body={"input": "hi", **body}
+        ),
         deployment=deployment(f"{url}/chat/completions", provider),
         model="deepseek-chat",
     )

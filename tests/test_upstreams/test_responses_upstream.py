@@ -70,7 +70,7 @@ def call_to(
 ) -> UpstreamCall:
     return UpstreamCall(
         request=ResponsesRequest(
-            model="nice", stream=stream, include_usage=True, body={"input": "hi"} if body is None else body
+            requested_model="nice", stream=stream, include_usage=True, body={"input": "hi"} if body is None else body
         ),
         deployment=Deployment(
             id="d1",

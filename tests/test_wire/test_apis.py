@@ -28,7 +28,7 @@ BROKEN = Failed("upstream_unreachable", "The connection broke.")
 def asked(*, custom_tools: frozenset[str] = frozenset()) -> ResponsesRequest:
     tools = [{"type": "custom", "name": name} for name in custom_tools]
     body: Json = {"input": "hi"} | ({"tools": tools} if tools else {})
-    return ResponsesRequest(model="m", stream=True, include_usage=False, body=body, custom_tools=custom_tools)
+    return ResponsesRequest(requested_model="m", stream=True, include_usage=False, body=body, custom_tools=custom_tools)
 
 
 def responses_message(text: str) -> Json:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from pipeline.gateway.config.fields import Environment, Section, is_filled_in, plain
 from pipeline.gateway.config.keys import MASTER_NAME, KeySettings, key_digest
 from pipeline.gateway.config.problems import Problems, did_you_mean, safe_name, safe_word
-from pipeline.gateway.config.settings import PipelineSettings, StageSettings
+from pipeline.gateway.config.settings import PipelineSettings, StageSettings, When
 from pipeline.gateway.config.urls import url_problem
 from pipeline.gateway.config.yaml_tree import Node
 
@@ -34,7 +34,8 @@ _FILES = ("ca_file", "tls_certfile", "tls_keyfile")
 _SECRET = ("proxy", *_FILES, "reasoning_store_file")
 """Settings whose value is not shown in any message."""
 _KEY_FIELDS = ("name", "key", "models")
-_STAGE_FIELDS = ("use", "after", "options")
+_STAGE_FIELDS = tuple(field.name for field in msgspec.structs.fields(StageSettings) if field.name != "where")
+_WHEN_FIELDS = tuple(field.name for field in msgspec.structs.fields(When))
 
 
 def read_pipeline_settings(
@@ -249,22 +250,65 @@ def _beside(section: Section, name: str, file_name: str) -> Path:
 
 def _stages(node: Node, environment: Environment) -> tuple[StageSettings, ...]:
     stages: list[StageSettings] = []
-    for item in _items(node, environment.problems, "a list of stages, each with use and after"):
+    for item in _items(node, environment.problems, "a list of stages, each with use"):
         entry = Section(item, environment)
         _refuse_unknown(entry, _STAGE_FIELDS)
         use = _needed(entry, "use", "the name of a stage (`headrace stages` lists them)")
-        after = _needed(entry, "after", "the name of the stage before it, such as decode_events")
-        options_node = entry.get("options")
-        options: dict[str, Any] = {}
-        if options_node is not None and isinstance(options_node.value, dict):
-            options = plain(options_node, environment)
-        elif options_node is not None:
-            environment.problems.error(
-                options_node.where, f"{options_node.found()}, expected a mapping with the stage's options"
-            )
-        if use is not None and after is not None:
-            stages.append(StageSettings(use=use, after=after, options=options, where=item.where))
+        values: dict[str, Any] = {}
+        for name in ("at", "before", "after"):
+            if entry.get(name) is not None:
+                values[name] = entry.text(name, _PLACE_EXPECTED[name])
+        if (on_error := entry.get("on_error")) is not None:
+            values["on_error"] = _converted(on_error, environment, StageSettings, "on_error", "fail or skip")
+        if (when := entry.get("when")) is not None:
+            values["when"] = _when(when, environment)
+        if (options := entry.get("options")) is not None:
+            if isinstance(options.value, dict):
+                values["options"] = plain(options, environment)
+            else:
+                environment.problems.error(
+                    options.where, f"{options.found()}, expected a mapping with the stage's options"
+                )
+        if use is not None:
+            known = {name: value for name, value in values.items() if value is not None}
+            stages.append(StageSettings(use=use, where=item.where, **known))
     return tuple(stages)
+
+
+_PLACE_EXPECTED = {
+    "at": "a place, such as events",
+    "before": "the name of another added stage",
+    "after": "the name of another stage, such as decode_events",
+}
+
+
+def _when(node: Node, environment: Environment) -> When | None:
+    if not isinstance(node.value, dict):
+        environment.problems.error(node.where, f"{node.found()}, expected a mapping such as {{models: [gpt-5*]}}")
+        return None
+    section = Section(node, environment)
+    _refuse_unknown(section, _WHEN_FIELDS)
+    known = [(name, value) for name, value in section if name in _WHEN_FIELDS]
+    found = {name: _converted(value, environment, When, name, _WHEN_EXPECTED[name]) for name, value in known}
+    return When(**{name: value for name, value in found.items() if value is not None})
+
+
+_WHEN_EXPECTED = {
+    "keys": "a list of names of keys",
+    "models": "a list of names of models",
+    "stream": "true or false",
+    "profile": "cursor or openai",
+}
+
+
+def _converted(node: Node, environment: Environment, kind: type[Struct], name: str, expected: str) -> Any:
+    """Return the value of a field of a Struct; None after a problem."""
+    [wanted] = [field.type for field in msgspec.structs.fields(kind) if field.name == name]
+    try:
+        return msgspec.convert(plain(node, environment), wanted)
+    except msgspec.ValidationError:
+        environment.problems.error(node.where, f"{node.found()}, expected {expected}")
+        return None
 
 
 def _items(node: Node, problems: Problems, expected: str) -> list[Node]:

@@ -24,24 +24,47 @@ Execution: TypeAlias = Literal["tasks", "fused"]
 """Whether each stage of a request has its own task, or neighbouring codecs share one."""
 
 
+class When(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which requests a stage is for; what is None does not matter.
+
+    Attributes:
+        keys: the names of keys; each may have any number of ``*``.
+        models: the names that clients ask for; each may have any number of ``*``.
+        stream: whether the client streams.
+        profile: what kind of client it is.
+    """
+
+    keys: tuple[str, ...] | None = None
+    models: tuple[str, ...] | None = None
+    stream: bool | None = None
+    profile: Literal["cursor", "openai"] | None = None
+
+
 class StageSettings(Struct, frozen=True, kw_only=True):
     """A stage that the user adds to the pipeline.
 
     Attributes:
         use: the name of the stage's plugin.
-        after: the stage that it follows.
+        at: the place where it stands; None for where what it takes flows.
+        before, after: another added stage at the same place. ``after`` may also be a built-in stage, for its place.
+        when: which requests it is for.
+        on_error: whether a failure of the stage fails the request, or only ends the stage.
         options: the options of the plugin.
         where: the place in the configuration, for error messages.
     """
 
     use: str
-    after: str
+    at: str | None = None
+    before: str | None = None
+    after: str | None = None
+    when: When = When()
+    on_error: Literal["fail", "skip"] = "fail"
     options: dict[str, Any] = {}  # checked by the registry, against the stage's own type
     where: str = ""
 
     def __repr__(self) -> str:
         """Return the names without the options, which may hold a secret."""
-        return f"<StageSettings {self.use} after {self.after}>"
+        return f"<StageSettings {self.use}>"
 
 
 class PipelineSettings(Struct, frozen=True, kw_only=True):

@@ -66,7 +66,7 @@ def parse_body(body: bytes | bytearray, *, model: str | None = None) -> Response
         elif forbids_parallel(raw.get("tool_choice")):
             native["parallel_tool_calls"] = False
     return ResponsesRequest(
-        model=model,
+        requested_model=model,
         stream=bool(raw.get("stream")),
         include_usage=_include_usage(raw),
         body=native,

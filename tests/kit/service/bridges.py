@@ -13,11 +13,13 @@ from kit.upstreams.fake_answer import FakeAnswer
 
 from pipeline import Plugin
 from pipeline.gateway.asgi_client import AsgiClient
-from pipeline.gateway.assembly import assemble
+from pipeline.gateway.assembly import Assembly, Parts
 from pipeline.gateway.bridge import Bridge
 from pipeline.gateway.config.keys import KeyStore
 from pipeline.gateway.config.settings import Execution, PipelineSettings, StageSettings
 from pipeline.gateway.http.asgi import REQUEST_CYCLE, Message, Receive, Scope, Send
+from pipeline.gateway.insertions import plan
+from pipeline.gateway.open_plugins import OpenPlugins
 from pipeline.registry import NoOptions
 from pipeline.testing import virtual_ns
 from stages.choose_deployment import Deployments
@@ -195,7 +197,7 @@ class Browser:
 def bridge_to(
     upstream: FakeUpstream,
     *,
-    insertion: tuple[str, Plugin[NoOptions]] | None = None,
+    insertion: tuple[str | None, Plugin[NoOptions]] | None = None,
     keep_alive_interval_s: float = KEEP_ALIVE_S,
     kind: str = "responses",
     execution: Execution = "fused",
@@ -212,15 +214,16 @@ def bridge_to(
         insertions = [StageSettings(use=plugin.name, after=after, where="here")]
     records: list[Logged] = []
     bridge = Bridge(
-        assemble(
-            keys=KeyStore(KEY, ()),
-            deployments=Deployments((deployment,)),
-            upstreams={kind: Opens(upstream)},
-            max_body_bytes=1 << 20,
-            keep_alive_interval_s=keep_alive_interval_s,
-            execution=execution,
-            insertions=insertions,
-            plugins=plugins,
+        Assembly(
+            Parts(
+                keys=KeyStore(KEY, ()),
+                deployments=Deployments((deployment,)),
+                upstreams={kind: Opens(upstream)},
+                max_body_bytes=1 << 20,
+                keep_alive_interval_s=keep_alive_interval_s,
+                execution=execution,
+            ),
+            OpenPlugins(plan(insertions, plugins), deployments={deployment.id: deployment}).made(),
         ),
         profile_of=lambda headers: CURSOR_PROFILE if headers[b"user-agent"] == CURSOR.encode() else OPENAI_PROFILE,
         on_end=lambda finished: records.append(as_logged(finished())),

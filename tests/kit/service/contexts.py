@@ -27,7 +27,7 @@ def deployment(model_name: str = "gpt-5", model: str = "gpt-5", **fields: Any) -
 def request(model: str = "gpt-5", **fields: Any) -> ResponsesRequest:
     """Return a streaming request that asks for usage."""
     settings: dict[str, Any] = {"stream": True, "include_usage": True, "body": {"input": "hi"}}
-    return ResponsesRequest(model=model, **{**settings, **fields})
+    return ResponsesRequest(requested_model=model, **{**settings, **fields})
 
 
 def call(**fields: Any) -> UpstreamCall:

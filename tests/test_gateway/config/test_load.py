@@ -306,8 +306,17 @@ MISTAKES = [
     (f"pipeline_settings:\n  keys: [{{name: a, key: {MASTER}}}]\n",
      "environment variable HEADRACE_MASTER_KEY or LITELLM_MASTER_KEY: "
      "is the same key as that of a: use a different key for each"),
-    ("pipeline_settings:\n  stages: [{use: a}]\n", "config.yaml:2: pipeline_settings.stages[0]: has no after: "
-     "expected the name of the stage before it, such as decode_events"),
+    ("pipeline_settings:\n  stages: [{at: events}]\n", "config.yaml:2: pipeline_settings.stages[0]: has no use: "
+     "expected the name of a stage (`headrace stages` lists them)"),
+    ("pipeline_settings:\n  stages: [{use: a, on_error: hide}]\n",
+     'config.yaml:2: pipeline_settings.stages[0].on_error: found "hide" (text), expected fail or skip'),
+    ("pipeline_settings:\n  stages: [{use: a, when: [b]}]\n", "config.yaml:2: pipeline_settings.stages[0].when: "
+     "found a list, expected a mapping such as {models: [gpt-5*]}"),
+    ("pipeline_settings:\n  stages: [{use: a, when: {models: gpt-5}}]\n",
+     "config.yaml:2: pipeline_settings.stages[0].when.models: "
+     'found "gpt-5" (text), expected a list of names of models'),
+    ("pipeline_settings:\n  stages: [{use: a, when: {modles: [a]}}]\n",
+     "config.yaml:2: pipeline_settings.stages[0].when.modles: is not a setting; did you mean models?"),
     ("pipeline_settings:\n  stages: [{use: a, after: b, options: [1]}]\n",
      "config.yaml:2: pipeline_settings.stages[0].options: found a list, expected a mapping with the stage's options"),
     ("pipeline_settings:\n  stages: [{use: a, after: b, opts: {}}]\n",

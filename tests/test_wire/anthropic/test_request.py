@@ -215,7 +215,7 @@ def check_thinking(body: dict[str, Any], claude: ClaudeModel) -> None:
 def ask(model: str = FOUR_SEVEN, **body: Any) -> dict[str, Any]:
     body.setdefault("input", "hi")
     before = json.dumps(body)
-    request = ResponsesRequest(model="alias", stream=True, include_usage=False, body=body)
+    request = ResponsesRequest(requested_model="alias", stream=True, include_usage=False, body=body)
     result = check(anthropic_request(request, model=model))
     assert json.dumps(body) == before, "the request was changed"
     return result
@@ -790,7 +790,9 @@ def test_an_invalid_name_is_changed_everywhere_and_can_be_mapped_back() -> None:
     )
     name = body["tools"][0]["name"]
     assert body["messages"][1]["content"][0]["name"] == name == body["tool_choice"]["name"]
-    request = ResponsesRequest(model="m", stream=True, include_usage=False, body={"input": "hi", "tools": declared})
+    request = ResponsesRequest(
+        requested_model="m", stream=True, include_usage=False, body={"input": "hi", "tools": declared}
+    )
     assert tool_names(request) == {name: "mcp.server/read"}
 
 
@@ -1251,7 +1253,7 @@ def test_the_body_is_valid_in_any_order_of_items(
     items: list[dict[str, Any]], model: str, effort: str | None, choice: str | None
 ) -> None:
     request = ResponsesRequest(
-        model="m",
+        requested_model="m",
         stream=True,
         include_usage=False,
         body={"input": items, "reasoning": {"effort": effort}, "tools": [FUNCTION], "tool_choice": choice},

@@ -36,7 +36,7 @@ def ask(provider: str = "hosted_vllm", model: str = "m", *, stream: bool = False
     body.setdefault("input", "hi")
     before = json.dumps(body)
     request = ResponsesRequest(
-        model="alias",
+        requested_model="alias",
         stream=stream,
         include_usage=False,
         body=body,
@@ -688,7 +688,10 @@ def test_payload_08_gives_deepseek_what_it_expects_when_the_reasoning_is_restore
     reasoning = "".join(delta.get("reasoning_content", "") for delta in deltas)
     items = [*kept, thought(reasoning), *items[place:]]
     restored = ResponsesRequest(
-        model=request.model, stream=request.stream, include_usage=True, body={**request.body, "input": items}
+        requested_model=request.requested_model,
+        stream=request.stream,
+        include_usage=True,
+        body={**request.body, "input": items},
     )
     assert (
         chat_request(restored, model="deepseek-v4-pro", quirks=quirks_in(CHAT, "deepseek", "deepseek-v4-pro"))

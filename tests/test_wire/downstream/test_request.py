@@ -47,7 +47,7 @@ def test_a_payload_of_cursor_gives_exactly_the_expected_upstream_request(
 ) -> None:
     request = parse_body(json.dumps(payload["request"]["body"]).encode())
     # One payload asks for a model variant; here every model is configured under its upstream name.
-    asked, expected = request.model, payload["expected_upstream_request"]
+    asked, expected = request.requested_model, payload["expected_upstream_request"]
     reading = next((one for one in variants(asked) if one.name == expected["model"]), None)
     body = request.body if reading is None else with_variant(request.body, reading)
     sent = native_request(
@@ -90,16 +90,16 @@ def test_a_body_may_start_with_the_utf8_byte_order_mark() -> None:
 
 
 def test_a_bytearray_is_accepted_like_bytes() -> None:
-    assert parse_body(bytearray(b'{"model":"m","input":"hi"}')).model == "m"
+    assert parse_body(bytearray(b'{"model":"m","input":"hi"}')).requested_model == "m"
 
 
 def test_the_last_of_duplicate_keys_counts() -> None:
-    assert parse_body(b'{"model":"a","model":"b","input":"hi"}').model == "b"
+    assert parse_body(b'{"model":"a","model":"b","input":"hi"}').requested_model == "b"
 
 
 def test_the_model_in_the_path_takes_precedence_over_that_in_the_body() -> None:
-    assert parse_body(b'{"input":"hi"}', model="gpt-5").model == "gpt-5"
-    assert parse_body(b'{"model":5,"input":"hi"}', model="gpt-5").model == "gpt-5"
+    assert parse_body(b'{"input":"hi"}', model="gpt-5").requested_model == "gpt-5"
+    assert parse_body(b'{"model":5,"input":"hi"}', model="gpt-5").requested_model == "gpt-5"
 
 
 # Shape
@@ -290,7 +290,7 @@ def test_a_request_without_a_model_name_is_refused(model: Any) -> None:
 
 
 def test_a_model_name_has_a_limit() -> None:
-    assert parse(model="m" * MAX_MODEL_CHARS).model == "m" * MAX_MODEL_CHARS
+    assert parse(model="m" * MAX_MODEL_CHARS).requested_model == "m" * MAX_MODEL_CHARS
     assert "512 are allowed" in refusal(model="m" * (MAX_MODEL_CHARS + 1)).message
 
 
@@ -434,7 +434,7 @@ def check_normal(request: ResponsesRequest) -> None:
     assert not body.keys() & {"model", "stream", "stream_options", *CHAT_ONLY}
     assert None not in body.values()
     assert body["input"]
-    again = parse_body(msgspec.json.encode({"model": request.model, "stream": request.stream, **body}))
+    again = parse_body(msgspec.json.encode({"model": request.requested_model, "stream": request.stream, **body}))
     assert msgspec.json.encode(again.body) == msgspec.json.encode(body)  # the normal form of the normal form is itself
     assert again.custom_tools == request.custom_tools
     for tool in body.get("tools", []):

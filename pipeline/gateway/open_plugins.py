@@ -1,0 +1,132 @@
+"""The plugins of one serving process: opened before it is ready, and closed after its last request."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Final
+
+import trio
+
+from pipeline.gateway.insertions import Installed, Planned
+from pipeline.host import Host, Shared
+from pipeline.registry import PluginError, opened
+from stages.upstreams import Deployment
+
+CLOSE_LIMIT_S: Final = 10.0
+"""How long one plugin may take to close; its background tasks have half of it to end by themselves."""
+
+log = logging.getLogger("headrace")
+
+
+class OpenPlugins:
+    """Opens plugins in their order, and closes them in reverse.
+
+    They live in a task of their own: a plugin may hold a nursery open, which only the task that opened it may close.
+
+    Args:
+        planned: what the user has added.
+        deployments: what plugins see of the configuration, by id.
+
+    Attributes:
+        hosts: of the plugins that are open, by name; their figures are there.
+    """
+
+    def __init__(self, planned: Sequence[Planned], *, deployments: Mapping[str, Deployment]) -> None:
+        self._planned = planned
+        self._shared = Shared()
+        self.hosts = {
+            one.plugin.name: Host(one.plugin.name, shared=self._shared, deployments=deployments) for one in planned
+        }
+        self._closing = trio.Event()
+        self._closed = trio.Event()
+
+    @property
+    def have_lifetimes(self) -> bool:
+        """Whether any of them has to be opened."""
+        return any(one.plugin.serve is not None for one in self._planned)
+
+    def made(self) -> list[Installed]:
+        """Return all of them, if none has to be opened."""
+        return [Installed.of(one, one.plugin.make(one.options)) for one in self._planned if one.plugin.make is not None]
+
+    async def __aenter__(self) -> list[Installed]:
+        """Open all.
+
+        Raises:
+            PluginError: if one cannot be opened; those before it have been closed again.
+        """
+        self._closing, self._closed = trio.Event(), trio.Event()
+        has_opened = trio.Event()
+        installed: list[Installed] = []
+        failures: list[PluginError] = []
+
+        async def live() -> None:
+            lives: list[_Life] = []
+            try:
+                async with trio.open_nursery() as nursery:
+                    for one in self._planned:
+                        life = _Life(one, self.hosts[one.plugin.name])
+                        made = await nursery.start(life.run)
+                        if life.failure is not None:
+                            failures.append(life.failure)
+                            break
+                        lives.append(life)
+                        installed.append(made)
+                    else:
+                        has_opened.set()
+                        await self._closing.wait()
+                    for life in reversed(lives):
+                        life.closing.set()
+                        await life.closed.wait()
+            finally:
+                has_opened.set()
+                self._closed.set()
+
+        trio.lowlevel.spawn_system_task(live, name="plugins")
+        await has_opened.wait()
+        if failures:
+            raise failures[0]
+        return installed
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close all; each within `CLOSE_LIMIT_S`."""
+        self._closing.set()
+        with trio.CancelScope(shield=True):
+            await self._closed.wait()
+
+
+class _Life:
+    """The life of one plugin, in a task of its own: so it can be given up if it does not end."""
+
+    def __init__(self, planned: Planned, host: Host) -> None:
+        self._planned = planned
+        self._host = host
+        self.failure: PluginError | None = None
+        self.closing = trio.Event()
+        self.closed = trio.Event()
+
+    async def run(self, task_status: trio.TaskStatus[Installed | None]) -> None:
+        """Open it, and report it or its `failure`; keep it open until `closing`."""
+        one, name, is_open = self._planned, self._planned.plugin.name, False
+        with trio.CancelScope() as scope:
+            try:
+                async with opened(one.plugin, one.options, self._host) as made:
+                    installed = Installed.of(one, made)
+                    is_open = True
+                    task_status.started(installed)
+                    await self.closing.wait()
+                    scope.deadline = trio.current_time() + CLOSE_LIMIT_S
+            except Exception as error:
+                kind = f"{type(error).__module__}.{type(error).__qualname__}"
+                if is_open:
+                    log.error("stage %s could not be closed: %s", name, kind)
+                else:
+                    self.failure = error if isinstance(error, PluginError) else PluginError(f"stage {name!r}: {error}")
+                    task_status.started(None)
+        if scope.cancelled_caught:
+            log.error("stage %s was not closed within %g s: what it still had to do is lost", name, CLOSE_LIMIT_S)
+        self.closed.set()

@@ -1,0 +1,141 @@
+"""Around the call: what may stand between a request and the upstreams that could answer it.
+
+An `Around` gets each call and decides how it is answered: by the next one, once, several times, on another deployment,
+with other events, or without any upstream. Retries, fallbacks, hedging, caches and mirrors are written like that. The
+innermost `next` makes an *attempt*: it restores reasoning, translates the request, calls the upstream and decodes what
+comes back. All of that is done anew each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from pipeline import Lane, Party, RequestContext
+from pipeline.channel import Link
+from pipeline.lane import Outside
+from stages.events import StreamEvent
+from stages.upstreams import UpstreamCall
+
+
+class Answer:
+    """The events of one answer, in batches: ``async for batch in answer``. No batch is empty; each is yours to change.
+
+    Its first batch is here already, so that it is known to begin well: what failed before was raised where it was
+    opened. A later failure is its last event, a `Failed`.
+
+    Args:
+        call: the call that it answers.
+        batches: its events; an iterator, not a generator, if it may be left before its end.
+    """
+
+    __slots__ = ("_batches", "call")
+
+    def __init__(self, call: UpstreamCall, batches: AsyncIterator[list[StreamEvent]]) -> None:
+        self.call = call
+        self._batches = batches
+
+    @classmethod
+    def of_events(cls, call: UpstreamCall, events: Iterable[StreamEvent]) -> Answer:
+        """Return an answer that no upstream has given, all of it one batch. The last event is Finished or Failed."""
+        return cls(call, _Once(list(events)))
+
+    def changed(self, change: Callable[[list[StreamEvent]], list[StreamEvent]]) -> Answer:
+        """Return the same answer with each batch changed; what becomes empty is left out."""
+        return Answer(self.call, _Changed(self._batches, change))
+
+    def __aiter__(self) -> AsyncIterator[list[StreamEvent]]:
+        return self._batches
+
+
+class Next(Protocol):
+    """What is asked next: another `Around`, or the upstream."""
+
+    @property
+    def ctx(self) -> RequestContext:
+        """The request."""
+        ...
+
+    def __call__(self, call: UpstreamCall, /) -> AbstractAsyncContextManager[Answer]:
+        """Open an answer to ``call``; leaving the block gives up what is left of it, and closes its connection.
+
+        Raises, on entering:
+            UpstreamFault, Overloaded: if it does not begin well: nothing has been sent to the client yet.
+            ClientFault: if the request cannot be translated for this deployment.
+        """
+        ...
+
+    def outside(self, party: Party = Party.OURS) -> Outside:
+        """Return a context manager for a wait of your own, such as a pause before the next attempt."""
+        ...
+
+
+class Around(Protocol):
+    """Something around the call: an immutable value, built at start-up and shared by all requests."""
+
+    @property
+    def name(self) -> str:
+        """A noun or a verb phrase, unique among the stages."""
+        ...
+
+    def call(self, call: UpstreamCall, next: Next, /) -> AbstractAsyncContextManager[Answer]:
+        """Answer ``call``, as a rule with ``async with next(call) as answer: yield answer``."""
+        ...
+
+
+class Attempt(Struct):
+    """What is known of one attempt at an answer, for the record of its request; nothing of what was said.
+
+    Attributes:
+        deployment, model: what was asked.
+        lanes, links: of its own stages.
+        began_ns, ended_ns: on the clock of the request.
+        end: ``OK``, the code of what it failed with, or ``given_up`` if it was left before its end.
+        events: how many events it gave.
+    """
+
+    deployment: str
+    model: str
+    lanes: list[Lane]
+    links: list[Link[Any]]
+    began_ns: int
+    ended_ns: int = 0
+    end: str = "given_up"
+    events: int = 0
+
+
+class _Once:
+    """One batch."""
+
+    def __init__(self, batch: list[StreamEvent]) -> None:
+        self._batch = batch
+
+    def __aiter__(self) -> _Once:
+        return self
+
+    async def __anext__(self) -> list[StreamEvent]:
+        batch, self._batch = self._batch, []
+        if not batch:
+            raise StopAsyncIteration
+        return batch
+
+
+class _Changed:
+    """Batches, each changed by a function."""
+
+    def __init__(
+        self, batches: AsyncIterable[list[StreamEvent]], change: Callable[[list[StreamEvent]], list[StreamEvent]]
+    ) -> None:
+        self._batches = aiter(batches)
+        self._change = change
+
+    def __aiter__(self) -> _Changed:
+        return self
+
+    async def __anext__(self) -> list[StreamEvent]:
+        while True:
+            if batch := self._change(await anext(self._batches)):
+                return batch

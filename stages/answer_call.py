@@ -1,0 +1,213 @@
+"""Answer the call through what is installed around it: retries, fallbacks, caches ...
+
+Takes: UpstreamCall, one. Gives: StreamEvent, n; the last one is Finished or Failed.
+Holds: the first batch of each open attempt. Waits: for its attempts, whose lanes have that time; for what is around the
+call only as that declares it. Fills: CALL with the call that was answered, USAGE, FAILURE, ATTEMPTS.
+Raises: what the last attempt raised, if none began well.
+On cancellation every open attempt is closed at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+
+import trio
+
+from pipeline import Inlet, Lane, Outlet, Party, Pipeline, PipelineError, RequestContext, UpstreamFault
+from pipeline.channel import EndOfInput, Link
+from pipeline.lane import BUSY, STARVED, Outside
+from stages.answer import Answer, Around, Attempt, Next
+from stages.events import Failed, Finished, Heartbeat, Started, StreamEvent, Usage
+from stages.slots import ATTEMPTS, CALL, FAILURE, USAGE
+from stages.upstreams import UpstreamCall
+from stages.upstreams.faults import fault_from
+
+Attempts = Pipeline[UpstreamCall, StreamEvent]
+
+_SILENT = frozenset({Started, Heartbeat})
+"""What says nothing yet: an answer that fails after it can still be asked for again."""
+
+
+class AnswerCall:
+    """The stage.
+
+    Args:
+        arounds: what stands around the call, the outermost first.
+        attempt: the stages of one attempt.
+    """
+
+    name = "answer_call"
+    accepts = UpstreamCall
+    emits = StreamEvent
+
+    def __init__(self, arounds: Sequence[Around], attempt: Attempts) -> None:
+        self._arounds = tuple(arounds)
+        self._attempt = attempt
+
+    async def run(self, inlet: Inlet[UpstreamCall], outlet: Outlet[StreamEvent], ctx: RequestContext) -> None:
+        """Answer each call."""
+        ctx[ATTEMPTS] = []
+        chain: Next = _Innermost(self._attempt, ctx, inlet.lane)
+        for around in reversed(self._arounds):
+            chain = _Link(around, chain)
+        async for batch in inlet:
+            for call in batch:
+                await self._answer(chain(call), outlet, ctx)
+
+    async def _answer(
+        self, opening: AbstractAsyncContextManager[Answer], outlet: Outlet[StreamEvent], ctx: RequestContext
+    ) -> None:
+        async with opening as answer:
+            ctx[CALL] = answer.call
+            async for events in answer:
+                for event in events:
+                    if isinstance(event, Usage):
+                        ctx[USAGE] = event
+                    elif isinstance(event, Failed):
+                        ctx[FAILURE] = event
+                is_end = isinstance(events[-1], Finished | Failed)
+                await outlet.send(events)
+                if is_end:
+                    return
+
+
+def answer_call(arounds: Sequence[Around], attempt: Attempts) -> AnswerCall:
+    """Return the stage."""
+    return AnswerCall(arounds, attempt)
+
+
+class _Link:
+    """Asks one `Around`, which may ask the next."""
+
+    def __init__(self, around: Around, following: Next) -> None:
+        self._around = around
+        self._following = following
+
+    @property
+    def ctx(self) -> RequestContext:
+        return self._following.ctx
+
+    def __call__(self, call: UpstreamCall, /) -> AbstractAsyncContextManager[Answer]:
+        return self._around.call(call, self._following)
+
+    def outside(self, party: Party = Party.OURS) -> Outside:
+        return self._following.outside(party)
+
+
+class _Innermost:
+    """Makes attempts."""
+
+    def __init__(self, attempt: Attempts, ctx: RequestContext, lane: Lane) -> None:
+        self._attempt = attempt
+        self._lane = lane
+        self._task = trio.lowlevel.current_task()
+        self.ctx = ctx
+
+    def __call__(self, call: UpstreamCall, /) -> AbstractAsyncContextManager[Answer]:
+        return _OpenAttempt(self._attempt, call, self.ctx, self._lane, self._task)
+
+    def outside(self, party: Party = Party.OURS) -> Outside:
+        return self._lane.outside(party)
+
+
+class _OpenAttempt:
+    """One attempt, as a context manager, and the iterator over what it gives.
+
+    Its stages run in a nursery of its own. What fails in them is kept for who reads, so that no group leaves it.
+    """
+
+    def __init__(
+        self, stages: Attempts, call: UpstreamCall, ctx: RequestContext, lane: Lane, task: trio.lowlevel.Task
+    ) -> None:
+        self._stages = stages
+        self._call = call
+        self._ctx = ctx.nested()
+        self._ctx[CALL] = call
+        self._all: list[Attempt] = ctx[ATTEMPTS]
+        self._record = Attempt(call.deployment.id, call.model, self._ctx.lanes, self._ctx.links, lane.clock())
+        self._lane = lane  # of who waits for it
+        self._task = task
+        self._is_further = False
+        self._link: Link[StreamEvent] = Link("attempt>answer_call", 1)
+        self._first: list[StreamEvent] = []
+        self._manager = trio.open_nursery()
+        self._nursery: trio.Nursery | None = None
+        self._error: PipelineError | None = None
+
+    async def __aenter__(self) -> Answer:
+        self._all.append(self._record)
+        if trio.lowlevel.current_task() is not self._task:  # an attempt beside another one
+            self._is_further = True
+            self._lane = self._lane.further(f"attempt {len(self._all)}")
+        self._nursery = await self._manager.__aenter__()
+        try:
+            self._lane.timeline.enter(self._lane.clock())
+            self._nursery.start_soon(self._run, name="attempt")
+            while not (self._first and _SILENT.isdisjoint(map(type, self._first[-1:]))):
+                batch = await self._take()
+                if batch is None:
+                    raise self._error or UpstreamFault("the upstream's answer was empty", code="upstream_protocol")
+                self._first += batch
+            failed = next((event for event in self._first if type(event) not in _SILENT), None)
+            if isinstance(failed, Failed):
+                raise fault_from(failed)
+        except BaseException as error:
+            await self.__aexit__(type(error), error, None)
+            raise
+        return Answer(self._call, self)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._nursery is not None  # entered
+        self._link.abandon()
+        self._nursery.cancel_scope.cancel()
+        try:
+            await self._manager.__aexit__(None, None, None)
+        finally:
+            record, lane = self._record, self._lane
+            record.ended_ns = lane.clock()
+            if self._is_further:
+                lane.begin_closing()
+                lane.timeline.leave(lane.since_ns)
+
+    def __aiter__(self) -> _OpenAttempt:
+        return self
+
+    async def __anext__(self) -> list[StreamEvent]:
+        first, self._first = self._first, []
+        batch = first or await self._take()
+        if batch is None:
+            if self._error is not None:
+                raise self._error
+            raise StopAsyncIteration
+        return batch
+
+    async def _run(self) -> None:
+        lane = self._lane
+        try:
+            await self._stages.run_into(self._link, [[self._call]], self._ctx)
+        except PipelineError as error:
+            self._error = error
+            self._record.end = error.code
+            self._link.complete()
+        finally:
+            lane.timeline.leave(lane.clock())
+
+    async def _take(self) -> list[StreamEvent] | None:
+        """Take the next batch; None at the end."""
+        lane = self._lane
+        while True:
+            lane.switch(STARVED, lane.clock())
+            try:
+                batch = await self._link.take(lane)
+            except EndOfInput:
+                lane.switch(BUSY, lane.clock())
+                return None
+            if batch is not None:
+                self._record.events += len(batch)
+                if isinstance(end := batch[-1], Finished | Failed):
+                    self._record.end = end.code if isinstance(end, Failed) else "OK"
+                return batch

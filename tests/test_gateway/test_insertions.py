@@ -1,0 +1,194 @@
+"""Where added stages stand, in what order, for which requests; and what is refused at start-up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from kit.clients.chat_posts import ask, good_answer
+from kit.service.running import KEY, model, serving
+from kit.upstreams.scripted import scripted_upstream
+from msgspec.structs import replace
+
+from pipeline import Plugin, RequestContext, per_event
+from pipeline.gateway.config.settings import StageSettings, When
+from pipeline.gateway.insertions import PLACES, Asked, applies, plan
+from pipeline.registry import AnyPlugin, NoOptions, PluginError
+from stages.events import StreamEvent
+from stages.request import ResponsesRequest
+from stages.upstreams import UpstreamCall
+
+
+def passing(name: str, kind: object) -> AnyPlugin:
+    """Return a plugin whose stage passes everything on."""
+
+    def keep(item: Any) -> Iterator[Any]:
+        yield item
+
+    keep.__name__ = name
+    return Plugin(name, lambda _: per_event(keep), NoOptions, kind, kind)
+
+
+class Watch:
+    def on_start(self, ctx: RequestContext) -> None: ...
+
+    def on_end(self, record: object) -> None: ...
+
+
+PLUGINS: dict[str, AnyPlugin] = {
+    **{name: passing(name, StreamEvent) for name in ("a", "b", "c", "d")},
+    "asked": passing("asked", ResponsesRequest),
+    "called": passing("called", UpstreamCall),
+    "anything": passing("anything", None),
+    "watch": Plugin("watch", lambda _: Watch(), NoOptions, kind="observer"),
+}
+
+
+def planned(*insertions: dict[str, Any]) -> list[tuple[str, str | None]]:
+    found = plan([StageSettings(**insertion, where="here") for insertion in insertions], PLUGINS)
+    return [(one.plugin.name, one.place) for one in found]
+
+
+def test_a_stage_stands_where_what_it_takes_flows() -> None:
+    found = planned({"use": "a"}, {"use": "asked"}, {"use": "called"}, {"use": "watch"})
+    assert found == [("a", "events"), ("asked", "request"), ("called", "call"), ("watch", None)]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_stage_may_say_where_it_stands(place: str) -> None:
+    assert planned({"use": "anything", "at": place}) == [("anything", place)]
+
+
+def test_the_built_in_stage_before_a_place_names_it_too() -> None:
+    assert planned({"use": "a", "after": "decode_events"}) == [("a", "events")]
+    assert planned({"use": "anything", "after": "call_upstream"}) == [("anything", "upstream_bytes")]
+
+
+def test_stages_stand_in_the_order_of_the_file_unless_one_names_another() -> None:
+    def names(*insertions: dict[str, Any]) -> str:
+        return "".join(name for name, _ in planned(*insertions))
+
+    assert names({"use": "b"}, {"use": "a"}, {"use": "c"}) == "bac"
+    assert names({"use": "b"}, {"use": "a"}, {"use": "c", "before": "b"}) == "cba"
+    assert names({"use": "b", "after": "c"}, {"use": "a"}, {"use": "c"}) == "acb"
+    assert names({"use": "a"}, {"use": "b"}, {"use": "c", "after": "a"}, {"use": "d", "before": "c"}) == "adcb"
+
+
+@pytest.mark.parametrize(
+    ("insertion", "said"),
+    [
+        (
+            {"use": "anything"},
+            "'anything' does not say what it takes, or that flows at several places: add `at`, one of",
+        ),
+        ({"use": "a", "at": "eventz"}, "stage 'a' cannot stand at 'eventz': choose one of request_bytes, request"),
+        ({"use": "a", "at": "request"}, "stage 'a' does not take ResponsesRequest"),
+        ({"use": "a", "before": "z"}, "stage 'a' cannot stand next to 'z': there is no such added stage at the same"),
+        ({"use": "a", "after": "keep_alive"}, "stage 'a' cannot follow 'keep_alive': choose one of authenticate"),
+        ({"use": "watch", "at": "events"}, "'watch' is an observer, which has no place: leave out at"),
+        ({"use": "watch", "on_error": "skip"}, "'watch' is an observer: on_error: skip is for stages"),
+        (
+            {"use": "anything", "at": "request_bytes", "when": When(stream=True)},
+            "stage 'anything' is asked before the body is read: `when` can name keys and profile",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_its_place(insertion: dict[str, Any], said: str) -> None:
+    with pytest.raises(PluginError) as refused:
+        planned(insertion)
+    assert str(refused.value).startswith("here: ")
+    assert said in str(refused.value)
+
+
+def test_a_condition_names_what_matters() -> None:
+    asked = Asked(key="team-a", model="gpt-5-mini", stream=True, profile="cursor")
+    assert applies(When(), asked)
+    assert applies(When(keys=("x", "team-*"), models=("gpt-5*",), stream=True, profile="cursor"), asked)
+    for other in (When(keys=("team",)), When(models=("gpt-5",)), When(stream=False), When(profile="openai")):
+        assert not applies(other, asked)
+    assert not applies(When(models=("*",)), Asked(key="team-a"))
+
+
+# --- In the service ---------------------------------------------------------------------------------------------------
+
+
+@per_event
+def to_other(request: ResponsesRequest) -> Iterator[ResponsesRequest]:
+    yield replace(request, target_model="other")
+
+
+SEEN = {"to_other": Plugin("to_other", lambda _: to_other, NoOptions, ResponsesRequest, ResponsesRequest)}
+KEYS = f"""\
+    - {{name: anna, key: sk-anna-0123456789abcdef, models: [up]}}
+    - {{name: bob, key: {KEY}-of-bob}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [("request_bytes", "bytes_in"), ("request", "asked"), ("call", "called"), ("upstream_bytes", "bytes_up"),
+     ("events", "a"), ("client_bytes", "bytes_out")],
+)  # fmt: skip
+async def test_a_stage_is_only_in_the_pipelines_of_the_requests_that_it_is_for(place: str, name: str) -> None:
+    plugins = {**PLUGINS, **{each: passing(each, None) for each in ("bytes_in", "bytes_up", "bytes_out")}}
+    pipeline = f"{KEYS}  stages: [{{use: {name}, at: {place}, when: {{keys: [b*]}}}}]"
+    async with (
+        scripted_upstream(*good_answer()) as upstream,
+        serving(model("up", upstream.url), pipeline, plugins=plugins) as service,
+    ):
+        for key in (f"{KEY}-of-bob", "sk-anna-0123456789abcdef", f"{KEY}-of-bob"):
+            assert (await service.post(ask(), key=key)).status_code == 200
+        records = [await service.record(number) for number in range(3)]
+    assert [record["key"] for record in records] == ["bob", "anna", "bob"]
+    assert [name in record["stages"] for record in records] == [True, False, True]
+    assert {"authenticate", "parse_request", "choose_deployment", "restore_reasoning"} <= records[1]["stages"].keys()
+
+
+async def test_a_stage_may_be_for_some_models_and_for_streams_only() -> None:
+    pipeline = "  stages: [{use: a, when: {models: [up*], stream: true}}, {use: asked, when: {models: [down]}}]"
+    async with (
+        scripted_upstream(*good_answer()) as upstream,
+        serving(model("up", upstream.url) + model("down", upstream.url), pipeline, plugins=PLUGINS) as service,
+    ):
+        for name, stream in (("up", True), ("up", False), ("down", True)):
+            assert (await service.post(ask(name, stream=stream))).status_code == 200
+        records = [await service.record(number) for number in range(3)]
+    assert ["a" in record["stages"] for record in records] == [True, False, False]
+    assert ["asked" in record["stages"] for record in records] == [False, False, True]
+
+
+async def test_a_stage_leads_elsewhere_what_a_client_cannot() -> None:
+    async with (
+        scripted_upstream(*good_answer()) as upstream,
+        serving(
+            model("up", upstream.url) + model("other", upstream.url, upstream="openai/gpt-6"),
+            f"{KEYS}  stages: [{{use: to_other, when: {{models: [up]}}}}]",
+            plugins=SEEN,
+        ) as service,
+    ):
+        led = await service.post(ask("up"), key="sk-anna-0123456789abcdef")
+        assert (led.status_code, upstream.requests[0].json()["model"]) == (200, "gpt-6")
+        assert b'"model":"up"' in led.content
+        for body in (ask("other"), {**ask("other"), "requested_model": "up"}, {**ask("other"), "target_model": "up"}):
+            refused = await service.post(body, key="sk-anna-0123456789abcdef")
+            assert (refused.status_code, refused.json()["error"]["code"]) == (403, "model_forbidden")
+        record = await service.record(0)
+    assert (record["model"], record["target_model"], record["deployment"]) == ("up", "other", "other")
+
+
+async def test_no_field_of_a_client_leads_elsewhere() -> None:
+    odd = {"target_model": "other", "requested_model": "other", "metadata": {"target_model": "other"}}
+    async with (
+        scripted_upstream(*good_answer()) as upstream,
+        serving(model("up", upstream.url) + model("other", upstream.url, upstream="openai/gpt-6"), KEYS) as service,
+    ):
+        answer = await service.post({**ask("up"), **odd}, key="sk-anna-0123456789abcdef", x_target_model="other")
+        assert (answer.status_code, upstream.requests[0].json()["model"]) == (200, "gpt-5")
+
+
+async def test_a_model_that_a_stage_has_chosen_and_that_does_not_exist_is_named() -> None:
+    async with serving(model("up", "http://127.0.0.1:1"), "  stages: [{use: to_other}]", plugins=SEEN) as service:
+        refused = await service.post(ask("up"))
+    said = "the model 'other', which a stage of this gateway chose for 'up', does not exist"
+    assert refused.json()["error"]["message"].startswith(said)

@@ -1,0 +1,125 @@
+"""Plugins with a lifetime: opened before the process is ready, and closed after its last request."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from kit.clients.chat_posts import ask, good_answer
+from kit.service.running import model, serving
+from kit.upstreams.scripted import scripted_upstream
+
+from pipeline import Host, Plugin, RequestContext, per_event
+from pipeline.gateway.config.settings import StageSettings
+from pipeline.gateway.insertions import plan
+from pipeline.gateway.open_plugins import CLOSE_LIMIT_S, OpenPlugins
+from pipeline.registry import AnyPlugin, NoOptions, PluginError
+from stages.events import StreamEvent
+
+
+def living(name: str, events: list[str], *, fails: bool = False, closes_in_s: float = 0) -> AnyPlugin:
+    """Return a plugin that notes when it is opened and closed."""
+
+    @per_event
+    def keep(event: StreamEvent) -> list[StreamEvent]:
+        return [event]
+
+    keep.name = name
+
+    @asynccontextmanager
+    async def serve(options: NoOptions, host: Host) -> AsyncIterator[Any]:
+        if fails:
+            raise OSError("no such disk")
+        async with host.background(trio.sleep_forever, drain_s=0):
+            events.append(f"open {host.stage} {','.join(host.deployments)}")
+            yield keep
+        await trio.sleep(closes_in_s)
+        events.append(f"close {name}")
+
+    return Plugin(name, options=NoOptions, serve=serve, accepts=StreamEvent, emits=StreamEvent)
+
+
+def opening(*plugins: AnyPlugin) -> OpenPlugins:
+    settings = [StageSettings(use=plugin.name, where="here") for plugin in plugins]
+    return OpenPlugins(plan(settings, {plugin.name: plugin for plugin in plugins}), deployments={})
+
+
+async def test_they_are_opened_in_their_order_and_closed_in_reverse() -> None:
+    events: list[str] = []
+    plugins = opening(living("a", events), living("b", events))
+    assert plugins.have_lifetimes
+    async with plugins as installed:
+        assert [one.made.name for one in installed] == ["a", "b"]
+        events.append("serve")
+    assert events == ["open a ", "open b ", "serve", "close b", "close a"]
+
+
+async def test_one_that_cannot_be_opened_is_named_and_the_others_are_closed() -> None:
+    events: list[str] = []
+    with pytest.raises(PluginError, match="stage 'b' could not be opened: OSError: no such disk"):
+        async with opening(living("a", events), living("b", events, fails=True), living("c", events)):
+            pass
+    assert events == ["open a ", "close a"]
+
+
+async def test_one_that_takes_too_long_to_close_is_named_and_the_others_are_closed(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    events: list[str] = []
+    with caplog.at_level(logging.ERROR):
+        async with opening(living("a", events), living("slow", events, closes_in_s=CLOSE_LIMIT_S + 1)):
+            pass
+    assert events == ["open a ", "open slow ", "close a"]
+    assert caplog.messages == ["stage slow was not closed within 10 s: what it still had to do is lost"]
+    assert trio.current_time() == CLOSE_LIMIT_S
+
+
+async def test_the_service_opens_them_before_it_serves_and_closes_them_at_the_end() -> None:
+    events: list[str] = []
+    async with scripted_upstream(*good_answer()) as upstream:
+        plugins = {"a": living("a", events)}
+        async with serving(model("up", upstream.url), "  stages: [{use: a}]", plugins=plugins) as service:
+            assert [event[:6] for event in events] == ["open a"]
+            assert "up" in events[0]
+            assert (await service.post(ask())).status_code == 200
+            assert "a" in (await service.record())["stages"]
+    assert events[1:] == ["close a"]
+
+
+class Tells:
+    """An observer, which may fail."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.told: list[str] = []
+        self._fails = fails
+
+    def on_start(self, ctx: RequestContext) -> None:
+        self.told.append("start")
+        if self._fails:
+            raise OSError("the prompt was: hello")
+
+    def on_end(self, record: Any) -> None:
+        self.told.append(f"{record.end} {record.model}")
+        if self._fails:
+            raise OSError("the prompt was: hello")
+
+
+async def test_observers_are_told_of_each_request_and_harm_none(caplog: pytest.LogCaptureFixture) -> None:
+    good, bad = Tells(), Tells(fails=True)
+    plugins: dict[str, AnyPlugin] = {
+        "bad": Plugin("bad", lambda _: bad, NoOptions, kind="observer"),
+        "good": Plugin("good", lambda _: good, NoOptions, kind="observer"),
+    }
+    async with scripted_upstream(*good_answer()) as upstream:
+        pipeline = "  stages: [{use: bad}, {use: good}]"
+        async with serving(model("up", upstream.url), pipeline, plugins=plugins) as service:
+            assert (await service.post(ask("up"))).status_code == 200
+            assert (await service.post(ask("down"))).status_code == 404
+            await service.record(1)
+    assert good.told == bad.told == ["start", "OK up", "start", "BR None"]
+    assert set(caplog.messages) == {"the observer Tells failed: builtins.OSError"}

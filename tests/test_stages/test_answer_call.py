@@ -1,0 +1,245 @@
+"""Around the call: attempts that fail, that are made again or elsewhere, at once, or not at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from kit.clients.chat_fold import fold_stream
+from kit.clients.chat_posts import ask
+from kit.service.bridges import Browser, FakeUpstream, bridge_to
+from kit.service.records import assert_sums
+from kit.upstreams.kinds import ANSWERS
+from msgspec.structs import replace
+
+from pipeline import Plugin, UpstreamFault
+from pipeline.gateway.config.settings import Execution
+from pipeline.registry import NoOptions
+from stages.answer import Answer, Around, Next
+from stages.events import Finished, StreamEvent, TextDelta, Usage
+from stages.upstreams import UpstreamAnswer, UpstreamCall
+
+CHAT = ANSWERS["chat"]
+TEXT, FINISH, END = b"".join(CHAT.text), b"".join(CHAT.finish), b"".join(CHAT.end)
+DOWN = UpstreamFault("it is down", code="upstream_error", status_hint=503)
+
+both_ways = pytest.mark.parametrize("stream", [True, False], ids=["streaming", "not streaming"])
+each_execution = pytest.mark.parametrize("execution", ["fused", "tasks"])
+
+
+class InTurn(FakeUpstream):
+    """A different upstream for each call."""
+
+    def __init__(self, *upstreams: FakeUpstream) -> None:
+        super().__init__()
+        self._upstreams = list(upstreams)
+
+    async def __call__(self, call: UpstreamCall) -> UpstreamAnswer:
+        self.calls.append(call)
+        return await self._upstreams[len(self.calls) - 1](call)
+
+
+class FunctionAround:
+    """An around that is a function."""
+
+    name = "around"
+
+    def __init__(self, call: Any) -> None:
+        self.call = asynccontextmanager(call)
+
+
+def around(call: Any) -> tuple[None, Plugin[NoOptions]]:
+    made: Around = FunctionAround(call)
+    return None, Plugin("around", lambda _: made, NoOptions, kind="around")
+
+
+async def asked(
+    upstream: FakeUpstream, insertion: Any = None, *, stream: bool = True, execution: Execution = "fused"
+) -> tuple[Browser, dict[str, Any]]:
+    bridge, records = bridge_to(upstream, kind="chat", insertion=insertion, execution=execution)
+    browser = Browser(bridge, ask(stream=stream))
+    await browser.ask()
+    [record] = records
+    assert_sums(record)
+    return browser, record
+
+
+async def pass_on(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+    async with next(call) as answer:
+        yield answer
+
+
+async def try_twice(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+    async with AsyncExitStack() as opened:
+        try:
+            answer = await opened.enter_async_context(next(call))
+        except UpstreamFault:
+            with next.outside():
+                await trio.sleep(3)
+            answer = await opened.enter_async_context(next(call))
+        yield answer
+
+
+def without_ids(body: bytes) -> bytes:
+    return re.sub(rb'chatcmpl-\w+|"created":\d+', b"", body)
+
+
+@both_ways
+@each_execution
+async def test_an_around_that_does_nothing_changes_no_byte(
+    stream: bool, execution: Execution, autojump_clock: trio.testing.MockClock
+) -> None:
+    def upstream() -> FakeUpstream:
+        return FakeUpstream(1.0, TEXT, 1.0, FINISH, END)
+
+    plain, _ = await asked(upstream(), stream=stream, execution=execution)
+    passed, record = await asked(upstream(), around(pass_on), stream=stream, execution=execution)
+    assert without_ids(passed.body) == without_ids(plain.body)
+    [attempt] = record["attempts"]
+    assert (attempt["end"], attempt["deployment"], attempt["began_ms"], attempt["ms"]) == ("OK", "up-1", 0, 2000)
+    lanes = ["restore_reasoning", "call_upstream", "decode_events"]
+    assert list(attempt["lanes"]) == lanes
+    for lane in attempt["lanes"].values():
+        states = [ms for state, ms in lane.items() if state not in ("stages", "life_ms")]
+        assert sum(states) == pytest.approx(lane["life_ms"], abs=0.01)
+    assert "answer_call" in record["stages"]
+    assert record["party_ms"] == {"client": 0, "ours": 0, "upstream": 2000}
+    assert (record["prompt_tokens"], record["completion_tokens"]) == (3, 2)
+
+
+@both_ways
+async def test_a_failed_attempt_is_made_again(stream: bool, autojump_clock: trio.testing.MockClock) -> None:
+    upstream = InTurn(FakeUpstream(before_head=(2.0, DOWN)), FakeUpstream(TEXT, FINISH, END))
+    browser, record = await asked(upstream, around(try_twice), stream=stream)
+    assert browser.status == 200
+    assert [attempt["end"] for attempt in record["attempts"]] == ["upstream_error", "OK"]
+    assert [attempt["began_ms"] for attempt in record["attempts"]] == [0, 5000]
+    assert record["party_ms"] == {"client": 0, "ours": 3000, "upstream": 2000}
+    assert record["stages"]["answer_call"]["outside_ms"] == 3000
+    assert (record["end"], "error" in record) == ("OK", False)
+
+
+async def test_the_last_failure_is_what_the_client_gets(autojump_clock: trio.testing.MockClock) -> None:
+    upstream = InTurn(FakeUpstream(before_head=(DOWN,)), FakeUpstream(before_head=(DOWN,)))
+    browser, record = await asked(upstream, around(try_twice))
+    assert browser.status == 502
+    assert (record["end"], record["error"]) == ("UE", "upstream_error")
+    assert [attempt["end"] for attempt in record["attempts"]] == ["upstream_error"] * 2
+
+
+async def test_an_attempt_that_breaks_off_before_it_said_anything_is_made_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    started = b'data: {"id":"c","model":"m","choices":[{"index":0,"delta":{"role":"assistant"}}]}\n\n'
+    broken = UpstreamFault("the connection broke", code="upstream_protocol")
+    upstream = InTurn(FakeUpstream(started, 1.0, broken), FakeUpstream(TEXT, FINISH, END))
+    browser, record = await asked(upstream, around(try_twice))
+    assert [attempt["end"] for attempt in record["attempts"]] == ["upstream_protocol", "OK"]
+    assert fold_stream(browser.body).error is None
+
+
+async def test_a_failure_after_the_first_event_is_in_its_place(autojump_clock: trio.testing.MockClock) -> None:
+    broken = UpstreamFault("the connection broke", code="upstream_protocol")
+    upstream = InTurn(FakeUpstream(TEXT, 1.0, broken))
+    browser, record = await asked(upstream, around(try_twice))
+    assert (record["end"], record["status"], record["error"]) == ("UP", 200, "upstream_protocol")
+    assert fold_stream(browser.body).content == "Hello"
+    assert [attempt["end"] for attempt in record["attempts"]] == ["upstream_protocol"]
+
+
+async def test_another_deployment_may_answer(autojump_clock: trio.testing.MockClock) -> None:
+    async def elsewhere(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+        other = replace(call, deployment=replace(call.deployment, id="other"), model="gpt-6")
+        async with next(other) as answer:
+            yield answer
+
+    upstream = FakeUpstream(TEXT, FINISH, END)
+    browser, record = await asked(upstream, around(elsewhere))
+    assert (record["model"], record["deployment"], record["attempts"][0]["model"]) == ("up", "other", "gpt-6")
+    assert b'"model":"up"' in browser.body
+    assert upstream.calls[0].deployment.id == "other"
+
+
+@both_ways
+async def test_an_answer_needs_no_upstream_and_keeps_its_usage(
+    stream: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def from_memory(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+        yield Answer.of_events(call, [TextDelta("as before"), Usage(7, 5, 12), Finished("stop")])
+
+    browser, record = await asked(FakeUpstream(), around(from_memory), stream=stream)
+    assert b"as before" in browser.body
+    assert (record["prompt_tokens"], record["completion_tokens"], record["end"]) == (7, 5, "OK")
+    assert "attempts" not in record
+
+
+async def test_an_answer_can_be_changed_on_its_way(autojump_clock: trio.testing.MockClock) -> None:
+    def louder(batch: list[StreamEvent]) -> list[StreamEvent]:
+        return [TextDelta(event.text.upper()) if isinstance(event, TextDelta) else event for event in batch]
+
+    async def loud(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+        async with next(call) as answer:
+            yield answer.changed(louder)
+
+    browser, _ = await asked(FakeUpstream(TEXT, FINISH, END), around(loud))
+    assert fold_stream(browser.body).content == "HELLO"
+
+
+async def test_two_attempts_may_race_each_in_a_task_of_its_own(autojump_clock: trio.testing.MockClock) -> None:
+    async def race(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+        send, receive = trio.open_memory_channel[Any](0)
+        winner: list[Answer] = []
+
+        async def attempt() -> None:
+            async with next(call) as answer:
+                winner.append(answer)
+                if winner[0] is answer:
+                    async for batch in answer:
+                        await send.send(batch)
+                    await send.aclose()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(attempt)
+            nursery.start_soon(attempt)
+            yield Answer(call, aiter(receive))
+            nursery.cancel_scope.cancel()
+
+    upstream = InTurn(FakeUpstream(before_head=(60.0,)), FakeUpstream(1.0, TEXT, FINISH, END))
+    browser, record = await asked(upstream, around(race))
+    assert fold_stream(browser.body).content == "Hello"
+    assert {attempt["end"] for attempt in record["attempts"]} == {"OK", "given_up"}
+    assert record["total_ms"] == 1000
+    assert [name for name in record["lanes"] if "attempt" in name] == ["answer_call.attempt 1", "answer_call.attempt 2"]
+
+
+@pytest.mark.parametrize("after_s", [0.5, 1.5])
+async def test_a_client_that_leaves_closes_every_attempt_at_once(
+    after_s: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    upstream = FakeUpstream(1.0, TEXT, 1000.0)
+    bridge, records = bridge_to(upstream, kind="chat", insertion=around(try_twice))
+    browser = Browser(bridge, ask())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(browser.ask)
+        await trio.sleep(after_s)
+        browser.disconnected.set()
+    [record] = records
+    assert_sums(record)
+    assert (record["end"], record["total_ms"], upstream.open) == ("DC", after_s * 1000, 0)
+    assert record["attempts"][0]["end"] == "given_up"
+
+
+async def test_an_around_that_fails_is_a_bug_of_the_stage(autojump_clock: trio.testing.MockClock) -> None:
+    async def fail(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+        async with next(call):
+            raise OSError("the disk is full")
+        yield
+
+    upstream = FakeUpstream(TEXT, FINISH, END)
+    browser, record = await asked(upstream, around(fail))
+    assert (browser.status, record["end"], record["stage"], upstream.open) == (500, "ST", "answer_call", 0)
