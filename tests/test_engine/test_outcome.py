@@ -184,3 +184,10 @@ async def test_a_run_that_fails_does_not_complete_what_it_gives_into() -> None:
         scope.cancel()
         await link.take(Lane(["rest"], RequestContext("r").timeline, current_loop(), "r"))
     assert scope.cancelled_caught  # it waits
+
+
+def test_a_chain_describes_its_tasks() -> None:
+    pipeline: Pipeline[Any, Any] = Pipeline(Acting(relay)).then(refuse).then(closing("last", []), capacity=3)
+    first, line = pipeline.fused().describe()
+    assert [stage.name for stage in first.stages] == ["relay"]
+    assert [stage.name for stage in line.stages] == ["refuse", "last"]
