@@ -166,14 +166,20 @@ async def opened(plugin: AnyPlugin, options: Any, host: Host) -> AsyncGenerator[
     assert plugin.serve is not None  # one of the two is given
     serving = plugin.serve(options, host)
     try:
-        served = _named(await serving.__aenter__(), plugin)
+        served = await serving.__aenter__()
     except PluginError:
         raise
     except Exception as error:
         raise PluginError(f"stage {plugin.name!r} could not be opened: {type(error).__name__}: {error}") from error
     try:
-        yield served
-    finally:
+        yield _named(served, plugin)
+    except Exception:  # of the block, or what is served does not fit: the plugin has not failed
+        await serving.__aexit__(None, None, None)
+        raise
+    except BaseException as error:  # cancelled, perhaps by a nursery of the plugin's own, which must see that
+        if not await serving.__aexit__(type(error), error, error.__traceback__):
+            raise
+    else:
         await serving.__aexit__(None, None, None)
 
 
@@ -182,11 +188,13 @@ def _named(made: Any, plugin: AnyPlugin) -> Any:
     name = getattr(made, "name", plugin.name if plugin.kind == "observer" else None)
     if name != plugin.name:
         raise PluginError(f"the plugin {plugin.name!r} makes a stage named {name!r}: give both the same name")
-    if not callable(getattr(made, method := METHODS[plugin.kind], None)):
-        raise PluginError(
-            f"the plugin {plugin.name!r} says that it makes {'an' if plugin.kind != 'stage' else 'a'} {plugin.kind}, "
-            f"but what it makes has no method {method}"
-        )
+    for method in (METHODS[plugin.kind], "on_start") if plugin.kind == "observer" else (METHODS[plugin.kind],):
+        if not callable(getattr(made, method, None)):
+            article = "a" if plugin.kind == "stage" else "an"
+            raise PluginError(
+                f"the plugin {plugin.name!r} says that it makes {article} {plugin.kind}, "
+                f"but what it makes has no method {method}"
+            )
     return made
 
 

@@ -82,7 +82,11 @@ class Around(Protocol):
         ...
 
     def call(self, call: UpstreamCall, next: Next, /) -> AbstractAsyncContextManager[Answer]:
-        """Answer ``call``, as a rule with ``async with next(call) as answer: yield answer``."""
+        """Answer ``call``, as a rule with ``async with next(call) as answer: yield answer``.
+
+        What comes after the ``yield`` runs when the answer is complete, for 5 s at most, or when it is given up; then
+        it is cancelled at its first wait.
+        """
         ...
 
 

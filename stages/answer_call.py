@@ -4,7 +4,8 @@ Takes: UpstreamCall, one. Gives: StreamEvent, n; the last one is Finished or Fai
 Holds: the first batch of each open attempt. Waits: for its attempts, whose lanes have that time; for what is around the
 call only as that declares it. Fills: CALL with the call that was answered, USAGE, FAILURE, ATTEMPTS.
 Raises: what the last attempt raised, if none began well.
-On cancellation every open attempt is closed at once.
+On cancellation every open attempt is closed at once. After the last event, what is around the call has 5 s for what it
+still has to do.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
+from typing import Final
 
 import trio
 
@@ -25,6 +27,11 @@ from stages.upstreams import UpstreamCall
 from stages.upstreams.faults import fault_from
 
 Attempts = Pipeline[UpstreamCall, StreamEvent]
+
+END_LIMIT_S: Final = 5.0
+"""How long what is around the call may go on after the end of an answer."""
+
+_GIVEN_UP: Final = "given_up"
 
 _SILENT = frozenset({Started, Heartbeat})
 """What says nothing yet: an answer that fails after it can still be asked for again."""
@@ -59,18 +66,24 @@ class AnswerCall:
     async def _answer(
         self, opening: AbstractAsyncContextManager[Answer], outlet: Outlet[StreamEvent], ctx: RequestContext
     ) -> None:
-        async with opening as answer:
-            ctx[CALL] = answer.call
-            async for events in answer:
-                for event in events:
-                    if isinstance(event, Usage):
-                        ctx[USAGE] = event
-                    elif isinstance(event, Failed):
-                        ctx[FAILURE] = event
-                is_end = isinstance(events[-1], Finished | Failed)
-                await outlet.send(events)
-                if is_end:
-                    return
+        with trio.CancelScope() as ending:
+            async with opening as answer:
+                ctx[CALL] = answer.call
+                async for events in answer:
+                    for event in events:
+                        if isinstance(event, Usage):
+                            ctx[USAGE] = event
+                        elif isinstance(event, Failed):
+                            ctx[FAILURE] = event
+                    is_end = isinstance(events[-1], Finished | Failed)
+                    await outlet.send(events)
+                    if is_end:
+                        # What is around the call may have more to do, such as to keep the answer. The client does not
+                        # wait for that, and the last stage, which ends now, does not cancel it.
+                        outlet.giver.complete()
+                        ending.shield = True
+                        ending.deadline = trio.current_time() + END_LIMIT_S
+                        return
 
 
 def answer_call(arounds: Sequence[Around], attempt: Attempts) -> AnswerCall:
@@ -162,8 +175,9 @@ class _OpenAttempt:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._nursery is not None  # entered
+        if self._record.end == _GIVEN_UP:  # else it ends by itself: its last event has been taken
+            self._nursery.cancel_scope.cancel()
         self._link.abandon()
-        self._nursery.cancel_scope.cancel()
         try:
             await self._manager.__aexit__(None, None, None)
         finally:

@@ -80,8 +80,11 @@ class Assembly:
         self._is_split = any(one.planned.is_conditional for one in self._accepting)
         self._pipelines: dict[tuple[str, tuple[bool, ...]], AnyPipeline] = {}
         self._has_choice = any(one.planned.is_conditional for one in self._answering)
+        # With anything around the call, each attempt restores reasoning anew. It may be around some calls only, and
+        # which ones is not known before the last stage of the first pipeline has ended.
+        self._restores_first = not any(one.planned.plugin.kind == "around" for one in self._answering)
         # Built now: then what does not fit together fails at start-up.
-        self._accept = self._built(self._accept_stages(self._accepting, self._restores_first(self._answering)))
+        self._accept = self._built(self._accept_stages(self._accepting))
         self._stream = self._built(self._answer_stages(self._answering, is_stream=True))
         self._whole = self._built(self._answer_stages(self._answering, is_stream=False))
 
@@ -101,8 +104,6 @@ class Assembly:
         if not requests:
             return []
         asked = self._asked(requests[0], ctx)
-        answering = [one for one in self._answering if applies(one.planned.settings.when, asked)]
-        restore = self._restore(self._restores_first(answering))
         placed = {place: self._of(place) for place in ("request", "call")}
 
         def stages(_: Sequence[AnyStage]) -> list[AnyStage]:
@@ -110,10 +111,9 @@ class Assembly:
                 place: [one.made for one in ones if applies(one.planned.settings.when, asked)]
                 for place, ones in placed.items()
             }
-            return [*chosen["request"], choose_deployment(parts.deployments), *chosen["call"], *restore]
+            return [*chosen["request"], choose_deployment(parts.deployments), *chosen["call"], *self._restore()]
 
-        kind = "choose" if restore else "choose, restored later"
-        choosing = self._chosen(kind, [*placed["request"], *placed["call"]], asked, stages)
+        choosing = self._chosen("choose", [*placed["request"], *placed["call"]], asked, stages)
         calls: list[UpstreamCall] = await choosing.run([requests], ctx)
         return calls
 
@@ -131,8 +131,8 @@ class Assembly:
     def describe(self) -> dict[str, tuple[TaskDescription, ...]]:
         """Return what is known of its pipelines, with all that may be added in each, in the order in which they run."""
         described = {"accept": self._accept.describe()} if not self._is_split else self._describe_split()
-        if not self._restores_first(self._answering):
-            described["attempt"] = self._attempt(self._answering).describe()
+        if not self._restores_first:
+            described["attempt"] = self._built(self._attempt_stages(self._answering)).describe()
         for name, is_stream in (("stream", True), ("whole", False)):
             added = [one for one in self._answering if one.planned.settings.when.stream in (None, is_stream)]
             described[name] = self._built(self._answer_stages(added, is_stream=is_stream)).describe()
@@ -140,13 +140,12 @@ class Assembly:
 
     def _describe_split(self) -> dict[str, tuple[TaskDescription, ...]]:
         parts = self._parts
-        restore = self._restore(self._restores_first(self._answering))
         placed = {place: [one.made for one in self._of(place)] for place in ACCEPTING}
         pipelines: dict[str, AnyPipeline] = {
             "authenticate": Pipeline(authenticate(parts.keys, anonymous=parts.anonymous)),
             "read": self._built([*placed["request_bytes"], self._parse()]),
             "choose": self._built(
-                [*placed["request"], choose_deployment(parts.deployments), *placed["call"], *restore]
+                [*placed["request"], choose_deployment(parts.deployments), *placed["call"], *self._restore()]
             ),
         }
         return {name: pipeline.describe() for name, pipeline in pipelines.items()}
@@ -184,7 +183,7 @@ class Assembly:
             chain = chain.then(stage)
         return chain.fused() if self._parts.execution == "fused" else chain
 
-    def _accept_stages(self, added: Sequence[Installed], is_restored: bool) -> list[AnyStage]:
+    def _accept_stages(self, added: Sequence[Installed]) -> list[AnyStage]:
         parts = self._parts
 
         def at(place: str) -> list[AnyStage]:
@@ -197,26 +196,20 @@ class Assembly:
             *at("request"),
             choose_deployment(parts.deployments),
             *at("call"),
-            *self._restore(is_restored),
+            *self._restore(),
         ]
 
     def _parse(self) -> AnyStage:
         return parse_request(self._parts.max_body_bytes)
 
-    def _restore(self, is_restored: bool) -> list[AnyStage]:
-        return [restore_reasoning(self._parts.reasoning)] if is_restored else []
+    def _restore(self) -> list[AnyStage]:
+        return [restore_reasoning(self._parts.reasoning)] if self._restores_first else []
 
-    def _restores_first(self, answering: Sequence[Installed]) -> bool:
-        """Return whether reasoning is restored once: with anything around the call, each attempt does it anew."""
-        return not any(one.planned.plugin.kind == "around" for one in answering)
-
-    def _attempt(self, added: Sequence[Installed]) -> AnyPipeline:
-        """Return the pipeline of one attempt, which is run inside what is around the call."""
-        return self._built([restore_reasoning(self._parts.reasoning), *self._call_stages(added)])
-
-    def _call_stages(self, added: Sequence[Installed]) -> list[AnyStage]:
+    def _attempt_stages(self, added: Sequence[Installed]) -> list[AnyStage]:
+        """Return the stages of one attempt, which are the first of the answer if nothing is around the call."""
+        restore = [] if self._restores_first else [restore_reasoning(self._parts.reasoning)]
         before = [one.made for one in added if one.planned.place == "upstream_bytes"]
-        return [call_upstream(self._parts.upstreams), *before, decode_events]
+        return [*restore, call_upstream(self._parts.upstreams), *before, decode_events]
 
     def _answer_stages(self, added: Sequence[Installed], *, is_stream: bool) -> list[AnyStage]:
         parts = self._parts
@@ -225,7 +218,8 @@ class Assembly:
             return [one.made for one in added if one.planned.place == place]
 
         arounds: list[Around] = [one.made for one in added if one.planned.plugin.kind == "around"]
-        events: list[AnyStage] = [answer_call(arounds, self._attempt(added))] if arounds else self._call_stages(added)
+        attempt = self._attempt_stages(added)
+        events: list[AnyStage] = [answer_call(arounds, self._built(attempt))] if arounds else attempt
         if parts.reasoning is not None:
             events.append(remember_reasoning(parts.reasoning))
         events += at("events")

@@ -141,6 +141,8 @@ def _planned(settings: StageSettings, plugins: Mapping[str, AnyPlugin]) -> Plann
         )
     place = _place(settings, plugin)
     when = settings.when
+    if plugin.kind == "observer" and when != When():
+        raise PluginError(f"{settings.use!r} is an observer, which is told of every request: leave out when")
     if place == "request_bytes" and (when.models, when.stream) != (None, None):
         raise PluginError(f"stage {settings.use!r} is asked before the body is read: `when` can name keys and profile")
     options = check(plugin, settings.options, flowing=None if place is None else PLACES[place], convert=convert)

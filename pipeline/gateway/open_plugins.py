@@ -120,9 +120,13 @@ class _Life:
                     task_status.started(installed)
                     await self.closing.wait()
                     scope.deadline = trio.current_time() + CLOSE_LIMIT_S
+                if not self.closing.is_set():
+                    log.error("stage %s has closed by itself: restart the server to open it again", name)
             except Exception as error:
                 kind = f"{type(error).__module__}.{type(error).__qualname__}"
-                if is_open:
+                if is_open and not self.closing.is_set():
+                    log.error("stage %s has failed and is closed: restart the server to open it again: %s", name, kind)
+                elif is_open:
                     log.error("stage %s could not be closed: %s", name, kind)
                 else:
                     self.failure = error if isinstance(error, PluginError) else PluginError(f"stage {name!r}: {error}")

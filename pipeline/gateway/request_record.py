@@ -19,7 +19,8 @@ from stages.slots import ATTEMPTS, CALL, FAILURE, PRINCIPAL, USAGE
 from stages.wire.redaction import redact
 
 _DISCONNECTS: Final[dict[str, EndCode]] = {"left": "DC", "stalled": "DS"}
-_DECODING: Final = "decode_events"
+_ANSWERING: Final = ("decode_events", "answer_call")
+"""What gives the events of the answer: the latter if anything is around the call, and the former is in its attempts."""
 
 
 class LaneFigures(Struct, gc=False):
@@ -183,7 +184,7 @@ def request_record(finished: FinishedRequest) -> RequestRecord:
         end=finished.end,
         status=finished.status,
         bytes=finished.size_bytes,
-        events=stages[_DECODING].events_out if _DECODING in stages else 0,
+        events=next((stages[name].events_out for name in _ANSWERING if name in stages), 0),
         total_ms=points_ms["ended"],
         before_ms=None if arrived_ms is None else points_ms.get("head_read"),
         first_byte_ms=points_ms.get("first_byte_out"),
@@ -202,8 +203,6 @@ def request_record(finished: FinishedRequest) -> RequestRecord:
         record.target_model = redact(finished.target_model)
     if finished.attempts:
         record.attempts = [_attempt(attempt, born_ns) for attempt in finished.attempts]
-        if not record.events:
-            record.events = stages["answer_call"].events_out
     if finished.error is not None:
         record.error = finished.error
     if (failure := finished.failure) is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Optional, Protocol, TypeVar, Union
 
 import pytest
+import trio
 import typing_extensions
 from kit.service.plugins import install
 
@@ -323,6 +324,61 @@ async def test_a_plugin_that_cannot_be_opened_is_named(error: Exception) -> None
             pass
 
 
+async def test_a_plugin_that_makes_something_else_than_it_says_is_closed_again() -> None:
+    living = Living()
+    plugin = Plugin("keep_nothing", options=Loudness, serve=living.serve)
+    with pytest.raises(PluginError, match="makes a stage named 'keep_all'"):
+        async with opened(plugin, Loudness(), Host("keep_nothing")):
+            pass
+    assert living.events == ["opened keep_nothing 1", "closed"]
+
+
+async def test_a_failure_of_the_block_is_not_one_of_the_plugin() -> None:
+    living = Living()
+    with pytest.raises(OSError, match="of the block"):
+        async with opened(Plugin("keep_all", options=Loudness, serve=living.serve), Loudness(), Host("keep_all")):
+            raise OSError("of the block")
+    assert living.events[-1] == "closed"
+
+
+async def test_a_plugin_is_cancelled_where_it_is_open() -> None:
+    living = Living()
+    with trio.CancelScope() as scope:
+        async with opened(Plugin("keep_all", options=Loudness, serve=living.serve), Loudness(), Host("keep_all")):
+            scope.cancel()
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert living.events == ["opened keep_all 1"]
+
+
+async def test_a_nursery_of_a_plugin_may_end_the_block() -> None:
+    @asynccontextmanager
+    async def serve(options: NoOptions, host: Host) -> AsyncIterator[Any]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep, 0)
+            yield keep_all
+            raise AssertionError("it goes on after the block, although it was cancelled")
+
+    @asynccontextmanager
+    async def serve_briefly(options: NoOptions, host: Host) -> AsyncIterator[Any]:
+        async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.cancel()
+            yield keep_all
+
+    is_cancelled = False
+    async with opened(Plugin("keep_all", options=NoOptions, serve=serve_briefly), NoOptions(), Host("keep_all")):
+        try:
+            await trio.sleep_forever()
+        finally:
+            is_cancelled = True
+    assert is_cancelled
+    with trio.CancelScope() as scope:
+        async with opened(Plugin("keep_all", options=NoOptions, serve=serve), NoOptions(), Host("keep_all")):
+            scope.cancel()
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+
+
 @pytest.mark.parametrize(
     ("kind", "said"),
     [("around", "an around, but what it makes has no method call"), ("observer", "an observer, but")],
@@ -330,6 +386,14 @@ async def test_a_plugin_that_cannot_be_opened_is_named(error: Exception) -> None
 def test_what_a_plugin_makes_is_of_the_kind_that_it_says(kind: Any, said: str) -> None:
     with pytest.raises(PluginError, match=said):
         check(Plugin("keep_all", lambda _: keep_all, NoOptions, kind=kind), {}, flowing=None, convert=convert)
+
+
+def test_an_observer_must_take_both_ends_of_a_request() -> None:
+    class OnlyEnd:
+        def on_end(self, record: object) -> None: ...
+
+    with pytest.raises(PluginError, match="an observer, but what it makes has no method on_start"):
+        check(Plugin("w", lambda _: OnlyEnd(), NoOptions, kind="observer"), {}, flowing=None, convert=convert)
 
 
 def test_a_stage_is_the_kind_of_a_plugin_that_says_nothing() -> None:

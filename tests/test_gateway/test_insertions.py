@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from pipeline import Plugin, RequestContext, per_event
 from pipeline.gateway.config.settings import StageSettings, When
 from pipeline.gateway.insertions import PLACES, Asked, applies, plan
 from pipeline.registry import AnyPlugin, NoOptions, PluginError
+from stages.answer import Answer, Next
 from stages.events import StreamEvent
 from stages.request import ResponsesRequest
 from stages.upstreams import UpstreamCall
@@ -87,6 +89,10 @@ def test_stages_stand_in_the_order_of_the_file_unless_one_names_another() -> Non
         ({"use": "a", "before": "z"}, "stage 'a' cannot stand next to 'z': there is no such added stage at the same"),
         ({"use": "a", "after": "keep_alive"}, "stage 'a' cannot follow 'keep_alive': choose one of authenticate"),
         ({"use": "watch", "at": "events"}, "'watch' is an observer, which has no place: leave out at"),
+        (
+            {"use": "watch", "when": When(stream=True)},
+            "'watch' is an observer, which is told of every request: leave out when",
+        ),
         ({"use": "watch", "on_error": "skip"}, "'watch' is an observer: on_error: skip is for stages"),
         (
             {"use": "anything", "at": "request_bytes", "when": When(stream=True)},
@@ -192,3 +198,94 @@ async def test_a_model_that_a_stage_has_chosen_and_that_does_not_exist_is_named(
         refused = await service.post(ask("up"))
     said = "the model 'other', which a stage of this gateway chose for 'up', does not exist"
     assert refused.json()["error"]["message"].startswith(said)
+
+
+class Around:
+    """Passes the call on."""
+
+    name = "around"
+
+    def call(self, call: UpstreamCall, next: Next) -> AbstractAsyncContextManager[Answer]:
+        return next(call)
+
+
+AROUND: AnyPlugin = Plugin("around", lambda _: Around(), NoOptions, kind="around")
+
+
+@pytest.mark.parametrize("is_read_in_parts", [False, True])
+async def test_reasoning_is_restored_once_whether_an_around_is_for_the_request_or_not(is_read_in_parts: bool) -> None:
+    plugins = {**PLUGINS, "around": AROUND}
+    more = ", {use: asked, when: {keys: [bob]}}" if is_read_in_parts else ""
+    stages = f"  stages: [{{use: around, when: {{stream: true}}}}{more}]"
+    async with (
+        scripted_upstream(*good_answer()) as upstream,
+        serving(model("up", upstream.url), KEYS + stages, plugins=plugins) as service,
+    ):
+        for stream in (True, False):
+            assert (await service.post(ask(stream=stream), key=f"{KEY}-of-bob")).status_code == 200
+        around, plain = [await service.record(number) for number in range(2)]
+    [attempt] = around["attempts"]
+    assert list(attempt["stages"]) == ["restore_reasoning", "call_upstream", "decode_events"]
+    assert ("restore_reasoning" in around["stages"], "answer_call" in around["stages"]) == (False, True)
+    assert ("restore_reasoning" in plain["stages"], "answer_call" in plain["stages"]) == (True, False)
+    assert "attempts" not in plain
+
+
+@per_event
+def to_document(request: ResponsesRequest) -> Iterator[ResponsesRequest]:
+    yield replace(request, stream=False)
+
+
+async def test_what_a_stage_makes_of_the_request_decides_what_is_around_the_call() -> None:
+    plugins = {
+        **PLUGINS,
+        "around": AROUND,
+        "to_document": Plugin("to_document", lambda _: to_document, NoOptions, ResponsesRequest, ResponsesRequest),
+    }
+    stages = "  stages: [{use: around, when: {stream: true}}, {use: to_document, when: {keys: [master]}}]"
+    async with (
+        scripted_upstream(*good_answer()) as upstream,
+        serving(model("up", upstream.url), stages, plugins=plugins) as service,
+    ):
+        assert (await service.post(ask())).json()["object"] == "chat.completion"
+        record = await service.record()
+    assert ("restore_reasoning" in record["stages"], "answer_call" in record["stages"]) == (True, False)
+
+
+async def test_a_profile_is_a_condition_at_each_place() -> None:
+    places = {"request_bytes": "one", "request": "two", "call": "three", "events": "four"}
+    plugins = {name: passing(name, None) for name in places.values()}
+    stages = "".join(f"    - {{use: {use}, at: {at}, when: {{profile: cursor}}}}\n" for at, use in places.items())
+    async with (
+        scripted_upstream(*good_answer()) as upstream,
+        serving(model("up", upstream.url), f"  stages:\n{stages}", plugins=plugins) as service,
+    ):
+        for agent in ("Cursor/1.0", "openai-python/2.0"):
+            assert (await service.post(ask(), user_agent=agent)).status_code == 200
+        of_cursor, of_other = [await service.record(number) for number in range(2)]
+    assert plugins.keys() <= of_cursor["stages"].keys()
+    assert plugins.keys().isdisjoint(of_other["stages"])
+
+
+async def test_a_refused_key_is_refused_before_any_stage_that_has_a_condition() -> None:
+    stages = "  stages: [{use: anything, at: request_bytes, when: {keys: ['*']}}]"
+    async with serving(pipeline=stages, plugins=PLUGINS) as service:
+        refused = await service.post(ask("echo"), key="sk-nobody")
+        assert (refused.status_code, (await service.record())["stages"].keys()) == (401, {"authenticate"})
+
+
+async def test_only_so_many_pipelines_are_kept() -> None:
+    names = [f"s{number}" for number in range(7)]
+    plugins = {name: passing(name, StreamEvent) for name in names}
+    # Each key is for another combination: its number in binary.
+    keys = "".join(f"    - {{name: 'k{number:07b}', key: sk-key-{number:07b}-0123456789}}\n" for number in range(70))
+    stages = "".join(
+        f"    - {{use: {name}, when: {{keys: [{', '.join(f'k{n:07b}' for n in range(70) if n >> at & 1)}]}}}}\n"
+        for at, name in enumerate(names)
+    )
+    async with serving(pipeline=f"{keys}  stages:\n{stages}", plugins=plugins) as service:
+        for at, number in enumerate([*range(70), 0]):
+            answer = await service.post(ask("echo"), key=f"sk-key-{number:07b}-0123456789")
+            assert answer.status_code == 200
+            stages_of = (await service.record(at))["stages"]
+            assert [name in stages_of for name in names] == [bool(number >> bit & 1) for bit in range(7)]

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from kit.clients.chat_posts import ask, good_answer
+from kit.clients.chat_posts import ask, begun, completed, good_answer
 from kit.service.running import model, serving
-from kit.upstreams.scripted import scripted_upstream
+from kit.time.patience import patiently
+from kit.upstreams.scripted import Exchange, end, event, scripted_upstream
 
-from pipeline import Host, Plugin, RequestContext, per_event
+from pipeline import Host, Inlet, Outlet, Plugin, RequestContext, per_event
 from pipeline.gateway.config.settings import StageSettings
+from pipeline.gateway.http.server import StartupError
 from pipeline.gateway.insertions import plan
 from pipeline.gateway.open_plugins import CLOSE_LIMIT_S, OpenPlugins
 from pipeline.registry import AnyPlugin, NoOptions, PluginError
@@ -89,6 +91,123 @@ async def test_the_service_opens_them_before_it_serves_and_closes_them_at_the_en
             assert (await service.post(ask())).status_code == 200
             assert "a" in (await service.record())["stages"]
     assert events[1:] == ["close a"]
+
+
+async def test_a_service_does_not_start_if_one_cannot_be_opened() -> None:
+    events: list[str] = []
+    plugins = {"a": living("a", events), "b": living("b", events, fails=True)}
+    with patiently(), pytest.raises(ExceptionGroup) as refused:  # of the nursery in which the tests run a service
+        async with serving(pipeline="  stages: [{use: a}, {use: b}]", plugins=plugins):
+            pass
+    said = r"did not start: .*stage 'b' could not be opened: OSError: no such disk"
+    assert refused.group_contains(StartupError, match=said)
+    assert events[1:] == ["close a"]
+
+
+async def test_what_can_be_known_without_opening_is_refused_before() -> None:
+    events: list[str] = []
+    plugins = {"a": living("a", events)}
+    with pytest.raises(PluginError, match="the options of stage 'a' do not fit: there is no option 'x'"):
+        async with serving(pipeline="  stages: [{use: a, options: {x: 1}}]", plugins=plugins):
+            pass
+    assert events == []
+
+
+async def test_one_that_cannot_be_skipped_is_refused_when_it_is_open() -> None:
+    events: list[str] = []
+
+    class Waits:
+        name = "waits"
+
+        async def run(self, inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None: ...
+
+    @asynccontextmanager
+    async def serve(options: NoOptions, host: Host) -> AsyncIterator[Any]:
+        events.append("open")
+        yield Waits()
+        events.append("close")
+
+    plugin: AnyPlugin = Plugin("waits", options=NoOptions, serve=serve, accepts=StreamEvent)
+    planned = plan([StageSettings(use="waits", at="events", on_error="skip", where="here")], {"waits": plugin})
+    with pytest.raises(PluginError, match="stage 'waits': on_error: skip needs a codec"):
+        async with OpenPlugins(planned, deployments={}):
+            pass
+    assert events == ["open", "close"]
+
+
+async def test_they_are_closed_after_the_last_request() -> None:
+    events: list[str] = []
+
+    class Watches:
+        def on_start(self, ctx: RequestContext) -> None:
+            events.append("start")
+
+        def on_end(self, record: Any) -> None:
+            events.append(record.end)
+
+    @asynccontextmanager
+    async def serve(options: NoOptions, host: Host) -> AsyncIterator[Watches]:
+        yield Watches()
+        events.append("close")
+
+    plugins: dict[str, AnyPlugin] = {"watch": Plugin("watch", options=NoOptions, serve=serve, kind="observer")}
+    goes_on = trio.Event()
+
+    async def stay(exchange: Exchange) -> None:
+        await goes_on.wait()
+
+    async with (
+        scripted_upstream(*begun("Hel"), stay, event(completed("Hello")), end()) as upstream,
+        serving(model("up", upstream.url), "  stages: [{use: watch}]", plugins=plugins) as service,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(service.post, ask())
+        await upstream.request_received()
+        service.shutdown.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert events == ["start"]
+        goes_on.set()
+        with patiently():
+            await service.ended.wait()
+        assert events == ["start", "OK", "close"]
+
+
+async def test_one_that_fails_while_it_is_open_is_named_and_harms_no_other(
+    caplog: pytest.LogCaptureFixture, autojump_clock: trio.testing.MockClock
+) -> None:
+    events: list[str] = []
+
+    def failing(name: str, error: Exception | None) -> AnyPlugin:
+        @per_event
+        def keep(event: StreamEvent) -> list[StreamEvent]:
+            return [event]
+
+        keep.name = name
+
+        async def fail(nursery: trio.Nursery) -> None:
+            await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+            if error is not None:
+                raise error
+
+        @asynccontextmanager
+        async def serve(options: NoOptions, host: Host) -> AsyncIterator[Any]:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fail, nursery)
+                yield keep
+            events.append(f"close {name}")
+
+        return Plugin(name, options=NoOptions, serve=serve, accepts=StreamEvent, emits=StreamEvent)
+
+    with caplog.at_level(logging.ERROR):
+        async with opening(living("a", events), failing("b", OSError("secret")), failing("c", None)):
+            await trio.sleep(2)
+            assert events == ["open a ", "close c"]
+    assert events == ["open a ", "close c", "close a"]
+    assert sorted(caplog.messages) == [
+        "stage b has failed and is closed: restart the server to open it again: builtins.ExceptionGroup",
+        "stage c has closed by itself: restart the server to open it again",
+    ]
 
 
 class Tells:

@@ -11,17 +11,21 @@ import pytest
 import trio
 import trio.testing
 from kit.clients.chat_fold import fold_stream
-from kit.clients.chat_posts import ask
+from kit.clients.chat_posts import ask, begun, good_answer
 from kit.service.bridges import Browser, FakeUpstream, bridge_to
 from kit.service.records import assert_sums
+from kit.service.running import model, serving
 from kit.upstreams.kinds import ANSWERS
+from kit.upstreams.scripted import Script, error, in_turn, scripted_upstream, stall
 from msgspec.structs import replace
 
-from pipeline import Plugin, UpstreamFault
+from pipeline import ClientFault, Outcome, Overloaded, PipelineError, Plugin, UpstreamFault, codec_stage
 from pipeline.gateway.config.settings import Execution
-from pipeline.registry import NoOptions
+from pipeline.registry import AnyPlugin, NoOptions
+from pipeline.testing import assert_cancels_cleanly
 from stages.answer import Answer, Around, Next
-from stages.events import Finished, StreamEvent, TextDelta, Usage
+from stages.answer_call import END_LIMIT_S
+from stages.events import Failed, Finished, StreamEvent, TextDelta, Usage
 from stages.upstreams import UpstreamAnswer, UpstreamCall
 
 CHAT = ANSWERS["chat"]
@@ -176,6 +180,15 @@ async def test_an_answer_needs_no_upstream_and_keeps_its_usage(
     assert b"as before" in browser.body
     assert (record["prompt_tokens"], record["completion_tokens"], record["end"]) == (7, 5, "OK")
     assert "attempts" not in record
+    assert record["events"] == 3
+
+
+async def test_the_events_of_an_answer_are_counted_once(autojump_clock: trio.testing.MockClock) -> None:
+    upstream = InTurn(FakeUpstream(before_head=(DOWN,)), FakeUpstream(TEXT, FINISH, END))
+    _, record = await asked(upstream, around(try_twice))
+    assert record["events"] == record["attempts"][1]["events"] == record["stages"]["answer_call"]["events_out"] > 0
+    _, plain = await asked(FakeUpstream(TEXT, FINISH, END))
+    assert plain["events"] == record["events"]
 
 
 async def test_an_answer_can_be_changed_on_its_way(autojump_clock: trio.testing.MockClock) -> None:
@@ -243,3 +256,180 @@ async def test_an_around_that_fails_is_a_bug_of_the_stage(autojump_clock: trio.t
     upstream = FakeUpstream(TEXT, FINISH, END)
     browser, record = await asked(upstream, around(fail))
     assert (browser.status, record["end"], record["stage"], upstream.open) == (500, "ST", "answer_call", 0)
+
+
+async def test_the_first_of_several_is_the_outermost(autojump_clock: trio.testing.MockClock) -> None:
+    steps: list[str] = []
+
+    def noting(name: str) -> AnyPlugin:
+        async def note(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+            steps.append(f"{name} asks")
+            async with next(call) as answer:
+                steps.append(f"{name} answers")
+                yield answer
+            steps.append(f"{name} ends")
+
+        made = FunctionAround(note)
+        made.name = name
+        return Plugin(name, lambda _: made, NoOptions, kind="around")
+
+    async with serving(pipeline="  stages: [{use: b}, {use: a}]", plugins={n: noting(n) for n in "ab"}) as service:
+        assert (await service.post(ask("echo"))).status_code == 200
+    assert steps == ["b asks", "a asks", "a answers", "b answers", "a ends", "b ends"]
+
+
+class Counts:
+    """Passes the upstream's bytes on, and notes how each attempt ended."""
+
+    def __init__(self, told: list[Outcome]) -> None:
+        self._told = told
+
+    def feed(self, batch: list[bytes | Failed], /) -> list[bytes | Failed]:
+        return batch
+
+    def flush(self) -> list[bytes | Failed]:
+        return []
+
+    def close(self, outcome: Outcome) -> None:
+        self._told.append(outcome)
+
+
+async def test_a_codec_in_an_attempt_is_told_how_that_has_ended() -> None:
+    async def leave_the_second(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+        with pytest.raises(UpstreamFault):
+            async with next(call):
+                pass
+        async with next(call):
+            pass
+        async with next(call) as answer:
+            yield answer
+
+    told: list[Outcome] = []
+    counts = codec_stage("counts", lambda ctx: Counts(told), codec=Counts)
+    _, thrice = around(leave_the_second)
+    plugins: dict[str, AnyPlugin] = {
+        "around": thrice,
+        "counts": Plugin("counts", lambda _: counts, NoOptions, bytes | Failed, bytes | Failed),
+    }
+    scripts: list[Script] = [[error(500)], [*begun("Hel"), stall()], good_answer()]
+    stages = "  stages: [{use: around}, {use: counts, at: upstream_bytes}]"
+    async with (
+        scripted_upstream(in_turn(*scripts)) as upstream,
+        serving(model("up", upstream.url), stages, plugins=plugins) as service,
+    ):
+        assert fold_stream((await service.post(ask())).content).content == "Hello"
+        record = await service.record()
+    assert [attempt["end"] for attempt in record["attempts"]] == ["upstream_error", "given_up", "OK"]
+    assert [(outcome.is_complete, outcome.is_cancelled) for outcome in told] == [
+        (False, False),
+        (False, True),
+        (True, False),
+    ]
+    assert ["counts" in attempt["stages"] for attempt in record["attempts"]] == [True, True, True]
+
+
+async def try_at_once(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+    async with AsyncExitStack() as opened:
+        try:
+            answer = await opened.enter_async_context(next(call))
+        except UpstreamFault:
+            answer = await opened.enter_async_context(next(call))
+        yield answer
+
+
+async def test_an_attempt_that_is_given_up_is_closed_before_the_next_one_begins(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    slow, quick = FakeUpstream(TEXT, 60.0, FINISH, END), FakeUpstream(TEXT, FINISH, END)
+    open_at_second: list[int] = []
+
+    async def leave_the_first(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+        async with next(call) as answer:
+            async for _ in answer:
+                break
+        open_at_second.append(slow.open)
+        async with next(call) as answer:
+            yield answer
+
+    _, record = await asked(InTurn(slow, quick), around(leave_the_first))
+    assert open_at_second == [0]
+    assert [attempt["end"] for attempt in record["attempts"]] == ["given_up", "OK"]
+    assert record["total_ms"] == 0
+
+
+async def test_the_answer_of_an_around_need_not_be_read_to_its_end(autojump_clock: trio.testing.MockClock) -> None:
+    async def goes_on(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+        yield Answer(call, aiter(Endless()))
+
+    browser, record = await asked(FakeUpstream(), around(goes_on))
+    assert (fold_stream(browser.body).content, record["end"]) == ("Hi", "OK")
+
+
+class Endless:
+    """Events after the end, which nobody wants."""
+
+    def __aiter__(self) -> Endless:
+        return self
+
+    async def __anext__(self) -> list[StreamEvent]:
+        await trio.lowlevel.checkpoint()
+        return [TextDelta("Hi"), Finished("stop")]
+
+
+@pytest.mark.parametrize("fault", [UpstreamFault("no"), ClientFault("no"), Overloaded("no")])
+async def test_an_around_may_refuse_in_the_name_of_whoever_is_to_blame(
+    fault: PipelineError, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def refuse(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+        raise fault
+        yield
+
+    browser, record = await asked(FakeUpstream(), around(refuse))
+    assert (record["error"], record["stage"]) == (fault.code, "answer_call")
+    assert browser.status is not None
+    assert browser.status >= 400
+    assert "attempts" not in record
+
+
+@pytest.mark.parametrize("execution", ["fused", "tasks"])
+async def test_an_attempt_can_be_cancelled_at_each_of_its_steps(execution: Execution) -> None:
+    upstreams: list[FakeUpstream] = []
+
+    async def once() -> None:
+        upstreams.append(FakeUpstream(TEXT, FINISH, END))
+        bridge, records = bridge_to(
+            InTurn(FakeUpstream(before_head=(DOWN,)), upstreams[-1]),
+            kind="chat",
+            insertion=around(try_at_once),
+            execution=execution,
+        )
+        try:
+            await Browser(bridge, ask()).ask()
+        finally:
+            assert upstreams[-1].open == 0
+            for record in records:
+                assert_sums(record)
+
+    assert await assert_cancels_cleanly(once) > 5
+
+
+@both_ways
+@each_execution
+@pytest.mark.parametrize(("takes_s", "is_kept"), [(END_LIMIT_S - 1, True), (END_LIMIT_S + 1, False)])
+async def test_what_an_around_does_after_the_answer_has_its_time(
+    stream: bool, execution: Execution, takes_s: float, is_kept: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    kept: list[UpstreamCall] = []
+
+    async def keep(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+        async with next(call) as answer:
+            yield answer
+        with next.outside():
+            await trio.sleep(takes_s)
+        kept.append(call)
+
+    browser, record = await asked(
+        FakeUpstream(TEXT, FINISH, 1.0, END), around(keep), stream=stream, execution=execution
+    )
+    assert (len(kept), record["end"]) == (is_kept, "OK")
+    assert browser.sent[-1][0] <= 1  # the client does not wait for that
