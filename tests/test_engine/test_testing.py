@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+import gc
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,18 +15,18 @@ from hypothesis import strategies as st
 from kit.engine.clocks import HandClock
 from kit.engine.lanes import new_lane
 
-from pipeline import Host, Inlet, Lane, Outlet, Pipeline, Plugin, RequestContext, Slot, StageBug, codec_stage, per_event
+from pipeline import Inlet, Lane, Outcome, Outlet, Pipeline, RequestContext, Slot, StageBug, codec_stage, per_event
+from pipeline.end_testing import assert_closes_once
 from pipeline.lane import BUSY, OUTSIDE
-from pipeline.registry import NoOptions
+from pipeline.stage_testing import on_virtual_time
 from pipeline.testing import (
-    CLOSE_LIMIT_S,
     assert_backpressure,
     assert_blind_to_batching,
     assert_cancels_cleanly,
     assert_forgets_requests,
+    assert_lets_go,
     assert_time_conserved,
     assert_waits_declared,
-    check_plugin,
     check_stage,
     collect,
     new_context,
@@ -448,80 +449,263 @@ def test_rebatched_keeps_every_event_in_order(events: list[int], cuts: list[int]
     assert all(batches)
 
 
-# --- Plugins ----------------------------------------------------------------------------------------------------------
+# How a stage ends.
+
+
+class Forgive:
+    """Takes its cancellation for the end of its input."""
+
+    name = "forgive"
+
+    async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        with suppress(trio.Cancelled):
+            async for batch in inlet:
+                await outlet.send(batch)
+
+
+class Insist:
+    """Asks again and again."""
+
+    name = "insist"
+
+    async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        while True:
+            with suppress(trio.Cancelled):
+                batch = await anext(inlet, None)
+                if batch is None:
+                    return
+                await outlet.send(batch)
+
+
+class InsistOnAll(Insist):
+    """Does so whatever comes, even if it is closed."""
+
+    name = "insist_on_all"
+
+    async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        while True:
+            try:
+                batch = await anext(inlet, None)
+            except BaseException:  # the mistake that is to be found
+                continue
+            if batch is None:
+                return
+            await outlet.send(batch)
+
+
+class SendTheRest:
+    """Sends what it holds, however it ends."""
+
+    name = "send_the_rest"
+
+    async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        held: list[int] = []
+        try:
+            async for batch in inlet:
+                await outlet.send(held)
+                held = batch
+        finally:
+            await outlet.send(held)
+
+
+class AskOrGoOn:
+    """Waits for somebody, and does without if that fails in any way."""
+
+    async def feed(self, batch: list[int], lane: Lane, /) -> list[int]:
+        with suppress(BaseException), lane.outside():
+            await trio.sleep(1)
+        return batch
+
+    async def flush(self, lane: Lane, /) -> list[int]:
+        return []
+
+
+@pytest.mark.parametrize(
+    ("stage", "fault"),
+    [
+        (Forgive(), "forgive was cancelled and returned as if its output were complete"),
+        (Insist(), "insist was cancelled and goes on, 100 steps later"),
+        (SendTheRest(), "send_the_rest was cancelled and gave output after that"),
+        (codec_stage("ask", lambda ctx: AskOrGoOn(), codec=AskOrGoOn), "ask was cancelled and gave output after that"),
+    ],
+)
+def test_a_stage_that_swallows_its_cancellation_is_caught(stage: Any, fault: str) -> None:
+    with pytest.raises(AssertionError) as caught:
+        check_stage(stage, 1, 2, 3, holds_all=True)
+    assert str(caught.value) == f"{fault}: let trio.Cancelled pass, and catch Exception, not more"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # for it, there is no way to end it
+def test_a_stage_that_swallows_everything_is_caught() -> None:
+    with pytest.raises(AssertionError, match="insist_on_all was cancelled and goes on, 100 steps later"):
+        check_stage(InsistOnAll(), 1, 2, 3)
+    gc.collect()  # so that the warning is this test's
+
+
+class Patient:
+    """Sends each batch after a deadline of its own has passed."""
+
+    name = "patient"
+
+    async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        async for batch in inlet:
+            with outlet.outside(), trio.move_on_after(1):
+                await trio.sleep_forever()
+            await outlet.send(batch)
+
+
+class CleanUp:
+    """Closes what it has, with a deadline, before its cancellation goes on."""
+
+    name = "clean_up"
+
+    async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        try:
+            async for batch in inlet:
+                await outlet.send(batch)
+        finally:
+            with trio.move_on_after(5, shield=True), outlet.outside():
+                await trio.sleep_forever()
+
+
+def test_a_deadline_of_its_own_and_an_orderly_end_pass() -> None:
+    assert check_stage(Patient(), 1, 2, 3) == [1, 2, 3]
+    assert check_stage(CleanUp(), 1, 2, 3) == [1, 2, 3]
+
+
+class Closing:
+    """A codec that is told its end."""
+
+    __slots__ = ("_told",)
+
+    def __init__(self, told: list[Outcome]) -> None:
+        self._told = told
+
+    def feed(self, batch: list[int], /) -> list[int]:
+        return batch
+
+    def flush(self) -> list[int]:
+        return []
+
+    def close(self, outcome: Outcome) -> None:
+        self._told.append(outcome)
+
+
+class ClosingEarly(Closing):
+    """Closes itself at the end of its input."""
+
+    __slots__ = ()
+
+    def flush(self) -> list[int]:
+        self.close(Outcome(is_complete=True))
+        return []
+
+
+class ClosingOnCancel(Closing):
+    """Closes itself where it is cancelled, although it is told."""
+
+    __slots__ = ()
+
+    async def feed(self, batch: list[int], lane: Lane, /) -> list[int]:  # type: ignore[override]  # it waits
+        try:
+            with lane.outside():
+                await trio.sleep(1)
+        except BaseException:
+            self.close(Outcome())
+            raise
+        return batch
+
+    async def flush(self, lane: Lane, /) -> list[int]:  # type: ignore[override]  # it waits
+        return []
+
+
+def test_a_codec_that_is_closed_once_passes_and_is_told_how_its_run_ended() -> None:
+    told: list[Outcome] = []
+    assert check_stage(codec_stage("closing", lambda ctx: Closing(told), codec=Closing), 1, 2) == [1, 2]
+    assert {(outcome.is_complete, outcome.is_cancelled) for outcome in told} == {
+        (True, False),
+        (False, True),
+        (False, False),
+    }
+
+
+def test_a_codec_that_closes_itself_too_is_caught() -> None:
+    with pytest.raises(AssertionError) as caught:
+        check_stage(codec_stage("closing_early", lambda ctx: ClosingEarly([]), codec=ClosingEarly), 1, 2)
+    assert str(caught.value) == (
+        "the codec of closing_early was closed 2 times, not once, when it was cancelled: "
+        "the pipeline calls `close`, and nobody else does"
+    )
+
+
+async def test_each_way_to_end_is_named(autojump_clock: Any) -> None:
+    early: Any = codec_stage("early", lambda ctx: ClosingEarly([]), codec=ClosingEarly)
+    with pytest.raises(AssertionError, match="closed 2 times, not once, when its run was complete"):
+        await assert_closes_once(early, 1, 2)
+    on_cancel: Any = codec_stage("on_cancel", lambda ctx: ClosingOnCancel([]), codec=ClosingOnCancel)
+    with pytest.raises(AssertionError, match="closed 2 times, not once, when the stage before it failed"):
+        await assert_closes_once(on_cancel, 1, 2)
+    with pytest.raises(AssertionError, match="closed 2 times, not once, when it was cancelled"):
+        await assert_lets_go(on_cancel, 1, 2)
+
+
+# What a stage raises.
 
 
 @per_event
-def keep(number: int) -> list[int]:
-    return [number]
+def look_up(number: int) -> list[int]:
+    return [{1: 10}[number]]
 
 
-KEEP = Plugin("keep", lambda _: keep, NoOptions)
+def test_a_bug_names_its_stage_and_its_cause() -> None:
+    with pytest.raises(StageBug) as caught:
+        check_stage(look_up, 1, 2)
+    assert str(caught.value) == (
+        "stage 'look_up' raised KeyError(2), which it does not declare: "
+        "raise a PipelineError that says whose fault it is, or mend it"
+    )
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert caught.value.stage == "look_up"
 
 
-def test_a_plugin_is_opened_and_what_it_makes_is_run() -> None:
-    assert check_plugin(KEEP, None, 1, 2) == [1, 2]
-
-
-def test_a_leak_between_requests_is_found() -> None:
-    last = [0]
-
-    class Adds:
-        """Keeps the last number for all requests."""
-
-        def feed(self, batch: list[int], /) -> list[int]:
-            given = []
-            for number in batch:
-                given.append(number - last[0])
-                last[0] = number
-            return given
-
-        def flush(self) -> list[int]:
-            last[0] = 0
-            return []
-
-    adds = codec_stage("adds", lambda ctx: Adds(), codec=Adds)
-    with pytest.raises(AssertionError, match="adds mixes requests up: alone one gives"):
-        check_plugin(Plugin("adds", lambda _: adds, NoOptions), None, 1, 2, 3)
-
-
-def test_a_stage_that_swallows_its_cancellation_is_found() -> None:
-    class Swallow:
-        name = "swallow"
+def test_what_failed_after_a_bug_is_still_noted() -> None:
+    class Fail:
+        name = "fail"
 
         async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
-            try:
-                async for batch in inlet:
-                    await outlet.send(batch)
-            except BaseException:  # the mistake that is to be found
-                return
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._fail, "first")
+                nursery.start_soon(self._fail, "second")
 
-    with pytest.raises(AssertionError, match="swallow goes on after its request was cancelled"):
-        check_plugin(Plugin("swallow", lambda _: Swallow(), NoOptions), None, 1)
+        async def _fail(self, text: str) -> None:
+            raise ValueError(text)
 
-
-def test_a_plugin_that_does_not_close_in_time_is_found() -> None:
-    @asynccontextmanager
-    async def serve(_: NoOptions, host: Host) -> AsyncIterator[Any]:
-        yield keep
-        await trio.sleep(CLOSE_LIMIT_S + 1)
-
-    with pytest.raises(AssertionError, match="keep took 11 s to close: 10 are allowed"):
-        check_plugin(Plugin("keep", serve=serve), None, 1)
+    with pytest.raises(StageBug) as caught:
+        check_stage(Fail())
+    assert len(caught.value.__notes__) == 1
+    assert caught.value.__notes__[0].startswith("then fail failed too")
 
 
-class Tells:
-    def __init__(self) -> None:
-        self.told: list[object] = []
+def test_a_bug_that_its_author_has_named_keeps_its_words() -> None:
+    @per_event
+    def give_up(number: int) -> list[int]:
+        raise StageBug("this cannot be")
 
-    def on_start(self, ctx: RequestContext) -> None:
-        self.told.append(ctx.request_id)
-
-    def on_end(self, record: Any) -> None:
-        self.told.append(record.end)
+    with pytest.raises(StageBug, match=r"^this cannot be$"):
+        check_stage(give_up, 1)
 
 
-def test_an_observer_is_told_of_one_request() -> None:
-    tells = Tells()
-    assert check_plugin(Plugin("tells", lambda _: tells, NoOptions, kind="observer")) == []
-    assert tells.told == ["test", "OK"]
+def test_a_nursery_that_is_left_open_is_caught() -> None:
+    async def open_and_forget() -> None:
+        await trio.open_nursery().__aenter__()
+
+    with pytest.raises(AssertionError, match=r"^it has left a nursery or a cancel scope open"):
+        on_virtual_time(open_and_forget, "it")
+
+
+def test_another_runtime_error_is_raised_as_it_is() -> None:
+    async def fail() -> None:
+        raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        on_virtual_time(fail, "it")

@@ -1,0 +1,227 @@
+"""Run a stage alone, and check how it takes, waits and gives; authors import it from `pipeline.testing`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any, Generic, TypeVar
+
+import trio
+import trio.testing
+
+from pipeline.channel import Inlet, Outlet
+from pipeline.context import RequestContext
+from pipeline.errors import StageBug
+from pipeline.graph import Pipeline
+from pipeline.lane import BUSY, CLOSING, OUTSIDE, Lane
+from pipeline.line import CodecStage
+from pipeline.stage import Stage
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+Result = TypeVar("Result")
+
+NewContext = Callable[[], RequestContext]
+
+
+def new_context() -> RequestContext:
+    """Return the context of a request that has no notes and no deadline."""
+    return RequestContext("test")
+
+
+def virtual_ns() -> int:
+    """Return trio's clock in ns: pass it as a context's ``clock`` in tests on virtual time."""
+    return round(trio.current_time() * 1e9)
+
+
+def on_virtual_time(check: Callable[[], Awaitable[Result]], name: str) -> Result:
+    """Run a check in a trio loop of its own, whose clock jumps whenever nothing is left to do but wait.
+
+    Args:
+        check: what to run.
+        name: of what is checked.
+
+    Raises:
+        AssertionError: if it confuses trio.
+    """
+    try:
+        return trio.run(check, clock=trio.testing.MockClock(autojump_threshold=0))
+    except RuntimeError as error:
+        if "stack corrupted" not in str(error):
+            raise
+        raise AssertionError(
+            f"{name} has left a nursery or a cancel scope open, or closed it in another task: use `async with`"
+        ) from error
+
+
+async def collect(
+    stage: Stage[In, Out], *events: In, batches_of: int = 1, context: NewContext = new_context
+) -> list[Out]:
+    """Run one stage alone on ``events`` and return all that it gives, batch boundaries removed."""
+    return await run_named(alone(stage), batches_of_size(batches_of, events), context())
+
+
+async def run_named(
+    chain: Pipeline[In, Out], source: Iterable[list[In]] | AsyncIterable[list[In]], ctx: RequestContext
+) -> list[Out]:
+    """Run a chain. What a stage raises undeclared is named in the text: what a client is shown does not say it.
+
+    Raises:
+        StageBug: with the name of the stage and the cause in its text, and the cause as its cause.
+        PipelineError: otherwise as `Pipeline.run` does.
+    """
+    try:
+        return await chain.run(source, ctx)
+    except StageBug as bug:
+        if (cause := bug.__cause__) is None:
+            raise  # its author has raised it, and has said what it is
+        named = StageBug(
+            f"stage {bug.stage!r} raised {cause!r}, which it does not declare: "
+            "raise a PipelineError that says whose fault it is, or mend it"
+        )
+        named.stage = bug.stage
+        for note in getattr(bug, "__notes__", ()):
+            named.add_note(note)
+        raise named from cause
+
+
+def alone(stage: Stage[In, Out]) -> Pipeline[In, Out]:
+    """Return a chain of one stage, behind a relay if it ticks: it could not be woken while it waits for the source."""
+    if isinstance(stage, CodecStage) and stage.tick_s is not None:
+        return Pipeline(_Relay[In]()).then(stage)
+    return Pipeline(stage)
+
+
+class _Relay(Generic[In]):
+    """Passes every batch on."""
+
+    name = "relay"
+
+    async def run(self, inlet: Inlet[In], outlet: Outlet[In], ctx: RequestContext) -> None:
+        async for batch in inlet:
+            await outlet.send(batch)
+
+
+def rebatched(events: Sequence[In], cuts: Iterable[int]) -> list[list[In]]:
+    """Split ``events`` at the given indexes, which may come in any order, repeated or out of range."""
+    points = sorted({min(max(cut, 0), len(events)) for cut in cuts} | {0, len(events)})
+    return [list(events[start:end]) for start, end in itertools.pairwise(points)]
+
+
+async def assert_forgets_requests(
+    stage: Stage[In, Out],
+    *events: In,
+    context: NewContext = new_context,
+    normalise: Callable[[list[Out]], object] = list,
+) -> None:
+    """Check that ``stage`` keeps nothing of one request for the next: all requests share it."""
+    first = normalise(await collect(stage, *events, context=context))
+    again = normalise(await collect(stage, *events, context=context))
+    assert again == first, f"{stage.name} remembers an earlier request: first it gave {first!r}, then {again!r}"
+
+
+def check_same_again(
+    name: str, first: list[Out], again: list[Out], normalise: Callable[[list[Out]], object] = list
+) -> None:
+    """Check what a stage gives after requests that were cancelled or have failed."""
+    got, want = normalise(again), normalise(first)
+    assert got == want, f"{name} remembers a request that was cancelled or has failed: it gave {want!r}, now {got!r}"
+
+
+async def assert_blind_to_batching(
+    stage: Stage[In, Out],
+    *events: In,
+    context: NewContext = new_context,
+    normalise: Callable[[list[Out]], object] = list,
+) -> None:
+    """Check that how events are batched changes nothing but the speed."""
+
+    async def given(batches_of: int) -> list[Out]:
+        return await collect(stage, *events, batches_of=batches_of, context=context)
+
+    await assert_same_for_all_sizes(stage.name, given, len(events), normalise)
+
+
+async def assert_same_for_all_sizes(
+    name: str,
+    given: Callable[[int], Awaitable[list[Out]]],
+    most: int,
+    normalise: Callable[[list[Out]], object] = list,
+) -> None:
+    """Check that ``given`` returns the same for batches of 1, 2, 3 ... ``most`` events."""
+    want = normalise(await given(max(1, most)))
+    for size in range(1, most):
+        got = normalise(await given(size))
+        assert got == want, f"{name} depends on batching: in batches of {size} {got!r}, all at once {want!r}"
+
+
+async def assert_waits_declared(
+    stage: Stage[In, Out], *events: In, context: NewContext = new_context, wait: str = "outlet.outside()"
+) -> None:
+    """Check that time passes for ``stage`` only where the figures see it, and that a lane's states sum to its life.
+
+    On a virtual clock code takes no time, so any busy time is a wait that the stage did not put in
+    ``with outlet.outside():``.
+    """
+    ctx = context()
+    ctx.timeline.clock = virtual_ns
+    await run_named(alone(stage), batches_of_size(1, events), ctx)
+    for main in ctx.lanes:
+        assert_time_conserved(main)
+        for lane in (main, *main.more):
+            busy_ns = lane.spent_ns[BUSY] + lane.spent_ns[CLOSING]
+            assert busy_ns == 0, f"{lane.name} waited {busy_ns / 1e9:g} s without saying so: put it in `with {wait}:`"
+
+
+def assert_time_conserved(lane: Lane) -> None:
+    """Check that a task's states sum to its lifetime, and its stages' times to the task's, to the nanosecond.
+
+    Args:
+        lane: that of the main task of its stages; those of further tasks are checked with it.
+    """
+    lanes = (lane, *lane.more)
+    for each in lanes:
+        total_ns = sum(each.spent_ns)
+        assert total_ns == each.lifetime_ns, f"{each.name}: {each.spent_ns} sum to {total_ns}, not {each.lifetime_ns}"
+    for what, state, times in (("busy", BUSY, "busy_ns"), ("outside", OUTSIDE, "outside_ns")):
+        parts_ns = [getattr(stage, times) for stage in lane.stages]
+        whole_ns = sum(each.spent_ns[state] for each in lanes)
+        assert sum(parts_ns) == whole_ns, f"the stages of {lane.name} were {what} for {parts_ns}, it for {whole_ns}"
+
+
+async def assert_backpressure(
+    stage: Stage[In, Out], *events: In, context: NewContext = new_context, slack_batches: int = 4
+) -> None:
+    """Check that ``stage`` stops taking input soon after its consumer has stopped taking output.
+
+    The events are repeated without end in front of a consumer that takes nothing. A stage that gives nothing for
+    them is not bounded by its consumer and passes.
+    """
+    if not await collect(stage, *events, context=context):
+        return
+    limit = (slack_batches + 1) * max(1, len(events))
+    taken = 0
+
+    async def endless() -> AsyncIterator[list[In]]:
+        nonlocal taken
+        while taken <= limit:
+            for event in events:
+                yield [event]
+                taken += 1
+                await trio.lowlevel.checkpoint()
+
+    class TakeNothing:
+        name = "take_nothing"
+
+        async def run(self, inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+            with outlet.outside():
+                await trio.sleep_forever()
+
+    with trio.move_on_after(60):
+        await run_named(alone(stage).then(TakeNothing()), endless(), context())
+    assert taken <= limit, f"{stage.name} took {taken} events while nobody took its output: it buffers without bound"
+
+
+def batches_of_size(size: int, events: Sequence[In]) -> list[list[In]]:
+    """Split ``events`` into batches of ``size``, the last of which may be smaller."""
+    return [list(events[at : at + size]) for at in range(0, len(events), size)]
