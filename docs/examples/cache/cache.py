@@ -43,10 +43,9 @@ class Cache(msgspec.Struct, frozen=True):
 
         async with next(call) as answer:
             yield answer.changed(note)
-            if events and isinstance(events[-1], Finished):
-                # Shielded: this task is cancelled as soon as the client has received the end.
-                with trio.move_on_after(1, shield=True), next.outside(), suppress(OSError):
-                    await trio.to_thread.run_sync(self.keep, file, digest, events)
+        if events and isinstance(events[-1], Finished):
+            with next.outside(), suppress(OSError):
+                await trio.to_thread.run_sync(self.keep, file, digest, events)
 
     def find(self, asked: object) -> tuple[Path, str, list[StreamEvent]]:
         """Return the file for a request, its digest and its answer; a file that is only half written has none."""
