@@ -91,5 +91,10 @@ class _Skipping:
         codec, self._codec = self._codec, None
         if codec is None or not self._stage.has_skip:
             return []
-        held: list[Any] = codec.skip()
+        try:
+            held: list[Any] = codec.skip()
+        except Exception as worse:
+            kind = f"{type(worse).__module__}.{type(worse).__qualname__}"
+            log.error("stage %s lost what it held in request %s: %s", self._stage.name, self._request_id, kind)
+            return []
         return held

@@ -9,14 +9,13 @@ comes back. All of that is done anew each time.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol
 
 from msgspec import Struct
 
 from pipeline import Lane, Party, RequestContext
 from pipeline.channel import Link
-from pipeline.lane import Outside
 from stages.events import StreamEvent
 from stages.upstreams import UpstreamCall
 
@@ -68,8 +67,11 @@ class Next(Protocol):
         """
         ...
 
-    def outside(self, party: Party = Party.OURS) -> Outside:
-        """Return a context manager for a wait of your own, such as a pause before the next attempt."""
+    def outside(self, party: Party = Party.OURS) -> AbstractContextManager[object]:
+        """Return a context manager for a wait of your own, such as a pause before the next attempt.
+
+        It is for the task that runs `Around.call`; in a task that you have started it does nothing.
+        """
         ...
 
 

@@ -11,7 +11,7 @@ still has to do.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Final
 
@@ -19,7 +19,7 @@ import trio
 
 from pipeline import Inlet, Lane, Outlet, Party, Pipeline, PipelineError, RequestContext, UpstreamFault
 from pipeline.channel import EndOfInput, Link
-from pipeline.lane import BUSY, STARVED, Outside
+from pipeline.lane import BUSY, STARVED
 from stages.answer import Answer, Around, Attempt, Next
 from stages.events import Failed, Finished, Heartbeat, Started, StreamEvent, Usage
 from stages.slots import ATTEMPTS, CALL, FAILURE, USAGE
@@ -105,7 +105,7 @@ class _Link:
     def __call__(self, call: UpstreamCall, /) -> AbstractAsyncContextManager[Answer]:
         return self._around.call(call, self._following)
 
-    def outside(self, party: Party = Party.OURS) -> Outside:
+    def outside(self, party: Party = Party.OURS) -> AbstractContextManager[object]:
         return self._following.outside(party)
 
 
@@ -121,8 +121,9 @@ class _Innermost:
     def __call__(self, call: UpstreamCall, /) -> AbstractAsyncContextManager[Answer]:
         return _OpenAttempt(self._attempt, call, self.ctx, self._lane, self._task)
 
-    def outside(self, party: Party = Party.OURS) -> Outside:
-        return self._lane.outside(party)
+    def outside(self, party: Party = Party.OURS) -> AbstractContextManager[object]:
+        # The lane is of the task that runs the around; another one's pause is not that one's.
+        return self._lane.outside(party) if trio.lowlevel.current_task() is self._task else nullcontext()
 
 
 class _OpenAttempt:

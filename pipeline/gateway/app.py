@@ -125,11 +125,13 @@ class Application:
 
         @pages.before_serving
         async def open_clients() -> None:
-            await opened.enter_async_context(self.clients)
-            if self.reasoning is not None:
-                await opened.enter_async_context(self.reasoning)
-            if self.plugins.have_lifetimes:
-                self.bridge.assembly = Assembly(self.parts, await opened.enter_async_context(self.plugins))
+            async with AsyncExitStack() as opening:  # what is open is closed again if something after it fails
+                await opening.enter_async_context(self.clients)
+                if self.reasoning is not None:
+                    await opening.enter_async_context(self.reasoning)
+                if self.plugins.have_lifetimes:
+                    self.bridge.assembly = Assembly(self.parts, await opening.enter_async_context(self.plugins))
+                await opened.enter_async_context(opening.pop_all())
 
         @pages.after_serving
         async def close_clients() -> None:

@@ -77,6 +77,17 @@ async def test_that_it_is_skipped_is_logged_once_without_its_text(caplog: pytest
     assert caplog.messages == ["stage pairs failed in request r7 and is skipped: builtins.OSError"]
 
 
+async def test_one_that_cannot_say_what_it_held_costs_only_that(caplog: pytest.LogCaptureFixture) -> None:
+    class Forgetful(Pairs):
+        def skip(self) -> list[int]:
+            raise KeyError("the prompt was: hello")
+
+    stage = skipping(codec_stage("forgets", lambda ctx: Forgetful(1), codec=Forgetful))
+    with caplog.at_level(logging.WARNING):
+        assert await Pipeline(stage).run([[0, 1, 2]], RequestContext("r7")) == [1, 2]
+    assert caplog.messages[1:] == ["stage forgets lost what it held in request r7: builtins.KeyError"]
+
+
 async def test_it_is_closed_once_although_it_was_skipped() -> None:
     closed: list[Outcome] = []
     await Pipeline(pairs(1, closed=closed)).run([[1], [2]], RequestContext("r"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,11 +11,13 @@ import pytest
 import trio
 import trio.testing
 from kit.clients.chat_posts import ask, begun, completed, good_answer
-from kit.service.running import model, serving
+from kit.service.running import CONFIG, KEY, model, serving
 from kit.time.patience import patiently
 from kit.upstreams.scripted import Exchange, end, event, scripted_upstream
 
 from pipeline import Host, Inlet, Outlet, Plugin, RequestContext, per_event
+from pipeline.gateway.app import Application
+from pipeline.gateway.config.load import parse_settings
 from pipeline.gateway.config.settings import StageSettings
 from pipeline.gateway.http.server import StartupError
 from pipeline.gateway.insertions import plan
@@ -102,6 +104,24 @@ async def test_a_service_does_not_start_if_one_cannot_be_opened() -> None:
     said = r"did not start: .*stage 'b' could not be opened: OSError: no such disk"
     assert refused.group_contains(StartupError, match=said)
     assert events[1:] == ["close a"]
+
+
+async def test_what_was_open_is_closed_if_the_start_fails() -> None:
+    settings = parse_settings(CONFIG.format(models="", key=KEY, pipeline="  stages: [{use: b}]"), source="test.yaml")
+    app = Application(settings, plugins={"b": living("b", [], fails=True)}, on_end=lambda finished: None)
+    asked = iter(["lifespan.startup", "lifespan.shutdown"])
+    said: list[str] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": next(asked)}
+
+    async def send(event: MutableMapping[str, Any]) -> None:
+        said.append(event["type"])
+        with pytest.raises(RuntimeError, match="after it has ended"):
+            app.clients.transport_for(settings.deployments[0])
+
+    await app({"type": "lifespan", "asgi": {"version": "3.0"}}, receive, send)
+    assert said[0] == "lifespan.startup.failed"
 
 
 async def test_what_can_be_known_without_opening_is_refused_before() -> None:

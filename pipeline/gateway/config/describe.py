@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from pipeline.gateway.config.settings import PipelineSettings, Settings
+from pipeline.gateway.config.settings import PipelineSettings, Settings, StageSettings
 from stages.upstreams import Deployment
 
 _HIDDEN = ("proxy", "stages")
@@ -64,9 +64,15 @@ def _changed(pipeline: PipelineSettings) -> Iterator[str]:
             continue
         if field.name == "stages":
             for stage in pipeline.stages:
-                yield f"stages: {stage.use} after {stage.after}"
+                yield f"stages: {stage.use}{_where(stage)}"
         else:
             yield f"{field.name}: {'(set)' if field.name in _HIDDEN else value}"
+
+
+def _where(stage: StageSettings) -> str:
+    """Return what the configuration says of its place."""
+    said = {"at": stage.at, "after": stage.after, "before": stage.before}
+    return "".join(f" {word} {value}" for word, value in said.items() if value is not None)
 
 
 def _count(number: int, noun: str) -> str:

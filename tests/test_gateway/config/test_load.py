@@ -125,14 +125,18 @@ def test_check_config_prints_our_own_settings() -> None:
     own = """
 pipeline_settings:
   keys: [{name: anna, key: sk-anna-0123456789abcdef, models: [gpt-5, "openai/*"]}]
-  stages: [{use: strip_thinking, after: decode_events, options: {token: hunter2}}]
+  stages:
+    - {use: strip_thinking, after: decode_events, options: {token: hunter2}}
+    - {use: shout, at: events, before: strip_thinking}
+    - {use: retry}
   proxy: http://user:hunter2@proxy:3128
 """
     text = describe(parse(model("{model: canned/echo}") + own))
     assert text == (
         "config.yaml: usable, 0 warnings\n\n1 deployment:\n  m -> canned/echo (canned)\n\n2 keys:\n"
         "  anna, only gpt-5, openai/*\n  master, may use everything\n\nsettings that differ from their default:\n"
-        "  stages: strip_thinking after decode_events\n  transport: httpx\n  proxy: (set)\n"
+        "  stages: strip_thinking after decode_events\n  stages: shout at events before strip_thinking\n"
+        "  stages: retry\n  transport: httpx\n  proxy: (set)\n"
     )
 
 
