@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 
 class ResponsesRequest(Struct, frozen=True, kw_only=True):
@@ -23,6 +23,8 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
         custom_tools: names of the tools that take raw text instead of JSON.
         has_hosted_tools: whether the request declares tools that the upstream runs itself (web search, MCP ...).
         wants_logprobs: whether the client asked for token log probabilities.
+        mended: words of `stages.mending.MENDS`. One set for the whole request, its copies and its answers: whoever
+            mends something adds to it.
     """
 
     requested_model: str
@@ -34,3 +36,4 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
     has_hosted_tools: bool = False
     wants_logprobs: bool = False
     target_model: str | None = None
+    mended: set[str] = field(default_factory=set)

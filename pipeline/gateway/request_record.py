@@ -100,6 +100,7 @@ class RequestRecord(Struct, kw_only=True):
     links: dict[str, LinkFigures]
     transit_ms: dict[str, float] | UnsetType = UNSET
     attempts: list[AttemptFigures] | UnsetType = UNSET
+    mended: list[str] | UnsetType = UNSET
 
 
 class FinishedRequest(Struct, kw_only=True):
@@ -128,6 +129,7 @@ class FinishedRequest(Struct, kw_only=True):
     lanes: list[Lane]
     links: list[Link[Any]]
     attempts: list[Attempt]
+    mended: set[str]
 
 
 def finished_request(
@@ -161,6 +163,7 @@ def finished_request(
         lanes=ctx.lanes,
         links=ctx.links,
         attempts=ctx.get(ATTEMPTS) or [],
+        mended=call.request.mended if call else set(),
     )
 
 
@@ -203,6 +206,8 @@ def request_record(finished: FinishedRequest) -> RequestRecord:
         record.target_model = redact(finished.target_model)
     if finished.attempts:
         record.attempts = [_attempt(attempt, born_ns) for attempt in finished.attempts]
+    if finished.mended:
+        record.mended = sorted(finished.mended)
     if finished.error is not None:
         record.error = finished.error
     if (failure := finished.failure) is not None:

@@ -56,7 +56,10 @@ def parse_body(body: bytes | bytearray, *, model: str | None = None) -> Response
         toolbox = open_functions(raw["functions"])
     field, conversation = _conversation(raw)
     native = native_parameters(raw)
-    native["input"] = conversation if isinstance(conversation, str) else _items(field, conversation, raw, toolbox)
+    mended: set[str] = set()
+    native["input"] = (
+        conversation if isinstance(conversation, str) else _items(field, conversation, raw, toolbox, mended)
+    )
     if toolbox.tools:
         # Several upstreams refuse these two without tools, OpenAI among them.
         native["tools"] = toolbox.tools
@@ -66,6 +69,7 @@ def parse_body(body: bytes | bytearray, *, model: str | None = None) -> Response
         elif forbids_parallel(raw.get("tool_choice")):
             native["parallel_tool_calls"] = False
     return ResponsesRequest(
+        mended=mended,
         requested_model=model,
         stream=bool(raw.get("stream")),
         include_usage=_include_usage(raw),
@@ -144,7 +148,11 @@ def _conversation(raw: dict[str, Json]) -> tuple[Literal["input", "messages"], J
 
 
 def _items(
-    field: Literal["input", "messages"], conversation: list[Json], raw: dict[str, Json], toolbox: Toolbox
+    field: Literal["input", "messages"],
+    conversation: list[Json],
+    raw: dict[str, Json],
+    toolbox: Toolbox,
+    mended: set[str],
 ) -> list[Json]:
     history = History(toolbox.custom, field)
     if field == "messages" and raw.get("system"):
@@ -157,7 +165,10 @@ def _items(
         # An item that is not stored cannot be referred to: OpenAI answers 404 "Item with id ... not found".
         items = [item for item in items if not _is_reference(item)]
     is_whole = raw.get("previous_response_id") is None and raw.get("conversation") is None
-    items = pair_calls(items, is_whole=is_whole and not any(map(_is_reference, items)))
+    paired = pair_calls(items, is_whole=is_whole and not any(map(_is_reference, items)))
+    if paired is not items:
+        mended.add("unpaired_call")
+    items = paired
     if not items:
         raise BadRequest(f"{field} has no content: its items are blank, or belong to items that are missing.", field)
     return items
