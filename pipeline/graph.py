@@ -97,6 +97,11 @@ class Pipeline(Generic[In, Out]):
     Example:
         ``Pipeline(decode_events).then(strip_thinking).then(encode_chunks)`` type-checks only if each stage takes
         what the one before it gives.
+
+    Attributes:
+        tasks: what it runs.
+        link_names: of the links between them.
+        may_be_pulled: whether all of them can be run in one task, see `pipeline.pull`.
     """
 
     def __init__(self, first: Stage[In, Out]) -> None:
@@ -108,7 +113,7 @@ class Pipeline(Generic[In, Out]):
         Raises:
             ValueError: if the chain already has a stage of that name: their figures would be confused.
         """
-        return self._with_tasks((*self._tasks, Task((stage,), capacity)))
+        return self._with_tasks((*self.tasks, Task((stage,), capacity)))
 
     def fused(self) -> Pipeline[In, Out]:
         """Return the same chain with every run of neighbouring codec stages joined into one task.
@@ -118,7 +123,7 @@ class Pipeline(Generic[In, Out]):
         keeps the capacity of its first member.
         """
         tasks: list[Task] = []
-        for task in self._tasks:
+        for task in self.tasks:
             is_joined = bool(tasks) and task.is_line and tasks[-1].is_line
             # The first task takes from the source, and cannot be woken there to tick.
             if is_joined and not (len(tasks) == 1 and any(_tick_s(stage) is not None for stage in task.stages)):
@@ -131,7 +136,7 @@ class Pipeline(Generic[In, Out]):
         """Return what is known of its tasks, in the order of their stages."""
         return tuple(
             TaskDescription(tuple(map(StageDescription.of, task.stages)), link, task.capacity)
-            for task, link in zip(self._tasks, (None, *self._link_names), strict=True)
+            for task, link in zip(self.tasks, (None, *self.link_names), strict=True)
         )
 
     def _with_tasks(self, tasks: tuple[Task, ...]) -> Pipeline[In, Any]:
@@ -155,8 +160,9 @@ class Pipeline(Generic[In, Out]):
                 if name in seen:
                     raise ValueError(f"two stages of one pipeline are named {name!r}: give one of them another name")
                 seen.add(name)
-        self._tasks = tasks
-        self._link_names = [f"{before.names[-1]}>{task.names[0]}" for before, task in itertools.pairwise(tasks)]
+        self.tasks = tasks
+        self.may_be_pulled = all(_may_be_pulled(stage) for task in tasks for stage in task.stages)
+        self.link_names = [f"{before.names[-1]}>{task.names[0]}" for before, task in itertools.pairwise(tasks)]
 
     def run(
         self,
@@ -177,7 +183,7 @@ class Pipeline(Generic[In, Out]):
         """
         # Not `async`, but a coroutine: each turn of the request has a frame fewer.
         out: list[Out] = []
-        return _Run(ctx).run(self._tasks, self._link_names, source, Sink(out), out)
+        return Run(ctx).run(self.tasks, self.link_names, source, Sink(out), out)
 
     async def run_into(
         self, giver: Giver[Out], source: Iterable[list[In]] | AsyncIterable[list[In]], ctx: RequestContext
@@ -187,20 +193,32 @@ class Pipeline(Generic[In, Out]):
         Raises:
             PipelineError: as `run` does; ``giver`` has then not been completed.
         """
-        await _Run(ctx).run(self._tasks, self._link_names, source, giver, [])
+        await Run(ctx).run(self.tasks, self.link_names, source, giver, [])
 
 
 def _tick_s(stage: Stage[Any, Any]) -> float | None:
     return stage.tick_s if isinstance(stage, CodecStage) else None
 
 
-class _Run:
-    """One request on its way through a pipeline."""
+def _may_be_pulled(stage: Stage[Any, Any]) -> bool:
+    if isinstance(stage, CodecStage):
+        return stage.tick_s is None or stage.tick_ends
+    return getattr(stage, "may_be_pulled", False)
 
-    __slots__ = ("complete", "ctx", "failures", "own_lane", "scope")
 
-    def __init__(self, ctx: RequestContext) -> None:
+class Run:
+    """One request on its way through a pipeline.
+
+    Args:
+        ctx: the request.
+        is_pulled: whether all stages run in the task that asks for what they give.
+    """
+
+    __slots__ = ("complete", "ctx", "failures", "is_pulled", "own_lane", "scope")
+
+    def __init__(self, ctx: RequestContext, *, is_pulled: bool = False) -> None:
         self.ctx = ctx
+        self.is_pulled = is_pulled
         self.failures: list[PipelineError] = []
         self.complete = False
         self.own_lane: Lane | None = None  # of the last stage
@@ -223,11 +241,11 @@ class _Run:
             end = _most_urgent(unwinding)
         # A stage that breaks while the request is being cancelled from outside must not vanish behind the Cancelled.
         if self.failures and (end is None or isinstance(end, trio.Cancelled)):
-            end = self._first_failure()
+            end = self.first_failure()
         elif end is None and not self.complete:
             end = _deadline_exceeded()
         if self.ctx.open_codecs:
-            end = self._close_codecs(end)
+            end = self.close_codecs(end)
         if end is None:
             return out
         try:
@@ -235,7 +253,7 @@ class _Run:
         finally:
             del end  # else its traceback holds this frame, which holds it: garbage that only the collector frees
 
-    def _close_codecs(self, end: BaseException | None) -> BaseException | None:
+    def close_codecs(self, end: BaseException | None) -> BaseException | None:
         """Tell the codecs that want to know how the run ended, and return how it has if one of them fails at that."""
         outcome = COMPLETED if end is None else Outcome(error=end) if isinstance(end, PipelineError) else CANCELLED
         codecs, self.ctx.open_codecs = self.ctx.open_codecs, []
@@ -264,10 +282,10 @@ class _Run:
         self.own_lane = lanes[-1]
         if len(tasks) == 1:  # nobody to run beside it: a scope is a third of a nursery's price, and none is free
             if ctx.deadline == math.inf:
-                self.complete = await self._supervise(tasks[0], source, sink, lanes[0])
+                self.complete = await self.supervise(tasks[0], source, sink, lanes[0])
                 return
             with trio.CancelScope(deadline=ctx.deadline) as self.scope:
-                self.complete = await self._supervise(tasks[0], source, sink, lanes[0])
+                self.complete = await self.supervise(tasks[0], source, sink, lanes[0])
             return
         async with trio.open_nursery() as nursery:
             self.scope = nursery.cancel_scope
@@ -278,14 +296,14 @@ class _Run:
                 link: Link[Any] = Link(link_name, tasks[at + 1].capacity)
                 ctx.links.append(link)
                 ctx.timeline.enter(lanes[at].born_ns)
-                nursery.start_soon(self._supervise, tasks[at], taker, link, lanes[at], name=lanes[at].name)
+                nursery.start_soon(self.supervise, tasks[at], taker, link, lanes[at], name=lanes[at].name)
                 taker = link
-            if await self._supervise(tasks[-1], taker, sink, lanes[-1]):
+            if await self.supervise(tasks[-1], taker, sink, lanes[-1]):
                 self.complete = True
                 if nursery.child_tasks:  # what is left of the others is not needed
                     self.scope.cancel()
 
-    async def _supervise(self, task: Task, taker: Taker[Any], giver: Giver[Any], lane: Lane) -> bool:
+    async def supervise(self, task: Task, taker: Taker[Any], giver: Giver[Any], lane: Lane) -> bool:
         """Run what one task has to run, and say whether it ended well.
 
         Its ends are closed only then, so that a broken stream never looks complete.
@@ -305,7 +323,7 @@ class _Run:
                 return False
         finally:
             lane.begin_closing()
-            if lane is not self.own_lane:  # that is the request's own task, which has more to do
+            if lane is not self.own_lane and not self.is_pulled:  # that is the request's own task, with more to do
                 lane.timeline.leave(lane.since_ns)
         giver.complete()
         taker.abandon()
@@ -330,7 +348,7 @@ class _Run:
                 self.scope.cancel()
         return bool(failures)
 
-    def _first_failure(self) -> PipelineError:
+    def first_failure(self) -> PipelineError:
         """Take the first failure, the others as its notes; the list is left empty, for the sake of `run`."""
         first, *later = self.failures
         for error in later:

@@ -15,6 +15,7 @@ from pipeline.context import RequestContext
 from pipeline.errors import PipelineError, blame
 from pipeline.lane import BUSY, CLOSING, OWN_TASK, READY, STARVED, Lane, StageTimes
 from pipeline.loop import STAGE_TURN_NS
+from pipeline.pulled_link import PulledLink
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -32,6 +33,7 @@ class CodecStage(Generic[In, Out]):
         has_done, has_ticks, has_close, has_skip: whether the codec has ``done``, ``ticks``, ``close`` and ``skip``.
         holds_nothing: whether the codec keeps nothing between two items.
         tick_s: after how long a silence it is asked; None if it does not tick.
+        tick_ends: whether it is done when it has been asked.
     """
 
     __slots__ = (
@@ -46,6 +48,7 @@ class CodecStage(Generic[In, Out]):
         "may_be_pushed",
         "name",
         "open",
+        "tick_ends",
         "tick_s",
     )
 
@@ -64,6 +67,7 @@ class CodecStage(Generic[In, Out]):
         has_skip: bool = False,
         holds_nothing: bool = False,
         tick_s: float | None = None,
+        tick_ends: bool = False,
     ) -> None:
         self.name = name
         self.open = open
@@ -77,6 +81,7 @@ class CodecStage(Generic[In, Out]):
         self.has_skip = has_skip
         self.holds_nothing = holds_nothing
         self.tick_s = tick_s
+        self.tick_ends = tick_ends
 
     async def run(self, inlet: Inlet[In], outlet: Outlet[Out], ctx: RequestContext) -> None:
         """Feed every batch to a codec of this request's own, and flush it at the end."""
@@ -304,8 +309,11 @@ class Line:
 
     def _set_alarm(self, at: int) -> None:
         tick_s = self._members[at].tick_s
-        if tick_s is not None and isinstance(self._taker, Link) and self._idle == STARVED:
-            self._alarms[at] = Alarm(tick_s, self._taker.wake)
+        taker = self._taker
+        if tick_s is not None and isinstance(taker, Link | PulledLink) and self._idle == STARVED:
+            if isinstance(taker, PulledLink):
+                taker.is_watched = True
+            self._alarms[at] = Alarm(tick_s, taker.wake)
 
     async def _tick(self) -> None:
         """Ask the codecs that have given nothing for their interval."""

@@ -160,6 +160,7 @@ def codec_stage(
         emits=gives if emits is None else emits,
         is_waiting=is_waiting,
         may_be_pushed=bool(getattr(kind, "may_be_pushed", False)),
+        tick_ends=bool(getattr(kind, "tick_ends", False)),
         has_done=_declares(kind, "done"),
         has_ticks=_declares(kind, "ticks"),
         has_close=has_close,

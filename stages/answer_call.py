@@ -18,8 +18,7 @@ from typing import Final
 import trio
 
 from pipeline import Inlet, Lane, Outlet, Party, Pipeline, PipelineError, RequestContext, UpstreamFault
-from pipeline.channel import EndOfInput, Link
-from pipeline.lane import BUSY, STARVED
+from pipeline.pull import Pull
 from stages.answer import Answer, Around, Attempt, Next
 from stages.events import Failed, Finished, Heartbeat, Started, StreamEvent, Usage
 from stages.slots import ATTEMPTS, CALL, FAILURE, USAGE
@@ -127,10 +126,7 @@ class _Innermost:
 
 
 class _OpenAttempt:
-    """One attempt, as a context manager, and the iterator over what it gives.
-
-    Its stages run in a nursery of its own. What fails in them is kept for who reads, so that no group leaves it.
-    """
+    """One attempt, as a context manager, and the iterator over what it gives."""
 
     def __init__(
         self, stages: Attempts, call: UpstreamCall, ctx: RequestContext, lane: Lane, task: trio.lowlevel.Task
@@ -144,25 +140,20 @@ class _OpenAttempt:
         self._lane = lane  # of who waits for it
         self._task = task
         self._is_further = False
-        self._link: Link[StreamEvent] = Link("attempt>answer_call", 1)
         self._first: list[StreamEvent] = []
-        self._manager = trio.open_nursery()
-        self._nursery: trio.Nursery | None = None
-        self._error: PipelineError | None = None
 
     async def __aenter__(self) -> Answer:
         self._all.append(self._record)
         if trio.lowlevel.current_task() is not self._task:  # an attempt beside another one
             self._is_further = True
             self._lane = self._lane.further(f"attempt {len(self._all)}")
-        self._nursery = await self._manager.__aenter__()
+        self._pull = Pull(self._stages, [[self._call]], self._ctx, self._lane)
+        await self._pull.begin()
         try:
-            self._lane.timeline.enter(self._lane.clock())
-            self._nursery.start_soon(self._run, name="attempt")
             while not (self._first and _SILENT.isdisjoint(map(type, self._first[-1:]))):
                 batch = await self._take()
                 if batch is None:
-                    raise self._error or UpstreamFault("the upstream's answer was empty", code="upstream_protocol")
+                    raise UpstreamFault("the upstream's answer was empty", code="upstream_protocol")
                 self._first += batch
             failed = next((event for event in self._first if type(event) not in _SILENT), None)
             if isinstance(failed, Failed):
@@ -175,12 +166,8 @@ class _OpenAttempt:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        assert self._nursery is not None  # entered
-        if self._record.end == _GIVEN_UP:  # else it ends by itself: its last event has been taken
-            self._nursery.cancel_scope.cancel()
-        self._link.abandon()
         try:
-            await self._manager.__aexit__(None, None, None)
+            await self._pull.end(is_answered=self._record.end != _GIVEN_UP)
         finally:
             record, lane = self._record, self._lane
             record.ended_ns = lane.clock()
@@ -195,34 +182,19 @@ class _OpenAttempt:
         first, self._first = self._first, []
         batch = first or await self._take()
         if batch is None:
-            if self._error is not None:
-                raise self._error
             raise StopAsyncIteration
         return batch
 
-    async def _run(self) -> None:
-        lane = self._lane
-        try:
-            await self._stages.run_into(self._link, [[self._call]], self._ctx)
-        except PipelineError as error:
-            self._error = error
-            self._record.end = error.code
-            self._link.complete()
-        finally:
-            lane.timeline.leave(lane.clock())
-
     async def _take(self) -> list[StreamEvent] | None:
         """Take the next batch; None at the end."""
-        lane = self._lane
-        while True:
-            lane.switch(STARVED, lane.clock())
-            try:
-                batch = await self._link.take(lane)
-            except EndOfInput:
-                lane.switch(BUSY, lane.clock())
-                return None
-            if batch is not None:
-                self._record.events += len(batch)
-                if isinstance(end := batch[-1], Finished | Failed):
-                    self._record.end = end.code if isinstance(end, Failed) else "OK"
-                return batch
+        record = self._record
+        try:
+            batch = await self._pull.take()
+        except PipelineError as error:
+            record.end = error.code
+            raise
+        if batch is not None:
+            record.events += len(batch)
+            if isinstance(end := batch[-1], Finished | Failed):
+                record.end = end.code if isinstance(end, Failed) else "OK"
+        return batch

@@ -27,6 +27,7 @@ class CallUpstream:
     name = "call_upstream"
     accepts = UpstreamCall
     emits = bytes | Failed
+    may_be_pulled = True  # it gives in its own task, outside of any cancel scope or nursery
 
     # Any: what an upstream prepares goes to the same upstream, and is not looked at here.
     def __init__(self, upstreams: Mapping[UpstreamKind, Upstream[Any]]) -> None:

@@ -53,6 +53,7 @@ class _Decode:
 
     done = False
     ticks = False
+    tick_ends = True
 
     def __init__(self, ctx: RequestContext) -> None:
         self._ctx = ctx

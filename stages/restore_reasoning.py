@@ -3,6 +3,8 @@
 Also names the conversation to the upstream (``prompt_cache_key``) if the client does not, and asks for reasoning in the
 form that can be sent back. A request that refers to a conversation stored by the upstream is not changed.
 
+A call that is answered through something around it is not changed either: each of its attempts restores anew.
+
 Takes: UpstreamCall. Gives: UpstreamCall, 1:1.
 Holds: one call. Waits: for the store (declared). Raises: nothing; reasoning that the store
 does not have is left out.
@@ -11,6 +13,7 @@ Source: docs/facts/cursor.md, "Reasoning between turns"; https://platform.openai
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from msgspec.structs import replace
@@ -28,13 +31,21 @@ _STORED_UPSTREAM = ("previous_response_id", "conversation")
 """Fields that refer to a conversation stored by the upstream, with its reasoning."""
 
 
+IsLater = Callable[[UpstreamCall, RequestContext], bool]
+"""Whether the reasoning of a call is restored later."""
+
+
 class _Restore:
-    def __init__(self, store: ReasoningStore | None, ctx: RequestContext) -> None:
+    def __init__(self, store: ReasoningStore | None, is_later: IsLater | None, ctx: RequestContext) -> None:
         self._store = store
+        self._is_later = is_later
         self._ctx = ctx
 
     async def feed(self, batch: list[UpstreamCall], lane: Lane, /) -> list[UpstreamCall]:
-        return [await self._restored(call, lane) for call in batch]
+        is_later, ctx = self._is_later, self._ctx
+        return [
+            call if is_later is not None and is_later(call, ctx) else await self._restored(call, lane) for call in batch
+        ]
 
     async def flush(self, lane: Lane, /) -> list[UpstreamCall]:
         return []
@@ -72,6 +83,8 @@ def _needs_encrypted(body: dict[str, Any]) -> bool:
     return body.get("store") is False or bool(body.get("tools"))
 
 
-def restore_reasoning(store: ReasoningStore | None) -> Stage[UpstreamCall, UpstreamCall]:
+def restore_reasoning(
+    store: ReasoningStore | None, is_later: IsLater | None = None
+) -> Stage[UpstreamCall, UpstreamCall]:
     """Return the stage; without a store it restores nothing, but still names the conversation."""
-    return codec_stage("restore_reasoning", lambda ctx: _Restore(store, ctx), codec=_Restore)
+    return codec_stage("restore_reasoning", lambda ctx: _Restore(store, is_later, ctx), codec=_Restore)

@@ -80,9 +80,7 @@ class Assembly:
         self._is_split = any(one.planned.is_conditional for one in self._accepting)
         self._pipelines: dict[tuple[str, tuple[bool, ...]], AnyPipeline] = {}
         self._has_choice = any(one.planned.is_conditional for one in self._answering)
-        # With anything around the call, each attempt restores reasoning anew. It may be around some calls only, and
-        # which ones is not known before the last stage of the first pipeline has ended.
-        self._restores_first = not any(one.planned.plugin.kind == "around" for one in self._answering)
+        self._arounds = [one.planned for one in self._answering if one.planned.plugin.kind == "around"]
         # Built now: then what does not fit together fails at start-up.
         self._accept = self._built(self._accept_stages(self._accepting))
         self._stream = self._built(self._answer_stages(self._answering, is_stream=True))
@@ -131,8 +129,8 @@ class Assembly:
     def describe(self) -> dict[str, tuple[TaskDescription, ...]]:
         """Return what is known of its pipelines, with all that may be added in each, in the order in which they run."""
         described = {"accept": self._accept.describe()} if not self._is_split else self._describe_split()
-        if not self._restores_first:
-            described["attempt"] = self._built(self._attempt_stages(self._answering)).describe()
+        if self._arounds:
+            described["attempt"] = self._attempt(self._answering).describe()
         for name, is_stream in (("stream", True), ("whole", False)):
             added = [one for one in self._answering if one.planned.settings.when.stream in (None, is_stream)]
             described[name] = self._built(self._answer_stages(added, is_stream=is_stream)).describe()
@@ -203,13 +201,22 @@ class Assembly:
         return parse_request(self._parts.max_body_bytes)
 
     def _restore(self) -> list[AnyStage]:
-        return [restore_reasoning(self._parts.reasoning)] if self._restores_first else []
+        """Return what restores reasoning, unless each attempt does: it must be done anew for another deployment."""
+        if any(not planned.is_conditional for planned in self._arounds):
+            return []
+        return [restore_reasoning(self._parts.reasoning, self._has_around if self._arounds else None)]
 
-    def _attempt_stages(self, added: Sequence[Installed]) -> list[AnyStage]:
-        """Return the stages of one attempt, which are the first of the answer if nothing is around the call."""
-        restore = [] if self._restores_first else [restore_reasoning(self._parts.reasoning)]
+    def _has_around(self, call: UpstreamCall, ctx: RequestContext) -> bool:
+        asked = self._asked(call.request, ctx)
+        return any(applies(planned.settings.when, asked) for planned in self._arounds)
+
+    def _attempt(self, added: Sequence[Installed]) -> AnyPipeline:
+        """Return the pipeline of one attempt, which is run inside what is around the call."""
+        return self._built([restore_reasoning(self._parts.reasoning), *self._call_stages(added)])
+
+    def _call_stages(self, added: Sequence[Installed]) -> list[AnyStage]:
         before = [one.made for one in added if one.planned.place == "upstream_bytes"]
-        return [*restore, call_upstream(self._parts.upstreams), *before, decode_events]
+        return [call_upstream(self._parts.upstreams), *before, decode_events]
 
     def _answer_stages(self, added: Sequence[Installed], *, is_stream: bool) -> list[AnyStage]:
         parts = self._parts
@@ -218,8 +225,7 @@ class Assembly:
             return [one.made for one in added if one.planned.place == place]
 
         arounds: list[Around] = [one.made for one in added if one.planned.plugin.kind == "around"]
-        attempt = self._attempt_stages(added)
-        events: list[AnyStage] = [answer_call(arounds, self._built(attempt))] if arounds else attempt
+        events: list[AnyStage] = [answer_call(arounds, self._attempt(added))] if arounds else self._call_stages(added)
         if parts.reasoning is not None:
             events.append(remember_reasoning(parts.reasoning))
         events += at("events")

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.engine.clocks import SECOND_NS, WorkClock
 from kit.engine.lanes import Counts, counts, link_figures, spent_s
+from kit.engine.pulls import pulled
 from kit.engine.stages import Acting, Machine, Script, machine
 
 from pipeline import (
@@ -757,21 +758,23 @@ def chains(draw: Callable[[st.SearchStrategy[Any]], Any], kinds: list[str]) -> l
     return [codecs(draw, kinds, at) for at in range(draw(st.integers(2, 5)))]
 
 
-def run_both_ways(
+def run_each_way(
     stages: list[CodecStage[Any, Any]], events: list[int], cuts: list[int], capacity: int
 ) -> list[tuple[list[int], list[Counts]]]:
-    """Return what comes out, and what passed each stage, of separate tasks and of a line."""
+    """Return what comes out, and what passed each stage: of separate tasks and of a line, run and pulled."""
     separate: Pipeline[Any, Any] = Pipeline(stages[0])
     for stage in stages[1:]:
         separate = separate.then(stage, capacity=capacity)
     outcomes: list[tuple[list[int], list[Counts]]] = []
     for pipeline in (separate, separate.fused()):
-        ctx = RequestContext("r1")
-        got = trio.run(pipeline.run, rebatched(events, cuts), ctx)
-        outcomes.append((got, counts(ctx.lanes)))
-        for lane in ctx.lanes:
-            assert_time_conserved(lane)
-        assert len(ctx.links) == len(ctx.lanes) - 1
+        for is_pulled in (False, True):
+            ctx = RequestContext("r1")
+            batches = rebatched(events, cuts)
+            got = trio.run(pulled, pipeline, batches, ctx) if is_pulled else trio.run(pipeline.run, batches, ctx)
+            outcomes.append((got, counts(ctx.lanes)))
+            for lane in ctx.lanes:
+                assert_time_conserved(lane)
+            assert len(ctx.links) == (0 if is_pulled else len(ctx.lanes) - 1)
     return outcomes
 
 
@@ -785,8 +788,8 @@ def run_both_ways(
 def test_fused_stages_return_and_count_the_same_as_separate_tasks(
     stages: list[CodecStage[Any, Any]], events: list[int], cuts: list[int], capacity: int
 ) -> None:
-    separate, fused = run_both_ways(stages, events, cuts, capacity)
-    assert fused == separate
+    separate, *others = run_each_way(stages, events, cuts, capacity)
+    assert others == [separate] * 3
 
 
 @given(
@@ -800,8 +803,8 @@ def test_fused_stages_return_the_same_as_separate_tasks_even_if_some_are_done_ea
     stages: list[CodecStage[Any, Any]], events: list[int], cuts: list[int], capacity: int
 ) -> None:
     # What the stages before a done one have taken depends on how far they were ahead.
-    separate, fused = run_both_ways(stages, events, cuts, capacity)
-    assert fused[0] == separate[0]
+    separate, *others = run_each_way(stages, events, cuts, capacity)
+    assert [got for got, _ in others] == [separate[0]] * 3
 
 
 # --- A line whose work is done in the task that gives it a batch ------------------------------------------------------

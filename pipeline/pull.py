@@ -1,0 +1,160 @@
+"""A run of a chain that gives its batches to who asks for them, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+import trio
+
+from pipeline.channel import EndOfInput, Link, Source, Taker
+from pipeline.context import RequestContext
+from pipeline.errors import PipelineError
+from pipeline.graph import Pipeline, Run
+from pipeline.lane import BUSY, STARVED, Lane
+from pipeline.loop import current_loop
+from pipeline.pulled_link import PulledLink, Unwound
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class Pull(Generic[Out]):
+    """Runs a chain, and takes what it gives batch by batch. After `begin` it must be ended.
+
+    If it can (`Pipeline.may_be_pulled`), the whole chain runs in the task of who takes, and only while that waits for a
+    batch. Else it has tasks of its own, as in `Pipeline.run`, which work ahead by a batch.
+
+    Args:
+        chain: what to run.
+        source: its batches.
+        ctx: a part of the request (`RequestContext.nested`): lanes and links are added to it.
+        lane: of who takes.
+    """
+
+    def __init__(self, chain: Pipeline[In, Out], source: Iterable[list[In]], ctx: RequestContext, lane: Lane) -> None:
+        self._lane = lane
+        self._running: _InOneTask[Out] | _InTasks[Out] = (
+            _InOneTask(chain, source, ctx) if chain.may_be_pulled else _InTasks(chain, source, ctx, lane)
+        )
+
+    async def begin(self) -> None:
+        """Begin to run it. `end` belongs into the same task."""
+        await self._running.begin()
+
+    async def take(self) -> list[Out] | None:
+        """Return the next batch; None at the end.
+
+        Raises:
+            PipelineError: the first failure in the chain; after that it is at its end.
+        """
+        lane, running = self._lane, self._running
+        lane.switch(STARVED, lane.clock())
+        with suppress(EndOfInput, Unwound):
+            return await running.taker.take(lane)
+        lane.switch(BUSY, lane.clock())
+        running.check()
+        return None
+
+    async def end(self, *, is_answered: bool) -> None:
+        """Stop what still runs, and wait until it has ended.
+
+        Args:
+            is_answered: whether its last batch was taken: then it ends by itself.
+
+        Raises:
+            PipelineError: what fails in the chain at that.
+        """
+        await self._running.end(is_answered=is_answered)
+
+
+class _InOneTask(Generic[Out]):
+    """All stages are coroutines of one task."""
+
+    def __init__(self, chain: Pipeline[Any, Out], source: Iterable[list[Any]], ctx: RequestContext) -> None:
+        self._run = Run(ctx, is_pulled=True)
+        self._end: BaseException | None = Unwound()  # as long as it has not ended
+        self._links: list[PulledLink[Any]] = []
+        loop = current_loop()
+        taker: Taker[Any] = Source(source)
+        for task in chain.tasks:
+            lane = Lane(task.names, ctx.timeline, loop, ctx.request_id)
+            ctx.lanes.append(lane)
+            link: PulledLink[Any] = PulledLink()
+            link.lead_from(self._run.supervise(task, taker, link, lane))
+            self._links.append(link)
+            taker = link
+        self.taker: Taker[Out] = taker
+
+    async def begin(self) -> None:
+        """Do nothing: each stage begins when it is first asked."""
+
+    def check(self) -> None:
+        """Note that it has ended, and raise what has failed."""
+        if isinstance(self._end, Unwound):
+            self._end = None
+        if self._run.failures:
+            self._end = self._run.first_failure()
+            raise self._end
+
+    async def end(self, *, is_answered: bool) -> None:
+        """As in `Pull`."""
+        run, last, end = self._run, self._links[-1], self._end
+        self._end = None
+        for link in reversed(self._links):
+            await link.aclose(is_answered=is_answered and link is last)
+        if is_answered and isinstance(end, Unwound):
+            end = None
+        known = end
+        if run.failures:
+            end = run.first_failure()
+        if run.ctx.open_codecs:
+            end = run.close_codecs(end)
+        if end is not None and end is not known:
+            raise end
+
+
+class _InTasks(Generic[Out]):
+    """The stages have tasks of their own, in a nursery. What fails in them is kept, so that no group leaves it."""
+
+    def __init__(self, chain: Pipeline[Any, Out], source: Iterable[list[Any]], ctx: RequestContext, lane: Lane) -> None:
+        self._chain = chain
+        self._source = source
+        self._ctx = ctx
+        self._lane = lane
+        self._link: Link[Out] = Link("pulled", 1)
+        self.taker: Taker[Out] = self._link
+        self._manager = trio.open_nursery()
+        self._nursery: trio.Nursery | None = None
+        self._error: PipelineError | None = None
+
+    async def begin(self) -> None:
+        """Open the nursery."""
+        self._nursery = await self._manager.__aenter__()
+        self._lane.timeline.enter(self._lane.clock())
+        self._nursery.start_soon(self._work, name="pulled")
+
+    def check(self) -> None:
+        """Raise what has failed, once."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    async def end(self, *, is_answered: bool) -> None:
+        """As in `Pull`."""
+        assert self._nursery is not None  # it was begun
+        if not is_answered:
+            self._nursery.cancel_scope.cancel()
+        self._link.abandon()
+        await self._manager.__aexit__(None, None, None)
+
+    async def _work(self) -> None:
+        lane = self._lane
+        try:
+            await self._chain.run_into(self._link, self._source, self._ctx)
+        except PipelineError as error:
+            self._error = error
+            self._link.complete()
+        finally:
+            lane.timeline.leave(lane.clock())

@@ -1,0 +1,33 @@
+"""Chains that are asked for their batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pipeline import RequestContext
+from pipeline.graph import Pipeline
+from pipeline.lane import Lane
+from pipeline.loop import current_loop
+from pipeline.pull import Pull
+
+
+def pull_of(pipeline: Pipeline[Any, Any], batches: Iterable[list[Any]], ctx: RequestContext) -> Pull[Any]:
+    """Return a run of ``pipeline`` that a lane named ``asks`` pulls; only what is pulled is in ``ctx``."""
+    lane = Lane(("asks",), ctx.timeline, current_loop(), "request 7")
+    return Pull(pipeline, batches, ctx, lane)
+
+
+async def pulled(pipeline: Pipeline[Any, Any], batches: Iterable[list[Any]], ctx: RequestContext) -> list[Any]:
+    """Return all that comes out of ``pipeline``, as `Pipeline.run` does."""
+    pull = pull_of(pipeline, batches, ctx)
+    await pull.begin()
+    out: list[Any] = []
+    is_answered = False
+    try:
+        while (batch := await pull.take()) is not None:
+            out += batch
+        is_answered = True
+    finally:
+        await pull.end(is_answered=is_answered)
+    return out
