@@ -26,6 +26,7 @@ from stages.slots import CALL, PRINCIPAL
 from stages.upstreams import Deployment, UpstreamCall
 from stages.wire.downstream.model_variants import Variant, variants, with_variant
 from stages.wire.foreign_json import is_object
+from stages.wire.normal_form import EFFORTS
 
 MATCH_CACHE_SIZE = 1024
 """How many names are cached with their match; a name has at most 512 characters."""
@@ -124,7 +125,15 @@ class _Choose:
     def _choose(self, request: ResponsesRequest) -> UpstreamCall:
         principal = self._ctx[PRINCIPAL]
         asked, target = request.requested_model, request.target_model
-        match = self._deployments.match(asked, _effort(request))
+        effort = _effort(request)
+        match = self._deployments.match(asked, effort)
+        if (
+            effort is not None
+            and match is not None
+            and match.variant.name == f"{asked}-{effort}"
+            and not principal.may_use(match.variant.name)
+        ):  # the body would lead to another configured name, which the key may not use
+            match = self._deployments.match(asked)
         # Scopes are about models: a key for a model may use its variants, and a key may be limited to one variant.
         if not principal.may_use(asked) and (match is None or not principal.may_use(match.variant.name)):
             raise ClientFault(
@@ -133,7 +142,7 @@ class _Choose:
                 param="model",
             )
         if target is not None:
-            match = self._deployments.match(target, _effort(request))
+            match = self._deployments.match(target, effort)
         if match is None:
             chosen = "" if target is None else f", which a stage of this gateway chose for {asked!r},"
             raise ClientFault(
@@ -156,7 +165,7 @@ class _Choose:
 def _effort(request: ResponsesRequest) -> str | None:
     reasoning = request.body.get("reasoning")
     effort = reasoning.get("effort") if is_object(reasoning) else None
-    return effort if isinstance(effort, str) else None
+    return effort if effort in EFFORTS else None
 
 
 def choose_deployment(deployments: Deployments) -> Stage[ResponsesRequest, UpstreamCall]:

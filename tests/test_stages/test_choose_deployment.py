@@ -218,6 +218,26 @@ def test_a_name_whose_effort_cursor_removed_is_found() -> None:
     assert found("other", "medium") is None
 
 
+@pytest.mark.parametrize(
+    ("effort", "models", "chosen"),
+    [
+        ("high", ("gpt-5", "gpt-5-high"), "named"),
+        ("high", ("gpt-5-high",), "named"),
+        ("high", ("gpt-5",), "plain"),
+        ("pro", ("gpt-5",), "plain"),
+        ("pro", ("gpt-5", "gpt-5-pro"), "plain"),
+    ],
+)
+async def test_an_effort_in_the_body_leads_only_to_models_that_the_key_may_use(
+    effort: str, models: tuple[str, ...], chosen: str
+) -> None:
+    names = {"*": "plain", "gpt-5-high": "named", "gpt-5-pro": "other"}
+    stage = choose_deployment(Deployments([deployment(name, id=id) for name, id in names.items()]))
+    asked = request("gpt-5", body={"input": "hi", "reasoning": {"effort": effort}})
+    given = await collect(stage, asked, context=lambda: context(principal=Principal("bob", models=models)))
+    assert given[0].deployment.id == chosen
+
+
 def test_cursors_older_word_order_is_tried_last() -> None:
     todays = deployment("claude-opus-4-6", "t", id="todays")
     assert answering(Deployments([todays]), "claude-4.6-opus-high-thinking") == ("todays", "t")
