@@ -30,11 +30,10 @@ class Pull(Generic[Out]):
         chain: what to run.
         source: its batches.
         ctx: a part of the request (`RequestContext.nested`): lanes and links are added to it.
-        lane: of who takes.
+        lane: of the task in which it begins.
     """
 
     def __init__(self, chain: Pipeline[In, Out], source: Iterable[list[In]], ctx: RequestContext, lane: Lane) -> None:
-        self._lane = lane
         self._running: _InOneTask[Out] | _InTasks[Out] = (
             _InOneTask(chain, source, ctx) if chain.may_be_pulled else _InTasks(chain, source, ctx, lane)
         )
@@ -43,13 +42,16 @@ class Pull(Generic[Out]):
         """Begin to run it. `end` belongs into the same task."""
         await self._running.begin()
 
-    async def take(self) -> list[Out] | None:
+    async def take(self, lane: Lane) -> list[Out] | None:
         """Return the next batch; None at the end.
+
+        Args:
+            lane: of the task that asks.
 
         Raises:
             PipelineError: the first failure in the chain; after that it is at its end.
         """
-        lane, running = self._lane, self._running
+        running = self._running
         lane.switch(STARVED, lane.clock())
         with suppress(EndOfInput, Unwound):
             return await running.taker.take(lane)

@@ -123,6 +123,11 @@ class Timeline:
         if not self._inside:
             self._away_since_ns = now_ns
 
+    @property
+    def has_token(self) -> bool:
+        """Whether any token was seen."""
+        return "first_token" in self.points
+
     def see_token(self, *, is_output: bool) -> None:
         """Note that the batch at work has a token; ``is_output`` says that it is more than reasoning."""
         if "first_token" not in self.points:

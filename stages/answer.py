@@ -24,7 +24,7 @@ class Answer:
     """The events of one answer, in batches: ``async for batch in answer``. No batch is empty; each is yours to change.
 
     Its first batch is here already, so that it is known to begin well: what failed before was raised where it was
-    opened. A later failure is its last event, a `Failed`.
+    opened. A later failure is its last event, a `Failed`; only a bug is raised then.
 
     Args:
         call: the call that it answers.

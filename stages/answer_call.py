@@ -17,13 +17,14 @@ from typing import Final
 
 import trio
 
-from pipeline import Inlet, Lane, Outlet, Party, Pipeline, PipelineError, RequestContext, UpstreamFault
+from pipeline import Inlet, Lane, Outlet, Party, Pipeline, PipelineError, RequestContext, StageBug, UpstreamFault
+from pipeline.lane import BUSY, OUTSIDE
 from pipeline.pull import Pull
 from stages.answer import Answer, Around, Attempt, Next
-from stages.events import Failed, Finished, Heartbeat, Started, StreamEvent, Usage
+from stages.events import Failed, Finished, Heartbeat, Started, StreamEvent, Usage, has_output, has_reasoning
 from stages.slots import ATTEMPTS, CALL, FAILURE, USAGE
 from stages.upstreams import UpstreamCall
-from stages.upstreams.faults import fault_from
+from stages.upstreams.faults import failed_from, fault_from
 
 Attempts = Pipeline[UpstreamCall, StreamEvent]
 
@@ -60,15 +61,23 @@ class AnswerCall:
             chain = _Link(around, chain)
         async for batch in inlet:
             for call in batch:
-                await self._answer(chain(call), outlet, ctx)
+                await self._answer(chain(call), inlet.lane, outlet, ctx)
 
     async def _answer(
-        self, opening: AbstractAsyncContextManager[Answer], outlet: Outlet[StreamEvent], ctx: RequestContext
+        self, opening: AbstractAsyncContextManager[Answer], lane: Lane, outlet: Outlet[StreamEvent], ctx: RequestContext
     ) -> None:
+        timeline = ctx.timeline
+        lane.origin_ns = 0  # until this task takes a batch of an attempt
         with trio.CancelScope() as ending:
             async with opening as answer:
                 ctx[CALL] = answer.call
                 async for events in answer:
+                    if not events:
+                        continue
+                    if not lane.origin_ns:  # they were made here, or came by another task
+                        lane.origin_ns = timeline.origin_ns = lane.clock()
+                    if not timeline.has_token and (has_output(events) or has_reasoning(events)):
+                        timeline.see_token(is_output=has_output(events))
                     for event in events:
                         if isinstance(event, Usage):
                             ctx[USAGE] = event
@@ -76,6 +85,7 @@ class AnswerCall:
                             ctx[FAILURE] = event
                     is_end = isinstance(events[-1], Finished | Failed)
                     await outlet.send(events)
+                    lane.origin_ns = 0
                     if is_end:
                         # What is around the call may have more to do, such as to keep the answer. The client does not
                         # wait for that, and the last stage, which ends now, does not cancel it.
@@ -137,17 +147,17 @@ class _OpenAttempt:
         self._ctx[CALL] = call
         self._all: list[Attempt] = ctx[ATTEMPTS]
         self._record = Attempt(call.deployment.id, call.model, self._ctx.lanes, self._ctx.links, lane.clock())
-        self._lane = lane  # of who waits for it
-        self._task = task
-        self._is_further = False
+        self._lane = lane  # of the stage
+        self._task = task  # the stage's
+        self._further: Lane | None = None  # of another task, if that has opened it
+        self._is_open = False
         self._first: list[StreamEvent] = []
 
     async def __aenter__(self) -> Answer:
         self._all.append(self._record)
         if trio.lowlevel.current_task() is not self._task:  # an attempt beside another one
-            self._is_further = True
-            self._lane = self._lane.further(f"attempt {len(self._all)}")
-        self._pull = Pull(self._stages, [[self._call]], self._ctx, self._lane)
+            self._further = self._lane.further(f"attempt {len(self._all)}")
+        self._pull = Pull(self._stages, [[self._call]], self._ctx, self._further or self._lane)
         await self._pull.begin()
         try:
             while not (self._first and _SILENT.isdisjoint(map(type, self._first[-1:]))):
@@ -161,6 +171,8 @@ class _OpenAttempt:
         except BaseException as error:
             await self.__aexit__(type(error), error, None)
             raise
+        self._is_open = True
+        self._pause()
         return Answer(self._call, self)
 
     async def __aexit__(
@@ -169,11 +181,12 @@ class _OpenAttempt:
         try:
             await self._pull.end(is_answered=self._record.end != _GIVEN_UP)
         finally:
-            record, lane = self._record, self._lane
-            record.ended_ns = lane.clock()
-            if self._is_further:
-                lane.begin_closing()
-                lane.timeline.leave(lane.since_ns)
+            self._record.ended_ns = self._lane.clock()
+            if (further := self._further) is not None:
+                if self._is_open:
+                    self._go_on(further)
+                further.begin_closing()
+                further.timeline.leave(further.since_ns)
 
     def __aiter__(self) -> _OpenAttempt:
         return self
@@ -185,14 +198,33 @@ class _OpenAttempt:
             raise StopAsyncIteration
         return batch
 
+    def _pause(self) -> None:
+        """Have a further task wait for nothing of ours: it does what the around has it do."""
+        if (further := self._further) is not None:
+            further.switch(OUTSIDE, further.clock())
+            further.timeline.leave(further.since_ns)
+
+    def _go_on(self, further: Lane) -> None:
+        further.switch(BUSY, further.clock())
+        further.timeline.enter(further.since_ns)
+
     async def _take(self) -> list[StreamEvent] | None:
-        """Take the next batch; None at the end."""
-        record = self._record
+        """Take the next batch; None at the end. A failure of the open answer is its last event, but for a bug."""
+        record, further = self._record, self._further
+        lane = self._lane if further is None or trio.lowlevel.current_task() is self._task else further
+        is_back = lane is further and self._is_open
+        if further is not None and is_back:
+            self._go_on(further)
         try:
-            batch = await self._pull.take()
+            batch = await self._pull.take(lane)
         except PipelineError as error:
             record.end = error.code
-            raise
+            if not self._is_open or isinstance(error, StageBug):
+                raise
+            batch = [failed_from(error)]
+        finally:
+            if is_back:
+                self._pause()
         if batch is not None:
             record.events += len(batch)
             if isinstance(end := batch[-1], Finished | Failed):

@@ -19,13 +19,10 @@ from stages.events import (
     Failed,
     Finished,
     Heartbeat,
-    ReasoningDelta,
-    RefusalDelta,
     StreamEvent,
-    TextDelta,
-    ToolCallDelta,
-    ToolCallStarted,
     Usage,
+    has_output,
+    has_reasoning,
 )
 from stages.request import ResponsesRequest
 from stages.slots import CALL, FAILURE, IS_STREAM, USAGE
@@ -42,7 +39,6 @@ END_GRACE_S: Final = 1.0
 three at once; some never end their stream."""
 
 _ENDS = (Finished, Failed)  # building the union for each batch would cost more than the check
-_OUTPUT = frozenset({TextDelta, RefusalDelta, ToolCallStarted, ToolCallDelta})
 
 
 class _Decode:
@@ -110,9 +106,8 @@ class _Decode:
     def _note_tokens(self, events: list[StreamEvent]) -> None:
         timeline = self._ctx.timeline
         timeline.mark_once("first_event")
-        kinds = set(map(type, events))
-        self._has_output = not _OUTPUT.isdisjoint(kinds)
-        if self._has_output or ReasoningDelta in kinds:
+        self._has_output = has_output(events)
+        if self._has_output or has_reasoning(events):
             timeline.see_token(is_output=self._has_output)
 
     def _without_secrets(self, failed: Failed) -> Failed:

@@ -8,7 +8,8 @@ Every kind of upstream is decoded *into* these, and the encoder and the collecto
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from collections.abc import Iterable
+from typing import Final, Literal, TypeAlias
 
 from msgspec import Raw, Struct
 
@@ -145,3 +146,15 @@ StreamEvent: TypeAlias = (
     | Failed
     | Heartbeat
 )
+
+_OUTPUT: Final = frozenset({TextDelta, RefusalDelta, ToolCallStarted, ToolCallDelta})
+
+
+def has_output(events: Iterable[StreamEvent]) -> bool:
+    """Return whether some of the answer itself is among the events: text, a refusal or a call."""
+    return not _OUTPUT.isdisjoint(map(type, events))
+
+
+def has_reasoning(events: Iterable[StreamEvent]) -> bool:
+    """Return whether some of the model's reasoning is among the events."""
+    return ReasoningDelta in map(type, events)

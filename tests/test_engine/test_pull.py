@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from kit.engine.clocks import SECOND_NS
 from kit.engine.lanes import spent_s
-from kit.engine.pulls import pull_of, pulled
+from kit.engine.pulls import asking, pull_of, pulled
 from kit.engine.stages import Acting
 
 from pipeline import (
@@ -102,11 +102,11 @@ async def test_nothing_works_before_it_is_asked_and_no_further_than_the_next_bat
     await pull.begin()
     await trio.sleep(5)
     assert relay.log == []
-    assert await pull.take() == [1]
+    assert await pull.take(asking(ctx)) == [1]
     await trio.sleep(5)
     assert relay.log == ["took 1"]
     assert trio.lowlevel.current_statistics().tasks_living == tasks
-    assert await pull.take() == [2]
+    assert await pull.take(asking(ctx)) == [2]
     await pull.end(is_answered=False)
     assert relay.log == ["took 1", "took 2", "closed"]
 
@@ -115,9 +115,9 @@ async def test_each_stage_has_a_lane_that_adds_up(autojump_clock: trio.testing.M
     relay, ctx = Relay(), context()
     pull = pull_of(chain(relay), [[1], [2]], ctx)
     await pull.begin()
-    assert [await pull.take() for _ in range(2)] == [[1], [2]]
+    assert [await pull.take(asking(ctx)) for _ in range(2)] == [[1], [2]]
     await trio.sleep(3)
-    assert [await pull.take() for _ in range(3)] == [[100], None, None]
+    assert [await pull.take(asking(ctx)) for _ in range(3)] == [[100], None, None]
     await pull.end(is_answered=True)
     gives, takes = ctx.lanes
     assert spent_s(gives) == {"outside": 2.5, "blocked": 3}
@@ -143,10 +143,10 @@ async def test_after_its_last_batch_it_ends_by_itself(autojump_clock: trio.testi
             return []
 
     pull = pull_of(
-        Pipeline(relay).then(codec_stage("note", lambda ctx: Last(told), codec=Last)), [[-1], [2]], context()
+        Pipeline(relay).then(codec_stage("note", lambda ctx: Last(told), codec=Last)), [[-1], [2]], (ctx := context())
     )
     await pull.begin()
-    assert await pull.take() == [-1]
+    assert await pull.take(asking(ctx)) == [-1]
     await pull.end(is_answered=True)
     assert relay.log == ["took -1", "answered"]
     assert told == [COMPLETED]
@@ -154,9 +154,9 @@ async def test_after_its_last_batch_it_ends_by_itself(autojump_clock: trio.testi
 
 async def test_what_gives_on_after_its_last_batch_is_stopped(autojump_clock: trio.testing.MockClock) -> None:
     relay = Relay()
-    pull = pull_of(chain(relay), [[1], [2], [3]], context())
+    pull = pull_of(chain(relay), [[1], [2], [3]], (ctx := context()))
     await pull.begin()
-    assert await pull.take() == [1]
+    assert await pull.take(asking(ctx)) == [1]
     await pull.end(is_answered=True)
     assert relay.log == ["took 1", "took 2", "closed"]
 
@@ -171,9 +171,9 @@ async def test_one_that_was_never_asked_does_nothing(autojump_clock: trio.testin
 
 async def test_one_that_is_given_up_was_cancelled_for_its_codecs(autojump_clock: trio.testing.MockClock) -> None:
     relay, told = Relay(), list[Outcome]()
-    pull = pull_of(chain(relay, told), [[1], [2]], context())
+    pull = pull_of(chain(relay, told), [[1], [2]], (ctx := context()))
     await pull.begin()
-    await pull.take()
+    await pull.take(asking(ctx))
     await pull.end(is_answered=False)
     assert told == [CANCELLED]
 
@@ -183,14 +183,14 @@ async def test_a_failure_of_a_stage_is_raised_once_and_ends_the_others(
     at: int, autojump_clock: trio.testing.MockClock
 ) -> None:
     relay, told = Relay(fails_at=at), list[Outcome]()
-    pull = pull_of(chain(relay, told), [[1], [2]], context())
+    pull = pull_of(chain(relay, told), [[1], [2]], (ctx := context()))
     await pull.begin()
     for number in range(1, at):
-        assert await pull.take() == [number]
+        assert await pull.take(asking(ctx)) == [number]
     with pytest.raises(UpstreamFault, match="it broke") as raised:
-        await pull.take()
+        await pull.take(asking(ctx))
     assert raised.value.stage == "relay"
-    assert await pull.take() is None
+    assert await pull.take(asking(ctx)) is None
     await pull.end(is_answered=True)
     [outcome] = told
     assert outcome.error is raised.value
@@ -207,9 +207,9 @@ async def test_a_failure_behind_is_the_codecs_own_and_closes_those_before(
 
 
 async def test_what_fails_when_it_is_stopped_is_raised(autojump_clock: trio.testing.MockClock) -> None:
-    pull = pull_of(chain(Relay(fails_to_close=True)), [[1], [2]], context())
+    pull = pull_of(chain(Relay(fails_to_close=True)), [[1], [2]], (ctx := context()))
     await pull.begin()
-    await pull.take()
+    await pull.take(asking(ctx))
     with pytest.raises(UpstreamFault, match="it does not close"):
         await pull.end(is_answered=False)
 
@@ -262,14 +262,14 @@ async def test_a_tick_that_is_the_end_stops_what_still_waits(
             finally:
                 ends.append(outlet.is_abandoned)
 
-    pull = pull_of(Pipeline(Pulled(gives)).then(silence), [[1], [7], [9]], context())
+    pull = pull_of(Pipeline(Pulled(gives)).then(silence), [[1], [7], [9]], (ctx := context()))
     await pull.begin()
-    assert await pull.take() == [1]
-    assert await pull.take() == [7]
+    assert await pull.take(asking(ctx)) == [1]
+    assert await pull.take(asking(ctx)) == [7]
     await trio.sleep(pause_s)
-    assert await pull.take() == [8]
+    assert await pull.take(asking(ctx)) == [8]
     assert 8 <= trio.current_time() <= 5 + pause_s + 3.5
-    assert await pull.take() is None
+    assert await pull.take(asking(ctx)) is None
     await pull.end(is_answered=True)
     assert ends == [False, True]
 
@@ -320,9 +320,9 @@ async def test_a_chain_with_tasks_raises_its_failure_and_can_be_given_up(
     with pytest.raises(ClientFault):
         await pulled(in_tasks(noting([])), [[1], [99]], context())
     told: list[Outcome] = []
-    pull = pull_of(in_tasks(noting(told)), [[1], [2], [3], [4], [5]], context())
+    pull = pull_of(in_tasks(noting(told)), [[1], [2], [3], [4], [5]], (ctx := context()))
     await pull.begin()
-    assert await pull.take() == [1]
+    assert await pull.take(asking(ctx)) == [1]
     await pull.end(is_answered=False)
     assert told == [CANCELLED]
 

@@ -233,6 +233,102 @@ async def test_two_attempts_may_race_each_in_a_task_of_its_own(autojump_clock: t
     assert [name for name in record["lanes"] if "attempt" in name] == ["answer_call.attempt 1", "answer_call.attempt 2"]
 
 
+async def test_an_answer_that_another_task_has_opened_is_still_the_upstreams_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def hedge(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+        answers: list[Answer] = []
+        is_open = trio.Event()
+
+        async def attempt() -> None:
+            async with next(call) as answer:
+                answers.append(answer)
+                is_open.set()
+                await trio.sleep_forever()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(attempt)
+            with next.outside():
+                await is_open.wait()
+            yield answers[0]
+            nursery.cancel_scope.cancel()
+
+    browser, record = await asked(FakeUpstream(1.0, TEXT, 3.0, FINISH, END), around(hedge))
+    assert fold_stream(browser.body).content == "Hello"
+    assert record["party_ms"] == {"client": 0, "ours": 1000, "upstream": 3000}
+    assert (record["first_token_ms"], record["total_ms"]) == (1000, 4000)
+    assert record["stages"]["answer_call"]["busy_ms"] == 0
+
+
+@both_ways
+async def test_an_answer_that_was_made_has_its_first_token_too(
+    stream: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def make(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+        with next.outside():
+            await trio.sleep(2)
+        yield Answer.of_events(call, [TextDelta("Hi"), Finished("stop")])
+
+    _, record = await asked(FakeUpstream(), around(make), stream=stream)
+    assert (record["first_token_ms"], record["party_ms"]["ours"]) == (2000, 2000)
+
+
+async def test_an_empty_batch_is_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    async def stutter(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+        send, receive = trio.open_memory_channel[Any](3)
+        for batch in ([], [TextDelta("Hi")], [Finished("stop")]):
+            send.send_nowait(batch)
+        async with receive:
+            yield Answer(call, aiter(receive))
+
+    browser, record = await asked(FakeUpstream(), around(stutter))
+    assert (fold_stream(browser.body).content, record["end"]) == ("Hi", "OK")
+
+
+@each_execution
+async def test_a_stage_that_blames_the_upstream_in_mid_answer_ends_it(
+    execution: Execution, autojump_clock: trio.testing.MockClock
+) -> None:
+    class Strict:
+        def __init__(self) -> None:
+            self.fed = 0
+
+        def feed(self, batch: list[bytes | Failed], /) -> list[bytes | Failed]:
+            self.fed += 1
+            if self.fed > 1:
+                raise UpstreamFault("it sends too much", code="upstream_protocol")
+            return batch
+
+        def flush(self) -> list[bytes | Failed]:
+            return []
+
+    async def once_more(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+        try:
+            async with next(call) as answer:
+                yield answer
+        except UpstreamFault:
+            async with next(call) as answer:  # it must not come to this: the client has seen the first one
+                yield answer
+
+    strict = codec_stage("strict", lambda ctx: Strict(), codec=Strict)
+    plugin = Plugin("strict", lambda _: strict, NoOptions, accepts=bytes | Failed, emits=bytes | Failed)
+    bridge, records = bridge_to(
+        FakeUpstream(TEXT, 1.0, FINISH, END),
+        kind="chat",
+        insertion=[around(once_more), ("call_upstream", plugin)],
+        execution=execution,
+    )
+    browser = Browser(bridge, ask())
+    await browser.ask()
+    [record] = records
+    assert_sums(record)
+    folded = fold_stream(browser.body)
+    assert folded.content == "Hello"
+    assert folded.error is not None
+    assert folded.error["code"] == "upstream_protocol"
+    assert [attempt["end"] for attempt in record["attempts"]] == ["upstream_protocol"]
+
+
 @pytest.mark.parametrize("after_s", [0.5, 1.5])
 async def test_a_client_that_leaves_closes_every_attempt_at_once(
     after_s: float, autojump_clock: trio.testing.MockClock

@@ -12,10 +12,14 @@ from pipeline.loop import current_loop
 from pipeline.pull import Pull
 
 
+def asking(ctx: RequestContext) -> Lane:
+    """Return the lane of a task that asks."""
+    return Lane(("asks",), ctx.timeline, current_loop(), "request 7")
+
+
 def pull_of(pipeline: Pipeline[Any, Any], batches: Iterable[list[Any]], ctx: RequestContext) -> Pull[Any]:
-    """Return a run of ``pipeline`` that a lane named ``asks`` pulls; only what is pulled is in ``ctx``."""
-    lane = Lane(("asks",), ctx.timeline, current_loop(), "request 7")
-    return Pull(pipeline, batches, ctx, lane)
+    """Return a run of ``pipeline``; only its own lanes are in ``ctx``."""
+    return Pull(pipeline, batches, ctx, asking(ctx))
 
 
 async def pulled(pipeline: Pipeline[Any, Any], batches: Iterable[list[Any]], ctx: RequestContext) -> list[Any]:
@@ -25,7 +29,7 @@ async def pulled(pipeline: Pipeline[Any, Any], batches: Iterable[list[Any]], ctx
     out: list[Any] = []
     is_answered = False
     try:
-        while (batch := await pull.take()) is not None:
+        while (batch := await pull.take(asking(ctx))) is not None:
             out += batch
         is_answered = True
     finally:

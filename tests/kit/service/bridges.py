@@ -31,6 +31,8 @@ KEEP_ALIVE_S = 15.0
 COMMENT = b": keepalive\n\n"
 
 Step = bytes | float | Exception
+Insertion = tuple[str | None, Plugin[NoOptions]]
+"""The built-in stage behind which a plugin stands, if it stands in a place."""
 
 
 class FakeUpstream:
@@ -197,7 +199,7 @@ class Browser:
 def bridge_to(
     upstream: FakeUpstream,
     *,
-    insertion: tuple[str | None, Plugin[NoOptions]] | None = None,
+    insertion: Insertion | list[Insertion] | None = None,
     keep_alive_interval_s: float = KEEP_ALIVE_S,
     kind: str = "responses",
     execution: Execution = "fused",
@@ -207,11 +209,9 @@ def bridge_to(
     defaults = PipelineSettings()
     limits = {"request_timeout_s": defaults.request_timeout_s, "body_timeout_s": defaults.body_timeout_s}
     deployment = Deployment(id="up-1", model_name="up", model="gpt-5", provider="openai", kind=kind, url="http://up")
-    plugins, insertions = {}, []
-    if insertion is not None:
-        after, plugin = insertion
-        plugins = {plugin.name: plugin}
-        insertions = [StageSettings(use=plugin.name, after=after, where="here")]
+    added = [] if insertion is None else insertion if isinstance(insertion, list) else [insertion]
+    plugins = {plugin.name: plugin for _, plugin in added}
+    insertions = [StageSettings(use=plugin.name, after=after, where="here") for after, plugin in added]
     records: list[Logged] = []
     bridge = Bridge(
         Assembly(
