@@ -1,5 +1,8 @@
 """Call the chosen upstream, and pass its bytes on as they arrive.
 
+If the upstream refuses the reasoning of earlier turns (`stages.reasoning.refused`), it is asked once more without it,
+and that reasoning is forgotten.
+
 Takes: UpstreamCall, one. Gives: bytes, one item for each read of the socket; a Failed is the last item if the answer
 broke off after its head.
 Holds: one chunk. Waits: for the upstream (declared), and in overload before it reads again. Fills: IS_STREAM.
@@ -14,10 +17,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec.structs import replace
+
 from pipeline import Inlet, Outlet, Overloaded, Party, RequestContext, UpstreamFault
+from pipeline.lane import Outside
 from stages.events import Failed
-from stages.slots import IS_STREAM
-from stages.upstreams import Upstream, UpstreamCall, UpstreamKind
+from stages.reasoning.refused import refuses_reasoning, without_reasoning
+from stages.slots import IS_STREAM, SENT_REASONING
+from stages.upstreams import Mark, Upstream, UpstreamAnswer, UpstreamCall, UpstreamKind
 from stages.upstreams.faults import failed_from
 
 
@@ -40,12 +47,7 @@ class CallUpstream:
         timeline = ctx.timeline
         async for batch in inlet:
             for call in batch:
-                upstream = self._upstreams[call.deployment.kind]
-                prepared = upstream.prepare(call)
-                with waiting:
-                    answer = await upstream.open(prepared, timeline.mark)
-                    waiting.arrived_ns = answer.arrived_ns
-                del prepared  # it holds the encoded request, which may be megabytes
+                answer = await self._open(call, waiting, ctx)
                 try:
                     ctx[IS_STREAM] = answer.is_stream
                     while True:
@@ -67,6 +69,31 @@ class CallUpstream:
                 finally:
                     await answer.aclose(is_answered=outlet.is_abandoned)
                     timeline.mark("upstream_closed")
+
+    async def _open(self, call: UpstreamCall, waiting: Outside, ctx: RequestContext) -> UpstreamAnswer:
+        """Open an answer, and if the reasoning in the request was refused, one to the request without it."""
+        try:
+            return await self._asked(call, waiting, ctx.timeline.mark)
+        except UpstreamFault as fault:
+            sent = ctx.get(SENT_REASONING)
+            plain_input = None if sent is None else sent.plain_input
+            request = without_reasoning(call.request, plain_input) if refuses_reasoning(fault) else None
+            if request is None:
+                raise
+        answer = await self._asked(replace(call, request=request), waiting, ctx.timeline.mark)
+        call.request.mended.add("thinking_dropped")
+        if sent is not None:
+            sent.forget()
+        return answer
+
+    async def _asked(self, call: UpstreamCall, waiting: Outside, mark: Mark) -> UpstreamAnswer:
+        """Ask, and wait for a good head. The encoded request, which may be megabytes, is not kept."""
+        upstream = self._upstreams[call.deployment.kind]
+        prepared = upstream.prepare(call)
+        with waiting:
+            answer = await upstream.open(prepared, mark)
+            waiting.arrived_ns = answer.arrived_ns
+        return answer
 
 
 # Any: as above.

@@ -56,6 +56,8 @@ class ReasoningItem(Struct, frozen=True, tag=True):
 
     form: Literal["responses", "chat", "anthropic"]
     payload: Raw
+    text_offset: int = 0
+    """How many characters of the answer's text came before it, white space at the start not counted (``anthropic``)."""
 
 
 class ToolCallStarted(Struct, frozen=True, gc=False, tag=True):

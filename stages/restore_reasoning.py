@@ -6,8 +6,8 @@ form that can be sent back. A request that refers to a conversation stored by th
 A call that is answered through something around it is not changed either: each of its attempts restores anew.
 
 Takes: UpstreamCall. Gives: UpstreamCall, 1:1.
-Holds: one call. Waits: for the store (declared). Raises: nothing; reasoning that the store
-does not have is left out.
+Holds: one call. Waits: for the store (declared). Fills: SENT_REASONING, if reasoning is sent back. Raises: nothing;
+reasoning that the store does not have is left out.
 Source: docs/facts/cursor.md, "Reasoning between turns"; https://platform.openai.com/docs/guides/reasoning (2025-11).
 """
 
@@ -20,9 +20,10 @@ from msgspec.structs import replace
 
 from pipeline import Lane, RequestContext, Stage, codec_stage
 from stages.reasoning.keys import Scope, conversation_of
+from stages.reasoning.refused import ReasoningInRequest
 from stages.reasoning.store import ReasoningStore
 from stages.reasoning.turns import TurnPlaces, has_turns, read_turn
-from stages.slots import HEAD, PRINCIPAL
+from stages.slots import HEAD, PRINCIPAL, SENT_REASONING
 from stages.upstreams import UpstreamCall
 from stages.wire.foreign_json import is_list
 from stages.wire.normal_form import ENCRYPTED
@@ -69,6 +70,8 @@ class _Restore:
                     turns = {key: turn for key, value in found.items() if (turn := read_turn(value)) is not None}
                     if (restored := places.restored(turns)) is not None:
                         changes["input"] = restored
+                    if keys := places.in_request(turns):
+                        self._ctx[SENT_REASONING] = ReasoningInRequest(self._store, keys, items, restored or items)
         return replace(call, request=replace(call.request, body={**body, **changes}))
 
 

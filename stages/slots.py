@@ -5,7 +5,7 @@ The docstring of a slot names the stage that fills it; a stage that reads the sl
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -58,6 +58,18 @@ class ClientResponse(Protocol):
         ...
 
 
+class SentReasoning(Protocol):
+    """The reasoning of earlier turns that a request sends back."""
+
+    def plain_input(self, items: list[dict[str, Any]], /) -> list[dict[str, Any]]:
+        """Return an ``input`` as it was before reasoning was restored, if this is where it was."""
+        ...
+
+    def forget(self) -> None:
+        """Leave it out of all later turns of the conversation; never waits."""
+        ...
+
+
 HEAD: Slot[ReceivedHead] = Slot("head")
 """Filled by the gateway before the first stage."""
 
@@ -72,6 +84,9 @@ PRINCIPAL: Slot[Principal] = Slot("principal")
 
 CALL: Slot[UpstreamCall] = Slot("call")
 """Filled by choose_deployment."""
+
+SENT_REASONING: Slot[SentReasoning] = Slot("sent_reasoning")
+"""Filled by restore_reasoning if the request has reasoning of earlier turns: call_upstream may find it refused."""
 
 IS_STREAM: Slot[bool] = Slot("is_stream")
 """Filled by call_upstream: whether the upstream's answer is a stream of events; else it is one JSON document."""

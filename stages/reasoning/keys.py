@@ -17,6 +17,7 @@ import msgspec
 from stages.principal import Principal
 from stages.request import ResponsesRequest
 from stages.upstreams import UpstreamCall
+from stages.wire.anthropic.models import claude_model
 from stages.wire.call_ids import short_call_id
 from stages.wire.foreign_json import is_list, is_object
 
@@ -63,7 +64,8 @@ class Scope:
     Args:
         principal: the API key of the request.
         call: the deployment and the model that answer. Only the account that made encrypted reasoning can read it, so
-            that is bound to the deployment; text and signed blocks are valid for every deployment of the same model.
+            that is bound to the deployment, and so are the signed blocks of some of Claude's models; text and other
+            signed blocks are valid for every deployment of the same model.
         conversation: the result of `conversation_of`.
     """
 
@@ -71,7 +73,10 @@ class Scope:
 
     def __init__(self, principal: Principal, call: UpstreamCall, conversation: str) -> None:
         deployment = call.deployment
-        account = (deployment.id, deployment.url) if deployment.kind == "responses" else ("", "")
+        is_bound = deployment.kind == "responses" or (
+            deployment.kind == "anthropic" and claude_model(call.model).binds_account
+        )
+        account = (deployment.id, deployment.url) if is_bound else ("", "")
         owner = (principal.name, principal.is_master, deployment.kind, call.model, *account)
         self._owner = msgspec.json.encode([_encodable(part) if isinstance(part, str) else part for part in owner])
         self._conversation = _utf8(conversation)
@@ -94,6 +99,15 @@ class Scope:
             prompts: the hash of all user messages before it, from `PromptDigest`: a text like "Done." may occur twice.
         """
         return _key(self._owner, b"text", prompts + digest)
+
+    def of_thought(self, blocks: Any) -> bytes:
+        """Return the key of signed reasoning that a client sent back itself: of its signatures."""
+        return _key(self._owner, b"thought", *(_utf8(_proof(block)) for block in (blocks if is_list(blocks) else ())))
+
+
+def _proof(block: Any) -> str:
+    proof = block.get("signature") or block.get("data") if is_object(block) else None
+    return proof if isinstance(proof, str) else ""
 
 
 def _key(*parts: bytes) -> bytes:

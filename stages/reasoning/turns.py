@@ -1,8 +1,11 @@
 """The reasoning of one turn, and its place among the calls and the text of the turn.
 
 A turn is one answer of a model: ``reasoning, call, call`` or ``reasoning, text`` or ``reasoning, call, reasoning,
-call``. Clients send the calls and the text back, and the text always before the calls. So reasoning that came first
-is placed before all of them, and other reasoning before the call that it led to.
+call``. Clients send the calls and the text back, the text in one piece and always before the calls. So reasoning that
+came first is placed before all of them, and other reasoning before the call that it led to.
+
+Claude's turns are also ``reasoning, text, reasoning, text, call``, and that order is a part of what it checks (`models`
+in ``stages/wire/anthropic``): there the text is divided where the reasoning was.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ class Piece(Struct, frozen=True, array_like=True):
 
     place: int
     item: dict[str, Any]  # JSON from the upstream
+    text_offset: int = 0
+    """Of Anthropic's blocks at `BEFORE_TEXT`: how many characters of the text come before it."""
 
 
 class Turn(Struct, frozen=True, array_like=True):
@@ -40,6 +45,9 @@ class Turn(Struct, frozen=True, array_like=True):
     calls: tuple[bytes, ...]
     pieces: tuple[Piece, ...]
 
+
+FORGOTTEN = Turn((), ())
+"""What replaces the reasoning of a turn that its upstream no longer accepts."""
 
 _TURN = msgspec.json.Decoder(Turn)
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
@@ -99,9 +107,10 @@ def joined(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
     out: list[Piece] = []
     for piece in pieces:
         last = out[-1] if out else None
-        if last and last.place == piece.place and "anthropic_blocks" in last.item and "anthropic_blocks" in piece.item:
+        is_same = last is not None and (last.place, last.text_offset) == (piece.place, piece.text_offset)
+        if last and is_same and "anthropic_blocks" in last.item and "anthropic_blocks" in piece.item:
             blocks = [*last.item["anthropic_blocks"], *piece.item["anthropic_blocks"]]
-            out[-1] = Piece(last.place, {**last.item, "anthropic_blocks": blocks})
+            out[-1] = Piece(last.place, {**last.item, "anthropic_blocks": blocks}, last.text_offset)
         else:
             out.append(piece)
     return tuple(out)
@@ -116,13 +125,15 @@ class TurnPlaces:
     """The places of a conversation's turns in the ``input`` that the client sent back.
 
     Attributes:
-        keys: the keys of all calls, then of all texts that may be a whole turn, each in order.
+        keys: the keys of all calls, then of all texts that may be a whole turn, then of the signed reasoning that the
+            client sent itself, each in order.
     """
 
     def __init__(self, items: Sequence[dict[str, Any]], scope: Scope) -> None:
         self._items = items
         self._calls: dict[bytes, int] = {}
         self._texts: dict[bytes, int] = {}
+        self._thoughts: dict[bytes, int] = {}
         prompts = PromptDigest()
         for index, item in enumerate(items):
             if is_user(item):
@@ -133,34 +144,44 @@ class TurnPlaces:
             elif _is_call(items, index):
                 # If a server uses an id twice, the stored turn is that of the last call.
                 self._calls[scope.of_call(item["call_id"])] = index
-        self.keys = [*self._calls, *self._texts]
+            elif "anthropic_blocks" in item:
+                self._thoughts[scope.of_thought(item["anthropic_blocks"])] = index
+        self.keys = [*self._calls, *self._texts, *self._thoughts]
 
     def restored(self, turns: Mapping[bytes, Turn]) -> list[dict[str, Any]] | None:
-        """Return the items with the reasoning of ``turns`` inserted; None if there is nothing to insert.
+        """Return the items with the reasoning of ``turns`` inserted, less what is `FORGOTTEN`; None if nothing changes.
 
         The reasoning of a turn is restored completely or not at all, and only if the turn has none: OpenAI refuses a
         ``reasoning`` item that is not followed by what it led to.
         """
-        insertions: dict[int, list[dict[str, Any]]] = {}
+        insertions: dict[int, list[Piece]] = {}
         for key in self.keys:
             turn = turns.get(key)
             if turn is not None:
                 for index, piece in self._placed(key, turn):
-                    insertions.setdefault(index, []).append(piece.item)
-        if not insertions:
+                    insertions.setdefault(index, []).append(piece)
+        forgotten = {index for key, index in self._thoughts.items() if key in turns}
+        if not insertions and not forgotten:
             return None
         out: list[dict[str, Any]] = []
         for index, item in enumerate(self._items):
-            out += insertions.get(index, ())
-            out.append(item)
+            if index in forgotten:
+                continue
+            pieces = insertions.get(index, ())
+            out += (piece.item for piece in pieces if not piece.text_offset)
+            out += _divided(item, [piece for piece in pieces if piece.text_offset])
         return out
+
+    def in_request(self, turns: Mapping[bytes, Turn]) -> list[bytes]:
+        """Return the keys of all reasoning that the conversation has: the restored, and what the client sent itself."""
+        return [*turns, *self._thoughts]
 
     def _placed(self, key: bytes, turn: Turn) -> list[tuple[int, Piece]]:
         if not turn.calls:
             start = self._texts.get(key, -1)
             if start < 0 or self._has_reasoning(start, start):
                 return []
-            return [(start, piece) for piece in turn.pieces]
+            return [self._in_text(start, start + 1, piece) for piece in turn.pieces]
         first = self._calls.get(key)
         if first is None or turn.calls[0] != key:
             return []
@@ -170,14 +191,31 @@ class TurnPlaces:
         placed: list[tuple[int, Piece]] = []
         end = first
         for piece in turn.pieces:
-            index = start
-            if piece.place >= 0:
-                call = self._calls.get(turn.calls[piece.place]) if piece.place < len(turn.calls) else None
-                if call is None or call < end:
-                    return []  # a call is missing, or the order differs: this is not the stored turn
-                index = end = call
-            placed.append((index, piece))
+            if piece.place < 0:
+                placed.append(self._in_text(start, first, piece))
+                continue
+            call = self._calls.get(turn.calls[piece.place]) if piece.place < len(turn.calls) else None
+            if call is None or call < end:
+                return []  # a call is missing, or the order differs: this is not the stored turn
+            end = call
+            placed.append((call, piece))
         return [] if self._has_reasoning(start, end) else placed
+
+    def _in_text(self, start: int, end: int, piece: Piece) -> tuple[int, Piece]:
+        """Return the message of those from ``start`` to ``end`` that a piece belongs into, and its offset there."""
+        offset = piece.text_offset
+        if not offset:
+            return start, piece
+        for index in range(start, end):
+            text = text_of(self._items[index])
+            if index == start:
+                offset += len(text) - len(text.lstrip())
+            if offset < len(text.rstrip()):
+                return index, Piece(piece.place, piece.item, offset)
+            offset -= len(text)
+            if offset <= 0:
+                return index + 1, Piece(piece.place, piece.item)
+        return end, Piece(piece.place, piece.item)
 
     def _has_reasoning(self, start: int, end: int) -> bool:
         return any(item.get("type") == "reasoning" for item in self._items[max(start - 1, 0) : end + 1])
@@ -196,14 +234,14 @@ class TurnRecorder:
         self._prompts = prompts_of(items)
         self._calls: list[bytes] = []
         self._pieces: list[Piece] = []
-        self._waiting: list[dict[str, Any]] = []
+        self._waiting: list[tuple[dict[str, Any], int]] = []
         self._has_started = False
 
     def reasoning(self, event: ReasoningItem) -> None:
         """Add reasoning; it gets its place when a call or text follows."""
         item = normal_item(event)
         if item is not None:
-            self._waiting.append(item)
+            self._waiting.append((item, event.text_offset))
 
     def call(self, call_id: str) -> None:
         """Note that a call has started."""
@@ -218,7 +256,8 @@ class TurnRecorder:
         if not self._has_started:
             place = LEADING
             self._has_started = True
-        self._pieces += (Piece(place, item) for item in self._waiting)
+        offsets = place == BEFORE_TEXT
+        self._pieces += (Piece(place, item, offset if offsets else 0) for item, offset in self._waiting)
         self._waiting.clear()
 
     @property
@@ -235,6 +274,38 @@ class TurnRecorder:
     def value(self) -> bytes:
         """Return the turn so far, in its stored form."""
         return write_turn(Turn(tuple(self._calls), joined(self._pieces)))
+
+
+def _divided(item: dict[str, Any], pieces: Sequence[Piece]) -> list[dict[str, Any]]:
+    """Return a message, divided where ``pieces`` belong into its text, and those between its parts."""
+    out: list[dict[str, Any]] = []
+    start = 0
+    for piece in pieces:
+        if piece.text_offset > start:
+            out.append(_cut(item, start, piece.text_offset))
+            start = piece.text_offset
+        out.append(piece.item)
+    return [*out, _cut(item, start, None) if start else item]
+
+
+def _cut(message: dict[str, Any], start: int, end: int | None) -> dict[str, Any]:
+    """Return the message with a part of its text only; what belongs to the whole message goes with the last part."""
+    content = message["content"]
+    if isinstance(content, str):
+        cut: Any = content[start:end]
+    else:
+        cut, at = [], 0
+        for part in content:
+            text = part.get("text")
+            size = len(text) if isinstance(text, str) else 0
+            first, last = max(start - at, 0), size if end is None else min(end - at, size)
+            if first < last:
+                cut.append({**part, "text": text[first:last]} if last - first < size else part)
+            elif not size and at >= start and (end is None or at < end):
+                cut.append(part)
+            at += size
+    kept = message if end is None else {key: message[key] for key in message if key != "cache_control"}
+    return {**{key: kept[key] for key in kept if key != "id"}, "content": cut}
 
 
 def _is_assistant(item: Mapping[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 import httpx
@@ -12,6 +13,7 @@ from stages.upstreams.faults import fault_of_exception
 from stages.upstreams.transport.exchange import FOREIGN_ERRORS, Exchange, HttpxExchange, Mark
 from stages.upstreams.transport.http1 import request_head
 from stages.upstreams.transport.transport import HeadraceTransport, origin_of
+from stages.wire.api import NO_HEADERS
 from stages.wire.redaction import secrets_in
 
 _NOT_OVERRIDDEN = frozenset({"content-length", "transfer-encoding", "connection", "accept-encoding"})
@@ -64,33 +66,65 @@ class Endpoint:
                 b"content-type": b"application/json",
                 b"accept-encoding": b"identity",
             }
-            self._headers = {
-                stream: [*({**fixed, b"accept": accept, **own}).items()] for stream, accept in _ACCEPT.items()
-            }
-            self._heads = {
-                stream: request_head("POST", self._url.raw_path, headers) + b"content-length: "
-                for stream, headers in self._headers.items()
+            self._headers = {stream: {**fixed, b"accept": accept, **own} for stream, accept in _ACCEPT.items()}
+            self._heads: dict[tuple[bool, tuple[tuple[str, str], ...]], bytes] = {
+                (stream, ()): self._head(headers) for stream, headers in self._headers.items()
             }
         except FOREIGN_ERRORS as error:
             fault = fault_of_exception(error, f"the upstream of deployment {deployment.id}", "head", {})
         if fault is not None:  # outside the handler: inside, it would carry the foreign exception as its context
             raise fault
 
-    async def post(self, transport: httpx.AsyncBaseTransport, body: bytes, mark: Mark, *, stream: bool) -> Exchange:
+    async def post(
+        self,
+        transport: httpx.AsyncBaseTransport,
+        body: bytes,
+        mark: Mark,
+        *,
+        stream: bool,
+        more: Mapping[str, str] = NO_HEADERS,
+    ) -> Exchange:
         """Send ``body`` and return the answer when its head has arrived.
+
+        Args:
+            transport: what sends it.
+            body: the request's body.
+            mark: notes the time points.
+            stream: whether a stream is asked for.
+            more: headers that this body needs, values from a small set; see `stages.wire.api.Api.headers_of`.
 
         Raises:
             httpx.HTTPError: as the transport does; see `HeadraceTransport.exchange`.
         """
         if isinstance(transport, HeadraceTransport):
-            data = b"%b%d\r\n\r\n%b" % (self._heads[stream], len(body), body)
+            key = (stream, tuple(more.items()))
+            head = self._heads.get(key)
+            if head is None:
+                head = self._heads[key] = self._head(self._joined(stream, more))
+            data = b"%b%d\r\n\r\n%b" % (head, len(body), body)
             return await transport.exchange(self._origin, "POST", data, self._timeouts, mark)
         timeouts = self._timeouts.copy()
         request = httpx.Request(
             "POST",
             self._url,
-            headers=[*self._headers[stream], (b"content-length", b"%d" % len(body))],
+            headers=[*self._joined(stream, more).items(), (b"content-length", b"%d" % len(body))],
             stream=httpx.ByteStream(body),
             extensions={"timeout": timeouts, "mark": mark},
         )
         return HttpxExchange(await transport.handle_async_request(request), timeouts)
+
+    def _head(self, headers: Mapping[bytes, bytes]) -> bytes:
+        return request_head("POST", self._url.raw_path, [*headers.items()]) + b"content-length: "
+
+    def _joined(self, stream: bool, more: Mapping[str, str]) -> Mapping[bytes, bytes]:
+        """Return all headers; one that the deployment has too becomes a list of both (RFC 9110 section 5.3)."""
+        headers = self._headers[stream]
+        if not more:
+            return headers
+        headers = headers.copy()
+        for name, value in more.items():
+            own = headers.get(name.encode("ascii"), b"").decode("latin-1")
+            values = [*own.split(","), *value.split(",")]
+            unique = dict.fromkeys(text for value in values if (text := value.strip()))
+            headers[name.encode("ascii")] = ",".join(unique).encode("latin-1")
+        return headers

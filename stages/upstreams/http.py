@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import httpx
@@ -34,13 +35,15 @@ class HttpCall(Struct, frozen=True):
     call: UpstreamCall
     endpoint: Endpoint
     body: bytes
+    headers: Mapping[str, str]
+    """What this body needs besides the headers of the endpoint."""
 
 
 class HttpUpstream:
     """An `Upstream` over HTTP, for one API. It serves all deployments of that API, and all requests.
 
-    The upstream gets the body that the API makes and the headers of the deployment: nothing else of the client's or of
-    ours.
+    The upstream gets the body that the API makes, the headers that this body needs, and those of the deployment:
+    nothing else of the client's or of ours.
 
     Args:
         api: which requests it builds.
@@ -67,10 +70,10 @@ class HttpUpstream:
             endpoint = self._endpoints[deployment.id] = Endpoint(deployment, self._agent)
         try:
             quirks = quirks_of(self._api, deployment, call.model)
-            body = msgspec.json.encode(self._api.build_request(call.request, call.model, quirks))
+            body = self._api.build_request(call.request, call.model, quirks)
         except BadRequest as bad:
             raise ClientFault(bad.message, param=bad.param, code=bad.code) from None
-        return HttpCall(call, endpoint, body)
+        return HttpCall(call, endpoint, msgspec.json.encode(body), self._api.headers_of(body))
 
     async def open(self, prepared: HttpCall, mark: Mark, /) -> HttpAnswer:
         """Send the request and wait for a good head; the caller closes the answer.
@@ -185,13 +188,14 @@ class _Clock:
 
 
 async def _exchange(transport: httpx.AsyncBaseTransport, prepared: HttpCall, mark: Mark, clock: _Clock) -> Exchange:
-    post, body, stream = prepared.endpoint.post, prepared.body, prepared.call.request.stream
+    stream = prepared.call.request.stream
+    post = partial(prepared.endpoint.post, transport, prepared.body, mark, stream=stream, more=prepared.headers)
     fault: PipelineError
     try:
         if clock.total_at == math.inf:
-            return await post(transport, body, mark, stream=stream)
+            return await post()
         with trio.CancelScope(deadline=clock.total_at):
-            return await post(transport, body, mark, stream=stream)
+            return await post()
         fault = clock.fault_of_total()
     except FOREIGN_ERRORS as error:
         fault = clock.fault_of(error)

@@ -6,8 +6,9 @@ from the table `stages.upstreams.apis.APIS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -16,6 +17,12 @@ from stages.request import ResponsesRequest
 from stages.wire.foreign_json import Json
 
 QuirksT = TypeVar("QuirksT")
+
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+def _no_headers(_: dict[str, Json]) -> Mapping[str, str]:
+    return NO_HEADERS
 
 
 class AnswerDecoder(Protocol):
@@ -54,6 +61,8 @@ class Api(Struct, Generic[QuirksT], frozen=True, kw_only=True):
         build_request: the body to post, from the request, the upstream's name of the model, and the quirks.
             Raises `stages.wire.bad_request.BadRequest` if the request has no form in this API.
         open_decoder: a decoder for the stream that answers the request.
+        headers_of: the headers that a body needs besides `headers`, names in lower case and values in a small set: a
+            deployment's own header of the same name is joined with them, as one list.
         decode_document: the events of an answer that is one JSON document, as its stream would have given them.
     """
 
@@ -68,3 +77,4 @@ class Api(Struct, Generic[QuirksT], frozen=True, kw_only=True):
     build_request: Callable[[ResponsesRequest, str, QuirksT], dict[str, Json]]
     open_decoder: Callable[[ResponsesRequest, QuirksT], AnswerDecoder]
     decode_document: Callable[[bytes, ResponsesRequest, QuirksT], list[StreamEvent]]
+    headers_of: Callable[[dict[str, Json]], Mapping[str, str]] = _no_headers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 from kit.engine.lanes import spent_s
@@ -13,7 +15,7 @@ from pipeline.testing import assert_cancels_cleanly, check_stage, collect, virtu
 from pipeline.timeline import Point
 from stages.call_upstream import call_upstream
 from stages.events import Failed
-from stages.slots import IS_STREAM
+from stages.slots import IS_STREAM, SENT_REASONING
 from stages.upstreams import Mark, UpstreamAnswer, UpstreamCall
 
 HEAD_S = 1.0
@@ -105,6 +107,102 @@ async def test_a_request_without_a_form_in_the_upstreams_api_is_refused_before_i
         await collect(call_upstream({"responses": Scripted(unfit=unfit)}), call(), context=context)
     assert raised.value is unfit
     assert trio.current_time() == started_at  # nothing was sent
+
+
+MISMATCH = (
+    "upstream answered 400: messages.1.content.0: Invalid `signature` in `thinking` block. The block is bound to a "
+    "different conversation. Remove the block, or set `thinking.block_binding.prefix_mismatch_behavior`."
+)
+USER: dict[str, str] = {"role": "user", "content": "hi"}
+THOUGHT = {"type": "reasoning", "summary": [], "anthropic_blocks": [{"type": "thinking", "signature": "s"}]}
+WITH_THOUGHT = {"input": [USER, THOUGHT, {"role": "assistant", "content": "a"}, USER], "store": False}
+
+
+class Forgetful:
+    has_forgotten = False
+
+    def plain_input(self, items: list[dict[str, Any]], /) -> list[dict[str, Any]]:
+        return items
+
+    def forget(self) -> None:
+        self.has_forgotten = True
+
+
+class RefusesReasoning(Scripted):
+    """Refuses each request that has reasoning of earlier turns, or the first ``refusals`` requests."""
+
+    def __init__(self, message: str = MISMATCH, status: int = 400, refusals: int = 0) -> None:
+        super().__init__(b"answer")
+        self.fault = UpstreamFault(message, code="upstream_rejected", status_hint=status)
+        self.refusals = refusals
+        self.bodies: list[dict[str, Any]] = []
+
+    async def open(self, prepared: UpstreamCall, mark: Mark, /) -> UpstreamAnswer:
+        self.bodies.append(prepared.request.body)
+        if THOUGHT in list(prepared.request.body["input"]) or len(self.bodies) <= self.refusals:
+            self.refusal = self.fault
+        else:
+            self.refusal = None
+        return await super().open(prepared, mark)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        MISMATCH,
+        "upstream answered 400: messages.1.content.0: Invalid `signature` in `thinking` block",
+        "upstream answered 400: Invalid signature in thinking block",
+        "upstream answered 400: messages.9.content.0: `thinking` or `redacted_thinking` blocks in the latest "
+        "assistant message cannot be modified. These blocks must remain as they were in the original response.",
+        "upstream answered 400: messages.1.content.0: each thinking block must contain non-whitespace thinking",
+    ],
+)
+async def test_what_refuses_earlier_reasoning_is_asked_once_more_without_it(
+    message: str, autojump_clock: trio.abc.Clock
+) -> None:
+    upstream, asked, sent = RefusesReasoning(message), call(body=WITH_THOUGHT), Forgetful()
+    ctx = context(upstream_call=asked)
+    ctx[SENT_REASONING] = sent
+    assert await collect(call_upstream({"responses": upstream}), asked, context=lambda: ctx) == [b"answer"]
+    first, second = upstream.bodies
+    assert second == {**first, "input": [item for item in first["input"] if item is not THOUGHT]}
+    assert asked.request.mended == {"thinking_dropped"}
+    assert sent.has_forgotten
+    assert upstream.open_now == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "status"),
+    [
+        ({"input": "hi"}, MISMATCH, 400),
+        ({"input": [USER]}, MISMATCH, 400),
+        (WITH_THOUGHT, "upstream answered 400: prompt is too long", 400),
+        (WITH_THOUGHT, MISMATCH, 503),
+    ],
+)
+async def test_other_refusals_are_final(
+    body: dict[str, Any], message: str, status: int, autojump_clock: trio.abc.Clock
+) -> None:
+    upstream, asked = RefusesReasoning(message, status, refusals=9), call(body=body)
+    with pytest.raises(UpstreamFault, match="upstream answered"):
+        await collect(call_upstream({"responses": upstream}), asked, context=context)
+    assert len(upstream.bodies) == 1
+    assert not asked.request.mended
+
+
+async def test_a_second_refusal_is_reported_and_forgets_nothing(autojump_clock: trio.abc.Clock) -> None:
+    upstream, asked, sent = RefusesReasoning(refusals=2), call(body=WITH_THOUGHT), Forgetful()
+    ctx = context(upstream_call=asked)
+    ctx[SENT_REASONING] = sent
+    with pytest.raises(UpstreamFault):
+        await collect(call_upstream({"responses": upstream}), asked, context=lambda: ctx)
+    assert len(upstream.bodies) == 2
+    assert not sent.has_forgotten
+
+
+async def test_without_a_store_there_is_nothing_to_forget(autojump_clock: trio.abc.Clock) -> None:
+    given = await collect(call_upstream({"responses": RefusesReasoning()}), call(body=WITH_THOUGHT), context=context)
+    assert given == [b"answer"]
 
 
 class BackingOff(Answer):

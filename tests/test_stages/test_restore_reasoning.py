@@ -17,9 +17,11 @@ from msgspec.structs import replace
 from pipeline.testing import check_stage, collect
 from stages.events import Finished, ReasoningItem, StreamEvent, TextDelta, ToolCallStarted
 from stages.principal import Principal
+from stages.reasoning.keys import Scope, text_of
 from stages.reasoning.store import MemoryStore
 from stages.remember_reasoning import remember_reasoning
 from stages.restore_reasoning import restore_reasoning
+from stages.slots import SENT_REASONING
 from stages.upstreams import Deployment, UpstreamCall
 from stages.wire.downstream.request import parse_body
 from stages.wire.normal_form import ENCRYPTED
@@ -62,15 +64,17 @@ class Chat:
     async def answer(self, items: Any, *answer: str, form: Any = "responses") -> None:
         """Let the model answer ``items`` with reasoning (``r:``), calls (``c:``) and text (``t:``)."""
         events: list[StreamEvent] = []
-        index = 0
+        index = said_chars = 0
         for kind, _, value in (part.partition(":") for part in answer):
             if kind == "r":
                 payload = reasoning(value) if form == "responses" else json.loads(value)
-                events.append(ReasoningItem(form, Raw(json.dumps(payload).encode())))
+                offset = said_chars if form == "anthropic" else 0
+                events.append(ReasoningItem(form, Raw(json.dumps(payload).encode()), offset))
             elif kind == "c":
                 events.append(ToolCallStarted(index, value, "Read"))
                 index += 1
             else:
+                said_chars += len(value) if said_chars else len(value.lstrip())
                 events.append(TextDelta(value))
         events.append(Finished("tool_calls" if index else "stop"))
         ctx = context(upstream_call=self.call(items), principal=self.principal, headers=self.headers)
@@ -277,6 +281,138 @@ async def test_anthropic_blocks_come_back_with_their_signature() -> None:
     await chat.answer(START, f"r:{json.dumps(block)}", "t:Hm.", "c:call_a", form="anthropic")
     got = await chat.input([*START, said("Hm."), called("call_a"), result("call_a")])
     assert got[2] == {"type": "reasoning", "summary": [], "anthropic_blocks": [block]}
+
+
+def block(name: str) -> Json:
+    return {"type": "thinking", "thinking": "", "signature": name}
+
+
+def signatures(items: list[Json]) -> list[Any]:
+    """Return the items, those of reasoning as their signatures, and the assistant's messages as their text."""
+    return [
+        "+".join(one["signature"] for one in item["anthropic_blocks"])
+        if "anthropic_blocks" in item
+        else text_of(item)
+        if item.get("role") == "assistant"
+        else item
+        for item in items
+    ]
+
+
+TURN = ("r:A", "t: I look. ", "r:B", "t:Then I ", "t:write.", "r:C", "r:D")
+"""A turn of Claude, without its end. The client joins the texts, and may trim them."""
+
+
+async def answered(*end: str, **fields: Any) -> Chat:
+    chat = Chat(kind="anthropic", **fields)
+    events = [f"r:{json.dumps(block(part[2:]))}" if part[0] == "r" else part for part in (*TURN, *end)]
+    await chat.answer(START, *events, form="anthropic")
+    return chat
+
+
+@pytest.mark.parametrize("text", [" I look. Then I write.", "I look. Then I write.\n"])
+async def test_text_is_divided_where_claude_thought(text: str) -> None:
+    chat = await answered("c:call_a")
+    first, second = text[: text.index("Then")], text[text.index("Then") :]
+    for content in (text, [{"type": "output_text", "text": text}]):
+        history = [*START, {"role": "assistant", "content": content, "id": "m"}, called("call_a"), result("call_a")]
+        sent = (await chat.ask(history)).request.body["input"]
+        assert signatures(sent) == [*START, "A", first, "B", second, "C+D", called("call_a"), result("call_a")]
+        assert "id" not in sent[3]
+
+
+async def test_a_turn_without_calls_is_divided_too_and_a_second_time_the_same() -> None:
+    chat = Chat(kind="anthropic")
+    thoughts = [f"r:{json.dumps(block(name))}" for name in "AB"]
+    await chat.answer(START, thoughts[0], "t:One.", thoughts[1], "t:Two.", form="anthropic")
+    history = [*START, said("One.Two."), TASK]
+    for _ in range(2):
+        sent = (await chat.ask(history)).request.body["input"]
+        assert signatures(sent) == [*START, "A", "One.", "B", "Two.", TASK]
+
+
+async def test_text_before_the_first_thought_counts_too() -> None:
+    chat = Chat(kind="anthropic")
+    await chat.answer(START, "t:One.", f"r:{json.dumps(block('A'))}", "t:Two.", "c:call_a", form="anthropic")
+    end = [called("call_a"), result("call_a")]
+    sent = (await chat.ask([*START, said("One.Two."), *end])).request.body["input"]
+    assert signatures(sent) == [*START, "One.", "A", "Two.", *end]
+
+
+async def test_a_text_that_came_back_in_parts_or_messages_is_divided_all_the_same() -> None:
+    chat = await answered("c:call_a")
+    end = [called("call_a"), result("call_a")]
+    parts = [{"type": "output_text", "text": text} for text in ("I lo", "", "ok. Then", " I write.")]
+    cached = {"role": "assistant", "content": parts, "cache_control": {"type": "ephemeral"}}
+    sent = (await chat.ask([*START, cached, *end])).request.body["input"]
+    assert signatures(sent) == [*START, "A", "I look. ", "B", "Then I write.", "C+D", *end]
+    assert [item.get("cache_control") for item in sent[3:6:2]] == [None, {"type": "ephemeral"}]
+    two = [said("I look. "), said("Then I write.")]
+    sent = (await chat.ask([*START, *two, *end])).request.body["input"]
+    assert signatures(sent) == [*START, "A", "I look. ", "B", "Then I write.", "C+D", *end]
+
+
+async def test_a_text_that_was_cut_off_or_left_out_keeps_the_blocks_in_their_order() -> None:
+    chat = await answered("c:call_a")
+    end = [called("call_a"), result("call_a")]
+    sent = (await chat.ask([*START, said("I look."), *end])).request.body["input"]
+    assert signatures(sent) == [*START, "A", "I look.", "B", "C+D", *end]
+    sent = (await chat.ask([*START, said("I"), said("look"), *end])).request.body["input"]
+    assert signatures(sent) == [*START, "A", "I", "look", "B", "C+D", *end]
+    sent = (await chat.ask([*START, *end])).request.body["input"]
+    assert signatures(sent) == [*START, "A", "B", "C+D", *end]
+
+
+async def forgotten(chat: Chat, items: list[Json]) -> None:
+    """Ask, and forget all reasoning of the request, as call_upstream does when it was refused."""
+    asked = chat.call(items)
+    ctx = context(upstream_call=asked, principal=chat.principal)
+    await collect(restore_reasoning(chat.store), asked, context=lambda: ctx)
+    sent = ctx[SENT_REASONING]
+    sent.forget()
+
+
+async def test_forgotten_reasoning_stays_away_and_what_is_made_later_comes_back() -> None:
+    chat = await answered("c:call_a")
+    history = [*START, said("I look. Then I write."), called("call_a"), result("call_a")]
+    await forgotten(chat, history)
+    assert await chat.input(history) == history
+    await chat.answer(history, f"r:{json.dumps(block('E'))}", "t:Done.", form="anthropic")
+    longer = [*history, said("Done."), TASK]
+    sent = (await chat.ask(longer)).request.body["input"]
+    assert signatures(sent) == [*signatures(history), "E", "Done.", TASK]
+
+
+async def test_reasoning_that_the_client_sent_itself_is_forgotten_too() -> None:
+    chat = Chat(kind="anthropic")
+    own = {"type": "reasoning", "summary": [], "anthropic_blocks": [block("own"), {"type": "redacted_thinking"}]}
+    history = [*START, own, said("Hm."), TASK]
+    assert await chat.input(history) == history
+    await forgotten(chat, history)
+    assert await chat.input(history) == [*START, said("Hm."), TASK]
+    later = {**own, "anthropic_blocks": [{"type": "redacted_thinking", "data": "x"}, 5]}
+    assert await chat.input([*history, later, said("Hm.")]) == [*START, said("Hm."), TASK, later, said("Hm.")]
+
+
+async def test_a_request_without_reasoning_has_nothing_to_forget() -> None:
+    chat = Chat(kind="anthropic")
+    asked = chat.call([*START, said("Hm."), TASK])
+    ctx = context(upstream_call=asked, principal=chat.principal)
+    await collect(restore_reasoning(chat.store), asked, context=lambda: ctx)
+    assert ctx.get(SENT_REASONING) is None
+
+
+@pytest.mark.parametrize(("model", "is_bound"), [("claude-opus-5-5", False), ("claude-sonnet-5-5", True)])
+def test_blocks_of_some_models_are_bound_to_the_deployment(model: str, is_bound: bool) -> None:
+    keys = {
+        Scope(
+            Principal("anna"),
+            UpstreamCall(request=request(), deployment=deployment(id=name, kind="anthropic"), model=model),
+            "c",
+        ).of_call("call_1")
+        for name in ("one", "other")
+    }
+    assert len(keys) == 1 + is_bound
 
 
 @pytest.mark.parametrize("field", ["previous_response_id", "conversation"])

@@ -9,6 +9,8 @@ import pytest
 import trio
 from kit.upstreams.opened import open_answer
 from kit.upstreams.scripted import Step, end, error, events, json_answer, scripted_upstream, sse_head
+from kit.upstreams.transports import MAKES, Make
+from msgspec.structs import replace
 
 from pipeline import ClientFault, UpstreamFault
 from stages.events import Failed, Finished, Started, StreamEvent, TextDelta
@@ -19,6 +21,7 @@ from stages.upstreams.transport.transport import HeadraceTransport
 from stages.wire.anthropic.api import ANTHROPIC
 from stages.wire.anthropic.decoder import AnthropicDecoder, decode_anthropic_document
 
+NEWEST = "claude-opus-5-5"
 KEY = "sk-ant-api03-abcdefgh1234567890SECRET"
 HEAD = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-x", "content": []}
 STARTED: list[dict[str, Any]] = [
@@ -81,6 +84,29 @@ async def test_the_upstream_gets_a_messages_request_and_its_answer_is_decoded() 
     assert [message["role"] for message in body["messages"]] == ["user"]
     assert "hi" in str(body["messages"][0]["content"])
     assert {"input", "instructions", "max_output_tokens", "stream_options"}.isdisjoint(body)
+
+
+@pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
+async def test_what_is_not_yet_stable_is_asked_for_in_a_header_that_is_joined_with_the_deployments(make: Make) -> None:
+    async with scripted_upstream(*GOOD) as up, make() as transport:
+        upstream = HttpUpstream(ANTHROPIC, lambda _: transport)
+        plain = call_to(up.url)
+        own = (("Anthropic-Beta", "context-1m-2025-08-07, fast-mode-2026-02-01,"), *plain.deployment.headers)
+        joined = replace(plain, deployment=replace(plain.deployment, id="d2", headers=own))
+        for call, model in ((plain, "claude-opus-4-1"), (plain, NEWEST), (joined, NEWEST), (joined, "claude-opus-4-1")):
+            asked = replace(call.request, body={**call.request.body, "speed": "fast"})
+            async with aclosing(await open_answer(upstream, replace(call, model=model, request=asked))) as answer:
+                while await answer.receive():
+                    pass
+        sent = [request.headers.get("anthropic-beta") for request in up.requests]
+        assert all(request.headers["x-api-key"] == KEY for request in up.requests)
+    binding, fast = "thinking-binding-controls-2026-08-01", "fast-mode-2026-02-01"
+    assert sent == [
+        None,
+        f"{binding},{fast}",
+        f"context-1m-2025-08-07,{fast},{binding}",
+        f"context-1m-2025-08-07, {fast},",
+    ]
 
 
 async def test_a_document_is_requested_and_decoded() -> None:

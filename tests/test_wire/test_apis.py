@@ -99,6 +99,7 @@ def test_a_request_is_built_and_its_stream_and_document_are_decoded(exchange: Ex
     api = exchange.api
     quirks = api.usual_quirks("m")
     body = api.build_request(asked(), "m", quirks)
+    assert api.headers_of(body) == {}, "only what is not yet stable in an API needs a header"
     assert body.items() >= exchange.body.items()
     started, *events = decode(api, asked(), sse(*exchange.text, *exchange.end))
     assert isinstance(started, Started)

@@ -11,7 +11,7 @@ from stages.events import StreamEvent
 from stages.request import ResponsesRequest
 from stages.wire.answers.request_traits import traits_of
 from stages.wire.anthropic.decoder import AnthropicDecoder, decode_anthropic_document
-from stages.wire.anthropic.request import anthropic_request, tool_names
+from stages.wire.anthropic.request import anthropic_request, beta_headers, tool_names
 from stages.wire.api import Api
 from stages.wire.foreign_json import Json
 
@@ -46,4 +46,5 @@ ANTHROPIC: Final = Api(
     build_request=_build,
     open_decoder=_open,
     decode_document=_decode,
+    headers_of=beta_headers,
 )

@@ -69,6 +69,7 @@ class AnswerBlocks:
         self._open: dict[int, _Text | _Thinking | _ToolUse | None] = {}
         self._early: list[Block] = []
         self._text_chars = 0
+        self._blank_chars: int = 0  # of them at the start, which clients trim
         self._has_reasoning = False
 
     def expect(self, content: Raw) -> None:
@@ -98,7 +99,7 @@ class AnswerBlocks:
                 self.add_thinking(at, text(block.thinking), out)
             case "redacted_thinking":
                 if data := text(block.data):
-                    out.append(_item({"type": "redacted_thinking", "data": data}))
+                    out.append(self._item({"type": "redacted_thinking", "data": data}))
             case "tool_use":
                 self._open[at] = _ToolUse(self._numbers, _input_of(block))
                 name = text(block.name)
@@ -134,6 +135,8 @@ class AnswerBlocks:
                 return
             self.start(at, Block(type="text"), out)
         if delta:
+            if self._text_chars == self._blank_chars:
+                self._blank_chars += len(delta) - len(delta.lstrip())
             self._text_chars += len(delta)
             out.append(TextDelta(delta))
 
@@ -175,7 +178,7 @@ class AnswerBlocks:
                 # Unsigned reasoning, for example when it was cut off, is refused in the next turn.
                 if block.signature:
                     thought = {"type": "thinking", "thinking": block.sent.text(), "signature": block.signature}
-                    out.append(_item(thought))
+                    out.append(self._item(thought))
             case _ToolUse() if not block.has_arguments:
                 if block.whole:
                     self._calls.add(block.number, "", "", block.whole, out)
@@ -194,16 +197,15 @@ class AnswerBlocks:
         """Return whether an open block is of a type that clients never see."""
         return at in self._open and self._open[at] is None
 
+    def _item(self, block: dict[str, str]) -> ReasoningItem:
+        return ReasoningItem("anthropic", Raw(encode(block)), self._text_chars - self._blank_chars)
+
     def _take_early(self, out: list[StreamEvent]) -> None:
         """Emit the content that came with the message's head."""
         blocks, self._early = self._early, []
         for at, block in enumerate(blocks):
             self.start(at, block, out)
             self.stop(at, out)
-
-
-def _item(block: dict[str, str]) -> ReasoningItem:
-    return ReasoningItem("anthropic", Raw(encode(block)))
 
 
 def _input_of(block: Block) -> str:

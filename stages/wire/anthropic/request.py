@@ -9,7 +9,9 @@ version 2023-06-01); docs/facts/translation.md, "Requests".
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Final
 
 from stages.request import ResponsesRequest
@@ -19,7 +21,8 @@ from stages.wire.anthropic.history import AnthropicHistory
 from stages.wire.anthropic.models import ClaudeModel, claude_model
 from stages.wire.anthropic.output_format import output_format
 from stages.wire.anthropic.tools import AnthropicTools, forces
-from stages.wire.foreign_json import Json, is_list
+from stages.wire.api import NO_HEADERS
+from stages.wire.foreign_json import Json, count, is_list
 from stages.wire.normal_form import group, nothing_to_answer, refuse_stored
 
 _GO_ON: Final = "Continue."
@@ -40,7 +43,21 @@ litellm's anthropic tests), telephone numbers, and ids of more than 256 characte
 
 _THOUGHTS: Final = ("thinking", "redacted_thinking")
 _TIERS: Final = {"auto": "auto", "priority": "auto", "default": "standard_only", "standard_only": "standard_only"}
-_SHOWN: Final = {"type": "adaptive", "display": "summarized"}
+
+_DISPLAYS: Final = ("summarized", "omitted", "updates")
+"""What a client may ask to see of the thinking; ``updates`` are only the model's notes between its calls."""
+
+_PASSED: Final[Mapping[str, type | tuple[type, ...]]] = MappingProxyType(
+    {"speed": str, "context_management": dict, "inference_geo": str, "container": (str, dict)}
+)
+"""Anthropic's own parameters, and their types; OpenAI's ``context_management`` is a list."""
+
+# What a body needs the header for: platform.claude.com/docs/en/build-with-claude/preserved-thinking, .../fast-mode
+# (research preview on Opus 5, deprecated on 4.8), .../thinking, .../context-editing (2026-11).
+_BINDING_BETA: Final = "thinking-binding-controls-2026-08-01"
+_FAST_BETA: Final = "fast-mode-2026-02-01"
+_UPDATES_BETA: Final = "thinking-display-updates-2026-08-18"
+_CONTEXT_BETA: Final = "context-management-2025-06-27"
 
 
 def anthropic_request(request: ResponsesRequest, *, model: str) -> dict[str, Json]:
@@ -78,6 +95,22 @@ def anthropic_request(request: ResponsesRequest, *, model: str) -> dict[str, Jso
     _put_parameters(body, claude, result)
     put_breakpoints(result)
     return result
+
+
+def beta_headers(body: dict[str, Json]) -> Mapping[str, str]:
+    """Return the header that a body needs for what is not yet in the stable version of the API."""
+    thinking = body.get("thinking", NO_HEADERS)
+    betas = [
+        beta
+        for is_needed, beta in (
+            ("block_binding" in thinking, _BINDING_BETA),
+            (thinking.get("display") == "updates", _UPDATES_BETA),
+            (body.get("speed") == "fast", _FAST_BETA),
+            ("context_management" in body, _CONTEXT_BETA),
+        )
+        if is_needed
+    ]
+    return {"anthropic-beta": ",".join(betas)} if betas else NO_HEADERS
 
 
 def tool_names(request: ResponsesRequest) -> dict[str, str]:
@@ -125,16 +158,25 @@ def _put_thinking(
     most = claude.max_output or (limit or _UNKNOWN_MODELS_OUTPUT) + max(_BUDGETS.values())
     result["max_tokens"] = min(limit or claude.max_output or _UNKNOWN_MODELS_OUTPUT, most)
     effort, budget = _effort(body)
-    if effort == "none":
-        if claude.no_thinking is not None:
-            result["thinking"] = dict(claude.no_thinking)
-        elif claude.thinking == "adaptive":
-            result["output_config"] = {"effort": claude.efforts["low"]}
+    own = group(body, "thinking")
+    if own.get("type") == "disabled" and claude.no_thinking is not None:
+        result["thinking"] = dict(claude.no_thinking)
+        if claude.thinking == "adaptive" and effort is not None and effort in claude.quiet_efforts:
+            result["output_config"] = {"effort": claude.quiet_efforts[effort]}
+    elif effort == "none" and claude.no_thinking is not None:
+        result["thinking"] = dict(claude.no_thinking)
     elif claude.thinking == "adaptive":
         if effort is not None:
-            result["output_config"] = {"effort": claude.efforts[effort]}
+            result["output_config"] = {"effort": claude.efforts["low" if effort == "none" else effort]}
         if effort is not None or claude.thinks_by_default:
-            result["thinking"] = dict(_SHOWN)
+            display = own.get("display")
+            thinking: dict[str, Json] = {
+                "type": "adaptive",
+                "display": display if display in _DISPLAYS else "summarized",
+            }
+            if claude.binds_prefix:
+                thinking["block_binding"] = {"prefix_mismatch_behavior": "drop_block"}
+            result["thinking"] = thinking
     elif claude.thinking == "budget" and effort is not None and not _has_lost_thoughts(history):
         budget = max(MIN_BUDGET, budget or _BUDGETS[effort])
         answer = min(limit or _UNKNOWN_MODELS_OUTPUT, most // 2)
@@ -208,6 +250,8 @@ def _put_parameters(body: dict[str, Json], claude: ClaudeModel, result: dict[str
             if body.get(name) is not None:
                 result[name] = min(max(body[name], 0), 1)
                 break  # "temperature and top_p cannot both be specified for this model"
+        if count(body.get("top_k")) is not None:
+            result["top_k"] = body["top_k"]
     stop = body.get("stop")
     stops: list[Json] = stop if is_list(stop) else [stop]
     if sequences := [text for text in stops if isinstance(text, str) and text and not text.isspace()]:
@@ -217,6 +261,11 @@ def _put_parameters(body: dict[str, Json], claude: ClaudeModel, result: dict[str
         is_opaque = _OPAQUE.fullmatch(user) is not None
         hashed = sha256(user.encode("utf-8", "surrogatepass")).hexdigest()
         result["metadata"] = {"user_id": user if is_opaque else hashed}
+    for name, kind in _PASSED.items():
+        if isinstance(body.get(name), kind):
+            result[name] = body[name]
+    if result.get("speed") == "fast" and not claude.has_fast:
+        del result["speed"]
     tier = body.get("service_tier")
-    if isinstance(tier, str) and tier in _TIERS:
+    if isinstance(tier, str) and tier in _TIERS and claude.has_tiers and "speed" not in result:
         result["service_tier"] = _TIERS[tier]

@@ -16,6 +16,9 @@ from stages.wire.function_tools import FlatTools, allowed_names, nothing_allowed
 _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 """What a tool may be called (``tools.0.custom.name: String should match pattern``)."""
 
+_OWN_FIELDS: Final = ("eager_input_streaming", "defer_loading")
+"""Anthropic's own fields of a tool, true or false."""
+
 _BRANCHES: Final = ("anyOf", "oneOf", "allOf")
 """Refused at the top: "input_schema does not support oneOf, allOf, or anyOf at the top level"."""
 
@@ -45,6 +48,7 @@ class AnthropicTools:
             if isinstance(function.get("description"), str):
                 tool["description"] = function["description"]
             tool["input_schema"] = object_schema(function["parameters"])
+            tool.update({field: flat[field] for field in _OWN_FIELDS if isinstance(flat.get(field), bool)})
             declared.setdefault(name, marked(marks.get(function["name"], {}), tool))
         self.tools = list(declared.values())
 

@@ -50,6 +50,22 @@ def take_blocks(content: Json) -> Blocks | None:
     return blocks
 
 
+def thought_runs(content: list[Json]) -> list[list[Json]]:
+    """Divide the parts of a message before each thinking that follows something else.
+
+    A turn of Claude may be thinking, text, thinking, text, call, and the order counts when it comes back.
+    """
+    runs: list[list[Json]] = [[]]
+    was_thought = True
+    for part in content:
+        is_thought = is_object(part) and part.get("type") in _THOUGHTS
+        if is_thought and not was_thought:
+            runs.append([])
+        runs[-1].append(part)
+        was_thought = is_thought
+    return runs
+
+
 def _is_block(part: Json) -> bool:
     kind = part.get("type") if is_object(part) else None
     return isinstance(kind, str) and (kind in _BLOCKS or kind.endswith(_HOSTED_RESULT))

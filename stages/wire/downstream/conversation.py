@@ -18,7 +18,13 @@ from typing import Final, Literal
 
 from stages.wire.bad_request import BadRequest, json_kind, need_object, need_text, wrong_type
 from stages.wire.call_ids import short_call_id
-from stages.wire.downstream.anthropic_blocks import Blocks, reasoning_items, take_blocks, without_shown_reasoning
+from stages.wire.downstream.anthropic_blocks import (
+    Blocks,
+    reasoning_items,
+    take_blocks,
+    thought_runs,
+    without_shown_reasoning,
+)
 from stages.wire.downstream.content import TextType, arguments_text, flat_content, flat_output, is_blank, raw_input
 from stages.wire.foreign_json import Json, is_list, is_object
 
@@ -40,6 +46,7 @@ _CHAT_ONLY: Final = frozenset(
 )
 """Fields of a chat message that have no place in a Responses item."""
 
+_THOUGHTS: Final = ("reasoning_content", "reasoning")
 _NO_BLOCKS: Final = Blocks()
 
 
@@ -203,6 +210,12 @@ class History:
     def _add_assistant(self, message: dict[str, Json], where: str) -> None:
         content = message.get("content")
         blocks = take_blocks(content)
+        if is_list(content) and blocks is not None and len(runs := thought_runs(content)) > 1:
+            for run in runs[:-1]:
+                self._add_assistant({"role": "assistant", "content": run}, where)
+            content = runs[-1]
+            message = {**{key: message[key] for key in message if key not in _THOUGHTS}, "content": content}
+            blocks = take_blocks(content)
         if blocks is None:
             blocks = _NO_BLOCKS
         else:

@@ -38,6 +38,9 @@ Up to 3.7 it was Anthropic's own."""
 FAST_TIER: Final = "priority"
 """The service tier for ``-fast``: the one that OpenAI sells as the faster one."""
 
+FAST_SPEED: Final = "fast"
+"""The same for Anthropic, which has a parameter of its own for it, ``speed``; its tiers are something else."""
+
 
 class Variant(Struct, frozen=True):
     """One reading of a model's name.
@@ -95,7 +98,7 @@ def _without_a_suffix(variant: Variant) -> list[Variant]:
 
 
 def with_variant(body: dict[str, Json], variant: Variant) -> dict[str, Json]:
-    """Return the body with the effort and the tier of the name; those in the body itself take precedence.
+    """Return the body with the effort, the tier and the speed of the name; those in the body itself take precedence.
 
     Returns ``body`` itself if nothing changes, else a copy.
     """
@@ -103,5 +106,5 @@ def with_variant(body: dict[str, Json], variant: Variant) -> dict[str, Json]:
     if variant.effort is not None and reasoning.get("effort") is None:
         body = {**body, "reasoning": {**reasoning, "effort": variant.effort}}
     if variant.is_fast and body.get("service_tier") is None:
-        body = {**body, "service_tier": FAST_TIER}
+        body = {"speed": FAST_SPEED, **body, "service_tier": FAST_TIER}
     return body

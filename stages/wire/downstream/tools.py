@@ -3,7 +3,8 @@
 Cursor mixes dialects within one array (litellm#34029: nested functions beside one flat custom tool), so each tool is
 read by itself. A tool that is already flat passes as it is, unknown fields and unknown tool types included.
 
-``cache_control`` stays on a tool for an Anthropic upstream; ``responses/request.py`` removes it.
+Anthropic's own fields, such as ``cache_control``, stay on a tool for an Anthropic upstream; ``responses/request.py``
+removes those that OpenAI does not know.
 
 Source: OpenAI's Responses and Chat Completions references, Anthropic's Messages reference; docs/facts/translation.md,
 "Tools".
@@ -24,7 +25,8 @@ _RUN_BY_CLIENT = frozenset(
 """Types of tools that the client executes; any other type runs at the upstream."""
 
 _ANTHROPIC_ONLY = frozenset({"type", "input_schema"})
-_CACHE = "cache_control"
+_BESIDE = ("cache_control", "eager_input_streaming", "defer_loading")
+"""Anthropic's fields of a tool, which clients put beside a nested ``function``."""
 _NOT_OBJECTS = frozenset({"$ref", "anyOf", "oneOf", "allOf", "enum", "const", "not"})
 """Keywords of schemas that describe a value in another way than by ``properties``."""
 
@@ -86,7 +88,8 @@ def _flat_tool(tool: Json, where: str) -> dict[str, Json]:
         nested = tool.get("function")
         if nested is not None:
             flat = _function(need_object(nested, f"{where}.function"), f"{where}.function")
-            return flat if tool.get(_CACHE) is None else {**flat, _CACHE: tool[_CACHE]}
+            beside = {key: tool[key] for key in _BESIDE if tool.get(key) is not None}
+            return {**flat, **beside} if beside else flat
         need_text(tool, "name", where)
         parameters = _object_schema(tool.get("parameters"))
         return tool if parameters is tool.get("parameters") else {**tool, "parameters": parameters}

@@ -22,11 +22,12 @@ _FOREIGN: Final = frozenset(
     # Fields of Chat Completions and Anthropic, kept in the normal form for upstreams with those APIs.
     (
         *("stop", "seed", "frequency_penalty", "presence_penalty", "logit_bias", "prediction", "web_search_options"),
-        *("thinking", "cache_control"),
+        *("thinking", "cache_control", "speed", "inference_geo"),
     )
 )
 _ITEM_NOTES: Final = ("cache_control", "is_error", "anthropic_blocks")
 _CACHE: Final = "cache_control"
+_TOOL_NOTES: Final = (_CACHE, "eager_input_streaming")
 _BASIC_ITEMS: Final = frozenset({"message", "function_call", "function_call_output", "reasoning"})
 _CUSTOM_ITEMS: Final = frozenset({"custom_tool_call", "custom_tool_call_output"})
 _NOT_SAID: Final = frozenset({"user", "system", "developer"})
@@ -126,7 +127,10 @@ def _put_tools(request: dict[str, Json], quirks: ResponsesQuirks) -> None:
             tool = _without_custom(tool)
         if kind not in ("function", "custom") and quirks.tool_types is not None and kind not in quirks.tool_types:
             continue
-        usable.append(_without(tool, _CACHE) if _CACHE in tool else tool)
+        for note in _TOOL_NOTES:
+            if note in tool:
+                tool = _without(tool, note)
+        usable.append(tool)
     if not tools:
         return
     if not usable:

@@ -56,12 +56,12 @@ def answer(*blocks: list[Json], reason: str = "end_turn", **settings: Any) -> li
     return events[1:-1]
 
 
-def item(**block: str) -> ReasoningItem:
-    return ReasoningItem("anthropic", msgspec.Raw(msgspec.json.encode(block)))
+def item(*, text_offset: int = 0, **block: str) -> ReasoningItem:
+    return ReasoningItem("anthropic", msgspec.Raw(msgspec.json.encode(block)), text_offset)
 
 
-def signed(thought: str, signature: str) -> ReasoningItem:
-    return item(type="thinking", thinking=thought, signature=signature)
+def signed(thought: str, signature: str, *, text_offset: int = 0) -> ReasoningItem:
+    return item(type="thinking", thinking=thought, signature=signature, text_offset=text_offset)
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
@@ -180,10 +180,24 @@ def test_unsigned_thinking_is_not_returned_for_the_next_turn() -> None:
     assert answer(cut, reason="max_tokens") == [ReasoningDelta("a"), ReasoningDelta("b")]
 
 
+def test_a_thinking_block_says_how_much_text_came_before_it() -> None:
+    events = answer(
+        [*thinking(0, "s0"), *text(1, "\n ", " ab", "c ")],
+        [*thinking(2, "s2"), begin(3, "redacted_thinking", data="x"), stop(3), *text(4, "d"), *thinking(5, "s5", "e")],
+    )
+    items = [event for event in events if isinstance(event, ReasoningItem)]
+    assert items == [
+        signed("", "s0"),
+        signed("", "s2", text_offset=4),
+        item(type="redacted_thinking", data="x", text_offset=4),
+        signed("e", "s5", text_offset=5),
+    ]
+
+
 def test_an_unfinished_thinking_block_ends_with_the_next_block_or_the_answer() -> None:
     unended = thinking(0, "s", "a")[:-1]
     assert answer(unended, text(1, "b")) == [ReasoningDelta("a"), signed("a", "s"), TextDelta("b")]
-    assert answer(text(1, "b"), unended) == [TextDelta("b"), ReasoningDelta("a"), signed("a", "s")]
+    assert answer(text(1, "b"), unended) == [TextDelta("b"), ReasoningDelta("a"), signed("a", "s", text_offset=1)]
 
 
 def test_redacted_thinking_is_returned_for_the_next_turn_and_not_shown() -> None:

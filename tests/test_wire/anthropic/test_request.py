@@ -15,10 +15,12 @@ from kit.strategies.requests import bodies
 
 from stages.request import ResponsesRequest
 from stages.wire.anthropic.models import CLAUDE_MODELS, ClaudeModel, claude_model
-from stages.wire.anthropic.request import MIN_BUDGET, anthropic_request, tool_names
+from stages.wire.anthropic.request import MIN_BUDGET, anthropic_request, beta_headers, tool_names
 from stages.wire.anthropic.tools import object_schema
 from stages.wire.bad_request import BadRequest
 from stages.wire.downstream.request import parse_body
+from stages.wire.responses.api import RESPONSES
+from stages.wire.responses.quirks import ResponsesQuirks
 
 NEWEST, FIVE, FOUR_SEVEN, FOUR_SIX = "claude-opus-5-5", "claude-opus-5", "claude-opus-4-7", "claude-sonnet-4-6"
 BUDGET, OPUS_4, PLAIN, FOREIGN = (
@@ -27,7 +29,9 @@ BUDGET, OPUS_4, PLAIN, FOREIGN = (
     "claude-3-5-haiku-latest",
     "kimi",
 )
-MODELS = [NEWEST, "claude-sonnet-5-5", FIVE, FOUR_SEVEN, FOUR_SIX, BUDGET, OPUS_4, PLAIN, "claude-fable-5", FOREIGN]
+SONNET, HAIKU = "claude-sonnet-5-5", "claude-haiku-5-5"
+MODELS = [NEWEST, SONNET, HAIKU, FIVE, FOUR_SEVEN, FOUR_SIX, BUDGET, OPUS_4, PLAIN, "claude-fable-5", FOREIGN]
+BINDING = {"block_binding": {"prefix_mismatch_behavior": "drop_block"}}
 
 PNG_DATA = "iVBORw0KGgo="
 PNG = f"data:image/png;base64,{PNG_DATA}"
@@ -46,7 +50,8 @@ THOUGHT = {"type": "thinking", "thinking": "hm", "signature": "s"}
 
 BODY_KEYS = {
     *("model", "max_tokens", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "temperature"),
-    *("top_p", "stop_sequences", "metadata", "service_tier"),
+    *("top_p", "top_k", "stop_sequences", "metadata", "service_tier", "speed", "context_management", "inference_geo"),
+    "container",
 }
 BLOCK_KEYS = {
     "text": {"text"},
@@ -82,6 +87,8 @@ def check(body: dict[str, Any]) -> dict[str, Any]:
     assert not {"temperature", "top_p"} <= body.keys(), "temperature and top_p cannot both be specified"
     assert all(text.strip() for text in body.get("stop_sequences", [])), "must contain non-whitespace"
     assert body.get("service_tier", "auto") in ("auto", "standard_only")
+    assert "service_tier" not in body or claude.has_tiers
+    assert body.get("speed") != "fast" or claude.has_fast
     if "metadata" in body:
         assert body["metadata"].keys() == {"user_id"}
         assert len(body["metadata"]["user_id"]) <= 256
@@ -123,7 +130,8 @@ def check_tools(body: dict[str, Any], marks: list[dict[str, Any]]) -> None:
     names = [tool["name"] for tool in body.get("tools", [])]
     assert len(names) == len(set(names)), "tool names must be unique"
     for tool in body.get("tools", []):
-        assert tool.keys() <= {"name", "description", "input_schema", "cache_control"}
+        fields = {"name", "description", "input_schema", "cache_control", "eager_input_streaming", "defer_loading"}
+        assert tool.keys() <= fields
         assert TOOL_NAME.fullmatch(tool["name"])
         assert tool["input_schema"]["type"] == "object"
         assert not {"anyOf", "oneOf", "allOf"} & tool["input_schema"].keys()
@@ -191,13 +199,16 @@ def check_thinking(body: dict[str, Any], claude: ClaudeModel) -> None:
         assert claude.thinking == "adaptive"
         assert config["effort"] in claude.efforts.values()
     if not claude.has_sampling or (thinking and thinking["type"] != "disabled"):
-        assert not {"temperature", "top_p"} & body.keys()
+        assert not {"temperature", "top_p", "top_k"} & body.keys()
     if thinking is None:
         return
     match thinking["type"]:
         case "adaptive":
             assert claude.thinking == "adaptive"
-            assert thinking["display"] in ("summarized", "omitted")
+            assert thinking["display"] in ("summarized", "omitted", "updates")
+            assert {key: thinking[key] for key in thinking if key not in ("type", "display")} == (
+                BINDING if claude.binds_prefix else {}
+            )
         case "enabled":
             assert claude.thinking == "budget"
             assert MIN_BUDGET <= thinking["budget_tokens"] < body["max_tokens"]
@@ -645,6 +656,14 @@ def test_thinking_between_calls_keeps_its_place() -> None:
     assert messages(*items)[1] == by_assistant(THOUGHT, use("1"), THOUGHT, "b", use("2"))
 
 
+def test_thinking_text_thinking_text_and_a_call_keep_their_order() -> None:
+    second, empty = {**THOUGHT, "signature": "s2"}, {"type": "thinking", "thinking": "", "signature": "s3"}
+    sent = messages(
+        user(), thought(), assistant("a"), thought(second), assistant("b"), thought(empty), call("1"), output("1")
+    )
+    assert sent == [by_user("u"), by_assistant(THOUGHT, "a", second, "b", empty, use("1")), by_user(result("1"))]
+
+
 def test_thinking_without_a_result_is_dropped() -> None:
     assert messages(user("a"), thought(), user("b"), assistant("c"), user("d")) == [
         by_user("a", "b"), by_assistant("c"), by_user("d")
@@ -659,7 +678,7 @@ def test_a_model_without_thinking_gets_no_thinking_blocks() -> None:
     ("model", "effort", "thinking", "config"),
     [
         (NEWEST, None, "adaptive", None),
-        (NEWEST, "none", None, {"effort": "low"}),
+        (NEWEST, "none", "adaptive", {"effort": "low"}),
         (NEWEST, "xhigh", "adaptive", {"effort": "xhigh"}),
         ("claude-sonnet-5-5", "none", "between_tools", None),
         (FIVE, "none", "disabled", None),
@@ -675,7 +694,9 @@ def test_a_model_without_thinking_gets_no_thinking_blocks() -> None:
         (PLAIN, "high", None, None),
         (PLAIN, "none", None, None),
         (FOREIGN, "high", "enabled", None),
-        ("claude-fable-5", "none", None, {"effort": "low"}),
+        (HAIKU, None, "adaptive", None),
+        (HAIKU, "none", "disabled", None),
+        ("claude-fable-5", "none", "adaptive", {"effort": "low"}),
     ],
 )
 def test_each_model_gets_its_own_form_of_thinking_parameters(
@@ -732,6 +753,26 @@ def test_anthropics_own_thinking_parameter_is_understood() -> None:
     assert ask(FOUR_SEVEN, thinking=own)["output_config"] == {"effort": "medium"}
     assert ask(FOUR_SEVEN, thinking={"type": "disabled"})["thinking"] == {"type": "disabled"}
     assert ask(BUDGET, thinking=own, reasoning={"effort": "none"})["thinking"] == {"type": "disabled"}
+
+
+def test_a_client_may_choose_what_it_sees_of_the_thinking() -> None:
+    updates = ask(NEWEST, thinking={"type": "adaptive", "display": "updates"})
+    assert updates["thinking"]["display"] == "updates"
+    assert "thinking-display-updates-2026-08-18" in beta_headers(updates)["anthropic-beta"]
+    assert ask(NEWEST, thinking={"display": "omitted"})["thinking"]["display"] == "omitted"
+    assert ask(NEWEST, thinking={"display": ["odd"]})["thinking"]["display"] == "summarized"
+    assert "thinking" not in ask(FOUR_SEVEN, thinking={"display": "summarized"}), "it does not think by itself"
+
+
+def test_thinking_that_a_client_turns_off_stays_off_whatever_the_effort_is() -> None:
+    off = {"type": "disabled"}
+    five = ask(FIVE, thinking=off, reasoning={"effort": "max"})
+    assert (five["thinking"], five["output_config"]) == (off, {"effort": "high"}), "Opus 5 accepts it up to high"
+    seven = ask(FOUR_SEVEN, thinking=off, reasoning={"effort": "low"})
+    assert (seven["thinking"], seven["output_config"]) == (off, {"effort": "low"})
+    assert ask(BUDGET, thinking=off, reasoning={"effort": "low"})["thinking"] == off
+    assert "output_config" not in ask(FIVE, thinking=off, reasoning={"effort": "none"})
+    assert ask(NEWEST, thinking=off, reasoning={"effort": "high"})["thinking"]["type"] == "adaptive", "it cannot"
 
 
 def test_thinking_is_off_where_anthropic_requires_thinking_blocks_that_are_lost() -> None:
@@ -866,7 +907,7 @@ def test_parallel_calls_are_disabled_in_the_tool_choice(choice: Any, expected: s
         (FIVE, "high", "any", None),
         (FIVE, "none", "any", "disabled"),
         (NEWEST, None, "auto", "adaptive"),
-        (NEWEST, "none", "auto", None),
+        (NEWEST, "none", "auto", "adaptive"),
     ],
 )
 def test_a_choice_is_not_forced_where_the_model_thinks_or_refuses_forcing(
@@ -921,6 +962,50 @@ def test_the_safety_identifier_is_preferred_as_the_user_id() -> None:
 )
 def test_service_tiers(asked: str | None, sent: str | None) -> None:
     assert ask(service_tier=asked).get("service_tier") == sent
+
+
+def test_haiku_5_5_has_no_tiers() -> None:
+    assert "service_tier" not in ask(HAIKU, service_tier="auto")
+
+
+@pytest.mark.parametrize("model", ["claude-fable-5-2", "claude-mythos-5-2", NEWEST, FIVE, "claude-opus-4-8"])
+def test_fast_mode_is_a_speed_and_not_a_tier(model: str) -> None:
+    body = ask(model, speed="fast", service_tier="priority")
+    assert body["speed"] == "fast"
+    assert "service_tier" not in body
+    assert "fast-mode-2026-02-01" in beta_headers(body)["anthropic-beta"].split(",")
+
+
+@pytest.mark.parametrize("model", [SONNET, HAIKU, "claude-fable-5-1", FOUR_SEVEN, BUDGET, FOREIGN, "claude-x"])
+def test_a_model_without_a_fast_mode_answers_at_its_usual_speed(model: str) -> None:
+    body = ask(model, speed="fast", service_tier="priority")
+    assert "speed" not in body
+    assert "fast-mode-2026-02-01" not in beta_headers(body).get("anthropic-beta", "")
+
+
+def test_anthropics_own_parameters_and_fields_of_tools_are_passed_on() -> None:
+    own = {
+        "context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]},
+        "inference_geo": "us",
+        "container": "container_1",
+        "top_k": 5,
+    }
+    fields = {"eager_input_streaming": True, "defer_loading": False}
+    body = ask(FOUR_SIX, **own, tools=[{**FUNCTION, **fields}, {**PATCH, "defer_loading": "odd"}])
+    assert {name: body[name] for name in own} == own
+    assert beta_headers(body) == {"anthropic-beta": "context-management-2025-06-27"}
+    first, second = body["tools"]
+    assert {name: first[name] for name in fields} == fields
+    assert "defer_loading" not in second
+    odd = ask(FOUR_SIX, speed=1, context_management=[{"type": "compaction"}], inference_geo=None, top_k="x")
+    assert not {"speed", "context_management", "inference_geo", "container", "top_k"} & odd.keys()
+    assert "top_k" not in ask(NEWEST, top_k=5)
+
+
+@pytest.mark.parametrize("name", ["speed", "inference_geo"])
+def test_they_are_kept_from_openai(name: str) -> None:
+    asked = ResponsesRequest(requested_model="m", stream=True, include_usage=False, body={"input": "hi", name: "x"})
+    assert name not in RESPONSES.build_request(asked, "m", ResponsesQuirks())
 
 
 @pytest.mark.parametrize("name", ["previous_response_id", "conversation", "prompt"])
@@ -1133,8 +1218,10 @@ def test_each_turn_is_a_prefix_of_the_next_one() -> None:
         ("anthropic/claude-4.5-opus", "opus", (4, 5)),
         ("Claude-3-Opus-20240229", "opus", (0, 0)),
         ("claude-haiku-4.5", "haiku", (4, 5)),
-        ("claude-opus-4-8[1m]", "opus", (4, 7)),
-        ("claude-sonnet-latest", "sonnet", (5, 5)),
+        ("claude-opus-4-8[1m]", "opus", (4, 8)),
+        ("claude-opus-4-7-v1", "opus", (4, 7)),
+        ("claude-haiku-5-5-20261001", "haiku", (5, 5)),
+        ("anthropic/claude-fable-5.1", "fable", (5, 1)),
         ("claude-opus-6", "opus", (5, 5)),
         ("claude-mythos-5", "mythos", (0, 0)),
     ],
@@ -1143,8 +1230,39 @@ def test_the_name_determines_the_family_and_the_version(name: str, family: str, 
     assert claude_model(name) is dict(CLAUDE_MODELS[family])[version]
 
 
-def test_an_unknown_claude_counts_as_the_newest_and_other_names_as_other_vendors() -> None:
-    assert claude_model("claude-x") is claude_model("claude-opus-5-5")
+BOUND = [
+    *(f"claude-{family}-5-{minor}" for family in ("fable", "mythos") for minor in (1, 2)),
+    *("claude-opus-5-5", "claude-sonnet-5-5", "claude-haiku-5-5"),
+]
+UNBOUND = [
+    *("claude-fable-5", "claude-mythos-5", "claude-opus-5", "claude-opus-4-8", "claude-sonnet-5", "claude-haiku-4-5"),
+    *("claude-x", "claude-opus-latest", FOREIGN),
+]
+
+
+@pytest.mark.parametrize("model", BOUND)
+def test_blocks_that_no_longer_fit_are_to_be_dropped_by_the_models_that_bind_them(model: str) -> None:
+    body = ask(model)
+    assert body["thinking"] == {"type": "adaptive", "display": "summarized", **BINDING}
+    assert beta_headers(body) == {"anthropic-beta": "thinking-binding-controls-2026-08-01"}
+
+
+@pytest.mark.parametrize("model", UNBOUND)
+def test_the_setting_is_kept_from_all_other_models(model: str) -> None:
+    body = ask(model, reasoning={"effort": "high"})
+    assert "block_binding" not in body["thinking"]
+    assert beta_headers(body) == {}
+
+
+def test_only_the_account_that_made_them_can_use_the_blocks_of_two_models() -> None:
+    assert [model for model in BOUND if claude_model(model).binds_account] == [SONNET, HAIKU]
+
+
+def test_a_claude_without_a_version_counts_as_new_and_other_names_as_other_vendors() -> None:
+    for name in ("claude-x", "claude-opus-latest"):
+        model = claude_model(name)
+        assert (model.no_thinking, model.takes_forced_tools, model.has_sampling) == (None, False, False)
+        assert not model.has_fast
     assert claude_model("deepseek-chat").max_output is None
 
 

@@ -283,6 +283,19 @@ def test_tool_blocks_become_items_and_results_come_before_the_text_beside_them()
     ]  # fmt: skip
 
 
+def test_thinking_after_text_keeps_its_place() -> None:
+    thoughts = [{"type": "thinking", "thinking": "", "signature": f"s{n}"} for n in range(3)]
+    texts = [{"type": "text", "text": name} for name in "ab"]
+    call: dict[str, Any] = {"type": "tool_use", "id": "t1", "name": "LS", "input": {}}
+    items = [{"type": "reasoning", "summary": [], "anthropic_blocks": [block]} for block in thoughts]
+    said = [{"role": "assistant", "content": [{"type": "output_text", "text": name}]} for name in "ab"]
+    content = [thoughts[0], texts[0], thoughts[1], texts[1], thoughts[2], call]
+    assert flat({"role": "assistant", "content": content, "reasoning_content": "not again"}) == [
+        *(items[0], said[0], items[1], said[1], items[2]),
+        {"type": "function_call", "call_id": "t1", "name": "LS", "arguments": "{}"},
+    ]
+
+
 CACHE = {"cache_control": {"type": "ephemeral"}}
 
 

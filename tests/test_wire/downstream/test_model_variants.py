@@ -67,4 +67,5 @@ def test_a_body_that_needs_no_change_is_returned_as_the_same_object() -> None:
         "input": "hi",
         "reasoning": {"effort": "high"},
         "service_tier": "priority",
+        "speed": "fast",
     }
