@@ -315,6 +315,7 @@ def new_record(**changes: Any) -> Any:
         "links": {},
         "transit_ms": None,
         "attempts": None,
+        "mended": None,
     }
     return SimpleNamespace(**{**fields, **changes})
 

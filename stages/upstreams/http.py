@@ -20,6 +20,7 @@ from stages.upstreams.providers import quirks_of
 from stages.upstreams.transport.exchange import FOREIGN_ERRORS, Exchange
 from stages.wire.api import Api
 from stages.wire.bad_request import BadRequest
+from stages.wire.downstream.forwarding import only_forwarded
 from stages.wire.redaction import message_to_show
 
 ERROR_BODY_BYTES = 64 * 1024
@@ -66,8 +67,13 @@ class HttpUpstream:
         if endpoint is None:
             endpoint = self._endpoints[deployment.id] = Endpoint(deployment, self._agent)
         try:
-            quirks = quirks_of(self._api, deployment, call.model)
-            body = msgspec.json.encode(self._api.build_request(call.request, call.model, quirks))
+            # Again: what stands around the call may have chosen another deployment, which forwards less.
+            request = only_forwarded(call.request, deployment.forward_fields)
+            built = self._api.build_request(request, call.model, quirks_of(self._api, deployment, call.model))
+            for name in deployment.forward_fields:
+                if name in request.body:
+                    built.setdefault(name, request.body[name])
+            body = msgspec.json.encode(built)
         except BadRequest as bad:
             raise ClientFault(bad.message, param=bad.param, code=bad.code) from None
         return HttpCall(call, endpoint, body)

@@ -630,13 +630,6 @@ def test_the_effort_is_translated_to_the_providers_value(
     }
 
 
-@pytest.mark.parametrize("name", ["previous_response_id", "conversation", "prompt"])
-def test_references_to_a_stored_response_are_refused(name: str) -> None:
-    bad = refused(**{name: "resp_secret"})
-    assert bad.param == name
-    assert "resp_secret" not in bad.message
-
-
 # --- arbitrary input -------------------------------------------------------------------------------------------------
 
 _ids = st.sampled_from(["1", "2", "3"])
