@@ -40,4 +40,4 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
     wants_logprobs: bool = False
     tool_names: Mapping[str, str] = field(default_factory=dict[str, str])
     target_model: str | None = None
-    mended: set[str] = field(default_factory=set)
+    mended: set[str] = field(default_factory=set[str])

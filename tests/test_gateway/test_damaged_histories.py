@@ -309,11 +309,11 @@ WRAPPED: Final = json.dumps({"input": TRUNCATED}, separators=(",", ":"))
 async def test_truncated_arguments_are_kept_as_text(
     kind: str, upstream: str | None, arguments: str, mended: list[str]
 ) -> None:
-    params = {} if upstream is None else {"upstream": upstream}
+    params: Json = {} if upstream is None else {"upstream": upstream}
     async with talking(kind, **params) as (service, up):
         messages = [HI, asks(call("a", TRUNCATED)), result("a"), GO_ON]
         await post(service, {"model": "up", "stream": True, "messages": messages})
-        turns = [User("hi"), Call("a", arguments), Output("a", "r"), User()]
+        turns: list[Turn] = [User("hi"), Call("a", arguments), Output("a", "r"), User()]
         assert received(kind, up) == sent_as(kind, turns)
         assert (await service.record(0)).get("mended", []) == mended
 
@@ -356,7 +356,7 @@ async def test_the_image_detail_original_becomes_high_where_it_is_not_known(
 async def test_an_item_of_an_unknown_type_is_left_out_where_it_would_be_refused(
     kind: str, upstream: str | None, is_left_out: bool
 ) -> None:
-    params = {} if upstream is None else {"upstream": upstream}
+    params: Json = {} if upstream is None else {"upstream": upstream}
     odd = {"type": "from_the_future", "id": "x_1"}
     async with talking(kind, **params) as (service, up):
         await post(service, {"model": "up", "stream": True, "input": [HI, odd, {"role": "assistant", "content": "ok"}]})
@@ -385,7 +385,7 @@ def names_of(kind: str, tools: list[Json]) -> list[str]:
 async def test_additional_tools_reach_the_upstream_as_it_knows_them(
     kind: str, upstream: str | None, is_kept: bool
 ) -> None:
-    params = {} if upstream is None else {"upstream": upstream}
+    params: Json = {} if upstream is None else {"upstream": upstream}
     patch = {"type": "function_call", "call_id": "p", "name": "Patch", "arguments": "*** Begin"}
     patched = {"type": "function_call_output", "call_id": "p", "output": "Done"}
     async with talking(kind, **params) as (service, up):
@@ -406,7 +406,7 @@ LONG: Final = "mcp__a_server_with_a_rather_long_name__and_a_tool_with_a_long_nam
 DOTTED: Final = "files.read"
 NAMES: Final = [legal_tool_name(LONG), legal_tool_name(DOTTED)]
 
-STREAMS: Final = {
+STREAMS: Final[dict[str, list[Json]]] = {
     "responses": [
         {"type": "response.output_item.added", "output_index": 0, "item": {
             "type": "function_call", "id": "fc_1", "call_id": "c9", "name": NAMES[0], "arguments": ""}},
@@ -438,7 +438,8 @@ DOCUMENTS: Final[dict[str, bytes]] = {
 async def test_names_of_tools_that_upstreams_refuse_are_shortened_and_restored(kind: str, stream: bool) -> None:
     tools = [{**TOOL, "name": LONG}, {**TOOL, "name": DOTTED}]
     allowed = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": DOTTED}]}
-    script = [sse_head(), *(b"%x\r\n%b\r\n" % (len(data), data) for data in map(sse, STREAMS[kind])), end()]
+    streamed: list[Json] = STREAMS[kind]
+    script = [sse_head(), *(b"%x\r\n%b\r\n" % (len(data), data) for data in map(sse, streamed)), end()]
     answer = script if stream else [json_answer(json.loads(DOCUMENTS[kind]))]
     params = {"upstream": ANSWERS[kind].upstream}
     async with scripted_upstream(*answer) as up, serving(model("up", up.url, **params)) as service:
@@ -475,7 +476,7 @@ ROUTING: Final = {
     "preset": "mine",
 }
 ODD_FIELDS: Final = {**STORED, **ROUTING}
-OPENROUTER: Final = {"upstream": "openrouter/moonshotai/kimi-k2", "use_chat_completions_api": True}
+OPENROUTER: Final[Json] = {"upstream": "openrouter/moonshotai/kimi-k2", "use_chat_completions_api": True}
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,10 @@ class AnthropicHistory:
             kind = kind_of(item)
             where = f"input[{position}]"
             if kind in CALLS:
-                self._add_call(kind, item, call_ids[position], outputs.get(position), items)
+                place = outputs.get(position)
+                self._add_call(kind, item, call_ids[position], place, items)
+                if place is not None and place > position:
+                    self._awaited.add(place)
             elif kind in OUTPUTS:
                 if position in self._awaited:
                     self._awaited.remove(position)
@@ -154,7 +157,6 @@ class AnthropicHistory:
         self._open().append(marked(item, block))
         result: dict[str, Json] = {"type": "tool_result", "tool_use_id": call_id}
         if place is not None:
-            self._awaited.add(place)
             _fill(result, items[place], f"input[{place}].output")
         self._results.append(result)
 

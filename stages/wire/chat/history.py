@@ -83,7 +83,10 @@ class ChatHistory:
             kind = kind_of(item)
             where = f"input[{position}]"
             if kind in CALLS:
-                self._add_call(kind, item, outputs.get(position), items)
+                place = outputs.get(position)
+                self._add_call(kind, item, place, items)
+                if place is not None and place > position and self._turn is not None:
+                    self._turn.awaited.add(place)
             elif kind in OUTPUTS:
                 if self._turn is not None and position in self._turn.awaited:
                     self._turn.awaited.remove(position)
@@ -197,7 +200,6 @@ class ChatHistory:
             turn.outputs.append((call_id, "", ""))
         else:
             turn.outputs.append((call_id, output_of(items[place]), f"input[{place}].output"))
-            turn.awaited.add(place)
 
     def _body_of(self, kind: str, item: dict[str, Json]) -> dict[str, Json]:
         if (native := native_task(kind, item)) is not None:

@@ -535,6 +535,15 @@ def test_ids_are_made_valid_alike_in_calls_and_results(call_id: str) -> None:
     assert messages(user("x"), call(call_id), output(call_id))[1:] == turns[1:]
 
 
+def test_an_early_result_of_a_native_call_goes_to_its_call() -> None:
+    shell = {"type": "local_shell_call", "id": "lsh_1", "call_id": "1", "action": {}}
+    early = {"type": "local_shell_call_output", "id": "lsh_1", "output": "r"}
+    orderly = messages(user(), shell, early, user("x"))
+    assert [turn["role"] for turn in orderly] == ["user", "assistant", "user"]
+    shell["id"] = early["id"] = "1"
+    assert messages(user(), early, shell, user("x")) == orderly
+
+
 def test_calls_without_an_id_get_one() -> None:
     turns = messages(user(), {"type": "local_shell_call"}, {"type": "shell_call"})
     assert turns[1]["content"][0]["id"] == "call"
