@@ -29,14 +29,17 @@ class ToolNames:
         clients: the client's name for each tool that has another name at the upstream.
     """
 
-    __slots__ = ("clients",)
+    __slots__ = ("_legal", "clients")
 
     def __init__(self) -> None:
         self.clients: dict[str, str] = {}
+        self._legal: dict[str, str] = {}  # a history calls the same few tools again and again
 
     def legal(self, name: str) -> str:
         """Return the name for the upstream, as `legal_tool_name` does, and note the client's if it differs."""
-        legal = legal_tool_name(name)
-        if legal != name:
-            self.clients[legal] = name
+        legal = self._legal.get(name)
+        if legal is None:
+            legal = self._legal[name] = legal_tool_name(name)
+            if legal != name:
+                self.clients[legal] = name
         return legal

@@ -196,10 +196,10 @@ class History:
             given: its arguments.
             source: its other fields; the whole item if it is in Responses form.
         """
-        if not (name := text(named)):
+        if not isinstance(named, str) or not named:
             self.mended.add("empty_part")
             return
-        name = self._names.legal(name)
+        name = self._names.legal(named)
         call_id, arguments = self._call_id(called), arguments_text(given, self.mended)
         if "namespace" in source and isinstance(source["namespace"], str):
             namespace = self._names.legal(source["namespace"])
