@@ -4,10 +4,13 @@ A name that is not configured may be that of a variant (``gpt-5-thinking-high``,
 answers, and the effort and the tier in the name are put into the body, unless the body sets them. The client still sees
 the name that it asked for.
 
+Fields that choose another model are removed unless the deployment forwards them, and always if the key is limited to
+some models: only the name that the client asked for is checked.
+
 Takes: ResponsesRequest. Gives: UpstreamCall, 1:1. Fills: CALL.
 Holds: nothing. Waits: for nothing.
 Raises: ClientFault ``model_forbidden`` if the key may use neither the name nor the model that it is a variant of,
-``model_not_found`` if no deployment has it.
+``model_not_found`` if no deployment has it, ``invalid_request`` if the request only refers to what is stored elsewhere.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from stages.principal import Principal
 from stages.request import ResponsesRequest
 from stages.slots import CALL, PRINCIPAL
 from stages.upstreams import Deployment, UpstreamCall
+from stages.wire.bad_request import BadRequest
+from stages.wire.downstream.forwarding import MODEL_FIELDS, only_forwarded
 from stages.wire.downstream.model_variants import Variant, variants, with_variant
 from stages.wire.foreign_json import is_object
 from stages.wire.normal_form import EFFORTS
@@ -151,6 +156,13 @@ class _Choose:
                 param="model",
             )
         deployment, model = match.take_turn()
+        allowed = deployment.forward_fields
+        if allowed and principal.models is not None and not principal.is_master:
+            allowed -= MODEL_FIELDS
+        try:
+            request = only_forwarded(request, allowed)
+        except BadRequest as bad:
+            raise ClientFault(bad.message, param=bad.param, code=bad.code) from None
         body = with_variant(request.body, match.variant)
         if body is not request.body:
             request = replace(request, body=body)

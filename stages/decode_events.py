@@ -28,6 +28,7 @@ from stages.request import ResponsesRequest
 from stages.slots import CALL, FAILURE, IS_STREAM, USAGE
 from stages.upstreams.apis import ANSWERS
 from stages.upstreams.providers import quirks_of
+from stages.wire.answers.renamed_tools import RenamingDecoder
 from stages.wire.api import AnswerDecoder, Api
 from stages.wire.redaction import message_to_show, secrets_in
 
@@ -82,11 +83,15 @@ class _Decode:
         call = self._ctx[CALL]
         api = ANSWERS[call.deployment.kind]
         quirks = quirks_of(api, call.deployment, call.model)
+        decoder: AnswerDecoder
         if self._ctx[IS_STREAM]:
-            self._decoder = api.open_decoder(call.request, quirks)
+            decoder = api.open_decoder(call.request, quirks)
         else:
-            self._decoder = _Document(api, call.request, quirks)
-        return self._decoder
+            decoder = _Document(api, call.request, quirks)
+        if call.request.tool_names:
+            decoder = RenamingDecoder(decoder, call.request.tool_names)
+        self._decoder = decoder
+        return decoder
 
     def _noted(self, events: list[StreamEvent]) -> list[StreamEvent]:
         """Note the first token; fill the slots if ``events`` include the end, which is always the last one."""

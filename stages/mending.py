@@ -8,7 +8,18 @@ from __future__ import annotations
 from typing import Final
 
 MENDS: Final[dict[str, str]] = {
+    "empty_part": "An empty message, a part without content, or a call without a name was left out.",
+    "image_detail": "The detail of an image became one that the upstream's API has: `original` became `high`.",
+    "lone_surrogate": "Half of a character that was cut in two became U+FFFD.",
+    "missing_call_id": "A call or an output without an id got one by its position.",
+    "odd_value": "A value of another type or spelling was read as what it stands for: a role, arguments, an output.",
+    "own_error_text": "An error that headrace had shown as text was removed from an assistant's message.",
     "thinking_dropped": "The upstream refused the reasoning of earlier turns, and was asked again without it.",
-    "unpaired_call": "A call without an output got an empty one, or an output without a call was left out.",
+    "tool_name": "A tool has a shorter or plainer name at the upstream; the client sees its own.",
+    "truncated_arguments": 'Arguments of an earlier call that are not a JSON object were sent as `{"input": ...}`.',
+    "unforwarded_field": "A field that the deployment does not forward was not sent: see `forward_fields`.",
+    "unknown_item": "An item of a type that the upstream's API does not have was left out.",
+    "unpaired_call": "A call and its output were paired: a missing output became an empty one, an early one was moved, "
+    "one without a call was left out.",
 }
 """Each word, and its meaning for the documentation."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from msgspec import Struct, field
@@ -23,6 +24,8 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
         custom_tools: names of the tools that take raw text instead of JSON.
         has_hosted_tools: whether the request declares tools that the upstream runs itself (web search, MCP ...).
         wants_logprobs: whether the client asked for token log probabilities.
+        tool_names: the client's name for each tool that has another name in the body; the names of the custom tools are
+            those in the body.
         mended: words of `stages.mending.MENDS`. One set for the whole request, its copies and its answers: whoever
             mends something adds to it.
     """
@@ -35,5 +38,6 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
     custom_tools: frozenset[str] = frozenset()
     has_hosted_tools: bool = False
     wants_logprobs: bool = False
+    tool_names: Mapping[str, str] = field(default_factory=dict[str, str])
     target_model: str | None = None
     mended: set[str] = field(default_factory=set[str])

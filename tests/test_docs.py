@@ -30,6 +30,7 @@ from pipeline.gateway.reference import pages
 from pipeline.lane import STATES
 from pipeline.registry import discover
 from pipeline.timeline import POINTS
+from stages.mending import MENDS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -145,6 +146,12 @@ def test_the_public_names_of_the_engine_are_those_that_the_page_explains() -> No
     }
     assert "codec_stage" in public
     assert public - explained == set()
+
+
+def test_every_word_for_what_was_mended_is_explained() -> None:
+    table = LATENCY.partition("\n## What was mended\n")[2]
+    assert dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", table, re.MULTILINE)) == MENDS
+    assert list(MENDS) == sorted(MENDS)
 
 
 def example(name: str) -> dict[str, Any]:

@@ -49,6 +49,8 @@ class Deployment(Struct, frozen=True, kw_only=True):
     """Sent with every request, including credentials: never logged or shown."""
     timeouts: Timeouts = Timeouts()
     transport: Transport = DEFAULT_TRANSPORT
+    forward_fields: frozenset[str] = frozenset()
+    """The fields of a client's body that are sent although they choose another model or name something stored."""
 
     def __repr__(self) -> str:
         """Describe the deployment without its headers, which hold the key."""

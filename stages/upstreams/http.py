@@ -21,6 +21,7 @@ from stages.upstreams.providers import quirks_of
 from stages.upstreams.transport.exchange import FOREIGN_ERRORS, Exchange
 from stages.wire.api import Api
 from stages.wire.bad_request import BadRequest
+from stages.wire.downstream.forwarding import only_forwarded
 from stages.wire.redaction import message_to_show
 
 ERROR_BODY_BYTES = 64 * 1024
@@ -69,8 +70,12 @@ class HttpUpstream:
         if endpoint is None:
             endpoint = self._endpoints[deployment.id] = Endpoint(deployment, self._agent)
         try:
-            quirks = quirks_of(self._api, deployment, call.model)
-            body = self._api.build_request(call.request, call.model, quirks)
+            # Again: what stands around the call may have chosen another deployment, which forwards less.
+            request = only_forwarded(call.request, deployment.forward_fields)
+            body = self._api.build_request(request, call.model, quirks_of(self._api, deployment, call.model))
+            for name in deployment.forward_fields:
+                if name in request.body:
+                    body.setdefault(name, request.body[name])
         except BadRequest as bad:
             raise ClientFault(bad.message, param=bad.param, code=bad.code) from None
         return HttpCall(call, endpoint, msgspec.json.encode(body), self._api.headers_of(body))

@@ -18,7 +18,7 @@ _MIN_OUTPUT_TOKENS: Final = 16
 _OPENAI_ONLY: Final = frozenset({"prompt_cache_retention", "safety_identifier", "service_tier", "truncation"})
 
 OPENAI_RESPONSES: Final = ResponsesQuirks(
-    min_output_tokens=_MIN_OUTPUT_TOKENS, refuses_sampling=True, takes_bare_parts=True
+    min_output_tokens=_MIN_OUTPUT_TOKENS, refuses_sampling=True, has_late_tools=True, takes_bare_parts=True
 )
 
 # Azure takes no ``status`` on items (litellm#13484) and no ``context_management`` (litellm azure/responses).
@@ -27,6 +27,7 @@ AZURE_RESPONSES: Final = ResponsesQuirks(
     refused=frozenset({"context_management"}),
     refuses_sampling=True,
     has_status=False,
+    has_late_tools=True,
     takes_bare_parts=True,
 )
 

@@ -39,13 +39,18 @@ def as_function_item(item: dict[str, Json]) -> dict[str, Json]:
     return {**rest, "type": "function_call", "arguments": encode({FIELD: item["input"]}).decode()}
 
 
-def object_arguments(arguments: str) -> str:
+def object_arguments(arguments: str, mended: set[str]) -> str:
     """Return arguments of a function that are a JSON object: others (truncated, raw) become its ``input``."""
+    if not arguments.strip():
+        return "{}"
     try:
         is_valid = is_object(msgspec.json.decode(arguments))
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         is_valid = False
-    return arguments if is_valid else encode({FIELD: arguments}).decode()
+    if is_valid:
+        return arguments
+    mended.add("truncated_arguments")
+    return encode({FIELD: arguments}).decode()
 
 
 def usable_choice(choice: Json, tools: list[dict[str, Json]], *, is_wrapped: bool) -> Json:

@@ -28,6 +28,9 @@ _ESCAPE = re.compile(
 )
 """One escape sequence of a JSON string; group 1 is a UTF-16 surrogate without its other half."""
 
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
+"""What may be a surrogate: an escape, or three bytes as CESU-8 has them."""
+
 
 class Malformed(ValueError):
     """These bytes are not JSON, or are nested more deeply than any real document."""
@@ -108,11 +111,26 @@ def unix_time(value: object) -> int:
     return int(value) if isinstance(value, int | float) and type(value) is not bool and 0 < value < 1e11 else 0
 
 
-def _repaired(data: bytes) -> bytes:
-    def without_lone(escape: re.Match[str]) -> str:
-        return "\\ufffd" if escape[1] else escape[0]
+def whole_characters(data: bytes | bytearray) -> bytes | None:
+    """Return JSON without halves of surrogate pairs, as escapes or as bytes (CESU-8).
 
-    return _ESCAPE.sub(without_lone, data.decode("utf-8", "replace")).encode()
+    Pairs are joined, other halves are replaced. None if it holds none, or is not UTF-8 in another way.
+    """
+    if _HALF.search(data) is None:
+        return None
+    try:
+        text = data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return None
+    return whole(_ESCAPE.sub(_without_lone, text)).encode()
+
+
+def _repaired(data: bytes) -> bytes:
+    return _ESCAPE.sub(_without_lone, data.decode("utf-8", "replace")).encode()
+
+
+def _without_lone(escape: re.Match[str]) -> str:
+    return "\\ufffd" if escape[1] else escape[0]
 
 
 # Writing.

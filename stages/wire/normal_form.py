@@ -12,12 +12,10 @@ from typing import Any, Final
 
 from stages.wire.bad_request import BadRequest
 from stages.wire.foreign_json import Json, encode, is_list, is_object
+from stages.wire.tool_names import ToolNames
 
 EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """Reasoning efforts in the API's words, from the lowest to the highest."""
-
-_STORED: Final = ("previous_response_id", "conversation", "prompt")
-"""Parameters that name something which is stored at OpenAI."""
 
 NATIVE_CALLS: Final = {
     "local_shell_call": ("local_shell", ("action",)),
@@ -31,8 +29,18 @@ its task, of which the first that is there counts."""
 ENCRYPTED: Final = "reasoning.encrypted_content"
 """What ``include`` asks for to get a model's reasoning, encrypted, for the next turn."""
 
+_WITHOUT_CONTENT: Final = frozenset(
+    """additional_tools item_reference web_search_call file_search_call code_interpreter_call image_generation_call
+    mcp_call mcp_list_tools mcp_approval_request mcp_approval_response tool_search_call tool_search_output program
+    program_output compaction_trigger configuration_update""".split()  # noqa: SIM905 - reads better as text
+)
+"""Items that another upstream's tools or settings left: other models do not miss them."""
+
 CALLS: Final = frozenset({"function_call", "custom_tool_call", *NATIVE_CALLS})
 OUTPUTS: Final = frozenset(f"{kind}_output" for kind in CALLS)
+
+LATE_TOOLS: Final = "additional_tools"
+"""The type of an item that declares tools from there on: tools that come late would change the cached prefix."""
 
 _NAMED: Final = ("function", "custom")  # not a set: a foreign value may be unhashable
 
@@ -40,33 +48,25 @@ _NAMED: Final = ("function", "custom")  # not a set: a foreign value may be unha
 # What no other service has.
 
 
-def refuse_stored(body: dict[str, Json]) -> None:
-    """Refuse a request that builds on something that only OpenAI has.
+def leave_out(kind: str, item: dict[str, Json], where: str, mended: set[str]) -> None:
+    """Leave out an item that this upstream's API does not have, unless it stands for a part of the conversation.
 
     Raises:
-        BadRequest: if it does.
+        BadRequest: if it does. References to reasoning do not.
     """
-    for name in _STORED:
-        if body.get(name) is not None:
-            raise BadRequest(
-                f"{name} names something that is stored at another service; the upstream of this model does not have "
-                "it. Send the whole conversation as input.",
-                name,
-            )
-
-
-def refuse_unreadable(kind: str, item: dict[str, Json], where: str) -> None:
-    """Refuse an item that stands for a part of the conversation. References to reasoning may be left out.
-
-    Raises:
-        BadRequest: if it is such an item.
-    """
+    note_left_out(kind, mended)
     if kind == "compaction" or (kind == "item_reference" and not str(item.get("id")).startswith("rs_")):
         raise BadRequest(
             f"{where} is of the type {kind}: a part of the conversation that only the upstream that wrote it "
             "can read. Send the conversation itself, or start a new chat.",
             where,
         )
+
+
+def note_left_out(kind: Json, mended: set[str]) -> None:
+    """Note that an item was left out, unless it is one that other models do not miss."""
+    if kind not in _WITHOUT_CONTENT:
+        mended.add("unknown_item")
 
 
 def nothing_to_answer() -> BadRequest:
@@ -104,6 +104,12 @@ def kind_of(item: dict[str, Json]) -> str:
     return item.get("type") or ("message" if "role" in item else "item_reference")
 
 
+def is_reference(item: dict[str, Json]) -> bool:
+    """Return whether an item refers to a stored one; its type may be omitted."""
+    kind = item.get("type")
+    return kind == "item_reference" or (kind is None and "role" not in item)
+
+
 # Calls and their outputs.
 
 
@@ -130,16 +136,29 @@ def native_task(kind: str, item: dict[str, Json]) -> tuple[str, Json] | None:
 def output_places(items: list[dict[str, Json]]) -> dict[int, int]:
     """Map the position of each call to the position of its output.
 
-    An output belongs to the last call of its id that has none yet; outputs without a call are not in the map.
+    An output belongs to the last call of its id before it that has none yet, or else to the first one after it; outputs
+    without a call are not in the map. The output of a native call may name the call's item instead
+    (``local_shell_call_output`` has only an ``id``).
     """
     places: dict[int, int] = {}
     waiting: dict[str, list[int]] = {}
+    early: dict[str, int] = {}
     for position, item in enumerate(items):
         kind = item.get("type")
         if kind in CALLS:
-            waiting.setdefault(call_id_of(item), []).append(position)
-        elif kind in OUTPUTS and (calls := waiting.get(call_id_of(item))):
-            places[calls.pop()] = position
+            call_id = call_id_of(item)
+            if (output := early.pop(call_id, None)) is not None:
+                places[position] = output
+                continue
+            waiting.setdefault(call_id, []).append(position)
+            if kind in NATIVE_CALLS and isinstance(item_id := item.get("id"), str) and item_id != call_id:
+                waiting[item_id] = waiting[call_id]
+        elif kind in OUTPUTS:
+            call_id = call_id_of(item)
+            if calls := waiting.get(call_id):
+                places[calls.pop()] = position
+            else:
+                early[call_id] = position
     return places
 
 
@@ -154,7 +173,24 @@ def output_of(item: dict[str, Json]) -> Json:
 # Tools.
 
 
-def flat_tools(tools: list[Json]) -> list[tuple[dict[str, Json], str | None, str]]:
+def late_tools(body: Mapping[str, Json]) -> list[Json]:
+    """Return the tools that items of the conversation declare (``additional_tools``), in order."""
+    items: Json = body.get("input")
+    declared = [item["tools"] for item in items if item.get("type") == LATE_TOOLS] if is_list(items) else []
+    return [tool for tools in declared for tool in tools]
+
+
+def all_tools(body: Mapping[str, Json]) -> list[Json]:
+    """Return the tools of a request and those that its conversation declares; of a name the last declaration counts."""
+    tools: list[Json] = body.get("tools") or []
+    late = late_tools(body)
+    if not late:
+        return tools
+    named: dict[Json, Json] = {tool.get("name") or id(tool): tool for tool in (*tools, *late)}
+    return list(named.values())
+
+
+def flat_tools(tools: list[Json], names: ToolNames | None = None) -> list[tuple[dict[str, Json], str | None, str]]:
     """List each tool with its namespace and with its name where there are no namespaces.
 
     That is the tool's own name, prefixed with the namespace's if the own name is taken. Of a namespace only the
@@ -162,7 +198,9 @@ def flat_tools(tools: list[Json]) -> list[tuple[dict[str, Json], str | None, str
 
     Args:
         tools: in Responses form.
+        names: receives the names that had to be changed.
     """
+    names = ToolNames() if names is None else names
     flat: list[tuple[dict[str, Json], str | None, str]] = []
     taken = {tool["name"] for tool in tools if tool["type"] in _NAMED}
     for tool in tools:
@@ -172,7 +210,7 @@ def flat_tools(tools: list[Json]) -> list[tuple[dict[str, Json], str | None, str
         namespace, inner = str(tool.get("name")), tool.get("tools")
         for one in inner if is_list(inner) else []:
             if is_object(one) and one.get("type") in _NAMED and isinstance(own := one.get("name"), str):
-                name = f"{namespace}__{own}" if own in taken else own
+                name = names.legal(f"{namespace}__{own}") if own in taken else own
                 taken.add(name)
                 flat.append((one, namespace, name))
     return flat

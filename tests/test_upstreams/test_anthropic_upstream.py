@@ -124,10 +124,10 @@ async def test_a_document_is_requested_and_decoded() -> None:
 async def test_a_request_that_cannot_be_translated_is_the_clients_fault_and_is_not_sent() -> None:
     async with scripted_upstream(*GOOD) as up, HeadraceTransport() as transport:
         with pytest.raises(ClientFault) as caught:
-            await ask(transport, call_to(up.url, previous_response_id="resp_1"))
+            await ask(transport, call_to(up.url, input=[{"type": "compaction", "encrypted_content": "gA_1"}]))
         assert up.requests == []
-    assert (caught.value.param, caught.value.code) == ("previous_response_id", "invalid_request")
-    assert "resp_1" not in caught.value.public
+    assert (caught.value.param, caught.value.code) == ("input[0]", "invalid_request")
+    assert "gA_1" not in caught.value.public
     assert caught.value.__context__ is None or caught.value.__suppress_context__
 
 

@@ -126,7 +126,7 @@ ROUTER_SETTINGS = Names(
 LITELLM_PARAMS = Names(
     honoured=_set(
         "model api_base base_url api_key api_version timeout stream_timeout request_timeout extra_headers "
-        "headers organization custom_llm_provider use_chat_completions_api"
+        "headers organization custom_llm_provider use_chat_completions_api forward_fields"
     ),
     harmless=_set(
         "drop_params additional_drop_params allowed_openai_params merge_reasoning_content_in_choices "

@@ -22,6 +22,7 @@ from pipeline.gateway.config.yaml_tree import Node
 from stages.upstreams import Deployment, Timeouts, Transport, UpstreamKind
 from stages.upstreams.apis import APIS
 from stages.upstreams.providers import COMPATIBLE, PROVIDERS, UNKNOWN, Provider
+from stages.wire.downstream.forwarding import FORWARDABLE
 
 CANNED = ("echo", "story", "agent")
 """The built-in models of ``canned/``, besides ``replay:<file>``."""
@@ -227,8 +228,22 @@ class _Entry:
         headers = HeaderReader(self._node, self._params, self._environment).read(provider, known, APIS[kind], url)
         return Deployment(
             id="", model_name=model_name, model=model, provider=provider, kind=kind, url=url, headers=headers,
-            timeouts=timeouts, transport=self._defaults.transport,
+            timeouts=timeouts, transport=self._defaults.transport, forward_fields=self._forward_fields(),
         )  # fmt: skip
+
+    def _forward_fields(self) -> frozenset[str]:
+        """Return the fields that the deployment forwards although they choose another model."""
+        names = self._params.texts("forward_fields", "a list such as [provider, models]") or ()
+        for name in names:
+            if name not in FORWARDABLE:
+                node = self._params.get("forward_fields")
+                hint = did_you_mean(name, sorted(FORWARDABLE), cutoff=0.6)
+                self._problems.error(
+                    node.where if node else self._node.where,
+                    f"lists {safe_word(name) or 'a field'}, which needs no permission: expected some of "
+                    f"{', '.join(sorted(FORWARDABLE))}{hint}",
+                )
+        return frozenset(names)
 
     def _base_node(self) -> Node | None:
         return self._params.get("api_base") or self._params.get("base_url")

@@ -23,10 +23,10 @@ from stages.wire.normal_form import (
     OUTPUTS,
     call_id_of,
     kind_of,
+    leave_out,
     native_task,
     output_of,
     output_places,
-    refuse_unreadable,
 )
 from stages.wire.unwrap import FIELD
 
@@ -41,6 +41,7 @@ class AnthropicHistory:
 
     Args:
         tools: of the request.
+        mended: receives the words for what had to be mended.
         has_thinking: whether the model accepts thinking blocks.
 
     Attributes:
@@ -49,11 +50,12 @@ class AnthropicHistory:
         called: names of the tools that were called.
     """
 
-    def __init__(self, tools: AnthropicTools, *, has_thinking: bool) -> None:
+    def __init__(self, tools: AnthropicTools, mended: set[str], *, has_thinking: bool) -> None:
         self.system: list[dict[str, Json]] = []
         self.messages: list[dict[str, Json]] = []
         self.called: dict[str, None] = {}
         self._tools = tools
+        self._mended = mended
         self._has_thinking = has_thinking
         self._thoughts: list[dict[str, Json]] = []
         self._assistant: list[dict[str, Json]] | None = None  # blocks of the message that is being gathered
@@ -87,7 +89,10 @@ class AnthropicHistory:
             kind = kind_of(item)
             where = f"input[{position}]"
             if kind in CALLS:
-                self._add_call(kind, item, call_ids[position], outputs.get(position), items)
+                place = outputs.get(position)
+                self._add_call(kind, item, call_ids[position], place, items)
+                if place is not None and place > position:
+                    self._awaited.add(place)
             elif kind in OUTPUTS:
                 if position in self._awaited:
                     self._awaited.remove(position)
@@ -98,7 +103,7 @@ class AnthropicHistory:
                 if self._has_thinking:
                     self._thoughts += _signed(item.get("anthropic_blocks"))
             else:
-                refuse_unreadable(kind, item, where)
+                leave_out(kind, item, where, self._mended)
         self.close()
 
     def close(self) -> None:
@@ -152,7 +157,6 @@ class AnthropicHistory:
         self._open().append(marked(item, block))
         result: dict[str, Json] = {"type": "tool_result", "tool_use_id": call_id}
         if place is not None:
-            self._awaited.add(place)
             _fill(result, items[place], f"input[{place}].output")
         self._results.append(result)
 
@@ -161,7 +165,20 @@ class AnthropicHistory:
             name, task = native
             return name, task if is_object(task) else {} if task is None else {FIELD: task}
         name = self._tools.name_of(item)
-        return name, _arguments(item["arguments"]) if kind == "function_call" else {FIELD: item["input"]}
+        return name, self._arguments(item["arguments"]) if kind == "function_call" else {FIELD: item["input"]}
+
+    def _arguments(self, arguments: str) -> dict[str, Json]:
+        """Return the arguments of a call; what is not an object, because it was cut off, becomes one."""
+        if not arguments.strip():
+            return {}
+        try:
+            fields = _ARGUMENTS.decode(arguments)
+            if not _is_deep(fields):
+                return fields
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+            pass
+        self._mended.add("truncated_arguments")
+        return {FIELD: arguments}
 
 
 def _own_ids(items: list[dict[str, Json]]) -> dict[int, str]:
@@ -206,15 +223,6 @@ def _with_last_mark(item: dict[str, Json], blocks: list[dict[str, Json]]) -> lis
     if blocks:
         marked(item, blocks[-1])
     return blocks
-
-
-def _arguments(arguments: str) -> dict[str, Json]:
-    """Return the arguments of a call; empty if they are not an object, because then they were cut off."""
-    try:
-        fields = _ARGUMENTS.decode(arguments)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-        return {}
-    return {} if _is_deep(fields) else fields
 
 
 def _is_deep(value: Json) -> bool:

@@ -23,7 +23,7 @@ from stages.wire.anthropic.output_format import output_format
 from stages.wire.anthropic.tools import AnthropicTools, forces
 from stages.wire.api import NO_HEADERS
 from stages.wire.foreign_json import Json, count, is_list
-from stages.wire.normal_form import group, nothing_to_answer, refuse_stored
+from stages.wire.normal_form import all_tools, group, nothing_to_answer
 
 _GO_ON: Final = "Continue."
 """The user's text where a user message must come first or last and is missing (litellm-cursor-proxy)."""
@@ -72,14 +72,13 @@ def anthropic_request(request: ResponsesRequest, *, model: str) -> dict[str, Jso
         model: the upstream's name for the model.
 
     Raises:
-        BadRequest: if the request cannot be translated without losing its meaning: it builds on a conversation that is
-            stored elsewhere, names files by id, or may use none of the remaining tools.
+        BadRequest: if the request cannot be translated without losing its meaning: it names files by id, or may use
+            none of the remaining tools.
     """
     body = request.body
-    refuse_stored(body)
     claude = claude_model(model)
-    tools = AnthropicTools(body.get("tools") or [])
-    history = _history(body, claude, tools)
+    tools = AnthropicTools(all_tools(body))
+    history = _history(request, claude, tools)
     result: dict[str, Json] = {"model": model, "max_tokens": 0}
     layout, hint = output_format(group(body, "text").get("format"), has_formats=claude.has_formats)
     if hint is not None:
@@ -115,11 +114,12 @@ def beta_headers(body: dict[str, Json]) -> Mapping[str, str]:
 
 def tool_names(request: ResponsesRequest) -> dict[str, str]:
     """Return the client's name for each tool that has another name in the body, to translate calls back."""
-    return AnthropicTools(request.body.get("tools") or []).names
+    return AnthropicTools(all_tools(request.body)).names
 
 
-def _history(body: dict[str, Json], claude: ClaudeModel, tools: AnthropicTools) -> AnthropicHistory:
-    history = AnthropicHistory(tools, has_thinking=claude.thinking != "none")
+def _history(request: ResponsesRequest, claude: ClaudeModel, tools: AnthropicTools) -> AnthropicHistory:
+    body = request.body
+    history = AnthropicHistory(tools, request.mended, has_thinking=claude.thinking != "none")
     history.add_system(body.get("instructions"))
     if isinstance(body["input"], str):
         history.add_user(content_blocks(body["input"], "input"))

@@ -8,20 +8,23 @@ from stages.wire.normal_form import image_url_of
 
 _TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 _PARAGRAPH = "\n\n"
+_DETAILS = ("auto", "low", "high")  # not a set: a foreign value may be unhashable
+"""Of images; ``original`` is known to the Responses API only (docs/facts/translation.md, "Parameters")."""
 
 
-def user_content(content: Json, where: str, *, has_files: bool) -> str | list[dict[str, Json]]:
+def user_content(content: Json, where: str, mended: set[str], *, has_files: bool) -> str | list[dict[str, Json]]:
     """Return a user's content: one string if it is text only, because not all servers accept parts.
 
     Args:
         content: a string or parts.
         where: its path, for errors.
+        mended: receives the words for what had to be mended.
         has_files: whether the upstream stores files that an id names.
 
     Raises:
         BadRequest: if an image or file is named by an id that this upstream cannot know.
     """
-    parts = _parts(content, where, has_files=has_files)
+    parts = _parts(content, where, mended, has_files=has_files)
     if all(part["type"] == "text" for part in parts):
         return _PARAGRAPH.join(part["text"] for part in parts)
     return parts
@@ -45,7 +48,7 @@ def refusal_text(content: Json) -> str:
     )
 
 
-def tool_content(output: Json, where: str, *, has_files: bool) -> tuple[str, list[dict[str, Json]]]:
+def tool_content(output: Json, where: str, mended: set[str], *, has_files: bool) -> tuple[str, list[dict[str, Json]]]:
     """Return a tool's output: its text, and the images and files that a tool message cannot hold.
 
     Raises:
@@ -53,12 +56,12 @@ def tool_content(output: Json, where: str, *, has_files: bool) -> tuple[str, lis
     """
     if is_object(output) and output.get("type") == "computer_screenshot":
         output = [{**output, "type": "input_image"}]
-    parts = _parts(output, where, has_files=has_files)
+    parts = _parts(output, where, mended, has_files=has_files)
     text = "\n".join(part["text"] for part in parts if part["type"] == "text")
     return text, [part for part in parts if part["type"] != "text"]
 
 
-def _parts(content: Json, where: str, *, has_files: bool) -> list[dict[str, Json]]:
+def _parts(content: Json, where: str, mended: set[str], *, has_files: bool) -> list[dict[str, Json]]:
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
     parts: list[dict[str, Json]] = []
@@ -68,7 +71,7 @@ def _parts(content: Json, where: str, *, has_files: bool) -> list[dict[str, Json
         if kind in _TEXTS:
             parts.append({"type": "text", "text": _text(part)})
         elif kind == "input_image":
-            parts.append(_image(part, path))
+            parts.append(_image(part, path, mended))
         elif kind == "input_file":
             parts.append(_file(part, path, has_files=has_files))
         elif kind == "input_audio" and "input_audio" in part:
@@ -81,9 +84,12 @@ def _text(part: dict[str, Json]) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _image(part: dict[str, Json], where: str) -> dict[str, Json]:
+def _image(part: dict[str, Json], where: str, mended: set[str]) -> dict[str, Json]:
     url = image_url_of(part, where)
     detail = part.get("detail")
+    if detail and detail not in _DETAILS:
+        mended.add("image_detail")
+        detail = "high" if detail == "original" else "auto"
     return {"type": "image_url", "image_url": {"url": url, "detail": detail} if detail else {"url": url}}
 
 

@@ -20,10 +20,10 @@ from stages.wire.normal_form import (
     OUTPUTS,
     call_id_of,
     kind_of,
+    leave_out,
     native_task,
     output_of,
     output_places,
-    refuse_unreadable,
 )
 from stages.wire.unwrap import FIELD
 
@@ -56,13 +56,15 @@ class ChatHistory:
         quirks: of the upstream.
         model: the upstream's name for it.
         tools: of the request.
+        mended: receives the words for what had to be mended.
 
     Attributes:
         messages: those that are complete.
     """
 
-    def __init__(self, quirks: ChatQuirks, model: str, tools: ChatTools) -> None:
+    def __init__(self, quirks: ChatQuirks, model: str, tools: ChatTools, mended: set[str]) -> None:
         self.messages: list[dict[str, Json]] = []
+        self._mended = mended
         self._quirks = quirks
         self._tools = tools
         self._signs_calls = quirks.signs_calls and not any(name in model for name in _UNSIGNED_MODELS)
@@ -81,7 +83,10 @@ class ChatHistory:
             kind = kind_of(item)
             where = f"input[{position}]"
             if kind in CALLS:
-                self._add_call(kind, item, outputs.get(position), items)
+                place = outputs.get(position)
+                self._add_call(kind, item, place, items)
+                if place is not None and place > position and self._turn is not None:
+                    self._turn.awaited.add(place)
             elif kind in OUTPUTS:
                 if self._turn is not None and position in self._turn.awaited:
                     self._turn.awaited.remove(position)
@@ -91,7 +96,7 @@ class ChatHistory:
             elif kind == "reasoning":
                 self._add_reasoning(item)
             else:
-                refuse_unreadable(kind, item, where)
+                leave_out(kind, item, where, self._mended)
         self.close()
 
     def add(self, role: str, content: Json) -> None:
@@ -127,7 +132,7 @@ class ChatHistory:
     def _add_outputs(self, outputs: list[tuple[str, Json, str]]) -> None:
         pictures: list[dict[str, Json]] = []
         for call_id, output, where in outputs:
-            text, others = tool_content(output, where, has_files=self._quirks.is_openai)
+            text, others = tool_content(output, where, self._mended, has_files=self._quirks.is_openai)
             self.messages.append(
                 {"role": "tool", "tool_call_id": call_id, "content": text or (_SEE_NEXT if others else "")}
             )
@@ -158,7 +163,7 @@ class ChatHistory:
         if self._turn is not None and self._turn.awaited:
             waiting, self._turn = self._turn, None  # a message between a call and its result goes before the call
         self.close()
-        said = user_content(content, f"{where}.content", has_files=self._quirks.is_openai)
+        said = user_content(content, f"{where}.content", self._mended, has_files=self._quirks.is_openai)
         if role == "user":
             self._say_as_user(said)
         else:
@@ -195,7 +200,6 @@ class ChatHistory:
             turn.outputs.append((call_id, "", ""))
         else:
             turn.outputs.append((call_id, output_of(items[place]), f"input[{place}].output"))
-            turn.awaited.add(place)
 
     def _body_of(self, kind: str, item: dict[str, Json]) -> dict[str, Json]:
         if (native := native_task(kind, item)) is not None:
@@ -217,4 +221,4 @@ class ChatHistory:
         """
         if not arguments.strip():
             return "{}"
-        return arguments if self._quirks.is_openai else object_arguments(arguments)
+        return arguments if self._quirks.is_openai else object_arguments(arguments, self._mended)

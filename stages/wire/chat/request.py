@@ -12,7 +12,7 @@ from stages.wire.chat.history import ChatHistory
 from stages.wire.chat.quirks import ChatQuirks
 from stages.wire.chat.tools import ChatTools
 from stages.wire.foreign_json import Json, is_object
-from stages.wire.normal_form import group, nothing_to_answer, refuse_stored
+from stages.wire.normal_form import all_tools, group, nothing_to_answer
 from stages.wire.openai_models import reasons
 
 
@@ -28,13 +28,13 @@ def chat_request(request: ResponsesRequest, *, model: str, quirks: ChatQuirks) -
         quirks: how the server differs from others.
 
     Raises:
-        BadRequest: if the request cannot be translated without losing its meaning: it builds on a conversation that is
-            stored at OpenAI, names files by id, or is left without the tools that it forces.
+        BadRequest: if the request cannot be translated without losing its meaning: it names files by id, or is left
+            without the tools that it forces.
     """
     body = request.body
-    refuse_stored(body)
-    tools = ChatTools(body.get("tools") or [], quirks, model)
-    result: dict[str, Json] = {"model": model, "messages": _messages(body, quirks, model, tools)}
+    tools = ChatTools(all_tools(body), quirks, model)
+    history = ChatHistory(quirks, model, tools, request.mended)
+    result: dict[str, Json] = {"model": model, "messages": _messages(body, history)}
     if request.stream:
         result["stream"] = True
         if quirks.has_stream_options:
@@ -44,8 +44,7 @@ def chat_request(request: ResponsesRequest, *, model: str, quirks: ChatQuirks) -
     return result
 
 
-def _messages(body: dict[str, Json], quirks: ChatQuirks, model: str, tools: ChatTools) -> list[dict[str, Json]]:
-    history = ChatHistory(quirks, model, tools)
+def _messages(body: dict[str, Json], history: ChatHistory) -> list[dict[str, Json]]:
     if body.get("instructions"):
         history.add("system", body["instructions"])
     if isinstance(body["input"], str):

@@ -31,6 +31,7 @@ from stages.wire.downstream.chat_parts import SERVICE_TIERS, chat_annotations, c
 from stages.wire.downstream.errors import NO_END, error_frame
 from stages.wire.downstream.profiles import OPENAI, Profile
 from stages.wire.downstream.reasoning_display import display_of
+from stages.wire.downstream.shown_failures import failure_note
 from stages.wire.foreign_json import encode, json_text
 
 DONE = b"data: [DONE]\n\n"
@@ -225,7 +226,7 @@ class ChunkEncoder:
         """Report a failure in the stream, without declaring the calls that are still open complete."""
         self._is_over = True
         if self._profile.failure_as_text:
-            note = f"\n\n[upstream error: {_shown_code(failed)}: {failed.message}]"
+            note = failure_note(_shown_code(failed), failed.message)
             self._chunk(b'"content":' + json_text(note), frames)
             frames += (self._before_delta, b'},"finish_reason":"stop"}]', self._usage_field, b"}\n\n", DONE)
         else:

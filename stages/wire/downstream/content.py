@@ -1,7 +1,8 @@
 """Content of a message: parts of the chat and Anthropic dialects, brought into the form of the Responses API.
 
 Parts that already have that form pass as they are, and a list in which nothing changes is returned itself, not a copy:
-most of a Cursor body never changes.
+most of a Cursor body never changes. Parts that hold nothing (an image whose URL is null) are left out, because no
+upstream accepts them, and they come back in each turn.
 """
 
 from __future__ import annotations
@@ -10,19 +11,25 @@ from typing import Literal
 
 import msgspec
 
-from stages.wire.bad_request import BadRequest, need_object, need_text, wrong_type
-from stages.wire.foreign_json import Json, is_list, is_object
+from stages.wire.bad_request import BadRequest, need_text, wrong_type
+from stages.wire.foreign_json import Json, encode, is_list, is_object, text
 from stages.wire.unwrap import FIELD
 
 TextType = Literal["input_text", "output_text"]
 """The type of text parts: ``output_text`` in an assistant's message, else ``input_text``."""
 
 _TEXTS = ("text", "input_text", "output_text")  # not a set: a foreign value may be unhashable
+_PARTS = (
+    *(*_TEXTS, "refusal", "image", "image_url", "input_image", "input_file", "input_audio"),
+    *("document", "search_result"),
+)
+"""Types of parts that a tool's output may hold; ``file`` only in the form of Chat Completions."""
+
 _CITATIONS = "citations"
 """A field of Anthropic's text blocks: what the answer quoted; no later turn needs it."""
 
 
-def flat_content(content: Json, text_type: TextType, where: str) -> str | list[Json]:
+def flat_content(content: Json, text_type: TextType, where: str, mended: set[str]) -> str | list[Json]:
     """Bring the content of a message into Responses form.
 
     ``cache_control`` stays where it is; the adapters of other upstreams than Anthropic remove it.
@@ -31,6 +38,7 @@ def flat_content(content: Json, text_type: TextType, where: str) -> str | list[J
         content: a string or an array of parts.
         text_type: the type that text parts get.
         where: the path of the content, for errors.
+        mended: receives the words for what had to be mended.
 
     Raises:
         BadRequest: if the content or one of its parts is of the wrong type.
@@ -39,14 +47,22 @@ def flat_content(content: Json, text_type: TextType, where: str) -> str | list[J
         return content
     if not is_list(content):
         raise wrong_type(where, "a string or an array of content parts", content)
+    return _flat_parts(content, text_type, where, mended)
+
+
+def _flat_parts(content: list[Json], text_type: TextType, where: str, mended: set[str]) -> list[Json]:
     parts: list[Json] = []
     for index, part in enumerate(content):
         inner = _inner_content(part)
         path = f"{where}[{index}]"
         if inner is None:
-            parts.append(flat_part(part, text_type, path))
+            flat_one = flat_part(part, text_type, path)
+            if flat_one is None:
+                mended.add("empty_part")
+            else:
+                parts.append(flat_one)
         else:
-            flat = flat_content(inner, text_type, f"{path}.content")
+            flat = flat_content(inner, text_type, f"{path}.content", mended)
             parts += [{"type": text_type, "text": flat}] if isinstance(flat, str) else flat
     if len(parts) == len(content) and all(new is old for new, old in zip(parts, content, strict=True)):
         return content
@@ -66,12 +82,14 @@ def _inner_content(part: Json) -> Json:
             return None
 
 
-def flat_part(part: Json, text_type: TextType, where: str) -> dict[str, Json]:
-    """Bring one content part into Responses form; a bare string is a text part.
+def flat_part(part: Json, text_type: TextType, where: str) -> dict[str, Json] | None:
+    """Bring one content part into Responses form; a bare string is a text part. None if it holds nothing.
 
     Raises:
-        BadRequest: if it is not an object, has no type, or its text, image or file is missing.
+        BadRequest: if it is not an object, or its type or text is not a string.
     """
+    if part is None or part == {}:
+        return None
     if isinstance(part, str):
         return {"type": text_type, "text": part}
     if not is_object(part):
@@ -80,17 +98,20 @@ def flat_part(part: Json, text_type: TextType, where: str) -> dict[str, Json]:
     if kind in _TEXTS:
         return _text(part, text_type, where)
     match kind:
-        case "input_image" if is_object(part.get("image_url")):
-            return _image(part, where)
-        case "image_url":
-            return _image(part, where)
+        case "input_image" if isinstance(part.get("image_url"), str) and part["image_url"]:
+            return part
+        case "input_image" if text(part.get("file_id")) and not part.get("image_url"):
+            return part if "image_url" not in part else {key: part[key] for key in part if key != "image_url"}
+        case "image_url" | "input_image":
+            return _image(part)
         case "image":
-            return _with_cache(part, _anthropic_image(need_object(part.get("source"), f"{where}.source"), where))
+            return _with_cache(part, _anthropic_image(part.get("source"), where))
         case "document":
             return _with_cache(part, _document(part, text_type, where))
         case "file":
-            file = need_object(part.get("file"), f"{where}.file")
-            return _with_cache(part, {"type": "input_file", **_without_nulls(file)})
+            file = part.get("file")
+            known = _without_nulls(file) if is_object(file) else {}
+            return _with_cache(part, {"type": "input_file", **known}) if known else None
         case str():
             return part
         case None if "text" in part:
@@ -99,8 +120,8 @@ def flat_part(part: Json, text_type: TextType, where: str) -> dict[str, Json]:
             raise wrong_type(f"{where}.type", "a string", kind)
 
 
-def _with_cache(part: dict[str, Json], flat: dict[str, Json]) -> dict[str, Json]:
-    if part.get("cache_control") is not None:
+def _with_cache(part: dict[str, Json], flat: dict[str, Json] | None) -> dict[str, Json] | None:
+    if flat is not None and part.get("cache_control") is not None:
         flat["cache_control"] = part["cache_control"]
     return flat
 
@@ -109,31 +130,35 @@ def _without_nulls(fields: dict[str, Json]) -> dict[str, Json]:
     return {key: value for key, value in fields.items() if value is not None}
 
 
-def _text(part: dict[str, Json], text_type: TextType, where: str) -> dict[str, Json]:
-    text = part.get("text")
-    if not isinstance(text, str):
-        raise wrong_type(f"{where}.text", "a string", text)
+def _text(part: dict[str, Json], text_type: TextType, where: str) -> dict[str, Json] | None:
+    said = part.get("text")
+    if said is None:
+        return None
+    if not isinstance(said, str):
+        raise wrong_type(f"{where}.text", "a string", said)
     if part["type"] == text_type and _CITATIONS not in part:
         return part
     rest = {key: value for key, value in part.items() if key != _CITATIONS} if _CITATIONS in part else part
     return {**rest, "type": text_type}
 
 
-def _image(part: dict[str, Json], where: str) -> dict[str, Json]:
+def _image(part: dict[str, Json]) -> dict[str, Json] | None:
     """Flatten an image of Chat Completions, whose URL is nested in an object; some clients send the bare URL."""
     image = part.get("image_url")
-    if isinstance(image, str) and image:
-        flat = {"type": "input_image", "image_url": image}
-    else:
-        image = need_object(image, f"{where}.image_url")
-        flat = {"type": "input_image", "image_url": need_text(image, "url", f"{where}.image_url")}
+    if is_object(image):
         part = {**part, **image}
+        image = image.get("url")
+    if not isinstance(image, str) or not image:
+        return None
+    flat: dict[str, Json] = {"type": "input_image", "image_url": image}
     if part.get("detail") is not None:
         flat["detail"] = part["detail"]
     return _with_cache(part, flat)
 
 
-def _anthropic_image(source: dict[str, Json], where: str) -> dict[str, Json]:
+def _anthropic_image(source: Json, where: str) -> dict[str, Json] | None:
+    if not is_object(source) or not _has_content(source):
+        return None
     match source.get("type"):
         case "url":
             return {"type": "input_image", "image_url": need_text(source, "url", f"{where}.source")}
@@ -143,9 +168,15 @@ def _anthropic_image(source: dict[str, Json], where: str) -> dict[str, Json]:
             return {"type": "input_image", "image_url": _data_url(source, where)}
 
 
-def _document(part: dict[str, Json], text_type: TextType, where: str) -> dict[str, Json]:
+def _has_content(source: dict[str, Json]) -> bool:
+    return any(source.get(key) for key in ("data", "url", "file_id"))
+
+
+def _document(part: dict[str, Json], text_type: TextType, where: str) -> dict[str, Json] | None:
     """Flatten an Anthropic document: plain text becomes text, anything else a file."""
-    source = need_object(part.get("source"), f"{where}.source")
+    source = part.get("source")
+    if not is_object(source) or not _has_content(source):
+        return None
     match source.get("type"):
         case "text":
             return {"type": text_type, "text": need_text(source, "data", f"{where}.source")}
@@ -165,20 +196,38 @@ def _data_url(source: dict[str, Json], where: str) -> str:
     return f"data:{media_type};base64,{need_text(source, 'data', f'{where}.source')}"
 
 
-def flat_output(output: Json, where: str) -> str | list[Json]:
+def flat_output(output: Json, where: str, mended: set[str], *, is_native: bool = False) -> str | list[Json]:
     """Bring a tool's output into Responses form: text as one string, or a list of parts if it has images or files.
 
-    Raises:
-        BadRequest: if it is not a string, an array of content parts or null.
+    What is neither text nor content parts (a number, an object, a list of rows) becomes JSON text.
+
+    Args:
+        output: what the client sent.
+        where: its path.
+        mended: receives the words for what had to be mended.
+        is_native: whether it is in Responses form already, where a list of parts stays a list.
     """
-    if output is None:
-        return ""
-    parts = flat_content(output, "input_text", where)
-    if isinstance(parts, str):
+    if isinstance(output, str):
+        return output
+    listed = [output] if is_object(output) else output
+    try:
+        if not is_list(listed) or not all(map(_is_part, listed)):
+            raise wrong_type(where, "a string or an array of content parts", output)
+        parts = _flat_parts(listed, "input_text", where, mended)
+    except BadRequest:
+        mended.add("odd_value")
+        return "" if output is None else encode(output).decode()
+    if is_native or any(part["type"] != "input_text" for part in parts):
         return parts
-    if all(part["type"] == "input_text" for part in parts):
-        return "\n".join(part["text"] for part in parts)
-    return parts
+    return "\n".join(part["text"] for part in parts)
+
+
+def _is_part(value: Json) -> bool:
+    """Return whether an element of a tool's output is content, not a row of data that happens to be an object."""
+    if not is_object(value):
+        return value is None or isinstance(value, str)
+    kind = value.get("type")
+    return "text" in value if kind is None else kind in _PARTS or (kind == "file" and is_object(value.get("file")))
 
 
 def is_blank(content: str | list[Json]) -> bool:
@@ -188,21 +237,23 @@ def is_blank(content: str | list[Json]) -> bool:
     return all(part["type"] in _TEXTS and is_blank(part["text"]) for part in content)
 
 
-def arguments_text(arguments: Json, where: str) -> str:
-    """Return the arguments of a call as JSON text, as the API requires; text passes as it is, valid JSON or not.
+def arguments_text(arguments: Json, mended: set[str]) -> str:
+    """Return the arguments of a call as JSON text, as the API requires; text passes as it is, valid JSON or not."""
+    if isinstance(arguments, str):
+        return arguments
+    if arguments is None:
+        return "{}"
+    if not is_object(arguments):
+        mended.add("odd_value")
+    return encode(arguments).decode()
 
-    Raises:
-        BadRequest: if they are not text, an object or null.
-    """
-    match arguments:
-        case str():
-            return arguments
-        case None:
-            return "{}"
-        case dict():
-            return msgspec.json.encode(arguments).decode()
-        case _:
-            raise BadRequest(f"{where} must be a string of JSON.", where)
+
+def custom_text(given: Json, mended: set[str]) -> str:
+    """Return the input of a custom call as text."""
+    if isinstance(given, str):
+        return given
+    mended.add("odd_value")
+    return "" if given is None else raw_input(encode(given).decode())
 
 
 def raw_input(arguments: str) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from stages.wire.bad_request import BadRequest, json_kind, need_object, need_text, wrong_type
+from stages.wire.bad_request import BadRequest, wrong_type
 from stages.wire.call_ids import short_call_id
 from stages.wire.downstream.anthropic_blocks import (
     Blocks,
@@ -25,10 +25,30 @@ from stages.wire.downstream.anthropic_blocks import (
     thought_runs,
     without_shown_reasoning,
 )
-from stages.wire.downstream.content import TextType, arguments_text, flat_content, flat_output, is_blank, raw_input
-from stages.wire.foreign_json import Json, is_list, is_object
+from stages.wire.downstream.content import (
+    TextType,
+    arguments_text,
+    custom_text,
+    flat_content,
+    flat_output,
+    is_blank,
+    raw_input,
+)
+from stages.wire.downstream.pairing import UNKNOWN, unnamed_call_id
+from stages.wire.downstream.shown_failures import strip_failure_note
+from stages.wire.foreign_json import Json, is_list, is_object, text
+from stages.wire.tool_names import ToolNames
 
 _ROLES = "system, developer, user, assistant and tool"
+_ODD_ROLES: Final = {
+    **{role: role for role in ("system", "developer", "user", "assistant", "tool", "function")},
+    "model": "assistant",
+    "ai": "assistant",
+    "human": "user",
+}
+"""Roles in another case, and in the words of Gemini and LangChain."""
+
+_BARE_PARTS: Final = frozenset({"text", "input_text", "image_url", "input_image", "input_file"})
 _MAX_SHOWN_CHARS = 40
 
 _CHAT_ONLY: Final = frozenset(
@@ -53,16 +73,30 @@ _NO_BLOCKS: Final = Blocks()
 class History:
     """Builds the items of one request; feed it the elements in order.
 
+    What a client sends again in each turn must not end the chat, so damage is mended wherever its meaning is clear.
+    Each item depends on those before it only: the beginning of a conversation has the same bytes in every turn.
+
     Args:
         custom_tools: names of the declared custom tools. A call of one of them is a ``custom_tool_call``: Cursor
             replays its ApplyPatch calls in the function envelope, with the raw patch as arguments (codex-proxy#708).
         field: where the elements come from. Elements of ``messages`` are rebuilt from the fields that we know, and
             blank ones are dropped; elements of ``input`` are changed only where they must be.
+        names: of the request's tools; receives those that had to be changed.
+        mended: receives the words for what had to be mended.
+
+    Attributes:
+        items: those so far.
     """
 
-    def __init__(self, custom_tools: frozenset[str], field: Literal["input", "messages"]) -> None:
+    def __init__(
+        self, custom_tools: frozenset[str], field: Literal["input", "messages"], names: ToolNames, mended: set[str]
+    ) -> None:
         self.items: list[dict[str, Json]] = []
         self._custom_tools = custom_tools
+        self._names = names
+        self.mended = mended
+        self._unnamed_calls = 0
+        self.field: Literal["input", "messages"] = field
         self._is_native = field == "input"
         self._custom_calls: set[str] = set()
         self._legacy_calls = 0
@@ -71,10 +105,11 @@ class History:
         """Append what ``element`` becomes: nothing, one item or several.
 
         Raises:
-            BadRequest: if it is not an object, its role is unknown, or a field that we need is missing.
+            BadRequest: if it is not an object or its role is unknown.
         """
         if not is_object(element):
-            raise wrong_type(where, "an object", element)
+            self._add_bare(element, where)
+            return
         kind = element.get("type")
         if kind is not None and kind != "message":
             self._add_typed(kind, element, where)
@@ -84,42 +119,51 @@ class History:
             case "assistant":
                 self._add_assistant(element, where)
             case "system" | "developer" | "user":
-                self._add_message(element, self._take_results(element, where), "input_text", where)
+                rest = self._take_results(element, where)
+                self._add_message(element, rest, "input_text", where, is_all=rest is element.get("content"))
             case "tool":
-                call_id = need_text(element, "tool_call_id", where)
-                self._add_output(call_id, element.get("content"), f"{where}.content", extras=_kept(element))
+                self._add_output(
+                    element.get("tool_call_id"), element.get("content"), f"{where}.content", extras=_kept(element)
+                )
             case "function":
-                if not self._legacy_calls:
-                    raise BadRequest(
-                        f"{where} is the result of a function call, but there is no call before it.", where
-                    )
-                self._add_output(self._legacy_id(), element.get("content"), f"{where}.content", extras=_kept(element))
+                call_id = self._legacy_id() if self._legacy_calls else UNKNOWN
+                self._add_output(call_id, element.get("content"), f"{where}.content", extras=_kept(element))
             case None if self._is_native and kind is None and isinstance(element.get("id"), str):
                 self.items.append(element)  # an item_reference, whose type may be omitted
             case None:
                 raise BadRequest(f"{where} has no role; known roles are {_ROLES}.", f"{where}.role")
+            case str() if (known := _ODD_ROLES.get(role.strip().lower(), role)) != role:
+                self.mended.add("odd_value")
+                self.add({**element, "role": known}, where)
             case str():
                 shown = role if len(role) <= _MAX_SHOWN_CHARS else f"{role[:_MAX_SHOWN_CHARS]}..."
                 raise BadRequest(f"{where} has the role {shown!r}; known roles are {_ROLES}.", f"{where}.role")
             case _:
                 raise wrong_type(f"{where}.role", "a string", role)
 
+    def _add_bare(self, element: Json, where: str) -> None:
+        """Append a bare string as what the user said; null is left out."""
+        if element is None or (isinstance(element, str) and not element.strip()):
+            self.mended.add("empty_part")
+        elif isinstance(element, str):
+            self.mended.add("odd_value")
+            self._add_message({"role": "user", "content": element}, element, "input_text", where)
+        else:
+            raise wrong_type(where, "an object", element)
+
     # Typed items of the Responses API.
 
     def _add_typed(self, kind: Json, item: dict[str, Json], where: str) -> None:
         match kind:
             case "function_call":
-                name, call_id = need_text(item, "name", where), need_text(item, "call_id", where)
-                self._add_call(name, call_id, arguments_text(item.get("arguments"), f"{where}.arguments"), item)
+                self._add_call(item.get("name"), item.get("call_id"), item.get("arguments"), item)
             case "custom_tool_call":
-                need_text(item, "name", where)
-                if not isinstance(item.get("input"), str):
-                    raise wrong_type(f"{where}.input", "a string", item.get("input"))
-                self._custom_calls.add(call_id := short_call_id(need_text(item, "call_id", where)))
-                self._append_with(item, "call_id", call_id)
+                self._add_custom_call(item)
             case "function_call_output" | "custom_tool_call_output":
-                call_id = need_text(item, "call_id", where)
-                self._add_output(call_id, item.get("output"), f"{where}.output", item)
+                self._add_output(item.get("call_id"), item.get("output"), f"{where}.output", item)
+            case str() if kind in _BARE_PARTS:
+                self.mended.add("odd_value")
+                self.add({"role": "user", "content": [item]}, where)
             case str():
                 any_id = item.get("call_id")
                 self._append_with(item, "call_id", short_call_id(any_id) if isinstance(any_id, str) else any_id)
@@ -129,9 +173,45 @@ class History:
     def _append_with(self, item: dict[str, Json], key: str, value: Json) -> None:
         self.items.append(item if item.get(key) == value else {**item, key: value})
 
-    def _add_call(self, name: str, call_id: str, arguments: str, source: dict[str, Json]) -> None:
-        """Append a call of a function, or of a custom tool if one of that name is declared."""
-        call_id = short_call_id(call_id)
+    def _add_custom_call(self, item: dict[str, Json]) -> None:
+        """Append a call in Responses form; one without a name is left out, as nobody knows what it called."""
+        if not (name := text(item.get("name"))):
+            self.mended.add("empty_part")
+            return
+        given, name = item.get("input"), self._names.legal(name)
+        self._custom_calls.add(call_id := self._call_id(item.get("call_id")))
+        if item.get("call_id") != call_id or item["name"] != name or not isinstance(given, str):
+            item = {**item, "call_id": call_id, "name": name, "input": custom_text(given, self.mended)}
+        self.items.append(item)
+
+    def _call_id(self, given: Json) -> str:
+        """Return the id of a call; one by its position if it has none, because the answer was stopped before it."""
+        if isinstance(given, str) and given and not given.isspace():
+            return short_call_id(given)
+        self.mended.add("missing_call_id")
+        self._unnamed_calls += 1
+        return unnamed_call_id(self._unnamed_calls)
+
+    def _add_call(self, named: Json, called: Json, given: Json, source: dict[str, Json]) -> None:
+        """Append a call of a function, or of a custom tool if one of that name is declared.
+
+        A call without a name is left out: nobody knows what it called.
+
+        Args:
+            named: the tool's name, as the client sent it.
+            called: the call's id.
+            given: its arguments.
+            source: its other fields; the whole item if it is in Responses form.
+        """
+        if not isinstance(named, str) or not named:
+            self.mended.add("empty_part")
+            return
+        name = self._names.legal(named)
+        call_id, arguments = self._call_id(called), arguments_text(given, self.mended)
+        if "namespace" in source and isinstance(source["namespace"], str):
+            namespace = self._names.legal(source["namespace"])
+            if namespace != source["namespace"]:
+                source = {**source, "namespace": namespace}
         if name in self._custom_tools:
             self._custom_calls.add(call_id)
             rest = {key: value for key, value in source.items() if key not in ("id", "arguments")}
@@ -141,7 +221,12 @@ class History:
         item_id = source.get("id")
         # OpenAI refuses an item id of another kind, and gateways send ids of all kinds.
         is_odd = item_id is not None and not (isinstance(item_id, str) and item_id.startswith("fc_"))
-        if not is_odd and source.get("call_id") == call_id and source.get("arguments") == arguments:
+        if (
+            not is_odd
+            and source.get("call_id") == call_id
+            and source.get("arguments") == arguments
+            and source.get("name") == name
+        ):
             self.items.append(source)
             return
         rest = {key: value for key, value in source.items() if key != "id" or not is_odd}
@@ -149,37 +234,47 @@ class History:
 
     def _add_output(
         self,
-        call_id: str,
+        answered: Json,
         output: Json,
         where: str,
         item: dict[str, Json] | None = None,
         extras: dict[str, Json] | None = None,
     ) -> None:
-        """Append an output: ``item`` if it is in Responses form, else a new one with ``extras``."""
-        call_id = short_call_id(call_id)
+        """Append an output: ``item`` if it is in Responses form, else a new one with ``extras``.
+
+        One without the id of a call (``answered``) waits for `pair_calls` to find its call.
+        """
+        call_id = short_call_id(answered) if isinstance(answered, str) and not answered.isspace() else UNKNOWN
+        if call_id == UNKNOWN:
+            self.mended.add("missing_call_id")
         is_custom = call_id in self._custom_calls
         if item is None:
             kind = "custom_tool_call_output" if is_custom else "function_call_output"
             if is_list(output) and (cache := _last_cache(output)) is not None:
                 extras = {"cache_control": cache, **(extras or {})}
-            flat = flat_output(output, where)
+            flat = flat_output(output, where, self.mended)
             self.items.append({**(extras or {}), "type": kind, "call_id": call_id, "output": flat})
             return
         kind = "custom_tool_call_output" if is_custom else item["type"]
-        # A native list of parts stays a list: only other dialects are flattened to text.
-        flat = flat_content(output, "input_text", where) if is_list(output) else flat_output(output, where)
-        if item["call_id"] == call_id and item["type"] == kind and item.get("output") is flat:
+        flat = flat_output(output, where, self.mended, is_native=True)
+        if item.get("call_id") == call_id and item["type"] == kind and item.get("output") is flat:
             self.items.append(item)
         else:
             self.items.append({**item, "type": kind, "call_id": call_id, "output": flat})
 
     # Messages.
 
-    def _add_message(self, message: dict[str, Json], content: Json, text_type: TextType, where: str) -> None:
-        flat = None if content is None else flat_content(content, text_type, f"{where}.content")
+    def _add_message(
+        self, message: dict[str, Json], content: Json, text_type: TextType, where: str, *, is_all: bool = True
+    ) -> None:
+        """Append a message, unless it is empty; ``is_all``: whether the client's message held nothing else."""
+        flat = None if content is None else flat_content(content, text_type, f"{where}.content", self.mended)
         if flat is not None and text_type == "output_text":
             flat = without_shown_reasoning(flat)
+            flat = flat if flat is None else self._without_failure(flat)
         if flat is None or (is_blank(flat) if not self._is_native else flat == []):
+            if is_all:
+                self.mended.add("empty_part")
             return
         if not self._is_native:
             item: dict[str, Json] = {"role": message["role"], "content": flat}
@@ -192,6 +287,16 @@ class History:
             rest = {key: value for key, value in message.items() if key not in _CHAT_ONLY}
             self.items.append({**rest, "content": flat})
 
+    def _without_failure(self, content: str | list[Json]) -> str | list[Json] | None:
+        """Remove the failure that we showed at the end of an assistant's text; None if there is nothing else."""
+        last: Json = content if isinstance(content, str) else content[-1].get("text") if content else None
+        if not isinstance(last, str) or (rest := strip_failure_note(last)) is last:
+            return content
+        self.mended.add("own_error_text")
+        if isinstance(content, str):
+            return rest or None
+        return [*content[:-1], {**content[-1], "text": rest}] if rest else content[:-1] or None
+
     def _take_results(self, message: dict[str, Json], where: str) -> Json:
         """Append Anthropic's tool results and return the rest of the content.
 
@@ -203,8 +308,7 @@ class History:
             return content
         for index, block in blocks.results:
             path = f"{where}.content[{index}]"
-            call_id = need_text(block, "tool_use_id", path)
-            self._add_output(call_id, block.get("content"), f"{path}.content", extras=_kept(block))
+            self._add_output(block.get("tool_use_id"), block.get("content"), f"{path}.content", extras=_kept(block))
         return blocks.rest or None
 
     def _add_assistant(self, message: dict[str, Json], where: str) -> None:
@@ -229,44 +333,29 @@ class History:
             content = None
         if blocks.thoughts or "reasoning_content" in message or "reasoning" in message:
             self.items += reasoning_items(message, blocks.thoughts)
-        self._add_message(message, content, "output_text", where)
-        for index, block in blocks.calls:
-            path = f"{where}.content[{index}]"
-            name, call_id = need_text(block, "name", path), need_text(block, "id", path)
-            self._add_call(name, call_id, arguments_text(block.get("input"), f"{path}.input"), _kept(block))
+        function_call = message.get("function_call")
+        legacy = function_call if is_object(function_call) else None
+        is_all = not (calls or blocks.calls or blocks.thoughts or legacy)
+        self._add_message(message, content, "output_text", where, is_all=is_all)
+        for _, block in blocks.calls:
+            self._add_call(block.get("name"), block.get("id"), block.get("input"), _kept(block))
         if calls is not None:
-            self._add_tool_calls(calls, f"{where}.tool_calls")
-        legacy = message.get("function_call")
+            self._add_tool_calls(calls)
         if legacy is not None:
-            path = f"{where}.function_call"
-            name = need_text(need_object(legacy, path), "name", path)
             self._legacy_calls += 1
-            self._add_call(name, self._legacy_id(), arguments_text(legacy.get("arguments"), f"{path}.arguments"), {})
+            self._add_call(legacy.get("name"), self._legacy_id(), legacy.get("arguments"), {})
 
-    def _add_tool_calls(self, calls: Json, where: str) -> None:
-        if not is_list(calls):
-            raise wrong_type(where, "an array", calls)
-        for index, call in enumerate(calls):
-            path = f"{where}[{index}]"
-            call_id = need_text(need_object(call, path), "id", path)
-            custom = call.get("custom")
+    def _add_tool_calls(self, calls: Json) -> None:
+        for call in calls if is_list(calls) else [calls]:
+            function = call.get("function") if is_object(call) else None
+            custom = call.get("custom") if is_object(call) else None
             if is_object(custom):
-                raw = custom.get("input")
-                if not isinstance(raw, str):
-                    raise BadRequest(
-                        f"{path}.custom.input must be a string, not {json_kind(raw)}.", f"{path}.custom.input"
-                    )
-                name = need_text(custom, "name", f"{path}.custom")
-                self._add_typed(
-                    "custom_tool_call",
-                    {"type": "custom_tool_call", "call_id": call_id, "name": name, "input": raw},
-                    path,
-                )
-                continue
-            path = f"{path}.function"
-            function = need_object(call.get("function"), path)
-            name = need_text(function, "name", path)
-            self._add_call(name, call_id, arguments_text(function.get("arguments"), f"{path}.arguments"), {})
+                flat = {"name": custom.get("name"), "input": custom.get("input")}
+                self._add_custom_call({"type": "custom_tool_call", "call_id": call.get("id"), **flat})
+            elif is_object(function):
+                self._add_call(function.get("name"), call.get("id"), function.get("arguments"), {})
+            else:
+                self.mended.add("empty_part")
 
     def _legacy_id(self) -> str:
         """Return an id for the latest legacy call, which had none: its result is the next ``function`` message."""

@@ -9,6 +9,7 @@ Only functions and custom tools are repaired; other kinds of calls (shell, compu
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 from stages.wire.call_ids import numbered_call_id
@@ -19,6 +20,17 @@ _OUTPUT_OF: Final[dict[Json, str]] = {
     "custom_tool_call": "custom_tool_call_output",
 }
 _OUTPUTS: Final = frozenset(_OUTPUT_OF.values())
+
+UNKNOWN: Final = ""
+"""The ``call_id`` of an output that came without one; no call has it."""
+
+_EMPTY: Final[dict[str, Json]] = {"output": ""}
+_UNNAMED: Final = "call_without_id_"
+
+
+def unnamed_call_id(number: int) -> str:
+    """Return the id of the ``number``-th call that came without one."""
+    return f"{_UNNAMED}{number}"
 
 
 class _CallInHistory:
@@ -37,7 +49,10 @@ def pair_calls(items: list[dict[str, Json]], *, is_whole: bool = True) -> list[d
     """Repair the pairs of a conversation in normal form; a history without defects is returned itself.
 
     - A call without an output gets an empty one, after the calls that were made together with it.
-    - An output without a call before it is dropped.
+    - An output before its call is moved to the end of the calls that were made together with it; one without a call is
+      dropped.
+    - An output without an id belongs to the first call without an output of those just before it, and one with an
+      unknown id to the first that came without an id: "Stop" in mid-stream can cut the id off.
     - Of several outputs of one call the last one counts, at the place of the first (CLIProxyAPI#4998): the beginning
       of the conversation, which the upstream may have cached, stays the same.
     - An id that an earlier call already has is numbered, in the call and in its output.
@@ -65,12 +80,40 @@ def _is_paired(items: list[dict[str, Json]], *, is_whole: bool) -> bool:
             waiting[call_id] = _OUTPUT_OF[kind]
         elif kind in _OUTPUTS:
             call_id = item["call_id"]
-            if waiting.pop(call_id, None) != kind and (is_whole or call_id in seen):
+            if waiting.pop(call_id, None) != kind and (is_whole or call_id in seen or call_id == UNKNOWN):
                 return False
     return not waiting
 
 
+def _adopted(items: list[dict[str, Json]]) -> list[dict[str, Json]]:
+    """Return the items with an id for each output whose call is known by its place only."""
+    outputs = {item["call_id"] for item in items if item.get("type") in _OUTPUTS}
+    calls = {item["call_id"] for item in items if item.get("type") in _OUTPUT_OF}
+    if outputs <= calls:
+        return items
+    adopted: list[dict[str, Json]] = []
+    waiting: list[str] = []
+    is_in_run = False
+    for item in items:
+        kind = item.get("type")
+        if kind in _OUTPUT_OF:
+            waiting = waiting if is_in_run else []
+            if item["call_id"] not in outputs:
+                waiting.append(item["call_id"])
+        elif kind in _OUTPUTS and (call_id := item["call_id"]) not in calls:
+            fitting = [one for one in waiting if call_id == UNKNOWN or one.startswith(_UNNAMED)]
+            if fitting:
+                waiting.remove(fitting[0])
+                item = {**item, "call_id": fitting[0]}
+        is_in_run = kind in _OUTPUT_OF or (is_in_run and kind == "reasoning")
+        adopted.append(item)
+    return adopted
+
+
 def _repaired(items: list[dict[str, Json]], *, is_whole: bool) -> list[dict[str, Json]]:
+    items = _adopted(items)
+    to_come = Counter(item["call_id"] for item in items if item.get("type") in _OUTPUT_OF)
+    early: dict[str, dict[str, Json]] = {}
     paired: list[dict[str, Json] | None] = []
     calls: dict[str, list[_CallInHistory]] = {}
     ends_of_runs: dict[int, int] = {}
@@ -82,6 +125,7 @@ def _repaired(items: list[dict[str, Json]], *, is_whole: bool) -> list[dict[str,
             if not is_in_run:
                 run, is_in_run = run + 1, True
             known = calls.setdefault(item["call_id"], [])
+            to_come[item["call_id"]] -= 1
             call = _CallInHistory(numbered_call_id(item["call_id"], len(known) + 1), _OUTPUT_OF[kind], run)
             known.append(call)
             paired.append(_with(item, call_id=call.call_id))
@@ -91,7 +135,10 @@ def _repaired(items: list[dict[str, Json]], *, is_whole: bool) -> list[dict[str,
         if kind not in _OUTPUTS:
             paired.append(item)
         elif item["call_id"] not in calls:
-            paired.append(None if is_whole else item)
+            if to_come[item["call_id"]]:
+                early[item["call_id"]] = item
+            elif not is_whole and item["call_id"] != UNKNOWN:
+                paired.append(item)
         else:
             call = _call_of_output(calls[item["call_id"]])
             output = _with(item, call_id=call.call_id, type=call.output_kind)
@@ -102,9 +149,12 @@ def _repaired(items: list[dict[str, Json]], *, is_whole: bool) -> list[dict[str,
                 paired[call.output_at] = output
                 paired.append(None)
     missing: dict[int, list[dict[str, Json]]] = {}
-    for call in (call for known in calls.values() for call in known if call.output_at is None):
-        empty: dict[str, Json] = {"type": call.output_kind, "call_id": call.call_id, "output": ""}
-        missing.setdefault(ends_of_runs[call.run], []).append(empty)
+    for call_id, known in calls.items():
+        for call in known:
+            if call.output_at is None:
+                output = early.pop(call_id, _EMPTY)
+                output = {**output, "type": call.output_kind, "call_id": call.call_id}
+                missing.setdefault(ends_of_runs[call.run], []).append(output)
     joined: list[dict[str, Json]] = []
     for position, kept in enumerate(paired, 1):
         if kept is not None:

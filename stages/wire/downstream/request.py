@@ -20,7 +20,9 @@ from stages.wire.downstream.conversation import History
 from stages.wire.downstream.pairing import pair_calls
 from stages.wire.downstream.parameters import LOGPROBS, check_types, native_parameters
 from stages.wire.downstream.tools import Toolbox, flat_tool_choice, forbids_parallel, open_functions, open_toolbox
-from stages.wire.foreign_json import Json, is_list, is_object
+from stages.wire.foreign_json import Json, is_list, is_object, whole_characters
+from stages.wire.normal_form import LATE_TOOLS, is_reference
+from stages.wire.tool_names import ToolNames
 
 MAX_MODEL_CHARS = 512
 """Our limit: the name appears in logs and in messages."""
@@ -48,56 +50,60 @@ def parse_body(body: bytes | bytearray, *, model: str | None = None) -> Response
         BadRequest: if the body is not a JSON object, the model or the conversation is missing, or a field is of the
             wrong type; ``param`` names the field.
     """
-    raw = _decode(body)
+    mended: set[str] = set()
+    raw = _decode(body, mended)
     model = _model(raw if model is None else {"model": model})
     check_types(raw)
-    toolbox = open_toolbox(raw.get("tools"))
+    names = ToolNames()
+    toolbox = open_toolbox(raw.get("tools"), names=names)
     if not toolbox.tools and raw.get("functions"):
-        toolbox = open_functions(raw["functions"])
+        toolbox = open_functions(raw["functions"], names)
     field, conversation = _conversation(raw)
+    conversation, late = _with_late_tools(field, conversation, names)
+    custom = toolbox.custom | late.custom
     native = native_parameters(raw)
-    mended: set[str] = set()
-    native["input"] = (
-        conversation if isinstance(conversation, str) else _items(field, conversation, raw, toolbox, mended)
-    )
+    if isinstance(conversation, str):
+        native["input"] = conversation
+    else:
+        native["input"] = _items(raw, conversation, History(custom, field, names, mended))
     if toolbox.tools:
-        # Several upstreams refuse these two without tools, OpenAI among them.
         native["tools"] = toolbox.tools
-        _put_choice(native, raw, toolbox)
+    if toolbox.tools or late.tools:
+        # Several upstreams refuse these two without tools, OpenAI among them.
+        _put_choice(native, raw, custom, names)
         if raw.get("parallel_tool_calls") is not None:
             native["parallel_tool_calls"] = raw["parallel_tool_calls"]
         elif forbids_parallel(raw.get("tool_choice")):
             native["parallel_tool_calls"] = False
+    if names.clients:
+        mended.add("tool_name")
     return ResponsesRequest(
         mended=mended,
+        tool_names=names.clients,
         requested_model=model,
         stream=bool(raw.get("stream")),
         include_usage=_include_usage(raw),
         body=native,
         shape="responses" if field == "input" else "messages",
-        custom_tools=toolbox.custom,
-        has_hosted_tools=toolbox.has_hosted,
+        custom_tools=custom,
+        has_hosted_tools=toolbox.has_hosted or late.has_hosted,
         wants_logprobs=LOGPROBS in native.get("include", ()),
     )
 
 
-def _decode(body: bytes | bytearray) -> dict[str, Json]:
-    # `from None` throughout: a UnicodeDecodeError holds the whole body, and a cause may be logged.
+def _decode(body: bytes | bytearray, mended: set[str]) -> dict[str, Json]:
     if body.startswith(_UTF8_BOM):
         body = body[len(_UTF8_BOM) :]
     if not body or body.isspace():
         raise BadRequest("The request body is empty; it must be a JSON object.")
     if body.startswith(_UTF16_BOMS) or b"\0" in body[:4]:
         raise BadRequest("The request body looks like UTF-16 or UTF-32; JSON must be sent as UTF-8.")
-    try:
-        raw: Json = msgspec.json.decode(body)
-    except UnicodeDecodeError:
-        raise BadRequest("The request body is not valid UTF-8.") from None
-    except RecursionError:
-        raise BadRequest(f"The request body is nested too deeply: {MAX_DEPTH_LEVELS} levels are allowed.") from None
-    except msgspec.DecodeError as error:  # its text names positions, never content
-        reason = str(error).removeprefix("JSON is malformed: ").partition(" - at `")[0]
-        raise BadRequest(f"The request body is not valid JSON: {reason}.") from None
+    raw = _json(body)
+    if isinstance(raw, BadRequest) and (repaired := whole_characters(body)) is not None:
+        raw = _json(repaired)
+        mended.add("lone_surrogate")
+    if isinstance(raw, BadRequest):
+        raise raw
     if not is_object(raw):
         raise BadRequest(f"The request body must be a JSON object, not {json_kind(raw)}.")
     if body.count(b"{") + body.count(b"[") > MAX_DEPTH_LEVELS:  # else there is nothing to go down into
@@ -105,6 +111,22 @@ def _decode(body: bytes | bytearray) -> dict[str, Json]:
             if type(value) in _CONTAINERS:
                 _check_depth(value, key)
     return raw
+
+
+def _json(body: bytes | bytearray) -> Json | BadRequest:
+    """Decode the body, or return what is wrong with it.
+
+    It is returned, not raised here: a UnicodeDecodeError holds the whole body, and an error's context may be logged.
+    """
+    try:
+        return msgspec.json.decode(body)
+    except UnicodeDecodeError:
+        return BadRequest("The request body is not valid UTF-8.")
+    except RecursionError:
+        return BadRequest(f"The request body is nested too deeply: {MAX_DEPTH_LEVELS} levels are allowed.")
+    except msgspec.DecodeError as error:  # its text names positions, never content
+        reason = str(error).removeprefix("JSON is malformed: ").partition(" - at `")[0]
+        return BadRequest(f"The request body is not valid JSON: {reason}.")
 
 
 def _check_depth(value: Json, key: str) -> None:
@@ -147,14 +169,24 @@ def _conversation(raw: dict[str, Json]) -> tuple[Literal["input", "messages"], J
     raise BadRequest("The request has neither input nor messages; one of them must hold the conversation.", "input")
 
 
-def _items(
-    field: Literal["input", "messages"],
-    conversation: list[Json],
-    raw: dict[str, Json],
-    toolbox: Toolbox,
-    mended: set[str],
-) -> list[Json]:
-    history = History(toolbox.custom, field)
+def _with_late_tools(field: Literal["input", "messages"], conversation: Json, names: ToolNames) -> tuple[Json, Toolbox]:
+    """Bring the tools that items of the conversation declare into Responses form; return them, too, all together."""
+    if field == "messages" or isinstance(conversation, str):
+        return conversation, Toolbox()
+    places = [at for at, item in enumerate(conversation) if type(item) is dict and item.get("type") == LATE_TOOLS]
+    if not places:
+        return conversation, Toolbox()
+    flat: list[Json] = list(conversation)
+    tools: list[Json] = []
+    for place in places:
+        declared = open_toolbox(flat[place].get("tools"), f"input[{place}].tools", names).tools
+        tools += declared
+        flat[place] = {**flat[place], "tools": declared} if declared else None
+    return flat, open_toolbox(tools, names=names)
+
+
+def _items(raw: dict[str, Json], conversation: list[Json], history: History) -> list[Json]:
+    field = history.field
     if field == "messages" and raw.get("system"):
         # Anthropic's field: for Claude's names some clients write Anthropic's dialect.
         history.add({"role": "system", "content": raw["system"]}, "system")
@@ -163,27 +195,21 @@ def _items(
     items = history.items
     if raw.get("store") is False:
         # An item that is not stored cannot be referred to: OpenAI answers 404 "Item with id ... not found".
-        items = [item for item in items if not _is_reference(item)]
+        items = [item for item in items if not is_reference(item)]
     is_whole = raw.get("previous_response_id") is None and raw.get("conversation") is None
-    paired = pair_calls(items, is_whole=is_whole and not any(map(_is_reference, items)))
+    paired = pair_calls(items, is_whole=is_whole and not any(map(is_reference, items)))
     if paired is not items:
-        mended.add("unpaired_call")
+        history.mended.add("unpaired_call")
     items = paired
     if not items:
         raise BadRequest(f"{field} has no content: its items are blank, or belong to items that are missing.", field)
     return items
 
 
-def _is_reference(item: dict[str, Json]) -> bool:
-    """Return whether an item refers to a stored one; its type may be omitted."""
-    kind = item.get("type")
-    return kind == "item_reference" or (kind is None and "role" not in item)
-
-
-def _put_choice(native: dict[str, Json], raw: dict[str, Json], toolbox: Toolbox) -> None:
+def _put_choice(native: dict[str, Json], raw: dict[str, Json], custom: frozenset[str], names: ToolNames) -> None:
     for param in ("tool_choice", "function_call"):
         if raw.get(param) is not None:
-            native["tool_choice"] = flat_tool_choice(raw[param], toolbox.custom, param)
+            native["tool_choice"] = flat_tool_choice(raw[param], custom, param, names)
             return
 
 

@@ -18,12 +18,15 @@ from stages.wire.bad_request import BadRequest, json_kind, need_object, need_tex
 from stages.wire.foreign_json import Json, is_list, is_object
 from stages.wire.function_tools import CLIENT_RUN
 from stages.wire.normal_form import flat_tools
+from stages.wire.tool_names import ToolNames
 
 _RUN_BY_CLIENT = frozenset(
     {"function", "custom", "namespace", *CLIENT_RUN, "computer", "computer_use_preview", "tool_search"}
 )
 """Types of tools that the client executes; any other type runs at the upstream."""
 
+_NAMED = frozenset({"function", "custom", "namespace"})
+_NAMED_TYPES = ("function", "custom")  # not a set: a foreign value may be unhashable
 _ANTHROPIC_ONLY = frozenset({"type", "input_schema"})
 _BESIDE = ("cache_control", "eager_input_streaming", "defer_loading")
 """Anthropic's fields of a tool, which clients put beside a nested ``function``."""
@@ -44,8 +47,15 @@ class Toolbox(Struct, frozen=True):
     """Whether there are tools that the upstream runs itself."""
 
 
-def open_toolbox(tools: Json, param: str = "tools") -> Toolbox:
-    """Bring declared tools into Responses form; None and an empty array declare none.
+def open_toolbox(tools: Json, param: str = "tools", names: ToolNames | None = None) -> Toolbox:
+    """Bring declared tools into Responses form, with names that every upstream accepts.
+
+    None and an empty array declare none.
+
+    Args:
+        tools: what the client sent.
+        param: the name of the field in errors.
+        names: receives the names that had to be changed.
 
     Raises:
         BadRequest: if ``tools`` is not an array of objects, or a function or custom tool has no name.
@@ -54,16 +64,17 @@ def open_toolbox(tools: Json, param: str = "tools") -> Toolbox:
         return Toolbox()
     if not is_list(tools):
         raise wrong_type(param, "an array", tools)
-    flat = [_flat_tool(tool, f"{param}[{index}]") for index, tool in enumerate(tools)]
+    names = ToolNames() if names is None else names
+    flat = [_with_legal_name(_flat_tool(tool, f"{param}[{index}]"), names) for index, tool in enumerate(tools)]
     return Toolbox(
         tools=flat,
-        custom=frozenset(name for tool, _, name in flat_tools(flat) if tool["type"] == "custom"),
+        custom=frozenset(name for tool, _, name in flat_tools(flat, names) if tool["type"] == "custom"),
         has_hosted=any(tool["type"] not in _RUN_BY_CLIENT for tool in flat),
     )
 
 
-def open_functions(functions: Json) -> Toolbox:
-    """Bring the legacy ``functions`` of Chat Completions into Responses form.
+def open_functions(functions: Json, names: ToolNames) -> Toolbox:
+    """Bring the legacy ``functions`` of Chat Completions into Responses form, as `open_toolbox` does.
 
     Raises:
         BadRequest: if it is not an array of objects with names.
@@ -72,10 +83,29 @@ def open_functions(functions: Json) -> Toolbox:
         raise wrong_type("functions", "an array", functions)
     return Toolbox(
         tools=[
-            _function(need_object(function, f"functions[{index}]"), f"functions[{index}]")
+            _with_legal_name(_function(need_object(function, f"functions[{index}]"), f"functions[{index}]"), names)
             for index, function in enumerate(functions)
         ]
     )
+
+
+def _with_legal_name(tool: dict[str, Json], names: ToolNames) -> dict[str, Json]:
+    """Return a tool in Responses form, or a namespace and its tools, with names that every upstream accepts."""
+    kind = tool["type"]
+    if kind not in _NAMED:
+        return tool
+    if kind == "namespace" and is_list(inner := tool.get("tools")):
+        renamed = [_with_legal_name(one, names) if _is_named(one) else one for one in inner]
+        if any(new is not old for new, old in zip(renamed, inner, strict=True)):
+            tool = {**tool, "tools": renamed}
+    name = tool.get("name")
+    if not isinstance(name, str) or (legal := names.legal(name)) == name:
+        return tool
+    return {**tool, "name": legal}
+
+
+def _is_named(tool: Json) -> bool:
+    return is_object(tool) and tool.get("type") in _NAMED_TYPES
 
 
 def _flat_tool(tool: Json, where: str) -> dict[str, Json]:
@@ -145,17 +175,21 @@ def _from_anthropic(tool: dict[str, Json], where: str) -> dict[str, Json]:
     return {"type": "function", **flat, "parameters": _object_schema(tool["input_schema"] or {})}
 
 
-def flat_tool_choice(choice: Json, custom: frozenset[str], param: str = "tool_choice") -> Json:
+def flat_tool_choice(
+    choice: Json, custom: frozenset[str], param: str = "tool_choice", names: ToolNames | None = None
+) -> Json:
     """Bring a tool choice into Responses form; choices of hosted tools pass as they are.
 
     Args:
         choice: what the client sent; not None.
         custom: names of the declared custom tools: a choice that forces one of them has another type.
         param: the name of the field in errors.
+        names: receives the names that had to be changed.
 
     Raises:
         BadRequest: if it is not a string or an object with a type, or names no tool.
     """
+    names = ToolNames() if names is None else names
     if isinstance(choice, str):
         return _MODES.get(choice, choice)
     if not is_object(choice):
@@ -171,20 +205,21 @@ def flat_tool_choice(choice: Json, custom: frozenset[str], param: str = "tool_ch
     if kind in ("function", "custom", "tool"):
         nested = choice.get(kind)
         name = need_text(nested, "name", f"{param}.{kind}") if is_object(nested) else need_text(choice, "name", param)
+        name = names.legal(name)
         return {"type": "custom" if kind == "custom" or name in custom else "function", "name": name}
     if kind == "allowed_tools":
-        return _allowed_tools(choice, custom, param)
+        return _allowed_tools(choice, custom, param, names)
     return choice
 
 
-def _allowed_tools(choice: dict[str, Json], custom: frozenset[str], param: str) -> dict[str, Json]:
+def _allowed_tools(choice: dict[str, Json], custom: frozenset[str], param: str, names: ToolNames) -> dict[str, Json]:
     """Flatten a choice among some of the tools; the tools in it may be of another dialect than the choice."""
     nested = choice.get("allowed_tools")
     inner, where = (nested, f"{param}.allowed_tools") if is_object(nested) else (choice, param)
     tools = inner.get("tools")
     if not is_list(tools):
         raise wrong_type(f"{where}.tools", "an array", tools)
-    flat = [flat_tool_choice(tool, custom, f"{where}.tools[{index}]") for index, tool in enumerate(tools)]
+    flat = [flat_tool_choice(tool, custom, f"{where}.tools[{index}]", names) for index, tool in enumerate(tools)]
     mode = inner.get("mode")
     return {"type": "allowed_tools", "mode": _MODES.get(mode, mode) if isinstance(mode, str) else "auto", "tools": flat}
 

@@ -19,7 +19,7 @@ from stages.wire.responses.wrapped_calls import UnwrappingDecoder, WrappedCalls
 
 
 def _build(request: ResponsesRequest, model: str, quirks: ResponsesQuirks) -> dict[str, Json]:
-    return native_request(request.body, quirks=quirks, model=model, stream=request.stream)
+    return native_request(request.body, quirks=quirks, model=model, stream=request.stream, mended=request.mended)
 
 
 def _open(request: ResponsesRequest, quirks: ResponsesQuirks) -> AnswerDecoder:

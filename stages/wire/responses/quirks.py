@@ -28,6 +28,8 @@ class ResponsesQuirks(Struct, frozen=True, kw_only=True):
             as strings.
         has_status: whether items may carry the ``status`` with which an answer returned them.
         parses_arguments: whether the arguments of earlier calls must be a JSON object.
+        has_late_tools: whether it knows ``additional_tools``, items that declare tools; otherwise they go to
+            ``tools``.
         takes_bare_parts: whether it accepts parts of ``output_text`` without the id and status that they had in the
             answer. OpenAI's own types have no such message, and servers that check requests by them refuse it
             (vllm#33089; OpenRouter: cherry-studio#10477).
@@ -47,6 +49,7 @@ class ResponsesQuirks(Struct, frozen=True, kw_only=True):
     is_basic: bool = False
     has_status: bool = True
     parses_arguments: bool = False
+    has_late_tools: bool = False
     takes_bare_parts: bool = False
 
 

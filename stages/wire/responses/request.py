@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from stages.wire.custom_tools import as_function, as_function_item, object_arguments, usable_choice
 from stages.wire.foreign_json import Json, is_list, is_object
-from stages.wire.normal_form import EFFORTS, ENCRYPTED
+from stages.wire.normal_form import EFFORTS, ENCRYPTED, LATE_TOOLS, all_tools, note_left_out
 from stages.wire.openai_models import reasons
 from stages.wire.responses.quirks import ResponsesQuirks
 
@@ -34,7 +34,9 @@ _NOT_SAID: Final = frozenset({"user", "system", "developer"})
 _SAID: Final = ("output_text", "input_text", "text", "refusal")
 
 
-def native_request(body: dict[str, Json], *, quirks: ResponsesQuirks, model: str, stream: bool) -> dict[str, Json]:
+def native_request(
+    body: dict[str, Json], *, quirks: ResponsesQuirks, model: str, stream: bool, mended: set[str] | None = None
+) -> dict[str, Json]:
     """Return the body to post.
 
     Args:
@@ -42,7 +44,9 @@ def native_request(body: dict[str, Json], *, quirks: ResponsesQuirks, model: str
         quirks: what the upstream cannot take.
         model: the upstream's name for the model.
         stream: whether to ask for server-sent events.
+        mended: receives the words for what had to be mended.
     """
+    mended = set[str]() if mended is None else mended
     request = {key: value for key, value in body.items() if key not in _FOREIGN and key not in quirks.refused}
     request["model"] = model
     request["stream"] = stream
@@ -54,10 +58,12 @@ def native_request(body: dict[str, Json], *, quirks: ResponsesQuirks, model: str
         request.pop("top_p", None)
     _put_include(request, quirks)
     _put_reasoning_and_text(request, quirks)
+    if not quirks.has_late_tools and (tools := all_tools(body)):
+        request["tools"] = tools
     _put_tools(request, quirks)
     if is_list(items := request["input"]):
         form = _form_of_texts(quirks, model)
-        request["input"] = _items(items, quirks, form, is_stored=body.get("store") is not False)
+        request["input"] = _items(items, quirks, form, mended, is_stored=body.get("store") is not False)
     return request
 
 
@@ -160,7 +166,7 @@ def _is_custom(tool: Json) -> bool:
 
 
 def _items(
-    items: list[dict[str, Json]], quirks: ResponsesQuirks, form: _Form, *, is_stored: bool
+    items: list[dict[str, Json]], quirks: ResponsesQuirks, form: _Form, mended: set[str], *, is_stored: bool
 ) -> list[dict[str, Json]]:
     """Translate the items, from the last to the first, to know for each reasoning item whether its result follows."""
     sent: list[dict[str, Json]] = []
@@ -172,7 +178,7 @@ def _items(
             if reasoning is not None:
                 sent.append(reasoning)
             continue
-        usable = _item(item, kind, quirks, form)
+        usable = _item(item, kind, quirks, form, mended)
         if usable is None:
             continue
         # Produced by the model: everything but messages of other roles, outputs, and references to unknown items.
@@ -200,7 +206,11 @@ def _reasoning(item: dict[str, Json], quirks: ResponsesQuirks, *, is_stored: boo
     return None
 
 
-def _item(item: dict[str, Json], kind: Json, quirks: ResponsesQuirks, form: _Form) -> dict[str, Json] | None:
+def _item(
+    item: dict[str, Json], kind: Json, quirks: ResponsesQuirks, form: _Form, mended: set[str]
+) -> dict[str, Json] | None:
+    if kind == LATE_TOOLS:
+        return item if quirks.has_late_tools else None
     item = _noted_off(item, quirks)
     role = item.get("role")
     if role is not None:
@@ -217,8 +227,11 @@ def _item(item: dict[str, Json], kind: Json, quirks: ResponsesQuirks, form: _For
     if kind in _CUSTOM_ITEMS and not quirks.has_custom_tools:
         return as_function_item(item)
     if kind == "function_call" and quirks.parses_arguments:
-        return {**item, "arguments": object_arguments(item["arguments"])}
-    return None if quirks.is_basic and kind not in _BASIC_ITEMS else item
+        return {**item, "arguments": object_arguments(item["arguments"], mended)}
+    if not quirks.is_basic or kind in _BASIC_ITEMS:
+        return item
+    note_left_out(kind or "item_reference", mended)
+    return None
 
 
 def _noted_off(item: dict[str, Json], quirks: ResponsesQuirks) -> dict[str, Json]:

@@ -360,3 +360,19 @@ async def test_a_configured_upstream_is_asked_at_its_address_with_its_key_and_it
     assert request.path == path
     assert request.headers[header].removeprefix("Bearer ") == "sk-upstream-secret-0123456789"
     assert request.json()["model"] == "gpt-5"
+
+
+GPT = "model: openai/gpt-5, api_key: k"
+
+
+def test_a_deployment_says_which_fields_it_forwards() -> None:
+    assert only(model(f"{{{GPT}}}")).forward_fields == frozenset()
+    assert only(model(f"{{{GPT}, forward_fields: [provider, models]}}")).forward_fields == {"provider", "models"}
+
+
+def test_a_field_that_needs_no_permission_is_refused() -> None:
+    (problem,) = problems(model(f"{{{GPT}, forward_fields: [model]}}"))
+    assert "lists model, which needs no permission" in problem
+    assert "did you mean" in problem
+    (problem,) = problems(model(f"{{{GPT}, forward_fields: models}}"))
+    assert "a list such as [provider, models]" in problem

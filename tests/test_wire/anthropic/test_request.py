@@ -546,16 +546,29 @@ def test_ids_are_made_valid_alike_in_calls_and_results(call_id: str) -> None:
     assert messages(user("x"), call(call_id), output(call_id))[1:] == turns[1:]
 
 
+def test_an_early_result_of_a_native_call_goes_to_its_call() -> None:
+    shell = {"type": "local_shell_call", "id": "lsh_1", "call_id": "1", "action": {}}
+    early = {"type": "local_shell_call_output", "id": "lsh_1", "output": "r"}
+    orderly = messages(user(), shell, early, user("x"))
+    assert [turn["role"] for turn in orderly] == ["user", "assistant", "user"]
+    shell["id"] = early["id"] = "1"
+    assert messages(user(), early, shell, user("x")) == orderly
+
+
 def test_calls_without_an_id_get_one() -> None:
     turns = messages(user(), {"type": "local_shell_call"}, {"type": "shell_call"})
     assert turns[1]["content"][0]["id"] == "call"
 
 
 @pytest.mark.parametrize(
-    "arguments", ["", "{ cut", "[1]", '"x"', '{"a":' * 150 + "1" + "}" * 150, "[" * 5000, '{"a":1e999}']
+    "arguments", ["{ cut", "[1]", '"x"', '{"a":' * 150 + "1" + "}" * 150, "[" * 5000, '{"a":1e999}']
 )
-def test_arguments_that_are_not_an_object_become_empty(arguments: str) -> None:
-    assert messages(user(), call("1", arguments), output("1"))[1] == by_assistant(use("1"))
+def test_arguments_that_are_not_an_object_become_one(arguments: str) -> None:
+    assert messages(user(), call("1", arguments), output("1"))[1] == by_assistant(use("1", input=arguments))
+
+
+def test_blank_arguments_become_empty() -> None:
+    assert messages(user(), call("1", " "), output("1"))[1] == by_assistant(use("1"))
 
 
 def test_a_custom_call_has_one_string() -> None:
@@ -1006,11 +1019,6 @@ def test_anthropics_own_parameters_and_fields_of_tools_are_passed_on() -> None:
 def test_they_are_kept_from_openai(name: str) -> None:
     asked = ResponsesRequest(requested_model="m", stream=True, include_usage=False, body={"input": "hi", name: "x"})
     assert name not in RESPONSES.build_request(asked, "m", ResponsesQuirks())
-
-
-@pytest.mark.parametrize("name", ["previous_response_id", "conversation", "prompt"])
-def test_references_to_stored_state_are_refused(name: str) -> None:
-    assert refused(**{name: "x"}).param == name
 
 
 def test_parameters_without_a_counterpart_are_left_out() -> None:

@@ -119,6 +119,31 @@ def test_text_becomes_one_string_and_images_become_parts() -> None:
     )
 
 
+@pytest.mark.parametrize(("detail", "sent"), [("low", "low"), ("original", "high"), ("ultra", "auto"), (["x"], "auto")])
+def test_the_detail_of_an_image_is_one_that_chat_has(detail: Any, sent: str) -> None:
+    image = {"type": "input_image", "image_url": PNG, "detail": detail}
+    (message,) = messages(user([image]))
+    assert message["content"][0]["image_url"] == {"url": PNG, "detail": sent}
+
+
+def test_an_early_result_of_a_native_call_goes_to_its_call() -> None:
+    shell = {"type": "shell_call", "call_id": "1", "action": {}}
+    early = {"type": "shell_call_output", "call_id": "1", "output": "r"}
+    roles = [message["role"] for message in messages(user(), early, shell, user())]
+    assert roles == ["user", "assistant", "tool", "user"]
+
+
+def test_the_tools_that_items_declare_are_merged_and_the_last_declaration_of_a_name_counts() -> None:
+    def tool(name: str, description: str) -> dict[str, Any]:
+        return {"type": "function", "name": name, "description": description}
+
+    late = {"type": "additional_tools", "role": "developer", "tools": [tool("B", "2"), tool("C", "2")]}
+    body = ask(input=[user(), late], tools=[tool("A", "1"), tool("B", "1")])
+    described = [(one["function"]["name"], one["function"]["description"]) for one in body["tools"]]
+    assert described == [("A", "1"), ("B", "2"), ("C", "2")]
+    assert body["messages"] == [{"role": "user", "content": "u"}]
+
+
 def test_files_and_audio_are_passed_on() -> None:
     file = {"type": "input_file", "file_data": "data:application/pdf;base64,AA", "filename": "a.pdf", "x": 1}
     sound = {"type": "input_audio", "input_audio": {"data": "AA", "format": "wav"}}
@@ -628,13 +653,6 @@ def test_the_effort_is_translated_to_the_providers_value(
     assert ask("deepseek", reasoning={"effort": "none"}, thinking={"type": "enabled"})["thinking"] == {
         "type": "enabled"
     }
-
-
-@pytest.mark.parametrize("name", ["previous_response_id", "conversation", "prompt"])
-def test_references_to_a_stored_response_are_refused(name: str) -> None:
-    bad = refused(**{name: "resp_secret"})
-    assert bad.param == name
-    assert "resp_secret" not in bad.message
 
 
 # --- arbitrary input -------------------------------------------------------------------------------------------------

@@ -9,23 +9,26 @@ import pytest
 from stages.wire.bad_request import BadRequest
 from stages.wire.call_ids import short_call_id
 from stages.wire.downstream.conversation import History
+from stages.wire.downstream.pairing import UNKNOWN, unnamed_call_id
+from stages.wire.downstream.shown_failures import failure_note
+from stages.wire.tool_names import ToolNames, legal_tool_name
 
 LONG = "call-" + "0" * 80
 
 
 def flat(
-    *elements: dict[str, Any], field: Literal["input", "messages"] = "messages", custom: tuple[str, ...] = ()
+    *elements: Any, field: Literal["input", "messages"] = "messages", custom: tuple[str, ...] = ()
 ) -> list[dict[str, Any]]:
-    history = History(frozenset(custom), field)
+    return mended(*elements, field=field, custom=custom)[0]
+
+
+def mended(
+    *elements: Any, field: Literal["input", "messages"] = "messages", custom: tuple[str, ...] = ()
+) -> tuple[list[dict[str, Any]], set[str]]:
+    history = History(frozenset(custom), field, ToolNames(), set())
     for index, element in enumerate(elements):
         history.add(element, f"{field}[{index}]")
-    return history.items
-
-
-def refused(*elements: dict[str, Any], field: Literal["input", "messages"] = "messages") -> str | None:
-    with pytest.raises(BadRequest) as caught:
-        flat(*elements, field=field)
-    return caught.value.param
+    return history.items, history.mended
 
 
 def chat_call(call_id: str, name: str, arguments: Any) -> dict[str, Any]:
@@ -230,7 +233,6 @@ def test_legacy_function_calls_are_paired_by_their_order() -> None:
         {"type": "function_call", "call_id": "call_legacy_2", "name": "f", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "call_legacy_2", "output": "2"},
     ]  # fmt: skip
-    assert refused({"role": "function", "name": "f", "content": "1"}) == "messages[0]"
 
 
 def test_a_refusal_and_a_phase_are_kept() -> None:
@@ -480,43 +482,198 @@ def test_long_call_ids_are_shortened_the_same_in_every_kind_of_item() -> None:
     assert items[4]["action"] == {}
 
 
+# What is mended
+
+
+def said(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+@pytest.mark.parametrize("field", ["messages", "input"])
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        None,
+        " ",
+        {"role": "assistant", "tool_calls": [5, {"id": "c"}, {"id": "c", "function": {}}]},
+        {"role": "assistant", "tool_calls": 5},
+        {"role": "assistant", "tool_calls": [{"id": "c", "custom": {"input": "x"}}]},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "c"}]},
+        {"role": "assistant", "function_call": 5},
+        {"role": "assistant", "content": None},
+        {"type": "function_call", "call_id": "c", "arguments": "{}"},
+        {"type": "custom_tool_call", "call_id": "c", "input": "x"},
+        {"role": "user", "content": [{"type": "image_url"}]},
+        {"role": "user", "content": [{"type": "image_url", "image_url": None}]},
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": None}}]},
+        {"role": "user", "content": [{"type": "input_image", "image_url": None}]},
+        {"role": "user", "content": [{"type": "image", "source": {}}]},
+        {"role": "user", "content": [{"type": "image", "source": None}]},
+        {"role": "user", "content": [{"type": "document", "source": {"type": "base64", "data": ""}}]},
+        {"role": "user", "content": [{"type": "file"}]},
+        {"role": "user", "content": [{"type": "text", "text": None}, None, {}]},
+    ],
+)
+def test_what_holds_nothing_is_left_out(damaged: Any, field: Literal["input", "messages"]) -> None:
+    items, words = mended(said("hi"), damaged, field=field)
+    assert (items, words) == ([said("hi")], {"empty_part"})
+
+
+def test_an_image_with_an_id_keeps_it_without_its_empty_url() -> None:
+    part = {"type": "input_image", "file_id": "f", "image_url": None}
+    assert flat({"role": "user", "content": [part]}, field="input") == [
+        {"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}
+    ]
+
+
+@pytest.mark.parametrize("field", ["messages", "input"])
+@pytest.mark.parametrize(
+    ("damaged", "whole"),
+    [
+        ("hi", said("hi")),
+        ({"role": " User", "content": "hi"}, said("hi")),
+        ({"role": "human", "content": "hi"}, said("hi")),
+        ({"role": "model", "content": "hi"}, {"role": "assistant", "content": "hi"}),
+        ({"type": "input_text", "text": "hi"}, {"role": "user", "content": [{"type": "input_text", "text": "hi"}]}),
+        (
+            {"role": "assistant", "tool_calls": [chat_call("c", "f", [1])]},
+            {"type": "function_call", "call_id": "c", "name": "f", "arguments": "[1]"},
+        ),
+        (
+            {"type": "custom_tool_call", "call_id": "c", "name": "P", "input": {"input": "raw"}},
+            {"type": "custom_tool_call", "call_id": "c", "name": "P", "input": "raw"},
+        ),
+        (
+            {"role": "assistant", "tool_calls": [{"id": "c", "custom": {"name": "P"}}]},
+            {"type": "custom_tool_call", "call_id": "c", "name": "P", "input": ""},
+        ),
+    ],
+)
+def test_an_odd_value_is_read_as_what_it_stands_for(
+    damaged: Any, whole: dict[str, Any], field: Literal["input", "messages"]
+) -> None:
+    assert mended(damaged, field=field) == ([whole], {"odd_value"})
+
+
+@pytest.mark.parametrize(
+    ("output", "text"),
+    [
+        (None, ""),
+        (5, "5"),
+        (True, "true"),
+        ({"ok": 1}, '{"ok":1}'),
+        ([{"type": "file", "name": "a.py"}], '[{"type":"file","name":"a.py"}]'),
+        ([1, 2], "[1,2]"),
+        ([{"type": "input_text", "text": 5}], '[{"type":"input_text","text":5}]'),
+    ],
+)
+def test_an_output_that_is_not_content_becomes_json_text(output: Any, text: str) -> None:
+    whole = {"type": "function_call_output", "call_id": "c", "output": text}
+    given = {"type": "function_call_output", "call_id": "c", "output": output}
+    assert mended(given, field="input") == ([whole], {"odd_value"})
+    assert mended({"role": "tool", "tool_call_id": "c", "content": output}) == ([whole], {"odd_value"})
+
+
+def test_an_output_that_is_one_part_is_its_text() -> None:
+    part = {"type": "text", "text": "a"}
+    given = {"type": "function_call_output", "call_id": "c", "output": part}
+    assert flat({"role": "tool", "tool_call_id": "c", "content": [part, None, "b"]})[0]["output"] == "a\nb"
+    assert flat({"role": "tool", "tool_call_id": "c", "content": part})[0]["output"] == "a"
+    assert flat(given, field="input")[0]["output"] == [{"type": "input_text", "text": "a"}]
+
+
+@pytest.mark.parametrize("call_id", [None, "", "  ", 5])
+def test_calls_without_an_id_are_numbered_and_their_outputs_wait_for_their_call(call_id: Any) -> None:
+    items, words = mended(
+        {"type": "function_call", "call_id": call_id, "name": "f", "arguments": "{}"},
+        {"role": "assistant", "tool_calls": [chat_call(call_id, "g", "{}")]},
+        {"type": "custom_tool_call", "call_id": call_id, "name": "P", "input": ""},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": call_id, "name": "h", "input": {}}]},
+        {"type": "function_call_output", "call_id": call_id, "output": "1"},
+        {"role": "tool", "tool_call_id": call_id, "content": "2"},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": call_id, "content": "3"}]},
+        {"role": "function", "name": "f", "content": "4"},
+        field="input",
+    )
+    assert [item["call_id"] for item in items] == [*map(unnamed_call_id, range(1, 5)), *[UNKNOWN] * 4]
+    assert words == {"missing_call_id"}
+
+
+def test_names_that_an_upstream_refuses_are_replaced_everywhere() -> None:
+    names, dotted, long = ToolNames(), "fs.read", "m" * 65
+    history = History(frozenset({names.legal(dotted)}), "input", names, set())
+    elements: list[dict[str, Any]] = [
+        {"type": "function_call", "call_id": "1", "name": long, "arguments": "{}", "namespace": "a.b"},
+        {"type": "function_call", "call_id": "2", "name": "f", "arguments": "{}", "namespace": "ab"},
+        {"type": "custom_tool_call", "call_id": "3", "name": dotted, "input": "x"},
+        {"role": "assistant", "tool_calls": [chat_call("4", dotted, "raw")]},
+    ]
+    for element in elements:
+        history.add(element, "input[0]")
+    first, second, *customs = history.items
+    assert (first["name"], first["namespace"]) == (legal_tool_name(long), legal_tool_name("a.b"))
+    assert second is elements[1]
+    assert [(item["type"], item["name"]) for item in customs] == [("custom_tool_call", legal_tool_name(dotted))] * 2
+    assert names.clients == {legal_tool_name(name): name for name in (dotted, long, "a.b")}
+    assert all(len(name) <= 64 and "." not in name for name in names.clients)
+
+
+NOTE = failure_note("upstream_error", "It broke.\n\nReally.")
+
+
+@pytest.mark.parametrize("field", ["messages", "input"])
+@pytest.mark.parametrize(
+    ("content", "left"),
+    [
+        ("Let me" + NOTE, "Let me"),
+        (NOTE, None),
+        (NOTE.strip(), None),
+        ("Let me" + NOTE + "\n", "Let me"),
+        ([{"type": "output_text", "text": "a" + NOTE}], [{"type": "output_text", "text": "a"}]),
+        (
+            [{"type": "output_text", "text": "a"}, {"type": "output_text", "text": NOTE}],
+            [{"type": "output_text", "text": "a"}],
+        ),
+        ([{"type": "output_text", "text": NOTE}], None),
+    ],
+)
+def test_our_own_error_text_is_removed_from_the_assistants_message(
+    content: Any, left: Any, field: Literal["input", "messages"]
+) -> None:
+    items, words = mended(said("hi"), {"role": "assistant", "content": content}, field=field)
+    assert items[1:] == ([] if left is None else [{"role": "assistant", "content": left}])
+    assert "own_error_text" in words
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["It says [upstream error: x: y]", "See [1]", f"A{NOTE}\n\nAnd more.", [{"type": "refusal", "refusal": ""}]],
+)
+def test_other_text_in_brackets_stays(content: Any) -> None:
+    assert mended({"role": "assistant", "content": content}, field="input") == (
+        [{"role": "assistant", "content": content}],
+        set(),
+    )
+    assert flat({"role": "user", "content": f"Why {NOTE}"}) == [said(f"Why {NOTE}")]
+
+
 # Refusals
 
 
 @pytest.mark.parametrize(
     ("element", "param"),
     [
-        ({"role": "tool", "content": "x"}, "messages[0].tool_call_id"),
-        ({"role": "tool", "tool_call_id": "c", "content": 5}, "messages[0].content"),
-        ({"role": "assistant", "tool_calls": 5}, "messages[0].tool_calls"),
-        ({"role": "assistant", "tool_calls": [5]}, "messages[0].tool_calls[0]"),
-        ({"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}, "messages[0].tool_calls[0].id"),
-        ({"role": "assistant", "tool_calls": [{"id": "c"}]}, "messages[0].tool_calls[0].function"),
-        (
-            {"role": "assistant", "tool_calls": [{"id": "c", "function": {}}]},
-            "messages[0].tool_calls[0].function.name",
-        ),
-        (
-            {"role": "assistant", "tool_calls": [chat_call("c", "f", 5)]},
-            "messages[0].tool_calls[0].function.arguments",
-        ),
-        (
-            {"role": "assistant", "tool_calls": [{"id": "c", "custom": {"name": "P"}}]},
-            "messages[0].tool_calls[0].custom.input",
-        ),
+        (5, "messages[0]"),
+        ({"role": "wizard", "content": "x"}, "messages[0].role"),
         ({"role": "assistant", "content": 5, "refusal": "no"}, "messages[0].content"),
-        ({"role": "assistant", "function_call": 5}, "messages[0].function_call"),
-        ({"role": "assistant", "content": [{"type": "tool_use", "name": "f"}]}, "messages[0].content[0].id"),
-        ({"role": "user", "content": [{"type": "tool_result"}]}, "messages[0].content[0].tool_use_id"),
-        ({"role": "user", "content": [{"type": "image_url"}]}, "messages[0].content[0].image_url"),
-        ({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, "messages[0].content[0].image_url.url"),
-        ({"role": "user", "content": [{"type": "image", "source": {}}]}, "messages[0].content[0].source.media_type"),
-        ({"role": "user", "content": [{"type": "file"}]}, "messages[0].content[0].file"),
-        ({"type": "function_call", "call_id": "c", "arguments": "{}"}, "messages[0].name"),
-        ({"type": "function_call", "name": "f", "arguments": "{}"}, "messages[0].call_id"),
-        ({"type": "custom_tool_call", "call_id": "c", "name": "P"}, "messages[0].input"),
-        ({"type": "function_call_output", "output": "x"}, "messages[0].call_id"),
+        ({"role": "user", "content": [{"type": "text", "text": 5}]}, "messages[0].content[0].text"),
+        (
+            {"role": "user", "content": [{"type": "image", "source": {"data": "AA=="}}]},
+            "messages[0].content[0].source.media_type",
+        ),
     ],
 )
-def test_a_message_without_a_required_field_is_refused_with_its_name(element: dict[str, Any], param: str) -> None:
-    assert refused(element) == param
+def test_a_message_whose_meaning_is_unclear_is_refused_with_its_field(element: Any, param: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        flat(element)
+    assert caught.value.param == param

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.wire.call_ids import numbered_call_id
-from stages.wire.downstream.pairing import pair_calls
+from stages.wire.downstream.pairing import UNKNOWN, pair_calls, unnamed_call_id
 
 
 def call(call_id: str, **fields: Any) -> dict[str, Any]:
@@ -65,6 +65,12 @@ def test_a_correct_history_is_returned_as_the_same_object(items: list[dict[str, 
         # outputs without a call
         ([USER, output("a", "1"), SAID], [USER, SAID]),
         ([output("a", "0"), call("a"), output("a", "1")], [call("a"), output("a", "1")]),
+        # an output before its call
+        ([USER, output("a", "1"), call("a"), SAID], [USER, call("a"), output("a", "1"), SAID]),
+        (
+            [custom_output("b", "2"), call("a"), call("b"), USER],
+            [call("a"), call("b"), output("a"), output("b", "2"), USER],
+        ),
         # one call, several outputs: the last one is kept, in the place of the first
         (
             [call("a"), output("a", "1"), USER, output("a", "2"), SAID],
@@ -78,6 +84,42 @@ def test_a_correct_history_is_returned_as_the_same_object(items: list[dict[str, 
 def test_a_broken_history_is_repaired(items: list[dict[str, Any]], repaired: list[dict[str, Any]]) -> None:
     assert pair_calls(items) == repaired
     assert pair_calls(repaired) is repaired
+
+
+ONE, TWO = unnamed_call_id(1), unnamed_call_id(2)
+
+
+@pytest.mark.parametrize(
+    ("items", "repaired"),
+    [
+        ([call(ONE), output(UNKNOWN, "1")], [call(ONE), output(ONE, "1")]),
+        (
+            [call(ONE), THOUGHT, call(TWO), output(UNKNOWN, "1"), output(UNKNOWN, "2")],
+            [call(ONE), THOUGHT, call(TWO), output(ONE, "1"), output(TWO, "2")],
+        ),
+        (
+            [call("a"), call("b"), output("a", "1"), output(UNKNOWN, "2")],
+            [call("a"), call("b"), output("a", "1"), output("b", "2")],
+        ),
+        ([call("a"), call(ONE), output("cut", "1")], [call("a"), call(ONE), output("a"), output(ONE, "1")]),
+        # a call of an earlier turn is not the one that is answered
+        (
+            [call(ONE), USER, call(TWO), output(UNKNOWN, "2")],
+            [call(ONE), output(ONE), USER, call(TWO), output(TWO, "2")],
+        ),
+        ([call("a"), output("a", "1"), output(UNKNOWN, "2")], [call("a"), output("a", "1")]),
+        ([call("a"), output("other", "1")], [call("a"), output("a")]),
+    ],
+)
+def test_an_output_without_an_id_belongs_to_the_call_just_before_it(
+    items: list[dict[str, Any]], repaired: list[dict[str, Any]]
+) -> None:
+    assert pair_calls(items) == repaired
+    assert pair_calls(repaired) is repaired
+
+
+def test_an_output_without_an_id_and_a_call_is_dropped_even_if_calls_are_stored_elsewhere() -> None:
+    assert pair_calls([USER, output(UNKNOWN, "1"), output("a", "2")], is_whole=False) == [USER, output("a", "2")]
 
 
 def test_a_repeated_id_is_numbered_together_with_its_output() -> None:

@@ -10,6 +10,7 @@ import pytest
 from stages.wire.bad_request import BadRequest
 from stages.wire.downstream.tools import Toolbox, flat_tool_choice, open_functions, open_toolbox
 from stages.wire.normal_form import flat_tools
+from stages.wire.tool_names import ToolNames
 
 SCHEMA = {"type": "object", "properties": {"path": {"type": "string"}}}
 GRAMMAR = {"syntax": "lark", "definition": "start: WORD"}
@@ -165,11 +166,11 @@ def test_hosted_tools_are_detected(kind: str, is_hosted: bool) -> None:
 
 
 def test_legacy_functions_become_tools() -> None:
-    assert open_functions([{"name": "f", "parameters": SCHEMA}]).tools == [
+    assert open_functions([{"name": "f", "parameters": SCHEMA}], ToolNames()).tools == [
         {"type": "function", "name": "f", "parameters": SCHEMA, "strict": False}
     ]
     with pytest.raises(BadRequest) as caught:
-        open_functions([{"name": "f"}, 5])
+        open_functions([{"name": "f"}, 5], ToolNames())
     assert caught.value.param == "functions[1]"
 
 

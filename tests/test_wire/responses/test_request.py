@@ -286,7 +286,7 @@ def test_the_notes_for_anthropic_are_taken_off(provider: str) -> None:
         ('{"a": ', '{"input":"{\\"a\\": "}'),
         ("*** Begin", '{"input":"*** Begin"}'),
         ("[]", '{"input":"[]"}'),
-        ("", '{"input":""}'),
+        ("", "{}"),
         ("[" * 5000, json.dumps({"input": "[" * 5000}, separators=(",", ":"))),
     ],
 )
@@ -296,6 +296,27 @@ def test_arguments_that_are_not_an_object_become_one_only_for_servers_that_parse
     for provider, text in (("ollama", object_text), ("hosted_vllm", object_text), ("openai", arguments)):
         (given,) = items(provider, {**CALL, "arguments": arguments})
         assert given["arguments"] == text
+
+
+@pytest.mark.parametrize(("provider", "is_kept"), [("openai", True), ("azure", True), ("hosted_vllm", False)])
+def test_tools_that_items_declare_stay_there_only_where_that_is_known(provider: str, is_kept: bool) -> None:
+    late = {"type": "additional_tools", "role": "developer", "tools": [{"type": "function", "name": "f"}]}
+    body = {"input": [{"role": "user", "content": "hi"}, late], "tool_choice": "auto"}
+    quirks = quirks_in(RESPONSES, provider, "m")
+    sent = native_request(body, quirks=quirks, model="m", stream=True)
+    assert (late in sent["input"]) is is_kept
+    assert sent.get("tools") == (None if is_kept else late["tools"])
+    assert sent["tool_choice"] == "auto"
+
+
+@pytest.mark.parametrize("item", [{"id": "msg_1"}, {"type": "web_search_call", "id": "ws_1"}])
+def test_what_other_models_do_not_miss_is_left_out_without_a_word(item: dict[str, Any]) -> None:
+    mended: set[str] = set()
+    hi = {"role": "user", "content": "hi"}
+    for odd, words in ((item, set[str]()), ({"type": "from_the_future"}, {"unknown_item"})):
+        quirks = quirks_in(RESPONSES, "hosted_vllm", "m")
+        sent = native_request({"input": [hi, odd]}, quirks=quirks, model="m", stream=True, mended=mended)
+        assert (sent["input"], mended) == ([hi], words)
 
 
 def test_reasoning_is_kept_if_the_upstream_can_use_it() -> None:
