@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 MENDS: Final[dict[str, str]] = {
+    "reasoning_dropped": "The upstream reported that it left out reasoning of earlier turns.",
     "unpaired_call": "A call without an output got an empty one, or an output without a call was left out.",
 }
 """Each word, and its meaning for the documentation."""

@@ -31,6 +31,9 @@ its task, of which the first that is there counts."""
 ENCRYPTED: Final = "reasoning.encrypted_content"
 """What ``include`` asks for to get a model's reasoning, encrypted, for the next turn."""
 
+LOGPROBS: Final = "message.output_text.logprobs"
+"""What ``include`` asks for to get token log probabilities."""
+
 CALLS: Final = frozenset({"function_call", "custom_tool_call", *NATIVE_CALLS})
 OUTPUTS: Final = frozenset(f"{kind}_output" for kind in CALLS)
 
@@ -102,6 +105,15 @@ def group(body: dict[str, Json], name: str) -> dict[str, Json]:
 def kind_of(item: dict[str, Json]) -> str:
     """Return the type of an item, which messages and references may omit."""
     return item.get("type") or ("message" if "role" in item else "item_reference")
+
+
+def nearest_efforts(*known: str) -> dict[str, str]:
+    """Return the nearest known effort for each of the API's, the lower of two; only ``none`` switches thinking off."""
+    on = [effort for effort in known if effort != "none"]
+    return {
+        effort: effort if effort in known else min(on, key=lambda one: abs(EFFORTS.index(one) - EFFORTS.index(effort)))
+        for effort in EFFORTS
+    }
 
 
 # Calls and their outputs.
