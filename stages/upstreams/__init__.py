@@ -49,6 +49,8 @@ class Deployment(Struct, frozen=True, kw_only=True):
     """Sent with every request, including credentials: never logged or shown."""
     timeouts: Timeouts = Timeouts()
     transport: Transport = DEFAULT_TRANSPORT
+    on_responses: Deployment | None = None
+    """The same in the Responses API, for the models of a wildcard that have no function tools in Chat Completions."""
 
     def __repr__(self) -> str:
         """Describe the deployment without its headers, which hold the key."""
