@@ -32,6 +32,7 @@ from stages.wire.downstream.forwarding import MODEL_FIELDS, only_forwarded
 from stages.wire.downstream.model_variants import Variant, variants, with_variant
 from stages.wire.foreign_json import is_object
 from stages.wire.normal_form import EFFORTS
+from stages.wire.openai_models import family_of
 
 MATCH_CACHE_SIZE = 1024
 """How many names are cached with their match; a name has at most 512 characters."""
@@ -53,7 +54,12 @@ class Match(Struct, frozen=True):
     def take_turn(self) -> tuple[Deployment, str]:
         """Return the deployment whose turn it is, and the upstream's name for the model."""
         chosen = next(self.group)
-        return chosen, chosen.model if self.star is None else chosen.model.replace("*", self.star, 1)
+        if self.star is None:
+            return chosen, chosen.model
+        model = chosen.model.replace("*", self.star, 1)
+        if chosen.on_responses is not None and not family_of(model).tools_on_chat:
+            chosen = chosen.on_responses
+        return chosen, model
 
 
 class Deployments:

@@ -49,8 +49,10 @@ class ReasoningItem(Struct, frozen=True, tag=True):
 
     It comes before the calls and the text that it led to.
 
-    ``responses``: a ``reasoning`` item with ``encrypted_content``. ``chat``: ``{"reasoning_content": "..."}`` and,
-    from Gemini, the signature in ``extra_content``.
+    ``responses``: a ``reasoning`` item with ``encrypted_content`` or text; or one of the fields that clients drop:
+    ``{"type": "message", "phase": "..."}`` before a message's text, ``{"type": "function_call", "namespace": "..."}``
+    before a call. ``chat``: ``{"reasoning_content": "..."}`` and, from Gemini, the signature in ``extra_content``, from
+    OpenRouter and MiniMax ``reasoning_details``.
     ``anthropic``: a ``thinking`` block with its signature, or a ``redacted_thinking`` block.
     """
 

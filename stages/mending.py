@@ -14,6 +14,7 @@ MENDS: Final[dict[str, str]] = {
     "missing_call_id": "A call or an output without an id got one by its position.",
     "odd_value": "A value of another type or spelling was read as what it stands for: a role, arguments, an output.",
     "own_error_text": "An error that headrace had shown as text was removed from an assistant's message.",
+    "reasoning_dropped": "The upstream reported that it left out reasoning of earlier turns.",
     "thinking_dropped": "The upstream refused the reasoning of earlier turns, and was asked again without it.",
     "tool_name": "A tool has a shorter or plainer name at the upstream; the client sees its own.",
     "truncated_arguments": 'Arguments of an earlier call that are not a JSON object were sent as `{"input": ...}`.',

@@ -85,6 +85,7 @@ class _Remember:
             case RefusalDelta():
                 self._digest = None
             case Finished():
+                recorder.end()
                 self._keep(recorder)
             case _:  # pragma: no cover - `_ALWAYS` contains no other type
                 pass

@@ -27,6 +27,7 @@ from stages.slots import HEAD, PRINCIPAL, SENT_REASONING
 from stages.upstreams import UpstreamCall
 from stages.wire.foreign_json import is_list
 from stages.wire.normal_form import ENCRYPTED
+from stages.wire.openai_models import family_of
 
 _STORED_UPSTREAM = ("previous_response_id", "conversation")
 """Fields that refer to a conversation stored by the upstream, with its reasoning."""
@@ -60,7 +61,7 @@ class _Restore:
         if not body.get("prompt_cache_key"):
             changes["prompt_cache_key"] = conversation
         if self._store is not None and call.deployment.kind != "canned":
-            if call.deployment.kind == "responses" and _needs_encrypted(body):
+            if call.deployment.kind == "responses" and _needs_encrypted(body, call.model):
                 changes["include"] = [*(body.get("include") or ()), ENCRYPTED]
             if is_list(items := body.get("input")) and has_turns(items):
                 places = TurnPlaces(items, Scope(self._ctx[PRINCIPAL], call, conversation))
@@ -75,13 +76,15 @@ class _Restore:
         return replace(call, request=replace(call.request, body={**body, **changes}))
 
 
-def _needs_encrypted(body: dict[str, Any]) -> bool:
+def _needs_encrypted(body: dict[str, Any], model: str) -> bool:
     """Return whether encrypted reasoning must be requested, to send it back in the next turn.
 
-    Only if the client mentions reasoning: a model without it refuses the field. Nothing is requested if the upstream
-    stores the response, as it then restores the reasoning itself.
+    Only if the client mentions reasoning, or if the model is known to think anyway: a model without reasoning refuses
+    the field. Nothing is requested if the upstream stores the response, as it then restores the reasoning itself.
     """
-    if body.get("store") is True or not body.get("reasoning") or ENCRYPTED in (body.get("include") or ()):
+    if body.get("store") is True or ENCRYPTED in (body.get("include") or ()):
+        return False
+    if not body.get("reasoning") and not family_of(model).thinks_with(None):
         return False
     return body.get("store") is False or bool(body.get("tools"))
 

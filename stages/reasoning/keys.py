@@ -27,6 +27,9 @@ KEY_BYTES = 16
 MAX_CONVERSATION_CHARS = 64
 """OpenAI's limit for ``prompt_cache_key``, for which the conversation's name is used."""
 
+_SHARES_THOUGHTS = re.compile(r"(?:^|/)(deepseek)-(?:v4-)?(?:pro|flash)\b")
+"""Models that read each other's reasoning, which is text: DeepSeek V4 (api-docs.deepseek.com, 2026-11)."""
+
 _HEADER = b"x-cursor-conversation-id"
 
 _RANDOM = re.compile(
@@ -65,7 +68,8 @@ class Scope:
         principal: the API key of the request.
         call: the deployment and the model that answer. Only the account that made encrypted reasoning can read it, so
             that is bound to the deployment, and so are the signed blocks of some of Claude's models; text and other
-            signed blocks are valid for every deployment of the same model.
+            signed blocks are valid for every deployment of the same model, or of the
+            same family of models.
         conversation: the result of `conversation_of`.
     """
 
@@ -73,11 +77,13 @@ class Scope:
 
     def __init__(self, principal: Principal, call: UpstreamCall, conversation: str) -> None:
         deployment = call.deployment
-        is_bound = deployment.kind == "responses" or (
+        family = _SHARES_THOUGHTS.search(call.model)
+        is_bound = (deployment.kind == "responses" and family is None) or (
             deployment.kind == "anthropic" and claude_model(call.model).binds_account
         )
         account = (deployment.id, deployment.url) if is_bound else ("", "")
-        owner = (principal.name, principal.is_master, deployment.kind, call.model, *account)
+        model = call.model if family is None else family[1]
+        owner = (principal.name, principal.is_master, deployment.kind, model, *account)
         self._owner = msgspec.json.encode([_encodable(part) if isinstance(part, str) else part for part in owner])
         self._conversation = _utf8(conversation)
 

@@ -40,10 +40,14 @@ class Turn(Struct, frozen=True, array_like=True):
     Attributes:
         calls: the keys of its calls, in order; the first one is the key of the turn. Empty if the turn has only text.
         pieces: its reasoning, in order.
+        phase: what the model called its text: ``commentary`` or ``final_answer``; the last one if it used both.
+        namespaces: the namespaces of calls, each with the index of its call.
     """
 
     calls: tuple[bytes, ...]
     pieces: tuple[Piece, ...]
+    phase: str | None = None
+    namespaces: tuple[tuple[int, str], ...] = ()
 
 
 FORGOTTEN = Turn((), ())
@@ -94,11 +98,14 @@ def normal_item(event: ReasoningItem) -> dict[str, Any] | None:
 
 def _normal_chat_item(payload: dict[str, Any]) -> dict[str, Any] | None:
     text, extra = payload.get("reasoning_content"), payload.get("extra_content")
+    details = payload.get("reasoning_details")
     item: dict[str, Any] = {"type": "reasoning", "summary": []}
     if isinstance(text, str) and text:
         item["content"] = [{"type": "reasoning_text", "text": text}]
     if extra:  # Gemini's signature
         item["extra_content"] = extra
+    if details:  # OpenRouter's and MiniMax's
+        item["reasoning_details"] = details
     return item if len(item) > 2 else None
 
 
@@ -149,7 +156,8 @@ class TurnPlaces:
         self.keys = [*self._calls, *self._texts, *self._thoughts]
 
     def restored(self, turns: Mapping[bytes, Turn]) -> list[dict[str, Any]] | None:
-        """Return the items with the reasoning of ``turns`` inserted, less what is `FORGOTTEN`; None if nothing changes.
+        """Return the items with the reasoning of ``turns`` inserted and the fields that clients drop, less what is
+        `FORGOTTEN`; None if nothing changes.
 
         The reasoning of a turn is restored completely or not at all, and only if the turn has none: OpenAI refuses a
         ``reasoning`` item that is not followed by what it led to.
@@ -160,8 +168,9 @@ class TurnPlaces:
             if turn is not None:
                 for index, piece in self._placed(key, turn):
                     insertions.setdefault(index, []).append(piece)
+        fields = self._dropped_fields(turns)
         forgotten = {index for key, index in self._thoughts.items() if key in turns}
-        if not insertions and not forgotten:
+        if not insertions and not fields and not forgotten:
             return None
         out: list[dict[str, Any]] = []
         for index, item in enumerate(self._items):
@@ -169,12 +178,37 @@ class TurnPlaces:
                 continue
             pieces = insertions.get(index, ())
             out += (piece.item for piece in pieces if not piece.text_offset)
-            out += _divided(item, [piece for piece in pieces if piece.text_offset])
+            whole = {**item, **fields[index]} if index in fields else item
+            out += _divided(whole, [piece for piece in pieces if piece.text_offset])
         return out
 
     def in_request(self, turns: Mapping[bytes, Turn]) -> list[bytes]:
         """Return the keys of all reasoning that the conversation has: the restored, and what the client sent itself."""
         return [*turns, *self._thoughts]
+
+    def _dropped_fields(self, turns: Mapping[bytes, Turn]) -> dict[int, dict[str, str]]:
+        """Return the phases and namespaces to add, by the positions of the items that have none."""
+        fields: dict[int, dict[str, str]] = {}
+        for key, turn in turns.items():
+            if turn.phase is not None:
+                for index in self._messages_of(key):
+                    if self._items[index].get("phase") is None:
+                        fields[index] = {"phase": turn.phase}
+            for number, namespace in turn.namespaces:
+                place = self._calls.get(turn.calls[number]) if number < len(turn.calls) else None
+                if place is not None and self._items[place].get("namespace") is None:
+                    fields[place] = {"namespace": namespace}
+        return fields
+
+    def _messages_of(self, key: bytes) -> range:
+        """Return the positions of the assistant's messages of a turn: all those that directly precede its first call,
+        or the text that it consists of."""
+        if (text := self._texts.get(key)) is not None:
+            return range(text, text + 1)
+        start = end = self._calls.get(key, 0)
+        while start > 0 and _is_assistant(self._items[start - 1]):
+            start -= 1
+        return range(start, end)
 
     def _placed(self, key: bytes, turn: Turn) -> list[tuple[int, Piece]]:
         if not turn.calls:
@@ -236,16 +270,29 @@ class TurnRecorder:
         self._pieces: list[Piece] = []
         self._waiting: list[tuple[dict[str, Any], int]] = []
         self._has_started = False
+        self._phase: str | None = None
+        self._namespace: str | None = None
+        self._namespaces: list[tuple[int, str]] = []
 
     def reasoning(self, event: ReasoningItem) -> None:
-        """Add reasoning; it gets its place when a call or text follows."""
+        """Add reasoning, which gets its place when a call or text follows, or a field that clients drop."""
         item = normal_item(event)
-        if item is not None:
-            self._waiting.append((item, event.text_offset))
+        if item is None:
+            return
+        match item["type"]:
+            case "message":
+                self._phase = item["phase"]
+            case "function_call":
+                self._namespace = item["namespace"]
+            case _:
+                self._waiting.append((item, event.text_offset))
 
     def call(self, call_id: str) -> None:
         """Note that a call has started."""
         self._calls.append(self._scope.of_call(call_id))
+        if self._namespace is not None:
+            self._namespaces.append((len(self._calls) - 1, self._namespace))
+            self._namespace = None
         self._settle(len(self._calls) - 1)
 
     def text(self) -> None:
@@ -260,10 +307,16 @@ class TurnRecorder:
         self._pieces += (Piece(place, item, offset if offsets else 0) for item, offset in self._waiting)
         self._waiting.clear()
 
+    def end(self) -> None:
+        """Take the end of the answer: details of reasoning may come last, and belong to what came before them."""
+        self._waiting = [(item, offset) for item, offset in self._waiting if "reasoning_details" in item]
+        if self._waiting:
+            self._settle(len(self._calls) - 1 if self._calls else BEFORE_TEXT)
+
     @property
     def size(self) -> int:
-        """How many pieces have a place."""
-        return len(self._pieces)
+        """How much there is to remember: it grows with every piece that gets a place, and with every field."""
+        return len(self._pieces) + len(self._namespaces) + (self._phase is not None)
 
     def key(self, text: TextDigest | None) -> bytes | None:
         """Return the key of the turn, of its first call or its whole text; None if it cannot be identified."""
@@ -273,7 +326,7 @@ class TurnRecorder:
 
     def value(self) -> bytes:
         """Return the turn so far, in its stored form."""
-        return write_turn(Turn(tuple(self._calls), joined(self._pieces)))
+        return write_turn(Turn(tuple(self._calls), joined(self._pieces), self._phase, tuple(self._namespaces)))
 
 
 def _divided(item: dict[str, Any], pieces: Sequence[Piece]) -> list[dict[str, Any]]:

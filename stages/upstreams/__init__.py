@@ -51,6 +51,8 @@ class Deployment(Struct, frozen=True, kw_only=True):
     transport: Transport = DEFAULT_TRANSPORT
     forward_fields: frozenset[str] = frozenset()
     """The fields of a client's body that are sent although they choose another model or name something stored."""
+    on_responses: Deployment | None = None
+    """The same in the Responses API, for the models of a wildcard that have no function tools in Chat Completions."""
 
     def __repr__(self) -> str:
         """Describe the deployment without its headers, which hold the key."""

@@ -16,24 +16,31 @@ from msgspec import Struct
 
 from stages.upstreams import Deployment, UpstreamKind
 from stages.upstreams.quirks import (
+    AZURE_DATED_CHAT,
+    AZURE_DATED_RESPONSES,
     AZURE_RESPONSES,
     CODESTRAL_CHAT,
+    DASHSCOPE_CHAT,
     DEEPSEEK_CHAT,
+    DEEPSEEK_RESPONSES,
     FIREWORKS_RESPONSES,
     GEMINI_CHAT,
     GROQ_CHAT,
     LM_STUDIO_RESPONSES,
+    MINIMAX_CHAT,
     MISTRAL_CHAT,
     MOONSHOT_CHAT,
     OLLAMA_CHAT,
     OLLAMA_RESPONSES,
     OPENAI_CHAT,
+    OPENAI_ELSEWHERE_RESPONSES,
     OPENAI_RESPONSES,
     OPENROUTER_CHAT,
     PERPLEXITY_RESPONSES,
     VLLM_RESPONSES,
     XAI_CHAT,
     XAI_RESPONSES,
+    ZAI_CHAT,
 )
 from stages.wire.api import Api, QuirksT
 
@@ -217,12 +224,13 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
     ),
     # LiteLLM goes to /beta, which validates strict tools' schemas and refuses what it does not know; the documented
     # address is the host itself (api-docs.deepseek.com, 2026).
-    "deepseek": _chat(
-        "https://api.deepseek.com",
-        "DEEPSEEK_API_KEY",
+    "deepseek": Provider(
+        kinds=("chat", "responses"),
+        origin="https://api.deepseek.com",
         root="",
-        base="DEEPSEEK_API_BASE",
-        quirks=(DEEPSEEK_CHAT,),
+        key_names=("DEEPSEEK_API_KEY",),
+        base_names=("DEEPSEEK_API_BASE",),
+        quirks=(DEEPSEEK_CHAT, DEEPSEEK_RESPONSES),
     ),
     "mistral": _chat(
         "https://api.mistral.ai",
@@ -261,10 +269,20 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
     "cerebras": _chat("https://api.cerebras.ai", "CEREBRAS_API_KEY", base="CEREBRAS_API_BASE"),
     "deepinfra": _chat("https://api.deepinfra.com", "DEEPINFRA_API_KEY", root="/v1/openai", base="DEEPINFRA_API_BASE"),
     "dashscope": _chat(
-        "https://dashscope.aliyuncs.com", "DASHSCOPE_API_KEY", root="/compatible-mode/v1", base="DASHSCOPE_API_BASE"
+        "https://dashscope.aliyuncs.com",
+        "DASHSCOPE_API_KEY",
+        root="/compatible-mode/v1",
+        base="DASHSCOPE_API_BASE",
+        quirks=(DASHSCOPE_CHAT,),
     ),
-    "zai": _chat("https://api.z.ai", "ZAI_API_KEY", root="/api/paas/v4", base="ZAI_API_BASE"),
-    "minimax": _chat("https://api.minimax.io", "MINIMAX_API_KEY", base="MINIMAX_API_BASE", is_rooted=True),
+    "zai": _chat("https://api.z.ai", "ZAI_API_KEY", root="/api/paas/v4", base="ZAI_API_BASE", quirks=(ZAI_CHAT,)),
+    "minimax": _chat(
+        "https://api.minimax.io",
+        "MINIMAX_API_KEY",
+        base="MINIMAX_API_BASE",
+        is_rooted=True,
+        quirks=(MINIMAX_CHAT,),
+    ),
     "nvidia_nim": _chat("https://integrate.api.nvidia.com", "NVIDIA_NIM_API_KEY", base="NVIDIA_NIM_API_BASE"),
     "sambanova": _chat("https://api.sambanova.ai", "SAMBANOVA_API_KEY", base="SAMBANOVA_API_BASE"),
     "nebius": _chat("https://api.studio.nebius.ai", "NEBIUS_API_KEY", base="NEBIUS_API_BASE"),
@@ -340,6 +358,14 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
 _QUIRKS_OF: Final = {"moonshotai": "moonshot", "vertex_ai": "gemini"}
 """Names that other programs, or ``custom_llm_provider``, bring: they have no row, but the quirks of another's."""
 
+_ELSEWHERE: Final = "openai elsewhere"
+_DATED: Final = "azure dated"
+_QUIRKS_AT: Final[Mapping[str, tuple[object, ...]]] = {
+    _ELSEWHERE: (OPENAI_ELSEWHERE_RESPONSES,),
+    _DATED: (AZURE_DATED_RESPONSES, AZURE_DATED_CHAT),
+}
+"""The quirks of addresses that differ from what their provider has elsewhere."""
+
 
 def quirks_of(api: Api[QuirksT], deployment: Deployment, model: str) -> QuirksT:
     """Return how requests to a deployment differ in an API.
@@ -349,24 +375,38 @@ def quirks_of(api: Api[QuirksT], deployment: Deployment, model: str) -> QuirksT:
         deployment: whom the request goes to.
         model: the upstream's name of the model.
     """
-    return quirks_in(api, _provider_behind(deployment, api), model)
+    return quirks_in(api, _provider_behind(deployment.provider, deployment.url, api), model)
 
 
 def quirks_in(api: Api[QuirksT], provider: str, model: str) -> QuirksT:
     """Return how requests to a provider differ in an API; without a row, only the model's name can tell."""
-    row = PROVIDERS.get(_QUIRKS_OF.get(provider, provider), UNKNOWN)
-    for quirks in row.quirks:
+    known = _QUIRKS_AT.get(provider)
+    if known is None:
+        known = PROVIDERS.get(_QUIRKS_OF.get(provider, provider), UNKNOWN).quirks
+    for quirks in known:
         if isinstance(quirks, api.quirks):
             return quirks
     return api.usual_quirks(model)
 
 
-def _provider_behind(deployment: Deployment, api: Api[Any]) -> str:
-    """Return whose server a deployment is, as far as requests differ: `Api.trusts_openai_prefix` says why it may not be
+def is_openai_itself(provider: str, url: str) -> bool:
+    """Return whether an address is OpenAI's own or Azure's, where all of OpenAI's APIs are."""
+    return provider == "azure" or (provider == "openai" and _openai_host(url) is not None)
+
+
+def _provider_behind(provider: str, url: str, api: Api[Any]) -> str:
+    """Return whose server an address is, as far as requests differ: `Api.trusts_openai_prefix` says why it may not be
     the provider that is configured."""
-    if api.trusts_openai_prefix or deployment.provider != "openai":
-        return deployment.provider
-    host = urlsplit(deployment.url).hostname or ""
+    if provider == "openai":
+        provider = _openai_host(url) or (_ELSEWHERE if api.trusts_openai_prefix else COMPATIBLE)
+    return _DATED if provider == "azure" and "api-version=2" in url else provider
+
+
+def _openai_host(url: str) -> str | None:
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:  # not an address at all, which is reported when it is called
+        return None
     if host == "openai.com" or host.endswith(".openai.com"):
         return "openai"
-    return "azure" if host.endswith((".azure.com", ".microsoft.com")) else COMPATIBLE
+    return "azure" if host.endswith((".azure.com", ".microsoft.com")) else None

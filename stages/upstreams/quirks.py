@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from msgspec.structs import replace
+
 from stages.wire.chat.quirks import ALL_EFFORTS, OPENAI_ONLY, THREE_EFFORTS, USUAL, ChatQuirks
-from stages.wire.normal_form import ENCRYPTED
+from stages.wire.normal_form import ENCRYPTED, nearest_efforts
 from stages.wire.responses.quirks import ResponsesQuirks
 
 # The Responses API.
@@ -18,25 +20,36 @@ _MIN_OUTPUT_TOKENS: Final = 16
 _OPENAI_ONLY: Final = frozenset({"prompt_cache_retention", "safety_identifier", "service_tier", "truncation"})
 
 OPENAI_RESPONSES: Final = ResponsesQuirks(
-    min_output_tokens=_MIN_OUTPUT_TOKENS, refuses_sampling=True, has_late_tools=True, takes_bare_parts=True
+    min_output_tokens=_MIN_OUTPUT_TOKENS,
+    has_families=True,
+    hides_obfuscation=True,
+    has_late_tools=True,
+    takes_bare_parts=True,
 )
+
+# `openai/...` on another server: a gateway may forward to OpenAI, but `stream_options` is 400 on many.
+OPENAI_ELSEWHERE_RESPONSES: Final = replace(OPENAI_RESPONSES, hides_obfuscation=False)
 
 # Azure takes no ``status`` on items (litellm#13484) and no ``context_management`` (litellm azure/responses).
 AZURE_RESPONSES: Final = ResponsesQuirks(
     min_output_tokens=_MIN_OUTPUT_TOKENS,
     refused=frozenset({"context_management"}),
-    refuses_sampling=True,
+    has_families=True,
+    hides_obfuscation=True,
     has_status=False,
     has_late_tools=True,
     takes_bare_parts=True,
 )
+
+# Azure's dated versions know the parameters of their date only, and refuse others.
+AZURE_DATED_RESPONSES: Final = replace(AZURE_RESPONSES, hides_obfuscation=False)
 
 # "Argument not supported: metadata" (CLIProxyAPI#5648); custom calls match no variant of its input, 422
 # (CLIProxyAPI#3704); of include it knows one (langchain-xai's types); output_text is refused (sglang#11511).
 XAI_RESPONSES: Final = ResponsesQuirks(
     refused=_OPENAI_ONLY | {"metadata", "context_management"},
     includes=frozenset({ENCRYPTED}),
-    efforts=("none", "low", "medium", "high"),
+    efforts=nearest_efforts("none", "low", "medium", "high"),
     tool_types=frozenset(
         (
             "web_search",
@@ -59,7 +72,7 @@ VLLM_RESPONSES: Final = ResponsesQuirks(
     # parts of ``output_text`` are refused without the id and status that they came with (vllm#33089,
     # DSpark#138), a string is not. Harmony knows three efforts; chat templates read the arguments of calls as JSON.
     parses_arguments=True,
-    efforts=("none", "low", "medium", "high"),
+    efforts=nearest_efforts("none", "low", "medium", "high"),
     includes=frozenset({"message.output_text.logprobs", "code_interpreter_call.outputs"}),
     has_custom_tools=False,
     has_encrypted_reasoning=False,
@@ -74,7 +87,7 @@ OLLAMA_RESPONSES: Final = ResponsesQuirks(
     # "invalid reasoning value", so are arguments that are not a JSON object; reasoning is kept, unencrypted, in
     # encrypted_content.
     parses_arguments=True,
-    efforts=("none", "low", "medium", "high", "max"),
+    efforts=nearest_efforts("none", "low", "medium", "high", "max"),
     tool_types=frozenset(),
     has_custom_tools=False,
     has_developer=False,
@@ -84,7 +97,7 @@ OLLAMA_RESPONSES: Final = ResponsesQuirks(
 
 # "Invalid discriminator value. Expected 'function' | 'mcp'" (lmstudio-bug-tracker#1383). Reasoning comes as text.
 LM_STUDIO_RESPONSES: Final = ResponsesQuirks(
-    efforts=("none", "low", "medium", "high"),
+    efforts=nearest_efforts("none", "low", "medium", "high"),
     includes=frozenset({"message.output_text.logprobs"}),
     tool_types=frozenset({"mcp"}),
     has_custom_tools=False,
@@ -112,6 +125,28 @@ PERPLEXITY_RESPONSES: Final = ResponsesQuirks(
     has_verbosity=False,
 )
 
+# The efforts of DeepSeek V4 are low, high and max; it does not know the others' names (api-docs.deepseek.com, 2026-11).
+_DEEPSEEK_EFFORTS: Final = {
+    "minimal": "low",
+    "low": "low",
+    "medium": "high",
+    "high": "high",
+    "xhigh": "max",
+    "max": "max",
+}
+
+# Stateless; reasoning comes and goes as text, which every account can read (api-docs.deepseek.com, 2026-11).
+DEEPSEEK_RESPONSES: Final = ResponsesQuirks(
+    refused=_OPENAI_ONLY | {"metadata", "context_management", "store"},
+    includes=frozenset(),
+    efforts=_DEEPSEEK_EFFORTS,
+    tool_types=frozenset(),
+    has_encrypted_reasoning=False,
+    has_plain_reasoning=True,
+    has_developer=False,
+    has_verbosity=False,
+)
+
 # Chat Completions.
 
 _ROUTING: Final = frozenset({"provider", "models", "transforms", "route", "plugins", "service_tier"})
@@ -121,14 +156,20 @@ _PLAIN: Final = frozenset({"seed", "stop", "frequency_penalty", "presence_penalt
 _NO_THINKING: Final = {"thinking": {"type": "disabled"}}
 
 OPENAI_CHAT: Final = ChatQuirks(
-    is_openai=True, limit="max_completion_tokens", passes=OPENAI_ONLY, efforts=ALL_EFFORTS, empty_content=None
+    is_openai=True,
+    hides_obfuscation=True,
+    limit="max_completion_tokens",
+    passes=OPENAI_ONLY,
+    efforts=ALL_EFFORTS,
+    empty_content=None,
 )
+AZURE_DATED_CHAT: Final = replace(OPENAI_CHAT, hides_obfuscation=False)
 
 # DeepSeek wants the reasoning of tool turns back and takes "" for a lost one; Moonshot wants it too and takes " ", but
 # counts "" as missing (llmgateway#2093, pi#4178). api-docs.deepseek.com/guides/thinking_mode, 2026-10.
 DEEPSEEK_CHAT: Final = ChatQuirks(
     passes=_PLAIN | {"thinking"},
-    efforts=ALL_EFFORTS,
+    efforts=_DEEPSEEK_EFFORTS,
     no_thinking=_NO_THINKING,
     reasoning="",
 )
@@ -142,6 +183,7 @@ GEMINI_CHAT: Final = ChatQuirks(
     efforts={**THREE_EFFORTS, "minimal": "minimal", "none": "none"},
     empty_content=None,
     signs_calls=True,
+    shows_thoughts=True,
 )
 
 # "does not support thinking" is 400, so only models that are known to think get an effort.
@@ -172,4 +214,17 @@ XAI_CHAT: Final = ChatQuirks(
     efforts_for=re.compile("mini"),
 )
 
-OPENROUTER_CHAT: Final = ChatQuirks(passes=USUAL | _ROUTING, efforts=ALL_EFFORTS, reasoning="")
+OPENROUTER_CHAT: Final = ChatQuirks(passes=USUAL | _ROUTING, efforts=ALL_EFFORTS, reasoning="", takes_details=True)
+
+# Without `reasoning_split` the thinking is text in <think> tags (platform.minimax.io/docs/guides/text-m2-function-call;
+# vellum-assistant#34556). It does not switch thinking on, which these models do anyway.
+MINIMAX_CHAT: Final = ChatQuirks(
+    takes_reasoning=True,
+    takes_details=True,
+    asks=((re.compile("minimax-m"), {"reasoning_split": True}),),
+)
+
+# GLM and Qwen read the reasoning of tool turns if it is there, and can do without
+# (docs.z.ai/guides/capabilities/thinking-mode; help.aliyun.com/zh/model-studio/deep-thinking).
+ZAI_CHAT: Final = ChatQuirks(takes_reasoning=True)
+DASHSCOPE_CHAT: Final = ChatQuirks(takes_reasoning=True)

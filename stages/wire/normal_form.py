@@ -35,6 +35,8 @@ _WITHOUT_CONTENT: Final = frozenset(
     program_output compaction_trigger configuration_update""".split()  # noqa: SIM905 - reads better as text
 )
 """Items that another upstream's tools or settings left: other models do not miss them."""
+LOGPROBS: Final = "message.output_text.logprobs"
+"""What ``include`` asks for to get token log probabilities."""
 
 CALLS: Final = frozenset({"function_call", "custom_tool_call", *NATIVE_CALLS})
 OUTPUTS: Final = frozenset(f"{kind}_output" for kind in CALLS)
@@ -108,6 +110,15 @@ def is_reference(item: dict[str, Json]) -> bool:
     """Return whether an item refers to a stored one; its type may be omitted."""
     kind = item.get("type")
     return kind == "item_reference" or (kind is None and "role" not in item)
+
+
+def nearest_efforts(*known: str) -> dict[str, str]:
+    """Return the nearest known effort for each of the API's, the lower of two; only ``none`` switches thinking off."""
+    on = [effort for effort in known if effort != "none"]
+    return {
+        effort: effort if effort in known else min(on, key=lambda one: abs(EFFORTS.index(one) - EFFORTS.index(effort)))
+        for effort in EFFORTS
+    }
 
 
 # Calls and their outputs.

@@ -54,6 +54,17 @@ def test_a_wildcard_is_replaced_and_the_longest_one_wins(requested: str, chosen:
     assert answering(MODELS, requested) == chosen
 
 
+def test_a_wildcard_answers_on_responses_for_models_whose_tools_are_there() -> None:
+    twin = deployment("gpt-*", "gpt-*", id="wild", kind="responses")
+    models = Deployments([deployment("gpt-*", "gpt-*", id="wild", kind="chat", on_responses=twin)])
+    taken = {name: found.take_turn() for name in ("gpt-4.1", "gpt-5.4", "gpt-6-sol") if (found := models.match(name))}
+    assert {name: (chosen.kind, model) for name, (chosen, model) in taken.items()} == {
+        "gpt-4.1": ("chat", "gpt-4.1"),
+        "gpt-5.4": ("responses", "gpt-5.4"),
+        "gpt-6-sol": ("responses", "gpt-6-sol"),
+    }
+
+
 def test_an_exact_name_wins_over_a_wildcard() -> None:
     models = Deployments([deployment("*", "*", id="wild"), deployment("gpt-5", id="exact")])
     assert answering(models, "gpt-5") == ("exact", "gpt-5")

@@ -54,20 +54,21 @@ class Chat:
     def __init__(self, **fields: Any) -> None:
         self.store = MemoryStore()
         self.deployment: Deployment = deployment(**fields)
+        self.model = "gpt-5"
         self.principal = Principal("anna")
         self.headers: dict[bytes, bytes] = {}
 
     def call(self, items: Any, **body: Any) -> UpstreamCall:
         whole = {"input": items, "metadata": CONVERSATION, **body}
-        return UpstreamCall(request=request(body=whole), deployment=self.deployment, model="gpt-5")
+        return UpstreamCall(request=request(body=whole), deployment=self.deployment, model=self.model)
 
     async def answer(self, items: Any, *answer: str, form: Any = "responses") -> None:
-        """Let the model answer ``items`` with reasoning (``r:``), calls (``c:``) and text (``t:``)."""
+        """Let the model answer ``items`` with reasoning (``r:``; ``j:`` as JSON), calls (``c:``), text (``t:``)."""
         events: list[StreamEvent] = []
         index = said_chars = 0
         for kind, _, value in (part.partition(":") for part in answer):
-            if kind == "r":
-                payload = reasoning(value) if form == "responses" else json.loads(value)
+            if kind in ("r", "j"):
+                payload = reasoning(value) if kind == "r" and form == "responses" else json.loads(value)
                 offset = said_chars if form == "anthropic" else 0
                 events.append(ReasoningItem(form, Raw(json.dumps(payload).encode()), offset))
             elif kind == "c":
@@ -275,6 +276,71 @@ async def test_text_and_signed_blocks_are_valid_for_every_deployment_of_the_mode
     }
 
 
+COMMENTARY = 'j:{"type": "message", "phase": "commentary"}'
+FINAL = 'j:{"type": "message", "phase": "final_answer"}'
+
+
+async def test_the_phase_of_a_turn_comes_back_whatever_the_shape_of_its_text() -> None:
+    chat = Chat()
+    await chat.answer(START, "r:rs1", COMMENTARY, "t:I look.", "c:call_a")
+    history = [*START, said("I look."), called("call_a"), result("call_a")]
+    await chat.answer(history, FINAL, "t:Done.")
+    plain = {"role": "assistant", "content": "Done."}
+    assert await chat.input([*history, plain, TASK]) == [
+        *START,
+        "rs1",
+        {**said("I look."), "phase": "commentary"},
+        *history[3:],
+        {**plain, "phase": "final_answer"},
+        TASK,
+    ]
+
+
+async def test_a_phase_that_the_client_sends_itself_is_kept() -> None:
+    chat = Chat()
+    await chat.answer(START, COMMENTARY, "t:Done.")
+    sent = [*START, {**said("Done."), "phase": "final_answer"}, TASK]
+    assert await chat.input(sent) == sent
+
+
+async def test_the_namespace_of_a_call_comes_back() -> None:
+    chat = Chat()
+    await chat.answer(START, "c:call_a", 'j:{"type": "function_call", "namespace": "mcp"}', "c:call_b", "c:call_c")
+    calls = [called("call_a"), called("call_b"), called("call_c")]
+    results = [result("call_a"), result("call_b"), result("call_c")]
+    named = [calls[0], {**calls[1], "namespace": "mcp"}, calls[2]]
+    assert await chat.input([*START, *calls, *results]) == [*START, *named, *results]
+    assert await chat.input([*START, *named, *results]) == [*START, *named, *results]
+    without = [*START, calls[0], results[0]]
+    assert await chat.input(without) == without
+
+
+async def test_details_of_reasoning_that_came_last_belong_to_the_last_call() -> None:
+    chat = Chat(kind="chat")
+    late = 'r:{"reasoning_details": [{"type": "reasoning.encrypted", "data": "E"}]}'
+    await chat.answer(START, "c:call_a", late, form="chat")
+    await chat.answer([TASK], 'r:{"reasoning_content": "t"}', "t:Done.", late, form="chat")
+    got = await chat.input([*START, called("call_a"), result("call_a")])
+    details = {"type": "reasoning", "summary": [], "reasoning_details": [{"type": "reasoning.encrypted", "data": "E"}]}
+    assert got == [*START, details, called("call_a"), result("call_a")]
+    got = await chat.input([TASK, said("Done."), TASK])
+    thought = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "t"}]}
+    assert got == [TASK, thought, details, said("Done."), TASK]
+
+
+@pytest.mark.parametrize("kind", ["chat", "responses"])
+async def test_deepseeks_pro_and_flash_read_each_others_reasoning(kind: str) -> None:
+    chat = Chat(kind=kind)
+    chat.model = "deepseek-v4-pro"
+    thought = 'j:{"content": [{"type": "reasoning_text", "text": "t"}], "reasoning_content": "t"}'
+    await chat.answer(START, thought, "c:call_a", form=kind)
+    history = [*START, called("call_a"), result("call_a")]
+    for model, is_restored in [("deepseek-flash", True), ("deepseek-v4-flash", True), ("deepseek-v3", False)]:
+        chat.model = model
+        chat.deployment = replace(chat.deployment, id=model)
+        assert (len(await chat.input(history)) > len(history)) is is_restored, model
+
+
 async def test_anthropic_blocks_come_back_with_their_signature() -> None:
     chat = Chat(kind="anthropic")
     block = {"type": "thinking", "thinking": "t", "signature": "s"}
@@ -472,11 +538,11 @@ async def test_without_a_store_the_conversation_is_still_named() -> None:
     [
         ({"store": False, "reasoning": {"effort": "low"}}, [ENCRYPTED]),
         ({"tools": [{}], "reasoning": {"effort": "low"}}, [ENCRYPTED]),
-        ({"store": False, "reasoning": {}, "include": ["x"]}, ["x"]),
+        ({"store": False, "reasoning": {}, "include": ["x"]}, ["x", ENCRYPTED]),
         ({"store": False, "reasoning": {"effort": "low"}, "include": ["x"]}, ["x", ENCRYPTED]),
         ({"store": False, "reasoning": {"effort": "low"}, "include": [ENCRYPTED]}, [ENCRYPTED]),
         ({"reasoning": {"effort": "low"}}, None),
-        ({"store": False}, None),
+        ({"store": False}, [ENCRYPTED]),  # GPT-5 thinks anyway
         ({"store": True, "reasoning": {"effort": "low"}, "tools": [{}]}, None),
     ],
 )

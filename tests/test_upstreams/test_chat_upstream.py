@@ -18,6 +18,7 @@ from stages.upstreams.providers import quirks_in, quirks_of
 from stages.upstreams.transport.transport import HeadraceTransport
 from stages.wire.chat.api import CHAT
 from stages.wire.chat.decoder import ChatDecoder, decode_chat_document
+from stages.wire.responses.api import RESPONSES
 
 KEY = "sk-proj-abcdefgh1234567890SECRET"
 CHUNKS = [
@@ -141,8 +142,28 @@ async def test_one_upstream_serves_many_calls_of_a_deployment_at_once() -> None:
         ("https://notopenai.com/v1/chat/completions", "openai", "openai_compatible"),
         ("https://x.openai.azure.com/openai/deployments/d/chat/completions", "openai", "azure"),
         ("https://x.openai.azure.com/openai/deployments/d/chat/completions", "azure", "azure"),
+        (
+            "https://x.openai.azure.com/openai/deployments/d/chat/completions?api-version=2024-10-21",
+            "azure",
+            "azure dated",
+        ),
+        ("http://[bad", "openai", "openai_compatible"),
         ("http://localhost:8000/v1/chat/completions", "deepseek", "deepseek"),
     ],
 )
 def test_openai_with_another_address_is_any_compatible_server(url: str, provider: str, expected: str) -> None:
     assert quirks_of(CHAT, deployment(url, provider), "m") == quirks_in(CHAT, expected, "m")
+
+
+@pytest.mark.parametrize(
+    ("url", "provider", "expected"),
+    [
+        ("https://api.openai.com/v1/responses", "openai", "openai"),
+        ("http://localhost:8000/v1/responses", "openai", "openai elsewhere"),
+        ("https://x.openai.azure.com/openai/v1/responses", "openai", "azure"),
+        ("https://gateway.example/openai/v1/responses?api-version=preview", "azure", "azure"),
+        ("https://gateway.example/openai/responses?api-version=2025-04-01-preview", "azure", "azure dated"),
+    ],
+)
+def test_an_address_of_responses_has_the_quirks_of_who_is_there(url: str, provider: str, expected: str) -> None:
+    assert quirks_of(RESPONSES, deployment(url, provider), "m") == quirks_in(RESPONSES, expected, "m")

@@ -17,15 +17,20 @@ from pipeline.gateway.config.fields import Environment, Section
 from pipeline.gateway.config.headers import HeaderReader
 from pipeline.gateway.config.litellm_names import LITELLM_PARAMS, MODEL_INFO, MODEL_LIST_ENTRY, Names, split_model
 from pipeline.gateway.config.problems import Problems, did_you_mean, safe_name, safe_word
-from pipeline.gateway.config.urls import azure_url, base_problem, default_url, endpoint_url
+from pipeline.gateway.config.urls import azure_url, base_problem, default_url, endpoint_url, is_azure_deployment_of
 from pipeline.gateway.config.yaml_tree import Node
 from stages.upstreams import Deployment, Timeouts, Transport, UpstreamKind
 from stages.upstreams.apis import APIS
-from stages.upstreams.providers import COMPATIBLE, PROVIDERS, UNKNOWN, Provider
+from stages.upstreams.providers import COMPATIBLE, PROVIDERS, UNKNOWN, Provider, is_openai_itself
 from stages.wire.downstream.forwarding import FORWARDABLE
+from stages.wire.openai_models import family_of
 
 CANNED = ("echo", "story", "agent")
 """The built-in models of ``canned/``, besides ``replay:<file>``."""
+
+REFUSED_BY_CURSOR = ("gpt-5.5", "gpt-6-astra")
+"""Custom names for which Cursor itself reports an error, and sends nothing: docs/facts/cursor.md, "Model names"
+(forum.cursor.com t/160004, t/161077; orchidfiles/ungate#50, PR #52)."""
 
 _SERVED_MODES = ("chat", "responses")
 _VERSION = re.compile(r"[A-Za-z0-9._\-]+\Z")
@@ -98,6 +103,13 @@ class _Entry:
             written = self._required(self._params, "model", "text such as openai/gpt-5")
         if model_name is None or written is None:
             return None
+        if model_name in REFUSED_BY_CURSOR:
+            place = self._entry.get("model_name")
+            self._problems.warn(
+                place.where if place else self._node.where,
+                f"is a name that Cursor refuses itself, without a request: in Cursor use an alias, such as "
+                f"custom-{model_name}",
+            )
         provider, model = split_model(written)
         if named := self._params.text("custom_llm_provider", "the name of a provider, such as openai"):
             provider, model = named, written.removeprefix(f"{named}/")
@@ -226,10 +238,26 @@ class _Entry:
         if url is None:
             return None
         headers = HeaderReader(self._node, self._params, self._environment).read(provider, known, APIS[kind], url)
-        return Deployment(
+        deployment = Deployment(
             id="", model_name=model_name, model=model, provider=provider, kind=kind, url=url, headers=headers,
             timeouts=timeouts, transport=self._defaults.transport, forward_fields=self._forward_fields(),
         )  # fmt: skip
+        return self._with_tools(deployment, known)
+
+    def _with_tools(self, deployment: Deployment, known: Provider) -> Deployment:
+        """Return the deployment in the API in which its model has function tools.
+
+        Of a wildcard the model is not known yet, so it gets both. On Azure, an address that names another deployment
+        than the model's stays as it is: only Chat Completions can be called there.
+        """
+        chat, model = deployment, deployment.model
+        if chat.kind != "chat" or not is_openai_itself(chat.provider, chat.url):
+            return chat
+        if ("*" not in model and family_of(model).tools_on_chat) or not is_azure_deployment_of(model, chat.url):
+            return chat
+        url = self._url(chat.provider, known, "responses", model)
+        responses = chat if url is None else replace(chat, kind="responses", url=url)
+        return replace(chat, on_responses=responses) if "*" in model else responses
 
     def _forward_fields(self) -> frozenset[str]:
         """Return the fields that the deployment forwards although they choose another model."""
@@ -320,5 +348,6 @@ def _with_ids(found: list[tuple[Node, str | None, Deployment]], problems: Proble
                 count += 1
                 name = f"{deployment.model_name}#{count}"
             taken[name] = node
-        named.append(replace(deployment, id=name))
+        twin = deployment.on_responses
+        named.append(replace(deployment, id=name, on_responses=None if twin is None else replace(twin, id=name)))
     return tuple(named)

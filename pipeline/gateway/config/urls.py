@@ -117,6 +117,12 @@ def azure_url(base: str, version: str | None, api: Api[Any] = RESPONSES, model: 
     return urlunsplit((parts.scheme, parts.netloc, path, query, ""))
 
 
+def is_azure_deployment_of(model: str, url: str) -> bool:
+    """Return whether a Chat Completions address names no deployment of Azure, or one of the same name as the model."""
+    named = _AZURE_DEPLOYMENT.search(urlsplit(url).path)
+    return named is None or named[1] == quote(model, safe="*")
+
+
 def is_same_owner(url: str, default: str) -> bool:
     """Return whether ``url`` is on the same host as ``default``, or on another of the same domain, over TLS."""
     here, there = urlsplit(url), urlsplit(default)

@@ -31,6 +31,7 @@ from stages.wire.answers.sent import Sent
 from stages.wire.answers.stream_decoder import EARLY_END, StreamDecoder
 from stages.wire.answers.tool_calls import ToolCalls
 from stages.wire.chat.ends import failure_in, failure_in_list, usage_of
+from stages.wire.chat.reasoning_details import ReasoningDetails
 from stages.wire.chat.records import (
     CALL,
     CHOICE,
@@ -128,6 +129,7 @@ class _ChatAnswer:
         self._calls = ToolCalls(traits)
         self._wants_logprobs = traits.wants_logprobs
         self._reasoning: Sent | None = None
+        self._details = ReasoningDetails()
         self._citations: dict[Citation, None] = {}
         self._usage: Usage | None = None
         self._is_blank_finish = False
@@ -183,13 +185,13 @@ class _ChatAnswer:
 
     def add_text(self, delta: str, out: list[StreamEvent]) -> None:
         """Emit more of the text."""
-        if self._reasoning is not None:
+        if self._reasoning is not None or self._details:
             self._end_reasoning(Raw(), out)
         out.append(TextDelta(delta))
 
     def add_calls(self, calls: list[HotCall], out: list[StreamEvent]) -> None:
         """Emit more of the calls."""
-        if self._reasoning is not None:
+        if self._reasoning is not None or self._details:
             self._end_reasoning(Raw(), out)
         for call in calls:
             function = call.function
@@ -204,6 +206,8 @@ class _ChatAnswer:
         if isinstance(finish, Failed):
             self.fail(finish, out)
             return
+        if self._details:  # they may also come after what they led to
+            self._end_reasoning(Raw(), out)
         self._calls.close_all(out, is_complete=finish in ("stop", "tool_calls"))
         if self._citations:
             out.append(Annotations(tuple(self._citations)))
@@ -244,6 +248,8 @@ class _ChatAnswer:
     def _take_delta(self, delta: ChatDelta, logprobs: Raw, *, is_whole: bool, out: list[StreamEvent]) -> None:
         if thought := text(delta.reasoning_content) or text(delta.reasoning):
             self.add_reasoning(thought, out)
+        if len(delta.reasoning_details):
+            self._details.add(delta.reasoning_details)
         if self._wants_logprobs:
             listed = read(LOGPROBS_OF_CHOICE, logprobs) or LogProbsOfChoice()
             if content := tuple(chat_logprobs(listed.content)):
@@ -283,7 +289,7 @@ class _ChatAnswer:
                 self.add_text(delta, out)
 
     def _take_call(self, call: ChatCall, number: int | None, out: list[StreamEvent]) -> None:
-        if self._reasoning is not None or bytes(call.extra_content).startswith(b"{"):
+        if self._reasoning is not None or self._details or bytes(call.extra_content).startswith(b"{"):
             self._end_reasoning(call.extra_content, out)
         custom = read(FUNCTION, call.custom)
         if custom is not None:
@@ -308,4 +314,6 @@ class _ChatAnswer:
             self._reasoning = None
         if bytes(extra).startswith(b"{"):
             payload["extra_content"] = extra
+        if self._details:
+            payload["reasoning_details"] = self._details.take()
         out.append(ReasoningItem("chat", Raw(encode(payload))))

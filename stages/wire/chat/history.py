@@ -42,6 +42,7 @@ class _AssistantTurn:
         self.texts: list[str] = []
         self.refusals: list[str] = []
         self.reasoning: list[str] = []
+        self.details: list[Json] = []
         self.calls: list[dict[str, Json]] = []
         self.outputs: list[tuple[str, Json, str]] = []
         self.awaited: set[int] = set()
@@ -70,6 +71,7 @@ class ChatHistory:
         self._signs_calls = quirks.signs_calls and not any(name in model for name in _UNSIGNED_MODELS)
         self._turn: _AssistantTurn | None = None
         self._reasoning: list[str] = []
+        self._details: list[Json] = []
         self._extra: Json = None
 
     def add_all(self, items: list[dict[str, Json]]) -> None:
@@ -116,7 +118,9 @@ class ChatHistory:
         else:
             text += refusal
         message["content"] = text or (self._quirks.empty_content if turn.calls else "")
-        if self._quirks.reasoning is not None:
+        if self._quirks.takes_details and turn.details:
+            message["reasoning_details"] = turn.details
+        elif self._quirks.takes_reasoning or self._quirks.reasoning is not None:
             reasoning = "".join(turn.reasoning) or (self._quirks.reasoning if turn.calls else None)
             if reasoning is not None:
                 message["reasoning_content"] = reasoning
@@ -153,11 +157,12 @@ class ChatHistory:
             if turn is None or not turn.awaited:
                 self.close()
                 turn = self._turn = _AssistantTurn()
-            turn.reasoning += self._take_reasoning()
+            self._move_reasoning(turn)
             turn.texts.append(plain_text(content))
             turn.refusals.append(refusal_text(content))
             return
         self._reasoning.clear()
+        self._details.clear()
         self._extra = None
         waiting = None
         if self._turn is not None and self._turn.awaited:
@@ -175,18 +180,23 @@ class ChatHistory:
         text = plain_text(content) or ("\n\n".join(plain_text([part]) for part in summary) if is_list(summary) else "")
         if text:
             self._reasoning.append(text)
+        if is_list(details := item.get("reasoning_details")):
+            self._details += details
         if is_object(item.get("extra_content")):
             self._extra = item["extra_content"]
 
-    def _take_reasoning(self) -> list[str]:
-        reasoning, self._reasoning = self._reasoning, []
-        return reasoning
+    def _move_reasoning(self, turn: _AssistantTurn) -> None:
+        """Move the reasoning that has been gathered to the turn that it led to."""
+        turn.reasoning += self._reasoning
+        turn.details += self._details
+        self._reasoning.clear()
+        self._details.clear()
 
     def _add_call(self, kind: str, item: dict[str, Json], place: int | None, items: list[dict[str, Json]]) -> None:
         if self._turn is not None and self._turn.has_output:
             self.close()
         turn = self._turn = self._turn or _AssistantTurn()
-        turn.reasoning += self._take_reasoning()
+        self._move_reasoning(turn)
         call_id = call_id_of(item)
         if self._quirks.short_ids:
             call_id = nine_character_call_id(call_id)

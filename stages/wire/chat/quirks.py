@@ -36,15 +36,21 @@ class ChatQuirks(Struct, frozen=True, kw_only=True):
     """What one provider's Chat Completions accept.
 
     Attributes:
-        is_openai: OpenAI's own API: the ``developer`` role, custom tools, ``verbosity`` and so on.
+        is_openai: OpenAI's own API: the ``developer`` role, custom tools, ``verbosity`` and so on, and the rules of
+            `stages.wire.openai_models`.
+        hides_obfuscation: whether ``stream_options.include_obfuscation`` may be switched off.
         limit: the name of the parameter that bounds the answer.
         has_stream_options: whether it accepts ``stream_options``; servers that do not send usage unasked.
         passes: the parameters without a rule of their own that are passed on.
         efforts: its name for each reasoning effort; an effort that is missing is not sent.
         efforts_for: the models that accept an effort, where the others refuse it.
         no_thinking: what is sent for the effort ``none`` if it has no such effort.
-        reasoning: what it requires as ``reasoning_content`` of a message with calls if the real one is lost. None: it
-            does not accept the field at all.
+        reasoning: what it requires as ``reasoning_content`` of a message with calls if the real one is lost. None:
+            nothing.
+        takes_reasoning: whether it accepts ``reasoning_content``, even if it requires nothing.
+        takes_details: whether it accepts ``reasoning_details``, which replace ``reasoning_content``.
+        asks: what is always sent, for models whose name matches: pairs of a pattern and parameters.
+        shows_thoughts: whether thoughts are shown only if Gemini's ``thinking_config`` asks for them.
         empty_content: the content of a message that only calls tools.
         required: its name for the tool choice ``required``.
         short_ids: whether call ids must be nine letters and digits.
@@ -53,6 +59,7 @@ class ChatQuirks(Struct, frozen=True, kw_only=True):
     """
 
     is_openai: bool = False
+    hides_obfuscation: bool = False
     limit: str = "max_tokens"
     has_stream_options: bool = True
     passes: frozenset[str] = USUAL
@@ -60,6 +67,10 @@ class ChatQuirks(Struct, frozen=True, kw_only=True):
     efforts_for: re.Pattern[str] | None = None
     no_thinking: Mapping[str, object] | None = None
     reasoning: str | None = None
+    takes_reasoning: bool = False
+    takes_details: bool = False
+    asks: tuple[tuple[re.Pattern[str], Mapping[str, object]], ...] = ()
+    shows_thoughts: bool = False
     empty_content: str | None = ""
     required: str = "required"
     short_ids: bool = False
@@ -70,6 +81,9 @@ class ChatQuirks(Struct, frozen=True, kw_only=True):
 _USUAL_QUIRKS = ChatQuirks()
 _ECHOING = ChatQuirks(reasoning="")
 _ECHOING_KIMI = ChatQuirks(reasoning=" ")
+_TAKING = ChatQuirks(takes_reasoning=True)
+_TAKES: Final = re.compile(r"glm|qwen|minimax")
+"""Models whose chat templates read ``reasoning_content`` in tool turns (GLM 4.6 and Qwen 3 on, MiniMax M2)."""
 
 
 def usual_quirks(model: str) -> ChatQuirks:
@@ -77,4 +91,6 @@ def usual_quirks(model: str) -> ChatQuirks:
     name = model.lower()
     if "kimi" in name:
         return _ECHOING_KIMI
-    return _ECHOING if "deepseek" in name else _USUAL_QUIRKS
+    if "deepseek" in name:
+        return _ECHOING
+    return _TAKING if _TAKES.search(name) is not None else _USUAL_QUIRKS

@@ -31,6 +31,7 @@ class HotChatDelta(Struct):
     reasoning_content: str | None = None
     reasoning: str | None = None
     tool_calls: list[HotCall] | None = None
+    reasoning_details: None = None
     refusal: None = None
     function_call: None = None
     annotations: None = None
@@ -83,6 +84,7 @@ class ChatDelta(Struct):
     content: Raw = Raw()
     reasoning_content: Any = None
     reasoning: Any = None
+    reasoning_details: Raw = Raw()
     refusal: Any = None
     tool_calls: Raw = Raw()
     function_call: Raw = Raw()

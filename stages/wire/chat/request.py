@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from stages.request import ResponsesRequest
 from stages.wire.bad_request import BadRequest
+from stages.wire.chat.gemini import thinking_config
 from stages.wire.chat.history import ChatHistory
 from stages.wire.chat.quirks import ChatQuirks
 from stages.wire.chat.tools import ChatTools
 from stages.wire.foreign_json import Json, is_object
 from stages.wire.normal_form import all_tools, group, nothing_to_answer
-from stages.wire.openai_models import reasons
+from stages.wire.openai_models import family_of
 
 
 def chat_request(request: ResponsesRequest, *, model: str, quirks: ChatQuirks) -> dict[str, Json]:
@@ -38,7 +39,11 @@ def chat_request(request: ResponsesRequest, *, model: str, quirks: ChatQuirks) -
     if request.stream:
         result["stream"] = True
         if quirks.has_stream_options:
-            result["stream_options"] = {"include_usage": True}
+            result["stream_options"] = (
+                {"include_usage": True, "include_obfuscation": False}
+                if quirks.hides_obfuscation
+                else {"include_usage": True}
+            )
     _put_tools(body, tools, result)
     _put_parameters(request, quirks, model, result)
     return result
@@ -81,18 +86,28 @@ def _put_parameters(request: ResponsesRequest, quirks: ChatQuirks, model: str, r
     result.update({name: value for name, value in body.items() if name in quirks.passes and value is not None})
     if not result.get("store"):  # OpenAI: "The 'metadata' parameter is only allowed when 'store' is enabled."
         result.pop("metadata", None)
-    reasons_first = reasons(model)
+    for names, parameters in quirks.asks:
+        if names.search(model.lower()):
+            result.update(parameters)
+    family = family_of(model)
     effort = group(body, "reasoning").get("effort")
-    if not (quirks.is_openai and reasons_first and effort != "none"):
+    if not quirks.is_openai or family.may_sample(effort):
         for name in ("temperature", "top_p"):
             if body.get(name) is not None:
                 result[name] = body[name]
+        if request.wants_logprobs or body.get("top_logprobs"):
+            result["logprobs"] = True
+            if body.get("top_logprobs"):
+                result["top_logprobs"] = body["top_logprobs"]
+    if quirks.is_openai:
+        if result.get("service_tier") in family.refused_tiers:
+            del result["service_tier"]
+        if family.thinks == "never":
+            effort = None
+        elif isinstance(effort, str):
+            effort = family.effort(effort)
     if body.get("max_output_tokens") is not None:
-        result["max_completion_tokens" if reasons_first else quirks.limit] = body["max_output_tokens"]
-    if request.wants_logprobs or body.get("top_logprobs"):
-        result["logprobs"] = True
-        if body.get("top_logprobs"):
-            result["top_logprobs"] = body["top_logprobs"]
+        result["max_completion_tokens" if family.reasons else quirks.limit] = body["max_output_tokens"]
     _put_effort(effort, quirks, model, result)
     text = group(body, "text")
     if (layout := _response_format(text.get("format"))) is not None:
@@ -102,7 +117,9 @@ def _put_parameters(request: ResponsesRequest, quirks: ChatQuirks, model: str, r
 
 
 def _put_effort(effort: Json, quirks: ChatQuirks, model: str, result: dict[str, Json]) -> None:
-    if effort == "none" and quirks.no_thinking is not None:
+    if quirks.shows_thoughts and (config := thinking_config(model, effort)) is not None:
+        result["extra_body"] = {"google": {"thinking_config": config}}
+    elif effort == "none" and quirks.no_thinking is not None:
         for name, value in quirks.no_thinking.items():
             result.setdefault(name, value)
     elif (

@@ -94,16 +94,19 @@ def reasoning_items(message: dict[str, Json], thoughts: list[dict[str, Json]]) -
 
     Cursor sends none back. A client that does wants it to reach the model: Anthropic refuses a tool turn whose signed
     thinking is missing, DeepSeek and Kimi one without its ``reasoning_content``. Signed blocks are kept whole in
-    ``anthropic_blocks``; other reasoning becomes text.
+    ``anthropic_blocks``, OpenRouter's and MiniMax's ``reasoning_details`` too; other reasoning becomes text.
     """
     signed = [block for block in thoughts if _is_signed(block)]
     if signed:
         return [{"type": "reasoning", "summary": [], "anthropic_blocks": signed}]
+    item: dict[str, Json] = {"type": "reasoning", "summary": []}
     texts = [message.get("reasoning_content"), message.get("reasoning"), _unsigned(thoughts)]
-    return [
-        {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": text}]}
-        for text in [text for text in texts if isinstance(text, str) and text][:1]
-    ]
+    for text in [text for text in texts if isinstance(text, str) and text][:1]:
+        item["content"] = [{"type": "reasoning_text", "text": text}]
+    details = message.get("reasoning_details")
+    if is_list(details) and details:
+        item["reasoning_details"] = details
+    return [item] if len(item) > 2 else []
 
 
 def _is_signed(block: dict[str, Json]) -> bool:

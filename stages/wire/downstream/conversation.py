@@ -66,7 +66,9 @@ _CHAT_ONLY: Final = frozenset(
 )
 """Fields of a chat message that have no place in a Responses item."""
 
-_THOUGHTS: Final = ("reasoning_content", "reasoning")
+_THOUGHTS: Final = frozenset({"reasoning_content", "reasoning", "reasoning_details"})
+"""Fields in which a client may send reasoning back."""
+
 _NO_BLOCKS: Final = Blocks()
 
 
@@ -331,7 +333,7 @@ class History:
         calls = message.get("tool_calls")
         if (calls or blocks.calls) and isinstance(content, str) and is_blank(content):
             content = None
-        if blocks.thoughts or "reasoning_content" in message or "reasoning" in message:
+        if blocks.thoughts or not _THOUGHTS.isdisjoint(message):
             self.items += reasoning_items(message, blocks.thoughts)
         function_call = message.get("function_call")
         legacy = function_call if is_object(function_call) else None

@@ -12,9 +12,7 @@ from typing import Final
 
 from stages.wire.bad_request import BadRequest, need_object, need_text, wrong_type
 from stages.wire.foreign_json import Json, is_list, is_object
-
-LOGPROBS: Final = "message.output_text.logprobs"
-"""The value of ``include`` that requests token log probabilities."""
+from stages.wire.normal_form import LOGPROBS
 
 _OURS: Final = frozenset(
     # Fields of `ResponsesRequest`, or read elsewhere.

@@ -18,10 +18,10 @@ from stages.request import ResponsesRequest
 from stages.wire.bad_request import BadRequest, json_kind, wrong_type
 from stages.wire.downstream.conversation import History
 from stages.wire.downstream.pairing import pair_calls
-from stages.wire.downstream.parameters import LOGPROBS, check_types, native_parameters
+from stages.wire.downstream.parameters import check_types, native_parameters
 from stages.wire.downstream.tools import Toolbox, flat_tool_choice, forbids_parallel, open_functions, open_toolbox
 from stages.wire.foreign_json import Json, is_list, is_object, whole_characters
-from stages.wire.normal_form import LATE_TOOLS, is_reference
+from stages.wire.normal_form import LATE_TOOLS, LOGPROBS, is_reference
 from stages.wire.tool_names import ToolNames
 
 MAX_MODEL_CHARS = 512

@@ -23,12 +23,12 @@ def _build(request: ResponsesRequest, model: str, quirks: ResponsesQuirks) -> di
 
 
 def _open(request: ResponsesRequest, quirks: ResponsesQuirks) -> AnswerDecoder:
-    decoder = ResponsesDecoder(traits_of(request))
+    decoder = ResponsesDecoder(traits_of(request), keeps_plain=quirks.has_plain_reasoning)
     return UnwrappingDecoder(decoder, request.custom_tools) if _wraps(request, quirks) else decoder
 
 
 def _decode(document: bytes, request: ResponsesRequest, quirks: ResponsesQuirks) -> list[StreamEvent]:
-    events = decode_document(document, traits_of(request))
+    events = decode_document(document, traits_of(request), keeps_plain=quirks.has_plain_reasoning)
     return WrappedCalls(request.custom_tools).feed(events) if _wraps(request, quirks) else events
 
 

@@ -14,6 +14,7 @@ from stages.wire.answers.request_traits import RequestTraits
 from stages.wire.answers.sent import Sent
 from stages.wire.foreign_json import TEXT, read, text
 from stages.wire.responses.records import KIND, Item
+from stages.wire.responses.text import dropped_field
 
 CALL_TYPES = frozenset({"function_call", "custom_tool_call"})
 
@@ -164,6 +165,8 @@ class OutputCalls:
         candidates = (call.call_id, text(item.id), generated)
         public_id = next((it for it in candidates if it and it not in self._used_ids), generated)
         self._used_ids.add(public_id)
+        if namespace := text(item.namespace):
+            out.append(dropped_field("function_call", "namespace", namespace))
         out.append(ToolCallStarted(index=call.index, call_id=public_id, name=name, is_custom=call.is_custom))
         waiting = "".join(call.waiting)
         call.waiting.clear()

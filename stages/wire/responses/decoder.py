@@ -34,10 +34,11 @@ class ResponsesDecoder(StreamDecoder[EventDecoder]):
 
     Args:
         traits: of the request that is answered.
+        keeps_plain: whether the upstream reads reasoning as text in the next turn.
     """
 
-    def __init__(self, traits: RequestTraits = NO_TRAITS) -> None:
-        super().__init__(EventDecoder(traits))
+    def __init__(self, traits: RequestTraits = NO_TRAITS, *, keeps_plain: bool = False) -> None:
+        super().__init__(EventDecoder(traits, keeps_plain=keeps_plain))
         self._decode_hot = (HOT_WITHOUT_TEXT if traits.wants_logprobs else HOT).decode
         # The text part of the last hot delta, which nearly every delta continues.
         self._output_index: int | None = None
@@ -94,12 +95,12 @@ class ResponsesDecoder(StreamDecoder[EventDecoder]):
         return separator
 
 
-def decode_document(body: bytes, traits: RequestTraits = NO_TRAITS) -> list[StreamEvent]:
+def decode_document(body: bytes, traits: RequestTraits = NO_TRAITS, *, keeps_plain: bool = False) -> list[StreamEvent]:
     """Decode a whole Response, or an ``{"error": ...}``, into the events of an equivalent stream.
 
     The last event is Finished or Failed.
     """
-    events = EventDecoder(traits)
+    events = EventDecoder(traits, keeps_plain=keeps_plain)
     out: list[StreamEvent] = []
     try:
         response = read(RESPONSE, body.removeprefix(b"\xef\xbb\xbf"))

@@ -22,6 +22,7 @@ from stages.wire.responses.records import (
     ANNOTATION,
     EVENT,
     ITEM,
+    KIND,
     PART,
     REASON,
     RESPONSE,
@@ -52,9 +53,10 @@ class EventDecoder:
     """Whether the answer is whole although neither Finished nor Failed was emitted. Never: the event that completes an
     answer also ends it."""
 
-    def __init__(self, traits: RequestTraits) -> None:
+    def __init__(self, traits: RequestTraits, *, keeps_plain: bool = False) -> None:
+        self._mended = traits.mended
         self.messages = AnswerText(wants_logprobs=traits.wants_logprobs)
-        self.reasoning = Reasoning()
+        self.reasoning = Reasoning(keeps_plain=keeps_plain)
         self.calls = OutputCalls(traits)
         self.places = OutputPlaces()
         self.has_started = False
@@ -95,7 +97,7 @@ class EventDecoder:
         if item.type in CALL_TYPES:
             self.calls.added(place, item, out)
         elif item.type == "message":
-            self.messages.set_phase(place, item.phase)
+            self.messages.set_phase(place, item.phase, out)
 
     def on_item_done(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         item = read(ITEM, event.item)
@@ -190,6 +192,8 @@ class EventDecoder:
             return
         if not self.has_started:
             self.start(response, out)
+        if read_list(KIND, response.input_transformations):
+            self._mended.add("reasoning_dropped")
         self.complete_from(response.output, out)
         self.calls.settle(out)
         reason: FinishReason
@@ -243,7 +247,7 @@ class EventDecoder:
     def item_done(self, place: int, item: Item, out: list[StreamEvent]) -> None:
         """Complete an item of any type from its final value."""
         if item.type == "message":
-            self.messages.set_phase(place, item.phase)
+            self.messages.set_phase(place, item.phase, out)
             parts = read_list(PART, item.content)
             for content_index, part in enumerate(parts):
                 if part is not None:

@@ -6,6 +6,8 @@ what it does not know.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec import Struct
 
 
@@ -15,9 +17,11 @@ class ResponsesQuirks(Struct, frozen=True, kw_only=True):
     Attributes:
         min_output_tokens: the smallest ``max_output_tokens`` that it accepts; a smaller one is raised to it.
         refused: parameters that are answered with an error.
-        refuses_sampling: whether models that reason refuse temperature and top_p, unless the effort is ``none``.
+        has_families: whether its models are OpenAI's, so that the rules of `stages.wire.openai_models` hold.
+        hides_obfuscation: whether ``stream_options.include_obfuscation`` may be switched off: the random characters in
+            each event are traffic that nobody reads.
         includes: what ``include`` may ask for. None: anything.
-        efforts: the known efforts, from the lowest; another one becomes the nearest. None: any.
+        efforts: its name for each effort. None: any. Others are passed on.
         tool_types: types of tools that it knows besides functions and custom tools. None: any.
         has_custom_tools: whether it knows tools that take raw text; otherwise they become functions with one string.
         has_encrypted_reasoning: whether it returns and accepts encrypted reasoning.
@@ -37,9 +41,10 @@ class ResponsesQuirks(Struct, frozen=True, kw_only=True):
 
     min_output_tokens: int = 0
     refused: frozenset[str] = frozenset()
-    refuses_sampling: bool = False
+    has_families: bool = False
+    hides_obfuscation: bool = False
     includes: frozenset[str] | None = None
-    efforts: tuple[str, ...] | None = None
+    efforts: Mapping[str, str] | None = None
     tool_types: frozenset[str] | None = None
     has_custom_tools: bool = True
     has_encrypted_reasoning: bool = True

@@ -81,6 +81,8 @@ class Response(Struct):
     error: Raw = Raw()
     output: Raw = Raw()
     usage: Raw = Raw()
+    input_transformations: Raw = Raw()
+    """What was left out of the input: reasoning, for example, after what came before it was edited (GPT-6.2)."""
 
 
 class Item(TypedRecord):
@@ -89,6 +91,7 @@ class Item(TypedRecord):
     status: Any = None
     phase: Any = None
     name: Any = None
+    namespace: Any = None
     input: Any = None
     execution: Any = None
     arguments: Raw = Raw()

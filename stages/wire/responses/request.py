@@ -2,9 +2,10 @@
 
 Most of a request passes unchanged and uncopied. Removed everywhere: what belongs to other APIs (``cache_control``,
 signed thinking, ``stop`` and similar, which the Responses API does not have), and reasoning that no upstream could use.
-``stream_options`` is never sent: ``include_usage`` is 400 "Unknown parameter" (litellm#18200), and usage is reported
-without it. What a single provider cannot take is in its `quirks`. The assistant's texts are brought into one form, so
-that a conversation has the same bytes whichever shape it arrived in (ADR 0012).
+``include_usage`` is never sent: it is 400 "Unknown parameter" (litellm#18200), and usage is reported without it. What
+a family of OpenAI's models cannot take is in `openai_models`, and what a single provider cannot take in its `quirks`.
+The assistant's texts are brought into one form, so that a conversation has the same bytes whichever shape it arrived in
+(ADR 0012).
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Final, Literal
 
 from stages.wire.custom_tools import as_function, as_function_item, object_arguments, usable_choice
 from stages.wire.foreign_json import Json, is_list, is_object
-from stages.wire.normal_form import EFFORTS, ENCRYPTED, LATE_TOOLS, all_tools, note_left_out
-from stages.wire.openai_models import reasons
+from stages.wire.normal_form import ENCRYPTED, LATE_TOOLS, LOGPROBS, all_tools, group, note_left_out
+from stages.wire.openai_models import ModelFamily, family_of
 from stages.wire.responses.quirks import ResponsesQuirks
 
 _FOREIGN: Final = frozenset(
@@ -25,12 +26,15 @@ _FOREIGN: Final = frozenset(
         *("thinking", "cache_control", "speed", "inference_geo"),
     )
 )
-_ITEM_NOTES: Final = ("cache_control", "is_error", "anthropic_blocks")
+_ITEM_NOTES: Final = ("cache_control", "is_error", "anthropic_blocks", "reasoning_details")
 _CACHE: Final = "cache_control"
 _TOOL_NOTES: Final = (_CACHE, "eager_input_streaming")
 _BASIC_ITEMS: Final = frozenset({"message", "function_call", "function_call_output", "reasoning"})
 _CUSTOM_ITEMS: Final = frozenset({"custom_tool_call", "custom_tool_call_output"})
 _NOT_SAID: Final = frozenset({"user", "system", "developer"})
+_NOT_PRODUCED: Final = ("additional_tools", "configuration_update")
+"""Items of the client that have no role, or one that does not matter."""
+_SUMMARIES: Final = frozenset({"summary", "generate_summary"})
 _SAID: Final = ("output_text", "input_text", "text", "refusal")
 
 
@@ -53,18 +57,50 @@ def native_request(
     limit = request.get("max_output_tokens")
     if limit is not None and limit < quirks.min_output_tokens:
         request["max_output_tokens"] = quirks.min_output_tokens
-    if quirks.refuses_sampling and reasons(model) and _effort(request) != "none":
-        request.pop("temperature", None)
-        request.pop("top_p", None)
+    if stream and quirks.hides_obfuscation:
+        request["stream_options"] = {"include_obfuscation": False}
+    family = family_of(model) if quirks.has_families else None
+    if family is not None:
+        _put_family(request, family)
     _put_include(request, quirks)
     _put_reasoning_and_text(request, quirks)
     if not quirks.has_late_tools and (tools := all_tools(body)):
         request["tools"] = tools
     _put_tools(request, quirks)
     if is_list(items := request["input"]):
+        if family is not None and family.thinks == "never":
+            items = [item for item in items if item.get("type") != "reasoning"]
         form = _form_of_texts(quirks, model)
         request["input"] = _items(items, quirks, form, mended, is_stored=body.get("store") is not False)
     return request
+
+
+def _put_family(request: dict[str, Json], family: ModelFamily) -> None:
+    """Leave out what the model's family refuses, and ask for the thinking that it does anyway to be shown.
+
+    A model thinks as much as without the summary, which is only a way to see it.
+    """
+    reasoning = group(request, "reasoning")
+    effort = reasoning.get("effort")
+    if not family.may_sample(effort):
+        for name in ("temperature", "top_p", "top_logprobs"):
+            request.pop(name, None)
+        _leave_out(request, LOGPROBS)
+    if request.get("service_tier") in family.refused_tiers:
+        del request["service_tier"]
+    if family.thinks == "never":
+        request.pop("reasoning", None)
+        _leave_out(request, ENCRYPTED)
+        return
+    if isinstance(effort, str) and (name := family.effort(effort)) != effort:
+        request["reasoning"] = reasoning = {**reasoning, "effort": name}
+    if family.has_summary and family.thinks_with(effort) and _SUMMARIES.isdisjoint(reasoning):
+        request["reasoning"] = {**reasoning, "summary": "auto"}
+
+
+def _leave_out(request: dict[str, Json], include: str) -> None:
+    if include in request.get("include", ()):
+        request["include"] = [name for name in request["include"] if name != include]
 
 
 _Form = Literal["parts", "string"] | None
@@ -78,12 +114,7 @@ def _form_of_texts(quirks: ResponsesQuirks, model: str) -> _Form:
     """
     if not quirks.takes_bare_parts:
         return "string"
-    return "parts" if reasons(model) else None
-
-
-def _effort(request: dict[str, Json]) -> Json:
-    reasoning = request.get("reasoning")
-    return reasoning.get("effort") if is_object(reasoning) else None
+    return "parts" if family_of(model).reasons else None
 
 
 def _put_include(request: dict[str, Json], quirks: ResponsesQuirks) -> None:
@@ -95,33 +126,23 @@ def _put_include(request: dict[str, Json], quirks: ResponsesQuirks) -> None:
         # Otherwise the reasoning is lost with this turn. Only where the client mentions reasoning: a model without it
         # answers 400 "Encrypted content is not supported with this model" (draive#399, OpenHands#11406).
         wanted.append(ENCRYPTED)
-    if wanted == include:
-        return
     if wanted:
         request["include"] = wanted
     else:
-        del request["include"]
+        request.pop("include", None)
 
 
 def _put_reasoning_and_text(request: dict[str, Json], quirks: ResponsesQuirks) -> None:
     reasoning = request.get("reasoning")
     if reasoning is not None and quirks.efforts is not None:
         effort = reasoning.get("effort")
-        if isinstance(effort, str) and (near := _near(effort, quirks.efforts)) != effort:
-            request["reasoning"] = {**reasoning, "effort": near}
+        if isinstance(effort, str) and (name := quirks.efforts.get(effort, effort)) != effort:
+            request["reasoning"] = {**reasoning, "effort": name}
     text = request.get("text")
     if text is not None and not quirks.has_verbosity and "verbosity" in text:
         request["text"] = {key: value for key, value in text.items() if key != "verbosity"}
         if not request["text"]:
             del request["text"]
-
-
-def _near(effort: str, known: tuple[str, ...]) -> str:
-    """Return the nearest known effort, the lower of two; only ``none`` switches thinking off."""
-    if effort in known or effort not in EFFORTS:
-        return effort
-    asked = EFFORTS.index(effort)
-    return min((one for one in known if one != "none"), key=lambda one: abs(EFFORTS.index(one) - asked))
 
 
 def _put_tools(request: dict[str, Json], quirks: ResponsesQuirks) -> None:
@@ -182,7 +203,11 @@ def _items(
         if usable is None:
             continue
         # Produced by the model: everything but messages of other roles, outputs, and references to unknown items.
-        is_answer_next = item.get("role") not in _NOT_SAID and not (isinstance(kind, str) and kind.endswith("_output"))
+        is_answer_next = (
+            item.get("role") not in _NOT_SAID
+            and kind not in _NOT_PRODUCED
+            and not (isinstance(kind, str) and kind.endswith("_output"))
+        )
         sent.append(usable)
     sent.reverse()
     return sent

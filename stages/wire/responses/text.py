@@ -14,10 +14,15 @@ from msgspec import Raw
 from stages.events import Citation, LogProbs, ReasoningDelta, ReasoningItem, RefusalDelta, StreamEvent, TextDelta
 from stages.wire.answers.logprobs import chat_logprobs
 from stages.wire.answers.sent import PARAGRAPH, Sent
-from stages.wire.foreign_json import count, read_list, text
-from stages.wire.responses.records import ANNOTATION, Annotation, Item, Part
+from stages.wire.foreign_json import count, encode, read_list, text
+from stages.wire.responses.records import ANNOTATION, PART, Annotation, Item, Part
 
 ReasoningKind = Literal["summary", "raw"]
+
+
+def dropped_field(kind: str, field: str, value: str) -> ReasoningItem:
+    """Return a field of an item that clients of Chat Completions cannot send back."""
+    return ReasoningItem("responses", Raw(encode({"type": kind, field: value})))
 
 
 class AnswerText:
@@ -45,10 +50,12 @@ class AnswerText:
         """Return the output indices of the messages of which something was sent."""
         return {output_index for output_index, _ in (*self._texts, *self._refusals)}
 
-    def set_phase(self, output_index: int, phase: object) -> None:
-        """Note what the model calls a message: ``commentary`` or ``final_answer``."""
-        if phase:
-            self._phases[output_index] = text(phase)
+    def set_phase(self, output_index: int, phase: object, out: list[StreamEvent]) -> None:
+        """Note what the model calls a message: ``commentary`` or ``final_answer``; the next turn must say it again."""
+        name = text(phase)
+        if name and self._phases.get(output_index) != name:
+            self._phases[output_index] = name
+            out.append(dropped_field("message", "phase", name))
 
     def part(self, output_index: int, content_index: int) -> Sent | None:
         """Return a text part, or None if nothing of it was sent."""
@@ -151,9 +158,13 @@ class Reasoning:
     """The model's reasoning: summaries and raw text as one text, with a blank line between parts.
 
     If an item has both, only the kind that came first is used, because their contents are the same.
+
+    Args:
+        keeps_plain: whether the upstream reads reasoning as text in the next turn.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_plain: bool) -> None:
+        self._keeps_plain = keeps_plain
         self._kept: set[str] = set()
         self._parts: dict[tuple[int, int], Sent] = {}
         self._kinds: dict[int, ReasoningKind] = {}
@@ -166,11 +177,13 @@ class Reasoning:
     def keep(self, item: Item, raw: Raw, out: list[StreamEvent]) -> None:
         """Emit a finished item for the next turn: once, and only if the upstream can read it again.
 
-        Without ``encrypted_content`` it is only a reference to an item that the upstream may have stored.
+        Without ``encrypted_content`` or text it is only a reference to an item that the upstream may have stored.
         """
-        encrypted = text(item.encrypted_content)
-        if encrypted and encrypted not in self._kept and item.status in (None, "completed"):
-            self._kept.add(encrypted)
+        content = text(item.encrypted_content)
+        if not content and self._keeps_plain and read_list(PART, item.content):
+            content = bytes(item.content).decode("utf-8", "replace")
+        if content and content not in self._kept and item.status in (None, "completed"):
+            self._kept.add(content)
             out.append(ReasoningItem("responses", raw.copy()))  # a slice would keep all bytes of the read alive
 
     @property

@@ -76,7 +76,7 @@ def asking(name: str, kind: UpstreamKind, base: str | None) -> str:
     """Write a configuration that asks a provider by one of its kinds."""
     address = f"api_base: '{base}', " if base is not None else ""
     return model(
-        f"{{model: '{name}/vendor/gpt-9', {address}api_key: k-1}}",
+        f"{{model: '{name}/vendor/gpt-5', {address}api_key: k-1}}",
         f"{{supported_endpoints: [/v1{APIS[kind].endpoint}]}}",
     )
 
@@ -97,7 +97,7 @@ def test_every_form_of_a_base_leads_to_the_endpoint(name: str, kind: UpstreamKin
     }.items():
         deployment = only(asking(name, kind, base))
         assert deployment.url == f"https://h.example{path}{ending}", base
-        assert (deployment.kind, deployment.provider, deployment.model) == (kind, name, "vendor/gpt-9")
+        assert (deployment.kind, deployment.provider, deployment.model) == (kind, name, "vendor/gpt-5")
         assert dict(deployment.headers) == headers_with(provider, kind, "k-1")
 
 
@@ -114,7 +114,7 @@ def test_every_kind_of_a_provider_has_a_default_address(name: str, provider: Pro
 def test_a_key_comes_from_each_of_the_providers_variables_the_first_before_the_others(
     name: str, provider: Provider
 ) -> None:
-    text = model(f"{{model: {name}/vendor/gpt-9}}")
+    text = model(f"{{model: {name}/vendor/gpt-5}}")
     for variable in provider.key_names:
         deployment = only(text, **{variable: "key-of-the-environment"})
         assert deployment.url == default_url(provider, APIS[provider.kinds[0]])
@@ -143,7 +143,7 @@ def test_a_server_on_this_machine_needs_no_key(name: str) -> None:
 @pytest.mark.parametrize(("name", "provider"), [(n, p) for n, p in PROVIDERS.items() if p.base_names])
 def test_an_address_may_come_from_each_of_the_providers_variables(name: str, provider: Provider) -> None:
     for variable in provider.base_names:
-        url = only(model(f"{{model: {name}/vendor/gpt-9, api_key: k}}"), **{variable: "http://h:8000"}).url
+        url = only(model(f"{{model: {name}/vendor/gpt-5, api_key: k}}"), **{variable: "http://h:8000"}).url
         assert url.startswith("http://h:8000/")
         assert url.endswith(APIS[provider.kinds[0]].endpoint)
 
@@ -187,7 +187,22 @@ CHOSEN: list[tuple[str, str, str, str]] = [
      "https://api.anthropic.com/v1/messages"),
     (f"{{model: anthropic/m, {BASE}}}", "{supported_endpoints: [/v1/chat/completions]}", "chat",
      "http://h/v1/chat/completions"),
-    ("{model: deepseek/m}", "{mode: responses}", "chat", "https://api.deepseek.com/chat/completions"),
+    ("{model: deepseek/m}", "{}", "chat", "https://api.deepseek.com/chat/completions"),
+    ("{model: deepseek/m}", "{mode: responses}", "responses", "https://api.deepseek.com/responses"),
+    ("{model: groq/m}", "{mode: responses}", "chat", "https://api.groq.com/openai/v1/chat/completions"),
+    ("{model: openai/gpt-5.3, use_chat_completions_api: true}", "{}", "chat",
+     "https://api.openai.com/v1/chat/completions"),
+    ("{model: openai/gpt-5.4, use_chat_completions_api: true}", "{}", "responses",
+     "https://api.openai.com/v1/responses"),
+    ("{model: openai/chat_completions/gpt-6.1-sol}", "{}", "responses", "https://api.openai.com/v1/responses"),
+    (f"{{model: openai/chat_completions/gpt-6.1-sol, {BASE}}}", "{}", "chat", "http://h/v1/chat/completions"),
+    ("{model: azure/chat_completions/gpt-6-sol, api_base: 'https://n.openai.azure.com'}", "{}", "responses",
+     "https://n.openai.azure.com/openai/v1/responses"),
+    ("{model: azure/chat_completions/gpt-6-sol, api_base: 'https://n.openai.azure.com', "
+     "api_version: '2025-04-01-preview'}", "{}", "responses", "https://n.openai.azure.com/openai/responses?api-version=2025-04-01-preview"),
+    ("{model: azure/chat_completions/gpt-6-sol, api_base: 'https://n.openai.azure.com/openai/deployments/mine', "
+     "api_version: '2025-04-01-preview'}", "{}", "chat",
+     "https://n.openai.azure.com/openai/deployments/mine/chat/completions?api-version=2025-04-01-preview"),
     (f"{{model: deepseek/m, {BASE}}}", "{mode: responses}", "responses", "http://h/v1/responses"),
     (f"{{model: deepseek/m, {BASE}}}", "{supported_endpoints: [/v1/chat/completions, /v1/responses]}", "responses",
      "http://h/v1/responses"),
@@ -216,6 +231,35 @@ def test_the_api_is_the_one_that_the_entry_asks_for_else_the_providers_usual_one
     deployment = only(model(f"{params.removesuffix('}')}, api_key: k}}", info))
     assert (deployment.kind, deployment.url) == (kind, url)
     assert not deployment.model.startswith(("chat_completions/", "responses/"))
+
+
+@pytest.mark.parametrize(
+    ("params", "url"),
+    [
+        ("{model: 'openai/chat_completions/*', api_key: k}", "https://api.openai.com/v1/responses"),
+        ("{model: 'openai/gpt-*', use_chat_completions_api: true, api_key: k}", "https://api.openai.com/v1/responses"),
+        ("{model: 'azure/chat_completions/*', api_base: 'https://n.openai.azure.com', api_key: k}",
+         "https://n.openai.azure.com/openai/v1/responses"),
+    ],
+)  # fmt: skip
+def test_a_wildcard_by_chat_has_both_apis_for_models_whose_tools_are_on_responses(params: str, url: str) -> None:
+    deployment = only(model(params, name="gpt-*"))
+    twin = deployment.on_responses
+    assert deployment.kind == "chat"
+    assert twin is not None
+    assert (twin.kind, twin.url, twin.id, twin.headers) == ("responses", url, "gpt-*", deployment.headers)
+    elsewhere = only(model(f"{{model: 'openai/chat_completions/*', {BASE}, api_key: k}}", name="gpt-*"))
+    assert (elsewhere.kind, elsewhere.on_responses) == ("chat", None)
+
+
+def test_a_name_that_cursor_refuses_itself_is_a_warning_with_an_alias() -> None:
+    for name in ("gpt-6-astra", "gpt-5.5"):
+        (warning,) = parse(model(f"{{model: openai/{name}, api_key: k}}", name=name)).warnings
+        assert warning == (
+            "config.yaml:2: model_list[0].model_name is a name that Cursor refuses itself, without a request: in "
+            f"Cursor use an alias, such as custom-{name}"
+        )
+        assert parse(model(f"{{model: openai/{name}, api_key: k}}", name=f"custom-{name}")).warnings == ()
 
 
 def test_an_unknown_prefix_is_part_of_the_model_of_a_compatible_server() -> None:

@@ -386,6 +386,50 @@ def test_lost_reasoning_of_a_call_is_filled_in_as_the_upstream_requires(provider
     assert "reasoning_content" not in plain
 
 
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [("zai", "glm-5"), ("dashscope", "qwen3.7-max"), ("hosted_vllm", "Qwen/Qwen4"), ("minimax", "MiniMax-M3")],
+)
+def test_models_that_can_do_without_their_reasoning_get_it_if_it_is_known(provider: str, model: str) -> None:
+    (calling, _, answer) = messages(
+        thought("t"), call("1"), output("1"), assistant("a"), provider=provider, model=model
+    )
+    assert calling["reasoning_content"] == "t"
+    assert "reasoning_content" not in answer
+    (calling, _) = messages(call("1"), output("1"), provider=provider, model=model)
+    assert "reasoning_content" not in calling
+
+
+DETAILS = [
+    {"type": "reasoning.text", "index": 0, "text": "think", "signature": "S", "format": "x"},
+    {"type": "reasoning.encrypted", "index": 1, "data": "E", "id": "call_1"},
+]
+
+
+@pytest.mark.parametrize("provider", ["openrouter", "minimax"])
+def test_reasoning_details_are_given_back_whole_and_instead_of_the_text(provider: str) -> None:
+    remembered = {**thought("think"), "reasoning_details": DETAILS[:1]}
+    later = {"type": "reasoning", "summary": [], "reasoning_details": DETAILS[1:]}
+    (calling, _, _) = messages(remembered, call("1"), later, call("2"), output("1"), output("2"), provider=provider)
+    assert calling["reasoning_details"] == DETAILS
+    assert "reasoning_content" not in calling
+    (said, _) = messages(remembered, assistant("a"), user(), provider=provider)
+    assert said == {"role": "assistant", "content": "a", "reasoning_details": DETAILS[:1]}
+    assert "reasoning_details" not in json.dumps(messages(remembered, call("1"), output("1"), provider="deepseek"))
+    orphan = messages(remembered, user(), assistant("a"), provider=provider)
+    assert "reasoning_details" not in json.dumps(orphan)
+
+
+def test_details_that_a_client_sends_back_reach_the_upstream() -> None:
+    said = {"role": "assistant", "content": "a", "reasoning": "think", "reasoning_details": DETAILS}
+    body = {"model": "m", "messages": [user(), said, user("v")]}
+    request = parse_body(json.dumps(body).encode())
+    sent = chat_request(request, model="x/y", quirks=quirks_in(CHAT, "openrouter", "x/y"))["messages"]
+    assert sent[1] == {"role": "assistant", "content": "a", "reasoning_details": DETAILS}
+    sent = chat_request(request, model="m", quirks=quirks_in(CHAT, "zai", "m"))["messages"]
+    assert sent[1] == {"role": "assistant", "content": "a", "reasoning_content": "think"}
+
+
 def test_geminis_calls_are_signed() -> None:
     signature = {"google": {"thought_signature": "EjQK"}}
     signed = {"type": "reasoning", "summary": [], "extra_content": signature}
@@ -594,6 +638,7 @@ def test_openai_gets_the_parameters_that_only_openai_knows() -> None:
         "safety_identifier": "s",
         "reasoning": {"effort": "xhigh"},
         "include": ["message.output_text.logprobs"],
+        "top_logprobs": 2,
     }
     got = ask("openai", "gpt-5", temperature=0, **body)
     assert got == {
@@ -607,7 +652,6 @@ def test_openai_gets_the_parameters_that_only_openai_knows() -> None:
         "prompt_cache_key": "k",
         "safety_identifier": "s",
         "reasoning_effort": "xhigh",
-        "logprobs": True,
     }
     assert "metadata" not in ask("openai", "gpt-5", metadata={"a": "b"}, store=False)
     assert ask("openai", "gpt-5.1", temperature=0, top_p=1, reasoning={"effort": "none"})["temperature"] == 0
@@ -626,7 +670,17 @@ def test_a_schema_is_nested() -> None:
 @pytest.mark.parametrize(
     ("provider", "model", "effort", "sent"),
     [
-        ("deepseek", "m", "xhigh", {"reasoning_effort": "xhigh"}),
+        *(
+            ("deepseek", "deepseek-v4-pro", asked, {"reasoning_effort": given})
+            for asked, given in (
+                ("minimal", "low"),
+                ("low", "low"),
+                ("medium", "high"),
+                ("high", "high"),
+                ("xhigh", "max"),
+                ("max", "max"),
+            )
+        ),
         ("deepseek", "m", "none", {"thinking": {"type": "disabled"}}),
         ("moonshot", "kimi-k3", "high", {}),
         ("moonshot", "kimi-k3", "none", {"thinking": {"type": "disabled"}}),
@@ -637,6 +691,15 @@ def test_a_schema_is_nested() -> None:
         ("xai", "grok-4", "medium", {}),
         ("gemini", "m", "minimal", {"reasoning_effort": "minimal"}),
         ("gemini", "m", "xhigh", {"reasoning_effort": "high"}),
+        *(
+            ("openai", model, asked, {"reasoning_effort": "low"})
+            for model in ("gpt-6-sol", "gpt-6.2-astra")
+            for asked in ("none", "minimal", "low")
+        ),
+        ("openai", "gpt-6.1-terra", "max", {"reasoning_effort": "max"}),
+        ("openai", "chat-latest", "high", {}),
+        ("openai", "gpt-chat-latest", "none", {}),
+        ("minimax", "MiniMax-M3", "low", {"reasoning_effort": "low", "reasoning_split": True}),
         ("ollama", "qwen", "high", {}),
         ("ollama", "qwen", "none", {"reasoning_effort": "none"}),
         ("openrouter", "m", "xhigh", {"reasoning_effort": "xhigh"}),
@@ -653,6 +716,71 @@ def test_the_effort_is_translated_to_the_providers_value(
     assert ask("deepseek", reasoning={"effort": "none"}, thinking={"type": "enabled"})["thinking"] == {
         "type": "enabled"
     }
+
+
+SAMPLING: dict[str, Any] = {
+    "temperature": 0,
+    "top_p": 1,
+    "top_logprobs": 2,
+    "include": ["message.output_text.logprobs"],
+}
+
+
+@pytest.mark.parametrize("effort", [None, "none", "low", "max"])
+@pytest.mark.parametrize("model", ["gpt-6-astra", "gpt-6.1-sol", "gpt-6.2-sol", "chat-latest", "gpt-chat-latest"])
+def test_gpt_6_and_chat_latest_get_no_sampling_parameters_at_any_effort(model: str, effort: str | None) -> None:
+    got = ask("openai", model, **SAMPLING, reasoning={"effort": effort})
+    assert got.keys() <= {"model", "messages", "reasoning_effort"}
+    assert ask("openai", "gpt-4.1", include=SAMPLING["include"])["logprobs"] is True
+    at_none = ask("openai", "gpt-5.2", **SAMPLING, reasoning={"effort": "none"})
+    assert at_none.keys() >= {"temperature", "top_p", "logprobs", "top_logprobs"}
+
+
+@pytest.mark.parametrize(("model", "tier"), [("gpt-6.2-sol", None), ("gpt-6.1-sol", "flex"), ("gpt-5.4", "flex")])
+def test_gpt_6_2_is_not_asked_for_the_tier_flex(model: str, tier: str | None) -> None:
+    assert ask("openai", model, service_tier="flex").get("service_tier") == tier
+    assert ask("openai", model, service_tier="priority")["service_tier"] == "priority"
+
+
+def test_openai_is_asked_to_leave_the_obfuscation_out() -> None:
+    assert ask("openai", stream=True)["stream_options"] == {"include_usage": True, "include_obfuscation": False}
+    assert ask("azure", stream=True)["stream_options"] == {"include_usage": True, "include_obfuscation": False}
+    for provider in ("azure dated", "hosted_vllm", "openrouter"):
+        assert ask(provider, stream=True)["stream_options"] == {"include_usage": True}
+
+
+# What Gemini's endpoint gets for an effort: its own parameter only if the thoughts are not shown.
+THINKING: list[tuple[str, str | None, Any]] = [
+    ("gemini-3-pro-preview", None, {}),
+    ("gemini-3-pro-preview", "minimal", {"thinking_level": "low"}),
+    ("gemini-3-pro-preview", "medium", {"thinking_level": "high"}),
+    ("gemini-3.1-pro", "medium", {"thinking_level": "medium"}),
+    ("models/gemini-3.1-pro", "minimal", {"thinking_level": "low"}),
+    ("gemini-3.8-flash", "minimal", {"thinking_level": "minimal"}),
+    ("gemini-3.8-flash", "max", {"thinking_level": "high"}),
+    ("gemini-flash-latest", "low", {"thinking_level": "low"}),
+    ("gemini-3.8-flash", "from_the_future", {}),
+    ("gemini-2.5-pro", "medium", {"thinking_budget": 8192}),
+    ("gemini-2.5-flash", "from_the_future", {}),
+    ("gemini-2.5-flash", None, {}),
+    ("gemini-2.5-flash-lite", "low", {"thinking_budget": 1024}),
+    ("gemini-2.5-flash-lite", None, None),
+    ("gemini-2.5-flash", "none", None),
+    ("gemini-2.5-flash-image", "low", None),
+    ("gemini-2.0-flash", "low", None),
+    ("gemma-4", "low", None),
+]
+
+
+@pytest.mark.parametrize(("model", "effort", "config"), THINKING)
+def test_gemini_is_asked_to_show_the_thoughts_that_it_has_anyway(model: str, effort: str | None, config: Any) -> None:
+    got = ask("gemini", model, reasoning={"effort": effort} if effort is not None else {})
+    if config is None:
+        assert "extra_body" not in got
+        assert got.get("reasoning_effort") == effort
+    else:
+        assert "reasoning_effort" not in got, "400: Expected one of either"
+        assert got["extra_body"] == {"google": {"thinking_config": {"include_thoughts": True, **config}}}
 
 
 # --- arbitrary input -------------------------------------------------------------------------------------------------

@@ -350,7 +350,9 @@ def reasoning(text: str) -> dict[str, Any]:
     ("message", "thought"),
     [
         ({"content": "a", "reasoning_content": "hm"}, [reasoning("hm")]),
-        ({"content": "a", "reasoning": "hm", "reasoning_details": [{}]}, [reasoning("hm")]),
+        ({"content": "a", "reasoning": "hm"}, [reasoning("hm")]),
+        ({"content": "a", "reasoning_details": [{}]},
+         [{"type": "reasoning", "summary": [], "reasoning_details": [{}]}]),
         ({"content": "a", "reasoning_content": ""}, []),
         ({"content": "a", "reasoning_content": 5}, []),
         ({"content": [*[{"type": "thinking", "thinking": text} for text in "xy"], "a"]}, [reasoning("x\n\ny")]),

@@ -56,6 +56,8 @@ def test_a_payload_of_cursor_gives_exactly_the_expected_upstream_request(
     )
     if "stream" not in expected:
         assert sent.pop("stream") is False
+    if request.stream and "stream_options" not in expected:
+        assert sent.pop("stream_options") == {"include_obfuscation": False}
     assert sent == expected
     assert asked == payload["request"]["body"]["model"]
 

@@ -10,6 +10,7 @@ import pytest
 from kit.recordings import recordings
 
 from stages.events import Finished, ReasoningItem, StreamEvent, TextDelta, ToolCallStarted
+from stages.wire.answers.request_traits import RequestTraits
 from stages.wire.responses.decoder import ResponsesDecoder, decode_document
 
 Json = dict[str, Any]
@@ -120,3 +121,66 @@ def test_recorded_items_are_emitted_whole_however_they_are_cut(path: Path) -> No
         cut += decoder.feed([data[start : start + 97]])
     assert kept(cut) == [item]
     assert shape(cut)[:2] == ["reasoning", "call"]
+
+
+# What clients drop besides reasoning
+
+
+def test_the_phase_of_a_message_is_kept_once_and_before_its_text() -> None:
+    said = {**message("hi"), "phase": "commentary"}
+    start = {"type": "response.output_item.added", "output_index": 0, "item": {**said, "content": []}}
+    events = decode(start, done(0, said), done(1, call(1)), completed(said, call(1)))
+    assert shape(events) == ["reasoning", "text", "call", "end"]
+    assert kept(events) == [{"type": "message", "phase": "commentary"}]
+    assert kept(decode(done(0, {**said, "phase": 7}), completed())) == []
+
+
+def test_the_namespace_of_a_call_is_kept_before_the_call() -> None:
+    plain, named = call(1), {**call(2), "namespace": "mcp"}
+    events = decode(done(0, plain), done(1, named), completed(plain, named))
+    assert shape(events) == ["call", "reasoning", "call", "end"]
+    assert kept(events) == [{"type": "function_call", "namespace": "mcp"}]
+
+
+# Reasoning as text
+
+
+def decode_plain(*events: Json) -> list[StreamEvent]:
+    decoder = ResponsesDecoder(keeps_plain=True)
+    return decoder.feed([b"".join(b"data: %b\n\n" % json.dumps(event).encode() for event in events)])
+
+
+def test_reasoning_as_text_is_kept_for_an_upstream_that_reads_it() -> None:
+    thought = reasoning(None, content=[{"type": "reasoning_text", "text": "hm"}])
+    events = decode_plain(done(0, thought), done(1, call(1)), completed(thought, call(1)))
+    assert shape(events) == ["reasoning", "call", "end"]
+    assert kept(events) == [thought]
+    assert kept(decode(done(0, thought), completed(thought))) == []
+    assert kept(decode_plain(done(0, reasoning(None, content=[])), completed())) == []
+
+
+def test_a_document_keeps_reasoning_as_text_too() -> None:
+    thought = reasoning(None, content=[{"type": "reasoning_text", "text": "hm"}])
+    body = json.dumps({"id": "resp_1", "status": "completed", "output": [thought, call(1)]}).encode()
+    assert kept(decode_document(body, keeps_plain=True)) == [thought]
+    assert kept(decode_document(body)) == []
+
+
+# What the upstream left out
+
+
+@pytest.mark.parametrize(
+    ("transformations", "mended"),
+    [
+        ([{"type": "reasoning_dropped", "reason": "prefix_mismatch"}], {"reasoning_dropped"}),
+        ([], set()),
+        (None, set()),
+        ("odd", set()),
+    ],
+)
+def test_reasoning_that_the_upstream_dropped_is_noted(transformations: Any, mended: set[str]) -> None:
+    traits = RequestTraits()
+    end = completed(message("hi"))
+    end["response"]["input_transformations"] = transformations
+    ResponsesDecoder(traits).feed([b"data: %b\n\n" % json.dumps(end).encode()])
+    assert traits.mended == mended

@@ -19,6 +19,7 @@ from stages.wire.responses.api import RESPONSES
 from stages.wire.responses.request import native_request
 
 ENCRYPTED = "reasoning.encrypted_content"
+LOGPROBS = "message.output_text.logprobs"
 CACHE: dict[str, Any] = {"cache_control": {"type": "ephemeral"}}
 BASIC = ["xai", "hosted_vllm", "vllm", "ollama", "ollama_chat", "lm_studio"]
 NO_CUSTOM = [*BASIC, "fireworks_ai", "perplexity"]
@@ -32,6 +33,8 @@ def sent(provider: str = "openai", *, stream: bool = True, **fields: Any) -> dic
     assert body == before
     assert request.pop("model") == "up"
     assert request.pop("stream") is stream
+    if stream and provider in ("openai", "azure"):
+        assert request.pop("stream_options") == {"include_obfuscation": False}
     if request["input"] == "hi":
         del request["input"]
     return request
@@ -48,6 +51,112 @@ CALL: dict[str, Any] = {"type": "function_call", "call_id": "c", "name": "f", "a
 OUTPUT: dict[str, Any] = {"type": "function_call_output", "call_id": "c", "output": "x"}
 PATCH: dict[str, Any] = {"type": "custom_tool_call", "id": "ctc_1", "call_id": "p", "name": "P", "input": 'a"b'}
 PATCHED: dict[str, Any] = {"type": "custom_tool_call_output", "call_id": "p", "output": "Done"}
+
+
+# Families of OpenAI's models
+
+
+def sent_to(model: str, provider: str = "openai", **fields: Any) -> dict[str, Any]:
+    body: dict[str, Any] = {"input": "hi", **fields}
+    before = copy.deepcopy(body)
+    request = native_request(body, quirks=quirks_in(RESPONSES, provider, model), model=model, stream=False)
+    assert body == before
+    assert (request.pop("model"), request.pop("stream")) == (model, False)
+    if request["input"] == "hi":
+        del request["input"]
+    return request
+
+
+SAMPLING: dict[str, Any] = {"temperature": 0, "top_p": 1, "top_logprobs": 2, "include": [LOGPROBS, "x"]}
+SIX = ["gpt-6-astra", "gpt-6-sol", "gpt-6-luna", "gpt-6.1-sol", "gpt-6.1-terra", "gpt-6.2-astra", "gpt-6.2-sol"]
+
+
+@pytest.mark.parametrize("provider", ["openai", "azure", "openai elsewhere"])
+@pytest.mark.parametrize("model", SIX)
+def test_gpt_6_gets_no_sampling_parameters_and_no_effort_below_low(model: str, provider: str) -> None:
+    for effort, name in [(None, None), ("none", "low"), ("minimal", "low"), ("low", "low"), ("max", "max")]:
+        reasoning: dict[str, Any] = {} if effort is None else {"reasoning": {"effort": effort}}
+        got = sent_to(model, provider, **SAMPLING, **reasoning)
+        assert got == {
+            "include": ["x"],
+            "reasoning": {"summary": "auto"} if name is None else {"effort": name, "summary": "auto"},
+        }
+    assert sent_to(model, "somebody", **SAMPLING) == SAMPLING
+
+
+@pytest.mark.parametrize(("model", "tier"), [("gpt-6.2-sol", None), ("gpt-6.1-sol", "flex"), ("gpt-5.4", "flex")])
+def test_gpt_6_2_is_not_asked_for_the_tier_flex(model: str, tier: str | None) -> None:
+    assert sent_to(model, service_tier="flex").get("service_tier") == tier
+    assert sent_to(model, service_tier="priority")["service_tier"] == "priority"
+
+
+@pytest.mark.parametrize("model", ["chat-latest", "gpt-chat-latest", "openai/chat-latest"])
+def test_chat_latest_gets_nothing_of_reasoning_or_sampling(model: str) -> None:
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "E"}
+    got = sent_to(
+        model,
+        **{**SAMPLING, "include": [LOGPROBS, ENCRYPTED]},
+        store=False,
+        reasoning={"effort": "low", "summary": "auto"},
+        input=[USER, thought, SAID, USER],
+    )
+    assert got == {"store": False, "input": [USER, SAID, USER]}
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "is_shown"),
+    [
+        ("gpt-6-sol", None, True),
+        ("gpt-5", None, True),
+        ("gpt-5", "none", False),
+        ("gpt-5.2-codex", None, True),
+        ("gpt-5.1", None, False),
+        ("gpt-5.10", None, False),
+        ("gpt-5.4", None, False),
+        ("gpt-5.4", "low", True),
+        ("gpt-5.4", "none", False),
+        ("o3", None, True),
+        ("o1", "high", False),
+        ("gpt-5-chat-latest", "low", False),
+        ("gpt-4o", "low", False),
+        ("m", "low", False),
+    ],
+)
+def test_the_summary_is_asked_for_where_the_model_thinks_anyway(model: str, effort: str | None, is_shown: bool) -> None:
+    reasoning: dict[str, Any] = {} if effort is None else {"reasoning": {"effort": effort}}
+    got = sent_to(model, **reasoning).get("reasoning", {})
+    assert got == {**reasoning.get("reasoning", {}), **({"summary": "auto"} if is_shown else {})}
+    assert sent_to(model, reasoning={"summary": "detailed"})["reasoning"] == {"summary": "detailed"}
+
+
+def test_what_is_shown_can_be_sent_back_too() -> None:
+    assert sent_to("gpt-6-sol", store=False)["include"] == [ENCRYPTED]
+    assert "include" not in sent_to("gpt-5.4", store=False)
+    assert "include" not in sent_to("gpt-6-sol", store=True)
+
+
+def test_a_change_of_the_configuration_passes_and_does_not_follow_from_reasoning() -> None:
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "E"}
+    change = {"type": "configuration_update", "reasoning": {"effort": "high"}}
+    tools = {"type": "additional_tools", "role": "developer", "tools": []}
+    history = [USER, thought, SAID, change, USER]
+    assert items("openai", *history) == history
+    assert items("openai", thought, change, tools, USER) == [change, tools, USER]
+
+
+def test_obfuscation_is_switched_off_only_where_it_is_known() -> None:
+    assert sent("openai", stream=True) == {}  # `sent` has seen the option
+    for provider in ("openai elsewhere", "azure dated", "somebody", "hosted_vllm"):
+        assert "stream_options" not in sent(provider, stream=True)
+
+
+def test_deepseek_gets_its_efforts_and_reasoning_as_text() -> None:
+    for effort, name in [("minimal", "low"), ("medium", "high"), ("xhigh", "max"), ("none", "none")]:
+        assert sent("deepseek", reasoning={"effort": effort}) == {"reasoning": {"effort": name}}
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "t"}]}
+    history = [USER, thought, PATCH, PATCHED]
+    assert items("deepseek", *history, store=False, include=[ENCRYPTED]) == history
+    assert sent("deepseek", store=False, include=[ENCRYPTED]) == {}
 
 
 # Parameters
