@@ -141,6 +141,7 @@ GEMINI_CHAT: Final = ChatQuirks(
     efforts={**THREE_EFFORTS, "minimal": "minimal", "none": "none"},
     empty_content=None,
     signs_calls=True,
+    tags_thoughts=True,
 )
 
 # "does not support thinking" is 400, so only models that are known to think get an effort.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from stages.request import ResponsesRequest
 from stages.wire.normal_form import call_ids_of
@@ -20,12 +20,14 @@ class RequestTraits(Struct, frozen=True, kw_only=True):
         wants_logprobs: whether to emit LogProbs, each before the TextDelta that it belongs to.
         used_call_ids: the ids of the calls in the conversation so far. Some servers count their calls from ``call_0``
             in every answer: a call whose id was used before gets another one.
+        mended: the request's set of words of `stages.mending.MENDS`, for what is mended in the answer.
     """
 
     custom_tools: AbstractSet[str] = frozenset()
     has_hosted_tools: bool = False
     wants_logprobs: bool = False
     used_call_ids: AbstractSet[str] = frozenset()
+    mended: set[str] = field(default_factory=set)
 
 
 NO_TRAITS = RequestTraits()
@@ -39,4 +41,5 @@ def traits_of(request: ResponsesRequest) -> RequestTraits:
         has_hosted_tools=request.has_hosted_tools,
         wants_logprobs=request.wants_logprobs,
         used_call_ids=call_ids_of(request.body),
+        mended=request.mended,
     )

@@ -380,7 +380,9 @@ def test_citations_of_documents_are_left_out_of_chat_completions() -> None:
     ],
 )
 def test_stop_reasons_are_translated_to_those_of_openai(word: str, reason: Any) -> None:
-    assert decode(head(), *text(0, "a"), last(word), STOP)[-1] == Finished(reason)
+    end = decode(head(), *text(0, "a"), last(word), STOP)[-1]
+    assert isinstance(end, Finished)
+    assert end.reason == reason
 
 
 @pytest.mark.parametrize("word", ["tool_use", "end_turn", "pause_turn"])
