@@ -1,8 +1,8 @@
 """Split a byte stream into server-sent events, and frame them.
 
 Follows the event stream format of the HTML Living Standard (section 9.2.6, read 2026-10): lines end in LF, CR or CRLF
-and in nothing else (not in U+2028 or VT, which are ordinary text within JSON). Only ``data`` matters to us, and the name of
-an event whose data do not say what it is: ids and retry times are ignored, and so are comments.
+and in nothing else (not in U+2028 or VT, which are ordinary text within JSON). Only ``data`` matters to us, and the
+name of an event whose data do not say what it is: ids, retry times and comments are ignored.
 """
 
 from __future__ import annotations

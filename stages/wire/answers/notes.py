@@ -7,7 +7,7 @@ from typing import Final
 from stages.wire.redaction import message_to_show
 
 MAX_IMAGE_LINK_BYTES: Final = 64 << 10
-"""The largest image that is shown as a ``data:`` link: it becomes a part of the history, and is paid for in each turn."""
+"""The largest image that is shown as a ``data:`` link: the history keeps it, and each turn pays for it."""
 
 _MAX_EXPLANATION_CHARACTERS: Final = 1000
 

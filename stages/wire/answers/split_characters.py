@@ -1,9 +1,9 @@
 """Characters that an upstream cut in two: the halves of a surrogate pair in two deltas, as two escapes.
 
-A server in JavaScript that cuts its text by UTF-16 units sends an emoji as ``"...\\ud83d"`` and ``"\\ude00..."``. Neither
-is a character, and no JSON parser returns either. So the halves are joined in the JSON itself: the first is taken out
-of its delta and put in front of the next one of the same text. Then everything after it, the text on its way to the
-client, the copy for the next turn and the arguments of calls, is what the model wrote.
+A server that cuts its text by UTF-16 units sends an emoji as ``"...\\ud83d"`` and ``"\\ude00..."``. Neither
+half is a character. So they are joined in the JSON itself: the first is taken out of its delta and put in front of the
+next one of the same text. Then the text on its way to the client, the copy for the next turn and the arguments of calls
+are what the model wrote.
 
 Only events that hold such an escape, and those that follow one, come here.
 """
@@ -11,6 +11,7 @@ Only events that hold such an escape, and those that follow one, come here.
 from __future__ import annotations
 
 import re
+from itertools import chain
 from typing import Final, NamedTuple
 
 MAX_WAITING: Final = 64
@@ -28,15 +29,16 @@ _ESCAPE: Final = re.compile(
 )
 """One escape sequence; group 1 is half a pair."""
 
-_FIRST_HALF: Final = re.compile(rb"u[dD][89abAB]")
+_LAST_HALF: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\Z")
 _SECOND_HALF: Final = re.compile(rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 
-_STRING: Final = re.compile(rb'"(?P<body>[^"\\]*(?:\\.[^"\\]*)*)"(?P<name>\s*:(?:\s*(?P<number>-?\d+))?)?', re.DOTALL)
-"""A string of JSON: a value, or a name with what makes it one and its value if that is a number."""
+_TOKEN: Final = re.compile(
+    rb'"(?P<body>[^"\\]*(?:\\.[^"\\]*)*)"(?P<name>\s*:(?:\s*(?P<number>-?\d+))?)?|(?P<brace>[{}])', re.DOTALL
+)
+"""A string of JSON, which is a value, or a name with its value if that is a number; or the edge of an object."""
 
 _DELTAS: Final = frozenset(
-    (b"content", b"text", b"reasoning_content", b"reasoning", b"thinking", b"refusal", b"arguments", b"partial_json")
-    + (b"delta", b"input", b"summary")
+    b"arguments content delta input partial_json reasoning reasoning_content refusal summary text thinking".split()
 )
 """The fields in which upstreams of all APIs send pieces of text."""
 _INDICES: Final = frozenset((b"index", b"output_index", b"content_index", b"summary_index"))
@@ -88,12 +90,15 @@ class SplitCharacters:
         """Return the events to decode instead of ``data``, without halves: it, and before it halves that stay alone."""
         is_end = _END.search(data) is not None
         strings = _strings_of(data)
-        out: list[bytes] = []
         kinds = {(place.kind, place.field) for place, _, body in strings if place is not None and body}
         joined = {place for place, _, body in strings if _SECOND_HALF.match(body)}
-        for place in self._waiting.keys() - joined:
-            if is_end or (kinds and (place.kind, place.field) not in kinds) or len(self._waiting) > MAX_WAITING:
-                out.append(self._waiting.pop(place).alone)
+        is_full = len(self._waiting) >= MAX_WAITING
+        alone = [
+            place
+            for place in self._waiting
+            if place not in joined and (is_end or is_full or (kinds and (place.kind, place.field) not in kinds))
+        ]
+        out = [self._waiting.pop(place).alone for place in alone]
         bodies: list[bytes] = []
         held: list[tuple[_Place, int, bytes]] = []
         for number, (place, _, body) in enumerate(strings):
@@ -108,9 +113,9 @@ class SplitCharacters:
                 held.append((place, number, half))
         out.append(_with_bodies(data, strings, bodies))
         for place, number, half in held:
-            alone = [b"" if of is not None else body for (of, _, _), body in zip(strings, bodies, strict=True)]
-            alone[number] = _REPLACEMENT
-            self._waiting[place] = _Waiting(half, _with_bodies(data, strings, alone))
+            others = [b"" if of is not None else body for (of, _, _), body in zip(strings, bodies, strict=True)]
+            others[number] = _REPLACEMENT
+            self._waiting[place] = _Waiting(half, _with_bodies(data, strings, others))
             self._mended.add("split_emoji")
         self.is_waiting = bool(self._waiting)
         return out
@@ -135,32 +140,34 @@ class SplitCharacters:
 def _strings_of(data: bytes) -> list[tuple[_Place | None, tuple[int, int], bytes]]:
     """List the strings that are values: which text each is a piece of, if any, where it is, and what it says."""
     kind = found[1] if (found := _DELTA_TYPE.search(data)) else b""
-    strings: list[tuple[_Place | None, tuple[int, int], bytes]] = []
-    indices: list[bytes] = []
+    strings: list[tuple[bytes, tuple[list[bytes], ...], re.Match[bytes]]] = []
+    objects: list[list[bytes]] = [[]]  # those around a token, each with its indices, which may come after the text
     field = b""
-    for string in _STRING.finditer(data):
-        body = string["body"]
-        if string["name"]:
-            field = body
-            if field in _INDICES and string["number"]:
-                indices.append(string["number"])
+    for token in _TOKEN.finditer(data):
+        if brace := token["brace"]:
+            if brace == b"{":
+                objects.append([])
+            elif len(objects) > 1:
+                objects.pop()
+        elif token["name"]:
+            field = token["body"]
+            if field in _INDICES and token["number"]:
+                objects[-1].append(token["number"])
         else:
-            # A chunk of Chat Completions may have deltas of several calls, each after its own index.
-            place = _Place(kind, field, tuple(indices[-1:])) if field in _DELTAS else None
-            strings.append((place, string.span("body"), body))
-    if len(strings) and kind:  # one delta, but its indices may be on either side of it
-        strings = [(place and place._replace(indices=tuple(indices)), where, body) for place, where, body in strings]
-    return strings
+            strings.append((field, tuple(objects) if field in _DELTAS else (), token))
+    return [
+        (_Place(kind, field, tuple(chain(*around))) if around else None, token.span("body"), token["body"])
+        for field, around, token in strings
+    ]
 
 
 def _without_last_half(body: bytes) -> tuple[bytes, bytes]:
     """Return a string without the first half of a pair at its end, and that half."""
-    last = None
-    for last in _ESCAPE.finditer(body):
-        pass
-    if last is None or not last[1] or last.end() < len(body) or not _FIRST_HALF.match(last[1]):
+    if not _LAST_HALF.match(body, len(body) - 6):
         return body, b""
-    return body[: last.start()], body[last.start() :]
+    # A backslash before it, or the first half of a pair, may be an escape of its own.
+    *_, last = _ESCAPE.finditer(body)
+    return (body[: last.start()], body[last.start() :]) if last[1] else (body, b"")
 
 
 def _with_bodies(

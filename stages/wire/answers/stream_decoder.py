@@ -54,6 +54,7 @@ class AnswerSoFar(Protocol):
 AnswerT = TypeVar("AnswerT", bound=AnswerSoFar)
 
 _KIND = Decoder(TypedRecord)
+_TYPE_FIRST = (b'{"type":"', b'{"type": "')
 
 
 class StreamDecoder(ABC, Generic[AnswerT]):
@@ -140,7 +141,7 @@ class StreamDecoder(ABC, Generic[AnswerT]):
         """
         answer, halves = self._answer, self._halves
         while True:
-            if self.has_types and not data.startswith(b'{"type"'):
+            if self.has_types and not data.startswith(_TYPE_FIRST):
                 data = self._with_type(data)
             if not halves.is_waiting and not may_be_split(data):
                 answer.decode(data, out)

@@ -1,8 +1,8 @@
 """The tool calls of a Chat Completions or Anthropic upstream, however it distinguishes one call from another.
 
 OpenAI numbers its calls and names each once. Mistral and Gemini send whole calls without a number, some gateways number
-all parallel calls 0 or -1, others repeat name and id with every delta, and small servers send no ids at all. For the client
-the calls are numbered 0, 1, 2 ... in the order in which they start.
+all parallel calls 0 or -1, others repeat name and id with every delta, and small servers send no ids at all. For the
+client the calls are numbered 0, 1, 2 ... in the order in which they start.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reasoning in tags at the start of the text, as Gemini's OpenAI-compatible endpoint sends it.
 
 With ``include_thoughts`` its text is ``<thought>...</thought>`` and then the answer, the tags anywhere in its deltas
-(ai.google.dev/gemini-api/docs/openai, "Thinking", 2026-11). Other vendors' tags stay text: a model may write about them.
+(ai.google.dev/gemini-api/docs/openai, "Thinking", 2026-11). Other vendors' tags stay text: a model may write of them.
 """
 
 from __future__ import annotations
