@@ -36,4 +36,4 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
     has_hosted_tools: bool = False
     wants_logprobs: bool = False
     target_model: str | None = None
-    mended: set[str] = field(default_factory=set)
+    mended: set[str] = field(default_factory=set[str])

@@ -27,7 +27,7 @@ class RequestTraits(Struct, frozen=True, kw_only=True):
     has_hosted_tools: bool = False
     wants_logprobs: bool = False
     used_call_ids: AbstractSet[str] = frozenset()
-    mended: set[str] = field(default_factory=set)
+    mended: set[str] = field(default_factory=set[str])
 
 
 NO_TRAITS = RequestTraits()
