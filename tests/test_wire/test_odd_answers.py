@@ -71,7 +71,7 @@ def folded(events: list[StreamEvent], profile: Profile = OPENAI, mended: set[str
         encoder = ChunkEncoder(model="m", chunk_id="c", created=1, include_usage=False, profile=profile, mended=mended)
         results.append(fold_stream(b"".join(frames for batch in batches for frames in encoder.feed(batch))))
     collector = CompletionCollector(model="m", chunk_id="c", created=1, profile=profile, mended=mended)
-    [document] = collector.feed(events)
+    [document] = [document for one in events for document in collector.feed([one])]
     results.append(replace(fold_document(document), usage=results[0].usage))
     assert results[0] == results[1] == results[2]
     return results[0]
@@ -253,6 +253,7 @@ def test_an_escaped_backslash_is_not_half_a_character() -> None:
         assert halves.mend(data) == [data]
     assert mended == set()
     assert not halves.is_waiting
+    assert halves.mend(rb'}{"content":"\ud83dx"}') == [rb'}{"content":"\ufffdx"}']
     assert halves.mend(rb'{"content":"\\\ud83d"}') == [rb'{"content":"\\"}']
     assert halves.mend(rb'{"content":"\ude00","x":"\udE00"}') == [rb'{"content":"\ud83d\ude00","x":"\ufffd"}']
     assert mended == {"split_emoji"}

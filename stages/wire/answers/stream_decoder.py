@@ -88,9 +88,12 @@ class StreamDecoder(ABC, Generic[AnswerT]):
             return out
         try:
             try:
-                self._decode(self._parser.feed(batch), out)
+                rest = iter(self._parser.feed(batch))
+                if self._halves.is_waiting:
+                    rest = self._past_halves(rest, out)
+                self.decode_all(rest, out)
             except sse.EventTooLarge as error:
-                self._decode(error.before, out)
+                self.decode_all(self._past_halves(iter(error.before), out), out)
                 if not self._answer.is_over:
                     self._answer.fail(broken_protocol(_TOO_LARGE), out)
         except Malformed:
@@ -154,13 +157,11 @@ class StreamDecoder(ABC, Generic[AnswerT]):
                 return
             data = following
 
-    def _decode(self, datas: list[bytes], out: list[StreamEvent]) -> None:
-        rest = iter(datas)
+    def _past_halves(self, rest: Iterator[bytes], out: list[StreamEvent]) -> Iterator[bytes]:
+        """Decode events until no character waits for its second half, and return those after them."""
         if self._halves.is_waiting and (data := next(rest, None)) is not None:
             self.decode_cold(data, rest, out)
-            if self._answer.is_over:
-                return
-        self.decode_all(rest, out)
+        return iter(()) if self._answer.is_over else rest
 
     def _with_type(self, data: bytes) -> bytes:
         """Return an event whose JSON says what it is, if its name does."""

@@ -12,7 +12,6 @@ import msgspec
 from stages.events import StreamEvent, ToolCallDelta, ToolCallStarted
 from stages.wire.answers.request_traits import RequestTraits
 from stages.wire.answers.sent import Sent
-from stages.wire.foreign_json import is_index
 from stages.wire.unwrap import StringFieldUnwrapper
 
 
@@ -94,9 +93,6 @@ class ToolCalls:
             out: receives the events.
             is_raw: whether it is a custom call, whose arguments are not JSON.
         """
-        if number is not None and not is_index(number):
-            number = None
-            self._mended.add("item_index")
         call = self._find(number, call_id, name)
         if call is not None and arguments[:1] == "{" and not (call_id and call_id == call.call_id) and call.has_object:
             # One call has one object, so this is another call: of the same tool, if it does not name one.

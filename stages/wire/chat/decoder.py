@@ -298,8 +298,7 @@ class _ChatAnswer:
         calls = read_list(CALL, delta.tool_calls)
         for place, call in enumerate(calls):
             if call is not None:
-                number = place if is_whole else call.index if type(call.index) is int else None
-                self._take_call(call, number, out)
+                self._take_call(call, place if is_whole else self._number_of(call), out)
         if (legacy := read(FUNCTION, delta.function_call)) is not None:
             self._take_function(0, "", legacy, out)
 
@@ -346,6 +345,13 @@ class _ChatAnswer:
             if url and url not in known:
                 known.add(url)
                 self._citations[Citation(url, titles.get(url, ""))] = None
+
+    def _number_of(self, call: ChatCall) -> int | None:
+        if is_index(call.index):
+            return call.index
+        if call.index is not None:
+            self._mended.add("item_index")
+        return None
 
     def _take_call(self, call: ChatCall, number: int | None, out: list[StreamEvent]) -> None:
         if self._reasoning is not None or bytes(call.extra_content).startswith(b"{"):
