@@ -44,7 +44,7 @@ class ThoughtTags:
             if started.startswith(_OPEN):
                 self._is_thought = True
                 held = started[len(_OPEN) :]
-            elif _OPEN.startswith(started):  # also if it is blank
+            elif _OPEN.startswith(started):  # so does blank text
                 self._held = held
                 return "".join(thoughts), ""
             else:
