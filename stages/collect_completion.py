@@ -17,11 +17,13 @@ class _Collect:
     __slots__ = ("_collector",)
 
     def __init__(self, ctx: RequestContext) -> None:
+        request = ctx[CALL].request
         self._collector = CompletionCollector(
-            model=ctx[CALL].request.requested_model,
+            model=request.requested_model,
             chunk_id=f"chatcmpl-{ctx.request_id}",
             created=ctx[HEAD].received_s,
             profile=ctx[PROFILE],
+            mended=request.mended,
         )
 
     def feed(self, batch: list[StreamEvent], /) -> list[bytes]:

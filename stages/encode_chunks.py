@@ -27,6 +27,7 @@ class _Encode:
             created=ctx[HEAD].received_s,
             include_usage=request.include_usage,
             profile=ctx[PROFILE],
+            mended=request.mended,
         )
         ctx[ENCODER] = self._encoder
 

@@ -115,6 +115,9 @@ class Finished(Struct, frozen=True, gc=False, tag=True):
     """The answer is complete. The last event of a good stream (`Usage` and `Annotations` come before it)."""
 
     reason: FinishReason
+    note: str | None = None
+    """What there is instead of text and calls, for clients that would show an empty answer: why the model refused, what
+    it asks for, an image. A sentence without its capital and full stop, or Markdown."""
 
 
 class Failed(Struct, frozen=True, gc=False, tag=True):

@@ -184,6 +184,7 @@ GEMINI_CHAT: Final = ChatQuirks(
     empty_content=None,
     signs_calls=True,
     shows_thoughts=True,
+    tags_thoughts=True,
 )
 
 # "does not support thinking" is 400, so only models that are known to think get an effort.

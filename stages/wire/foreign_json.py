@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, TypeAlias, TypeGuard, TypeVar
+from typing import Annotated, Any, Final, TypeAlias, TypeGuard, TypeVar
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 from msgspec.json import Decoder
 
 Json: TypeAlias = Any  # a foreign value: its type is known only after a look at it
@@ -20,6 +20,12 @@ T = TypeVar("T")
 
 TEXT = Decoder(str)
 LIST = Decoder(list[Raw])
+
+MAX_INDEX: Final = (1 << 20) - 1
+"""The largest index of an item, a part or a call that is believed: a server that sends a larger one does not count."""
+
+Index: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_INDEX)]
+"""An index that can be right, for typed readings. A negative one means nothing in JSON, but a lot to Python's lists."""
 
 _NULL = b"null"
 
@@ -94,9 +100,19 @@ def text(value: Json) -> str:
     return value if isinstance(value, str) else ""
 
 
+def text_or_object(value: Json) -> str:
+    """Return ``value`` if it is a string, its JSON if it is an object, as some servers send arguments; else ``""``."""
+    return encode(value).decode() if is_object(value) else text(value)
+
+
+def is_index(value: object) -> TypeGuard[int]:
+    """Return whether ``value`` can be a position in a list."""
+    return type(value) is int and 0 <= value <= MAX_INDEX
+
+
 def index(value: object) -> int:
     """Return ``value`` if it can be a position in a list, else 0, which is right for an upstream that omits it."""
-    return value if type(value) is int and value >= 0 else 0
+    return value if is_index(value) else 0
 
 
 def count(value: object) -> int | None:

@@ -1,11 +1,13 @@
 """Split a byte stream into server-sent events, and frame them.
 
 Follows the event stream format of the HTML Living Standard (section 9.2.6, read 2026-10): lines end in LF, CR or CRLF
-and in nothing else (not in U+2028 or VT, which are ordinary text within JSON). Only ``data`` matters to us: the names,
-ids and retry times of events are ignored, and so are comments.
+and in nothing else (not in U+2028 or VT, which are ordinary text within JSON). Only ``data`` matters to us, and the
+name of an event whose data do not say what it is: ids, retry times and comments are ignored.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 MIB = 1 << 20
 MAX_EVENT_BYTES = 16 * MIB
@@ -37,7 +39,7 @@ class Parser:
         max_event_bytes: the largest event, counted with its field names and with line ends as one byte.
     """
 
-    __slots__ = ("_after_cr", "_at_start", "_max", "_pieces", "_size")
+    __slots__ = ("_after_cr", "_at_start", "_last", "_max", "_names", "_pieces", "_size")
 
     def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max = max_event_bytes
@@ -45,6 +47,8 @@ class Parser:
         self._size = 0
         self._after_cr = False
         self._at_start = True
+        self._last = b""
+        self._names: Iterator[tuple[str, bytes]] = iter(())
 
     def feed(self, batch: list[bytes], /) -> list[bytes]:
         """Take what was read and return the data of every event that is complete now.
@@ -85,6 +89,16 @@ class Parser:
         self._pieces = []
         return self._data_of(rest + b"\n\n")
 
+    def name_of(self, data: bytes) -> str:
+        """Return the name (``event:``) of one of the last events that were returned; empty if it has none.
+
+        Ask for them in their order: the lines are searched only once.
+        """
+        if self._last:
+            self._names = map(_name_and_data, self._last.split(b"\n\n"))
+            self._last = b""
+        return next((name for name, of_data in self._names if of_data == data), "")
+
     def _with_lf_only(self, chunk: bytes) -> bytes:
         """Turn every line end into LF. JSON holds no raw CR, so every CR is a line end."""
         if chunk and self._after_cr:
@@ -114,6 +128,7 @@ class Parser:
         if self._at_start:
             self._at_start = False
             whole = whole.removeprefix(_BOM)
+        self._last = whole
         if len(whole) <= self._max:
             before, _, data = whole.partition(b"data: ")
             # One event, of at most one line before its data, whose end is the first empty line.
@@ -146,12 +161,21 @@ def _slice_data_lines(whole: bytes) -> list[bytes] | None:
 
 
 def _join_data_lines(block: bytes) -> bytes:
+    return b"\n".join(_values_of(b"data", block))
+
+
+def _name_and_data(block: bytes) -> tuple[str, bytes]:
+    names = _values_of(b"event", block)
+    return names[-1].decode("utf-8", "replace") if names else "", _join_data_lines(block)
+
+
+def _values_of(field: bytes, block: bytes) -> list[bytes]:
     values: list[bytes] = []
     for line in block.split(b"\n"):
         name, _, value = line.partition(b":")
-        if name == b"data":
+        if name == field:
             values.append(value.removeprefix(b" "))
-    return b"\n".join(values)
+    return values
 
 
 def frame(data: bytes) -> bytes:

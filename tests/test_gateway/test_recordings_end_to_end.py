@@ -108,7 +108,7 @@ async def ask(service: Service, name: str, *, stream: bool, agent: str = OPENAI_
 
 
 def assert_expected_by(agent: str, folded: Folded, expected: dict[str, Any]) -> None:
-    """Compare, allowing for the two differences in responses to Cursor: failures, and zeros in the usage.
+    """Compare, allowing for the differences in responses to Cursor: failures, refusals, empty answers, usage of zero.
 
     Expected results have no time for kinds whose recordings do not have one in every chunk.
     """
@@ -121,6 +121,18 @@ def assert_expected_by(agent: str, folded: Folded, expected: dict[str, Any]) -> 
         assert folded.content.endswith(f": {expected['error']['message']}]")
         assert (folded.finish_reason, folded.is_done) == ("stop", True)
         return
+    if agent == CURSOR and not expected["error"]:
+        has_text = any(message["text"].strip() for message in expected["content_by_message"])
+        has_calls = expected["tool_calls"] or expected["native_client_calls"]
+        assert folded.content or has_calls, "Cursor would show nothing"
+        if expected["refusal"]:
+            assert folded.content is not None
+            assert folded.content.endswith(expected["refusal"])
+            folded = replace(folded, content=folded.content.removesuffix(expected["refusal"]))
+        elif not has_text and not has_calls:
+            assert folded.content is not None
+            assert folded.content.startswith(("[no answer: ", "![image](data:"))
+            folded = replace(folded, content=None)
     if agent == CURSOR and expected["usage"]:
         assert folded.usage is not None
         for name, value in expected["usage"].items():

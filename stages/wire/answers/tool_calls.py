@@ -1,8 +1,8 @@
 """The tool calls of a Chat Completions or Anthropic upstream, however it distinguishes one call from another.
 
 OpenAI numbers its calls and names each once. Mistral and Gemini send whole calls without a number, some gateways number
-all parallel calls 0, others repeat name and id with every delta, and small servers send no ids at all. For the client
-the calls are numbered 0, 1, 2 ... in the order in which they start.
+all parallel calls 0 or -1, others repeat name and id with every delta, and small servers send no ids at all. For the
+client the calls are numbered 0, 1, 2 ... in the order in which they start.
 """
 
 from __future__ import annotations
@@ -42,6 +42,14 @@ class _CallInAnswer:
             return False
         return True
 
+    @property
+    def has_object(self) -> bool:
+        """Whether it has a whole object for arguments, to which nothing can be added."""
+        tail = self.received.tail
+        last = tail[-1] if tail else self.received.text()
+        # The look at the end saves the decoding for nearly every delta that begins with a brace.
+        return last.rstrip().endswith("}") and not self.is_raw and self.is_whole
+
 
 class ToolCalls:
     """The calls of one answer.
@@ -56,6 +64,7 @@ class ToolCalls:
     """
 
     def __init__(self, traits: RequestTraits) -> None:
+        self._mended = traits.mended
         self._custom_tools = traits.custom_tools
         self._has_hosted_tools = traits.has_hosted_tools
         self._used_ids = set(traits.used_call_ids)
@@ -85,6 +94,11 @@ class ToolCalls:
             is_raw: whether it is a custom call, whose arguments are not JSON.
         """
         call = self._find(number, call_id, name)
+        if call is not None and arguments[:1] == "{" and not (call_id and call_id == call.call_id) and call.has_object:
+            # One call has one object, so this is another call: of the same tool, if it does not name one.
+            self._mended.add("call_index")
+            name = name or call.name
+            call = None
         if call is None:
             call = _CallInAnswer(call_id, is_raw=is_raw)
             self._calls.append(call)
@@ -115,7 +129,12 @@ class ToolCalls:
         """Return the call that a part belongs to; None if it is a new one."""
         if number is not None:
             known = self._numbered.get(number)
-            is_other = known is not None and bool(call_id and known.call_id) and call_id != known.call_id
+            if known is None or not name or not known.name or (call_id and call_id == known.call_id):
+                return known
+            is_other = bool(call_id and known.call_id)
+            if not is_other and name != known.name and known.is_whole:
+                self._mended.add("call_index")
+                is_other = True
         else:
             known = next((call for call in self._calls if call_id and call.call_id == call_id), None)
             if known is not None:

@@ -14,7 +14,7 @@ from stages.events import Citation, ReasoningDelta, ReasoningItem, StreamEvent, 
 from stages.wire.answers.sent import PARAGRAPH, Sent
 from stages.wire.answers.tool_calls import ToolCalls
 from stages.wire.anthropic.records import BLOCK, CITED, Block, BlockDelta
-from stages.wire.foreign_json import LIST, TEXT, encode, read, read_list, text
+from stages.wire.foreign_json import LIST, TEXT, encode, is_object, read, read_list, text, text_or_object
 
 
 class _Text:
@@ -55,12 +55,16 @@ class AnswerBlocks:
     Args:
         calls: receives the calls.
         names: the client's name of each tool that the upstream knows under another name.
+        mended: words of `stages.mending.MENDS`, for what is mended here.
 
     Attributes:
         citations: the pages that are cited, in order and without duplicates.
+        has_compaction: whether the upstream has replaced the conversation by a summary.
     """
 
-    def __init__(self, calls: ToolCalls, names: Mapping[str, str]) -> None:
+    def __init__(self, calls: ToolCalls, names: Mapping[str, str], mended: set[str]) -> None:
+        self._mended = mended
+        self.has_compaction = False
         self.citations: dict[Citation, None] = {}
         self._calls = calls
         self._names = names
@@ -105,6 +109,8 @@ class AnswerBlocks:
                 name = text(block.name)
                 self._calls.add(self._numbers, text(block.id), self._names.get(name, name), "", out)
                 self._numbers += 1
+            case "compaction":
+                self.has_compaction = True
             case _:
                 pass  # a tool that the upstream ran itself, or an unknown type
 
@@ -116,7 +122,9 @@ class AnswerBlocks:
             case "thinking_delta":
                 self.add_thinking(at, text(delta.thinking), out)
             case "input_json_delta":
-                self.add_arguments(at, text(delta.partial_json), out)
+                if is_object(delta.partial_json):
+                    self._mended.add("object_arguments")
+                self.add_arguments(at, text_or_object(delta.partial_json), out)
             case "signature_delta":
                 block = self._open.get(at)
                 if isinstance(block, _Thinking):

@@ -7,12 +7,15 @@ upstream ran itself (``server_tool_use``, ``mcp_tool_use`` and their results), w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
+
+from msgspec import Raw
 
 from stages.events import Annotations, Failed, Finished, Heartbeat, Started, StreamEvent
 from stages.wire.answers.failures import broken_protocol
 from stages.wire.answers.finish import finish_of
+from stages.wire.answers.notes import COMPACTED, refusal_note
 from stages.wire.answers.request_traits import NO_TRAITS, RequestTraits
 from stages.wire.answers.stream_decoder import EARLY_END, StreamDecoder
 from stages.wire.answers.tool_calls import ToolCalls
@@ -24,12 +27,14 @@ from stages.wire.anthropic.records import (
     EVENT,
     HOT_DELTA,
     MESSAGE,
+    STOP_DETAILS,
     BlockDelta,
     HotText,
     HotThinking,
     Message,
+    StopDetails,
 )
-from stages.wire.foreign_json import Malformed, index, read, text
+from stages.wire.foreign_json import Malformed, index, is_index, read, text
 
 _NOT_A_MESSAGE = "The upstream's answer is not an Anthropic Messages document."
 _NO_NAMES: Mapping[str, str] = MappingProxyType({})
@@ -45,10 +50,12 @@ class AnthropicDecoder(StreamDecoder["_AnthropicAnswer"]):
         tool_names: the client's name of each tool that was sent under another name (``request.py``, ``tool_names``).
     """
 
-    def __init__(self, traits: RequestTraits = NO_TRAITS, tool_names: Mapping[str, str] = _NO_NAMES) -> None:
-        super().__init__(_AnthropicAnswer(traits, tool_names))
+    has_types = True
 
-    def decode_all(self, datas: list[bytes], out: list[StreamEvent], /) -> None:
+    def __init__(self, traits: RequestTraits = NO_TRAITS, tool_names: Mapping[str, str] = _NO_NAMES) -> None:
+        super().__init__(_AnthropicAnswer(traits, tool_names), traits.mended)
+
+    def decode_all(self, datas: Iterator[bytes], out: list[StreamEvent], /) -> None:
         """Decode events: the deltas of text, thinking and arguments on a fast path."""
         answer = self._answer
         blocks = answer.blocks
@@ -57,7 +64,7 @@ class AnthropicDecoder(StreamDecoder["_AnthropicAnswer"]):
             try:
                 event = decode(data)
             except (ValueError, RecursionError):  # another kind of event, or one of an unexpected shape
-                answer.decode(data, out)
+                self.decode_cold(data, datas, out)
                 if answer.is_over:
                     break
                 continue
@@ -110,8 +117,10 @@ class _AnthropicAnswer:
     def __init__(self, traits: RequestTraits, tool_names: Mapping[str, str]) -> None:
         # Custom tools were sent as functions, and what the upstream runs itself is not a `tool_use`: every call is one
         # of the client's.
+        self._mended = traits.mended
         self._calls = ToolCalls(traits)
-        self.blocks = AnswerBlocks(self._calls, tool_names)
+        self.blocks = AnswerBlocks(self._calls, tool_names, traits.mended)
+        self._stop_details = StopDetails()
         self._usage = UsageSoFar()
         self._has_head = False
         self.has_started = False
@@ -139,7 +148,7 @@ class _AnthropicAnswer:
             case "content_block_start":
                 if (block := read(BLOCK, event.content_block)) is not None:
                     self.ensure_started(Message(), out)
-                    self.blocks.start(index(event.index), block, out)
+                    self.blocks.start(self._index_of(event.index), block, out)
             case "content_block_delta":
                 if (delta := read(DELTA, event.delta)) is not None:
                     self.ensure_started(Message(), out)
@@ -151,7 +160,7 @@ class _AnthropicAnswer:
             case "message_delta":
                 self._usage.add(event.usage)
                 delta = read(DELTA, event.delta) or BlockDelta()
-                self.stop_word = text(delta.stop_reason) or self.stop_word
+                self._take_stop(delta.stop_reason, delta.stop_details)
             case "message_stop":
                 self.end(out)
             case "ping":
@@ -166,11 +175,23 @@ class _AnthropicAnswer:
             return
         self._has_head = True
         self._usage.add(message.usage)
-        self.stop_word = text(message.stop_reason) or self.stop_word
+        self._take_stop(message.stop_reason, message.stop_details)
         if not self.has_started:
             # A stream has content here only when code that the upstream runs calls one of the client's tools.
             self.blocks.expect(message.content)
             self.ensure_started(message, out)
+
+    def _index_of(self, number: object) -> int:
+        if number is not None and not is_index(number):
+            self._mended.add("item_index")
+        return index(number)
+
+    def _take_stop(self, word: object, details: Raw) -> None:
+        if word == "null":
+            self._mended.add("finish")
+            word = None
+        self.stop_word = text(word) or self.stop_word
+        self._stop_details = read(STOP_DETAILS, details) or self._stop_details
 
     def ensure_started(self, message: Message, out: list[StreamEvent]) -> None:
         """Emit Started, unless it was emitted before."""
@@ -194,8 +215,13 @@ class _AnthropicAnswer:
             out.append(Annotations(tuple(self.blocks.citations)))
         if (usage := self._usage.total()) is not None:
             out.append(usage)
-        out.append(Finished(finish))
+        out.append(Finished(finish, self._note()))
         self.is_over = True
+
+    def _note(self) -> str | None:
+        if self.stop_word == "refusal":
+            return refusal_note(text(self._stop_details.explanation), text(self._stop_details.category))
+        return COMPACTED if self.stop_word == "compaction" or self.blocks.has_compaction else None
 
     def fail(self, failed: Failed, out: list[StreamEvent]) -> None:
         """End the answer with a failure."""

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Raw, Struct
 from msgspec.json import Decoder
 
-from stages.wire.foreign_json import TypedRecord
+from stages.wire.foreign_json import Index, TypedRecord
 
 
 class HotText(Struct, gc=False, tag="text_delta"):
@@ -29,7 +29,7 @@ class HotArguments(Struct, gc=False, tag="input_json_delta"):
 
 class HotBlockDelta(Struct, tag="content_block_delta"):
     delta: HotText | HotThinking | HotArguments
-    index: int = 0
+    index: Index = 0
 
 
 # The cold reading: from here on Any is foreign JSON.
@@ -52,6 +52,7 @@ class Message(TypedRecord):
     id: Any = None
     model: Any = None
     stop_reason: Any = None
+    stop_details: Raw = Raw()
     content: Raw = Raw()
     usage: Raw = Raw()
 
@@ -75,7 +76,15 @@ class BlockDelta(TypedRecord):
     signature: Any = None
     partial_json: Any = None
     stop_reason: Any = None
+    stop_details: Raw = Raw()
     citation: Raw = Raw()
+
+
+class StopDetails(Struct):
+    """Why the model refused."""
+
+    category: Any = None
+    explanation: Any = None
 
 
 class Cited(TypedRecord):
@@ -105,5 +114,6 @@ MESSAGE = Decoder(Message)
 BLOCK = Decoder(Block)
 DELTA = Decoder(BlockDelta)
 CITED = Decoder(Cited)
+STOP_DETAILS = Decoder(StopDetails)
 MESSAGE_USAGE = Decoder(MessageUsage)
 OUTPUT_DETAILS = Decoder(OutputDetails)

@@ -21,12 +21,12 @@ def _build(request: ResponsesRequest, model: str, quirks: ChatQuirks) -> dict[st
     return chat_request(request, model=model, quirks=quirks)
 
 
-def _open(request: ResponsesRequest, _: ChatQuirks) -> ChatDecoder:
-    return ChatDecoder(traits_of(request))
+def _open(request: ResponsesRequest, quirks: ChatQuirks) -> ChatDecoder:
+    return ChatDecoder(traits_of(request), tags_thoughts=quirks.tags_thoughts)
 
 
-def _decode(document: bytes, request: ResponsesRequest, _: ChatQuirks) -> list[StreamEvent]:
-    return decode_chat_document(document, traits_of(request))
+def _decode(document: bytes, request: ResponsesRequest, quirks: ChatQuirks) -> list[StreamEvent]:
+    return decode_chat_document(document, traits_of(request), tags_thoughts=quirks.tags_thoughts)
 
 
 CHAT: Final = Api(

@@ -56,6 +56,7 @@ class ChatQuirks(Struct, frozen=True, kw_only=True):
         short_ids: whether call ids must be nine letters and digits.
         answers_tools: whether only an assistant's message may follow a tool's.
         signs_calls: whether calls must carry Gemini's thought signature.
+        tags_thoughts: whether reasoning comes as ``<thought>`` within the text.
     """
 
     is_openai: bool = False
@@ -76,6 +77,7 @@ class ChatQuirks(Struct, frozen=True, kw_only=True):
     short_ids: bool = False
     answers_tools: bool = False
     signs_calls: bool = False
+    tags_thoughts: bool = False
 
 
 _USUAL_QUIRKS = ChatQuirks()

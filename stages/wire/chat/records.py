@@ -12,6 +12,8 @@ from typing import Any
 from msgspec import Raw, Struct
 from msgspec.json import Decoder
 
+from stages.wire.foreign_json import Index
+
 
 class HotFunction(Struct, gc=False):
     arguments: str | None = None
@@ -19,7 +21,7 @@ class HotFunction(Struct, gc=False):
 
 
 class HotCall(Struct):
-    index: int
+    index: Index
     function: HotFunction
     id: str | None = None
     custom: None = None
@@ -35,11 +37,13 @@ class HotChatDelta(Struct):
     refusal: None = None
     function_call: None = None
     annotations: None = None
+    thinking: None = None
+    images: None = None
 
 
 class HotChoice(Struct):
     delta: HotChatDelta
-    index: int = 0
+    index: Index = 0
     finish_reason: None = None
     usage: None = None
 
@@ -67,6 +71,10 @@ class Chunk(Struct):
     usage: Raw = Raw()
     x_groq: Raw = Raw()
     error: Raw = Raw()
+    citations: Raw = Raw()
+    """Perplexity's and xAI's: the addresses of all pages that the answer cites."""
+    search_results: Raw = Raw()
+    """Perplexity's: the same pages with their titles."""
 
 
 class Choice(Struct):
@@ -84,11 +92,13 @@ class ChatDelta(Struct):
     content: Raw = Raw()
     reasoning_content: Any = None
     reasoning: Any = None
+    thinking: Any = None
     reasoning_details: Raw = Raw()
     refusal: Any = None
     tool_calls: Raw = Raw()
     function_call: Raw = Raw()
     annotations: Raw = Raw()
+    images: Raw = Raw()
 
 
 class ChatCall(Struct):
@@ -113,6 +123,29 @@ class ContentPart(Struct):
     type: Any = None
     text: Any = None
     thinking: Raw = Raw()
+
+
+class ReasoningDetail(Struct):
+    """A piece of reasoning as OpenRouter and MiniMax send it: text, a summary, or what only the upstream can read.
+
+    https://openrouter.ai/docs/use-cases/reasoning-tokens (2026-11).
+    """
+
+    text: Any = None
+    summary: Any = None
+
+
+class Image(Struct):
+    """An image that the model made, as OpenRouter sends it."""
+
+    image_url: Raw = Raw()
+
+
+class SearchResult(Struct):
+    """A page with its address; an ``image_url`` has the address only."""
+
+    url: Any = None
+    title: Any = None
 
 
 class LogProbsOfChoice(Struct):
@@ -154,6 +187,9 @@ DELTA = Decoder(ChatDelta)
 CALL = Decoder(ChatCall)
 FUNCTION = Decoder(Function)
 CONTENT_PART = Decoder(ContentPart)
+REASONING_DETAIL = Decoder(ReasoningDetail)
+IMAGE = Decoder(Image)
+SEARCH_RESULT = Decoder(SearchResult)
 LOGPROBS_OF_CHOICE = Decoder(LogProbsOfChoice)
 URL_CITATION = Decoder(UrlCitation)
 CHAT_USAGE = Decoder(ChatUsage)

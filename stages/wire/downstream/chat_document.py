@@ -27,6 +27,7 @@ from stages.events import (
     Usage,
 )
 from stages.wire.downstream.chat_parts import SERVICE_TIERS, chat_annotations, chat_usage
+from stages.wire.downstream.empty_answers import EmptyAnswers
 from stages.wire.downstream.errors import NO_END
 from stages.wire.downstream.profiles import OPENAI, Profile
 from stages.wire.downstream.reasoning_display import display_of
@@ -41,17 +42,27 @@ class CompletionCollector:
         chunk_id: the id of the completion, ``chatcmpl-...``.
         created: its time, in seconds since the epoch, if the upstream reports none.
         profile: how this kind of client wants to be answered.
+        mended: words of `stages.mending.MENDS`, for what is mended here.
 
     Attributes:
         failed: why there is no document; else None.
     """
 
-    def __init__(self, *, model: str, chunk_id: str, created: int, profile: Profile = OPENAI) -> None:
+    def __init__(
+        self,
+        *,
+        model: str,
+        chunk_id: str,
+        created: int,
+        profile: Profile = OPENAI,
+        mended: set[str] | None = None,
+    ) -> None:
         self.failed: Failed | None = None
         self._model = model
         self._chunk_id = chunk_id
         self._created = created
         self._profile = profile
+        self._empty = EmptyAnswers(set() if mended is None else mended) if profile.explains_empty else None
         self._display = display_of(profile.reasoning_display)
         self._service_tier: str | None = None
         self._text: list[str] = []
@@ -65,6 +76,10 @@ class CompletionCollector:
 
     def feed(self, batch: list[StreamEvent], /) -> list[bytes]:
         """Take events and return the document once the answer is complete."""
+        if self._empty is not None:
+            batch = self._empty.feed(batch)
+            if self._empty.is_over:
+                self._empty = None
         if self._display is not None:
             batch = self._display.feed(batch)
         for event in batch:
@@ -88,6 +103,8 @@ class CompletionCollector:
                 self._text.append(event.text)
             case RefusalDelta():
                 self._refusal.append(event.text)
+                if self._profile.refusal_as_text:
+                    self._text.append(event.text)
             case ReasoningDelta():
                 self._reasoning.append(event.text)
             case ToolCallStarted():

@@ -28,6 +28,7 @@ from stages.events import (
     Usage,
 )
 from stages.wire.downstream.chat_parts import SERVICE_TIERS, chat_annotations, chat_usage
+from stages.wire.downstream.empty_answers import EmptyAnswers
 from stages.wire.downstream.errors import NO_END, error_frame
 from stages.wire.downstream.profiles import OPENAI, Profile
 from stages.wire.downstream.reasoning_display import display_of
@@ -54,18 +55,27 @@ class ChunkEncoder:
         created: the time of every chunk, in seconds since the epoch, if the upstream reports none.
         include_usage: whether the client asked for usage.
         profile: how this kind of client wants to be answered.
+        mended: words of `stages.mending.MENDS`, for what is mended here.
 
     Attributes:
         failed: a failure that was *not* written to the stream, because nothing had been written before it; else None.
     """
 
     def __init__(
-        self, *, model: str, chunk_id: str, created: int, include_usage: bool, profile: Profile = OPENAI
+        self,
+        *,
+        model: str,
+        chunk_id: str,
+        created: int,
+        include_usage: bool,
+        profile: Profile = OPENAI,
+        mended: set[str] | None = None,
     ) -> None:
         self.failed: Failed | None = None
         self._model = model
         self._chunk_id = chunk_id
         self._profile = profile
+        self._empty = EmptyAnswers(set() if mended is None else mended) if profile.explains_empty else None
         self._display = display_of(profile.reasoning_display)
         self._sends_usage = include_usage or profile.usage_always
         # ``usage`` is null on all chunks but the last: only if the client asked for it.
@@ -78,6 +88,10 @@ class ChunkEncoder:
 
     def feed(self, batch: list[StreamEvent], /) -> list[bytes]:
         """Encode events and return their frames as one bytes object, or nothing."""
+        if self._empty is not None:
+            batch = self._empty.feed(batch)
+            if self._empty.is_over:
+                self._empty = None
         if self._display is not None:
             batch = self._display.feed(batch)
         is_plain = self._is_plain()
@@ -161,7 +175,9 @@ class ChunkEncoder:
                     frames,
                 )
             case RefusalDelta():
-                self._chunk(b'"refusal":' + json_text(event.text), frames)
+                refusal = json_text(event.text)
+                content = b'"content":%b,' % refusal if self._profile.refusal_as_text else b""
+                self._chunk(b'%b"refusal":%b' % (content, refusal), frames)
             case Annotations():
                 if event.citations:
                     self._chunk(b'"annotations":' + encode(chat_annotations(event.citations)), frames)

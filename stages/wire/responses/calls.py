@@ -53,6 +53,7 @@ class OutputCalls:
     """
 
     def __init__(self, traits: RequestTraits) -> None:
+        self._mended = traits.mended
         self._custom_tools = traits.custom_tools
         self._has_hosted_tools = traits.has_hosted_tools
         self._used_ids = set(traits.used_call_ids)
@@ -112,7 +113,7 @@ class OutputCalls:
             call = self._calls[output_index] = _OutputCall(call_id, is_custom=item.type == "custom_tool_call")
         self._start(call, item, out)
         if call.index >= 0:
-            self._complete(call, text(item.input) if call.is_custom else text(read(TEXT, item.arguments)), out)
+            self._complete(call, text(item.input) if call.is_custom else self._arguments_of(item), out)
             if item.status != "incomplete":
                 self._close(call, out)
 
@@ -149,6 +150,12 @@ class OutputCalls:
         """End the calls of a complete answer."""
         for call in self._calls.values():
             self._close(call, out)
+
+    def _arguments_of(self, item: Item) -> str:
+        if not bytes(item.arguments).startswith(b"{"):
+            return text(read(TEXT, item.arguments))
+        self._mended.add("object_arguments")
+        return bytes(item.arguments).decode("utf-8", "replace")
 
     def _start(self, call: _OutputCall, item: Item, out: list[StreamEvent], *, name: str = "") -> None:
         name = name or text(item.name)

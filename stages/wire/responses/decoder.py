@@ -7,6 +7,8 @@ ignored.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from stages.events import StreamEvent, TextDelta
 from stages.wire.answers.failures import broken_protocol, error_of
 from stages.wire.answers.request_traits import NO_TRAITS, RequestTraits
@@ -37,15 +39,17 @@ class ResponsesDecoder(StreamDecoder[EventDecoder]):
         keeps_plain: whether the upstream reads reasoning as text in the next turn.
     """
 
+    has_types = True
+
     def __init__(self, traits: RequestTraits = NO_TRAITS, *, keeps_plain: bool = False) -> None:
-        super().__init__(EventDecoder(traits, keeps_plain=keeps_plain))
+        super().__init__(EventDecoder(traits, keeps_plain=keeps_plain), traits.mended)
         self._decode_hot = (HOT_WITHOUT_TEXT if traits.wants_logprobs else HOT).decode
         # The text part of the last hot delta, which nearly every delta continues.
         self._output_index: int | None = None
         self._content_index: int | None = None
         self._sent = Sent()
 
-    def decode_all(self, datas: list[bytes], out: list[StreamEvent], /) -> None:
+    def decode_all(self, datas: Iterator[bytes], out: list[StreamEvent], /) -> None:
         """Decode events. The loop is unrolled for text: every call in it costs 5-10 % (benchmarks/bench_codec.py)."""
         answer = self._answer
         append = out.append
@@ -55,7 +59,7 @@ class ResponsesDecoder(StreamDecoder[EventDecoder]):
             try:
                 event = decode(data)
             except (ValueError, RecursionError):  # another kind of event, or one of an unexpected shape
-                answer.decode(data, out)
+                self.decode_cold(data, datas, out)
                 if answer.is_over:
                     break
                 continue

@@ -12,10 +12,23 @@ from msgspec import Raw
 from stages.events import Annotations, Failed, Finished, FinishReason, Heartbeat, Started, StreamEvent, Usage
 from stages.wire.answers.failures import Error, broken_protocol, error_of, failure_of
 from stages.wire.answers.finish import NO_REASON
+from stages.wire.answers.notes import COMPACTED, approval_note, image_note
 from stages.wire.answers.request_traits import RequestTraits
 from stages.wire.answers.stream_decoder import EARLY_END
 from stages.wire.answers.usage import TOKEN_DETAILS, TokenDetails
-from stages.wire.foreign_json import LIST, count, index, read, read_list, text, unix_time
+from stages.wire.foreign_json import (
+    LIST,
+    TEXT,
+    Json,
+    count,
+    index,
+    is_object,
+    read,
+    read_list,
+    text,
+    text_or_object,
+    unix_time,
+)
 from stages.wire.responses.calls import CALL_TYPES, NATIVE_CALLS, OutputCalls
 from stages.wire.responses.places import OutputPlaces
 from stages.wire.responses.records import (
@@ -58,7 +71,9 @@ class EventDecoder:
         self.messages = AnswerText(wants_logprobs=traits.wants_logprobs)
         self.reasoning = Reasoning(keeps_plain=keeps_plain)
         self.calls = OutputCalls(traits)
-        self.places = OutputPlaces()
+        self.places = OutputPlaces(traits.mended)
+        self._note: str | None = None
+        self._mended = traits.mended
         self.has_started = False
         self.is_over = False
 
@@ -155,10 +170,10 @@ class EventDecoder:
         self.reasoning.done("raw", of, at, text(event.text), out)
 
     def on_arguments_delta(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
-        self.calls.delta(self.places.of(event, "function_call"), text(event.delta), out)
+        self.calls.delta(self.places.of(event, "function_call"), self._arguments(event.delta), out)
 
     def on_arguments_done(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
-        self.calls.arguments_done(self.places.of(event, "function_call"), text(event.arguments), out)
+        self.calls.arguments_done(self.places.of(event, "function_call"), self._arguments(event.arguments), out)
 
     def on_input_delta(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         self.calls.delta(self.places.of(event, "custom_tool_call"), text(event.delta), out, is_custom=True)
@@ -173,6 +188,11 @@ class EventDecoder:
     def on_end(self, event: ResponsesEvent, out: list[StreamEvent]) -> None:
         ending = event.type.removeprefix("response.")
         self.conclude(ending, read(RESPONSE, event.response) or Response(), out)
+
+    def _arguments(self, value: Json) -> str:
+        if is_object(value):
+            self._mended.add("object_arguments")
+        return text_or_object(value)
 
     # The end.
 
@@ -207,7 +227,7 @@ class EventDecoder:
             out.append(Annotations(citations))
         if usage is not None:
             out.append(usage)
-        out.append(Finished(reason))
+        out.append(Finished(reason, self._note))
         self.is_over = True
 
     def complete_from(self, output: Raw, out: list[StreamEvent]) -> None:
@@ -261,6 +281,8 @@ class EventDecoder:
             self.calls.native_done(place, item, out)
         elif item.type == "shell_call_output":
             self.calls.hosted_output(item)
+        else:
+            self._note = _note_of(item) or self._note
 
     def start(self, response: Response, out: list[StreamEvent]) -> None:
         """Take the id and the time from the first event that has them; Copilot sends different ones in each event."""
@@ -286,6 +308,19 @@ class EventDecoder:
 
 def _kind_of(item: Item) -> str:
     return "call" if item.type in CALL_TYPES or item.type in NATIVE_CALLS else item.type
+
+
+def _note_of(item: Item) -> str | None:
+    """Return what an item is, in words, if it takes the place of an answer; it has no form in Chat Completions."""
+    match item.type:
+        case "mcp_approval_request":
+            return approval_note(text(item.name), text(item.server_label))
+        case "image_generation_call" if len(item.result) > len("null"):
+            return image_note(f"data:image/{text(item.output_format) or 'png'};base64,{text(read(TEXT, item.result))}")
+        case "compaction":
+            return COMPACTED
+        case _:
+            return None
 
 
 def _usage_of(response: Response) -> Usage | None:

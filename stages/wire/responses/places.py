@@ -8,14 +8,15 @@ order does: an event is about the item of its kind that was opened last.
 
 from __future__ import annotations
 
-from stages.wire.foreign_json import text
+from stages.wire.foreign_json import is_index, text
 from stages.wire.responses.records import Item, ResponsesEvent
 
 
 class OutputPlaces:
     """The items of one answer by their places in the output: 0, 1, 2 ..."""
 
-    def __init__(self) -> None:
+    def __init__(self, mended: set[str]) -> None:
+        self._mended = mended
         self._by_id: dict[str, int] = {}
         self._open: dict[int, str] = {}  # types of the items that have not ended, in the order of their start
         self._next = 0
@@ -48,8 +49,10 @@ class OutputPlaces:
 
     def _named(self, event: ResponsesEvent, *ids: object) -> int | None:
         """Return the place that an event names by its index, or else by a known id."""
-        if type(event.output_index) is int and event.output_index >= 0:
+        if is_index(event.output_index):
             return event.output_index
+        if event.output_index is not None:
+            self._mended.add("item_index")
         return next((self._by_id[name] for it in ids if (name := text(it)) in self._by_id), None)
 
     def _last_open(self, kind: str) -> int | None:

@@ -14,37 +14,37 @@ from typing import Any
 from msgspec import Raw, Struct
 from msgspec.json import Decoder
 
-from stages.wire.foreign_json import TypedRecord
+from stages.wire.foreign_json import Index, TypedRecord
 
 
 # The hot reading. `output_index` is required: a delta without it is identified by its item's id (`places.py`), and
 # reading ids would cost time in every stream that has the index. So such a delta is read cold.
 class OutputTextDelta(Struct, gc=False, tag="response.output_text.delta"):
     delta: str
-    output_index: int
-    content_index: int = 0
+    output_index: Index
+    content_index: Index = 0
 
 
 class ArgumentsDelta(Struct, gc=False, tag="response.function_call_arguments.delta"):
     delta: str
-    output_index: int
+    output_index: Index
 
 
 class InputDelta(Struct, gc=False, tag="response.custom_tool_call_input.delta"):
     delta: str
-    output_index: int
+    output_index: Index
 
 
 class SummaryDelta(Struct, gc=False, tag="response.reasoning_summary_text.delta"):
     delta: str
-    output_index: int
-    summary_index: int = 0
+    output_index: Index
+    summary_index: Index = 0
 
 
 class RawReasoningDelta(Struct, gc=False, tag="response.reasoning_text.delta"):
     delta: str
-    output_index: int
-    content_index: int = 0
+    output_index: Index
+    content_index: Index = 0
 
 
 # The cold reading: from here on Any is foreign JSON.
@@ -103,6 +103,11 @@ class Item(TypedRecord):
     content: Raw = Raw()
     summary: Raw = Raw()
     encrypted_content: Any = None
+    server_label: Any = None
+    """The MCP server of an approval request."""
+    result: Raw = Raw()
+    """The image of an image generation call, in base64."""
+    output_format: Any = None
 
 
 class Part(TypedRecord):
