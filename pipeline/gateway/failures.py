@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from pipeline import PipelineError
 from pipeline.gateway.http.refusals import RefusalCode, RefusalResponse
+from stages.wire.answers.context_length import CONTEXT_LENGTH_EXCEEDED
 from stages.wire.downstream.errors import INVALID_REQUEST, error_document
 
 EndCode = Literal["OK", "DC", "DS", "UT", "UC", "UE", "UP", "RL", "AU", "OV", "ST", "DR", "BR"]
@@ -63,6 +64,9 @@ TABLE: dict[str, Row] = {
     ),
     "upstream_error": Row(502, "UE", "The upstream failed (5xx, or a failed response). Try again."),
     "upstream_rejected": Row(400, "UE", "The upstream does not accept the request."),
+    CONTEXT_LENGTH_EXCEEDED: Row(
+        400, "UE", "The conversation is too long for the model. Shorten it; Cursor does so by itself, with a summary."
+    ),
     "upstream_unauthorized": Row(
         502, "UE", "The upstream does not accept the deployment's key. The operator must replace it."
     ),

@@ -14,11 +14,18 @@ from msgspec import Raw, Struct
 from msgspec.json import Decoder
 
 from stages.events import Failed
+from stages.wire.answers.context_length import CONTEXT_LENGTH_EXCEEDED, beginning_with, sentence_on_length
+from stages.wire.answers.reported_errors import code_of, joined, reason_in
 from stages.wire.foreign_json import TEXT, read, text
 from stages.wire.redaction import message_to_show
 
-_MAX_WORD_CHARACTERS = 64
+MAX_CODE_CHARACTERS = 64
 """An error's code is a word; what is longer is a message in the wrong place."""
+
+_SHOWN_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
+_CODES_NOT_SHOWN = frozenset({"error", "invalid_request_error", "overloaded_error"})
+"""Two say nothing. Cursor takes a text with ``overloaded_error: Overloaded`` for a rate limit of the user's key
+(docs/facts/cursor.md, "Errors that Cursor shows")."""
 
 # `code` or `type` of an error. OpenAI's ResponseError.code (openai-openapi 2.3.0), the error types of its HTTP API, and
 # the statuses that OpenRouter and LiteLLM put there.
@@ -40,7 +47,6 @@ _RATE_LIMITED = frozenset(
 _REJECTED = frozenset(
     {
         "bad_request",
-        "context_length_exceeded",
         "content_filter",
         "failed_to_download_image",
         "string_above_max_length",
@@ -66,16 +72,33 @@ def failure_of(error: Error | None, *, default: str) -> Failed:
     if error is None:
         error = Error()
     error = error_of(error.error) or error
-    kind = text(error.type)
-    word = text(error.code) or (str(error.code) if type(error.code) is int else kind)
-    message = text(error.message)
+    reason = reason_in(error.metadata)
+    kind = reason.kind or text(error.type)
+    word = reason.code or code_of(error.code) or kind
+    message = joined(text(error.message), reason.message)
+    shown = message_to_show(message)
+    upstream_code = message_to_show(word, max_characters=MAX_CODE_CHARACTERS) if word and word != "error" else None
+    if (sentence := sentence_on_length(message, word, kind)) is not None:
+        return Failed(CONTEXT_LENGTH_EXCEEDED, beginning_with(sentence, shown), upstream_code)
     retry = _TRY_AGAIN.search(message)
     return Failed(
         code=_code_of(word, kind),
-        message=message_to_show(message) or default,
-        upstream_code=message_to_show(word, max_characters=_MAX_WORD_CHARACTERS) if word and word != "error" else None,
+        message=shown or default,
+        upstream_code=upstream_code,
         retry_after_s=float(retry[1]) * _SECONDS[retry[2]] if retry else None,
     )
+
+
+def message_of(failed: Failed) -> str:
+    """Return the message of a failure with the upstream's own code before it."""
+    return failed.message if failed.code == CONTEXT_LENGTH_EXCEEDED else with_code(failed.message, failed.upstream_code)
+
+
+def with_code(message: str, code: str | None) -> str:
+    """Return a message with the upstream's own code before it, unless it says so itself, or the code says nothing."""
+    if not code or code in message or code in _CODES_NOT_SHOWN or not _SHOWN_CODE.fullmatch(code):
+        return message
+    return f"{code}: {message}"
 
 
 def error_of(error: Raw) -> Error | None:
@@ -103,6 +126,7 @@ class Error(Struct):
     type: Any = None
     message: Any = None
     error: Raw = Raw()
+    metadata: Any = None
 
 
 ERROR = Decoder(Error)

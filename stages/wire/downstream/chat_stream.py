@@ -28,7 +28,7 @@ from stages.events import (
     Usage,
 )
 from stages.wire.downstream.chat_parts import SERVICE_TIERS, chat_annotations, chat_usage
-from stages.wire.downstream.errors import NO_END, error_frame
+from stages.wire.downstream.errors import NO_END, error_frame, error_text
 from stages.wire.downstream.profiles import OPENAI, Profile
 from stages.wire.downstream.reasoning_display import display_of
 from stages.wire.foreign_json import encode, json_text
@@ -225,18 +225,8 @@ class ChunkEncoder:
         """Report a failure in the stream, without declaring the calls that are still open complete."""
         self._is_over = True
         if self._profile.failure_as_text:
-            note = f"\n\n[upstream error: {_shown_code(failed)}: {failed.message}]"
+            note = error_text(failed, is_first=not self._has_written)
             self._chunk(b'"content":' + json_text(note), frames)
             frames += (self._before_delta, b'},"finish_reason":"stop"}]', self._usage_field, b"}\n\n", DONE)
         else:
             frames.append(error_frame(failed))
-
-
-def _shown_code(failed: Failed) -> str:
-    """Return the upstream's own code of its failure, unless it would make Cursor show a text of its own instead.
-
-    Cursor takes a text with ``overloaded_error: Overloaded`` for a rate limit of the user's key
-    (docs/facts/cursor.md, "Errors that Cursor shows").
-    """
-    code = failed.upstream_code
-    return failed.code if not code or code == "overloaded_error" else code

@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Final
 
 from stages.events import Failed
+from stages.wire.answers.context_length import CONTEXT_LENGTH_EXCEEDED
+from stages.wire.answers.failures import message_of
 from stages.wire.foreign_json import encode, whole
 
 INVALID_REQUEST: Final = "invalid_request_error"
@@ -27,6 +29,7 @@ _TYPES: Final = {
             "route_not_found",
             "method_not_allowed",
             "upstream_rejected",
+            CONTEXT_LENGTH_EXCEEDED,
             "malformed_request",
             "request_timeout",
             "uri_too_long",
@@ -35,6 +38,9 @@ _TYPES: Final = {
         INVALID_REQUEST,
     ),
 }
+
+_PARAMS: Final = {CONTEXT_LENGTH_EXCEEDED: "messages"}
+"""The field to blame whatever the upstream blames: its own field may not be one that the client has sent."""
 
 NO_END: Final = Failed(code="upstream_protocol", message="The answer ended before it was complete; try again.")
 """The failure of a stream of events without Finished or Failed."""
@@ -54,6 +60,7 @@ def error_document(message: str, code: str, *, type: str | None = None, param: s
         type: ``error.type`` if it is not the code's own.
         param: the field to blame, as ``input[3].role``.
     """
+    param = _PARAMS.get(code, param)
     error = {"message": whole(message), "type": type or error_type(code), "param": param, "code": code}
     return encode({"error": error})
 
@@ -64,4 +71,23 @@ def error_frame(failed: Failed) -> bytes:
     Some SDKs take a chunk that has ``choices`` beside ``error``, or an ``error`` that is a string, for success.
     Nothing may follow the event, not even ``[DONE]``.
     """
-    return b"data: " + error_document(failed.message, failed.code) + b"\n\n"
+    return b"data: " + error_document(message_of(failed), failed.code) + b"\n\n"
+
+
+def error_text(failed: Failed, *, is_first: bool) -> str:
+    """Return the text that reports a failure to a client that does not understand an ``error`` in a stream.
+
+    It ends with a mark in brackets. Only a conversation that is too long is reported before the mark, because Cursor
+    may look for the sentence.
+
+    Args:
+        failed: what happened.
+        is_first: whether nothing is shown before it.
+    """
+    if failed.code == CONTEXT_LENGTH_EXCEEDED:
+        gap = "" if is_first else "\n\n"
+        return f"{gap}{failed.message}\n\n[upstream error: {failed.code}]"
+    message = message_of(failed)
+    if message != failed.message:  # it has the upstream's code, which says more than ours
+        return f"\n\n[upstream error: {message}]"
+    return f"\n\n[upstream error: {failed.code}: {message}]"
