@@ -122,7 +122,7 @@ def render(error: PipelineError, *, as_400: bool = False) -> Rendered:
         status = error.status_hint
     if as_400 and status not in (401, 403, 404):
         status, type = 400, INVALID_REQUEST
-    body = error_document(error.public, code, type=type, param=error.param)
+    body = error_document(error.public, code, type=type, param=error.param, upstream_code=error.upstream_code)
     headers = [(b"content-type", _JSON), (b"content-length", b"%d" % len(body))]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))

@@ -23,7 +23,7 @@ GZIP_MAGIC: Final = b"\x1f\x8b"
 """RFC 1952, section 2.3.1."""
 
 _TITLE: Final = re.compile(r"<title[^<>]{0,200}>([^<]{1,500})", re.IGNORECASE)
-_FIELD: Final = re.compile(rb"(?:event|data|id|retry):")
+_FIELD: Final = re.compile(rb"(?:event|data|id|retry|):")
 
 
 def read_error(body: bytes, encoding: str = "") -> Reported:

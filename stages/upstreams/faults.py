@@ -29,7 +29,7 @@ from pipeline import Overloaded, PipelineError, UpstreamFault
 from stages.events import Failed
 from stages.upstreams.error_body import read_error
 from stages.wire.answers.context_length import CONTEXT_LENGTH_EXCEEDED, beginning_with, sentence_on_length
-from stages.wire.answers.failures import MAX_CODE_CHARACTERS, message_of, with_code
+from stages.wire.answers.failures import MAX_CODE_CHARACTERS
 from stages.wire.redaction import message_to_show
 
 Phase = Literal["head", "first_event", "idle", "total"]
@@ -46,7 +46,7 @@ def failed_from(fault: PipelineError) -> Failed:
 def fault_from(failed: Failed) -> UpstreamFault:
     """Return a stream's failure as an exception to raise, for a stream that failed before anything was sent."""
     return UpstreamFault(
-        message_of(failed), code=failed.code, retry_after_s=failed.retry_after_s, upstream_code=failed.upstream_code
+        failed.message, code=failed.code, retry_after_s=failed.retry_after_s, upstream_code=failed.upstream_code
     )
 
 
@@ -170,6 +170,7 @@ def fault_of_status(
     said = read_error(body, headers.get("content-encoding", ""))
     shown = message_to_show(said.message, secrets)
     word = said.kind if said.code in ("", str(status)) else said.code
+    word = "" if word in _SAYS_NOTHING else word
     upstream_code = message_to_show(word, secrets, max_characters=MAX_CODE_CHARACTERS) or None
     if status >= 400 and (sentence := sentence_on_length(said.message, said.code, said.kind)) is not None:
         # When to try again does not matter: only a shorter conversation can be answered.
@@ -180,13 +181,17 @@ def fault_of_status(
             upstream_code=upstream_code,
         )
     return UpstreamFault(
-        f"upstream answered {status}: {with_code(shown or _phrase_of(status), upstream_code)}",
+        f"upstream answered {status}: {shown or _phrase_of(status)}",
         code=_code_of(status),
         param=message_to_show(said.param, secrets) or None,
         retry_after_s=retry_after_s(headers),
         status_hint=status,
         upstream_code=upstream_code,
     )
+
+
+_SAYS_NOTHING = frozenset({"error", "invalid_request_error"})
+"""Types of errors that have no code."""
 
 
 def _code_of(status: int) -> str:

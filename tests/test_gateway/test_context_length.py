@@ -337,7 +337,8 @@ async def test_other_complaints_about_tokens_are_not_taken_for_it(status: int, b
             answer = await post(service, agent, stream=True)
             reported = json.loads(answer.body)["error"]
             assert reported["code"] == code
-            assert reported["message"] == f"upstream answered {status}: {body['code']}: {body['message']}"
+            assert reported["message"] == f"upstream answered {status}: {body['message']}"
+            assert reported["upstream_code"] == body["code"]
             record = await service.record(len(service.records) - 1)
             assert record["upstream_code"] == body["code"]
 

@@ -149,7 +149,7 @@ _OTHER: Final = re.compile(
     r"rate[ _-]?limit|\bper[ _-](?:min|hour|day|second)|\b[TR]P[MD]\b|too many requests|throttl|\bquota\b",
     re.IGNORECASE,
 )
-"""What limits a rate is no reason to summarise a chat: "Request too large for gpt-5 on tokens per min (TPM)"."""
+"""What limits a rate does not limit a chat: "Request too large for gpt-5 on tokens per min (TPM)"."""
 
 _IS_OPENAIS: Final = re.compile(r"This model's maximum context length is \d|Your input exceeds the context window of")
 

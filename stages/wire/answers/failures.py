@@ -22,11 +22,6 @@ from stages.wire.redaction import message_to_show
 MAX_CODE_CHARACTERS = 64
 """An error's code is a word; what is longer is a message in the wrong place."""
 
-_SHOWN_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
-_CODES_NOT_SHOWN = frozenset({"error", "invalid_request_error", "overloaded_error"})
-"""Two say nothing. Cursor takes a text with ``overloaded_error: Overloaded`` for a rate limit of the user's key
-(docs/facts/cursor.md, "Errors that Cursor shows")."""
-
 # `code` or `type` of an error. OpenAI's ResponseError.code (openai-openapi 2.3.0), the error types of its HTTP API, and
 # the statuses that OpenRouter and LiteLLM put there.
 _RATE_LIMITED = frozenset(
@@ -87,18 +82,6 @@ def failure_of(error: Error | None, *, default: str) -> Failed:
         upstream_code=upstream_code,
         retry_after_s=float(retry[1]) * _SECONDS[retry[2]] if retry else None,
     )
-
-
-def message_of(failed: Failed) -> str:
-    """Return the message of a failure with the upstream's own code before it."""
-    return failed.message if failed.code == CONTEXT_LENGTH_EXCEEDED else with_code(failed.message, failed.upstream_code)
-
-
-def with_code(message: str, code: str | None) -> str:
-    """Return a message with the upstream's own code before it, unless it says so itself, or the code says nothing."""
-    if not code or code in message or code in _CODES_NOT_SHOWN or not _SHOWN_CODE.fullmatch(code):
-        return message
-    return f"{code}: {message}"
 
 
 def error_of(error: Raw) -> Error | None:

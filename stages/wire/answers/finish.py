@@ -66,6 +66,6 @@ def failure_of_empty(word: str) -> Failed | None:
     """Return the failure that ``word`` reports if the answer has neither text nor calls; None if it reports none.
 
     That is so if the context window is full: the client has to shorten the conversation, and would take ``length`` for
-    an answer. Reasoning alone is no answer either.
+    an answer. Reasoning alone does not count.
     """
     return Failed(CONTEXT_LENGTH_EXCEEDED, NO_NUMBERS, word) if word in WINDOW_EXCEEDED else None

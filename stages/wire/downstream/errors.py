@@ -9,7 +9,6 @@ from typing import Final
 
 from stages.events import Failed
 from stages.wire.answers.context_length import CONTEXT_LENGTH_EXCEEDED
-from stages.wire.answers.failures import message_of
 from stages.wire.foreign_json import encode, whole
 
 INVALID_REQUEST: Final = "invalid_request_error"
@@ -51,7 +50,9 @@ def error_type(code: str) -> str:
     return _TYPES.get(code, SERVER_ERROR)
 
 
-def error_document(message: str, code: str, *, type: str | None = None, param: str | None = None) -> bytes:
+def error_document(
+    message: str, code: str, *, type: str | None = None, param: str | None = None, upstream_code: str | None = None
+) -> bytes:
     """Return the error document.
 
     Args:
@@ -59,9 +60,12 @@ def error_document(message: str, code: str, *, type: str | None = None, param: s
         code: one of our error codes.
         type: ``error.type`` if it is not the code's own.
         param: the field to blame, as ``input[3].role``.
+        upstream_code: the upstream's own code, if it has one.
     """
     param = _PARAMS.get(code, param)
     error = {"message": whole(message), "type": type or error_type(code), "param": param, "code": code}
+    if (shown := _shown(upstream_code, code)) is not None:
+        error["upstream_code"] = whole(shown)
     return encode({"error": error})
 
 
@@ -71,7 +75,7 @@ def error_frame(failed: Failed) -> bytes:
     Some SDKs take a chunk that has ``choices`` beside ``error``, or an ``error`` that is a string, for success.
     Nothing may follow the event, not even ``[DONE]``.
     """
-    return b"data: " + error_document(message_of(failed), failed.code) + b"\n\n"
+    return b"data: " + error_document(failed.message, failed.code, upstream_code=failed.upstream_code) + b"\n\n"
 
 
 def error_text(failed: Failed, *, is_first: bool) -> str:
@@ -87,7 +91,14 @@ def error_text(failed: Failed, *, is_first: bool) -> str:
     if failed.code == CONTEXT_LENGTH_EXCEEDED:
         gap = "" if is_first else "\n\n"
         return f"{gap}{failed.message}\n\n[upstream error: {failed.code}]"
-    message = message_of(failed)
-    if message != failed.message:  # it has the upstream's code, which says more than ours
-        return f"\n\n[upstream error: {message}]"
-    return f"\n\n[upstream error: {failed.code}: {message}]"
+    return f"\n\n[upstream error: {_shown(failed.upstream_code, failed.code) or failed.code}: {failed.message}]"
+
+
+def _shown(upstream_code: str | None, code: str) -> str | None:
+    """Return the upstream's own code if a client may see it.
+
+    Cursor takes a text with ``overloaded_error: Overloaded`` for a rate limit of the user's key
+    (docs/facts/cursor.md, "Errors that Cursor shows"). A conversation that is too long has exactly OpenAI's form.
+    """
+    hidden = not upstream_code or upstream_code == "overloaded_error" or code == CONTEXT_LENGTH_EXCEEDED
+    return None if hidden else upstream_code
