@@ -28,7 +28,6 @@ ERROR_BODY_LIMIT_S = 5.0
 _PEEKED_BYTES = 1024
 """So much white space may come before the first bytes that say what a body is."""
 
-
 BodyForm = Literal["stream", "document", "unknown"]
 """Server-sent events, one JSON document, or something else."""
 
@@ -279,14 +278,16 @@ def _form_by_type(exchange: Exchange, clock: _Clock, secrets: frozenset[str]) ->
 
 def _form_of(start: bytes) -> BodyForm | None:
     """Return what a body is by its first bytes; None if more of them are needed."""
-    start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    start = start.removeprefix(_BYTE_ORDER_MARK).lstrip()
     if start.startswith((b"{", b"[")):
         return "document"
     if start.startswith(_STREAM_STARTS):
         return "stream"
-    return None if any(known.startswith(start) for known in _STREAM_STARTS) else "unknown"
+    is_cut = any(known.startswith(start) for known in (*_STREAM_STARTS, _BYTE_ORDER_MARK))
+    return None if is_cut else "unknown"
 
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _STREAM_STARTS = (b":", b"data:", b"event:", b"id:", b"retry:")
 """What a line of a stream can begin with (WHATWG HTML, server-sent events, 9.2.6, 2026-11)."""
 

@@ -503,10 +503,10 @@ async def test_row_87_what_is_read_to_find_out_is_passed_on_at_once() -> None:
 
     head = sse_head(content_type="text/plain")
     opening = b"data: " + json.dumps(CREATED).encode() + b"\n\n"
-    first = opening + b"data: " + json.dumps(delta("Hello")).encode() + b"\n\n"
-    cut = [event(first[at : at + 1]) for at in range(5)]
+    first = b"\xef\xbb\xbf" + opening + b"data: " + json.dumps(delta("Hello")).encode() + b"\n\n"
+    cut = [event(first[at : at + 1]) for at in range(8)]
     async with (
-        asking(head, *cut, event(first[5:]), wait, event(completed("Hello")), end()) as service,
+        asking(head, *cut, event(first[8:]), wait, event(completed("Hello")), end()) as service,
         await RawClient.open(("127.0.0.1", service.port)) as client,
     ):
         await client.send(post_bytes(ask(stream=True)))

@@ -82,6 +82,8 @@ TEXTS = {
     "prompt too long; exceeded max context length by 2 tokens": NO_NUMBERS,
     "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens and 1 "
     "`max_new_tokens`": requested(5000, 1, 4096),
+    "Input validation error: `inputs` must have less than 4096 tokens. Given: 5000": resulted_in(5000, 4096),
+    "Invalid request: Input token length too long": NO_NUMBERS,
     "too many tokens: total number of tokens in the prompt cannot exceed 4081 - received 4292.": resulted_in(
         4292, 4081
     ),
