@@ -18,6 +18,7 @@ class PipelineError(Exception):
         param: the request field to blame, as ``input[3].role``.
         retry_after_s: how long the client should wait before it tries again, in seconds.
         status_hint: the HTTP status of the upstream's answer, if there is one. Policy is the gateway's.
+        upstream_code: the upstream's own code of the failure, if it has one, redacted.
     """
 
     code: str = "pipeline_error"
@@ -31,6 +32,7 @@ class PipelineError(Exception):
         param: str | None = None,
         retry_after_s: float | None = None,
         status_hint: int | None = None,
+        upstream_code: str | None = None,
     ) -> None:
         if type(self) is PipelineError:
             raise TypeError("raise one of the subclasses: they say whose fault it is")
@@ -41,6 +43,7 @@ class PipelineError(Exception):
         self.param = param
         self.retry_after_s = retry_after_s
         self.status_hint = status_hint
+        self.upstream_code = upstream_code
         self.stage: str | None = None
         """Where it happened; the pipeline fills it in."""
 

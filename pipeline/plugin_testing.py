@@ -306,6 +306,7 @@ def new_record(**changes: Any) -> Any:
         "error": None,
         "stage": None,
         "upstream_status": None,
+        "upstream_code": None,
         "prompt_tokens": 5,
         "completion_tokens": 3,
         "party_ms": {},

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from pipeline import PipelineError
 from pipeline.gateway.http.refusals import RefusalCode, RefusalResponse
+from stages.wire.answers.context_length import CONTEXT_LENGTH_EXCEEDED
 from stages.wire.downstream.errors import INVALID_REQUEST, error_document
 
 EndCode = Literal["OK", "DC", "DS", "UT", "UC", "UE", "UP", "RL", "AU", "OV", "ST", "DR", "BR"]
@@ -63,6 +64,9 @@ TABLE: dict[str, Row] = {
     ),
     "upstream_error": Row(502, "UE", "The upstream failed (5xx, or a failed response). Try again."),
     "upstream_rejected": Row(400, "UE", "The upstream does not accept the request."),
+    CONTEXT_LENGTH_EXCEEDED: Row(
+        400, "UE", "The conversation is too long for the model. Shorten it; Cursor does so by itself, with a summary."
+    ),
     "upstream_unauthorized": Row(
         502, "UE", "The upstream does not accept the deployment's key. The operator must replace it."
     ),
@@ -118,7 +122,7 @@ def render(error: PipelineError, *, as_400: bool = False) -> Rendered:
         status = error.status_hint
     if as_400 and status not in (401, 403, 404):
         status, type = 400, INVALID_REQUEST
-    body = error_document(error.public, code, type=type, param=error.param)
+    body = error_document(error.public, code, type=type, param=error.param, upstream_code=error.upstream_code)
     headers = [(b"content-type", _JSON), (b"content-length", b"%d" % len(body))]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))

@@ -44,6 +44,13 @@ def _errors_page() -> str:
         "the first byte is an HTTP status; after it, the last event of the stream: an `error` object without",
         "`[DONE]`, or for Cursor a line of text, `stop` and `[DONE]`. Cursor shows the text of 400 responses only, so",
         "Cursor gets every failure except 401, 403 and 404 as a 400 (`pipeline_settings.cursor_error_status`).\n",
+        "`code` is one of the codes below. A code of the upstream's own, as `insufficient_quota`, is beside it as",
+        "`upstream_code`, here and in the log.\n",
+        "`context_length_exceeded` has the form of OpenAI's own error, whichever vendor reports it, however, and with",
+        "which status: `param` is `messages`, and `message` begins with OpenAI's sentence; the vendor's text follows.",
+        "Cursor repeats a call with a summary of the chat only if it recognises this error. If a heartbeat has already",
+        "been sent, the text for Cursor begins with the same sentence. An answer that stops because the context window",
+        "is full is this error only if it has neither text nor calls; if not, it is valid, with the finish `length`.\n",
         "| code | status | type | end code | meaning |",
         "|---|---|---|---|---|",
         *(

@@ -91,6 +91,7 @@ class RequestRecord(Struct, kw_only=True):
     error: str | UnsetType = UNSET
     stage: str | UnsetType | None = UNSET
     upstream_status: int | UnsetType | None = UNSET
+    upstream_code: str | UnsetType = UNSET
     prompt_tokens: int | UnsetType = UNSET
     completion_tokens: int | UnsetType = UNSET
     party_ms: dict[str, float]
@@ -109,6 +110,7 @@ class FinishedRequest(Struct, kw_only=True):
     Attributes:
         ended_s: when it ended, in seconds since the epoch.
         error: what ended it, or broke its answer off, if anything did.
+        upstream_code: the upstream's own code for it.
         failure: the same, if it came as an exception.
     """
 
@@ -123,6 +125,7 @@ class FinishedRequest(Struct, kw_only=True):
     status: int | None
     size_bytes: int
     error: str | None
+    upstream_code: str | None
     failure: PipelineError | None
     usage: Usage | None
     timeline: Timeline
@@ -157,6 +160,8 @@ def finished_request(
         status=response.status,
         size_bytes=response.size_bytes,
         error=error.code if error is not None else failed.code if failed is not None else None,
+        upstream_code=(error.upstream_code if error is not None else None)
+        or (failed.upstream_code if failed else None),
         failure=error,
         usage=ctx.get(USAGE),
         timeline=ctx.timeline,
@@ -210,6 +215,8 @@ def request_record(finished: FinishedRequest) -> RequestRecord:
         record.mended = sorted(finished.mended)
     if finished.error is not None:
         record.error = finished.error
+        if finished.upstream_code:
+            record.upstream_code = finished.upstream_code
     if (failure := finished.failure) is not None:
         record.stage, record.upstream_status = failure.stage, failure.status_hint
     if (usage := finished.usage) is not None:

@@ -1,8 +1,8 @@
 """The failures of upstreams: which code each has, and the message that a client is shown.
 
 Codes: ``upstream_unreachable``, ``upstream_timeout``, ``upstream_protocol``, ``upstream_rate_limited``,
-``upstream_unauthorized``, ``upstream_not_found``, ``upstream_rejected``, ``upstream_error``, and
-``upstream_pool_full`` for a shortage of our own.
+``upstream_unauthorized``, ``upstream_not_found``, ``upstream_rejected``, ``context_length_exceeded``,
+``upstream_error``, and ``upstream_pool_full`` for a shortage of our own.
 
 A failure is an exception to raise as long as the answer has not begun, and an event in its place in the stream
 afterwards (`failed_from`, `fault_from`).
@@ -21,13 +21,15 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Literal
 
 import httpx
-import msgspec
 
 from pipeline import Overloaded, PipelineError, UpstreamFault
 from stages.events import Failed
+from stages.upstreams.error_body import read_error
+from stages.wire.answers.context_length import CONTEXT_LENGTH_EXCEEDED, beginning_with, sentence_on_length
+from stages.wire.answers.failures import MAX_CODE_CHARACTERS
 from stages.wire.redaction import message_to_show
 
 Phase = Literal["head", "first_event", "idle", "total"]
@@ -38,12 +40,14 @@ _QUOTING_ERRORS = (httpx.LocalProtocolError, httpx.InvalidURL, httpx.Unsupported
 
 def failed_from(fault: PipelineError) -> Failed:
     """Return a raised fault as the last event of a stream, so that it does not overtake the events before it."""
-    return Failed(code=fault.code, message=fault.public, retry_after_s=fault.retry_after_s)
+    return Failed(fault.code, fault.public, fault.upstream_code, fault.retry_after_s)
 
 
 def fault_from(failed: Failed) -> UpstreamFault:
     """Return a stream's failure as an exception to raise, for a stream that failed before anything was sent."""
-    return UpstreamFault(failed.message, code=failed.code, retry_after_s=failed.retry_after_s)
+    return UpstreamFault(
+        failed.message, code=failed.code, retry_after_s=failed.retry_after_s, upstream_code=failed.upstream_code
+    )
 
 
 def fault_of_exception(
@@ -163,15 +167,31 @@ def fault_of_status(
             code="upstream_protocol",
             status_hint=status,
         )
-    message, param = _message_in(body)
-    shown = message_to_show(message, secrets) or _phrase_of(status)
+    said = read_error(body, headers.get("content-encoding", ""))
+    shown = message_to_show(said.message, secrets)
+    word = said.kind if said.code in ("", str(status)) else said.code
+    word = "" if word in _SAYS_NOTHING else word
+    upstream_code = message_to_show(word, secrets, max_characters=MAX_CODE_CHARACTERS) or None
+    if status >= 400 and (sentence := sentence_on_length(said.message, said.code, said.kind)) is not None:
+        # When to try again does not matter: only a shorter conversation can be answered.
+        return UpstreamFault(
+            beginning_with(sentence, shown),
+            code=CONTEXT_LENGTH_EXCEEDED,
+            status_hint=status,
+            upstream_code=upstream_code,
+        )
     return UpstreamFault(
-        f"upstream answered {status}: {shown}",
+        f"upstream answered {status}: {shown or _phrase_of(status)}",
         code=_code_of(status),
-        param=message_to_show(param, secrets) if param else None,
+        param=message_to_show(said.param, secrets) or None,
         retry_after_s=retry_after_s(headers),
         status_hint=status,
+        upstream_code=upstream_code,
     )
+
+
+_SAYS_NOTHING = frozenset({"error", "invalid_request_error"})
+"""Types of errors that have no code."""
 
 
 def _code_of(status: int) -> str:
@@ -195,33 +215,6 @@ def _phrase_of(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return "no reason given"
-
-
-def _message_in(body: bytes) -> tuple[str, str | None]:
-    """Return the message, and the field it blames, from the error shapes of OpenAI, Ollama, FastAPI and Google."""
-    try:
-        found: Any = msgspec.json.decode(body)  # Any: JSON of a foreign shape
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return "", None
-    match found:
-        case [first, *_]:
-            found = first
-        case _:
-            pass
-    match found:
-        case {"error": {"message": str(text), "param": str(param)}}:
-            return text, param if text else None
-        case (
-            {"error": {"message": str(text)}}
-            | {"error": str(text)}
-            | {"message": str(text)}
-            | {"detail": str(text)}
-            | {"detail": [{"msg": str(text)}, *_]}
-            | {"detail": {"message": str(text)}}
-        ):
-            return text, None
-        case _:
-            return "", None
 
 
 def retry_after_s(headers: httpx.Headers) -> float | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import msgspec
@@ -16,6 +16,7 @@ from msgspec import Struct
 from pipeline import ClientFault, PipelineError, UpstreamFault
 from stages.upstreams import Deployment, Mark, UpstreamCall
 from stages.upstreams.endpoint import Endpoint, user_agent
+from stages.upstreams.error_body import ERROR_BODY_BYTES, GZIP_MAGIC
 from stages.upstreams.faults import Phase, fault_of_exception, fault_of_status, fault_of_total
 from stages.upstreams.providers import quirks_of
 from stages.upstreams.transport.exchange import FOREIGN_ERRORS, Exchange
@@ -24,10 +25,13 @@ from stages.wire.bad_request import BadRequest
 from stages.wire.downstream.forwarding import only_forwarded
 from stages.wire.redaction import message_to_show
 
-ERROR_BODY_BYTES = 64 * 1024
-"""How much of an error answer is read for the message in it; OpenAI's are under 1 KiB."""
 ERROR_BODY_LIMIT_S = 5.0
 """How long an error answer may take to arrive; after that, only its status is reported."""
+_PEEKED_BYTES = 1024
+"""So much white space may come before the first bytes that say what a body is."""
+
+BodyForm = Literal["stream", "document", "unknown"]
+"""Server-sent events, one JSON document, or something else."""
 
 
 class HttpCall(Struct, frozen=True):
@@ -86,7 +90,8 @@ class HttpUpstream:
         Raises:
             UpstreamFault: ``upstream_unreachable``, ``upstream_timeout`` or ``upstream_protocol`` if there is no answer
                 that we can read; ``upstream_rate_limited``, ``upstream_unauthorized``, ``upstream_not_found``,
-                ``upstream_rejected`` or ``upstream_error`` if it answers with an error status.
+                ``upstream_rejected``, ``context_length_exceeded`` or ``upstream_error`` if it answers with an error
+                status.
             Overloaded: ``upstream_pool_full`` if no connection became free in time.
         """
         deployment, secrets = prepared.call.deployment, prepared.endpoint.secrets
@@ -95,13 +100,17 @@ class HttpUpstream:
         try:
             if not 200 <= exchange.status < 300:
                 raise await _refusal(exchange, clock, secrets)
-            is_stream = _is_event_stream(exchange, clock, secrets)
+            form = _form_by_type(exchange, clock, secrets)
+            mark("upstream_head")
+            clock.enter("first_event", deployment.timeouts.first_event_s)
+            if form is not None:
+                return HttpAnswer(exchange, clock, is_stream=form == "stream")
+            answer = _PeekedAnswer(exchange, clock)
+            await answer.peek(secrets)
+            return answer
         except BaseException:
             await exchange.aclose()
             raise
-        mark("upstream_head")
-        clock.enter("first_event", deployment.timeouts.first_event_s)
-        return HttpAnswer(exchange, clock, is_stream=is_stream)
 
 
 class HttpAnswer:
@@ -125,7 +134,7 @@ class HttpAnswer:
 
         Raises:
             UpstreamFault: ``upstream_timeout`` if nothing comes for too long or the call lasts too long,
-                ``upstream_protocol`` if the connection breaks or what comes is not HTTP.
+                ``upstream_protocol`` if the connection breaks, or what comes is not HTTP or is compressed.
         """
         clock, exchange = self._clock, self._exchange
         limit_s = clock.limit_s if clock.total_at == math.inf else clock.bounded_limit_s()
@@ -135,6 +144,8 @@ class HttpAnswer:
             fault = clock.fault_of(error)
         else:
             if clock.phase != "idle":
+                if chunk.startswith(GZIP_MAGIC):
+                    raise _compressed(clock, "gzip")
                 clock.enter("idle", clock.call.deployment.timeouts.idle_s)
             self.arrived_ns = exchange.arrived_ns
             self.is_backing_off = exchange.is_backing_off
@@ -144,6 +155,43 @@ class HttpAnswer:
     async def aclose(self, *, is_answered: bool = False) -> None:
         """Close the connection, or return it to the pool if the whole body was read or its end does not matter."""
         await self._exchange.aclose(is_answered=is_answered)
+
+
+class _PeekedAnswer(HttpAnswer):
+    """An answer whose content type does not say what it is: its first bytes say so.
+
+    They are read when the head has arrived, and given to whoever reads the answer. So the first `receive` returns at
+    once, with the time at which they arrived, and backs off before the next one if the process was overloaded then.
+    """
+
+    __slots__ = ("_held",)
+
+    def __init__(self, exchange: Exchange, clock: _Clock) -> None:
+        super().__init__(exchange, clock, is_stream=True)
+        self._held = b""
+
+    async def peek(self, secrets: frozenset[str]) -> None:
+        """Find out what it is, and hold what was read.
+
+        Raises:
+            UpstreamFault: as `receive` does, and ``upstream_protocol`` if it is neither events nor JSON.
+        """
+        form: BodyForm | None = None
+        while form is None and len(self._held) < _PEEKED_BYTES and (chunk := await super().receive()):
+            self._held += chunk
+            form = _form_of(self._held)
+        self.is_backing_off = False
+        if form is None or form == "unknown":
+            form = _form_if_unknown(self._exchange, self._clock, secrets)
+        self.is_stream = form == "stream"
+
+    async def receive(self) -> bytes:
+        """Return what was read before, then as `HttpAnswer` does."""
+        if self._held:
+            held, self._held = self._held, b""
+            self.is_backing_off = self._exchange.is_backing_off
+            return held
+        return await super().receive()
 
 
 class _Clock:
@@ -211,31 +259,78 @@ async def _refusal(exchange: Exchange, clock: _Clock, secrets: frozenset[str]) -
     """Return the fault that an error answer reports, as far as its body arrives in time."""
     headers = httpx.Headers(exchange.headers)
     body = bytearray()
-    if headers.get("content-encoding", "identity") == "identity":
-        with trio.move_on_after(ERROR_BODY_LIMIT_S), suppress(*FOREIGN_ERRORS):
-            while len(body) <= ERROR_BODY_BYTES and (chunk := await exchange.receive(clock.limit_s)):
-                body += chunk
+    with trio.move_on_after(ERROR_BODY_LIMIT_S), suppress(*FOREIGN_ERRORS):
+        while len(body) <= ERROR_BODY_BYTES and (chunk := await exchange.receive(clock.limit_s)):
+            body += chunk
     return fault_of_status(exchange.status, headers, bytes(body[:ERROR_BODY_BYTES]), clock.upstream_name, secrets)
 
 
-def _is_event_stream(exchange: Exchange, clock: _Clock, secrets: frozenset[str]) -> bool:
-    headers = dict(exchange.headers)
-    encoding = headers.get(b"content-encoding", b"identity")
-    if encoding != b"identity":
+def _form_by_type(exchange: Exchange, clock: _Clock, secrets: frozenset[str]) -> BodyForm | None:
+    """Return what the body is by its content type; None if only its first bytes can say.
+
+    JSON is what a client gets that did not ask for a stream. One that did is answered with events under any type: some
+    servers send ``text/plain``, ``application/octet-stream`` or none, and some leave the type of their documents.
+    """
+    encoding = dict(exchange.headers).get(b"content-encoding", b"identity")
+    if encoding.strip().lower() not in (b"identity", b""):
         # We asked for no encoding, and 400 KiB of gzip can become a single chunk of 64 MiB.
-        raise UpstreamFault(
-            f"{clock.upstream_name} answered with content-encoding {_quoted(encoding, secrets)}, "
-            "although none was requested",
-            code="upstream_protocol",
-        )
-    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if kind == b"text/event-stream" or (not kind and clock.call.request.stream and exchange.status == 200):
-        return True
-    if kind == b"application/json" or (kind.startswith(b"application/") and kind.endswith(b"+json")):
-        return False
+        raise _compressed(clock, message_to_show(encoding.decode("latin-1"), secrets, max_characters=100))
+    kind = _content_type(exchange)
+    if kind == b"text/event-stream":
+        return "stream"
+    if _is_json(kind) and not clock.call.request.stream:
+        return "document"
+    if kind.endswith(b"html") or exchange.status != 200:
+        return _form_if_unknown(exchange, clock, secrets)
+    return None
+
+
+def _form_of(start: bytes) -> BodyForm | None:
+    """Return what a body is by its first bytes; None if more of them are needed."""
+    start = start.removeprefix(_BYTE_ORDER_MARK).lstrip()
+    if start.startswith((b"{", b"[")):
+        return "document"
+    if start.startswith(_STREAM_STARTS):
+        return "stream"
+    is_cut = any(known.startswith(start) for known in (*_STREAM_STARTS, _BYTE_ORDER_MARK))
+    return None if is_cut else "unknown"
+
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_STREAM_STARTS = (b":", b"data:", b"event:", b"id:", b"retry:")
+"""What a line of a stream can begin with (WHATWG HTML, server-sent events, 9.2.6, 2026-11)."""
+
+
+def _form_if_unknown(exchange: Exchange, clock: _Clock, secrets: frozenset[str]) -> BodyForm:
+    """Return what a body is if its first bytes do not say it: that which its type says.
+
+    Raises:
+        UpstreamFault: ``upstream_protocol`` if the type does not say it either.
+    """
+    kind = _content_type(exchange)
+    if _is_json(kind):
+        return "document"
+    if not kind and clock.call.request.stream and exchange.status == 200:
+        return "stream"
     found = f"content-type {_quoted(kind, secrets)}" if kind else "no content-type"
     raise UpstreamFault(
         f"{clock.upstream_name} answered with {found} where JSON or an event stream was expected; check api_base",
+        code="upstream_protocol",
+    )
+
+
+def _content_type(exchange: Exchange) -> bytes:
+    return dict(exchange.headers).get(b"content-type", b"").partition(b";")[0].strip().lower()
+
+
+def _is_json(kind: bytes) -> bool:
+    return kind == b"application/json" or (kind.startswith(b"application/") and kind.endswith(b"+json"))
+
+
+def _compressed(clock: _Clock, encoding: str) -> UpstreamFault:
+    return UpstreamFault(
+        f"{clock.upstream_name} answered with content-encoding {encoding!r}, although none was requested; "
+        "turn compression off there",
         code="upstream_protocol",
     )
 

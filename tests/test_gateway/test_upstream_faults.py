@@ -34,6 +34,8 @@ from kit.clients.chat_posts import (
 )
 from kit.clients.raw import Answer, RawClient
 from kit.service.running import KEY, Service, model, serving
+from kit.upstreams.kinds import ANSWERS
+from kit.upstreams.kinds import TEXT as TEXT_OF_ANSWERS
 from kit.upstreams.scripted import (
     Exchange,
     Step,
@@ -82,7 +84,7 @@ async def answer_to(service: Service, *, stream: bool = True, agent: str = OPENA
 def error_of(answer: Answer) -> dict[str, Any]:
     document = json.loads(answer.body)
     assert set(document) == {"error"}
-    assert set(document["error"]) == {"message", "type", "code", "param"}
+    assert set(document["error"]) - {"upstream_code"} == {"message", "type", "code", "param"}
     assert document["error"]["message"]
     details: dict[str, Any] = document["error"]
     return details
@@ -461,6 +463,173 @@ async def test_a_document_is_streamed_to_a_client_that_asked_for_a_stream() -> N
     async with asking(json_answer(response_of("Hello"))) as service:
         for folded in await whole(service):
             assert (folded.content, folded.finish_reason, folded.is_done) == ("Hello", "stop", True)
+
+
+TYPES = ["text/plain", "text/plain; charset=utf-8", "application/octet-stream", "application/json", None]
+
+
+@pytest.mark.parametrize("content_type", TYPES, ids=str)
+@pytest.mark.parametrize("kind", ANSWERS)
+async def test_row_87_a_stream_under_another_content_type_is_read(kind: str, content_type: str | None) -> None:
+    answer = ANSWERS[kind]
+    parts = (*answer.text, *answer.finish, *answer.end)
+    script = (sse_head(content_type=content_type), events(parts), end())
+    async with asking(*script, model=answer.upstream) as service:
+        for agent in (OPENAI_LIKE, CURSOR):
+            folded = fold_stream((await answer_to(service, agent=agent)).body)
+            assert (folded.content, folded.finish_reason, folded.error) == (TEXT_OF_ANSWERS, "stop", None)
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/octet-stream"])
+async def test_row_87_a_stream_that_nobody_asked_for_is_read_under_another_type(content_type: str) -> None:
+    async with asking(sse_head(content_type=content_type), *good_answer()[1:]) as service:
+        for folded in await whole(service):
+            assert (folded.content, folded.finish_reason) == ("Hello", "stop")
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/octet-stream"])
+async def test_row_87_a_document_under_another_type_is_read(content_type: str) -> None:
+    body = b"\n  " + json.dumps(response_of("Hello")).encode()
+    async with asking(error(200, body, content_type=content_type)) as service:
+        for folded in await whole(service):
+            assert (folded.content, folded.finish_reason) == ("Hello", "stop")
+
+
+async def test_row_87_what_is_read_to_find_out_is_passed_on_at_once() -> None:
+    seen = trio.Event()
+
+    async def wait(exchange: Exchange) -> None:
+        await seen.wait()
+
+    head = sse_head(content_type="text/plain")
+    opening = b"data: " + json.dumps(CREATED).encode() + b"\n\n"
+    first = b"\xef\xbb\xbf" + opening + b"data: " + json.dumps(delta("Hello")).encode() + b"\n\n"
+    cut = [event(first[at : at + 1]) for at in range(8)]
+    async with (
+        asking(head, *cut, event(first[8:]), wait, event(completed("Hello")), end()) as service,
+        await RawClient.open(("127.0.0.1", service.port)) as client,
+    ):
+        await client.send(post_bytes(ask(stream=True)))
+        await client.read_until(b'"content":"Hello"')
+        seen.set()
+        await client.read_until(b"data: [DONE]")
+        record = await last_record(service)
+        points = record["points_ms"]
+        assert record["end"] == "OK"
+        assert points["upstream_sent"] <= points["upstream_head"] <= points["first_event"]
+
+
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize("content_type", ["text/event-stream", "text/plain", "application/json"])
+async def test_row_87_gzip_that_was_not_asked_for_is_refused_and_not_shown(content_type: str, declared: bool) -> None:
+    body = gzip.compress(b"data: " + json.dumps(delta("Hello")).encode() + b"\n\n")
+    headers = [("content-encoding", "gzip")] if declared else []
+    async with asking(error(200, body, content_type=content_type, headers=headers)) as service:
+        for stream in (True, False):
+            answer = await answer_to(service, stream=stream)
+            reported = error_of(answer)
+            assert (answer.status, reported["code"]) == (502, "upstream_protocol")
+            assert "answered with content-encoding 'gzip', although none was requested" in reported["message"]
+            shown = await answer_to(service, stream=stream, agent=CURSOR)
+            assert (shown.status, error_of(shown)["message"]) == (400, reported["message"])
+
+
+REASONS: dict[str, tuple[bytes, str]] = {
+    "a document in error.metadata.raw": (
+        json_answer(
+            {
+                "error": {
+                    "message": "Provider returned error",
+                    "code": 400,
+                    "metadata": {
+                        "raw": json.dumps({"error": {"message": "no such tool: x", "code": "invalid_tool"}}),
+                        "provider_name": "Azure",
+                    },
+                }
+            },
+            400,
+        ),
+        "upstream answered 400: Provider returned error: no such tool: x",
+    ),
+    "an object in error.metadata.raw": (
+        json_answer(
+            {"error": {"message": "Provider returned error", "metadata": {"raw": {"message": "no such tool"}}}}, 400
+        ),
+        "upstream answered 400: Provider returned error: no such tool",
+    ),
+    "a text in error.metadata.raw": (
+        json_answer({"error": {"message": "", "metadata": {"raw": "no such tool"}}}, 400),
+        "upstream answered 400: no such tool",
+    ),
+    "plain text": (
+        error(400, b"no such tool\n", content_type="text/plain"),
+        "upstream answered 400: no such tool",
+    ),
+    "plain text with a key": (
+        error(400, f"no such key: {UPSTREAM_KEY}".encode(), content_type="text/plain"),
+        "upstream answered 400: no such key: [redacted]",
+    ),
+    "gzip": (
+        error(
+            400,
+            gzip.compress(b'{"error": {"message": "no such tool"}}'),
+            headers=[("content-encoding", "gzip")],
+        ),
+        "upstream answered 400: no such tool",
+    ),
+    "gzip that no header declares": (
+        error(400, gzip.compress(b"no such tool"), content_type="text/plain"),
+        "upstream answered 400: no such tool",
+    ),
+    "a bomb": (
+        error(400, gzip.compress(bytes(50 << 20)), headers=[("content-encoding", "gzip")]),
+        "upstream answered 400: Bad Request",
+    ),
+    "an event": (
+        error(400, b'event: error\ndata: {"error": {"message": "no such tool"}}\n\n', content_type="text/event-stream"),
+        "upstream answered 400: no such tool",
+    ),
+    "HTML": (
+        error(400, b"<html><head><title>No such &amp; tool</title></head><body>secret", content_type="text/html"),
+        "upstream answered 400: No such & tool",
+    ),
+    "bytes": (
+        error(400, b"\x00\x01\xff", content_type="application/octet-stream"),
+        "upstream answered 400: Bad Request",
+    ),
+}
+
+
+@pytest.mark.parametrize(("script", "message"), REASONS.values(), ids=REASONS)
+async def test_row_88_the_reason_that_an_upstream_gives_is_shown(script: bytes, message: str) -> None:
+    async with asking(script) as service:
+        for stream in (True, False):
+            for agent in (OPENAI_LIKE, CURSOR):
+                answer = await answer_to(service, stream=stream, agent=agent)
+                reported = error_of(answer)
+                assert (answer.status, reported["code"]) == (400, "upstream_rejected")
+                assert reported["message"] == message
+
+
+async def test_row_88_the_upstreams_own_code_is_shown_and_logged() -> None:
+    own, text = "insufficient_quota", "You exceeded your current quota"
+    quota = {"message": text, "type": own, "code": own}
+    failed = failed_event(own, text)
+    scripts: list[tuple[Step, ...]] = [(json_answer({"error": quota}, 429),), (sse_head(), event(failed), end())]
+    for script in scripts:
+        async with asking(*script) as service:
+            for agent in (OPENAI_LIKE, CURSOR):
+                reported = error_of(await answer_to(service, agent=agent))
+                assert (reported["code"], reported["upstream_code"]) == ("upstream_rate_limited", own)
+                assert reported["message"].endswith(text)
+                assert (await last_record(service))["upstream_code"] == own
+    async with asking(*begun("Hello"), event(failed), end()) as service:
+        folded = fold_stream((await answer_to(service)).body)
+        assert folded.error is not None
+        assert (folded.error["message"], folded.error["upstream_code"]) == (text, own)
+        assert (await last_record(service))["upstream_code"] == own
+        shown = fold_stream((await answer_to(service, agent=CURSOR)).body)
+        assert shown.content == f"Hello\n\n[upstream error: {own}: {text}]"
 
 
 # A stage that fails.

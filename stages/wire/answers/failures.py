@@ -14,10 +14,12 @@ from msgspec import Raw, Struct
 from msgspec.json import Decoder
 
 from stages.events import Failed
+from stages.wire.answers.context_length import CONTEXT_LENGTH_EXCEEDED, beginning_with, sentence_on_length
+from stages.wire.answers.reported_errors import code_of, joined, reason_in
 from stages.wire.foreign_json import TEXT, read, text
 from stages.wire.redaction import message_to_show
 
-_MAX_WORD_CHARACTERS = 64
+MAX_CODE_CHARACTERS = 64
 """An error's code is a word; what is longer is a message in the wrong place."""
 
 # `code` or `type` of an error. OpenAI's ResponseError.code (openai-openapi 2.3.0), the error types of its HTTP API, and
@@ -40,7 +42,6 @@ _RATE_LIMITED = frozenset(
 _REJECTED = frozenset(
     {
         "bad_request",
-        "context_length_exceeded",
         "content_filter",
         "failed_to_download_image",
         "string_above_max_length",
@@ -66,14 +67,19 @@ def failure_of(error: Error | None, *, default: str) -> Failed:
     if error is None:
         error = Error()
     error = error_of(error.error) or error
-    kind = text(error.type)
-    word = text(error.code) or (str(error.code) if type(error.code) is int else kind)
-    message = text(error.message)
+    reason = reason_in(error.metadata)
+    kind = reason.kind or text(error.type)
+    word = reason.code or code_of(error.code) or kind
+    message = joined(text(error.message), reason.message)
+    shown = message_to_show(message)
+    upstream_code = message_to_show(word, max_characters=MAX_CODE_CHARACTERS) if word and word != "error" else None
+    if (sentence := sentence_on_length(message, word, kind)) is not None:
+        return Failed(CONTEXT_LENGTH_EXCEEDED, beginning_with(sentence, shown), upstream_code)
     retry = _TRY_AGAIN.search(message)
     return Failed(
         code=_code_of(word, kind),
-        message=message_to_show(message) or default,
-        upstream_code=message_to_show(word, max_characters=_MAX_WORD_CHARACTERS) if word and word != "error" else None,
+        message=shown or default,
+        upstream_code=upstream_code,
         retry_after_s=float(retry[1]) * _SECONDS[retry[2]] if retry else None,
     )
 
@@ -103,6 +109,7 @@ class Error(Struct):
     type: Any = None
     message: Any = None
     error: Raw = Raw()
+    metadata: Any = None
 
 
 ERROR = Decoder(Error)

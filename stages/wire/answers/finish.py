@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stages.events import Failed, FinishReason
+from stages.wire.answers.context_length import CONTEXT_LENGTH_EXCEEDED, NO_NUMBERS, WINDOW_EXCEEDED
 
 NO_REASON = "The upstream reported a failure and gave no reason for it; try again."
 """The message of a failure that the upstream does not explain."""
@@ -26,7 +27,7 @@ _FINISH: dict[str, FinishReason] = {
     "max_tokens": "length",
     "max_output_tokens": "length",
     "model_length": "length",
-    "model_context_window_exceeded": "length",
+    **dict.fromkeys(WINDOW_EXCEEDED, "length"),
     "insufficient_system_resource": "length",
     "content_filter": "content_filter",
     "content_filtered": "content_filter",
@@ -41,13 +42,15 @@ _FINISH: dict[str, FinishReason] = {
 _BROKEN = frozenset({"error", "abort", "aborted", "cancelled", "canceled", "network_error"})
 
 
-def finish_of(word: str, *, has_calls: bool) -> FinishReason | Failed:
+def finish_of(word: str, *, has_calls: bool, has_text: bool) -> FinishReason | Failed:
     """Return the finish reason for a vendor's ``word``, or the failure that the word reports.
 
     An unknown word ends a complete answer. ``has_calls`` decides whether the reason is ``tool_calls``, because the word
     cannot be relied on: Mistral and Ollama report ``stop`` after calls.
     """
     word = word.lower()
+    if not (has_calls or has_text) and (failed := failure_of_empty(word)) is not None:
+        return failed
     if word in _BROKEN:
         return Failed("upstream_error", "The upstream broke off its answer; try again.", upstream_code=word)
     if "malformed" in word:  # Gemini's `function_call_filter: MALFORMED_FUNCTION_CALL`
@@ -57,3 +60,12 @@ def finish_of(word: str, *, has_calls: bool) -> FinishReason | Failed:
     if reason in ("stop", "tool_calls"):
         return "tool_calls" if has_calls else "stop"
     return reason
+
+
+def failure_of_empty(word: str) -> Failed | None:
+    """Return the failure that ``word`` reports if the answer has neither text nor calls; None if it reports none.
+
+    That is so if the context window is full: the client has to shorten the conversation, and would take ``length`` for
+    an answer. Reasoning alone does not count.
+    """
+    return Failed(CONTEXT_LENGTH_EXCEEDED, NO_NUMBERS, word) if word in WINDOW_EXCEEDED else None

@@ -76,6 +76,11 @@ class AnswerBlocks:
         self._blank_chars: int = 0  # of them at the start, which clients trim
         self._has_reasoning = False
 
+    @property
+    def has_text(self) -> bool:
+        """Whether the answer has any text so far."""
+        return self._text_chars > 0
+
     def expect(self, content: Raw) -> None:
         """Take the content that came with the message's head. It is emitted unless blocks repeat it."""
         self._early = [block for block in read_list(BLOCK, content) if block is not None]

@@ -206,7 +206,7 @@ class _AnthropicAnswer:
             self.fail(broken_protocol(EARLY_END), out)
             return
         self.blocks.stop_all(out)
-        finish = finish_of(self.stop_word, has_calls=self._calls.started > 0)
+        finish = finish_of(self.stop_word, has_calls=self._calls.started > 0, has_text=self.blocks.has_text)
         if isinstance(finish, Failed):
             self.fail(finish, out)
             return

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Raw
 
 from stages.events import Failed, Usage
+from stages.wire.answers.context_length import CONTEXT_LENGTH_EXCEEDED
 from stages.wire.answers.failures import Error, error_of, failure_of
 from stages.wire.answers.finish import NO_REASON
 from stages.wire.anthropic.records import MESSAGE_USAGE, OUTPUT_DETAILS, AnthropicEvent, OutputDetails
@@ -80,4 +81,6 @@ def failure_in(event: AnthropicEvent) -> Failed | None:
             return None
         error = Error(code=event.code, message=text(read(TEXT, event.message)))
     failed = failure_of(error, default=NO_REASON)
+    if failed.code == CONTEXT_LENGTH_EXCEEDED:
+        return failed
     return msgspec.structs.replace(failed, code=_CODES.get(failed.upstream_code or "", failed.code))

@@ -151,6 +151,7 @@ class _ChatAnswer:
         self._citations: dict[Citation, None] = {}
         self._usage: Usage | None = None
         self._is_blank_finish = False
+        self._has_text = False
         self.has_started = False
         self.takes_hot = False
         self.has_plain_reasoning = False
@@ -211,6 +212,7 @@ class _ChatAnswer:
         """Emit more of the text."""
         if self._reasoning is not None or self._details:
             self._end_reasoning(Raw(), out)
+        self._has_text = True
         out.append(TextDelta(delta))
 
     def add_calls(self, calls: list[HotCall], out: list[StreamEvent]) -> None:
@@ -227,7 +229,7 @@ class _ChatAnswer:
             self.fail(broken_protocol(EARLY_END), out)
             return
         self._flush_thoughts(out)
-        finish = finish_of(self.finish_word, has_calls=self._calls.started > 0)
+        finish = finish_of(self.finish_word, has_calls=self._calls.started > 0, has_text=self._has_text)
         if isinstance(finish, Failed):
             self.fail(finish, out)
             return
@@ -291,6 +293,7 @@ class _ChatAnswer:
                 out.append(LogProbs(content))
         self._take_content(delta.content, out)
         if refusal := text(delta.refusal):
+            self._has_text = True
             out.append(RefusalDelta(refusal))
         for annotation in read_list(URL_CITATION, delta.annotations):
             if annotation is not None and annotation.type in (None, "url_citation"):

@@ -29,7 +29,7 @@ from stages.events import (
 )
 from stages.wire.downstream.chat_parts import SERVICE_TIERS, chat_annotations, chat_usage
 from stages.wire.downstream.empty_answers import EmptyAnswers
-from stages.wire.downstream.errors import NO_END, error_frame
+from stages.wire.downstream.errors import NO_END, error_frame, shown_code
 from stages.wire.downstream.profiles import OPENAI, Profile
 from stages.wire.downstream.reasoning_display import display_of
 from stages.wire.downstream.shown_failures import failure_note
@@ -242,18 +242,8 @@ class ChunkEncoder:
         """Report a failure in the stream, without declaring the calls that are still open complete."""
         self._is_over = True
         if self._profile.failure_as_text:
-            note = failure_note(_shown_code(failed), failed.message)
+            note = failure_note(shown_code(failed), failed.message, is_first=not self._has_written)
             self._chunk(b'"content":' + json_text(note), frames)
             frames += (self._before_delta, b'},"finish_reason":"stop"}]', self._usage_field, b"}\n\n", DONE)
         else:
             frames.append(error_frame(failed))
-
-
-def _shown_code(failed: Failed) -> str:
-    """Return the upstream's own code of its failure, unless it would make Cursor show a text of its own instead.
-
-    Cursor takes a text with ``overloaded_error: Overloaded`` for a rate limit of the user's key
-    (docs/facts/cursor.md, "Errors that Cursor shows").
-    """
-    code = failed.upstream_code
-    return failed.code if not code or code == "overloaded_error" else code

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from stages.events import Failed
+from stages.wire.answers.context_length import CONTEXT_LENGTH_EXCEEDED
 from stages.wire.foreign_json import encode, whole
 
 INVALID_REQUEST: Final = "invalid_request_error"
@@ -27,6 +28,7 @@ _TYPES: Final = {
             "route_not_found",
             "method_not_allowed",
             "upstream_rejected",
+            CONTEXT_LENGTH_EXCEEDED,
             "malformed_request",
             "request_timeout",
             "uri_too_long",
@@ -35,6 +37,9 @@ _TYPES: Final = {
         INVALID_REQUEST,
     ),
 }
+
+_PARAMS: Final = {CONTEXT_LENGTH_EXCEEDED: "messages"}
+"""The field to blame whatever the upstream blames: its own field may not be one that the client has sent."""
 
 NO_END: Final = Failed(code="upstream_protocol", message="The answer ended before it was complete; try again.")
 """The failure of a stream of events without Finished or Failed."""
@@ -45,7 +50,9 @@ def error_type(code: str) -> str:
     return _TYPES.get(code, SERVER_ERROR)
 
 
-def error_document(message: str, code: str, *, type: str | None = None, param: str | None = None) -> bytes:
+def error_document(
+    message: str, code: str, *, type: str | None = None, param: str | None = None, upstream_code: str | None = None
+) -> bytes:
     """Return the error document.
 
     Args:
@@ -53,8 +60,12 @@ def error_document(message: str, code: str, *, type: str | None = None, param: s
         code: one of our error codes.
         type: ``error.type`` if it is not the code's own.
         param: the field to blame, as ``input[3].role``.
+        upstream_code: the upstream's own code, if it has one.
     """
+    param = _PARAMS.get(code, param)
     error = {"message": whole(message), "type": type or error_type(code), "param": param, "code": code}
+    if (shown := _shown(upstream_code, code)) is not None:
+        error["upstream_code"] = whole(shown)
     return encode({"error": error})
 
 
@@ -64,4 +75,19 @@ def error_frame(failed: Failed) -> bytes:
     Some SDKs take a chunk that has ``choices`` beside ``error``, or an ``error`` that is a string, for success.
     Nothing may follow the event, not even ``[DONE]``.
     """
-    return b"data: " + error_document(failed.message, failed.code) + b"\n\n"
+    return b"data: " + error_document(failed.message, failed.code, upstream_code=failed.upstream_code) + b"\n\n"
+
+
+def shown_code(failed: Failed) -> str:
+    """Return the word for a failure in a text: the upstream's own, if a client may see it."""
+    return _shown(failed.upstream_code, failed.code) or failed.code
+
+
+def _shown(upstream_code: str | None, code: str) -> str | None:
+    """Return the upstream's own code if a client may see it.
+
+    Cursor takes a text with ``overloaded_error: Overloaded`` for a rate limit of the user's key
+    (docs/facts/cursor.md, "Errors that Cursor shows"). A conversation that is too long has exactly OpenAI's form.
+    """
+    hidden = not upstream_code or upstream_code == "overloaded_error" or code == CONTEXT_LENGTH_EXCEEDED
+    return None if hidden else upstream_code

@@ -9,24 +9,47 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from stages.wire.answers.context_length import CONTEXT_LENGTH_EXCEEDED
+
 _OPEN: Final = "[upstream error: "
 _CLOSE: Final = "]"
+_TOO_LONG: Final = f"{_OPEN}{CONTEXT_LENGTH_EXCEEDED}{_CLOSE}"
 _PARAGRAPHS: Final = re.compile(r"\n\s*\n")
 
 
-def failure_note(code: str, message: str) -> str:
-    """Return the last paragraph of an answer that has failed."""
-    note = _PARAGRAPHS.sub("\n", f"{code}: {message}")
-    return f"\n\n{_OPEN}{note}{_CLOSE}"
+def failure_note(code: str, message: str, *, is_first: bool = False) -> str:
+    """Return the last paragraph of an answer that has failed.
+
+    A conversation that is too long is reported in a paragraph before that, because Cursor may look for the sentence.
+
+    Args:
+        code: what happened, in a word.
+        message: the same, for the user.
+        is_first: whether nothing is shown before it.
+    """
+    message = _PARAGRAPHS.sub("\n", message)
+    if code == CONTEXT_LENGTH_EXCEEDED:
+        gap = "" if is_first else "\n\n"
+        return f"{gap}{message}\n\n{_TOO_LONG}"
+    return f"\n\n{_OPEN}{code}: {message}{_CLOSE}"
 
 
 def strip_failure_note(text: str) -> str:
     """Return an assistant's text without the note at its end; the same string if there is none.
 
-    Only a last paragraph in exactly our form is removed. The client may have trimmed the text.
+    Only a last paragraph in exactly our form is removed, with the one before it if that belongs to it. The client may
+    have trimmed the text.
     """
     trimmed = text.rstrip()
     if trimmed[-1:] != _CLOSE:  # nearly all texts
         return text
-    start = trimmed.rfind("\n\n") + 2 if "\n\n" in trimmed else 0
-    return trimmed[:start].rstrip("\n") if trimmed.startswith(_OPEN, start) else text
+    kept, note = _parted(trimmed)
+    if not note.startswith(_OPEN):
+        return text
+    return _parted(kept)[0] if note == _TOO_LONG else kept
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """Return a text without its last paragraph, and that one."""
+    start = text.rfind("\n\n") + 2 if "\n\n" in text else 0
+    return text[:start].rstrip("\n"), text[start:]

@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from stages.events import Annotations, Failed, Finished, FinishReason, Heartbeat, Started, StreamEvent, Usage
 from stages.wire.answers.failures import Error, broken_protocol, error_of, failure_of
-from stages.wire.answers.finish import NO_REASON
+from stages.wire.answers.finish import NO_REASON, failure_of_empty
 from stages.wire.answers.notes import COMPACTED, approval_note, image_note
 from stages.wire.answers.request_traits import RequestTraits
 from stages.wire.answers.stream_decoder import EARLY_END
@@ -219,7 +219,14 @@ class EventDecoder:
         reason: FinishReason
         if ending == "incomplete":
             details = read(REASON, response.incomplete_details) or Reason()
-            reason = _FINISH_OF_INCOMPLETE.get(text(details.reason), "length")
+            word = text(details.reason)
+            failed = failure_of_empty(word) if self.messages.is_empty and not self.calls.started else None
+            if failed is not None:
+                if usage is not None:
+                    out.append(usage)
+                self.fail(failed, out)
+                return
+            reason = _FINISH_OF_INCOMPLETE.get(word, "length")
         else:
             self.calls.close_all(out)
             reason = "tool_calls" if self.calls.started else "stop"

@@ -58,7 +58,7 @@ def fold_stream(stream: bytes) -> Folded:
         chunk = json.loads(data)
         if "error" in chunk:
             assert set(chunk) == {"error"}
-            assert set(chunk["error"]) == {"message", "type", "code", "param"}
+            assert set(chunk["error"]) - {"upstream_code"} == {"message", "type", "code", "param"}
             result.error = chunk["error"]
             continue
         _fold_chunk(result, chunk)

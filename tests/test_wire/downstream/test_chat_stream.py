@@ -309,6 +309,7 @@ def test_a_failure_after_output_is_one_error_and_nothing_after_it() -> None:
                 "type": "rate_limit_error",
                 "param": None,
                 "code": "upstream_rate_limited",
+                "upstream_code": "rate_limit_exceeded",
             }
         },
         separators=(",", ":"),
@@ -522,3 +523,30 @@ def test_a_document_has_the_same_content_as_the_stream(data: st.DataObject, even
         "service_tier",
     ):
         assert getattr(collected, name) == getattr(streamed, name)
+
+
+TOO_LONG = Failed("context_length_exceeded", "Your input exceeds the context window of this model.", "400")
+
+
+def test_a_conversation_that_is_too_long_is_reported_with_its_sentence_first() -> None:
+    first = fold_stream(encoder(profile=CURSOR).in_band(TOO_LONG))
+    assert first.content == f"{TOO_LONG.message}\n\n[upstream error: context_length_exceeded]"
+    begun = encoder(profile=CURSOR)
+    [frames] = begun.feed([STARTED, TextDelta("a"), TOO_LONG])
+    assert fold_stream(frames).content == f"a\n\n{first.content}"
+    assert fold_stream(encoder().in_band(TOO_LONG)).error == {
+        "message": TOO_LONG.message,
+        "type": "invalid_request_error",
+        "param": "messages",
+        "code": "context_length_exceeded",
+    }
+
+
+def test_a_code_that_cursor_takes_for_a_rate_limit_is_not_shown() -> None:
+    overloaded = Failed("upstream_error", "Overloaded", "overloaded_error")
+    assert fold_stream(encoder(profile=CURSOR).in_band(overloaded)).content == (
+        "\n\n[upstream error: upstream_error: Overloaded]"
+    )
+    error = fold_stream(encoder().in_band(overloaded)).error
+    assert error is not None
+    assert "upstream_code" not in error

@@ -621,6 +621,8 @@ def test_names_that_an_upstream_refuses_are_replaced_everywhere() -> None:
 
 
 NOTE = failure_note("upstream_error", "It broke.\n\nReally.")
+TOO_LONG = failure_note("context_length_exceeded", "This model's maximum context length is 9 tokens.\n\nToo long.")
+ONLY_TOO_LONG = failure_note("context_length_exceeded", "Too long.", is_first=True)
 
 
 @pytest.mark.parametrize("field", ["messages", "input"])
@@ -630,6 +632,9 @@ NOTE = failure_note("upstream_error", "It broke.\n\nReally.")
         ("Let me" + NOTE, "Let me"),
         (NOTE, None),
         (NOTE.strip(), None),
+        ("Let me" + TOO_LONG, "Let me"),
+        ("Let\n\nme" + TOO_LONG, "Let\n\nme"),
+        (ONLY_TOO_LONG, None),
         ("Let me" + NOTE + "\n", "Let me"),
         ([{"type": "output_text", "text": "a" + NOTE}], [{"type": "output_text", "text": "a"}]),
         (

@@ -884,7 +884,7 @@ def test_an_error_before_any_event_has_no_start() -> None:
         ({"code": "image_content_policy_violation"}, "upstream_rejected"),
         ({"code": "empty_image_file"}, "upstream_rejected"),
         ({"code": "cyber_policy"}, "upstream_rejected"),
-        ({"code": "context_length_exceeded"}, "upstream_rejected"),
+        ({"code": "context_length_exceeded"}, "context_length_exceeded"),
         ({"type": "invalid_request_error", "code": None}, "upstream_rejected"),
         ({"code": 400}, "upstream_rejected"),
         ({"code": "server_error"}, "upstream_error"),
