@@ -215,6 +215,7 @@ class _OpenAttempt:
         is_back = lane is further and self._is_open
         if further is not None and is_back:
             self._go_on(further)
+        batch: list[StreamEvent] | None
         try:
             batch = await self._pull.take(lane)
         except PipelineError as error:

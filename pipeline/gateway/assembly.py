@@ -8,6 +8,7 @@ be (ADR 0003). Where stages are added for some requests only, there is one pipel
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, Never
 
 from msgspec import Struct
@@ -38,6 +39,9 @@ from stages.write_sse import write_sse
 
 MAX_PIPELINES: Final = 64
 """For combinations of stages that are for some requests only; the one that was built first goes first."""
+
+MAX_ASKED: Final = 1024
+"""So many kinds of requests are known with the stages that are for them; a model's name has at most 512 characters."""
 
 # Any: a chain's item types differ from place to place, and `insertions.plan` has checked them.
 AnyStage = Stage[Any, Any]
@@ -81,6 +85,7 @@ class Assembly:
         self._pipelines: dict[tuple[str, tuple[bool, ...]], AnyPipeline] = {}
         self._has_choice = any(one.planned.is_conditional for one in self._answering)
         self._arounds = [one.planned for one in self._answering if one.planned.plugin.kind == "around"]
+        self._flags_of = lru_cache(MAX_ASKED)(self._find_flags)
         # Built now: then what does not fit together fails at start-up.
         self._accept = self._built(self._accept_stages(self._accepting))
         self._stream = self._built(self._answer_stages(self._answering, is_stream=True))
@@ -121,7 +126,7 @@ class Assembly:
         if not self._has_choice:
             return self._stream if is_stream else self._whole
         asked = self._asked(call.request, ctx)
-        flags = tuple(applies(one.planned.settings.when, asked) for one in self._answering)
+        flags = self._flags_of(asked)
         added = [one for one, is_for_it in zip(self._answering, flags, strict=True) if is_for_it]
         kind = "stream" if is_stream else "whole"
         return self._cached((kind, flags), lambda: self._answer_stages(added, is_stream=is_stream))
@@ -207,8 +212,15 @@ class Assembly:
         return [restore_reasoning(self._parts.reasoning, self._has_around if self._arounds else None)]
 
     def _has_around(self, call: UpstreamCall, ctx: RequestContext) -> bool:
-        asked = self._asked(call.request, ctx)
-        return any(applies(planned.settings.when, asked) for planned in self._arounds)
+        flags = self._flags_of(self._asked(call.request, ctx))
+        return any(
+            is_for_it and one.planned.plugin.kind == "around"
+            for one, is_for_it in zip(self._answering, flags, strict=True)
+        )
+
+    def _find_flags(self, asked: Asked) -> tuple[bool, ...]:
+        """Return which of the stages that may be added to an answer are for such a request."""
+        return tuple(applies(one.planned.settings.when, asked) for one in self._answering)
 
     def _attempt(self, added: Sequence[Installed]) -> AnyPipeline:
         """Return the pipeline of one attempt, which is run inside what is around the call."""
