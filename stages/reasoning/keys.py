@@ -34,6 +34,7 @@ _HEADER = b"x-cursor-conversation-id"
 
 _RANDOM = re.compile(
     r"(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{16,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+    r"|\Acall_[A-Za-z]{24}\Z"  # one of 70 ids of OpenAI has no digit
 )
 """Matches in call ids that no other conversation can have: those of OpenAI and Anthropic have 20 random characters or
 more, other servers count (``call_0``, ``functions.Read:1``)."""

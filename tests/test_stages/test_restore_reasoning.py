@@ -264,6 +264,14 @@ async def test_reasoning_stays_with_its_model_and_its_conversation() -> None:
     assert completed.request.body["input"] is history
 
 
+async def test_an_id_of_openai_without_a_digit_identifies_its_turn_in_every_conversation() -> None:
+    chat = Chat()
+    await chat.answer(START, "r:rs1", "c:call_dLXwVUJfvwADLqatGvdmpbvR")
+    history = [*START, called("call_dLXwVUJfvwADLqatGvdmpbvR"), result("call_dLXwVUJfvwADLqatGvdmpbvR")]
+    got = await chat.input(history, metadata={"cursorConversationId": "another"})
+    assert len(got) == len(history) + 1
+
+
 async def test_text_and_signed_blocks_are_valid_for_every_deployment_of_the_model() -> None:
     chat = Chat(kind="chat", id="first")
     await chat.answer(START, 'r:{"reasoning_content": "Let me look."}', "c:call_a", form="chat")

@@ -1,0 +1,230 @@
+"""Plays generated chats against a double and checks what must hold in every turn of them.
+
+- No request is refused while the context limit is not reached.
+- A request over the limit is refused in the form that Cursor recovers from, and the shortened chat goes on.
+- Reasoning comes back in the turns in which the vendor's rules allow it.
+- What the client has not changed has the same bytes in the next request.
+- The client gets the text and the calls that the model sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from kit.chats.client import Client, Entry, Front, Said
+from kit.chats.pipeline import ALIASES, error_of
+from kit.chats.play import USUAL, Habits, Play
+from kit.clients.chat_fold import Folded, fold_stream
+from kit.vendors.double import Double, Made
+from kit.vendors.vendors import Vendor
+
+Send = Callable[..., Awaitable[tuple[int, bytes]]]
+"""Posts a body, perhaps with ``stops_after``, and returns the status and the response."""
+
+OURS = "refused by the gateway"
+UNRECOGNISED = "too long, but not recognised"
+GARBLED = "what the client got is not what was sent"
+CHANGED = "the beginning of the request has other bytes"
+
+
+@dataclass
+class Fault:
+    """Something that must not happen: in which chat, in which turn, against which rule."""
+
+    seed: int
+    turn: int
+    rule: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"chat {self.seed}, turn {self.turn}: {self.rule}: {self.message}"
+
+
+@dataclass
+class Figures:
+    """What was seen in some chats.
+
+    Attributes:
+        restorable: turns with reasoning that could have come back, counted in each request that has them.
+        restored: those that did.
+        comparable: requests whose beginning the client had not changed since the request before.
+        identical: those whose beginning had the same bytes.
+        dropped: blocks of reasoning that the vendor left out because what came before them had changed.
+        asked_again: requests that the vendor refused, and that the service then mended and sent once more.
+        changes: where the beginning had other bytes.
+    """
+
+    turns: int = 0
+    stopped: int = 0
+    too_long: int = 0
+    restorable: int = 0
+    restored: int = 0
+    comparable: int = 0
+    identical: int = 0
+    dropped: int = 0
+    asked_again: int = 0
+    faults: list[Fault] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
+
+    @property
+    def restored_share(self) -> float:
+        return self.restored / self.restorable if self.restorable else 1.0
+
+    def row(self, name: str) -> str:
+        """Return the figures as a line of a table."""
+        restored = f"{self.restored_share:6.1%}" if self.restorable else "     -"
+        return (
+            f"{name:12} {self.turns:6} turns {self.stopped:4} stopped {self.too_long:4} too long   reasoning restored "
+            f"{restored} of {self.restorable:6}   same beginning {self.identical:5} of {self.comparable:5}   "
+            f"dropped by the vendor {self.dropped:5}   faults {len(self.faults)}"
+        )
+
+
+@dataclass
+class _Before:
+    """The last request that was accepted."""
+
+    front: Front
+    entries: list[Entry]
+    units: list[bytes]
+    declared: bytes
+
+
+class Runner:
+    """One chat.
+
+    Args:
+        vendor: whose shape the client writes.
+        double: answers; it must be the one that ``send`` reaches.
+        send: reaches the service.
+        seed: of the chat.
+        figures: what is added to.
+    """
+
+    def __init__(
+        self, vendor: Vendor, double: Double, send: Send, *, seed: int, figures: Figures, habits: Habits = USUAL
+    ) -> None:
+        client = Client(vendor.shape, ALIASES[0], f"3f0b6f7e-6d0e-4a83-9a51-{seed:012}")
+        self.play = Play(client, ALIASES, seed=f"{vendor.double.__name__} {seed}", habits=habits)
+        self.figures = figures
+        self._double = double
+        self._send = send
+        self._seed = seed
+        self._turn = 0
+        self._before: _Before | None = None
+
+    async def run(self, turns: int) -> None:
+        """Play the chat."""
+        for self._turn in range(turns):
+            stops_after = self.play.go_on()
+            self.figures.turns += 1
+            if self.play.happens(self.play.habits.account):
+                self._double.account = f"account-{self._turn}"
+            for _ in range(2):
+                if await self._ask(stops_after):
+                    break
+                stops_after = None
+
+    async def _ask(self, stops_after: int | None) -> bool:
+        """Ask for an answer; return False if there was none, and the chat is shorter or has begun anew."""
+        double, client = self._double, self.play.client
+        refusals, too_long, made = len(double.refusals), double.too_long, len(double.made)
+        try:
+            status, response = await self._send(client.body(), stops_after=stops_after)
+        finally:
+            self.figures.dropped += double.dropped
+            double.dropped = 0
+        if double.too_long > too_long:
+            self.figures.too_long += 1
+            error = error_of(response) if status == 400 else {}
+            if error.get("code") != "context_length_exceeded":
+                self._fault(UNRECOGNISED, f"{status} {error or response[:300]!r}")
+            self.play.shorten()
+            return False
+        if status != 200:
+            refused = double.refusals[-1] if len(double.refusals) > refusals else None
+            self._fault(refused.rule if refused else OURS, refused.message if refused else str(error_of(response)))
+            self.play.start_anew()
+            return False
+        self.figures.asked_again += len(double.refusals) - refusals
+        if len(double.made) == made:
+            return True  # stopped before anything was asked
+        self._count()
+        self._take(double.made[-1], response, is_stopped=stops_after is not None)
+        return True
+
+    def _fault(self, rule: str, message: str) -> None:
+        self.figures.faults.append(Fault(self._seed, self._turn, rule, message[:300]))
+
+    def _count(self) -> None:
+        double, client = self._double, self.play.client
+        front, seen = client.front, double.seen
+        for entry in client.entries:
+            if isinstance(entry, Said) and entry.turn is not None and self._may_return(entry, front):
+                self.figures.restorable += 1
+                self.figures.restored += entry.turn in seen
+        before, self._before = self._before, _Before(front, [*client.entries], double.units, double.declared)
+        if before is None or before.entries != client.entries[: len(before.entries)]:
+            return
+        if (before.front.alias, before.front.system) != (front.alias, front.system):
+            return
+        self.figures.comparable += 1
+        is_same = double.units[: len(before.units)] == before.units
+        if before.front == front:
+            is_same = is_same and double.declared == before.declared
+        self.figures.identical += is_same
+        if not is_same:
+            pairs = enumerate(zip(before.units, double.units, strict=False))
+            place = next((n for n, (old, new) in pairs if old != new), -1)
+            change = "tools" if place < 0 else f"{before.units[place][:500]!r}\n    {double.units[place][:500]!r}"
+            self.figures.changes.append(f"chat {self._seed}, turn {self._turn}, item {place}: {change}")
+
+    def _may_return(self, said: Said, front: Front) -> bool:
+        """Return whether the vendor's rules allow that the reasoning of an answer comes back."""
+        assert said.turn is not None
+        assert said.upon is not None
+        made = self._double.made[said.turn]
+        issued = [self._double.issued[token] for token in made.tokens]
+        if said.upon.alias != front.alias or not any(one.is_sent for one in issued):
+            return False
+        if any(one.account != self._double.account for one in issued):
+            return False
+        match self._double.restores:
+            case "unchanged":
+                # The messages before an answer never change while the answer is there.
+                return said.upon == front
+            case "calls":
+                return bool(said.calls)
+            case _:
+                return True
+
+    def _take(self, made: Made, response: bytes, *, is_stopped: bool) -> None:
+        folded = fold_stream(response)
+        if is_stopped and folded.finish_reason is None:
+            self.figures.stopped += 1
+            self.play.take_part(folded, made.turn)
+            return
+        if why := _difference(made, folded, self.play.client.front.tools):
+            self._fault(GARBLED, why)
+        self.play.take(folded, made.turn)
+
+
+def _difference(made: Made, folded: Folded, tools: tuple[str, ...]) -> str:
+    """Return how the client's answer differs from the model's; empty if it does not."""
+    if folded.error is not None:
+        return str(folded.error)
+    if (folded.content or "") != made.text:
+        return f"text {folded.content!r} for {made.text!r}"
+    ids = [it["id"] for it in folded.tool_calls]
+    if len(set(ids)) != len(ids) or not all(ids):
+        return f"ids {ids}"
+    if foreign := [it["name"] for it in folded.tool_calls if it["name"] not in tools]:
+        return f"calls of tools that the client does not have: {foreign}"
+    got = [it["arguments"] for it in folded.tool_calls]
+    sent = [call.text if call.raw is None else call.raw for call in made.calls]
+    if got != sent:
+        return f"calls {got} for {sent}"
+    names = [(it["name"], call.name) for it, call in zip(folded.tool_calls, made.calls, strict=True)]
+    wrong = [pair for pair in names if pair[1] in tools and pair[0] != pair[1]]
+    return f"names {wrong}" if wrong else ""
