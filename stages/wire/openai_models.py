@@ -59,6 +59,10 @@ class ModelFamily(Struct, frozen=True, kw_only=True):
 _SIX: Final = {"none": "low", "minimal": "low"}
 """GPT-6 knows low, medium, high, xhigh and max; the efforts below are 400 (orchidfiles/ungate maps both, live)."""
 
+_FIVE: Final = {"max": "high"}
+_FIVE_TWO: Final = {"max": "xhigh"}
+"""GPT-5 has no effort above high, and from 5.2 on none above xhigh: the nearest one is asked for."""
+
 _OTHER: Final = ModelFamily()
 
 _FAMILIES: Final = tuple(
@@ -90,11 +94,20 @@ _FAMILIES: Final = tuple(
         (r"gpt-5.*-chat", ModelFamily()),
         (
             r"gpt-5\.(?:[4-9]|\d\d)",
-            ModelFamily(thinks="if_asked", samples="unthinking", has_summary=True, tools_on_chat=False),
+            ModelFamily(
+                thinks="if_asked", samples="unthinking", efforts=_FIVE_TWO, has_summary=True, tools_on_chat=False
+            ),
         ),
-        (r"gpt-5\.[1-3](?!\d)(?!.*codex)", ModelFamily(thinks="if_asked", samples="unthinking", has_summary=True)),
+        (
+            r"gpt-5\.[23](?!\d)(?!.*codex)",
+            ModelFamily(thinks="if_asked", samples="unthinking", efforts=_FIVE_TWO, has_summary=True),
+        ),
+        (
+            r"gpt-5\.1(?!\d)(?!.*codex)",
+            ModelFamily(thinks="if_asked", samples="unthinking", efforts=_FIVE, has_summary=True),
+        ),
         # "Using GPT-5" (2025-08), and the notes on the o-series.
-        (r"gpt-5", ModelFamily(thinks="by_default", samples="unthinking", has_summary=True)),
+        (r"gpt-5", ModelFamily(thinks="by_default", samples="unthinking", efforts=_FIVE, has_summary=True)),
         (r"o[34]", ModelFamily(thinks="always", samples="unthinking", has_summary=True)),
         (r"o\d", ModelFamily(thinks="always", samples="unthinking")),
     )

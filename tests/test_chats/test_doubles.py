@@ -334,6 +334,7 @@ SHARED_CLAUDE: Final = [
         [lambda body: body["messages"][2]["content"].append({"type": "text", "text": "hi"})],
     ),
     Case("at most four cache marks", [many_marks]),
+    Case("thinking leads to something", [lambda body: body["messages"][1]["content"].reverse()]),
     Case("tools are defined", [without("tools"), put(tools=[{"name": "a.b", "input_schema": SCHEMA}]), schema]),
     Case(
         "block_binding with its beta only",
@@ -355,7 +356,7 @@ BOUND: Final = Case(
         put(system="It is 10:01."),
         named("Write"),
         block(0, 0, text="hello"),
-        lambda body: body["messages"][1]["content"].reverse(),
+        lambda body: body["messages"][1]["content"].insert(0, {"type": "text", "text": "First."}),
     ],
     # Marks for the cache may move, and what comes after it may change.
     [block(0, 0, cache_control={"type": "ephemeral"}), block(2, 0, content="other")],

@@ -119,7 +119,9 @@ def tool_names(request: ResponsesRequest) -> dict[str, str]:
 
 def _history(request: ResponsesRequest, claude: ClaudeModel, tools: AnthropicTools) -> AnthropicHistory:
     body = request.body
-    history = AnthropicHistory(tools, request.mended, has_thinking=claude.thinking != "none")
+    # Without thinking there is no `block_binding`, and a block that does not fit any more would be refused.
+    has_thinking = claude.thinking != "none" and not (claude.binds_prefix and _is_off(body, claude))
+    history = AnthropicHistory(tools, request.mended, has_thinking=has_thinking)
     history.add_system(body.get("instructions"))
     if isinstance(body["input"], str):
         history.add_user(content_blocks(body["input"], "input"))
@@ -149,6 +151,12 @@ def _end(history: AnthropicHistory, result: dict[str, Json], *, may_prefill: boo
 
 
 # Thinking.
+
+
+def _is_off(body: dict[str, Json], claude: ClaudeModel) -> bool:
+    """Return whether the client switches thinking off, and the model can do without."""
+    is_unwanted = group(body, "thinking").get("type") == "disabled" or _effort(body)[0] == "none"
+    return is_unwanted and claude.no_thinking is not None and claude.no_thinking["type"] == "disabled"
 
 
 def _put_thinking(

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -89,6 +90,8 @@ class _Before:
     entries: list[Entry]
     units: list[bytes]
     declared: bytes
+    thinks: bool
+    account: str
 
 
 class Runner:
@@ -164,11 +167,19 @@ class Runner:
             if isinstance(entry, Said) and entry.turn is not None and self._may_return(entry, front):
                 self.figures.restorable += 1
                 self.figures.restored += entry.turn in seen
-        before, self._before = self._before, _Before(front, [*client.entries], double.units, double.declared)
+        thinks = client.effort != "none"
+        now = _Before(front, [*client.entries], double.units, double.declared, thinks, double.account)
+        before, self._before = self._before, now
         if before is None or before.entries != client.entries[: len(before.entries)]:
             return
         if (before.front.alias, before.front.system) != (front.alias, front.system):
             return
+        if before.account != double.account:
+            return  # what only the other one can read is not sent
+        if double.restores == "unchanged" and before.thinks != thinks:
+            return  # switching thinking off takes its blocks out of the history
+        if before.front.mode != front.mode and any(map(_is_cut, before.entries)):
+            return  # each mode writes arguments that were cut in its own way
         self.figures.comparable += 1
         is_same = double.units[: len(before.units)] == before.units
         if before.front == front:
@@ -191,6 +202,8 @@ class Runner:
         if any(one.account != self._double.account for one in issued):
             return False
         match self._double.restores:
+            case "unchanged" if self.play.client.effort == "none":
+                return False  # without thinking there is nothing to make the vendor leave out what does not fit
             case "unchanged":
                 # The messages before an answer never change while the answer is there.
                 return said.upon == front
@@ -208,6 +221,19 @@ class Runner:
         if why := _difference(made, folded, self.play.client.front.tools):
             self._fault(GARBLED, why)
         self.play.take(folded, made.turn)
+
+
+def _is_cut(entry: Entry) -> bool:
+    """Return whether "Stop" has cut the arguments of a call."""
+    return isinstance(entry, Said) and any(call.call_id is None or not _is_json(call.arguments) for call in entry.calls)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _difference(made: Made, folded: Folded, tools: tuple[str, ...]) -> str:

@@ -250,6 +250,12 @@ def _thinking_first(double: Double, ask: Ask) -> None:
             )
 
 
+def _thinking_last(double: Double, ask: Ask) -> None:
+    for m, message in enumerate(ask.body["messages"]):
+        if message["role"] == "assistant" and content_of(message)[-1]["type"] in ("thinking", "redacted_thinking"):
+            raise Refused(f"messages.{m}: The final block in an assistant message cannot be `thinking`.")
+
+
 def _adaptive(double: Double, ask: Ask) -> None:
     thinking = ask.body.get("thinking") or {}
     if thinking.get("type") == "enabled":
@@ -320,6 +326,7 @@ _SHAPE: Final = (
     Rule("ids are legal and unique", TOOL_USE + "; ungate 673a830", _ids),
     Rule("results follow at once", TOOL_USE, _results),
     Rule("at most four cache marks", CACHING, _marks),
+    Rule("thinking leads to something", '400 "The final block ..." (tailcallhq/forgecode#2107, #3071)', _thinking_last),
     Rule("tools are defined", MESSAGES, _tools),
     Rule("block_binding with its beta only", CHECKS, _controls),
     Rule("signatures are valid", THINKING + '; 400 "Invalid `signature`"', _signatures),
@@ -410,7 +417,7 @@ class Claude45(Double):
             # "A turn may be thinking, text, thinking, text, tool_use."
             at = 2 if made.parts[1].kind == "text" else 1
             made.parts[at:at] = [Part("thought", f"And again {made.turn}: {self.words(4)}.")]
-            if made.parts[-1].kind == "call" and self.rng.random() < 0.5:
+            if at + 1 == len(made.parts) or self.rng.random() < 0.5:  # the last block is never thinking
                 made.parts[at + 1 : at + 1] = [Part("text", f"So {made.turn}: {self.words(3)}.")]
         return made
 
