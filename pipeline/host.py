@@ -236,7 +236,7 @@ class Host:
         return found
 
     def figures_text(self) -> str:
-        """Return the figures that are not zero as ``name{label=value}=1``, and histograms as sum and count, ``=2.5/3``."""
+        """Return the figures that are not zero: ``name{label=value}=1``; a histogram has sum and count, ``=2.5/3``."""
         found: list[str] = []
         for name, figure in self.figures.items():
             for labels in figure.series:

@@ -214,9 +214,9 @@ def _ordered(planned: list[Planned]) -> list[Planned]:
             earlier[settings.before].add(name)
         if after:
             earlier[name].add(after)
-        if (other := settings.before or after) is not None:
+        if (neighbour := settings.before or after) is not None:
             order.remove(one)
-            order.insert(order.index(by_name[other]) + (settings.before is None), one)
+            order.insert(order.index(by_name[neighbour]) + (settings.before is None), one)
     done: dict[str, Planned] = {}
     while len(done) < len(planned):
         ready = (one for one in order if one.settings.use not in done and earlier[one.settings.use] <= done.keys())

@@ -17,7 +17,7 @@ from pipeline.gateway.config.settings import StageSettings, When
 from pipeline.gateway.insertions import PLACES, Asked, applies, plan
 from pipeline.registry import AnyPlugin, NoOptions, PluginError
 from stages.answer import Answer, Next
-from stages.events import StreamEvent
+from stages.events import Finished, StreamEvent
 from stages.request import ResponsesRequest
 from stages.upstreams import UpstreamCall
 
@@ -190,6 +190,39 @@ async def test_no_spelling_of_a_model_leads_around_a_stage_that_is_for_it(place:
             assert (await service.post(ask(name))).status_code == 200
         records = [await service.record(number) for number in range(len(names))]
     assert ["every" in record["stages"] for record in records] == [True, True, True, True, False]
+
+
+@pytest.mark.parametrize("when", ["", ", when: {profile: openai}"])
+@pytest.mark.parametrize("place", ["request", "call"])
+async def test_a_stage_that_drops_the_request_is_named(place: str, when: str, caplog: pytest.LogCaptureFixture) -> None:
+    @per_event
+    def drops(item: Any) -> Iterator[Any]:
+        yield from ()
+
+    plugins: dict[str, AnyPlugin] = {"drops": Plugin("drops", lambda _: drops, NoOptions)}
+    plugins |= {"every": passing("every", None)}
+    pipeline = f"  stages: [{{use: drops, at: {place}{when}}}, {{use: every, at: call}}]"
+    async with serving(pipeline=pipeline, plugins=plugins) as service:
+        answered = await service.post(ask("echo"))
+    assert answered.status_code == 500
+    assert "stage drops failed" in caplog.text
+
+
+async def test_an_answer_that_a_stage_breaks_off_is_not_recorded_as_complete() -> None:
+    @per_event
+    def endless(event: StreamEvent) -> Iterator[StreamEvent]:
+        if not isinstance(event, Finished):
+            yield event
+
+    plugins: dict[str, AnyPlugin] = {
+        "endless": Plugin("endless", lambda _: endless, NoOptions, StreamEvent, StreamEvent)
+    }
+    async with serving(pipeline="  stages: [{use: endless}]", plugins=plugins) as service:
+        for stream in (True, False):
+            answered = await service.post(ask("echo", stream=stream))
+            assert "ended before it was complete" in answered.text
+        records = [await service.record(number) for number in range(2)]
+    assert [(record["end"], record["error"]) for record in records] == [("UP", "upstream_protocol")] * 2
 
 
 async def test_a_stage_may_be_for_one_variant_only() -> None:
