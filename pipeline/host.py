@@ -235,6 +235,18 @@ class Host:
             raise ValueError(f"{self.stage} already has a {type(found).__name__.lower()} named {name!r}")
         return found
 
+    def figures_text(self) -> str:
+        """Return the figures that are not zero: ``name{label=value}=1``; a histogram has sum and count, ``=2.5/3``."""
+        found: list[str] = []
+        for name, figure in self.figures.items():
+            for labels in figure.series:
+                shown = "".join(["{", ",".join(f"{label}={value}" for label, value in labels), "}"]) if labels else ""
+                if isinstance(figure, Histogram):
+                    found.append(f"{name}{shown}={figure.sum(**dict(labels)):g}/{figure.count(**dict(labels))}")
+                elif (value := figure.value(**dict(labels))) != 0:
+                    found.append(f"{name}{shown}={value:g}")
+        return " ".join(found)
+
     def shared(self, name: str, *, max_entries: int = MAX_SHARED) -> Store:
         """Return a store that all requests of this process share, and all plugins that use its name."""
         return self._shared.store(name, max_entries)
@@ -245,9 +257,10 @@ class Host:
     ) -> AsyncGenerator[None]:
         """Run ``run(*args)`` in a task of its own for the duration of a block.
 
-        If it fails, that is logged and counted (``background_failures_total``), and it is started again after a while.
-        At the end of the block it may end by itself within ``drain_s`` seconds, as a writer does that finds its channel
-        closed: so open the sending end after this, and it is closed before this ends. With 0 it is cancelled at once.
+        If it fails, that is logged and counted (``background_failures_total``), and it is started again after a while,
+        or, if the block ends meanwhile, at once and for the last time. At the end of the block it may end by itself
+        within ``drain_s`` seconds, as a writer does that finds its channel closed: so open the sending end after this,
+        and it is closed before this ends. With 0 it is cancelled at once.
         """
         failures = self.counter("background_failures_total", "how often a background task has failed")
 
@@ -260,23 +273,26 @@ class Host:
                         return
                     except Exception as error:
                         failures.inc()
+                        if ending.is_set():
+                            self.logger.error("a background task failed as its plugin was closed: %s", _kind(error))
+                            return
                         self.logger.error(
                             "a background task failed, and starts again in %g s: %s", pause_s, _kind(error)
                         )
-                    if is_ending:
-                        return
-                    await trio.sleep(pause_s)
+                    with trio.move_on_after(pause_s):
+                        await ending.wait()
                     pause_s = min(2 * pause_s, LAST_RESTART_S)
 
-        is_ending = False
+        ending = trio.Event()
         task = trio.CancelScope(shield=True)  # it may end by itself even while the process is being cancelled
         async with trio.open_nursery() as nursery:
             nursery.start_soon(supervise, name=f"{self.stage} in the background")
             try:
                 yield
             finally:
-                is_ending = True
                 task.deadline = trio.current_time() + drain_s
+                if drain_s > 0:
+                    ending.set()
 
 
 def _kind(error: Exception) -> str:

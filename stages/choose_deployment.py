@@ -120,6 +120,11 @@ class Deployments:
                 return Match(group, model[len(start) : len(model) - len(end)], reading)
         return None
 
+    def model_of(self, request: ResponsesRequest) -> str | None:
+        """Return the configured name, or what a wildcard matched, that a requested name is read as; None if unknown."""
+        match = self.match(request.requested_model, _effort(request))
+        return None if match is None else match.variant.name
+
     def visible_to(self, principal: Principal) -> list[str]:
         """Return the names that a key may use, in the order of the configuration."""
         return [name for name in self.names if principal.may_use(name)]

@@ -155,7 +155,11 @@ class Assembly:
 
     def _asked(self, request: ResponsesRequest, ctx: RequestContext) -> Asked:
         return Asked(
-            key=ctx[PRINCIPAL].name, model=request.requested_model, stream=request.stream, profile=ctx[PROFILE].name
+            key=ctx[PRINCIPAL].name,
+            model=request.requested_model,
+            variant_of=self._parts.deployments.model_of(request),
+            stream=request.stream,
+            profile=ctx[PROFILE].name,
         )
 
     def _of(self, place: str) -> list[Installed]:

@@ -191,9 +191,18 @@ class _ServedRequest:
         calls = await assembly.accept(body, self.ctx)
         self.ctx.timeline.mark("routed")
         if len(calls) != 1:  # only a plugin can do that
-            raise StageBug(f"an added stage turned one request into {len(calls)} calls; it must pass on exactly one")
+            bug = StageBug(f"an added stage turned one request into {len(calls)} calls; it must pass on exactly one")
+            bug.stage = self._multiplying()
+            raise bug
         [call] = calls
         await self._client.watch_during(self._answer(assembly.answer(call, self.ctx), call), self.disconnect)
+
+    def _multiplying(self) -> str | None:
+        """Return the first stage after the request was read that did not pass on as much as it took."""
+        stages = [stage for lane in self.ctx.lanes for stage in lane.stages]
+        names = [stage.name for stage in stages]
+        after = stages[names.index("parse_request") + 1 :] if "parse_request" in names else []
+        return next((stage.name for stage in after if stage.events_in != stage.events_out), None)
 
     async def _answer(self, pipeline: Pipeline[UpstreamCall, Never], call: UpstreamCall) -> None:
         try:

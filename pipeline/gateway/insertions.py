@@ -87,10 +87,16 @@ class Installed(Struct, frozen=True):
 
 
 class Asked(Struct, frozen=True):
-    """What of a request decides which stages it passes; None is not known yet."""
+    """What of a request decides which stages it passes; None is not known yet.
+
+    Attributes:
+        model, variant_of: the requested name, and the model that answers to it. A condition may name either, as the
+            scope of a key does: another spelling must not lead around a stage.
+    """
 
     key: str | None = None
     model: str | None = None
+    variant_of: str | None = None
     stream: bool | None = None
     profile: str | None = None
 
@@ -99,7 +105,7 @@ def applies(when: When, asked: Asked) -> bool:
     """Return whether a stage with this condition is for such a request."""
     return (
         (when.keys is None or _is_one_of(when.keys, asked.key))
-        and (when.models is None or _is_one_of(when.models, asked.model))
+        and (when.models is None or any(_is_one_of(when.models, name) for name in (asked.model, asked.variant_of)))
         and (when.stream is None or when.stream == asked.stream)
         and (when.profile is None or when.profile == asked.profile)
     )
@@ -185,21 +191,43 @@ def _place(settings: StageSettings, plugin: AnyPlugin) -> str | None:
 
 
 def _ordered(planned: list[Planned]) -> list[Planned]:
-    """Return the stages in the order of the file, with those that name another one moved next to it."""
+    """Return the stages in an order in which each `before` and `after` holds.
+
+    One that names another stands next to it if no other condition forbids that; else the order is that of the file.
+
+    Raises:
+        PluginError: if a name is not that of a stage at the same place, or no such order exists.
+    """
+    by_name = {one.settings.use: one for one in planned}
+    earlier: dict[str, set[str]] = {name: set() for name in by_name}  # what must come before each
     order = list(planned)
     for one in planned:
-        other = one.settings.before or one.settings.after
-        if other is None or (one.settings.before is None and other in AFTER):
-            continue
-        found = [each for each in order if each.settings.use == other and each is not one]
-        if not found or found[0].place != one.place:
+        name, settings = one.settings.use, one.settings
+        after = None if settings.after in AFTER else settings.after
+        for other in filter(None, (settings.before, after)):
+            if other == name or other not in by_name or by_name[other].place != one.place:
+                raise PluginError(
+                    f"{settings.where}: stage {name!r} cannot stand next to {other!r}: there is no "
+                    "such added stage at the same place"
+                )
+        if settings.before:
+            earlier[settings.before].add(name)
+        if after:
+            earlier[name].add(after)
+        if (neighbour := settings.before or after) is not None:
+            order.remove(one)
+            order.insert(order.index(by_name[neighbour]) + (settings.before is None), one)
+    done: dict[str, Planned] = {}
+    while len(done) < len(planned):
+        ready = (one for one in order if one.settings.use not in done and earlier[one.settings.use] <= done.keys())
+        if (following := next(ready, None)) is None:
+            left = sorted(by_name.keys() - done.keys())
             raise PluginError(
-                f"{one.settings.where}: stage {one.settings.use!r} cannot stand next to {other!r}: there is no "
-                "such added stage at the same place"
+                f"{by_name[left[0]].settings.where}: `before` and `after` of the stages {', '.join(left)} contradict "
+                "each other: leave one out"
             )
-        order.remove(one)
-        order.insert(order.index(found[0]) + (one.settings.before is None), one)
-    return order
+        done[following.settings.use] = following
+    return list(done.values())
 
 
 def convert(options: Mapping[str, object], kind: type[Any]) -> Any:

@@ -16,6 +16,8 @@ from stages.upstreams import Deployment
 
 CLOSE_LIMIT_S: Final = 10.0
 """How long one plugin may take to close; its background tasks have half of it to end by themselves."""
+STUCK_MARGIN_S: Final = 1.0
+"""How much longer one is waited for that does not end when it is cancelled."""
 
 log = logging.getLogger("headrace")
 
@@ -30,7 +32,9 @@ class OpenPlugins:
         deployments: what plugins see of the configuration, by id.
 
     Attributes:
-        hosts: of the plugins that are open, by name; their figures are there.
+        hosts: of the plugins that are open, by name; their figures are there, and are logged when they are closed.
+        are_stuck: whether one of them could not be given up: it waits for a thread, or shields its waits. Then the loop
+            cannot end either, and the process has to end without it.
     """
 
     def __init__(self, planned: Sequence[Planned], *, deployments: Mapping[str, Deployment]) -> None:
@@ -39,6 +43,7 @@ class OpenPlugins:
         self.hosts = {
             one.plugin.name: Host(one.plugin.name, shared=self._shared, deployments=deployments) for one in planned
         }
+        self.are_stuck = False
         self._closing = trio.Event()
         self._closed = trio.Event()
 
@@ -78,8 +83,10 @@ class OpenPlugins:
                         has_opened.set()
                         await self._closing.wait()
                     for life in reversed(lives):
-                        life.closing.set()
-                        await life.closed.wait()
+                        if not await life.close():
+                            self.are_stuck = True
+                    has_opened.set()
+                    self._closed.set()
             finally:
                 has_opened.set()
                 self._closed.set()
@@ -93,7 +100,7 @@ class OpenPlugins:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close all; each within `CLOSE_LIMIT_S`."""
+        """Close all; each within `CLOSE_LIMIT_S`, or `STUCK_MARGIN_S` more if it cannot be cancelled."""
         self._closing.set()
         with trio.CancelScope(shield=True):
             await self._closed.wait()
@@ -108,6 +115,20 @@ class _Life:
         self.failure: PluginError | None = None
         self.closing = trio.Event()
         self.closed = trio.Event()
+
+    async def close(self) -> bool:
+        """Close it; return whether it has ended, with or without what it still had to do."""
+        name = self._planned.plugin.name
+        self.closing.set()
+        with trio.move_on_after(CLOSE_LIMIT_S + STUCK_MARGIN_S) as scope:
+            await self.closed.wait()
+        if scope.cancelled_caught:
+            log.error(
+                "stage %s waits for a thread, or shields a wait, and cannot be closed: the rest ends without it", name
+            )
+        if figures := self._host.figures_text():
+            log.info("figures of stage %s: %s", name, figures)
+        return not scope.cancelled_caught
 
     async def run(self, task_status: trio.TaskStatus[Installed | None]) -> None:
         """Open it, and report it or its `failure`; keep it open until `closing`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import resource
 import socket
 import sys
@@ -131,6 +132,12 @@ def _run(
                 except StartupError as error:
                     refused = error  # raised here, it would come in a group
                 nursery.cancel_scope.cancel()
+        if app.plugins.are_stuck:
+            if refused is not None:
+                log.error("%s", refused)
+            events.flush_requests()
+            events.flush_stalls()
+            os._exit(1)  # the loop would wait for the plugin's thread
         if refused is not None:
             raise refused
 

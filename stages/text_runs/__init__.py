@@ -17,8 +17,9 @@ nothing, and pass at once.
 
 Citations count characters of the answer's text, so they are moved. One that begins or ends inside a change covers all
 of it; if the transformer does not report its changes, it is dropped. Log probabilities of text that has changed are
-dropped: its tokens are not those of the model any more. Text with log probabilities is given with them, so it waits
-until all of its delta is decided.
+dropped: its tokens are not those of the model any more. Those of other output are dropped if it has a transformer: they
+would quote what that takes out. Text with log probabilities is given with them, so it waits until all of its delta is
+decided.
 """
 
 from __future__ import annotations

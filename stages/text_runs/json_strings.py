@@ -42,25 +42,29 @@ class JsonStrings:
 
     def _take(self, text: str, *, is_end: bool) -> str:
         out: list[str] = []
+        meant: list[str] = []  # of the open string, since the other one was last fed
         at = 0
         while at < len(text):
             part = (_OUTSIDE if self._string is None else _INSIDE).match(text, at)
             assert part is not None  # both match any character
-            if not is_end and (part.lastgroup == "cut" or (part.lastgroup == "literal" and _is_open(part))):
+            kind = part.lastgroup
+            if not is_end and (kind == "cut" or (kind == "literal" and _is_open(part))):
                 break
             at = part.end()
             if self._string is None:
-                if part.lastgroup == "quote":
+                if kind == "quote":
                     self._string = self._open()
-                out.append(self._literal(part[0]) if part.lastgroup == "literal" else part[0])
-            elif part.lastgroup == "quote":
+                out.append(self._literal(part[0]) if kind == "literal" else part[0])
+            elif kind in ("quote", "cut", "broken"):  # the last two are not JSON: they stay as they are
+                if meant:
+                    out.append(_escaped(self._string.feed("".join(meant))))
+                    meant.clear()
                 out += (_escaped(self._string.flush()), part[0])
-                self._string = None
-            elif part.lastgroup in ("cut", "broken"):  # not JSON: it stays as it is
-                out += (_escaped(self._string.flush()), part[0])
-                self._string = self._open()
+                self._string = None if kind == "quote" else self._open()
             else:
-                out.append(_escaped(self._string.feed(_unescaped(part))))
+                meant.append(_unescaped(part))
+        if self._string is not None and meant:
+            out.append(_escaped(self._string.feed("".join(meant))))
         self._rest = text[at:]
         return "".join(out)
 

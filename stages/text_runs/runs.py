@@ -35,9 +35,12 @@ class TextRuns:
         self._kind: RunKind | None = None  # of the run in `_run`
         self._run: Transformer | None = None
         self._calls: dict[int, Transformer | None] = {}
-        self._custom: set[int] = set()
         self._text = TextPositions()
         self._logprobs: list[LogProbs] = []  # they belong to the text that comes next
+        # Of the visible output that came last: whether it is text, and has had no log probabilities; whether a
+        # transformer has it (None before the first).
+        self._is_text = self._is_bare_text = False
+        self._is_transformed: bool | None = None
 
     def feed(self, batch: list[StreamEvent], /) -> list[StreamEvent]:
         """Return the events with what their text has become."""
@@ -47,32 +50,35 @@ class TextRuns:
                 case TextDelta():
                     self._begin("text", out)
                     self._text.take(event.text, self._logprobs)
+                    self._is_bare_text = not self._logprobs and (self._is_bare_text or not self._is_text)
+                    self._is_text, self._is_transformed = True, self._run is not None
                     self._logprobs = []
                     self._text.give(self._changed(event.text), self._run, out)
                 case ReasoningDelta():
                     self._begin("reasoning", out)
+                    self._settle(self._run, out)
                     if text := self._changed(event.text):
                         out.append(ReasoningDelta(text))
                 case RefusalDelta():
                     self._begin("refusal", out)
+                    self._settle(self._run, out)
                     if text := self._changed(event.text):
                         out.append(RefusalDelta(text))
                 case ToolCallStarted():
                     self._end(out)
-                    if event.is_custom:
-                        self._custom.add(event.index)
+                    self._settle(self._call(event.index, is_custom=event.is_custom), out)
                     out.append(event)
                 case ToolCallDelta(index, arguments):
                     self._end(out)
-                    if index not in self._calls:
-                        self._calls[index] = self._open("input" if index in self._custom else "arguments")
-                    call = self._calls[index]
+                    call = self._call(index)
+                    self._settle(call, out)
                     if text := arguments if call is None else call.feed(arguments):
                         out.append(ToolCallDelta(index, text))
                 case LogProbs():
                     self._logprobs.append(event)
                 case Annotations():
                     self._end(out)
+                    self._settle_after(out)
                     if citations := self._text.moved(event.citations):
                         out.append(Annotations(citations))
                 case Finished() | Failed():
@@ -86,6 +92,7 @@ class TextRuns:
         """Return what the transformers hold."""
         out: list[StreamEvent] = []
         self._end(out)
+        self._settle_after(out)
         for index, call in sorted(self._calls.items()):
             if call is not None and (text := call.flush()):
                 out.append(ToolCallDelta(index, text))
@@ -97,18 +104,17 @@ class TextRuns:
 
     def _begin(self, kind: RunKind, out: list[StreamEvent]) -> None:
         """Go on with a run of this kind, or begin one."""
-        if kind == "text":
-            logprobs, self._logprobs = self._logprobs, []
-            if self._kind != "text":
-                self._end(out)
-            self._logprobs = logprobs
-        elif kind != self._kind or self._logprobs:
-            self._end(out)
         if kind != self._kind:
+            self._end(out)
             self._kind, self._run = kind, self._open(kind)
 
+    def _call(self, index: int, *, is_custom: bool = False) -> Transformer | None:
+        if index not in self._calls:
+            self._calls[index] = self._open("input" if is_custom else "arguments")
+        return self._calls[index]
+
     def _end(self, out: list[StreamEvent]) -> None:
-        """End the run, if there is one; log probabilities that no text has followed belong to what came before."""
+        """End the run, if there is one."""
         kind, run = self._kind, self._run
         self._kind = self._run = None
         rest = "" if run is None else run.flush()
@@ -116,6 +122,23 @@ class TextRuns:
             self._text.give(rest, run, out, is_end=True)
         elif rest:
             out.append(ReasoningDelta(rest) if kind == "reasoning" else RefusalDelta(rest))
-        logprobs, self._logprobs = self._logprobs, []
-        if not self._text.is_changed:
-            out += logprobs
+
+    def _settle(self, run: Transformer | None, out: list[StreamEvent]) -> None:
+        """Decide on log probabilities that output other than text follows.
+
+        Upstreams also send those of reasoning and arguments, always before these (vLLM does). So they are of the text
+        before only if it had none of its own. What a transformer has may come out changed, and they would quote it.
+        """
+        if self._is_bare_text:
+            self._settle_after(out)
+        if run is None and not self._is_transformed:
+            out += self._logprobs
+        self._logprobs = []
+        self._is_text = self._is_bare_text = False
+        self._is_transformed = run is not None
+
+    def _settle_after(self, out: list[StreamEvent]) -> None:
+        """Decide on log probabilities that nothing follows: they belong to what came before."""
+        if not self._text.is_changed if self._is_text else self._is_transformed is False:
+            out += self._logprobs
+        self._logprobs = []

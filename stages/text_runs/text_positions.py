@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -13,19 +15,28 @@ from stages.text_runs.transformer import Edit, Transformer
 
 
 class _Change(NamedTuple):
-    """An `Edit`, in characters of the whole answer; not exact if only its extent is known, not what is within."""
+    """An `Edit`, in characters of the whole answer; not exact if only its extent is known, not what is within.
+
+    Attributes:
+        moved_by: how far those before it have moved it.
+    """
 
     start: int
     end: int
     size: int
     is_exact: bool
+    moved_by: int
+
+
+_START = attrgetter("start")
+_END = attrgetter("end")
 
 
 class TextPositions:
     """What has become of the answer's text: it gives out the text, with its log probabilities, and moves citations."""
 
     def __init__(self) -> None:
-        self._changes: list[_Change] = []
+        self._changes: list[_Change] = []  # in order, and none overlaps another: searched by halves
         self._growth = 0  # by all of them
         self._taken = self._given = 0  # characters of all runs
         self._run_start = 0
@@ -59,7 +70,7 @@ class TextPositions:
         else:
             self._unmatched = ""
             for start, end, size in edits:
-                self._add(_Change(start + self._run_start, end + self._run_start, size, True))
+                self._add(start + self._run_start, end + self._run_start, size, is_exact=True)
             edits.clear()
         is_all_decided = is_end or self._lost_at is not None
         self._release(self._taken if is_all_decided else made - self._growth, out)
@@ -89,11 +100,11 @@ class TextPositions:
             self._unmatched = ""
             if is_end:
                 start = self._lost_at
-                self._add(_Change(start, self._taken, made - start - self._growth, False))
+                self._add(start, self._taken, made - start - self._growth, is_exact=False)
 
-    def _add(self, change: _Change) -> None:
-        self._changes.append(change)
-        self._growth += change.size - (change.end - change.start)
+    def _add(self, start: int, end: int, size: int, *, is_exact: bool) -> None:
+        self._changes.append(_Change(start, end, size, is_exact, self._growth))
+        self._growth += size - (end - start)
 
     def _release(self, decided: int, out: list[StreamEvent]) -> None:
         while self._waiting and self._waiting[0][2] <= decided:
@@ -117,18 +128,20 @@ class TextPositions:
     def _is_same(self, start: int, end: int) -> bool:
         """Return whether nothing between two characters has changed."""
         is_lost = self._lost_at is not None and end > self._lost_at
-        return not is_lost and not any(change.start < end and start < change.end for change in self._changes)
+        after = bisect_right(self._changes, start, key=_END)
+        return not is_lost and (after == len(self._changes) or self._changes[after].start >= end)
 
     def _moved(self, position: int, *, is_end: bool) -> tuple[int, bool]:
         """Return where a position is now, and whether that is exact."""
-        growth = 0
-        for start, end, size, is_exact in self._changes:
-            if position < start or (position == start and (is_end or start < end)):
-                break
-            if position < end:
-                return start + growth + (size if is_end else 0), is_exact
-            growth += size - (end - start)
-        return position + growth, True
+        after = bisect_right(self._changes, position, key=_END)
+        if is_end:  # what was put in at the position comes after it
+            after = min(after, bisect_left(self._changes, position, key=_START))
+        if after == len(self._changes):
+            return position + self._growth, True
+        start, _, size, is_exact, moved_by = self._changes[after]
+        if start < position:
+            return start + moved_by + (size if is_end else 0), is_exact
+        return position + moved_by, True
 
 
 def _same(text: str, other: str) -> int:

@@ -8,6 +8,9 @@ from typing import Final
 
 from stages.text_runs.transformer import Edit
 
+STRETCH: Final = 256
+"""How many characters are searched at once for what could begin a match."""
+
 
 class Window:
     """Regular expressions and what replaces their matches, compiled: make one at start-up.
@@ -53,39 +56,53 @@ class SlidingWindow:
 
     def feed(self, text: str, /) -> str:
         """Return the text that no match can change any more."""
-        self._buffer += text
-        return self._take(is_end=False)
+        # An expression may look at all that follows, from each place where a match may begin: so only little follows.
+        size = max(self._window.max_match, STRETCH)
+        return "".join([self._take(text[at : at + size], is_end=False) for at in range(0, len(text), size)])
 
     def flush(self) -> str:
         """Return what is left."""
-        return self._take(is_end=True)
+        return self._take("", is_end=True)
 
-    def _take(self, *, is_end: bool) -> str:
-        text, at, most, rules = self._buffer, self._at, self._window.max_match, self._window.rules
+    def _take(self, more: str, *, is_end: bool) -> str:
+        text = self._buffer = self._buffer + more
+        at, most, rules = self._at, self._window.max_match, self._window.rules
+        firsts = [rule.first(text, at) for rule in rules]  # where the next match of each may begin
         given: list[str] = []
         while at < len(text):
-            start = min((rule.first(text, at) for rule in rules), default=len(text))
+            start = min(firsts, default=len(text))
             given.append(text[at:start])
             if (at := start) == len(text):
                 break
-            is_decided = is_end or len(text) - at >= most
-            if not is_decided and any(rule.may_grow(text, at) for rule in rules):
+            if (end := self._end_of_match(text, at, firsts, is_end=is_end)) is None:
                 break
-            end = min(at + most, len(text))
-            matches = (rule.pattern.match(text, at, end) for rule in rules)
-            found = next((match for match in matches if match and match.end() > at), None)
-            if found:
-                by = self._window.by(found[0])
-                self.edits.append(Edit(self._passed + at, self._passed + found.end(), len(by)))
+            if end > at:
+                by = self._window.by(text[at:end])
+                self.edits.append(Edit(self._passed + at, self._passed + end, len(by)))
                 given.append(by)
-                at = found.end()
+                at = end
             else:
-                given.append(text[at : at + 1])
+                given.append(text[at])
                 at += 1
+            for number, first in enumerate(firsts):
+                if first < at:
+                    firsts[number] = rules[number].first(text, at)
         kept = max(at - most, 0)
         self._buffer, self._at = text[kept:], at - kept
         self._passed += kept
         return "".join(given)
+
+    def _end_of_match(self, text: str, at: int, firsts: list[int], *, is_end: bool) -> int | None:
+        """Return where the match that begins at ``at`` ends; ``at`` if there is none; None if it may yet change."""
+        is_decided = is_end or len(text) - at >= self._window.max_match
+        for rule, first in zip(self._window.rules, firsts, strict=True):
+            if first == at:
+                if not is_decided and rule.may_grow(text, at):
+                    return None
+                found = rule.pattern.match(text, at, at + self._window.max_match)
+                if found and found.end() > at:
+                    return found.end()
+        return at
 
 
 class _Rule:
@@ -106,8 +123,13 @@ class _Rule:
         """Return where the next match, or what may become one, begins; the length of the text if nowhere."""
         if self._first is None:
             return at
-        found = self._first.search(text, at)
-        return len(text) if found is None else found.start()
+        # Near the end of a stretch more begins like a match than is one. But from none of it all that follows is read.
+        for end in range(at + STRETCH, len(text) + STRETCH, STRETCH):
+            found = self._first.search(text, at, end)
+            at = min(end, len(text)) if found is None else found.start()
+            if at < end:
+                return at
+        return len(text)
 
     def may_grow(self, text: str, at: int) -> bool:
         """Return whether it depends on the text that follows whether there is a match at ``at``, or how long it is."""
@@ -147,18 +169,21 @@ def _begun(pattern: str, *, for_search: bool = False) -> str | None:
             ``$`` may hold that do not hold in the whole text, so it leaves them and what is looked ahead at out.
 
     Returns:
-        None if the expression has a part for which there is no such form, such as a reference to a group. Then all of
-        the window must be held.
+        None if the expression has a part for which there is no such form, such as a reference to a group, or one that
+        looks back at text and from there ahead. Then all of the window must be held.
     """
     out: list[str] = []
     groups: list[tuple[str, int]] = []  # how each open one begins, and where in `out`
+    has_edge = False  # what looks behind
     for part in _PARTS.finditer(pattern):
         kind, text = part.lastgroup, part[0]
-        is_behind = any(opening.startswith("(?<") for opening, _ in groups)  # there nothing is replaced
+        is_behind = any(_is_behind(opening) for opening, _ in groups)  # there nothing is replaced
         match kind:
             case "opaque":
                 return None
             case "times" if len(text) > 1 and text.endswith("+"):
+                return None
+            case "ahead" | "edge" if is_behind and text in ("(?=", "(?!", "$"):
                 return None
             case "open" | "ahead" | "behind":
                 groups.append((text, len(out)))
@@ -166,10 +191,19 @@ def _begun(pattern: str, *, for_search: bool = False) -> str | None:
             case "close":
                 opening, start = groups.pop()
                 out.append(text)
-                if opening in ("(?=", "(?!") and not is_behind:
-                    inner = "".join(out[start + 1 : -1])
+                if any(_is_behind(outer) for outer, _ in groups):
+                    continue
+                inner = "".join(out[start + 1 : -1])
+                if opening in ("(?=", "(?!"):
                     out[start:] = [] if for_search else [rf"(?:(?:{inner})\Z()|{opening}{inner}))"]
-            case "edge" if not is_behind:
+                elif _is_behind(opening):
+                    # At the end it would look at what came before, and not at what the end stands for.
+                    out[start:] = [] if for_search and has_edge else [rf"(?:\Z()|{opening}{inner}))"]
+                    has_edge = False
+            case "edge" if is_behind:
+                has_edge = True
+                out.append(text)
+            case "edge":
                 exact = r"\n?\Z()|$" if text == "$" else rf"\Z()|{text}"
                 out.append("(?:)" if for_search else f"(?:{exact})")
             case "atom" if not is_behind:
@@ -179,3 +213,7 @@ def _begun(pattern: str, *, for_search: bool = False) -> str | None:
             case _:
                 out.append(text)
     return "".join(out)
+
+
+def _is_behind(opening: str) -> bool:
+    return opening.startswith("(?<")

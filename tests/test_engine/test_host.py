@@ -173,3 +173,24 @@ async def test_a_background_task_that_fails_while_it_is_closed_does_not_start_ag
     async with Host("mirror").background(fail, receive), send:
         await trio.sleep(1)
     assert (starts, trio.current_time()) == (1, 2)
+
+
+async def test_what_waits_for_a_background_task_that_has_failed_is_not_lost_when_its_plugin_is_closed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    written: list[int] = []
+    failures = iter(range(4))
+
+    async def write(receive: trio.MemoryReceiveChannel[int]) -> None:
+        async for number in receive:
+            if next(failures, None) is not None:
+                raise OSError
+            written.append(number)
+
+    send, receive = trio.open_memory_channel[int](100)
+    async with Host("mirror").background(write, receive), send:
+        for number in range(8):
+            send.send_nowait(number)
+        await trio.sleep(8)  # it has failed after 0, 1, 3 and 7 s, and pauses until 15 s
+    assert written == [4, 5, 6, 7]
+    assert trio.current_time() == 8

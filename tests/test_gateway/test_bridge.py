@@ -256,6 +256,7 @@ async def test_a_stage_that_drops_or_duplicates_the_call_is_a_reported_bug(
     assert (records[0]["end"], records[0]["error"]) == ("ST", "internal_error")
     assert upstream.calls == []
     assert f"{count} calls" in caplog.text
+    assert "stage multiply failed" in caplog.text
 
 
 class FailAtTheEnd:

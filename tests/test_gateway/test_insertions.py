@@ -17,7 +17,7 @@ from pipeline.gateway.config.settings import StageSettings, When
 from pipeline.gateway.insertions import PLACES, Asked, applies, plan
 from pipeline.registry import AnyPlugin, NoOptions, PluginError
 from stages.answer import Answer, Next
-from stages.events import StreamEvent
+from stages.events import Finished, StreamEvent
 from stages.request import ResponsesRequest
 from stages.upstreams import UpstreamCall
 
@@ -75,6 +75,19 @@ def test_stages_stand_in_the_order_of_the_file_unless_one_names_another() -> Non
     assert names({"use": "b"}, {"use": "a"}, {"use": "c", "before": "b"}) == "cba"
     assert names({"use": "b", "after": "c"}, {"use": "a"}, {"use": "c"}) == "acb"
     assert names({"use": "a"}, {"use": "b"}, {"use": "c", "after": "a"}, {"use": "d", "before": "c"}) == "adcb"
+    assert names({"use": "a", "after": "b"}, {"use": "b", "after": "c"}, {"use": "c"}) == "cba"
+    assert names({"use": "a", "before": "b", "after": "c"}, {"use": "b"}, {"use": "c"}) == "cab"
+    assert names({"use": "b"}, {"use": "c"}, {"use": "a", "after": "c", "before": "d"}, {"use": "d"}) == "bcad"
+
+
+def test_an_order_that_cannot_be_is_refused() -> None:
+    said = "here: `before` and `after` of the stages a, b contradict each other: leave one out"
+    with pytest.raises(PluginError, match=said):
+        planned({"use": "a", "after": "b"}, {"use": "b", "after": "a"}, {"use": "c"})
+    with pytest.raises(PluginError, match="of the stages a, b, c contradict"):
+        planned({"use": "a", "after": "b"}, {"use": "b", "after": "c"}, {"use": "c", "before": "b", "after": "a"})
+    with pytest.raises(PluginError, match="stage 'a' cannot stand next to 'a'"):
+        planned({"use": "a", "after": "a"})
 
 
 @pytest.mark.parametrize(
@@ -162,6 +175,66 @@ async def test_a_stage_may_be_for_some_models_and_for_streams_only() -> None:
         records = [await service.record(number) for number in range(3)]
     assert ["a" in record["stages"] for record in records] == [True, False, False]
     assert ["asked" in record["stages"] for record in records] == [False, False, True]
+
+
+@pytest.mark.parametrize("place", ["request", "call", "events"])
+async def test_no_spelling_of_a_model_leads_around_a_stage_that_is_for_it(place: str) -> None:
+    plugins: dict[str, AnyPlugin] = {"every": passing("every", None)}
+    pipeline = f"  stages: [{{use: every, at: {place}, when: {{models: [up]}}}}]"
+    names = ("up", "up-fast", "up:high", "up-thinking-high", "upper")
+    async with (
+        scripted_upstream(*good_answer()) as upstream,
+        serving(model("up", upstream.url) + model("upper", upstream.url), pipeline, plugins=plugins) as service,
+    ):
+        for name in names:
+            assert (await service.post(ask(name))).status_code == 200
+        records = [await service.record(number) for number in range(len(names))]
+    assert ["every" in record["stages"] for record in records] == [True, True, True, True, False]
+
+
+@pytest.mark.parametrize("when", ["", ", when: {profile: openai}"])
+@pytest.mark.parametrize("place", ["request", "call"])
+async def test_a_stage_that_drops_the_request_is_named(place: str, when: str, caplog: pytest.LogCaptureFixture) -> None:
+    @per_event
+    def drops(item: Any) -> Iterator[Any]:
+        yield from ()
+
+    plugins: dict[str, AnyPlugin] = {"drops": Plugin("drops", lambda _: drops, NoOptions)}
+    plugins |= {"every": passing("every", None)}
+    pipeline = f"  stages: [{{use: drops, at: {place}{when}}}, {{use: every, at: call}}]"
+    async with serving(pipeline=pipeline, plugins=plugins) as service:
+        answered = await service.post(ask("echo"))
+    assert answered.status_code == 500
+    assert "stage drops failed" in caplog.text
+
+
+async def test_an_answer_that_a_stage_breaks_off_is_not_recorded_as_complete() -> None:
+    @per_event
+    def endless(event: StreamEvent) -> Iterator[StreamEvent]:
+        if not isinstance(event, Finished):
+            yield event
+
+    plugins: dict[str, AnyPlugin] = {
+        "endless": Plugin("endless", lambda _: endless, NoOptions, StreamEvent, StreamEvent)
+    }
+    async with serving(pipeline="  stages: [{use: endless}]", plugins=plugins) as service:
+        for stream in (True, False):
+            answered = await service.post(ask("echo", stream=stream))
+            assert "ended before it was complete" in answered.text
+        records = [await service.record(number) for number in range(2)]
+    assert [(record["end"], record["error"]) for record in records] == [("UP", "upstream_protocol")] * 2
+
+
+async def test_a_stage_may_be_for_one_variant_only() -> None:
+    pipeline = "  stages: [{use: a, when: {models: [up-fast]}}]"
+    async with (
+        scripted_upstream(*good_answer()) as upstream,
+        serving(model("up", upstream.url), pipeline, plugins=PLUGINS) as service,
+    ):
+        for name in ("up", "up-fast"):
+            assert (await service.post(ask(name))).status_code == 200
+        records = [await service.record(number) for number in range(2)]
+    assert ["a" in record["stages"] for record in records] == [False, True]
 
 
 async def test_a_stage_leads_elsewhere_what_a_client_cannot() -> None:

@@ -201,6 +201,6 @@ async def test_at_sigterm_the_mirror_has_every_event_that_a_client_got_and_every
     assert how == {
         ("completes", "complete"): STREAMS * 2 // 5,
         ("stalls", "cancelled"): STREAMS // 5,
-        ("breaks", "complete"): STREAMS // 5,
+        ("breaks", "upstream_protocol"): STREAMS // 5,
         ("is left", "cancelled"): STREAMS // 5,
     }

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import logging
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +17,7 @@ import trio
 import trio.testing
 from kit.clients.chat_posts import ask, begun, completed, good_answer
 from kit.service.running import CONFIG, KEY, model, serving
-from kit.time.patience import patiently
+from kit.time.patience import patiently, patiently_with_processes
 from kit.upstreams.scripted import Exchange, end, event, scripted_upstream
 
 from pipeline import Host, Inlet, Outlet, Plugin, RequestContext, per_event
@@ -81,6 +86,120 @@ async def test_one_that_takes_too_long_to_close_is_named_and_the_others_are_clos
     assert events == ["open a ", "open slow ", "close a"]
     assert caplog.messages == ["stage slow was not closed within 10 s: what it still had to do is lost"]
     assert trio.current_time() == CLOSE_LIMIT_S
+
+
+async def test_one_that_waits_for_a_thread_is_named_and_the_others_are_closed(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    events: list[str] = []
+    release = threading.Event()
+    hung = hanging("hangs", release)
+    plugins = opening(living("a", events), hung)
+    try:
+        with caplog.at_level(logging.ERROR):
+            async with plugins:
+                assert not plugins.are_stuck
+    finally:
+        release.set()
+    assert events == ["open a ", "close a"]
+    assert plugins.are_stuck
+    [said] = caplog.messages
+    assert said.startswith("stage hangs waits for a thread, or shields a wait, and cannot be closed")
+
+
+async def test_a_start_that_fails_does_not_wait_for_one_that_hangs(autojump_clock: trio.testing.MockClock) -> None:
+    release = threading.Event()
+    try:
+        with pytest.raises(PluginError, match="no such disk"):
+            async with opening(hanging("hangs", release), living("b", [], fails=True)):
+                pass
+    finally:
+        release.set()
+
+
+def hanging(name: str, release: threading.Event) -> AnyPlugin:
+    """Return a plugin that waits for a thread when it is closed."""
+
+    @per_event
+    def keep(event: StreamEvent) -> list[StreamEvent]:
+        return [event]
+
+    keep.name = name
+
+    @asynccontextmanager
+    async def serve(options: NoOptions, host: Host) -> AsyncIterator[Any]:
+        yield keep
+        await trio.to_thread.run_sync(release.wait)
+
+    return Plugin(name, options=NoOptions, serve=serve, accepts=StreamEvent, emits=StreamEvent)
+
+
+HANGS = """
+import time
+from contextlib import asynccontextmanager
+import trio
+from pipeline import Plugin, per_event
+from pipeline.gateway import cli, open_plugins
+from stages.events import StreamEvent
+
+open_plugins.CLOSE_LIMIT_S = open_plugins.STUCK_MARGIN_S = 0.1
+
+@per_event
+def hangs(event: StreamEvent) -> list[StreamEvent]:
+    return [event]
+
+@asynccontextmanager
+async def serve(options, host):
+    yield hangs
+    await trio.to_thread.run_sync(time.sleep, 3600)
+
+plugin = Plugin("hangs", serve=serve, accepts=StreamEvent, emits=StreamEvent)
+cli.discover = lambda: {"hangs": plugin}
+raise SystemExit(cli.main())
+"""
+
+
+async def test_a_process_ends_although_a_plugin_hangs(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIG.format(models="", key=KEY, pipeline="  stages: [{use: hangs}]\n  port: 0"))
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-c", HANGS, "serve", "--config", str(config)], stderr=subprocess.PIPE
+    )
+    log = b""
+    try:
+        with patiently_with_processes():
+            assert process.stderr is not None
+            async for chunk in process.stderr:
+                log += chunk
+                if b"serving http" in log:
+                    process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 1
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert b"stage hangs waits for a thread" in log
+
+
+async def test_the_figures_of_one_are_logged_when_it_is_closed(caplog: pytest.LogCaptureFixture) -> None:
+    @per_event
+    def keep(event: StreamEvent) -> list[StreamEvent]:
+        return [event]
+
+    @asynccontextmanager
+    async def serve(options: NoOptions, host: Host) -> AsyncIterator[Any]:
+        host.counter("dropped_total").inc(3, key="anna", why="full")
+        host.counter("never_total").inc(0)
+        host.gauge("waiting").set(0)
+        host.histogram("waited_s").observe(0.5)
+        yield keep
+        host.gauge("missing").inc(2)
+
+    counts: AnyPlugin = Plugin("keep", options=NoOptions, serve=serve, accepts=StreamEvent, emits=StreamEvent)
+    with caplog.at_level(logging.INFO):
+        async with opening(counts, living("quiet", [])):
+            pass
+    said = "figures of stage keep: dropped_total{key=anna,why=full}=3 waited_s=0.5/1 missing=2"
+    assert caplog.messages == [said]
 
 
 async def test_the_service_opens_them_before_it_serves_and_closes_them_at_the_end() -> None:

@@ -11,6 +11,7 @@ from pipeline import UpstreamFault
 from pipeline.testing import check_stage, collect
 from stages.encode_chunks import encode_chunks
 from stages.events import Failed, Finished, Started, StreamEvent, TextDelta, Usage
+from stages.slots import FAILURE
 from stages.wire.downstream.profiles import CURSOR
 
 EVENTS: list[StreamEvent] = [
@@ -69,3 +70,17 @@ async def test_cursor_gets_the_failure_as_text() -> None:
     assert b'"error"' not in frames
     assert b"[upstream error: server_error: it broke]" in frames
     assert frames.endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("last", [[], [Failed("upstream_error", "it broke")]])
+async def test_what_the_client_is_told_in_the_stream_is_known_for_the_record(last: list[StreamEvent]) -> None:
+    ctx = context()
+    await collect(encode_chunks, *EVENTS[:2], *last, context=lambda: ctx)
+    failed = ctx[FAILURE]
+    assert failed.code == ("upstream_error" if last else "upstream_protocol")
+
+
+async def test_a_complete_answer_has_no_failure() -> None:
+    ctx = context()
+    await collect(encode_chunks, *EVENTS, context=lambda: ctx)
+    assert ctx.get(FAILURE) is None

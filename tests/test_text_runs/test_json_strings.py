@@ -65,3 +65,21 @@ def test_a_match_does_not_span_two_strings() -> None:
 )
 def test_json_that_is_cut_or_wrong_stays_so(text: str) -> None:
     assert run(JsonStrings(NOTHING.open), list(text)) == text
+
+
+def test_a_string_with_escapes_that_comes_at_once_is_changed_at_once() -> None:
+    fed: list[str] = []
+
+    class Noted:
+        def feed(self, text: str, /) -> str:
+            fed.append(text)
+            return text
+
+        def flush(self) -> str:
+            return ""
+
+    strings = JsonStrings(Noted)
+    text = json.dumps({"file": 'print("x")\n' * 1000, "": "\\"})
+    assert run(strings, [text[:-30], text[-30:]]) == text
+    assert "".join(fed) == "file" + 'print("x")\n' * 1000 + "\\"
+    assert len(fed) == 4

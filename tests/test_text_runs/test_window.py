@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -39,6 +40,15 @@ PATTERNS = [
     "(?<=b)a",
     "(?<!b)ab",
     "(?<=(?:b))c",
+    "a[bc]+(?<!c)",
+    "a[bc]+(?<=c)b?",
+    "(?:a(?:b|.)?){2}(?<![.])",
+    r"[ab]+(?<=\bab)",
+    "b+(?<=^b)",
+    "(?<=a(?=bc))b",
+    r"(?<=a$)\n",
+    "(?=[ab]+(?<!b))a.",
+    "(?:ab*(?<!b))+c?",
     r"a\.b",
     r"\x61\u0062",
     r"[\]a]b",
@@ -87,6 +97,63 @@ def test_every_cut_gives_what_re_sub_gives_for_the_whole(pattern: str) -> None:
         assert run(window.open(), list(text)) == _without_empty_matches(pattern, text)
 
     check()
+
+
+PARTS = ["a", "b", "c", ".", "[ab]", "[^a]", r"\n", r"\w", r"\s"]
+EDGES = [r"\b", r"\B", "^", "$", "(?=a)", "(?!ab)", "(?<=a)", "(?<!b)", "(?<![ab])", r"(?<=a\b)", "(?<=^)", "(?=a*c)"]
+patterns = st.recursive(
+    st.builds(str.__add__, st.sampled_from(PARTS), st.sampled_from(["", "", "?", "*", "+", "+?", "{2}", "{1,3}"])),
+    lambda inner: (
+        st.builds("{}{}".format, inner, st.sampled_from(EDGES) | inner)
+        | st.builds("{}{}".format, st.sampled_from(EDGES), inner)
+        | st.builds("(?:{}|{})".format, inner, inner)
+        | st.builds("({}){}".format, inner, st.sampled_from(["", "?", "{1,2}"]))
+    ),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=600)
+@given(st.sampled_from(["", "(?i)", "(?m)", "(?s)"]), patterns, texts, st.lists(st.integers(0, LONGEST), max_size=8))
+def test_any_expression_finds_the_same_for_every_cut(flags: str, pattern: str, text: str, points: list[int]) -> None:
+    window = Window([flags + pattern], "<>", max_match=LONGEST)
+    expected = _without_empty_matches(flags + pattern, text)
+    assert run(window.open(), pieces(text, points)) == expected
+    assert run(window.open(), list(text)) == expected
+
+
+@pytest.mark.parametrize("flag", ["", "(?x)"])
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        (r"\bsk-[A-Za-z0-9_-]{8,}(?<![-_])", "key sk-abcdefgh-ijklmnop ok"),
+        ("(?:[0-9]{4}-?){4}(?<!-)", "card 1234-5678-1234-5678."),
+    ],
+)
+def test_a_secret_that_is_cut_before_what_an_expression_looks_back_at_is_found(
+    flag: str, pattern: str, text: str
+) -> None:
+    window = Window([flag + pattern], "*", max_match=64)
+    for cut in range(len(text)):
+        assert run(window.open(), [text[:cut], text[cut:]]) == re.sub(pattern, "*", text)
+
+
+@pytest.mark.parametrize("text", ["password: abc\n", "password: ", "sk-", "sk-aaaaaaaaaaaaaaaaaaaa ", "hello "])
+def test_a_large_delta_takes_time_in_proportion_to_its_size(text: str) -> None:
+    window = Window([r"\bsk-[\w-]{16,}", r"\bAKIA[0-9A-Z]{16}\b", r"(?i)\bpassword: \S+"], "*", max_match=512)
+    assert _seconds(window, (text * 65536)[:65536]) < 0.5  # 25 ms, and 2 to 15 s when all of it was searched each time
+
+
+def test_beginnings_without_an_end_take_time_in_proportion_to_the_window() -> None:
+    window = Window([r"-----BEGIN [A-Z ]+-----[\s\S]+?-----END [A-Z ]+-----"], "*", max_match=4096)
+    assert _seconds(window, "-----BEGIN A----- " * 3000) < 2  # 0.2 s, and over 5 s when all of it was searched
+
+
+def _seconds(window: Window, text: str) -> float:
+    """Return how long this thread works on a text that comes at once."""
+    start = time.thread_time()
+    run(window.open(), [text])
+    return time.thread_time() - start
 
 
 def _without_empty_matches(pattern: str, text: str) -> str:

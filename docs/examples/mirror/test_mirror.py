@@ -8,7 +8,7 @@ from mirror import Mirror, Options, mirror
 
 from pipeline import Host, Outcome, Stage, UpstreamFault, codec_stage
 from pipeline.testing import check_stage, collect
-from stages.events import Finished, StreamEvent, TextDelta
+from stages.events import Failed, Finished, Heartbeat, StreamEvent, TextDelta
 
 EVENTS: list[StreamEvent] = [TextDelta("Hello, "), TextDelta("you"), Finished("stop")]
 WRITTEN = [
@@ -54,6 +54,26 @@ def test_the_end_is_complete_or_cancelled_or_the_code_of_the_failure() -> None:
     assert [line["end"] for line in ends] == ["complete", "cancelled", "upstream_timeout"]
 
 
+def test_an_answer_that_broke_off_ends_with_the_code_of_what_failed() -> None:
+    lines: list[Any] = []
+    mirror = Mirror("test", lines.extend)
+    mirror.feed([TextDelta("Hel"), Failed("upstream_error", "it broke off")])
+    mirror.feed([Heartbeat()])
+    mirror.close(Outcome(is_complete=True))
+    assert lines[-1] == {"request": "test", "end": "upstream_error"}
+
+
+def test_lines_that_could_not_be_written_are_counted() -> None:
+    host = Host("mirror")
+
+    async def run() -> None:
+        async with mirror(Options("/dev/full"), host) as stage:
+            await collect(stage, *EVENTS)
+
+    trio.run(run)
+    assert host.gauge("missing_lines").value() == 4
+
+
 def test_a_file_that_is_too_slow_costs_lines_and_no_time(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"  # it takes 64 KiB, and then nothing until it is read
     os.mkfifo(pipe)
@@ -77,7 +97,7 @@ def test_a_file_that_is_too_slow_costs_lines_and_no_time(tmp_path: Path) -> None
         return read_lines[0]
 
     lines = trio.run(run).splitlines()
-    dropped = host.counter("dropped_lines_total").value()
+    dropped = host.gauge("missing_lines").value()
     assert dropped >= 11 - 3 - 2  # the writer has at most three, and two wait
     assert len(lines) + dropped == 11
     assert all(msgspec.json.decode(line)["request"] == "test" for line in lines)

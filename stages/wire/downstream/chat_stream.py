@@ -59,6 +59,7 @@ class ChunkEncoder:
 
     Attributes:
         failed: a failure that was *not* written to the stream, because nothing had been written before it; else None.
+        reported: a failure that was written to the stream; else None.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class ChunkEncoder:
         mended: set[str] | None = None,
     ) -> None:
         self.failed: Failed | None = None
+        self.reported: Failed | None = None
         self._model = model
         self._chunk_id = chunk_id
         self._profile = profile
@@ -241,6 +243,7 @@ class ChunkEncoder:
     def _report(self, failed: Failed, frames: list[bytes]) -> None:
         """Report a failure in the stream, without declaring the calls that are still open complete."""
         self._is_over = True
+        self.reported = failed
         if self._profile.failure_as_text:
             note = failure_note(shown_code(failed), failed.message, is_first=not self._has_written)
             self._chunk(b'"content":' + json_text(note), frames)
