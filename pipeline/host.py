@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol, TypeVar
 import trio
 
 from pipeline.context import RequestContext
+from pipeline.errors import places_of
 
 MAX_SERIES: Final = 1000
 """Of one figure: a label whose values a client chooses must not fill the memory."""
@@ -261,7 +262,7 @@ class Host:
                     except Exception as error:
                         failures.inc()
                         self.logger.error(
-                            "a background task failed, and starts again in %g s: %s", pause_s, _kind(error)
+                            "a background task failed, and starts again in %g s: %s", pause_s, places_of(error)
                         )
                     if is_ending:
                         return
@@ -277,8 +278,3 @@ class Host:
             finally:
                 is_ending = True
                 task.deadline = trio.current_time() + drain_s
-
-
-def _kind(error: Exception) -> str:
-    """Name an error without its text, which may quote a prompt or a key."""
-    return f"{type(error).__module__}.{type(error).__qualname__}"

@@ -25,6 +25,7 @@ from pipeline.stage_testing import (
     assert_blind_to_batching,
     assert_forgets_requests,
     assert_same_for_all_sizes,
+    assert_skips_exactly,
     assert_time_conserved,
     assert_waits_declared,
     check_same_again,
@@ -101,6 +102,7 @@ def check_plugin(
             await assert_separates_requests(stage, *events, streams=streams, contexts=contexts, normalise=normalise)
         first = await collect(stage, *events, context=context)
         await assert_waits_declared(stage, *events, context=context)
+        await assert_skips_exactly(stage, *events, context=context)
         if not holds_all:
             await assert_backpressure(stage, *events, context=context)
         await assert_lets_go(stage, *events, context=context)

@@ -6,7 +6,6 @@ import importlib.util
 import keyword
 import re
 import sys
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +13,7 @@ from msgspec import Struct
 
 from pipeline.gateway.command_error import CommandError
 from pipeline.gateway.insertions import BUILT_IN
-from pipeline.registry import GROUP, PluginError, discover
+from pipeline.registry import discover
 
 TEMPLATES: Final = Path(__file__).parent / "stage_templates"
 """Shared files, and a folder for each kind. In them ``@NAME@`` and its like are replaced."""
@@ -143,11 +142,9 @@ def _checked_name(given: str) -> str:
 
 
 def _installed() -> set[str]:
-    """Return the names of the installed stages; if one of them is broken, those of their entry points."""
-    try:
-        return set(discover())
-    except PluginError:
-        return {point.name for point in entry_points(group=GROUP)}
+    """Return the names of the installed stages, also of those that are broken."""
+    found = discover()
+    return {*found, *found.broken}
 
 
 def _filled(text: str, values: dict[str, str]) -> str:

@@ -9,6 +9,7 @@ from typing import Final
 
 import trio
 
+from pipeline.errors import places_of
 from pipeline.gateway.insertions import Installed, Planned
 from pipeline.host import Host, Shared
 from pipeline.registry import PluginError, opened
@@ -123,11 +124,14 @@ class _Life:
                 if not self.closing.is_set():
                     log.error("stage %s has closed by itself: restart the server to open it again", name)
             except Exception as error:
-                kind = f"{type(error).__module__}.{type(error).__qualname__}"
                 if is_open and not self.closing.is_set():
-                    log.error("stage %s has failed and is closed: restart the server to open it again: %s", name, kind)
+                    log.error(
+                        "stage %s has failed and is closed: restart the server to open it again: %s",
+                        name,
+                        places_of(error),
+                    )
                 elif is_open:
-                    log.error("stage %s could not be closed: %s", name, kind)
+                    log.error("stage %s could not be closed: %s", name, places_of(error))
                 else:
                     self.failure = error if isinstance(error, PluginError) else PluginError(f"stage {name!r}: {error}")
                     task_status.started(None)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -173,8 +174,11 @@ def test_a_declared_wait_of_hours_passes_and_takes_no_time() -> None:
     assert check_stage(AskInATask(), 1, 2) == [1, 2]
 
 
-def test_a_send_inside_a_declared_wait_passes() -> None:
-    assert check_stage(SendInsideAWait(), 1, 2) == [1, 2]
+def test_a_send_inside_a_declared_wait_is_caught() -> None:
+    with pytest.raises(
+        AssertionError, match=r"^send_inside_a_wait sends inside `with outlet.outside\(\):`: send after"
+    ):
+        check_stage(SendInsideAWait(), 1, 2)
 
 
 class Blinks:
@@ -260,6 +264,119 @@ def test_an_undeclared_wait_is_caught(stage: Any, message: str) -> None:
     with pytest.raises(AssertionError) as caught:
         check_stage(stage, 1, 2)
     assert str(caught.value).startswith(message)
+
+
+class WorkInAThread:
+    """Waits for a thread, which takes no virtual time."""
+
+    name = "work_in_a_thread"
+
+    def __init__(self, *, is_declared: bool) -> None:
+        self._is_declared = is_declared
+
+    async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        async for batch in inlet:
+            with outlet.outside() if self._is_declared else nullcontext():
+                await trio.to_thread.run_sync(time.sleep, 0.001)
+            await outlet.send(batch)
+
+
+def test_an_undeclared_wait_for_a_thread_is_caught() -> None:
+    with pytest.raises(AssertionError, match=r"^work_in_a_thread waited 0\.00\d* s without saying so"):
+        check_stage(WorkInAThread(is_declared=False), 1, 2)
+    assert check_stage(WorkInAThread(is_declared=True), 1, 2) == [1, 2]
+
+
+class SendsOneList:
+    """Fills the list again that it has given away."""
+
+    def __init__(self) -> None:
+        self._batch: list[int] = []
+
+    def feed(self, batch: list[int], /) -> list[int]:
+        self._batch[:] = batch
+        return self._batch
+
+    def flush(self) -> list[int]:
+        return []
+
+
+def test_a_batch_that_is_changed_after_it_was_sent_is_caught() -> None:
+    with pytest.raises(AssertionError, match=r"^reuse changes a batch that it has sent, from \[1\] to \[2\]"):
+        check_stage(codec_stage("reuse", lambda ctx: SendsOneList(), codec=SendsOneList), 1, 2)
+
+
+class Lines:
+    """Gives whole lines. How it says what it holds is to be checked."""
+
+    def __init__(self) -> None:
+        self.held = ""
+        self.taken = ""
+
+    def feed(self, batch: list[str], /) -> list[str]:
+        self.taken += "".join(batch)
+        lines, end, self.held = (self.held + "".join(batch)).rpartition("\n")
+        return [lines + end] if end else []
+
+    def flush(self) -> list[str]:
+        text, self.held = self.held, ""
+        return [text] if text else []
+
+
+class HoldsIt(Lines):
+    def skip(self) -> list[str]:
+        return [self.held] if self.held else []
+
+
+class Flushes(Lines):
+    def skip(self) -> list[str]:
+        return self.flush()
+
+
+class Loses(Lines):
+    def skip(self) -> list[str]:
+        return []
+
+
+class Doubles(Lines):
+    def skip(self) -> list[str]:
+        return [self.taken] if self.taken else []
+
+
+@pytest.mark.parametrize(
+    ("codec", "fault"),
+    [
+        (
+            Flushes,
+            r"^skip of lines changes the codec: after 1 events it gave \[\], and \[\] at the end; if nobody calls",
+        ),
+        (
+            Loses,
+            r"^lines holds \['a'\] after 1 events, but skip returns \[\]: a request that goes on",
+        ),
+        (Doubles, r"^lines holds \[\] after 2 events, but skip returns \['ab\\n'\]: "),
+    ],
+)
+def test_a_codec_that_does_not_return_what_it_holds_is_caught(codec: type[Any], fault: str) -> None:
+    with pytest.raises(AssertionError, match=fault):
+        check_stage(codec_stage("lines", lambda ctx: codec(), codec=codec), "a", "b\n", "c", normalise="".join)
+
+
+def test_a_codec_that_returns_what_it_holds_passes_even_if_it_changes_text_or_adds_some() -> None:
+    class Counts(HoldsIt):
+        def flush(self) -> list[str]:
+            return [*super().flush(), f"{len(self.taken)} characters"]
+
+    class Shouts(HoldsIt):
+        def feed(self, batch: list[str], /) -> list[str]:
+            return [text.upper() for text in super().feed(batch)]
+
+    for stage in (
+        codec_stage("lines", lambda ctx: HoldsIt(), codec=HoldsIt),
+        codec_stage("lines", lambda ctx: Counts(), codec=Counts),
+        codec_stage("lines", lambda ctx: Shouts(), codec=Shouts),
+    ):
+        assert check_stage(stage, "a", "b\n", "c", normalise="".join)
 
 
 def test_a_buffer_without_bound_is_caught() -> None:

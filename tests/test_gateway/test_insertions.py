@@ -82,7 +82,7 @@ def test_stages_stand_in_the_order_of_the_file_unless_one_names_another() -> Non
     [
         (
             {"use": "anything"},
-            "'anything' does not say what it takes, or that flows at several places: add `at`, one of",
+            "'anything' does not say what it takes: add `at`, one of",
         ),
         ({"use": "a", "at": "eventz"}, "stage 'a' cannot stand at 'eventz': choose one of request_bytes, request"),
         ({"use": "a", "at": "request"}, "stage 'a' does not take ResponsesRequest"),

@@ -15,7 +15,7 @@ from kit.time.patience import PROCESSES_S
 
 from pipeline.gateway import cli
 from pipeline.gateway.new_stage import KINDS, MAX_NAME_CHARACTERS
-from pipeline.registry import PluginError, discover
+from pipeline.registry import discover
 
 ROOT = Path(__file__).parents[2]
 NAMES = {kind: f"written_{kind}" for kind in KINDS}
@@ -204,8 +204,7 @@ def test_a_broken_installed_stage_does_not_prevent_it(
         '[project]\nname = "broken"\nversion = "1"\n[project.entry-points."pipeline.stages"]\nbroken_one = "nope:x"\n'
     )
     install(monkeypatch, tmp_path / "site", project)
-    with pytest.raises(PluginError):
-        discover()
+    assert list(discover().broken) == ["broken_one"]
     assert write("quiet_down", "event", "--into", str(tmp_path / "new")) == 0
     assert write("broken_one", "event", "--into", str(tmp_path / "other")) == 2
     assert "an installed stage is already named 'broken_one'" in capsys.readouterr().err
