@@ -21,7 +21,7 @@ from pipeline.gateway.config.load import parse_settings
 from pipeline.gateway.config.settings import StageSettings
 from pipeline.gateway.http.server import StartupError
 from pipeline.gateway.insertions import plan
-from pipeline.gateway.open_plugins import CLOSE_LIMIT_S, OpenPlugins
+from pipeline.gateway.open_plugins import CLOSE_LIMIT_S, OPEN_LIMIT_S, OpenPlugins
 from pipeline.registry import AnyPlugin, NoOptions, PluginError
 from stages.events import StreamEvent
 
@@ -83,6 +83,48 @@ async def test_one_that_takes_too_long_to_close_is_named_and_the_others_are_clos
     assert trio.current_time() == CLOSE_LIMIT_S
 
 
+def never_open(name: str, events: list[str]) -> AnyPlugin:
+    """Return a plugin that never yields."""
+
+    @asynccontextmanager
+    async def serve(options: NoOptions, host: Host) -> AsyncIterator[Any]:
+        events.append(f"opening {name}")
+        try:
+            await trio.sleep_forever()
+        finally:
+            events.append(f"left {name}")
+        yield
+
+    return Plugin(name, options=NoOptions, serve=serve, kind="observer")
+
+
+async def test_one_that_does_not_open_in_time_is_named_and_the_others_are_closed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    events: list[str] = []
+    with pytest.raises(PluginError, match=r"^the observer 'b' was not open within 30 s: its `serve` must yield soon"):
+        async with opening(living("a", events), never_open("b", events)):
+            pass
+    assert events == ["open a ", "opening b", "left b", "close a"]
+    assert trio.current_time() == OPEN_LIMIT_S
+
+
+async def test_a_start_that_is_given_up_closes_what_is_open() -> None:
+    events: list[str] = []
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+
+            async def give_up() -> None:
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+
+            nursery.start_soon(give_up)
+            async with opening(living("a", events), never_open("b", events)):
+                pass
+    assert scope.cancelled_caught
+    assert events == ["open a ", "opening b", "left b"]  # what comes after a yield is no clean-up; `a` has none
+
+
 async def test_the_service_opens_them_before_it_serves_and_closes_them_at_the_end() -> None:
     events: list[str] = []
     async with scripted_upstream(*good_answer()) as upstream:
@@ -101,7 +143,7 @@ async def test_a_service_does_not_start_if_one_cannot_be_opened() -> None:
     with patiently(), pytest.raises(ExceptionGroup) as refused:  # of the nursery in which the tests run a service
         async with serving(pipeline="  stages: [{use: a}, {use: b}]", plugins=plugins):
             pass
-    said = r"did not start: .*stage 'b' could not be opened: OSError: no such disk"
+    said = r"did not start: the stage 'b' could not be opened: OSError: no such disk \(.*test_open_plugins.py:\d+\)$"
     assert refused.group_contains(StartupError, match=said)
     assert events[1:] == ["close a"]
 
