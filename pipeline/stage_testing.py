@@ -6,14 +6,14 @@ import itertools
 import operator
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import trio
 import trio.testing
 
 from pipeline.channel import Giver, Inlet, Outlet, Sink
 from pipeline.context import RequestContext
-from pipeline.errors import StageBug
+from pipeline.errors import PipelineError, StageBug
 from pipeline.graph import Pipeline
 from pipeline.lane import BUSY, CLOSING, OUTSIDE, Lane
 from pipeline.line import CodecStage
@@ -22,6 +22,8 @@ from pipeline.stage import Stage
 In = TypeVar("In")
 Out = TypeVar("Out")
 Result = TypeVar("Result")
+
+_MARK: Final = "request-of-another-client"
 
 NewContext = Callable[[], RequestContext]
 
@@ -124,6 +126,11 @@ async def assert_forgets_requests(
     normalise: Callable[[list[Out]], object] = list,
 ) -> None:
     """Check that ``stage`` keeps nothing of one request for the next: all requests share it."""
+    earlier, later = context(), context()
+    earlier.request_id, later.request_id = f"{_MARK}-1", f"{_MARK}-2"
+    for ctx in (earlier, later):
+        given = await run_named(alone(stage), batches_of_size(1, events), ctx)
+    assert f"{_MARK}-1" not in repr(given), f"{stage.name} gives the id of an earlier request to a later one: {given!r}"
     first = normalise(await collect(stage, *events, context=context))
     again = normalise(await collect(stage, *events, context=context))
     assert again == first, f"{stage.name} remembers an earlier request: first it gave {first!r}, then {again!r}"
@@ -336,8 +343,16 @@ async def assert_backpressure(
             with outlet.outside():
                 await trio.sleep_forever()
 
-    with trio.move_on_after(60):
-        await run_named(alone(stage).then(TakeNothing()), endless(), context())
+    with trio.move_on_after(60) as scope:
+        try:
+            await run_named(alone(stage).then(TakeNothing()), endless(), context())
+        except PipelineError as error:
+            if not scope.cancel_called:
+                raise
+            raise AssertionError(
+                f"{stage.name} was cancelled and raised {error.__cause__ or error!r}: let trio.Cancelled pass, and "
+                "catch Exception, not more"
+            ) from error
     assert taken <= limit, f"{stage.name} took {taken} events while nobody took its output: it buffers without bound"
 
 

@@ -59,7 +59,13 @@ def check_stage(
     Raises:
         AssertionError: if the stage breaks a rule; the message says which and how.
         StageBug: if the stage raises what it does not declare; the message names the stage and the cause.
+        TypeError: if it is not a stage.
     """
+    if not callable(getattr(stage, "run", None)):
+        raise TypeError(
+            f"{stage!r} is not a stage: a Plugin, or an observer, is checked by check_plugin, and what stands around "
+            "the call by stages.testing.check_around"
+        )
     name = stage.name
     _on_virtual_time(lambda: assert_forgets_requests(stage, *events, context=context, normalise=normalise), name)
     _on_virtual_time(lambda: assert_blind_to_batching(stage, *events, context=context, normalise=normalise), name)
