@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import keyword
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Final
@@ -97,15 +98,16 @@ def write_new_stage(given: str, kind: str, into: str | None = None) -> str:
             (folder / file).write_text(_filled(template.read_text("utf-8"), values), "utf-8")
     except OSError as error:
         raise CommandError(f"{folder} cannot be written: {error.strerror}") from error
+    python = shlex.quote(sys.executable)  # a bare name may be that of another environment
     return f"""\
 {folder}: {", ".join(files)}
 
 Install it into headrace's environment, and test it:
 
   cd {folder}
-  pip install --no-deps --editable .
-  pytest
-  python benchmark_{name}.py
+  {python} -m pip install --no-deps --editable .
+  {python} -m pytest
+  {python} benchmark_{name}.py
 
 Then add it to your config.yaml:
 
