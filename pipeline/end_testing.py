@@ -46,6 +46,7 @@ async def _cancel_at_each_step(
     """As `assert_cancels_cleanly`; ``run`` gets what cancels it, before a step or ``after`` it."""
     for step in range(1, limit):
         before = _tasks_living()
+        is_overdue = False
         with trio.CancelScope() as scope:
             probe = _CancelAtStep(scope, step, after=after)
             trio.lowlevel.add_instrument(probe)

@@ -360,7 +360,7 @@ def _check_observer(
 
 
 def _waits() -> int:
-    """Return how often this thread has waited for something; to be interrupted is no wait."""
+    """Return how often this thread has waited for something; interruptions do not count."""
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 

@@ -170,7 +170,8 @@ class _OpenAround:
 
 def _blamed(error: Exception, name: str) -> Exception:
     """Return ``error`` as a failure of an around; a group, and what is no failure, as it is."""
-    return error if isinstance(error, ExceptionGroup | DownstreamGone) else blame(error, name)
+    is_kept = isinstance(error, BaseExceptionGroup | DownstreamGone)
+    return error if is_kept else blame(error, name)
 
 
 class _Innermost:

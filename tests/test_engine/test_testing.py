@@ -481,7 +481,7 @@ def test_the_id_of_another_request_is_caught() -> None:
 
 def test_other_things_than_stages_are_sent_to_their_checks() -> None:
     with pytest.raises(TypeError, match="is not a stage: a Plugin, or an observer, is checked by check_plugin"):
-        check_stage(Plugin("double", lambda _: double, NoOptions))  # type: ignore[arg-type, misc]
+        check_stage(Plugin("double", lambda _: double, NoOptions))  # type: ignore[arg-type]
 
 
 async def test_tasks_that_stay_behind_after_a_cancellation_are_caught() -> None:
