@@ -10,9 +10,10 @@ from typing import Any, Final, Generic, TypeVar
 
 import outcome
 import trio
+import trio.testing
 
 from pipeline import alarm
-from pipeline.channel import Inlet, Outlet, Sink
+from pipeline.channel import DownstreamGone, Inlet, Outlet, Sink
 from pipeline.context import RequestContext
 from pipeline.errors import UpstreamFault
 from pipeline.graph import Pipeline
@@ -27,6 +28,8 @@ Out = TypeVar("Out")
 
 STEPS_TO_END: Final = 100
 """After its cancellation a stage may close what it holds; one that takes more turns than this goes on."""
+END_LIMIT_S: Final = 10.0
+"""How long it may take for that: a client that has left must not keep the resources of its request."""
 
 
 async def assert_cancels_cleanly(run: Callable[[], Awaitable[object]], *, limit: int = 10_000) -> int:
@@ -38,11 +41,12 @@ async def assert_cancels_cleanly(run: Callable[[], Awaitable[object]], *, limit:
 
 
 async def _cancel_at_each_step(
-    run: Callable[[_CancelAtStep], Awaitable[object]], limit: int = 10_000, *, after: bool = False
+    run: Callable[[_CancelAtStep], Awaitable[object]], limit: int = 10_000, *, after: bool = False, name: str = "it"
 ) -> int:
     """As `assert_cancels_cleanly`; ``run`` gets what cancels it, before a step or ``after`` it."""
     for step in range(1, limit):
         before = _tasks_living()
+        is_overdue = False
         with trio.CancelScope() as scope:
             probe = _CancelAtStep(scope, step, after=after)
             trio.lowlevel.add_instrument(probe)
@@ -50,6 +54,11 @@ async def _cancel_at_each_step(
                 await run(probe)
             finally:
                 trio.lowlevel.remove_instrument(probe)
+                is_overdue = await probe.watch.end()
+        assert not is_overdue, (
+            f"cancelled at step {step}, {name} had not ended {END_LIMIT_S:g} s later: "
+            "shield only what closes something, with a deadline of a few seconds"
+        )
         left = _tasks_living() - before
         assert left <= 0, f"cancelled at step {step}, {left} tasks stayed behind"
         if not scope.cancel_called:
@@ -67,8 +76,8 @@ async def assert_lets_go(stage: Stage[In, Out], *events: In, context: NewContext
         finally:
             watched.check()
 
-    await _cancel_at_each_step(run)
-    await _cancel_at_each_step(run, after=True)  # while it waits
+    await _cancel_at_each_step(run, name=stage.name)
+    await _cancel_at_each_step(run, after=True, name=stage.name)  # while it waits
 
 
 async def assert_closes_once(stage: Stage[In, Out], *events: In, context: NewContext = new_context) -> None:
@@ -168,6 +177,12 @@ class _Watched(trio.abc.Instrument, Generic[In, Out]):
         trio.lowlevel.add_instrument(self)
         try:
             await self._seen(self._stage.run(inlet, Outlet(_LateSink(self), inlet.lane), ctx))
+        except DownstreamGone:
+            raise
+        except Exception as error:
+            if self._probe.has_cancelled:
+                self.note(f"raised {error!r}")
+            raise
         finally:
             trio.lowlevel.remove_instrument(self)
         if self.is_cancelled:
@@ -232,6 +247,12 @@ class _CancelAtStep(trio.abc.Instrument):
         self._left = step
         self._after = after
         self._is_in_step = True  # that in which it is made
+        self.watch = _Watch(scope)
+
+    @property
+    def has_cancelled(self) -> bool:
+        """Whether the scope has been cancelled."""
+        return self._scope.cancel_called
 
     @property
     def is_delivering(self) -> bool:
@@ -256,3 +277,44 @@ class _CancelAtStep(trio.abc.Instrument):
         self._left -= 1
         if self._left == 0:
             self._scope.cancel()
+            self.watch.begin()
+
+
+class _Watch:
+    """Ends what goes on for too long after its cancellation, as in a shielded wait, which nothing else would end."""
+
+    def __init__(self, scope: trio.CancelScope) -> None:
+        self._scope = scope  # what was cancelled
+        self._waiting = trio.CancelScope()
+        self._ended: trio.Event | None = None  # of its own task
+        self._is_overdue = False
+
+    def begin(self) -> None:
+        """Begin to wait."""
+        self._ended = trio.Event()
+        trio.lowlevel.spawn_system_task(self._run, self._ended)
+
+    async def end(self) -> bool:
+        """Wait no longer; return whether it took too long."""
+        self._waiting.cancel()
+        if self._ended is not None:
+            with trio.CancelScope(shield=True):
+                await self._ended.wait()
+        return self._is_overdue
+
+    async def _run(self, ended: trio.Event) -> None:
+        with self._waiting:
+            is_early = True
+            while is_early:
+                await trio.sleep(END_LIMIT_S)
+                await trio.testing.wait_all_tasks_blocked()  # whose thread has just ended goes on first
+                # The virtual clock does not wait for a thread.
+                is_early = trio.to_thread.current_default_thread_limiter().borrowed_tokens > 0
+            self._is_overdue = True
+            # Trio has no public way to get at a scope of somebody else's, and the test would hang.
+            statuses: list[Any] = [getattr(self._scope, "_cancel_status", None)]
+            while statuses:
+                if (status := statuses.pop()) is not None:
+                    getattr(status, "_scope").cancel()  # noqa: B009 - not ours
+                    statuses += getattr(status, "_children", ())
+        ended.set()

@@ -6,6 +6,7 @@ never holds a secret, prompt text or words of a foreign exception: those belong 
 
 from __future__ import annotations
 
+from traceback import extract_tb
 from typing import ClassVar
 
 
@@ -91,3 +92,19 @@ def blame(error: Exception, stage: str) -> PipelineError:
         error = bug
     error.stage = error.stage or stage
     return error
+
+
+def places_of(error: BaseException | None) -> str:
+    """Return types and places of an exception and of what led to it, the last first, for a log.
+
+    Never their texts: they may quote a prompt or a key.
+    """
+    lines: list[str] = []
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        places = extract_tb(error.__traceback__)
+        lines.append(f"{type(error).__module__}.{type(error).__qualname__}{' at' if places else ''}")
+        lines += (f"  {place.filename}:{place.lineno} in {place.name}" for place in places)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\n".join(lines)

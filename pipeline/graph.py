@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Never, TypeVar, cast
 
 import trio
 
@@ -104,7 +104,9 @@ class Pipeline(Generic[In, Out]):
         may_be_pulled: whether all of them can be run in one task, see `pipeline.pull`.
     """
 
-    def __init__(self, first: Stage[In, Out]) -> None:
+    def __init__(self, first: Stage[In, Out], *others: Never) -> None:
+        if others or not callable(getattr(first, "run", None)):
+            raise TypeError("Pipeline takes its first stage, and `then` each further one: Pipeline(a).then(b)")
         self._set_tasks((Task((first,), DEFAULT_CAPACITY),))  # it takes from the source, without a link
 
     def then(self, stage: Stage[Out, New], *, capacity: int = DEFAULT_CAPACITY) -> Pipeline[In, New]:

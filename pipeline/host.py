@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol, TypeVar
 import trio
 
 from pipeline.context import RequestContext
+from pipeline.errors import places_of
 
 MAX_SERIES: Final = 1000
 """Of one figure: a label whose values a client chooses must not fill the memory."""
@@ -274,10 +275,10 @@ class Host:
                     except Exception as error:
                         failures.inc()
                         if ending.is_set():
-                            self.logger.error("a background task failed as its plugin was closed: %s", _kind(error))
+                            self.logger.error("a background task failed as its plugin was closed: %s", places_of(error))
                             return
                         self.logger.error(
-                            "a background task failed, and starts again in %g s: %s", pause_s, _kind(error)
+                            "a background task failed, and starts again in %g s: %s", pause_s, places_of(error)
                         )
                     with trio.move_on_after(pause_s):
                         await ending.wait()
@@ -293,8 +294,3 @@ class Host:
                 task.deadline = trio.current_time() + drain_s
                 if drain_s > 0:
                     ending.set()
-
-
-def _kind(error: Exception) -> str:
-    """Name an error without its text, which may quote a prompt or a key."""
-    return f"{type(error).__module__}.{type(error).__qualname__}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import resource
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -25,6 +27,7 @@ from pipeline.stage_testing import (
     assert_blind_to_batching,
     assert_forgets_requests,
     assert_same_for_all_sizes,
+    assert_skips_exactly,
     assert_time_conserved,
     assert_waits_declared,
     check_same_again,
@@ -42,8 +45,8 @@ CLOSE_LIMIT_S: Final = 10.0
 """As in the gateway."""
 AT_ONCE: Final = 3
 """How many requests run at the same time, unless there are more contexts or streams."""
-LONGEST_CALL_S: Final = 0.25
-"""An observer's method that takes this long without working waits for something."""
+LONGEST_CALL_S: Final = 0.02
+"""An observer's method that waits this long holds up all requests."""
 
 
 def check_plugin(
@@ -81,11 +84,20 @@ def check_plugin(
         PluginError: if it cannot be opened.
         TypeError: if it stands around the call, or its options have no defaults.
     """
-    plugin = as_plugin(plugin)
+    given, plugin = plugin, as_plugin(plugin)
     if plugin.kind == "around":
         raise TypeError(f"the plugin {plugin.name!r} stands around the call: use stages.testing.check_around")
+    if plugin.kind == "stage" and not (events or streams):
+        raise TypeError(f"without events nothing of the stage {plugin.name!r} is checked: pass a typical stream")
+    fresh = plugin if _is_plugin(given) else _fresh(given, plugin)
 
     async def check() -> list[Any]:
+        if plugin.kind == "stage" and not shares_between_requests:
+            for at, make in enumerate(contexts):
+                async with plugin_opened(fresh, options, deployments=deployments) as stage:
+                    alone_given.append(
+                        await collect(stage, *(streams[at % len(streams)] if streams else events), context=make)
+                    )
         async with plugin_opened(plugin, options, deployments=deployments) as made:
             if plugin.kind == "observer":
                 _check_observer(plugin.name, made, events or (new_record(),), contexts)
@@ -98,9 +110,12 @@ def check_plugin(
         else:
             await assert_forgets_requests(stage, *events, context=context, normalise=normalise)
             await assert_blind_to_batching(stage, *events, context=context, normalise=normalise)
-            await assert_separates_requests(stage, *events, streams=streams, contexts=contexts, normalise=normalise)
+            await assert_separates_requests(
+                stage, *events, streams=streams, contexts=contexts, normalise=normalise, alone_given=alone_given
+            )
         first = await collect(stage, *events, context=context)
         await assert_waits_declared(stage, *events, context=context)
+        await assert_skips_exactly(stage, *events, context=context)
         if not holds_all:
             await assert_backpressure(stage, *events, context=context)
         await assert_lets_go(stage, *events, context=context)
@@ -114,6 +129,7 @@ def check_plugin(
             return await collect(stage, *events, batches_of=batches_of, context=context)
 
     context = contexts[0] if contexts else new_context
+    alone_given: list[list[Any]] = []
     return on_virtual_time(check, plugin.name)
 
 
@@ -126,6 +142,15 @@ def as_plugin(loaded: Any) -> AnyPlugin:
             name = getattr(loaded, "name", type(loaded).__name__)
             return Plugin(name, lambda _: loaded, kind=kind)
     raise TypeError(f"{loaded!r} is not a plugin, and has none of the methods {', '.join(METHODS.values())}")
+
+
+def _fresh(loaded: Any, plugin: AnyPlugin) -> AnyPlugin:
+    """Return a plugin that makes copies of a stage as it is now, if that can be copied."""
+    try:
+        pristine = copy.deepcopy(loaded)
+    except Exception:
+        return plugin
+    return Plugin(plugin.name, lambda _: copy.deepcopy(pristine), kind=plugin.kind)
 
 
 def _is_plugin(loaded: object) -> TypeGuard[AnyPlugin]:
@@ -220,6 +245,7 @@ async def assert_separates_requests(
     streams: Sequence[Sequence[In]] = (),
     contexts: Sequence[NewContext] = (),
     normalise: Callable[[list[Out]], object] = list,
+    alone_given: Sequence[list[Out]] = (),
 ) -> None:
     """Check that requests that run at the same time, each a batch in turn, get what each gets alone.
 
@@ -229,12 +255,15 @@ async def assert_separates_requests(
         streams: what the requests take; repeated if there are more contexts.
         contexts: make the contexts of the requests; repeated if there are more streams.
         normalise: makes outputs comparable.
+        alone_given: what the first requests get from a stage that has had no request before; otherwise this one, alone,
+            is asked, which cannot show what it has kept of the requests before.
     """
     streams, contexts = streams or (events,), contexts or (new_context,)
     count = max(len(streams), len(contexts), AT_ONCE)
     streams = [streams[at % len(streams)] for at in range(count)]
     makers = [contexts[at % len(contexts)] for at in range(count)]
-    want = [await collect(stage, *stream, context=make) for stream, make in zip(streams, makers, strict=True)]
+    pairs = list(zip(streams, makers, strict=True))[len(alone_given) :]
+    want = [*alone_given, *[await collect(stage, *stream, context=make) for stream, make in pairs]]
     sources = [_InTurns(stream) for stream in streams]
     requests = [make() for make in makers]
     got: list[list[Out] | PipelineError] = [[] for _ in range(count)]
@@ -331,8 +360,13 @@ def _check_observer(
         _tell(name, "on_end", observer.on_end, record)
 
 
+def _waits() -> int:
+    """Return how often this thread has waited for something; interruptions do not count."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+
+
 def _tell(name: str, method: str, tell: Callable[[Any], object], what: object) -> None:
-    began_s, worked_s = time.perf_counter(), time.thread_time()
+    began_s, worked_s, waits = time.perf_counter(), time.thread_time(), _waits()
     try:
         returned = tell(what)
     except Exception as error:
@@ -341,7 +375,7 @@ def _tell(name: str, method: str, tell: Callable[[Any], object], what: object) -
     if inspect.iscoroutine(returned):
         returned.close()
         raise AssertionError(f"{method} of the observer {name} is async: nobody awaits it")
-    assert waited_s < LONGEST_CALL_S, (
+    assert waited_s < LONGEST_CALL_S or _waits() == waits, (
         f"{method} of the observer {name} waited {waited_s:.2g} s, and all requests with it: let a task in "
         "host.background do that"
     )

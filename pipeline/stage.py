@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Iterable
+from types import UnionType
 from typing import Any, Generic, Protocol, TypeVar, overload
 
 from pipeline.channel import Inlet, Outlet
@@ -54,8 +55,9 @@ class Codec(Protocol[In, Out]):
     - ``ticks: bool``: false while a silence means nothing to it; it is not asked then.
     - ``close(self, outcome: Outcome) -> None``: told how the run ended, exactly once, when all of its stages have,
       even if the request failed or was cancelled. Then `flush` may not have been called. It must not wait.
-    - ``skip(self) -> list[Out]``: what it has taken and not given, for a stage that is configured with
-      ``on_error: skip``: after a failure of its own the request goes on with that, and without it.
+    - ``skip(self) -> list[Out]``: what it has taken and not given; it changes nothing. For a stage that is configured
+      with ``on_error: skip``: it is called before each event, and if `feed` fails at that one, the request goes on with
+      what it returned, then the event itself, and without the codec. One that holds no output returns [].
     """
 
     def feed(self, batch: list[In], /) -> list[Out]:
@@ -128,7 +130,7 @@ def codec_stage(
     Raises:
         TypeError: if the class is not known, or is not a codec's; the message says what is missing.
     """
-    kind = codec or (open if isinstance(open, type) else _hints_of(open).get("return"))
+    kind = codec or (open if isinstance(open, type) else hints_of(open).get("return"))
     if not isinstance(kind := typing.get_origin(kind) or kind, type):
         raise TypeError(
             f"stage {name!r}: its codec is not known: annotate what `open` returns, or pass the class as codec="
@@ -150,7 +152,7 @@ def codec_stage(
         close = _method(name, kind, "close")
         if inspect.iscoroutinefunction(close):
             raise TypeError(f"stage {name!r}: close of {kind.__name__} must not be async: the request is over")
-    hints = _hints_of(feed)
+    hints = hints_of(feed)
     gives = _item_of(hints.pop("return", None))
     takes = _item_of(next(iter(hints.values()), None))
     return CodecStage(
@@ -180,7 +182,7 @@ def _declares(kind: type, name: str) -> bool:
     return hasattr(kind, name) or any(name in vars(base).get("__annotations__", {}) for base in kind.__mro__)
 
 
-def _hints_of(fn: Any) -> dict[str, Any]:
+def hints_of(fn: Any) -> dict[str, Any]:
     """Return the annotations of a function; none if some exist for type checkers only, or it is not a function."""
     try:
         return typing.get_type_hints(fn)
@@ -212,10 +214,29 @@ def per_event(fn: Callable[[In], Iterable[Out]]) -> CodecStage[In, Out]:
 
     The function keeps nothing between events. If it must (text that is split over two deltas, a count), write a
     codec. Its annotations become the stage's item types.
+
+    Raises:
+        TypeError: if the function is async, or is annotated to return something else than several events.
     """
+    hints = hints_of(fn)
+    returned = hints.pop("return", None)
+    if inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn):
+        raise TypeError(f"{fn.__name__} must not be async: what waits needs a class with an async `run`")
+    kind = typing.get_origin(returned) or returned
+    if (
+        returned is type(None)
+        or kind in (typing.Union, UnionType)
+        or (isinstance(kind, type) and not issubclass(kind, Iterable))
+    ):
+        raise TypeError(
+            f"{fn.__name__} is annotated to return one thing, but gives any number of events: yield them "
+            "(-> Iterator[...]), or return a list"
+        )
     codec = _PerEvent(fn)
-    hints = _hints_of(fn)
-    emits = _item_of(hints.pop("return", None))
     return CodecStage(
-        fn.__name__, lambda ctx: codec, accepts=next(iter(hints.values()), None), emits=emits, holds_nothing=True
+        fn.__name__,
+        lambda ctx: codec,
+        accepts=next(iter(hints.values()), None),
+        emits=_item_of(returned),
+        holds_nothing=True,
     )

@@ -24,6 +24,7 @@ from pipeline.stage_testing import NewContext as NewContext
 from pipeline.stage_testing import assert_backpressure as assert_backpressure
 from pipeline.stage_testing import assert_blind_to_batching as assert_blind_to_batching
 from pipeline.stage_testing import assert_forgets_requests as assert_forgets_requests
+from pipeline.stage_testing import assert_skips_exactly as assert_skips_exactly
 from pipeline.stage_testing import assert_time_conserved as assert_time_conserved
 from pipeline.stage_testing import assert_waits_declared as assert_waits_declared
 from pipeline.stage_testing import check_same_again as _check_same_again
@@ -58,12 +59,19 @@ def check_stage(
     Raises:
         AssertionError: if the stage breaks a rule; the message says which and how.
         StageBug: if the stage raises what it does not declare; the message names the stage and the cause.
+        TypeError: if it is not a stage.
     """
+    if not callable(getattr(stage, "run", None)):
+        raise TypeError(
+            f"{stage!r} is not a stage: a Plugin, or an observer, is checked by check_plugin, and what stands around "
+            "the call by stages.testing.check_around"
+        )
     name = stage.name
     _on_virtual_time(lambda: assert_forgets_requests(stage, *events, context=context, normalise=normalise), name)
     _on_virtual_time(lambda: assert_blind_to_batching(stage, *events, context=context, normalise=normalise), name)
     first = _on_virtual_time(lambda: collect(stage, *events, context=context), name)
     _on_virtual_time(lambda: assert_waits_declared(stage, *events, context=context), name)
+    _on_virtual_time(lambda: assert_skips_exactly(stage, *events, context=context), name)
     if not holds_all:
         _on_virtual_time(lambda: assert_backpressure(stage, *events, context=context), name)
     _on_virtual_time(lambda: assert_lets_go(stage, *events, context=context), name)

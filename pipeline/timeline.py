@@ -141,7 +141,10 @@ class Timeline:
         if not self.has_delivered:
             self.mark_once("first_byte_out")
             if self._token_origin_ns and (not origin_ns or origin_ns >= self._token_origin_ns):
+                last_ns = self.points.pop("last_byte_out", 0)  # all of a short answer is one write
                 self.mark("first_token_out")
+                if last_ns:
+                    self.points["first_token_out"] = self.points["last_byte_out"] = last_ns
                 self.has_delivered = True
 
     def deliver(self, origin_ns: int) -> None:

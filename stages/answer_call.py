@@ -12,12 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from traceback import walk_tb
 from types import TracebackType
 from typing import Final
 
 import trio
 
 from pipeline import Inlet, Lane, Outlet, Party, Pipeline, PipelineError, RequestContext, StageBug, UpstreamFault
+from pipeline.channel import DownstreamGone
+from pipeline.errors import blame
 from pipeline.lane import BUSY, OUTSIDE
 from pipeline.pull import Pull
 from stages.answer import Answer, Around, Attempt, Next
@@ -66,33 +69,50 @@ class AnswerCall:
     async def _answer(
         self, opening: AbstractAsyncContextManager[Answer], lane: Lane, outlet: Outlet[StreamEvent], ctx: RequestContext
     ) -> None:
-        timeline = ctx.timeline
         lane.origin_ns = 0  # until this task takes a batch of an attempt
         with trio.CancelScope() as ending:
             async with opening as answer:
                 ctx[CALL] = answer.call
-                async for events in answer:
-                    if not events:
-                        continue
-                    if not lane.origin_ns:  # they were made here, or came by another task
-                        lane.origin_ns = timeline.origin_ns = lane.clock()
-                    if not timeline.has_token and (has_output(events) or has_reasoning(events)):
-                        timeline.see_token(is_output=has_output(events))
-                    for event in events:
-                        if isinstance(event, Usage):
-                            ctx[USAGE] = event
-                        elif isinstance(event, Failed):
-                            ctx[FAILURE] = event
-                    is_end = isinstance(events[-1], Finished | Failed)
-                    await outlet.send(events)
-                    lane.origin_ns = 0
-                    if is_end:
-                        # What is around the call may have more to do, such as to keep the answer. The client does not
-                        # wait for that, and the last stage, which ends now, does not cancel it.
-                        outlet.giver.complete()
-                        ending.shield = True
-                        ending.deadline = trio.current_time() + END_LIMIT_S
-                        return
+                try:
+                    is_end = await self._pass_on(answer, lane, outlet, ctx)
+                except (PipelineError, DownstreamGone):
+                    raise
+                except Exception as error:  # in an iterator, or a function for `Answer.changed`, of one of them
+                    raise blame(error, self._culprit(error))  # noqa: B904 - it bears its cause
+                if is_end:
+                    # What is around the call may have more to do, such as to keep the answer. The client does not
+                    # wait for that, and the last stage, which ends now, does not cancel it.
+                    outlet.giver.complete()
+                    ending.shield = True
+                    ending.deadline = trio.current_time() + END_LIMIT_S
+
+    async def _pass_on(self, answer: Answer, lane: Lane, outlet: Outlet[StreamEvent], ctx: RequestContext) -> bool:
+        """Send the events of an answer; return whether its last one has come."""
+        timeline = ctx.timeline
+        async for events in answer:
+            if not events:
+                continue
+            if not lane.origin_ns:  # they were made here, or came by another task
+                lane.origin_ns = timeline.origin_ns = lane.clock()
+            if not timeline.has_token and (has_output(events) or has_reasoning(events)):
+                timeline.see_token(is_output=has_output(events))
+            for event in events:
+                if isinstance(event, Usage):
+                    ctx[USAGE] = event
+                elif isinstance(event, Failed):
+                    ctx[FAILURE] = event
+            is_end = isinstance(events[-1], Finished | Failed)
+            await outlet.send(events)
+            lane.origin_ns = 0
+            if is_end:
+                return True
+        return False
+
+    def _culprit(self, error: Exception) -> str:
+        """Return the name of the around in whose module it happened."""
+        modules = {type(around).__module__: around.name for around in self._arounds}
+        names = [modules.get(frame.f_globals.get("__name__", "")) for frame, _ in walk_tb(error.__traceback__)]
+        return next(filter(None, reversed(names)), self.name)
 
 
 def answer_call(arounds: Sequence[Around], attempt: Attempts) -> AnswerCall:
@@ -112,10 +132,46 @@ class _Link:
         return self._following.ctx
 
     def __call__(self, call: UpstreamCall, /) -> AbstractAsyncContextManager[Answer]:
-        return self._around.call(call, self._following)
+        return _OpenAround(self._around, call, self._following)
 
     def outside(self, party: Party = Party.OURS) -> AbstractContextManager[object]:
         return self._following.outside(party)
+
+
+class _OpenAround:
+    """The answer of one `Around`, as a context manager; what fails in the around is blamed on it."""
+
+    __slots__ = ("_around", "_call", "_following", "_opening")
+
+    def __init__(self, around: Around, call: UpstreamCall, following: Next) -> None:
+        self._around = around
+        self._call = call
+        self._following = following
+        self._opening: AbstractAsyncContextManager[Answer] | None = None
+
+    async def __aenter__(self) -> Answer:
+        try:
+            self._opening = self._around.call(self._call, self._following)
+            return await self._opening.__aenter__()
+        except Exception as error:
+            raise _blamed(error, self._around.name)  # noqa: B904 - it bears its cause
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        assert self._opening is not None  # entered
+        try:
+            return await self._opening.__aexit__(kind, error, traceback)
+        except Exception as worse:
+            if worse is error:
+                raise
+            raise _blamed(worse, self._around.name)  # noqa: B904 - it bears its cause
+
+
+def _blamed(error: Exception, name: str) -> Exception:
+    """Return ``error`` as a failure of an around; a group, or what is not a failure, as it is."""
+    is_kept = isinstance(error, BaseExceptionGroup | DownstreamGone)
+    return error if is_kept else blame(error, name)
 
 
 class _Innermost:

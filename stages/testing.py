@@ -138,12 +138,14 @@ def check_around(
     call: UpstreamCall | None = None,
     principal: Principal | None = None,
     deployments: Mapping[str, Deployment] | None = None,
+    shares_between_requests: bool = False,
 ) -> CheckedAnswer:
     """Run an around on attempts that go as scripted, and return the events of its answer, and what it asked.
 
     Checks that each attempt that begins well is left exactly once, even if the around is cancelled, at any step, or its
-    answer is left after the first batch; that it lets the cancellation through; that its waits are declared; and
-    that its answer ends as it should. Not from inside a trio loop: it starts its own, on a virtual clock.
+    answer is left after the first batch; that it lets the cancellation through; that its waits are declared; that its
+    answer ends as it should, and is the same for each request. Not from inside a trio loop: it starts its own, on a
+    virtual clock.
 
     Args:
         around: an `Around`, or a plugin that makes one; it is open for all runs.
@@ -152,6 +154,7 @@ def check_around(
         call: what is asked.
         principal: the owner of the key.
         deployments: those that the plugin's host shows, by id.
+        shares_between_requests: whether the answer depends, on purpose, on earlier requests, as that of a cache does.
 
     Raises:
         AssertionError: if the around breaks a rule; the message says which and how.
@@ -168,6 +171,8 @@ def check_around(
 
     async def check() -> CheckedAnswer:
         async with plugin_opened(plugin, options, deployments=deployments) as made:
+            first = _AskAround(made, attempts)
+            answered = CheckedAnswer(await collect(first, asked, context=context), first.attempts)
             leaving = _AskAround(made, attempts, leaves_early=True)
             with leaving.checked("its answer was left after the first batch"):
                 await collect(leaving, asked, context=context)
@@ -177,9 +182,15 @@ def check_around(
             with stage.checked("it was cancelled"):
                 await assert_lets_go(stage, asked, context=context)
             events = await collect(stage, asked, context=context)
-            if stage.error is not None:
-                raise stage.error
-            return CheckedAnswer(events, stage.attempts)
+            if shares_between_requests:
+                first, answered = stage, CheckedAnswer(events, stage.attempts)
+            if first.error is not None:
+                raise first.error
+            assert events == answered, (
+                f"{plugin.name} remembers earlier requests: first it answered {list(answered)!r}, then {events!r}; if "
+                "that is on purpose, say shares_between_requests=True"
+            )
+            return answered
 
     return on_virtual_time(check, plugin.name)
 

@@ -18,12 +18,12 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from time import perf_counter_ns
-from traceback import extract_tb
 from typing import Any, Final, Never
 
 import trio
 
 from pipeline import ClientFault, Observer, Overloaded, Pipeline, PipelineError, RequestContext, StageBug
+from pipeline.errors import places_of
 from pipeline.gateway.asgi_client import AsgiClient, AsgiResponse, Client
 from pipeline.gateway.assembly import Assembly
 from pipeline.gateway.failures import render
@@ -106,12 +106,8 @@ class Bridge:
         try:
             tell(what)
         except Exception as error:
-            log.error(
-                "the observer %s failed: %s.%s",
-                type(observer).__name__,
-                type(error).__module__,
-                type(error).__qualname__,
-            )
+            name = getattr(observer, "name", type(observer).__name__)
+            log.error("the observer %s failed in %s: %s", name, tell.__name__, places_of(error))
 
     def request_id_of(self, headers: dict[bytes, bytes]) -> str:
         """Return the client's ``x-request-id`` if it is valid, else an id of this bridge's own."""
@@ -225,7 +221,12 @@ class _ServedRequest:
     async def _report(self, error: PipelineError) -> None:
         """Report a failure to the client in the way that is still open."""
         if isinstance(error, StageBug):
-            log.error("stage %s failed in request %s\n%s", error.stage, self.ctx.request_id, _describe(error))
+            log.error(
+                "stage %s failed in request %s\n%s",
+                error.stage,
+                self.ctx.request_id,
+                places_of(error.__cause__) or error.public,
+            )
         response = self.response
         if response.status is None:
             rendered = render(error, as_400=self.ctx[PROFILE].errors_as_400)
@@ -284,16 +285,3 @@ class _BodySource:
         finally:
             timeline.client_ns += timeline.clock() - since_ns
         raise ClientFault("the request body did not arrive in time: send it faster", code="body_timeout")
-
-
-def _describe(bug: StageBug) -> str:
-    """Return types and places of what led to it, the last first, without texts, which may quote a prompt or a key."""
-    lines: list[str] = []
-    seen: set[int] = set()
-    cause = bug.__cause__
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        lines.append(f"{type(cause).__module__}.{type(cause).__qualname__} at")
-        lines += (f"  {place.filename}:{place.lineno} in {place.name}" for place in extract_tb(cause.__traceback__))
-        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-    return "\n".join(lines) or bug.public

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from importlib.metadata import distributions, version
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from pipeline.gateway.command_error import CommandError
 from pipeline.gateway.config.load import ConfigError, describe, load_settings, parse_settings
 from pipeline.gateway.config.pipeline_section import FLAGS
 from pipeline.gateway.config.settings import PipelineSettings, Settings
-from pipeline.registry import PluginError, discover
+from pipeline.registry import PluginError, Plugins, discover
 
 DISTRIBUTION = "headrace"
 KINDS = ("event", "codec", "run", "around", "observer")
@@ -29,11 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check_ownership()
         status: int = options.run(options)
-    except ConfigError as error:
-        for problem in error.problems:
+        sys.stdout.flush()
+    except (ConfigError, PluginError) as error:
+        for problem in error.problems or (f"headrace: {error}",):
             print(problem, file=sys.stderr)
         return 2
-    except (PluginError, CommandError, OSError) as error:
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit would fail again
+        return 1
+    except (CommandError, OSError) as error:
         print(f"headrace: {error}", file=sys.stderr)
         return 2
     return status
@@ -123,7 +129,18 @@ def _serve(options: argparse.Namespace) -> int:
     if options.inherited is not None:
         listener, _, lifeline = options.inherited.partition(",")
         inherited = int(listener), int(lifeline)
-    return serve(settings, plugins=discover(), worker_arguments=arguments, inherited=inherited)
+    plugins = discover()
+    settings = _with_warnings(settings, plugins)
+    return serve(settings, plugins=plugins, worker_arguments=arguments, inherited=inherited)
+
+
+def _with_warnings(settings: Settings, plugins: Plugins) -> Settings:
+    """Return the settings with the warnings about stages."""
+    from pipeline.gateway.insertions import unmatched_models
+
+    names = [deployment.model_name for deployment in settings.deployments]
+    more = (*unmatched_models(settings.pipeline.stages, names), *plugins.warnings)
+    return replace(settings, warnings=(*settings.warnings, *more))
 
 
 DEMO_CONFIG = """\
@@ -183,8 +200,9 @@ def _check_config(options: argparse.Namespace) -> int:
     settings: Settings = load_settings(options.file)
     from pipeline.gateway.app import Application
 
-    Application(settings, plugins=discover(), on_end=lambda record: None)  # checks that the configured stages fit
-    print(describe(settings))
+    plugins = discover()
+    Application(settings, plugins=plugins, on_end=lambda record: None)  # checks that the configured stages fit
+    print(describe(_with_warnings(settings, plugins)))
     return 0
 
 
@@ -194,9 +212,19 @@ def _stages(options: argparse.Namespace) -> int:
     for name, summary in built_in_stages():
         print(f"{name:20} {summary}")
     plugins = discover()
-    print("\ninstalled:" if plugins else "\nno other stages are installed; docs/writing-a-stage.md shows how")
+    print(
+        "\ninstalled:"
+        if plugins
+        else ""
+        if plugins.broken
+        else "\nno other stages are installed; docs/writing-a-stage.md shows how"
+    )
     for plugin in plugins.values():
         print(f"{plugin.name:20} {plugin.summary}")
+    if plugins.broken:
+        print("\ninstalled, but broken:")
+    for name, why in plugins.broken.items():
+        print(f"{name:20} {why}")
     return 0
 
 
@@ -204,7 +232,10 @@ def _graph(options: argparse.Namespace) -> int:
     settings = load_settings(options.file)
     from pipeline.gateway.graph_page import graph_page
 
-    print(graph_page(settings, discover()), end="")
+    plugins = discover()
+    for warning in plugins.warnings:
+        print(f"headrace: {warning}", file=sys.stderr)
+    print(graph_page(settings, plugins), end="")
     return 0
 
 

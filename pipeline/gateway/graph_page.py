@@ -11,11 +11,10 @@ from pipeline import Inlet, Outlet, RequestContext
 from pipeline.gateway.app import Application
 from pipeline.gateway.assembly import Assembly
 from pipeline.gateway.config.settings import Settings, When
-from pipeline.gateway.insertions import Installed, Planned, plan
+from pipeline.gateway.insertions import Installed, Planned, plan, type_words
 from pipeline.graph import StageDescription, TaskDescription
 from pipeline.line import CodecStage
-from pipeline.registry import AnyPlugin, members_of
-from stages.events import StreamEvent
+from pipeline.registry import AnyPlugin
 from stages.wire.redaction import redact
 
 _ABOUT: Final[Mapping[str, str]] = {
@@ -38,8 +37,6 @@ _SOURCES: Final[Mapping[str, str]] = {
     "whole": "the call",
 }
 """What the first task of a pipeline takes."""
-
-_ALIASES: Final[tuple[tuple[object, str], ...]] = ((StreamEvent, "StreamEvent"),)
 
 
 def graph_page(settings: Settings, plugins: Mapping[str, AnyPlugin]) -> str:
@@ -136,19 +133,9 @@ def _stage(stage: StageDescription, one: Planned | None, width: int) -> Iterator
     accepts, emits = stage.accepts, stage.emits
     if one is not None:
         accepts, emits = accepts or one.plugin.accepts, emits or one.plugin.emits
-    yield f"    {stage.name:<{width}}  {_type(accepts)} -> {_type(emits)}  ({kind}{waits}{ticks})"
+    yield f"    {stage.name:<{width}}  {type_words(accepts)} -> {type_words(emits)}  ({kind}{waits}{ticks})"
     if one is not None:
         yield f"    {'':<{width}}  added at {one.place}{_about(one)}"
-
-
-def _type(kind: object) -> str:
-    members = members_of(kind)
-    if members is None:
-        return "?"
-    for alias, name in _ALIASES:
-        if members == members_of(alias):
-            return name
-    return " | ".join(sorted(getattr(member, "__name__", str(member)) for member in members))
 
 
 def _about(one: Planned) -> str:

@@ -15,7 +15,7 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Literal, TypeVar, cast
+from typing import Final, Literal, TypeVar, cast
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -232,7 +232,8 @@ def _words(record: Struct) -> str:
 
 
 def _summary(record: RequestRecord) -> str:
-    """Return the most important of a request, with the time of the largest party and of the busiest stage.
+    """Return the most important of a request, with the time of the largest party, and of the stage that worked and
+    waited longest for us.
 
     Such as ``OK 200 key=me model=gpt-5 first=412.7 total=5121.9 ms upstream=5109.2 decode_events=5.0``; what is
     not known is left out.
@@ -240,7 +241,10 @@ def _summary(record: RequestRecord) -> str:
     names = [f"{name}={_word(value)}" for name, value in (("key", record.key), ("model", record.model)) if value]
     times = "" if record.first_token_ms is None else f" first={record.first_token_ms:.1f}"
     times += f" total={record.total_ms:.1f}"
-    busy = {name: stage.busy_ms + stage.flush_ms for name, stage in record.stages.items()}
+    busy = {
+        name: stage.busy_ms + stage.flush_ms + (0 if name in _ON_SOCKETS else stage.outside_ms)
+        for name, stage in record.stages.items()
+    }
     most = "".join(f" {_largest(figures)}" for figures in (record.party_ms, busy) if figures)
     known = f"{record.end} {record.status}"
     room = TEXT_LINE_CHARACTERS - _HEAD_CHARACTERS - len(known) - len(times) - len(" ms") - len(most)
@@ -250,6 +254,10 @@ def _summary(record: RequestRecord) -> str:
         named += word
         room -= len(word)
     return f"{known}{named}{times} ms{most}"
+
+
+_ON_SOCKETS: Final = frozenset({"call_upstream", "write_sse", "write_json"})
+"""The stages whose waits are the upstream's or the client's; those of the others are ours."""
 
 
 def _largest(figures: Mapping[str, float]) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 import keyword
 import re
+import shlex
 import sys
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from pipeline.gateway.command_error import CommandError
 from pipeline.gateway.insertions import BUILT_IN
-from pipeline.registry import GROUP, PluginError, discover
+from pipeline.registry import discover
 
 TEMPLATES: Final = Path(__file__).parent / "stage_templates"
 """Shared files, and a folder for each kind. In them ``@NAME@`` and its like are replaced."""
@@ -98,15 +98,16 @@ def write_new_stage(given: str, kind: str, into: str | None = None) -> str:
             (folder / file).write_text(_filled(template.read_text("utf-8"), values), "utf-8")
     except OSError as error:
         raise CommandError(f"{folder} cannot be written: {error.strerror}") from error
+    python = shlex.quote(sys.executable)  # a bare name may be that of another environment
     return f"""\
 {folder}: {", ".join(files)}
 
 Install it into headrace's environment, and test it:
 
   cd {folder}
-  pip install --no-deps --editable .
-  pytest
-  python benchmark_{name}.py
+  {python} -m pip install --no-deps --editable .
+  {python} -m pytest
+  {python} benchmark_{name}.py
 
 Then add it to your config.yaml:
 
@@ -143,11 +144,9 @@ def _checked_name(given: str) -> str:
 
 
 def _installed() -> set[str]:
-    """Return the names of the installed stages; if one of them is broken, those of their entry points."""
-    try:
-        return set(discover())
-    except PluginError:
-        return {point.name for point in entry_points(group=GROUP)}
+    """Return the names of the installed stages, also of those that are broken."""
+    found = discover()
+    return {*found, *found.broken}
 
 
 def _filled(text: str, values: dict[str, str]) -> str:

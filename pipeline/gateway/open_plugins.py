@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Final
 
 import trio
 
+from pipeline.errors import places_of
 from pipeline.gateway.insertions import Installed, Planned
 from pipeline.host import Host, Shared
 from pipeline.registry import PluginError, opened
 from stages.upstreams import Deployment
 
+OPEN_LIMIT_S: Final = 30.0
+"""How long one plugin may take to open; meanwhile clients that connect wait for their answers."""
 CLOSE_LIMIT_S: Final = 10.0
 """How long one plugin may take to close; its background tasks have half of it to end by themselves."""
 STUCK_MARGIN_S: Final = 1.0
@@ -46,6 +50,7 @@ class OpenPlugins:
         self.are_stuck = False
         self._closing = trio.Event()
         self._closed = trio.Event()
+        self._living = trio.CancelScope()
 
     @property
     def have_lifetimes(self) -> bool:
@@ -60,9 +65,10 @@ class OpenPlugins:
         """Open all.
 
         Raises:
-            PluginError: if one cannot be opened; those before it have been closed again.
+            PluginError: if one cannot be opened, or not within `OPEN_LIMIT_S`; those before it have been closed again.
         """
         self._closing, self._closed = trio.Event(), trio.Event()
+        self._living = trio.CancelScope()
         has_opened = trio.Event()
         installed: list[Installed] = []
         failures: list[PluginError] = []
@@ -70,29 +76,39 @@ class OpenPlugins:
         async def live() -> None:
             lives: list[_Life] = []
             try:
-                async with trio.open_nursery() as nursery:
-                    for one in self._planned:
-                        life = _Life(one, self.hosts[one.plugin.name])
-                        made = await nursery.start(life.run)
-                        if life.failure is not None:
-                            failures.append(life.failure)
-                            break
-                        lives.append(life)
-                        installed.append(made)
-                    else:
-                        has_opened.set()
-                        await self._closing.wait()
-                    for life in reversed(lives):
-                        if not await life.close():
-                            self.are_stuck = True
-                    has_opened.set()
-                    self._closed.set()
+                with self._living:
+                    await open_all(lives)
             finally:
                 has_opened.set()
                 self._closed.set()
 
+        async def open_all(lives: list[_Life]) -> None:
+            async with trio.open_nursery() as nursery:
+                for one in self._planned:
+                    life = _Life(one, self.hosts[one.plugin.name])
+                    made = await nursery.start(life.run)
+                    if life.failure is not None:
+                        failures.append(life.failure)
+                        break
+                    lives.append(life)
+                    installed.append(made)
+                else:
+                    has_opened.set()
+                    await self._closing.wait()
+                for life in reversed(lives):
+                    if not await life.close():
+                        self.are_stuck = True
+                has_opened.set()
+                self._closed.set()  # here: one that is stuck keeps the nursery open
+
         trio.lowlevel.spawn_system_task(live, name="plugins")
-        await has_opened.wait()
+        try:
+            await has_opened.wait()
+        except BaseException:  # the process is to end before it has begun
+            self._living.cancel()
+            with trio.move_on_after(CLOSE_LIMIT_S, shield=True):
+                await self._closed.wait()
+            raise
         if failures:
             raise failures[0]
         return installed
@@ -133,25 +149,37 @@ class _Life:
     async def run(self, task_status: trio.TaskStatus[Installed | None]) -> None:
         """Open it, and report it or its `failure`; keep it open until `closing`."""
         one, name, is_open = self._planned, self._planned.plugin.name, False
-        with trio.CancelScope() as scope:
+        with trio.move_on_after(OPEN_LIMIT_S) as scope:
             try:
                 async with opened(one.plugin, one.options, self._host) as made:
                     installed = Installed.of(one, made)
                     is_open = True
+                    scope.deadline = math.inf
                     task_status.started(installed)
                     await self.closing.wait()
                     scope.deadline = trio.current_time() + CLOSE_LIMIT_S
                 if not self.closing.is_set():
                     log.error("stage %s has closed by itself: restart the server to open it again", name)
             except Exception as error:
-                kind = f"{type(error).__module__}.{type(error).__qualname__}"
                 if is_open and not self.closing.is_set():
-                    log.error("stage %s has failed and is closed: restart the server to open it again: %s", name, kind)
+                    log.error(
+                        "stage %s has failed and is closed: restart the server to open it again: %s",
+                        name,
+                        places_of(error),
+                    )
                 elif is_open:
-                    log.error("stage %s could not be closed: %s", name, kind)
+                    log.error("stage %s could not be closed: %s", name, places_of(error))
                 else:
-                    self.failure = error if isinstance(error, PluginError) else PluginError(f"stage {name!r}: {error}")
+                    self.failure = (
+                        error if isinstance(error, PluginError) else PluginError(f"{one.plugin.kind} {name!r}: {error}")
+                    )
                     task_status.started(None)
-        if scope.cancelled_caught:
+        if scope.cancelled_caught and not is_open:
+            self.failure = PluginError(
+                f"the {one.plugin.kind} {name!r} was not open within {OPEN_LIMIT_S:g} s: its `serve` must yield soon, "
+                "and do what takes long in a background task"
+            )
+            task_status.started(None)
+        elif scope.cancelled_caught:
             log.error("stage %s was not closed within %g s: what it still had to do is lost", name, CLOSE_LIMIT_S)
         self.closed.set()

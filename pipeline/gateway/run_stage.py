@@ -24,7 +24,7 @@ from pipeline import Host, Inlet, Outlet, Pipeline, PipelineError, RequestContex
 from pipeline.channel import Sink
 from pipeline.gateway.command_error import CommandError
 from pipeline.gateway.insertions import PLACES, convert
-from pipeline.registry import GROUP, AnyPlugin, check, discover, members_of, opened
+from pipeline.registry import GROUP, AnyPlugin, check, load, members_of, opened
 from stages.decode_events import decode_events
 from stages.events import Failed, StreamEvent
 from stages.principal import Principal
@@ -126,7 +126,7 @@ def _load(target: str) -> AnyPlugin:
         )
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    [plugin] = discover([EntryPoint(name, target, GROUP)]).values()
+    plugin = load(EntryPoint(name, target, GROUP))
     if plugin.kind != "stage":
         raise CommandError(f"{target} is an {plugin.kind}, and only a stage can be run on a recording")
     return plugin

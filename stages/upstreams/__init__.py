@@ -67,6 +67,19 @@ class UpstreamCall(Struct, frozen=True, kw_only=True):
     model: str
     """The upstream's name for the model, with the wildcard replaced."""
 
+    def at(self, deployment: Deployment) -> UpstreamCall:
+        """Return the same call for another deployment, with that one's name for the model.
+
+        A ``*`` in it stands for what the ``*`` of this call's deployment matched.
+        """
+        model = deployment.model
+        if "*" in model:
+            start, star, end = self.deployment.model.partition("*")
+            is_known = star and self.model.startswith(start) and self.model.endswith(end)
+            matched = self.model[len(start) : len(self.model) - len(end)] if is_known else self.model
+            model = model.replace("*", matched, 1)
+        return UpstreamCall(request=self.request, deployment=deployment, model=model)
+
 
 Mark: TypeAlias = Callable[[Point], object]
 """Notes that a time point of the request has been reached, by name; must not raise.

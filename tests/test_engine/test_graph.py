@@ -1090,3 +1090,14 @@ async def test_a_run_leaves_no_garbage_for_the_collector(how: str, last: Any) ->
         gc.garbage.clear()
         gc.enable()
     assert left == []
+
+
+def test_stages_that_are_not_chained_are_told_how() -> None:
+    @per_event
+    def same(number: int) -> list[int]:
+        return [number]
+
+    make: Any = Pipeline
+    for given in ((same, same), ([same, same],), (None,)):
+        with pytest.raises(TypeError, match=r"each further one: Pipeline\(a\)\.then\(b\)$"):
+            make(*given)

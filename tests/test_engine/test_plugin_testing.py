@@ -16,7 +16,7 @@ import trio.testing
 
 from pipeline import Host, Inlet, Outcome, Outlet, Plugin, RequestContext, Slot, StageBug, codec_stage, per_event
 from pipeline.plugin_testing import as_plugin, plugin_opened
-from pipeline.registry import NoOptions
+from pipeline.registry import NoOptions, PluginError
 from pipeline.testing import CLOSE_LIMIT_S, NewContext, check_plugin, new_record, soak
 
 OWNER: Slot[str] = Slot("owner")
@@ -87,6 +87,11 @@ def test_what_an_entry_point_may_load_to_is_checked_as_it_is() -> None:
 def test_other_things_are_refused() -> None:
     with pytest.raises(TypeError, match=r"^5 is not a plugin, and has none of the methods run, call, on_end$"):
         check_plugin(5)
+
+
+def test_a_stage_is_not_checked_without_events() -> None:
+    with pytest.raises(TypeError, match=r"^without events nothing of the stage 'times' is checked: pass a typical"):
+        check_plugin(TIMES)
 
 
 def test_an_around_is_for_another_check() -> None:
@@ -414,17 +419,34 @@ def test_an_observer_that_is_async_is_caught() -> None:
         async def on_start(self, ctx: RequestContext) -> None:  # type: ignore[override]  # the mistake to be found
             await trio.sleep(1)
 
-    with pytest.raises(AssertionError, match=r"^on_start of the observer observes is async: nobody awaits it"):
+    with pytest.raises(PluginError, match=r"^on_start of the observer 'observes' must not be async: nobody awaits it$"):
         check_plugin(observer(Waits()))
+
+    class Returns(Tells):
+        def on_start(self, ctx: RequestContext) -> Any:
+            return trio.sleep(1)
+
+    with pytest.raises(AssertionError, match=r"^on_start of the observer observes is async: nobody awaits it"):
+        check_plugin(observer(Returns()))
 
 
 def test_an_observer_that_waits_is_caught() -> None:
     class Waits(Tells):
         def on_start(self, ctx: RequestContext) -> None:
-            Event().wait(0.3)
+            Event().wait(0.05)
 
     with pytest.raises(AssertionError, match=r"^on_start of the observer observes waited 0\.\d+ s, and all requests"):
         check_plugin(observer(Waits()))
+
+
+def test_an_observer_that_works_is_not_taken_for_one_that_waits() -> None:
+    class Works(Tells):
+        def on_start(self, ctx: RequestContext) -> None:
+            end_s = time.thread_time() + 0.03
+            while time.thread_time() < end_s:
+                pass
+
+    assert check_plugin(observer(Works())) == []
 
 
 # What grows.

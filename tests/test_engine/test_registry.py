@@ -18,7 +18,7 @@ from kit.service.plugins import install
 
 from pipeline import Host, Inlet, Outlet, Plugin, RequestContext, codec_stage, per_event
 from pipeline.line import CodecStage
-from pipeline.registry import AnyPlugin, NoOptions, PluginError, check, discover, opened
+from pipeline.registry import AnyPlugin, NoOptions, PluginError, check, discover, load, missing, opened
 from pipeline.testing import collect
 
 T = TypeVar("T")
@@ -131,7 +131,7 @@ def test_a_bare_stage_is_a_plugin_without_options(offer: Any) -> None:
     assert (kept.options, kept.accepts, kept.emits) == (NoOptions, Text | Tool | End, Text | Tool | End)
     assert kept.summary == "Keep all."
     assert build(kept, {}, flowing=Text | Tool | End, convert=convert) is keep_all
-    assert (found["relay_all"].accepts, found["relay_all"].emits) == (None, None)
+    assert (found["relay_all"].accepts, found["relay_all"].emits) == (Any, Any)
     assert found["relay_all"].summary == ""
 
 
@@ -146,41 +146,93 @@ def test_the_summary_of_a_plugin_with_options_comes_from_its_makers_docstring(of
 
 def test_a_plugin_that_cannot_be_imported_is_named() -> None:
     with pytest.raises(PluginError) as refused:
-        discover([EntryPoint("gone", "no_such_module_at_all:stage", "pipeline.stages")])
+        load(EntryPoint("gone", "no_such_module_at_all:stage", "pipeline.stages"))
     assert str(refused.value) == (
-        "the stage plugin 'no_such_module_at_all:stage' cannot be imported: "
+        "the stage plugin 'gone' = 'no_such_module_at_all:stage' cannot be imported: "
         "ModuleNotFoundError(\"No module named 'no_such_module_at_all'\")"
     )
 
 
-def test_a_plugin_that_breaks_at_import_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "broken_plugin.py").write_text("raise RuntimeError('no licence')\n")
+@pytest.mark.parametrize("line", ["raise RuntimeError('no licence')", "raise SystemExit('no licence')"])
+def test_a_plugin_that_breaks_at_import_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str) -> None:
+    (tmp_path / "broken_plugin.py").write_text(f"{line}\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(PluginError, match=r"'broken_plugin:stage' cannot be imported: RuntimeError\('no licence'\)"):
-        discover([EntryPoint("broken", "broken_plugin:stage", "pipeline.stages")])
+    with pytest.raises(PluginError, match=r"'broken_plugin:stage' cannot be imported: \w+\('no licence'\)"):
+        load(EntryPoint("broken", "broken_plugin:stage", "pipeline.stages"))
 
 
 def test_an_attribute_that_the_module_does_not_have_is_named(offer: Any) -> None:
     module = offer(keep_all).value.partition(":")[0]
     with pytest.raises(PluginError, match="has no attribute 'stage'"):
-        discover([EntryPoint("keep_all", f"{module}:stage", "pipeline.stages")])
+        load(EntryPoint("keep_all", f"{module}:stage", "pipeline.stages"))
 
 
 @pytest.mark.parametrize("thing", [42, "shout", print, RelayAll, object()])
 def test_an_object_that_is_not_a_stage_is_refused(offer: Any, thing: object) -> None:
     with pytest.raises(PluginError) as refused:
-        discover([offer(thing)])
+        load(offer(thing))
     assert str(refused.value) == (
-        "the entry point 'thing' = 'plugin_of_thing:thing' is not a stage: it must load to what per_event or "
+        "the stage plugin 'thing' = 'plugin_of_thing:thing' is not a stage: it must load to what per_event or "
         "codec_stage give, to an instance of a stage's class, or to a pipeline.Plugin"
     )
 
 
-def test_two_plugins_of_one_name_are_refused(offer: Any) -> None:
-    with pytest.raises(
-        PluginError, match=r"^two installed distributions offer a stage named 'keep_all': uninstall one"
-    ):
-        discover([offer(keep_all, "one"), offer(keep_all, "two")])
+def test_a_broken_plugin_stops_only_those_who_use_it(offer: Any) -> None:
+    found = discover([offer(42, "untyped"), offer(keep_all, "keep_all")])
+    assert list(found) == ["keep_all"]
+    assert found.broken == {"untyped": found.warnings[0]}
+    assert "'untyped' = 'plugin_of_untyped:thing' is not a stage" in missing(found, "untyped")
+    assert "no stage named 'other' is installed (installed: keep_all)" in missing(found, "other")
+    assert missing(found, "kep_all").partition(": install")[0].endswith("; did you mean 'keep_all'?")
+
+
+def test_a_broken_plugin_is_named_with_its_distribution_and_a_remedy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "oops.py").write_text("")
+    (project / "pyproject.toml").write_text(
+        '[project]\nname = "headrace-oops"\nversion = "1"\n'
+        '[project.entry-points."pipeline.stages"]\noops = "oops:missing"\n'
+    )
+    install(monkeypatch, tmp_path / "site", project)
+    assert discover().broken["oops"] == (
+        "the stage plugin 'oops' = 'oops:missing' of the distribution 'headrace-oops' cannot be imported: "
+        "AttributeError(\"module 'oops' has no attribute 'missing'\"); "
+        f"repair it, or uninstall it: {sys.executable} -m pip uninstall headrace-oops"
+    )
+
+
+def test_two_plugins_of_one_name_cannot_be_used(offer: Any) -> None:
+    found = discover([offer(keep_all, "one"), offer(keep_all, "two"), offer(keep_all, "three")])
+    assert found == {}
+    assert missing(found, "keep_all").startswith(
+        "two installed distributions offer a stage named 'keep_all': uninstall one of them"
+    )
+
+
+def test_a_stage_that_is_named_as_its_entry_point_is_told_its_own_name(offer: Any) -> None:
+    found = discover([offer(keep_all, "other_name")])
+    assert missing(found, "other_name") == (
+        "the entry point 'other_name' offers a stage named 'keep_all': write `use: keep_all`"
+    )
+
+
+def test_what_a_class_takes_and_emits_is_read_from_its_run(offer: Any) -> None:
+    class Typed:
+        name = "typed"
+
+        async def run(self, inlet: Inlet[Text], outlet: Outlet[Tool], ctx: RequestContext) -> None: ...
+
+    class Untyped:
+        name = "untyped"
+
+        async def run(self, inlet, outlet, ctx) -> None: ...  # type: ignore[no-untyped-def]
+
+    found = discover([offer(Typed(), "typed"), offer(Untyped(), "untyped")])
+    assert (found["typed"].accepts, found["typed"].emits) == (Text, Tool)
+    assert (found["untyped"].accepts, found["untyped"].emits) == (None, None)
 
 
 # Options.
@@ -319,7 +371,9 @@ async def test_a_plugin_without_one_is_made() -> None:
 @pytest.mark.parametrize("error", [OSError("no such file"), PluginError("stage 'keep_all' is tired")])
 async def test_a_plugin_that_cannot_be_opened_is_named(error: Exception) -> None:
     plugin = Plugin("keep_all", options=Loudness, serve=Living(fails=error).serve)
-    with pytest.raises(PluginError, match=r"stage 'keep_all' (could not be opened: OSError: no such file|is tired)"):
+    with pytest.raises(
+        PluginError, match=r"stage 'keep_all' (could not be opened: OSError: no such file \(.*:\d+\)|is tired)"
+    ):
         async with opened(plugin, Loudness(), Host("keep_all")):
             pass
 
@@ -404,6 +458,60 @@ def test_a_stage_is_the_kind_of_a_plugin_that_says_nothing() -> None:
             flowing=None,
             convert=convert,
         )
+
+
+async def served_async(options: NoOptions, host: Host) -> Any: ...
+
+
+async def served_undecorated(options: NoOptions, host: Host) -> AsyncIterator[Any]:
+    yield keep_all
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (
+            {"make": lambda _: keep_all, "kind": "arround"},
+            "'p' has the kind 'arround': write one of stage, around, observer",
+        ),
+        ({"make": keep_all}, r"^make of the plugin 'p' must be a function of the options, not <stage keep_all>"),
+        ({"make": lambda: keep_all}, "^make of the plugin 'p' must take the options$"),
+        ({"make": served_async}, "^make of the plugin 'p' must take the options$"),
+        ({"serve": lambda options: keep_all}, "^serve of the plugin 'p' must take the options and the host$"),
+        ({"serve": served_async}, "^serve of the plugin 'p' must be an async context manager: decorate it with"),
+        ({"serve": served_undecorated}, "^serve of the plugin 'p' must be an async context manager: decorate it with"),
+    ],
+)
+def test_a_plugin_that_cannot_be_made_is_refused_where_it_is_written(how: dict[str, Any], said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        Plugin("p", options=NoOptions, **how)
+
+
+def test_an_around_must_be_an_async_context_manager() -> None:
+    class Bare:
+        name = "bare"
+
+        async def call(self, call: Any, next: Any) -> AsyncIterator[Any]:
+            yield next
+
+    with pytest.raises(PluginError, match=r"^call of the around 'bare' must be an async context manager: decorate it"):
+        check(Plugin("bare", lambda _: Bare(), NoOptions, kind="around"), {}, flowing=None, convert=convert)
+
+
+def test_an_observer_must_not_be_async() -> None:
+    class Async(Watch):
+        async def on_end(self, record: object) -> None: ...  # type: ignore[override]
+
+    with pytest.raises(PluginError, match=r"^on_end of the observer 'w' must not be async: nobody awaits it$"):
+        check(Plugin("w", lambda _: Async(), NoOptions, kind="observer"), {}, flowing=None, convert=convert)
+
+
+def test_a_maker_that_breaks_is_named_with_its_line() -> None:
+    def make(options: NoOptions) -> Any:
+        raise KeyError("disk")
+
+    with pytest.raises(PluginError, match=rf"^the stage 'p' could not be made: KeyError\('disk'\) \({__file__}:\d+\)$"):
+        check(Plugin("p", make, NoOptions), {}, flowing=None, convert=convert)
 
 
 def test_a_plugin_has_either_a_maker_or_a_lifetime() -> None:

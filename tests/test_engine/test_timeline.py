@@ -44,6 +44,19 @@ def test_a_point_is_noted_when_it_is_passed_and_again_when_it_is_passed_again() 
     assert story.timeline.points == {"routed": 1_005, "upstream_sent": 1_015}
 
 
+def test_an_answer_that_is_one_write_has_its_first_token_no_later_than_its_last_byte() -> None:
+    story = Story()
+    story.timeline.origin_ns = story.after(5)
+    story.timeline.see_token(is_output=True)
+    story.after(5)
+    story.timeline.mark_once("first_byte_out")
+    story.timeline.mark("last_byte_out")
+    story.after(5)
+    story.timeline.deliver(1_005)
+    points = list(story.timeline.points.items())[-3:]
+    assert points == [("first_byte_out", 1_010), ("first_token_out", 1_010), ("last_byte_out", 1_010)]
+
+
 def test_a_point_that_counts_once_keeps_its_first_time() -> None:
     story = Story()
     story.timeline.mark_once("upstream_end")

@@ -95,7 +95,7 @@ def test_an_order_that_cannot_be_is_refused() -> None:
     [
         (
             {"use": "anything"},
-            "'anything' does not say what it takes, or that flows at several places: add `at`, one of",
+            "'anything' does not say what it takes: add `at`, one of",
         ),
         ({"use": "a", "at": "eventz"}, "stage 'a' cannot stand at 'eventz': choose one of request_bytes, request"),
         ({"use": "a", "at": "request"}, "stage 'a' does not take ResponsesRequest"),

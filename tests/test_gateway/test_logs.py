@@ -181,6 +181,21 @@ def test_what_is_not_known_of_a_request_is_left_out(log_file: Path) -> None:
     assert text_lines(log_file, refused) == ["request BR 401 total=0.4 ms ours=0.3 authenticate=0.1"]
 
 
+def test_a_stage_that_waits_for_something_of_its_own_is_named_before_those_that_wait_for_sockets(
+    log_file: Path,
+) -> None:
+    waits = structs.replace(
+        REQUEST,
+        party_ms={"client": 0.1, "ours": 970.3, "upstream": 0.0},
+        stages={
+            "slow_down": StageFigures(0.1, 968.0, 0.0, 1, 1, 1, 1),
+            "write_sse": StageFigures(1.8, 5000.0, 0.0, 1, 1, 1, 1),
+        },
+    )
+    [line] = text_lines(log_file, waits)
+    assert line.endswith(" ms ours=970.3 slow_down=968.1")
+
+
 def test_a_request_that_no_stage_has_seen_has_a_line_too(log_file: Path) -> None:
     unseen = structs.replace(
         REQUEST, end="DR", status=503, key=None, model=None, total_ms=0.4, first_token_ms=None, stages={}

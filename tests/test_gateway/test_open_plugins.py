@@ -26,7 +26,7 @@ from pipeline.gateway.config.load import parse_settings
 from pipeline.gateway.config.settings import StageSettings
 from pipeline.gateway.http.server import StartupError
 from pipeline.gateway.insertions import plan
-from pipeline.gateway.open_plugins import CLOSE_LIMIT_S, OpenPlugins
+from pipeline.gateway.open_plugins import CLOSE_LIMIT_S, OPEN_LIMIT_S, OpenPlugins
 from pipeline.registry import AnyPlugin, NoOptions, PluginError
 from stages.events import StreamEvent
 
@@ -140,6 +140,7 @@ from contextlib import asynccontextmanager
 import trio
 from pipeline import Plugin, per_event
 from pipeline.gateway import cli, open_plugins
+from pipeline.registry import Plugins
 from stages.events import StreamEvent
 
 open_plugins.CLOSE_LIMIT_S = open_plugins.STUCK_MARGIN_S = 0.1
@@ -154,7 +155,9 @@ async def serve(options, host):
     await trio.to_thread.run_sync(time.sleep, 3600)
 
 plugin = Plugin("hangs", serve=serve, accepts=StreamEvent, emits=StreamEvent)
-cli.discover = lambda: {"hangs": plugin}
+found = Plugins()
+found["hangs"] = plugin
+cli.discover = lambda: found
 raise SystemExit(cli.main())
 """
 
@@ -202,6 +205,48 @@ async def test_the_figures_of_one_are_logged_when_it_is_closed(caplog: pytest.Lo
     assert caplog.messages == [said]
 
 
+def never_open(name: str, events: list[str]) -> AnyPlugin:
+    """Return a plugin that never yields."""
+
+    @asynccontextmanager
+    async def serve(options: NoOptions, host: Host) -> AsyncIterator[Any]:
+        events.append(f"opening {name}")
+        try:
+            await trio.sleep_forever()
+        finally:
+            events.append(f"left {name}")
+        yield
+
+    return Plugin(name, options=NoOptions, serve=serve, kind="observer")
+
+
+async def test_one_that_does_not_open_in_time_is_named_and_the_others_are_closed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    events: list[str] = []
+    with pytest.raises(PluginError, match=r"^the observer 'b' was not open within 30 s: its `serve` must yield soon"):
+        async with opening(living("a", events), never_open("b", events)):
+            pass
+    assert events == ["open a ", "opening b", "left b", "close a"]
+    assert trio.current_time() == OPEN_LIMIT_S
+
+
+async def test_a_start_that_is_given_up_closes_what_is_open() -> None:
+    events: list[str] = []
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+
+            async def give_up() -> None:
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+
+            nursery.start_soon(give_up)
+            async with opening(living("a", events), never_open("b", events)):
+                pass
+    assert scope.cancelled_caught
+    assert events == ["open a ", "opening b", "left b"]  # what comes after a `yield` cleans nothing up
+
+
 async def test_the_service_opens_them_before_it_serves_and_closes_them_at_the_end() -> None:
     events: list[str] = []
     async with scripted_upstream(*good_answer()) as upstream:
@@ -220,7 +265,7 @@ async def test_a_service_does_not_start_if_one_cannot_be_opened() -> None:
     with patiently(), pytest.raises(ExceptionGroup) as refused:  # of the nursery in which the tests run a service
         async with serving(pipeline="  stages: [{use: a}, {use: b}]", plugins=plugins):
             pass
-    said = r"did not start: .*stage 'b' could not be opened: OSError: no such disk"
+    said = r"did not start: the stage 'b' could not be opened: OSError: no such disk \(.*test_open_plugins.py:\d+\)$"
     assert refused.group_contains(StartupError, match=said)
     assert events[1:] == ["close a"]
 
@@ -343,7 +388,7 @@ async def test_one_that_fails_while_it_is_open_is_named_and_harms_no_other(
             await trio.sleep(2)
             assert events == ["open a ", "close c"]
     assert events == ["open a ", "close c", "close a"]
-    assert sorted(caplog.messages) == [
+    assert sorted(message.partition(" at\n")[0] for message in caplog.messages) == [
         "stage b has failed and is closed: restart the server to open it again: builtins.ExceptionGroup",
         "stage c has closed by itself: restart the server to open it again",
     ]
@@ -380,4 +425,8 @@ async def test_observers_are_told_of_each_request_and_harm_none(caplog: pytest.L
             assert (await service.post(ask("down"))).status_code == 404
             await service.record(1)
     assert good.told == bad.told == ["start", "OK up", "start", "BR None"]
-    assert set(caplog.messages) == {"the observer Tells failed: builtins.OSError"}
+    said = [message.split("\n") for message in caplog.messages]
+    kinds = ("on_start", "on_end") * 2
+    assert [lines[0] for lines in said] == [f"the observer bad failed in {kind}: builtins.OSError at" for kind in kinds]
+    assert all(f"{__file__}:" in lines[-1] for lines in said)
+    assert "hello" not in caplog.text

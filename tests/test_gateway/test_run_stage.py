@@ -267,7 +267,7 @@ WRONG = {
     ("test_run_stage:not_a_stage",): "is not a stage: it must load to",
     ("test_run_stage:near",): "test_run_stage:near is an around, and only a stage can be run on a recording",
     ("test_run_stage:ask_less",): "stage 'ask_less' takes ResponsesRequest, but a recording has only events and bytes",
-    ("test_run_stage:mark",): "the options of stage 'mark' do not fit: Object missing required field `mark`",
+    ("test_run_stage:mark",): "the options of stage 'mark' do not fit: the option 'mark' is missing: it has no default",
     ("test_run_stage:mark", "--options", '{"mark": "!", "times": 9}'): "times is over 5",
     ("test_run_stage:mark", "--options", '{"marc": "!"}'): "there is no option 'marc' (options: mark, times)",
     ("test_run_stage:mark", "--options", "[1]"): "--options is not a JSON object such as",

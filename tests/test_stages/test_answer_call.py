@@ -346,7 +346,7 @@ async def test_a_client_that_leaves_closes_every_attempt_at_once(
     assert record["attempts"][0]["end"] == "given_up"
 
 
-async def test_an_around_that_fails_is_a_bug_of_the_stage(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_around_that_fails_is_a_bug_of_its_own(autojump_clock: trio.testing.MockClock) -> None:
     async def fail(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
         async with next(call):
             raise OSError("the disk is full")
@@ -354,7 +354,7 @@ async def test_an_around_that_fails_is_a_bug_of_the_stage(autojump_clock: trio.t
 
     upstream = FakeUpstream(TEXT, FINISH, END)
     browser, record = await asked(upstream, around(fail))
-    assert (browser.status, record["end"], record["stage"], upstream.open) == (500, "ST", "answer_call", 0)
+    assert (browser.status, record["end"], record["stage"], upstream.open) == (500, "ST", "around", 0)
 
 
 async def test_the_first_of_several_is_the_outermost(autojump_clock: trio.testing.MockClock) -> None:
@@ -484,7 +484,7 @@ async def test_an_around_may_refuse_in_the_name_of_whoever_is_to_blame(
         yield
 
     browser, record = await asked(FakeUpstream(), around(refuse))
-    assert (record["error"], record["stage"]) == (fault.code, "answer_call")
+    assert (record["error"], record["stage"]) == (fault.code, "around")
     assert browser.status is not None
     assert browser.status >= 400
     assert "attempts" not in record
@@ -532,3 +532,37 @@ async def test_what_an_around_does_after_the_answer_has_its_time(
     )
     assert (len(kept), record["end"]) == (is_kept, "OK")
     assert browser.sent[-1][0] <= 1  # the client does not wait for that
+
+
+class Fails:
+    """An around that fails in one of its parts."""
+
+    name = "fails"
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    @asynccontextmanager
+    async def call(self, call: UpstreamCall, next: Next, /) -> AsyncIterator[Answer]:
+        if self._where == "before":
+            raise KeyError("the prompt was: hello")
+        async with next(call) as answer:
+            yield answer.changed(self.change) if self._where == "within" else answer
+        if self._where == "after":
+            raise KeyError("the prompt was: hello")
+
+    def change(self, batch: list[StreamEvent]) -> list[StreamEvent]:
+        raise KeyError("the prompt was: hello")
+
+
+@pytest.mark.parametrize("where", ["before", "within", "after"])
+async def test_a_failure_of_an_around_is_blamed_on_it_with_its_lines(
+    where: str, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    plugin: Plugin[NoOptions] = Plugin("fails", lambda _: Fails(where), NoOptions, kind="around")
+    _, record = await asked(FakeUpstream(TEXT, FINISH, END), (None, plugin))
+    assert (record["end"], record["stage"]) == ("ST", "fails")
+    [message] = caplog.messages
+    assert message.startswith("stage fails failed in request ")
+    assert f"{__file__}:" in message
+    assert "hello" not in message

@@ -11,8 +11,20 @@ import pytest
 import trio
 from msgspec.structs import fields
 
-from pipeline import ClientFault, Host, Overloaded, Plugin, RequestContext, StageBug, UpstreamFault, codec_stage
+from pipeline import (
+    ClientFault,
+    Host,
+    Inlet,
+    Outlet,
+    Overloaded,
+    Plugin,
+    RequestContext,
+    StageBug,
+    UpstreamFault,
+    codec_stage,
+)
 from pipeline.gateway.request_record import RequestRecord
+from pipeline.registry import NoOptions
 from pipeline.testing import check_plugin, new_record
 from stages.answer import Answer, Next
 from stages.events import Failed, Finished, Heartbeat, Started, StreamEvent, TextDelta, Usage
@@ -121,9 +133,24 @@ class Greet:
 def test_what_one_owner_sees_of_another_is_caught() -> None:
     good: Any = codec_stage("greet", lambda ctx: Greet(ctx, {}), codec=Greet)
     assert check_plugin(good, None, *GOOD, contexts=contexts_of("ann", "ben"))[0] == TextDelta("ann, Hello")
-    first: dict[str, str] = {"": ""}
-    bad: Any = codec_stage("greet", lambda ctx: Greet(ctx, first), codec=Greet)
-    assert check_plugin(bad, None, *GOOD, contexts=contexts_of("ann")) != []
+
+
+class GreetFirst:
+    """Keeps the first owner in the stage, which all requests share."""
+
+    name = "greet"
+    owner = ""
+
+    async def run(self, inlet: Inlet[StreamEvent], outlet: Outlet[StreamEvent], ctx: RequestContext) -> None:
+        self.owner = self.owner or ctx[PRINCIPAL].name
+        async for batch in inlet:
+            await outlet.send([TextDelta(self.owner) for _ in batch])
+
+
+@pytest.mark.parametrize("plugin", [Plugin("greet", lambda _: GreetFirst(), NoOptions), GreetFirst()])
+def test_what_is_kept_of_the_first_owner_is_caught(plugin: Any) -> None:
+    with pytest.raises(AssertionError, match=r"greet confuses requests .* request 2 of 3 got .*'ann'.* alone .*'ben'"):
+        check_plugin(plugin, None, *GOOD, contexts=contexts_of("ann", "ben"))
 
 
 def test_what_depends_on_who_comes_last_is_caught() -> None:
@@ -347,6 +374,32 @@ def test_a_bad_around_is_caught(around: Any, fault: str) -> None:
     with pytest.raises(AssertionError) as caught:
         check_around(FunctionAround(around), GOOD)
     assert str(caught.value).startswith(fault)
+
+
+async def raise_when_cancelled(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+    with suppress(BaseException):
+        async with next(call) as answer:
+            yield answer
+
+
+def test_an_around_that_swallows_everything_is_told_the_rule() -> None:
+    with pytest.raises(AssertionError, match=r"^around was cancelled and .*: let trio.Cancelled pass, and catch Exc"):
+        check_around(FunctionAround(raise_when_cancelled), GOOD)
+
+
+def test_an_around_that_remembers_earlier_requests_is_caught_unless_it_says_so() -> None:
+    class Counts(FunctionAround):
+        def __init__(self) -> None:
+            super().__init__(self._count)
+            self.asked = 0
+
+        async def _count(self, call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+            self.asked += 1
+            yield Answer.of_events(call, [TextDelta(str(self.asked)), Finished("stop")])
+
+    with pytest.raises(AssertionError, match=r"^around remembers earlier requests: first it answered .*'1'"):
+        check_around(Counts())
+    assert check_around(Counts(), shares_between_requests=True)[1:] == [Finished("stop")]
 
 
 def test_a_bug_of_an_around_names_it_and_its_cause() -> None:

@@ -36,6 +36,8 @@ from pipeline.gateway.http.request_cycle import DateHeader
 from pipeline.gateway.http.sockets import ByteTransport, TcpTransport, TlsTransport
 from pipeline.kernel_time import StampedReader
 
+STARTUP_TIMEOUT_S: Final = 600.0
+"""What the application opens has limits of its own, each with a name; this one only says that something took long."""
 ACCEPT_PAUSE_S: Final = 0.1
 """How long to wait before the next accept if the process has no file descriptor or memory for a connection."""
 ACCEPT_LOG_PAUSE_S: Final = 10.0
@@ -58,6 +60,7 @@ def hypercorn_config(settings: ServerSettings, *, certfile: str | None = None, k
     config.alpn_protocols = ["http/1.1"]
     config.graceful_timeout = settings.graceful_timeout_s
     config.keep_alive_timeout = settings.keep_alive_timeout_s
+    config.startup_timeout = STARTUP_TIMEOUT_S
     return config
 
 
@@ -84,7 +87,7 @@ async def serve(
         sockets: listening sockets (`bind_socket`, or `prepare_listener` on an inherited one); closed on return.
         settings: the limits of connections and of the drain.
         make_refusal: makes the responses to requests that never reach the application.
-        shutdown: set it to begin the drain.
+        shutdown: set it to begin the drain; before the application is up, its start is cancelled.
         hard_stop: set it to end at once, before or during the drain.
         on_shutdown: called when the drain begins, while new connections are still accepted.
         on_drain_deadline: called when the graceful time is over; the application should then end its requests itself,
@@ -118,8 +121,9 @@ async def serve(
                     ended.set()
 
             await life.start(run_lifespan)
-            with suppress(trio.ClosedResourceError):  # an application may return from the lifespan scope at once
-                await lifespan.wait_for_startup()
+            if not await _has_started(lifespan, shutdown):
+                life.cancel_scope.cancel()
+                return
             if lifespan.shutdown.is_set():  # it has already ended; if that was a failure, we are being cancelled
                 await ended.wait()
                 await trio.lowlevel.checkpoint_if_cancelled()
@@ -379,8 +383,25 @@ async def _first_of(*events: trio.Event) -> None:
             nursery.start_soon(wait, event)
 
 
+async def _has_started(lifespan: Lifespan, shutdown: trio.Event) -> bool:
+    """Wait for the application's start; return False if ``shutdown`` is set before it."""
+    is_up = False
+    async with trio.open_nursery() as nursery:
+
+        async def give_up() -> None:
+            await shutdown.wait()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(give_up)
+        with suppress(trio.ClosedResourceError):  # an application may return from the lifespan scope at once
+            await lifespan.wait_for_startup()
+        is_up = True
+        nursery.cancel_scope.cancel()
+    return is_up
+
+
 def _only(group: BaseExceptionGroup[LifespanFailureError]) -> str:
     leaf: BaseException = group
     while isinstance(leaf, BaseExceptionGroup):
         leaf = leaf.exceptions[0]
-    return str(leaf)
+    return str(leaf).removeprefix("Lifespan failure in startup. '").removesuffix("'")

@@ -329,6 +329,31 @@ async def test_an_application_that_does_not_start_says_why() -> None:
     assert started == []
 
 
+async def test_a_signal_ends_a_start_that_takes_long() -> None:
+    shutdown, is_starting = trio.Event(), trio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        is_starting.set()
+        await trio.sleep_forever()
+
+    listener = bind_socket("127.0.0.1", 0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(
+            lambda: serve(
+                app,
+                hypercorn_config(limits()),
+                [listener],
+                limits(),
+                make_refusal=refusal,
+                shutdown=shutdown,
+            )
+        )
+        await is_starting.wait()
+        shutdown.set()
+    assert listener.fileno() == -1
+
+
 async def test_the_lifespan_surrounds_the_requests_and_its_state_reaches_them() -> None:
     seen: list[object] = []
 
