@@ -111,7 +111,7 @@ class Usage(Struct, frozen=True, gc=False, tag=True):
     reasoning_tokens: int | None = None
 
 
-class Finished(Struct, frozen=True, gc=False, tag=True):
+class Finished(Struct, frozen=True, gc=False, tag=True, omit_defaults=True):
     """The answer is complete. The last event of a good stream (`Usage` and `Annotations` come before it)."""
 
     reason: FinishReason

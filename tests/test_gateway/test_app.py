@@ -144,7 +144,6 @@ BAD_BODIES: list[tuple[bytes, str | None]] = [
     (b'{"model": "echo", "input": "hi"} trailing', None),
     (b"\xff\xfe{\x00}\x00", None),
     (b'{"model": "echo", "input": "\xff"}', None),
-    (b'{"model": "echo", "input": "\\ud800"}', None),
     (b'{"model": "echo", "input": "hi", "temperature": NaN}', None),
     (b"[" * 100_000 + b"]" * 100_000, None),
     (b'{"model": "echo", "input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", None),
