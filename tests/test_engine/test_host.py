@@ -197,3 +197,12 @@ async def test_what_waits_for_a_background_task_that_has_failed_is_not_lost_when
         await trio.sleep(8)  # it has failed after 0, 1, 3 and 7 s, and pauses until 15 s
     assert written == [4, 5, 6, 7]
     assert trio.current_time() == 8
+
+
+def test_figures_are_shown_as_text_without_those_that_are_zero() -> None:
+    host = Host("mirror")
+    host.counter("dropped_total").inc(2, key="anna")
+    host.counter("never_total").inc(0)
+    host.gauge("waiting").set(0.5)
+    host.histogram("waited_s").observe(2.5)
+    assert host.figures_text() == "dropped_total{key=anna}=2 waiting=0.5 waited_s=2.5/1"

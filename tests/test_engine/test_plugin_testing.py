@@ -507,11 +507,25 @@ def test_a_cache_that_is_full_and_a_lifetime_pass_and_tracing_goes_on_if_it_did(
         yield codec_stage("remember", lambda ctx: Remember(kept), codec=Remember)
 
     plugin = Plugin("remember", serve=serve, options=Factor)
-    soak(plugin, [[1, 2, 3], [4, 5]], 10, options=Factor(1))
+    soak(plugin, [[1, 2, 3], [4, 5]], 40, options=Factor(1))
     assert not tracemalloc.is_tracing()
     tracemalloc.start()
     try:
-        soak(plugin, [[1, 2, 3], [4, 5]], 10)
+        soak(plugin, [[1, 2, 3], [4, 5]], 40)
         assert tracemalloc.is_tracing()
     finally:
         tracemalloc.stop()
+
+
+def test_a_stage_that_cannot_be_copied_is_checked_as_it_is() -> None:
+    class Single:
+        name = "single"
+
+        def __deepcopy__(self, memo: object) -> Any:
+            raise TypeError("there is one of me")
+
+        async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+            async for batch in inlet:
+                await outlet.send(batch)
+
+    assert check_plugin(Single(), None, 1, 2) == [1, 2]

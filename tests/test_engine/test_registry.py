@@ -536,3 +536,12 @@ def test_an_entry_point_may_be_an_observer(monkeypatch: pytest.MonkeyPatch) -> N
     [plugin] = discover([EntryPoint("watch", "watching:watch", "pipeline.stages")]).values()
     assert (plugin.name, plugin.kind) == ("watch", "observer")
     assert build(plugin, {}, flowing=None, convert=convert) is watch
+
+
+def test_a_maker_without_a_signature_is_taken_as_it_is() -> None:
+    make: Any = dict  # `inspect` knows no signature of it
+    assert Plugin("made", make=make).make is dict
+
+
+def test_a_stage_that_is_missing_among_plain_names_is_said_to_be() -> None:
+    assert missing({}, "shout").startswith("no stage named 'shout' is installed (installed: none is installed)")

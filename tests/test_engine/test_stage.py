@@ -429,3 +429,28 @@ def test_what_is_not_a_codec_is_refused_at_start_up_with_what_is_missing(
 
 def test_a_machine_of_the_kit_is_a_codec() -> None:
     assert check_stage(machine("double", lambda batch: [2 * number for number in batch]), 1, 2, 3) == [2, 4, 6]
+
+
+async def waits(event: int) -> list[int]:
+    return [event]
+
+
+def gives_one(event: int) -> int:
+    return event
+
+
+def gives_nothing(event: int) -> None:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("function", "fault"),
+    [
+        (waits, "must not be async"),
+        (gives_one, "is annotated to return one thing"),
+        (gives_nothing, "return one thing"),
+    ],
+)
+def test_a_function_of_one_event_gives_several_and_does_not_wait(function: Any, fault: str) -> None:
+    with pytest.raises(TypeError, match=fault):
+        per_event(function)

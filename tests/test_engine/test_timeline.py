@@ -308,3 +308,10 @@ async def test_a_timeline_follows_virtual_time_if_it_is_asked_to(autojump_clock:
     timeline = Timeline(virtual_ns)
     timeline.mark("routed")
     assert timeline.points["routed"] == timeline.born_ns == virtual_ns()
+
+
+def test_whether_any_token_was_seen_is_known() -> None:
+    timeline = Timeline(HandClock())
+    assert not timeline.has_token
+    timeline.see_token(is_output=False)
+    assert timeline.has_token
