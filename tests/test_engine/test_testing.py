@@ -31,6 +31,7 @@ from pipeline import (
     codec_stage,
     per_event,
 )
+from pipeline.channel import DownstreamGone
 from pipeline.end_testing import assert_closes_once
 from pipeline.lane import BUSY, OUTSIDE
 from pipeline.registry import NoOptions
@@ -935,9 +936,24 @@ class FailsAtOnce:
         raise UpstreamFault("it is down")
 
 
+class FailsLater:
+    """Takes two batches, gives the first, and takes no third one."""
+
+    name = "fails_later"
+
+    async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        taken = 0
+        async for batch in inlet:
+            taken += 1
+            if taken == 1:
+                await outlet.send(batch)
+            if taken > 2:
+                raise UpstreamFault("that is too much")
+
+
 async def test_a_failure_of_its_own_is_not_taken_for_backpressure(autojump_clock: trio.testing.MockClock) -> None:
     with pytest.raises(UpstreamFault):
-        await assert_backpressure(FailsAtOnce(), 1, 2)
+        await assert_backpressure(FailsLater(), 1, 2)
 
 
 def test_a_codec_that_is_done_and_gives_numbers_is_checked_for_what_it_holds() -> None:
@@ -960,3 +976,23 @@ def test_a_codec_that_is_done_and_gives_numbers_is_checked_for_what_it_holds() -
             return []
 
     assert check_stage(codec_stage("takes_two", lambda ctx: TakesTwo(), codec=TakesTwo), 1, 2, 3) == [1, 2]
+
+
+async def test_a_failure_of_its_own_is_not_taken_for_a_late_end() -> None:
+    with pytest.raises(UpstreamFault):
+        await assert_lets_go(FailsAtOnce(), 1, 2)
+
+
+class StopsEarly:
+    """Behaves as if nobody wanted more."""
+
+    name = "stops"
+
+    async def run(self, inlet: Inlet[int], outlet: Outlet[int], ctx: RequestContext) -> None:
+        async for batch in inlet:
+            await outlet.send(batch)
+            raise DownstreamGone
+
+
+async def test_an_early_end_is_a_good_end() -> None:
+    await assert_lets_go(StopsEarly(), 1, 2)
