@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -402,6 +403,7 @@ def _provider_behind(provider: str, url: str, api: Api[Any]) -> str:
     return _DATED if provider == "azure" and "api-version=2" in url else provider
 
 
+@lru_cache(1024)
 def _openai_host(url: str) -> str | None:
     try:
         host = urlsplit(url).hostname or ""
