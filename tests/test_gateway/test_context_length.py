@@ -108,6 +108,24 @@ FORMS = {
         numbered(200000, 208310),
         f"Provider returned error: {CLAUDE_TEXT}",
     ),
+    "vLLM since 2026": Form(
+        CHAT,
+        refused(
+            "You passed 131073 input tokens and requested 0 output tokens. However, the model's context length is only "
+            "131072 tokens, resulting in a maximum input length of 131072 tokens.",
+            code=400,
+        ),
+        numbered(131072, 131073),
+        "You passed 131073",
+    ),
+    "vLLM's decoder": Form(
+        RESPONSES,
+        refused("The decoder prompt (length 12324) is longer than the maximum model length of 8192."),
+        numbered(8192, 12324),
+    ),
+    "llama.cpp and LM Studio": Form(
+        CHAT, refused("Context size has been exceeded.", 500, code=500), NO_NUMBERS, "Context size"
+    ),
     "Bedrock Mantle": Form(
         RESPONSES, refused("prompt tokens (300000) exceed model maximum (262144)"), numbered(262144, 300000)
     ),
@@ -144,6 +162,11 @@ FORMS = {
     "an error event of the Responses API": Form(
         RESPONSES,
         streamed({"type": "error", "error": {"code": "context_length_exceeded", "message": NO_NUMBERS}}),
+        NO_NUMBERS,
+    ),
+    "llama.cpp in a stream": Form(
+        CHAT,
+        streamed({"error": {"code": 500, "message": "Context size has been exceeded.", "type": "server_error"}}),
         NO_NUMBERS,
     ),
     "an error in a stream of chunks": Form(

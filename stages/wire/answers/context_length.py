@@ -74,6 +74,15 @@ FORMS: Final[tuple[Form, ...]] = (
         r"your (?:prompt|request) (?:contains|has)(?: at least)? (?P<input><N>) input tokens",
     ),
     _form(
+        "vLLM, 2026-11",
+        r"you passed (?:at least )?(?:(?P<input><N>) input tokens|<N> input characters) and requested (?P<output><N>) "
+        r"output tokens\. However, the model's context length is only (?P<limit><N>) tokens",
+    ),
+    _form(
+        "vLLM, 2026-11: the engine itself",
+        r"prompt \(length (?P<used><N>)\) is longer than the maximum model length of (?P<limit><N>)",
+    ),
+    _form(
         "OpenAI Chat, Azure, DeepSeek (RooCode#1767), vLLM, OpenRouter",
         r"maximum context length is (?P<limit><N>) tokens?[.,] ?however,? you(?:r [a-z]{1,9})? "
         r"(?:requested|resulted in)(?: about)? (?P<used><N>) tokens?"
@@ -126,6 +135,7 @@ FORMS: Final[tuple[Form, ...]] = (
         "llama.cpp (server-context.cpp)",
         r"request(?: \((?P<used><N>) tokens\))? exceeds the available context size(?: \((?P<limit><N>) tokens\))?",
     ),
+    _form("llama.cpp, in the middle of an answer too; LM Studio", r"context size has been exceeded"),
     _form(
         "LM Studio",
         r"greater than the context length|model is loaded with context length of only <N> tokens",

@@ -36,6 +36,16 @@ TEXTS = {
     "and your request has 30000 input tokens (8192 > 32768 - 30000).": requested(30000, 8192, 32768),
     "This model's maximum context length is 4096 tokens. However, you requested 1000 output tokens and your prompt "
     "contains at least 3097 input tokens, for a total of at least 4097 tokens.": requested(3097, 1000, 4096),
+    "You passed 131073 input tokens and requested 0 output tokens. However, the model's context length is only 131072 "
+    "tokens, resulting in a maximum input length of 131072 tokens. Please reduce the length of the input prompt. "
+    "(parameter=input_tokens, value=131073)": resulted_in(131073, 131072),
+    "You passed 30000 input tokens and requested 8192 output tokens. However, the model's context length is only 32768 "
+    "tokens": requested(30000, 8192, 32768),
+    "You passed 999999 input characters and requested 16 output tokens. However, the model's context length is only "
+    "32768 tokens, resulting in a maximum input length of 32752 tokens (at most 524032 characters).": NO_NUMBERS,
+    "The decoder prompt (length 12324) is longer than the maximum model length of 8192. Make sure that "
+    "`max_model_len` is no smaller than the number of text tokens.": resulted_in(12324, 8192),
+    "Context size has been exceeded.": NO_NUMBERS,
     "This endpoint's maximum context length is 131072 tokens. However, you requested about 195847 tokens (180000 of "
     "text input, 5847 of tool input, 10000 in the output). Please reduce the length of either one.": requested(
         185847, 10000, 131072
