@@ -348,8 +348,21 @@ async def test_a_window_that_fills_after_some_output_ends_the_answer_with_length
             },
             "upstream_rejected",
         ),
+        (
+            400,
+            {"message": "max_tokens (300000) exceeds the model's context window of 128000", "code": "invalid_value"},
+            "upstream_rejected",
+        ),
+        *(
+            (status, {"message": "Your plan's maximum context length is 8000 tokens", "code": "plan"}, code)
+            for status, code in (
+                (401, "upstream_unauthorized"),
+                (403, "upstream_unauthorized"),
+                (404, "upstream_not_found"),
+            )
+        ),
     ],
-    ids=["a rate limit", "too much output"],
+    ids=["a rate limit", "too much output", "more output than the window", "401", "403", "404"],
 )
 async def test_other_complaints_about_tokens_are_not_taken_for_it(status: int, body: dict[str, str], code: str) -> None:
     async with (

@@ -167,6 +167,16 @@ _OTHER: Final = re.compile(
 )
 """What limits a rate does not limit a chat: "Request too large for gpt-5 on tokens per min (TPM)"."""
 
+_ONLY_OUTPUT: Final = re.compile(
+    r"(?P<sum>(?:\band|\bplus|\+) )?[`'\"]?\bmax_(?:[a-z]{1,10}_)?tokens\b[^.a-z]{0,24}(?:of \d[\d,]{0,14} )?exceeds? "
+    r"(?:the|this|your) (?:model'?s )?context window",
+    re.IGNORECASE,
+)
+"""An output larger than the window by itself, unless it is part of a sum, as in "prompt tokens and max_tokens"."""
+
+_NO_ACCESS: Final = frozenset({"401", "403", "404", "authentication_error", "permission_error", "not_found_error"})
+"""Whoever may not use a model, or not at this length, is not helped by a summary."""
+
 _IS_OPENAIS: Final = re.compile(r"This model's maximum context length is \d|Your input exceeds the context window of")
 
 
@@ -175,11 +185,18 @@ def sentence_on_length(message: str, *words: str) -> str | None:
 
     Args:
         message: the upstream's own text.
-        words: its ``code`` and ``type``, as far as it has them.
+        words: its ``code`` and ``type``, as far as it has them, and its status.
     """
-    is_known = any(word.lower() in _CODES for word in words)
+    lower = [word.lower() for word in words]
+    is_known = not _CODES.isdisjoint(lower)
     text = " ".join(message[:_EXAMINED_CHARACTERS].split())  # a gateway may have wrapped its lines
-    if not is_known and (not text or _OTHER.search(text) or any(map(_OTHER.search, words))):
+    if not is_known and (
+        not text
+        or _OTHER.search(text)
+        or any(map(_OTHER.search, words))
+        or not _NO_ACCESS.isdisjoint(lower)
+        or ((found := _ONLY_OUTPUT.search(text)) is not None and not found["sum"])
+    ):
         return None
     for form in FORMS:
         if (match := form.pattern.search(text)) is not None:

@@ -54,6 +54,8 @@ TEXTS = {
     "prompt is too long: 208310 tokens > 200000 maximum": resulted_in(208310, 200000),
     "The prompt is too long: 131073, model maximum context length: 131071": resulted_in(131073, 131071),
     "Prompt is too long": NO_NUMBERS,
+    "The sum of the prompt tokens and max_tokens (140000) exceeds the model's context window of 128000": NO_NUMBERS,
+    "prompt (120000) + `max_tokens` (20000) exceeds the context window": NO_NUMBERS,
     "input length and `max_tokens` exceed context limit: 199759 + 8192 > 200000, decrease input length or `max_tokens` "
     "and try again": requested(199759, 8192, 200000),
     "The input token count (1196265) exceeds the maximum number of tokens allowed (1048575).": resulted_in(
@@ -135,6 +137,11 @@ def test_each_form_is_tested() -> None:
             (),
         ),
         ("input length and `max_tokens` exceed context limit: 10 + 250000 > 200000, decrease", ()),
+        ("max_tokens (300000) exceeds the model's context window of 128000", ()),
+        ("bad request: `max_completion_tokens` of 300000 exceeds this model's context window", ()),
+        # What a plan or a key allows.
+        ("Your plan's maximum context length is 8000 tokens", ("", "401")),
+        ("Your key's maximum context length is 8000 tokens", ("Permission_Error",)),
         # The rate of tokens.
         ("Request too large for gpt-5 on tokens per min (TPM): Limit 30000, Requested 51000.", ("tokens",)),
         ("This request would exceed your organization's rate limit of 30,000 input tokens per minute.", ()),
