@@ -12,11 +12,9 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
-
 from stages.events import StreamEvent, ToolCallDelta, ToolCallStarted
+from stages.wire.answers.arguments import Arguments
 from stages.wire.answers.request_traits import RequestTraits
-from stages.wire.answers.sent import Sent
 from stages.wire.unwrap import StringFieldUnwrapper
 
 _PLACEHOLDERS: Final = frozenset(("{}", "{ }"))
@@ -46,29 +44,14 @@ class _CallInAnswer:
         self.is_dropped = False
         self.held = ""  # arguments that are `{}`, perhaps only a placeholder
         self.has_arguments = False  # others than those that are held
-        self.received = Sent()
+        self.received = Arguments()
         self.waiting: list[str] = []  # arguments that came before the name
         self.unwrapper: StringFieldUnwrapper | None = None
 
     @property
-    def is_whole(self) -> bool:
-        """Whether nothing can follow: it has no arguments so far, or they are a whole JSON value."""
-        arguments = self.received.text()
-        if not arguments:
-            return True
-        try:
-            msgspec.json.decode(arguments)
-        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-            return False
-        return True
-
-    @property
     def has_object(self) -> bool:
         """Whether it has a whole object for arguments, to which nothing can be added."""
-        tail = self.received.tail
-        last = tail[-1] if tail else self.received.text()
-        # The look at the end saves the decoding for nearly every delta that begins with a brace.
-        return last.rstrip().endswith("}") and not self.is_raw and self.is_whole
+        return not self.is_raw and self.received.is_object()
 
 
 class ToolCalls:
@@ -90,6 +73,7 @@ class ToolCalls:
         self._used_ids = set(traits.used_call_ids)
         self._calls: list[_CallInAnswer] = []
         self._numbered: dict[int, _CallInAnswer] = {}
+        self._named: dict[str, _CallInAnswer] = {}  # the first call of each id
         self.started = 0
         self.answer_id = ""
 
@@ -121,6 +105,8 @@ class ToolCalls:
         if call is None:
             call = _CallInAnswer(call_id, is_raw=is_raw)
             self._calls.append(call)
+            if call_id:
+                self._named.setdefault(call_id, call)
         if number is not None:
             self._numbered[number] = call
         if name and not call.name:
@@ -158,18 +144,18 @@ class ToolCalls:
             if known is None or not name or not known.name or (call_id and call_id == known.call_id):
                 return known
             is_other = bool(call_id and known.call_id)
-            if not is_other and name != known.name and known.is_whole:
+            if not is_other and name != known.name and known.received.is_whole():
                 self._mended.add("call_index")
                 is_other = True
         else:
-            known = next((call for call in self._calls if call_id and call.call_id == call_id), None)
+            known = self._named.get(call_id)
             if known is not None:
                 return known
             known = self._calls[-1] if self._calls else None
             is_other = True
         if known is None or not name or not known.name or not is_other:
             return known
-        return None if name != known.name or known.is_raw or known.is_whole else known
+        return None if name != known.name or known.is_raw or known.received.is_whole() else known
 
     @staticmethod
     def _is_other(call: _CallInAnswer, call_id: str, name: str) -> bool:
@@ -190,7 +176,9 @@ class ToolCalls:
             return
         if is_declared and not call.is_raw:
             call.unwrapper = StringFieldUnwrapper()
-        call.call_id = call.call_id or call_id
+        if call_id and not call.call_id:
+            call.call_id = call_id
+            self._named.setdefault(call_id, call)
         call.index = self.started
         self.started += 1
         is_custom = is_declared or call.is_raw
@@ -230,8 +218,7 @@ class ToolCalls:
             call.held, call.has_arguments = "", True
 
     def _send(self, call: _CallInAnswer, arguments: str, out: list[StreamEvent]) -> None:
-        call.received.tail.append(arguments)
-        call.received.compact()
+        call.received.append(arguments)
         self._emit(call, arguments if call.unwrapper is None else call.unwrapper.feed(arguments), out)
 
     def _emit(self, call: _CallInAnswer, arguments: str, out: list[StreamEvent]) -> None:
