@@ -274,6 +274,18 @@ def test_an_upstream_cannot_make_halves_pile_up() -> None:
     assert halves.flush() == []
 
 
+def test_halves_of_one_event_cannot_pile_up_either() -> None:
+    """Each half that waits keeps a copy of its event."""
+    mended: set[str] = set()
+    halves = SplitCharacters(mended)
+    event = chat_stream.calls(*(chat_stream.call(at, None, None, f"a{FIRST}") for at in range(2 * MAX_WAITING)))
+    [sent] = halves.mend(json.dumps(event).encode())
+    said = [call["function"]["arguments"] for call in json.loads(sent)["choices"][0]["delta"]["tool_calls"]]
+    assert said == ["a"] * MAX_WAITING + ["a\ufffd"] * MAX_WAITING
+    assert mended == {"split_emoji"}
+    assert len(halves.flush()) == MAX_WAITING
+
+
 # Corners of calls.
 
 

@@ -44,7 +44,7 @@ TEXTS = {
     "You passed 999999 input characters and requested 16 output tokens. However, the model's context length is only "
     "32768 tokens, resulting in a maximum input length of 32752 tokens (at most 524032 characters).": NO_NUMBERS,
     "The decoder prompt (length 12324) is longer than the maximum model length of 8192. Make sure that "
-    "`max_model_len` is no smaller than the number of text tokens.": resulted_in(12324, 8192),
+    "`max_model_len` fits.": resulted_in(12324, 8192),
     "Context size has been exceeded.": NO_NUMBERS,
     "This endpoint's maximum context length is 131072 tokens. However, you requested about 195847 tokens (180000 of "
     "text input, 5847 of tool input, 10000 in the output). Please reduce the length of either one.": requested(
