@@ -102,6 +102,9 @@ class ToolCalls:
             self._mended.add("call_index")
             name = name or call.name
             call = None
+        elif call is not None and arguments[:1] == "{" and call.has_object and arguments == call.received.text():
+            self._mended.add("repeated_arguments")
+            arguments = ""
         if call is None:
             call = _CallInAnswer(call_id, is_raw=is_raw)
             self._calls.append(call)

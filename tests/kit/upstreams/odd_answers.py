@@ -438,6 +438,23 @@ def _placeholders() -> list[OddAnswer]:
             calls=(("f", "{}"), ("f", X), ("f", "{}"), ("g", "{ }")),
             mended=("call_index",),
         ),
+        *(
+            OddAnswer(
+                f"whole arguments that are repeated with the id, {how} an index",
+                "chat",
+                of(call(at, "a", "f", X), call(at, "a", "f", X), call(at, "a", None, X), call(at, "b", "f", X)),
+                calls=(("f", X), ("f", X)),
+                mended=mended,
+            )
+            for how, at in (("with", 0), ("without", None))
+        ),
+        OddAnswer(
+            "whole arguments after their pieces",
+            "chat",
+            of(call(0, "a", "f", X[:3]), call(0, None, None, X[3:]), call(0, "a", "f", X)),
+            calls=(("f", X),),
+            mended=mended,
+        ),
         OddAnswer(
             "{} and white space", "chat", of(call(0, "a", "f", "{}"), call(0, None, None, "\n")), calls=(("f", "{}\n"),)
         ),
