@@ -194,6 +194,18 @@ FORMS = {
     "a full window before any chunk": Form(
         CHAT, streamed(chat_stream.chunk({}, "model_context_window_exceeded"), b"data: [DONE]\n\n"), NO_NUMBERS
     ),
+    "a document under the type of a stream": Form(
+        CHAT,
+        (
+            error(
+                200,
+                json.dumps({"error": {"message": CLAUDE_TEXT, "code": 400}}).encode(),
+                content_type="text/event-stream",
+            ),
+        ),
+        numbered(200000, 208310),
+        CLAUDE_TEXT,
+    ),
     # The same, in documents.
     "a document that failed": Form(
         RESPONSES,
