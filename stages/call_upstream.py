@@ -49,7 +49,7 @@ class CallUpstream:
             for call in batch:
                 answer = await self._open(call, waiting, ctx)
                 try:
-                    ctx[IS_STREAM] = answer.is_stream
+                    is_stream = ctx[IS_STREAM] = answer.is_stream
                     while True:
                         if answer.is_backing_off:
                             with backing_off:
@@ -63,6 +63,8 @@ class CallUpstream:
                             break
                         if not chunk:
                             break
+                        if answer.is_stream is not is_stream:  # the first bytes of a body may correct its type
+                            is_stream = ctx[IS_STREAM] = answer.is_stream
                         await outlet.send([chunk])
                         del chunk  # it may be 64 KiB, and the next wait may be long
                     timeline.mark_once("upstream_end")

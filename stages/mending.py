@@ -21,6 +21,7 @@ MENDS: Final[dict[str, str]] = {
     "odd_value": "A value of another type or spelling was read as what it stands for: a role, arguments, an output.",
     "own_error_text": "An error that headrace had shown as text was removed from an assistant's message.",
     "reasoning_dropped": "The upstream reported that it left out reasoning of earlier turns.",
+    "repeated_arguments": "The arguments of a call came again as a whole, or after a `{}`; they were sent once.",
     "split_emoji": "A character came in two halves; they were joined, or a lone half became U+FFFD.",
     "thinking_dropped": "The upstream refused the reasoning of earlier turns, and was asked again without it.",
     "tool_name": "A tool has a shorter or plainer name at the upstream; the client sees its own.",

@@ -97,7 +97,7 @@ class UpstreamAnswer(Protocol):
 
     @property
     def is_stream(self) -> bool:
-        """Whether the body is server-sent events; otherwise it is one JSON document."""
+        """Whether the body is server-sent events, else one JSON document. Final after the first `receive`."""
         ...
 
     @property

@@ -172,7 +172,7 @@ def fault_of_status(
     word = said.kind if said.code in ("", str(status)) else said.code
     word = "" if word in _SAYS_NOTHING else word
     upstream_code = message_to_show(word, secrets, max_characters=MAX_CODE_CHARACTERS) or None
-    if status >= 400 and (sentence := sentence_on_length(said.message, said.code, said.kind)) is not None:
+    if status >= 400 and (sentence := sentence_on_length(said.message, said.code, said.kind, str(status))) is not None:
         # When to try again does not matter: only a shorter conversation can be answered.
         return UpstreamFault(
             beginning_with(sentence, shown),

@@ -114,7 +114,7 @@ class HttpUpstream:
 
 
 class HttpAnswer:
-    """An `UpstreamAnswer` with a good head."""
+    """An `UpstreamAnswer` with a good head. Its first bytes correct what its content type says."""
 
     __slots__ = ("_clock", "_exchange", "arrived_ns", "is_backing_off", "is_stream")
 
@@ -146,6 +146,9 @@ class HttpAnswer:
             if clock.phase != "idle":
                 if chunk.startswith(GZIP_MAGIC):
                     raise _compressed(clock, "gzip")
+                # Some gateways send an error as a document under the type of the stream that was asked for.
+                if (form := _form_of(chunk)) is not None and form != "unknown":
+                    self.is_stream = form == "stream"
                 clock.enter("idle", clock.call.deployment.timeouts.idle_s)
             self.arrived_ns = exchange.arrived_ns
             self.is_backing_off = exchange.is_backing_off
@@ -270,6 +273,7 @@ def _form_by_type(exchange: Exchange, clock: _Clock, secrets: frozenset[str]) ->
 
     JSON is what a client gets that did not ask for a stream. One that did is answered with events under any type: some
     servers send ``text/plain``, ``application/octet-stream`` or none, and some leave the type of their documents.
+    Where the type is the expected one, nothing is read to verify it: the first `HttpAnswer.receive` may correct it.
     """
     encoding = dict(exchange.headers).get(b"content-encoding", b"identity")
     if encoding.strip().lower() not in (b"identity", b""):

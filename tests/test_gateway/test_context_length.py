@@ -108,6 +108,24 @@ FORMS = {
         numbered(200000, 208310),
         f"Provider returned error: {CLAUDE_TEXT}",
     ),
+    "vLLM since 2026": Form(
+        CHAT,
+        refused(
+            "You passed 131073 input tokens and requested 0 output tokens. However, the model's context length is only "
+            "131072 tokens, resulting in a maximum input length of 131072 tokens.",
+            code=400,
+        ),
+        numbered(131072, 131073),
+        "You passed 131073",
+    ),
+    "vLLM's decoder": Form(
+        RESPONSES,
+        refused("The decoder prompt (length 12324) is longer than the maximum model length of 8192."),
+        numbered(8192, 12324),
+    ),
+    "llama.cpp and LM Studio": Form(
+        CHAT, refused("Context size has been exceeded.", 500, code=500), NO_NUMBERS, "Context size"
+    ),
     "Bedrock Mantle": Form(
         RESPONSES, refused("prompt tokens (300000) exceed model maximum (262144)"), numbered(262144, 300000)
     ),
@@ -146,6 +164,11 @@ FORMS = {
         streamed({"type": "error", "error": {"code": "context_length_exceeded", "message": NO_NUMBERS}}),
         NO_NUMBERS,
     ),
+    "llama.cpp in a stream": Form(
+        CHAT,
+        streamed({"error": {"code": 500, "message": "Context size has been exceeded.", "type": "server_error"}}),
+        NO_NUMBERS,
+    ),
     "an error in a stream of chunks": Form(
         CHAT, streamed({"error": {"message": OPENAI_TEXT, "code": 400}}), OPENAI_TEXT
     ),
@@ -170,6 +193,18 @@ FORMS = {
     ),
     "a full window before any chunk": Form(
         CHAT, streamed(chat_stream.chunk({}, "model_context_window_exceeded"), b"data: [DONE]\n\n"), NO_NUMBERS
+    ),
+    "a document under the type of a stream": Form(
+        CHAT,
+        (
+            error(
+                200,
+                json.dumps({"error": {"message": CLAUDE_TEXT, "code": 400}}).encode(),
+                content_type="text/event-stream",
+            ),
+        ),
+        numbered(200000, 208310),
+        CLAUDE_TEXT,
     ),
     # The same, in documents.
     "a document that failed": Form(
@@ -325,8 +360,21 @@ async def test_a_window_that_fills_after_some_output_ends_the_answer_with_length
             },
             "upstream_rejected",
         ),
+        (
+            400,
+            {"message": "max_tokens (300000) exceeds the model's context window of 128000", "code": "invalid_value"},
+            "upstream_rejected",
+        ),
+        *(
+            (status, {"message": "Your plan's maximum context length is 8000 tokens", "code": "plan"}, code)
+            for status, code in (
+                (401, "upstream_unauthorized"),
+                (403, "upstream_unauthorized"),
+                (404, "upstream_not_found"),
+            )
+        ),
     ],
-    ids=["a rate limit", "too much output"],
+    ids=["a rate limit", "too much output", "more output than the window", "401", "403", "404"],
 )
 async def test_other_complaints_about_tokens_are_not_taken_for_it(status: int, body: dict[str, str], code: str) -> None:
     async with (

@@ -495,6 +495,36 @@ async def test_row_87_a_document_under_another_type_is_read(content_type: str) -
             assert (folded.content, folded.finish_reason) == ("Hello", "stop")
 
 
+async def test_row_87_a_document_under_the_type_of_a_stream_is_read() -> None:
+    body = b"\n" + json.dumps(response_of("Hello")).encode()
+    async with asking(error(200, body, content_type="text/event-stream")) as service:
+        for folded in await whole(service):
+            assert (folded.content, folded.finish_reason) == ("Hello", "stop")
+
+
+async def test_row_87_an_error_under_the_type_of_a_stream_keeps_its_reason() -> None:
+    body = json.dumps({"error": {"message": "no such tool", "code": "invalid_value"}}).encode()
+    async with asking(error(200, body, content_type="text/event-stream")) as service:
+        for stream in (True, False):
+            reported = json.loads((await answer_to(service, stream=stream)).body)["error"]
+            assert (reported["code"], reported["message"]) == ("upstream_rejected", "no such tool")
+
+
+@pytest.mark.parametrize("first", [b": ping\n\n", b"", b"\n"])
+async def test_row_87_a_stream_under_the_type_of_a_document_that_was_asked_for_is_read(first: bytes) -> None:
+    script = (*([event(first)] if first else []), *good_answer()[1:])
+    async with asking(sse_head(content_type="application/json"), *script) as service:
+        folded = fold_document((await answer_to(service, stream=False)).body)
+        assert (folded.content, folded.finish_reason) == ("Hello", "stop")
+
+
+async def test_row_87_a_stream_under_its_type_may_begin_with_a_cut_name() -> None:
+    opening = b"data: " + json.dumps(CREATED).encode() + b"\n\n"
+    async with asking(sse_head(), event(b"da"), event(opening[2:]), *good_answer()[1:]) as service:
+        folded = fold_stream((await answer_to(service)).body)
+        assert (folded.content, folded.finish_reason) == ("Hello", "stop")
+
+
 async def test_row_87_what_is_read_to_find_out_is_passed_on_at_once() -> None:
     seen = trio.Event()
 

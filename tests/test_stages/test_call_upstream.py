@@ -308,6 +308,21 @@ async def test_whether_the_answer_is_a_stream_is_noted_for_the_decoder(
     assert ctx[IS_STREAM] is is_stream
 
 
+class Corrected(Answer):
+    """Its first bytes say that it is a document."""
+
+    async def receive(self) -> bytes:
+        chunk = await super().receive()
+        self.is_stream = False
+        return chunk
+
+
+async def test_the_first_bytes_may_correct_whether_it_is_a_stream(autojump_clock: trio.abc.Clock) -> None:
+    ctx = context()
+    await collect(call_upstream({"responses": Scripted(b"{", b"}", answer=Corrected)}), call(), context=lambda: ctx)
+    assert ctx[IS_STREAM] is False
+
+
 async def test_an_answer_whose_reader_has_all_it_wants_is_closed_as_answered(autojump_clock: trio.abc.Clock) -> None:
     class TakesOne:
         done = False

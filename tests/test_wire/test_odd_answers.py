@@ -274,6 +274,18 @@ def test_an_upstream_cannot_make_halves_pile_up() -> None:
     assert halves.flush() == []
 
 
+def test_halves_of_one_event_cannot_pile_up_either() -> None:
+    """Each half that waits keeps a copy of its event."""
+    mended: set[str] = set()
+    halves = SplitCharacters(mended)
+    event = chat_stream.calls(*(chat_stream.call(at, None, None, f"a{FIRST}") for at in range(2 * MAX_WAITING)))
+    [sent] = halves.mend(json.dumps(event).encode())
+    said = [call["function"]["arguments"] for call in json.loads(sent)["choices"][0]["delta"]["tool_calls"]]
+    assert said == ["a"] * MAX_WAITING + ["a\ufffd"] * MAX_WAITING
+    assert mended == {"split_emoji"}
+    assert len(halves.flush()) == MAX_WAITING
+
+
 # Corners of calls.
 
 
@@ -286,6 +298,26 @@ def test_a_brace_within_the_arguments_does_not_start_a_call() -> None:
         stream = b"".join(map(sse, sent)) + sse(chat_stream.chunk({}, "tool_calls")) + b"data: [DONE]\n\n"
         [call] = folded(decode("chat", stream, request())).tool_calls
         assert call["arguments"] == whole
+
+
+def test_a_placeholder_is_all_arguments_once_the_block_has_ended() -> None:
+    decoder = AnthropicDecoder()
+    *block, stop = anthropic_stream.tool(0, "a", "f", "{}")
+    decoder.feed([*map(sse, [anthropic_stream.head(), *block])])
+    assert decoder.feed([sse(stop)]) == [ToolCallDelta(0, "{}")]
+
+
+def test_a_placeholder_of_a_call_without_a_name_is_not_sent() -> None:
+    decoder = AnthropicDecoder()
+    block = anthropic_stream.tool(0, "a", "", "{}")
+    assert not any(isinstance(found, ToolCallDelta) for found in decoder.feed([*map(sse, block)]))
+
+
+def test_a_placeholder_before_the_arguments_of_a_custom_tool_is_dropped() -> None:
+    decoder = ChatDecoder(RequestTraits(custom_tools=frozenset({"patch"})))
+    pieces = [chat_stream.call(0, "a", "patch", "{}"), chat_stream.call(0, None, None, '{"input":"x"}')]
+    events = decoder.feed([sse(chat_stream.calls(*pieces)), sse(chat_stream.chunk({}, "tool_calls"))]) + decoder.flush()
+    assert [found.arguments for found in events if isinstance(found, ToolCallDelta)] == ["x"]
 
 
 def test_a_second_object_is_noticed_right_after_the_deltas_were_joined() -> None:

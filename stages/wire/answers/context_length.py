@@ -74,6 +74,15 @@ FORMS: Final[tuple[Form, ...]] = (
         r"your (?:prompt|request) (?:contains|has)(?: at least)? (?P<input><N>) input tokens",
     ),
     _form(
+        "vLLM, 2026-11",
+        r"you passed (?:at least )?(?:(?P<input><N>) input tokens|<N> input characters) and requested (?P<output><N>) "
+        r"output tokens\. However, the model's context length is only (?P<limit><N>) tokens",
+    ),
+    _form(
+        "vLLM, 2026-11: the engine itself",
+        r"prompt \(length (?P<used><N>)\) is longer than the maximum model length of (?P<limit><N>)",
+    ),
+    _form(
         "OpenAI Chat, Azure, DeepSeek (RooCode#1767), vLLM, OpenRouter",
         r"maximum context length is (?P<limit><N>) tokens?[.,] ?however,? you(?:r [a-z]{1,9})? "
         r"(?:requested|resulted in)(?: about)? (?P<used><N>) tokens?"
@@ -126,6 +135,7 @@ FORMS: Final[tuple[Form, ...]] = (
         "llama.cpp (server-context.cpp)",
         r"request(?: \((?P<used><N>) tokens\))? exceeds the available context size(?: \((?P<limit><N>) tokens\))?",
     ),
+    _form("llama.cpp, in the middle of an answer too; LM Studio", r"context size has been exceeded"),
     _form(
         "LM Studio",
         r"greater than the context length|model is loaded with context length of only <N> tokens",
@@ -157,6 +167,16 @@ _OTHER: Final = re.compile(
 )
 """What limits a rate does not limit a chat: "Request too large for gpt-5 on tokens per min (TPM)"."""
 
+_ONLY_OUTPUT: Final = re.compile(
+    r"(?P<sum>(?:\band|\bplus|\+) )?[`'\"]?\bmax_(?:[a-z]{1,10}_)?tokens\b[^.a-z]{0,24}(?:of \d[\d,]{0,14} )?exceeds? "
+    r"(?:the|this|your) (?:model'?s )?context window",
+    re.IGNORECASE,
+)
+"""An output larger than the window by itself, unless it is part of a sum, as in "prompt tokens and max_tokens"."""
+
+_NO_ACCESS: Final = frozenset({"401", "403", "404", "authentication_error", "permission_error", "not_found_error"})
+"""Whoever may not use a model, or not at this length, is not helped by a summary."""
+
 _IS_OPENAIS: Final = re.compile(r"This model's maximum context length is \d|Your input exceeds the context window of")
 
 
@@ -165,11 +185,18 @@ def sentence_on_length(message: str, *words: str) -> str | None:
 
     Args:
         message: the upstream's own text.
-        words: its ``code`` and ``type``, as far as it has them.
+        words: its ``code`` and ``type``, as far as it has them, and its status.
     """
-    is_known = any(word.lower() in _CODES for word in words)
+    lower = [word.lower() for word in words]
+    is_known = not _CODES.isdisjoint(lower)
     text = " ".join(message[:_EXAMINED_CHARACTERS].split())  # a gateway may have wrapped its lines
-    if not is_known and (not text or _OTHER.search(text) or any(map(_OTHER.search, words))):
+    if not is_known and (
+        not text
+        or _OTHER.search(text)
+        or any(map(_OTHER.search, words))
+        or not _NO_ACCESS.isdisjoint(lower)
+        or ((found := _ONLY_OUTPUT.search(text)) is not None and not found["sum"])
+    ):
         return None
     for form in FORMS:
         if (match := form.pattern.search(text)) is not None:

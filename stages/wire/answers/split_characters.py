@@ -108,6 +108,9 @@ class SplitCharacters:
                     body = (waiting.half if _SECOND_HALF.match(body) else _REPLACEMENT) + body
                 if not is_end:
                     body, half = _without_last_half(body)
+                if half and len(self._waiting) + len(held) >= MAX_WAITING:
+                    body, half = body + _REPLACEMENT, b""
+                    self._mended.add("split_emoji")
             bodies.append(self._whole(body))
             if place is not None and half:
                 held.append((place, number, half))

@@ -95,6 +95,7 @@ class AnswerBlocks:
         if self._empty_call is not None:
             # More has come, so nothing was cut off: the call has no arguments, and clients parse them.
             self._calls.add(self._empty_call, "", "", "{}", out)
+            self._calls.end(self._empty_call, out)
             self._empty_call = None
         self._open[at] = None
         match block.type:
@@ -197,6 +198,8 @@ class AnswerBlocks:
                     self._calls.add(block.number, "", "", block.whole, out)
                 else:
                     self._empty_call = block.number
+            case _ToolUse():
+                self._calls.end(block.number, out)
             case _:
                 pass
 

@@ -395,6 +395,79 @@ def _one_index() -> list[OddAnswer]:
     ]
 
 
+def _placeholders() -> list[OddAnswer]:
+    def of(*entries: Json) -> tuple[bytes, ...]:
+        return chat(*map(chat_stream.calls, entries), finish="tool_calls")
+
+    call = chat_stream.call
+    row = "{} before the arguments"
+    mended = ("repeated_arguments",)
+    return [
+        OddAnswer(
+            row,
+            "chat",
+            of(call(0, "a", "f", "{}"), call(0, None, None, '{"x"'), call(0, None, None, ":1}")),
+            calls=(("f", X),),
+            mended=mended,
+        ),
+        OddAnswer(
+            f"{row}, as an object and twice",
+            "chat",
+            of(call(0, "a", "f", {}), call(0, None, None, "{}"), call(0, "a", "f", X[:3]), call(0, None, None, X[3:])),
+            calls=(("f", X),),
+            mended=("object_arguments", *mended),
+        ),
+        OddAnswer(
+            f"{row} and before the name",
+            "chat",
+            of(call(0, "a", None, "{}"), call(0, None, None, X[:3]), call(0, None, "f", X[3:])),
+            calls=(("f", X),),
+            mended=mended,
+        ),
+        OddAnswer(
+            f"{row} of two calls",
+            "chat",
+            of(call(0, "a", "f", "{}"), call(1, "b", "g", "{}"), call(0, None, None, X), call(1, None, None, X)),
+            calls=(("f", X), ("g", X)),
+            mended=mended,
+        ),
+        OddAnswer(
+            "{} as all arguments, and then another call with the same index",
+            "chat",
+            of(call(0, "a", "f", "{}"), call(0, "b", "f", X), call(0, None, "f", "{}"), call(1, "c", "g", "{ }")),
+            calls=(("f", "{}"), ("f", X), ("f", "{}"), ("g", "{ }")),
+            mended=("call_index",),
+        ),
+        *(
+            OddAnswer(
+                f"whole arguments that are repeated with the id, {how} an index",
+                "chat",
+                of(call(at, "a", "f", X), call(at, "a", "f", X), call(at, "a", None, X), call(at, "b", "f", X)),
+                calls=(("f", X), ("f", X)),
+                mended=mended,
+            )
+            for how, at in (("with", 0), ("without", None))
+        ),
+        OddAnswer(
+            "whole arguments after their pieces",
+            "chat",
+            of(call(0, "a", "f", X[:3]), call(0, None, None, X[3:]), call(0, "a", "f", X)),
+            calls=(("f", X),),
+            mended=mended,
+        ),
+        OddAnswer(
+            "{} and white space", "chat", of(call(0, "a", "f", "{}"), call(0, None, None, "\n")), calls=(("f", "{}\n"),)
+        ),
+        OddAnswer(
+            row,
+            "anthropic",
+            anthropic(*anthropic_stream.tool(0, "a", "f", "{}", X[:3], X[3:]), reason="tool_use"),
+            calls=(("f", X),),
+            mended=mended,
+        ),
+    ]
+
+
 def _event_names() -> list[OddAnswer]:
     row = "a type only in the name of the event"
     mended = ("event_name",)
@@ -540,6 +613,7 @@ ODD_ANSWERS: Final = (
     *_lone_halves(),
     *_object_arguments(),
     *_one_index(),
+    *_placeholders(),
     *_event_names(),
     *_empty_envelopes(),
     *_reasoning(),

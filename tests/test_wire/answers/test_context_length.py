@@ -36,6 +36,16 @@ TEXTS = {
     "and your request has 30000 input tokens (8192 > 32768 - 30000).": requested(30000, 8192, 32768),
     "This model's maximum context length is 4096 tokens. However, you requested 1000 output tokens and your prompt "
     "contains at least 3097 input tokens, for a total of at least 4097 tokens.": requested(3097, 1000, 4096),
+    "You passed 131073 input tokens and requested 0 output tokens. However, the model's context length is only 131072 "
+    "tokens, resulting in a maximum input length of 131072 tokens. Please reduce the length of the input prompt. "
+    "(parameter=input_tokens, value=131073)": resulted_in(131073, 131072),
+    "You passed 30000 input tokens and requested 8192 output tokens. However, the model's context length is only 32768 "
+    "tokens": requested(30000, 8192, 32768),
+    "You passed 999999 input characters and requested 16 output tokens. However, the model's context length is only "
+    "32768 tokens, resulting in a maximum input length of 32752 tokens (at most 524032 characters).": NO_NUMBERS,
+    "The decoder prompt (length 12324) is longer than the maximum model length of 8192. Make sure that "
+    "`max_model_len` fits.": resulted_in(12324, 8192),
+    "Context size has been exceeded.": NO_NUMBERS,
     "This endpoint's maximum context length is 131072 tokens. However, you requested about 195847 tokens (180000 of "
     "text input, 5847 of tool input, 10000 in the output). Please reduce the length of either one.": requested(
         185847, 10000, 131072
@@ -44,6 +54,8 @@ TEXTS = {
     "prompt is too long: 208310 tokens > 200000 maximum": resulted_in(208310, 200000),
     "The prompt is too long: 131073, model maximum context length: 131071": resulted_in(131073, 131071),
     "Prompt is too long": NO_NUMBERS,
+    "The sum of the prompt tokens and max_tokens (140000) exceeds the model's context window of 128000": NO_NUMBERS,
+    "prompt (120000) + `max_tokens` (20000) exceeds the context window": NO_NUMBERS,
     "input length and `max_tokens` exceed context limit: 199759 + 8192 > 200000, decrease input length or `max_tokens` "
     "and try again": requested(199759, 8192, 200000),
     "The input token count (1196265) exceeds the maximum number of tokens allowed (1048575).": resulted_in(
@@ -125,6 +137,11 @@ def test_each_form_is_tested() -> None:
             (),
         ),
         ("input length and `max_tokens` exceed context limit: 10 + 250000 > 200000, decrease", ()),
+        ("max_tokens (300000) exceeds the model's context window of 128000", ()),
+        ("bad request: `max_completion_tokens` of 300000 exceeds this model's context window", ()),
+        # What a plan or a key allows.
+        ("Your plan's maximum context length is 8000 tokens", ("", "401")),
+        ("Your key's maximum context length is 8000 tokens", ("Permission_Error",)),
         # The rate of tokens.
         ("Request too large for gpt-5 on tokens per min (TPM): Limit 30000, Requested 51000.", ("tokens",)),
         ("This request would exceed your organization's rate limit of 30,000 input tokens per minute.", ()),
