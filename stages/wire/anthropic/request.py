@@ -154,9 +154,9 @@ def _end(history: AnthropicHistory, result: dict[str, Json], *, may_prefill: boo
 
 
 def _is_off(body: dict[str, Json], claude: ClaudeModel) -> bool:
-    """Return whether the client switches thinking off, and the model can do without."""
+    """Return whether the client switches thinking off, and the model has a setting for that."""
     is_unwanted = group(body, "thinking").get("type") == "disabled" or _effort(body)[0] == "none"
-    return is_unwanted and claude.no_thinking is not None and claude.no_thinking["type"] == "disabled"
+    return is_unwanted and claude.no_thinking is not None
 
 
 def _put_thinking(
