@@ -161,6 +161,16 @@ MESSAGES: Final[dict[str, Row]] = {
         [Call("a"), Call("b"), Output("a", "1"), Output("b", "2")],
         ["missing_call_id", "unpaired_call"],
     ),
+    "a call without an id, and a later one without a name": Row(
+        [asks(call("")), {"role": "user", "content": "2"}, asks(call("c2", name="")), result("c2", "of turn 2")],
+        [Call(UNNAMED), Output(UNNAMED, ""), User("2")],
+        ["empty_part", "missing_call_id", "unpaired_call"],
+    ),
+    "a call without an output, and a later output without an id": Row(
+        [asks(call("c1")), {"role": "user", "content": "2"}, asks(call("c2", name="")), result("", "of turn 2")],
+        [Call("c1"), Output("c1", ""), User("2")],
+        ["empty_part", "missing_call_id", "unpaired_call"],
+    ),
     "an output before its call": Row(
         [result("a"), asks(call("a"))], [Call("a"), Output("a", "r")], ["unpaired_call"]
     ),

@@ -52,7 +52,8 @@ def pair_calls(items: list[dict[str, Json]], *, is_whole: bool = True) -> list[d
     - An output before its call is moved to the end of the calls that were made together with it; one without a call is
       dropped.
     - An output without an id belongs to the first call without an output of those just before it, and one with an
-      unknown id to the first that came without an id: "Stop" in mid-stream can cut the id off.
+      unknown id to the first that came without an id: "Stop" in mid-stream can cut the id off. A user's message ends
+      this: what comes after it belongs to no call of an earlier turn.
     - Of several outputs of one call the last one counts, at the place of the first (CLIProxyAPI#4998): the beginning
       of the conversation, which the upstream may have cached, stays the same.
     - An id that an earlier call already has is numbered, in the call and in its output.
@@ -105,6 +106,8 @@ def _adopted(items: list[dict[str, Json]]) -> list[dict[str, Json]]:
             if fitting:
                 waiting.remove(fitting[0])
                 item = {**item, "call_id": fitting[0]}
+        elif item.get("role") == "user":
+            waiting = []
         is_in_run = kind in _OUTPUT_OF or (is_in_run and kind == "reasoning")
         adopted.append(item)
     return adopted

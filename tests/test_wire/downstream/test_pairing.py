@@ -107,6 +107,11 @@ ONE, TWO = unnamed_call_id(1), unnamed_call_id(2)
             [call(ONE), USER, call(TWO), output(UNKNOWN, "2")],
             [call(ONE), output(ONE), USER, call(TWO), output(TWO, "2")],
         ),
+        # nor is it given the output of a later call that was left out, because it had no name
+        ([call(ONE), USER, output("c2", "2"), USER], [call(ONE), output(ONE), USER, USER]),
+        ([call("a"), USER, output(UNKNOWN, "2"), USER], [call("a"), output("a"), USER, USER]),
+        # what the assistant says between a call and its output is of the same turn
+        ([call(ONE), SAID, output(UNKNOWN, "1")], [call(ONE), SAID, output(ONE, "1")]),
         ([call("a"), output("a", "1"), output(UNKNOWN, "2")], [call("a"), output("a", "1")]),
         ([call("a"), output("other", "1")], [call("a"), output("a")]),
     ],
