@@ -189,6 +189,18 @@ MESSAGES: Final[dict[str, Row]] = {
         [Call("a"), Output("a", "1"), Call(numbered_call_id("a", 2)), Output(numbered_call_id("a", 2), "2")],
         ["unpaired_call"],
     ),
+    "an id that is used again by a call without a name": Row(
+        [asks(call("a")), result("a", "1"), {"role": "user", "content": "2"}, asks(call("a", name="")),
+         result("a", "2")],
+        [Call("a"), Output("a", "1"), User("2")],
+        ["empty_part", "unpaired_call"],
+    ),
+    "an id that is used again, with the output before its call": Row(
+        [asks(call("a")), result("a", "1"), {"role": "user", "content": "2"}, result("a", "2"), asks(call("a"))],
+        [Call("a"), Output("a", "1"), User("2"), Call(numbered_call_id("a", 2)),
+         Output(numbered_call_id("a", 2), "2")],
+        ["unpaired_call"],
+    ),
     "our own error text": Row(
         [{"role": "assistant", "content": "Let me\n\n[upstream error: overloaded: Try again.]"}],
         [Said("Let me")],

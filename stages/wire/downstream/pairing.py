@@ -36,26 +36,29 @@ def unnamed_call_id(number: int) -> str:
 class _CallInHistory:
     """One call on its way through the history."""
 
-    __slots__ = ("call_id", "output_at", "output_kind", "run")
+    __slots__ = ("call_id", "early", "output_at", "output_kind", "output_turn", "run")
 
-    def __init__(self, call_id: str, output_kind: str, run: int) -> None:
+    def __init__(self, call_id: str, output_kind: str, run: int, early: dict[str, Json]) -> None:
         self.call_id = call_id
         self.output_kind = output_kind
         self.run = run
+        self.early = early
         self.output_at: int | None = None
+        self.output_turn = 0
 
 
 def pair_calls(items: list[dict[str, Json]], *, is_whole: bool = True) -> list[dict[str, Json]]:
     """Repair the pairs of a conversation in normal form; a history without defects is returned itself.
 
     - A call without an output gets an empty one, after the calls that were made together with it.
-    - An output before its call is moved to the end of the calls that were made together with it; one without a call is
-      dropped.
+    - An output before its call, in the same turn, is moved to the end of the calls that were made together with it; one
+      without a call is dropped.
     - An output without an id belongs to the first call without an output of those just before it, and one with an
       unknown id to the first that came without an id: "Stop" in mid-stream can cut the id off. A user's message ends
       this: what comes after it belongs to no call of an earlier turn.
     - Of several outputs of one call the last one counts, at the place of the first (CLIProxyAPI#4998): the beginning
-      of the conversation, which the upstream may have cached, stays the same.
+      of the conversation, which the upstream may have cached, stays the same. For the same reason an output counts
+      only until the user's next message: after it the id is that of another call, which may have been left out.
     - An id that an earlier call already has is numbered, in the call and in its output.
     - An output gets the type that belongs to its call.
 
@@ -120,7 +123,7 @@ def _repaired(items: list[dict[str, Json]], *, is_whole: bool) -> list[dict[str,
     paired: list[dict[str, Json] | None] = []
     calls: dict[str, list[_CallInHistory]] = {}
     ends_of_runs: dict[int, int] = {}
-    run = 0
+    run = turn = 0
     is_in_run = False
     for item in items:
         kind = item.get("type")
@@ -129,7 +132,8 @@ def _repaired(items: list[dict[str, Json]], *, is_whole: bool) -> list[dict[str,
                 run, is_in_run = run + 1, True
             known = calls.setdefault(item["call_id"], [])
             to_come[item["call_id"]] -= 1
-            call = _CallInHistory(numbered_call_id(item["call_id"], len(known) + 1), _OUTPUT_OF[kind], run)
+            numbered = numbered_call_id(item["call_id"], len(known) + 1)
+            call = _CallInHistory(numbered, _OUTPUT_OF[kind], run, early.pop(item["call_id"], _EMPTY))
             known.append(call)
             paired.append(_with(item, call_id=call.call_id))
             ends_of_runs[run] = len(paired)
@@ -137,26 +141,28 @@ def _repaired(items: list[dict[str, Json]], *, is_whole: bool) -> list[dict[str,
         is_in_run = is_in_run and kind == "reasoning"
         if kind not in _OUTPUTS:
             paired.append(item)
-        elif item["call_id"] not in calls:
-            if to_come[item["call_id"]]:
-                early[item["call_id"]] = item
-            elif not is_whole and item["call_id"] != UNKNOWN:
-                paired.append(item)
-        else:
-            call = _call_of_output(calls[item["call_id"]])
+            if item.get("role") == "user":
+                turn += 1
+                early.clear()
+            continue
+        call = _call_of_output(calls[item["call_id"]], turn) if item["call_id"] in calls else None
+        if call is not None:
             output = _with(item, call_id=call.call_id, type=call.output_kind)
             if call.output_at is None:
-                call.output_at = len(paired)
+                call.output_at, call.output_turn = len(paired), turn
                 paired.append(output)
             else:
                 paired[call.output_at] = output
                 paired.append(None)
+        elif to_come[item["call_id"]]:
+            early[item["call_id"]] = item
+        elif not is_whole and item["call_id"] != UNKNOWN and item["call_id"] not in calls:
+            paired.append(item)
     missing: dict[int, list[dict[str, Json]]] = {}
-    for call_id, known in calls.items():
+    for known in calls.values():
         for call in known:
             if call.output_at is None:
-                output = early.pop(call_id, _EMPTY)
-                output = {**output, "type": call.output_kind, "call_id": call.call_id}
+                output = {**call.early, "type": call.output_kind, "call_id": call.call_id}
                 missing.setdefault(ends_of_runs[call.run], []).append(output)
     joined: list[dict[str, Json]] = []
     for position, kept in enumerate(paired, 1):
@@ -166,10 +172,14 @@ def _repaired(items: list[dict[str, Json]], *, is_whole: bool) -> list[dict[str,
     return joined
 
 
-def _call_of_output(calls: list[_CallInHistory]) -> _CallInHistory:
-    """Return the call of an output: of the latest calls with its id the first without one, else the last."""
+def _call_of_output(calls: list[_CallInHistory], turn: int) -> _CallInHistory | None:
+    """Return the call of an output in a turn: of the latest calls with its id the first without one, else the last.
+
+    None if that was answered in an earlier turn.
+    """
     latest = calls[-1].run
-    return next((call for call in calls if call.run == latest and call.output_at is None), calls[-1])
+    call = next((call for call in calls if call.run == latest and call.output_at is None), calls[-1])
+    return call if call.output_at is None or call.output_turn == turn else None
 
 
 def _with(item: dict[str, Json], **fields: str) -> dict[str, Json]:

@@ -73,9 +73,16 @@ def test_a_correct_history_is_returned_as_the_same_object(items: list[dict[str, 
         ),
         # one call, several outputs: the last one is kept, in the place of the first
         (
-            [call("a"), output("a", "1"), USER, output("a", "2"), SAID],
-            [call("a"), output("a", "2"), USER, SAID],
+            [call("a"), output("a", "1"), SAID, output("a", "2"), USER],
+            [call("a"), output("a", "2"), SAID, USER],
         ),
+        # ... but not after the user's next message: its call was left out, as it had no name
+        (
+            [call("a"), output("a", "1"), USER, output("a", "2"), SAID],
+            [call("a"), output("a", "1"), USER, SAID],
+        ),
+        # ... and an early one belongs to a call of its own turn
+        ([output("a", "1"), USER, call("a"), SAID], [USER, call("a"), output("a"), SAID]),
         # the kind of an output is that of its call
         ([custom("a"), output("a", "1")], [custom("a"), custom_output("a", "1")]),
         ([call("a"), custom_output("a", "1")], [call("a"), output("a", "1")]),
@@ -143,6 +150,26 @@ def test_two_calls_with_one_id_in_one_turn_get_their_outputs_in_order() -> None:
     repaired = [call("x"), call(second), output("x", "1"), output(second, "2")]
     assert pair_calls([call("x"), call("x"), output("x", "1"), output("x", "2")]) == repaired
     assert pair_calls([call("x"), call("x"), output("x", "1"), output("x", "0"), output("x", "2")]) == repaired
+
+
+def test_an_early_output_belongs_to_its_own_call_and_not_to_one_with_its_id_in_an_earlier_turn() -> None:
+    second = numbered_call_id("x", 2)
+    first_turn = [call("x"), output("x", "1"), USER]
+    repaired = [*first_turn, call(second), output(second, "2")]
+    assert pair_calls([*first_turn, output("x", "2"), call("x")]) == repaired
+    unanswered = [call("x"), USER]
+    third = numbered_call_id("x", 3)
+    later = [call("x"), output("x", "2"), USER, output("x", "3"), call("x")]
+    assert pair_calls([*unanswered, *later]) == [
+        *[call("x"), output("x"), USER],
+        *[call(second), output(second, "2"), USER],
+        *[call(third), output(third, "3")],
+    ]
+
+
+def test_a_second_output_in_a_later_turn_is_dropped_even_if_calls_are_stored_elsewhere() -> None:
+    turn = [call("a"), output("a", "1"), USER]
+    assert pair_calls([*turn, output("a", "2")], is_whole=False) == turn
 
 
 def test_an_output_belongs_to_the_latest_call_with_its_id() -> None:
