@@ -234,6 +234,22 @@ MESSAGES: Final[dict[str, Row]] = {
         [Said("I see.")],
         ["empty_part"],
     ),
+    "an image without data": Row(
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}]},
+         {"role": "assistant", "content": "I see."}],
+        [Said("I see.")],
+        ["empty_part"],
+    ),
+    "content that is one part": Row(
+        [{"role": "assistant", "content": {"type": "text", "text": "ok"}}], [Said("ok")], ["odd_value"]
+    ),
+    "content that is a number": Row([{"role": "assistant", "content": 5}], [Said("5")], ["odd_value"]),
+    "a text that is a number": Row(
+        [{"role": "assistant", "content": [{"type": "text", "text": 5}]}], [Said("5")], ["odd_value"]
+    ),
+    "a part without a type": Row(
+        [{"role": "assistant", "content": [{"size": 1}]}], [Said('{"size":1}')], ["odd_value"]
+    ),
     "roles in odd case": Row(
         [{"role": "Assistant", "content": "ok"}, {"role": "USER", "content": "and"},
          {"role": "model", "content": "so"}],
@@ -369,6 +385,14 @@ async def test_the_image_detail_original_becomes_high_where_it_is_not_known(
         inner = part["image_url"] if kind == "chat" else part
         assert inner.get("detail") == detail
         assert (await service.record(0)).get("mended", []) == mended
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_image_without_a_media_type_is_sent_with_the_one_that_it_has(kind: str) -> None:
+    image = {"type": "image", "source": {"type": "base64", "data": "/9j/AA=="}}
+    async with talking(kind) as (service, up):
+        await post(service, {"model": "up", "stream": True, "messages": [{"role": "user", "content": [image]}]})
+        assert "image/jpeg" in up.requests[0].body.decode()
 
 
 @pytest.mark.parametrize(
