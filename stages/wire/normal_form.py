@@ -96,7 +96,7 @@ def image_url_of(part: dict[str, Json], where: str) -> str:
 
 
 def image_type(data: str) -> str | None:
-    """Return the media type of an image in base64, by its first bytes; None if it is none that all models read."""
+    """Return the media type of an image in base64, by its first bytes; None if it is of another format."""
     return next((kind for start, kind in _IMAGE_STARTS.items() if data.startswith(start)), None)
 
 

@@ -211,6 +211,11 @@ MESSAGES: Final[dict[str, Row]] = {
         [],
         ["empty_part", "own_error_text"],
     ),
+    "our own sentence for an empty answer": Row(
+        [{"role": "assistant", "content": "[no answer: the upstream's answer is empty; try again]"}],
+        [],
+        ["empty_part", "own_error_text"],
+    ),
     "our own error text before a call": Row(
         [asks(call("a"), content="\n\n[upstream error: draining: Bye.]"), result("a")],
         [Call("a"), Output("a", "r")],

@@ -20,7 +20,7 @@ from stages.wire.foreign_json import read, whole_characters
         (rb"\uDE00 cut", rb"\ufffd cut"),
         (rb"\ud83d\ud83d\ude00\ude00", rb"\ufffd\ud83d\ude00\ufffd"),
         (rb"\ud83d\n\ude00", rb"\ufffd\n\ufffd"),
-        # An escaped backslash and the letters after it are no escape; what follows them may be one.
+        # An escaped backslash and the letters after it do not form an escape; what follows them may.
         (rb"\\ud83d \\\\ude00", rb"\\ud83d \\\\ude00"),
         (rb"\\\ud83d", rb"\\\ufffd"),
         (rb"\\ud83d\ude00", rb"\\ud83d\ufffd"),

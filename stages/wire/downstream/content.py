@@ -2,7 +2,7 @@
 
 Parts that already have that form pass as they are, and a list in which nothing changes is returned itself, not a copy:
 most of a Cursor body never changes. Parts that hold nothing (an image whose URL is null) are left out, because no
-upstream accepts them, and they come back in each turn. What is no content at all (a number) becomes its JSON text.
+upstream accepts them, and they come back in each turn. What is not content at all (a number) becomes its JSON text.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _KINDS = {
     "source": "image",
     "refusal": "refusal",
 }
-"""The type of a part that has none, or one that is no string, by its field."""
+"""The type of a part whose own is missing or not a string, by its field."""
 
 _MAX_TYPE_CHARS = 64
 """Only the end of a URL is looked at: an image may have megabytes."""

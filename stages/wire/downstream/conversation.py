@@ -292,9 +292,10 @@ class History:
             self.items.append({**rest, "content": flat})
 
     def _without_failure(self, content: str | list[Json]) -> str | list[Json] | None:
-        """Remove the failure that we showed at the end of an assistant's text; None if there is nothing else."""
+        """Remove the failure that we showed in an assistant's text; None if there is nothing else."""
         last: Json = content if isinstance(content, str) else content[-1].get("text") if content else None
-        if not isinstance(last, str) or (rest := strip_failure_note(last)) is last:
+        is_all = isinstance(content, str) or is_blank(content[:-1])
+        if not isinstance(last, str) or (rest := strip_failure_note(last, is_all=is_all)) is last:
             return content
         self.mended.add("own_error_text")
         if isinstance(content, str):

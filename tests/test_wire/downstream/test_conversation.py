@@ -643,6 +643,8 @@ ONLY_TOO_LONG = failure_note("context_length_exceeded", "Too long.", is_first=Tr
             [{"type": "output_text", "text": "a"}],
         ),
         ([{"type": "output_text", "text": NOTE}], None),
+        ("[no answer: the upstream's answer is empty; try again]", None),
+        ("\n\n [no answer: the model refused to answer (cyber): It [sic] is\n\nan attack.]\n", None),
     ],
 )
 def test_our_own_error_text_is_removed_from_the_assistants_message(
@@ -655,7 +657,11 @@ def test_our_own_error_text_is_removed_from_the_assistants_message(
 
 @pytest.mark.parametrize(
     "content",
-    ["It says [upstream error: x: y]", "See [1]", f"A{NOTE}\n\nAnd more.", [{"type": "refusal", "refusal": ""}]],
+    [
+        *["It says [upstream error: x: y]", "See [1]", "It says [no answer: x]", "[no answer: x] is what it says"],
+        [{"type": "output_text", "text": "It says:"}, {"type": "output_text", "text": "[no answer: x]"}],
+        *[f"A{NOTE}\n\nAnd more.", [{"type": "refusal", "refusal": ""}]],
+    ],
 )
 def test_other_text_in_brackets_stays(content: Any) -> None:
     assert mended({"role": "assistant", "content": content}, field="input") == (
@@ -663,6 +669,11 @@ def test_other_text_in_brackets_stays(content: Any) -> None:
         set(),
     )
     assert flat({"role": "user", "content": f"Why {NOTE}"}) == [said(f"Why {NOTE}")]
+
+
+def test_our_sentence_for_an_empty_answer_is_removed_after_blank_parts() -> None:
+    content = [{"type": "output_text", "text": " "}, {"type": "output_text", "text": "[no answer: x]"}]
+    assert mended({"role": "assistant", "content": content}) == ([], {"empty_part", "own_error_text"})
 
 
 # Content of a wrong type
