@@ -581,3 +581,21 @@ async def test_a_key_for_some_models_cannot_reach_another_one_through_forwarded_
         assert master.keys() >= ODD_FIELDS.keys()
         assert (await service.record(0))["mended"] == ["unforwarded_field"]
         assert "mended" not in await service.record(1)
+
+
+async def test_a_key_for_some_models_names_nothing_stored_and_no_other_model_within_items_and_tools() -> None:
+    config = model("team/cheap", "URL")
+    script = [ANSWERS["responses"].whole()]
+    async with scripted_upstream(*script) as up, serving(config.replace("URL", up.url)) as service:
+        search = {"type": "file_search", "vector_store_ids": ["vs_other"]}
+        paint = {"type": "image_generation", "model": "gpt-image-large"}
+        history = [{"type": "item_reference", "id": "msg_other"}, HI]
+        body = {"model": "team/cheap", "stream": True, "input": history, "tools": [search, paint]}
+        await post(service, body, key=LIMITED)
+        await post(service, body)
+        limited, master = (request.json() for request in up.requests)
+        assert limited["input"] == [HI]
+        assert limited["tools"] == [{"type": "image_generation"}]
+        assert master["input"] == history
+        assert master["tools"] == [search, paint]
+        assert (await service.record(0))["mended"] == ["unforwarded_field"]
