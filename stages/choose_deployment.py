@@ -28,7 +28,7 @@ from stages.request import ResponsesRequest
 from stages.slots import CALL, PRINCIPAL
 from stages.upstreams import Deployment, UpstreamCall
 from stages.wire.bad_request import BadRequest
-from stages.wire.downstream.forwarding import MODEL_FIELDS, only_forwarded
+from stages.wire.downstream.forwarding import MODEL_FIELDS, only_forwarded, only_own
 from stages.wire.downstream.model_variants import Variant, variants, with_variant
 from stages.wire.foreign_json import is_object
 from stages.wire.normal_form import EFFORTS
@@ -168,10 +168,13 @@ class _Choose:
             )
         deployment, model = match.take_turn()
         allowed = deployment.forward_fields
-        if allowed and principal.models is not None and not principal.is_master:
+        is_limited = principal.models is not None and not principal.is_master
+        if is_limited:
             allowed -= MODEL_FIELDS
         try:
             request = only_forwarded(request, allowed)
+            if is_limited:
+                request = only_own(request, allowed)
         except BadRequest as bad:
             raise ClientFault(bad.message, param=bad.param, code=bad.code) from None
         body = with_variant(request.body, match.variant)

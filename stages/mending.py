@@ -19,7 +19,8 @@ MENDS: Final[dict[str, str]] = {
     "missing_call_id": "A call or an output without an id got one by its position.",
     "object_arguments": "The arguments of a call came as an object instead of its text; they were written as text.",
     "odd_value": "A value of another type or spelling was read as what it stands for: a role, arguments, an output.",
-    "own_error_text": "An error that headrace had shown as text was removed from an assistant's message.",
+    "own_error_text": "What headrace had said in place of the assistant, an error or why there is no answer, was "
+    "removed.",
     "reasoning_dropped": "The upstream reported that it left out reasoning of earlier turns.",
     "repeated_arguments": "The arguments of a call came again as a whole, or after a `{}`; they were sent once.",
     "split_emoji": "A character came in two halves; they were joined, or a lone half became U+FFFD.",

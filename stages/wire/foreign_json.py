@@ -29,10 +29,14 @@ Index: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_INDEX)]
 
 _NULL = b"null"
 
-_ESCAPE = re.compile(
-    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+_SURROGATES = re.compile(
+    r"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(\\u[dD][c-fC-F][0-9a-fA-F]{2})?|[c-fC-F][0-9a-fA-F]{2})",
 )
-"""One escape sequence of a JSON string; group 1 is a UTF-16 surrogate without its other half."""
+"""What may be a surrogate that is written as an escape; group 1 is the second half of a pair.
+
+It begins with plain characters, which are found fast, so a backslash that escapes this one is seen only afterwards. A
+long chat has a hundred thousand other escapes: to match them, too, would cost a call for each.
+"""
 
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 """What may be a surrogate: an escape, or three bytes as CESU-8 has them."""
@@ -138,15 +142,21 @@ def whole_characters(data: bytes | bytearray) -> bytes | None:
         text = data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
         return None
-    return whole(_ESCAPE.sub(_without_lone, text)).encode()
+    return whole(_SURROGATES.sub(_without_lone, text)).encode()
 
 
 def _repaired(data: bytes) -> bytes:
-    return _ESCAPE.sub(_without_lone, data.decode("utf-8", "replace")).encode()
+    return _SURROGATES.sub(_without_lone, data.decode("utf-8", "replace")).encode()
 
 
-def _without_lone(escape: re.Match[str]) -> str:
-    return "\\ufffd" if escape[1] else escape[0]
+def _without_lone(found: re.Match[str]) -> str:
+    before = start = found.start()
+    while before and found.string[before - 1] == "\\":
+        before -= 1
+    second: str | None = found[1]
+    if (start - before) % 2:  # an escaped backslash and plain letters; what follows them is an escape of its own
+        return found[0] if second is None else found[0].replace(second, "\\ufffd")
+    return "\\ufffd" if second is None else found[0]
 
 
 # Writing.

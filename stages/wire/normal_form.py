@@ -44,6 +44,9 @@ OUTPUTS: Final = frozenset(f"{kind}_output" for kind in CALLS)
 LATE_TOOLS: Final = "additional_tools"
 """The type of an item that declares tools from there on: tools that come late would change the cached prefix."""
 
+_IMAGE_STARTS: Final = {"iVBORw": "image/png", "/9j/": "image/jpeg", "R0lGOD": "image/gif", "UklGR": "image/webp"}
+"""How the formats start in base64."""
+
 _NAMED: Final = ("function", "custom")  # not a set: a foreign value may be unhashable
 
 
@@ -90,6 +93,11 @@ def image_url_of(part: dict[str, Json], where: str) -> str:
         "for example with a data: URL.",
         f"{where}.file_id",
     )
+
+
+def image_type(data: str) -> str | None:
+    """Return the media type of an image in base64, by its first bytes; None if it is of another format."""
+    return next((kind for start, kind in _IMAGE_STARTS.items() if data.startswith(start)), None)
 
 
 # Parameters and items.

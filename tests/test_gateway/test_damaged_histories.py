@@ -161,6 +161,16 @@ MESSAGES: Final[dict[str, Row]] = {
         [Call("a"), Call("b"), Output("a", "1"), Output("b", "2")],
         ["missing_call_id", "unpaired_call"],
     ),
+    "a call without an id, and a later one without a name": Row(
+        [asks(call("")), {"role": "user", "content": "2"}, asks(call("c2", name="")), result("c2", "of turn 2")],
+        [Call(UNNAMED), Output(UNNAMED, ""), User("2")],
+        ["empty_part", "missing_call_id", "unpaired_call"],
+    ),
+    "a call without an output, and a later output without an id": Row(
+        [asks(call("c1")), {"role": "user", "content": "2"}, asks(call("c2", name="")), result("", "of turn 2")],
+        [Call("c1"), Output("c1", ""), User("2")],
+        ["empty_part", "missing_call_id", "unpaired_call"],
+    ),
     "an output before its call": Row(
         [result("a"), asks(call("a"))], [Call("a"), Output("a", "r")], ["unpaired_call"]
     ),
@@ -179,6 +189,18 @@ MESSAGES: Final[dict[str, Row]] = {
         [Call("a"), Output("a", "1"), Call(numbered_call_id("a", 2)), Output(numbered_call_id("a", 2), "2")],
         ["unpaired_call"],
     ),
+    "an id that is used again by a call without a name": Row(
+        [asks(call("a")), result("a", "1"), {"role": "user", "content": "2"}, asks(call("a", name="")),
+         result("a", "2")],
+        [Call("a"), Output("a", "1"), User("2")],
+        ["empty_part", "unpaired_call"],
+    ),
+    "an id that is used again, with the output before its call": Row(
+        [asks(call("a")), result("a", "1"), {"role": "user", "content": "2"}, result("a", "2"), asks(call("a"))],
+        [Call("a"), Output("a", "1"), User("2"), Call(numbered_call_id("a", 2)),
+         Output(numbered_call_id("a", 2), "2")],
+        ["unpaired_call"],
+    ),
     "our own error text": Row(
         [{"role": "assistant", "content": "Let me\n\n[upstream error: overloaded: Try again.]"}],
         [Said("Let me")],
@@ -186,6 +208,11 @@ MESSAGES: Final[dict[str, Row]] = {
     ),
     "nothing but our own error text": Row(
         [{"role": "assistant", "content": "[upstream error: overloaded: Try again.]"}],
+        [],
+        ["empty_part", "own_error_text"],
+    ),
+    "our own sentence for an empty answer": Row(
+        [{"role": "assistant", "content": "[no answer: the upstream's answer is empty; try again]"}],
         [],
         ["empty_part", "own_error_text"],
     ),
@@ -211,6 +238,22 @@ MESSAGES: Final[dict[str, Row]] = {
          {"role": "assistant", "content": "I see."}],
         [Said("I see.")],
         ["empty_part"],
+    ),
+    "an image without data": Row(
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}]},
+         {"role": "assistant", "content": "I see."}],
+        [Said("I see.")],
+        ["empty_part"],
+    ),
+    "content that is one part": Row(
+        [{"role": "assistant", "content": {"type": "text", "text": "ok"}}], [Said("ok")], ["odd_value"]
+    ),
+    "content that is a number": Row([{"role": "assistant", "content": 5}], [Said("5")], ["odd_value"]),
+    "a text that is a number": Row(
+        [{"role": "assistant", "content": [{"type": "text", "text": 5}]}], [Said("5")], ["odd_value"]
+    ),
+    "a part without a type": Row(
+        [{"role": "assistant", "content": [{"size": 1}]}], [Said('{"size":1}')], ["odd_value"]
     ),
     "roles in odd case": Row(
         [{"role": "Assistant", "content": "ok"}, {"role": "USER", "content": "and"},
@@ -347,6 +390,14 @@ async def test_the_image_detail_original_becomes_high_where_it_is_not_known(
         inner = part["image_url"] if kind == "chat" else part
         assert inner.get("detail") == detail
         assert (await service.record(0)).get("mended", []) == mended
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_image_without_a_media_type_is_sent_with_the_one_that_it_has(kind: str) -> None:
+    image = {"type": "image", "source": {"type": "base64", "data": "/9j/AA=="}}
+    async with talking(kind) as (service, up):
+        await post(service, {"model": "up", "stream": True, "messages": [{"role": "user", "content": [image]}]})
+        assert "image/jpeg" in up.requests[0].body.decode()
 
 
 @pytest.mark.parametrize(
@@ -530,3 +581,21 @@ async def test_a_key_for_some_models_cannot_reach_another_one_through_forwarded_
         assert master.keys() >= ODD_FIELDS.keys()
         assert (await service.record(0))["mended"] == ["unforwarded_field"]
         assert "mended" not in await service.record(1)
+
+
+async def test_a_key_for_some_models_names_nothing_stored_and_no_other_model_within_items_and_tools() -> None:
+    config = model("team/cheap", "URL")
+    script = [ANSWERS["responses"].whole()]
+    async with scripted_upstream(*script) as up, serving(config.replace("URL", up.url)) as service:
+        search = {"type": "file_search", "vector_store_ids": ["vs_other"]}
+        paint = {"type": "image_generation", "model": "gpt-image-large"}
+        history = [{"type": "item_reference", "id": "msg_other"}, HI]
+        body = {"model": "team/cheap", "stream": True, "input": history, "tools": [search, paint]}
+        await post(service, body, key=LIMITED)
+        await post(service, body)
+        limited, master = (request.json() for request in up.requests)
+        assert limited["input"] == [HI]
+        assert limited["tools"] == [{"type": "image_generation"}]
+        assert master["input"] == history
+        assert master["tools"] == [search, paint]
+        assert (await service.record(0))["mended"] == ["unforwarded_field"]

@@ -11,12 +11,10 @@ from typing import Final
 
 from stages.wire.bad_request import BadRequest
 from stages.wire.foreign_json import Json, is_list, is_object
-from stages.wire.normal_form import image_url_of
+from stages.wire.normal_form import image_type, image_url_of
 
 _TEXTS: Final = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 _IMAGE_TYPES: Final = ("image/png", "image/jpeg", "image/gif", "image/webp")
-_IMAGE_STARTS: Final = {"iVBORw": "image/png", "/9j/": "image/jpeg", "R0lGOD": "image/gif", "UklGR": "image/webp"}
-"""How the formats start in base64. A wrong media type is refused: 400 "does not match the provided media type"."""
 
 _PDF: Final = "application/pdf"
 _PDF_START: Final = "JVBERi"
@@ -83,8 +81,9 @@ def _image(part: dict[str, Json], where: str) -> dict[str, Json]:
             f"{where}.image_url must be an http(s) URL, or a data: URL with the image in base64.", f"{where}.image_url"
         )
     if source["type"] == "base64":
-        found = next((kind for start, kind in _IMAGE_STARTS.items() if source["data"].startswith(start)), None)
-        source["media_type"] = found or source["media_type"].replace("image/jpg", "image/jpeg")
+        # A wrong media type is refused: 400 "does not match the provided media type".
+        named = source["media_type"].replace("image/jpg", "image/jpeg")
+        source["media_type"] = image_type(source["data"]) or named
         if source["media_type"] not in _IMAGE_TYPES:
             raise BadRequest(
                 f"{where} is an image of a type that the upstream of this model does not read; it reads PNG, JPEG, GIF "

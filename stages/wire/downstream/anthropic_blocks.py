@@ -18,10 +18,10 @@ _BLOCKS = frozenset({"tool_use", "tool_result", *_THOUGHTS, *_HOSTED})
 
 
 class Blocks(Struct):
-    """The blocks of one message, each call and result with its place in the content."""
+    """The blocks of one message."""
 
-    calls: list[tuple[int, dict[str, Json]]] = []
-    results: list[tuple[int, dict[str, Json]]] = []
+    calls: list[dict[str, Json]] = []
+    results: list[dict[str, Json]] = []
     thoughts: list[dict[str, Json]] = []
     rest: list[Json] = []
     """The parts that are content."""
@@ -35,14 +35,14 @@ def take_blocks(content: Json) -> Blocks | None:
     if not is_list(content) or not any(_is_block(part) for part in content):
         return None
     blocks = Blocks()
-    for index, part in enumerate(content):
+    for part in content:
         kind = part.get("type") if is_object(part) else None
         if not isinstance(kind, str):
             blocks.rest.append(part)
         elif kind == "tool_use":
-            blocks.calls.append((index, part))
+            blocks.calls.append(part)
         elif kind == "tool_result":
-            blocks.results.append((index, part))
+            blocks.results.append(part)
         elif kind in _THOUGHTS:
             blocks.thoughts.append(part)
         elif kind not in _HOSTED and not kind.endswith(_HOSTED_RESULT):

@@ -2,7 +2,7 @@
 
 Parts that already have that form pass as they are, and a list in which nothing changes is returned itself, not a copy:
 most of a Cursor body never changes. Parts that hold nothing (an image whose URL is null) are left out, because no
-upstream accepts them, and they come back in each turn.
+upstream accepts them, and they come back in each turn. What is not content at all (a number) becomes its JSON text.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Literal
 
 import msgspec
 
-from stages.wire.bad_request import BadRequest, need_text, wrong_type
 from stages.wire.foreign_json import Json, encode, is_list, is_object, text
+from stages.wire.normal_form import image_type
 from stages.wire.unwrap import FIELD
 
 TextType = Literal["input_text", "output_text"]
@@ -25,44 +25,60 @@ _PARTS = (
 )
 """Types of parts that a tool's output may hold; ``file`` only in the form of Chat Completions."""
 
+_KINDS = {
+    "text": "text",
+    "image_url": "image_url",
+    "file": "file",
+    "source": "image",
+    "refusal": "refusal",
+}
+"""The type of a part whose own is missing or not a string, by its field."""
+
+_MAX_TYPE_CHARS = 64
+"""Only the end of a URL is looked at: an image may have megabytes."""
+
 _CITATIONS = "citations"
 """A field of Anthropic's text blocks: what the answer quoted; no later turn needs it."""
 
 
-def flat_content(content: Json, text_type: TextType, where: str, mended: set[str]) -> str | list[Json]:
-    """Bring the content of a message into Responses form.
+def listed_content(content: Json, mended: set[str]) -> Json:
+    """Return content that is a string, an array or null: one part gets an array, anything else becomes JSON text."""
+    if content is None or isinstance(content, str) or is_list(content):
+        return content
+    mended.add("odd_value")
+    return [content] if is_object(content) else _json_text(content)
+
+
+def flat_content(content: Json, text_type: TextType, mended: set[str]) -> str | list[Json]:
+    """Bring the content of a message into Responses form; one part may come without its array.
 
     ``cache_control`` stays where it is; the adapters of other upstreams than Anthropic remove it.
 
     Args:
-        content: a string or an array of parts.
+        content: what the client sent.
         text_type: the type that text parts get.
-        where: the path of the content, for errors.
         mended: receives the words for what had to be mended.
-
-    Raises:
-        BadRequest: if the content or one of its parts is of the wrong type.
     """
-    if isinstance(content, str):
-        return content
-    if not is_list(content):
-        raise wrong_type(where, "a string or an array of content parts", content)
-    return _flat_parts(content, text_type, where, mended)
+    content = listed_content(content, mended)
+    return _flat_parts(content, text_type, mended) if is_list(content) else text(content)
 
 
-def _flat_parts(content: list[Json], text_type: TextType, where: str, mended: set[str]) -> list[Json]:
+def _json_text(value: Json) -> str:
+    return encode(value).decode()
+
+
+def _flat_parts(content: list[Json], text_type: TextType, mended: set[str]) -> list[Json]:
     parts: list[Json] = []
-    for index, part in enumerate(content):
+    for part in content:
         inner = _inner_content(part)
-        path = f"{where}[{index}]"
         if inner is None:
-            flat_one = flat_part(part, text_type, path)
+            flat_one = flat_part(part, text_type, mended)
             if flat_one is None:
                 mended.add("empty_part")
             else:
                 parts.append(flat_one)
         else:
-            flat = flat_content(inner, text_type, f"{path}.content", mended)
+            flat = flat_content(inner, text_type, mended)
             parts += [{"type": text_type, "text": flat}] if isinstance(flat, str) else flat
     if len(parts) == len(content) and all(new is old for new, old in zip(parts, content, strict=True)):
         return content
@@ -82,32 +98,32 @@ def _inner_content(part: Json) -> Json:
             return None
 
 
-def flat_part(part: Json, text_type: TextType, where: str) -> dict[str, Json] | None:
+def flat_part(part: Json, text_type: TextType, mended: set[str]) -> dict[str, Json] | None:
     """Bring one content part into Responses form; a bare string is a text part. None if it holds nothing.
 
-    Raises:
-        BadRequest: if it is not an object, or its type or text is not a string.
+    A part without a type has that of its field. One that has no known field either becomes its JSON text.
     """
     if part is None or part == {}:
         return None
     if isinstance(part, str):
         return {"type": text_type, "text": part}
     if not is_object(part):
-        raise wrong_type(where, "an object", part)
+        mended.add("odd_value")
+        return {"type": text_type, "text": _json_text(part)}
     kind = part.get("type")
     if kind in _TEXTS:
-        return _text(part, text_type, where)
+        return _text(part, text_type, mended)
     match kind:
-        case "input_image" if isinstance(part.get("image_url"), str) and part["image_url"]:
-            return part
+        case "input_image" if isinstance(url := part.get("image_url"), str) and url:
+            return part if _has_data(url) else None
         case "input_image" if text(part.get("file_id")) and not part.get("image_url"):
             return part if "image_url" not in part else {key: part[key] for key in part if key != "image_url"}
         case "image_url" | "input_image":
             return _image(part)
         case "image":
-            return _with_cache(part, _anthropic_image(part.get("source"), where))
+            return _with_cache(part, _anthropic_image(part.get("source")))
         case "document":
-            return _with_cache(part, _document(part, text_type, where))
+            return _with_cache(part, _document(part, text_type))
         case "file":
             file = part.get("file")
             known = _without_nulls(file) if is_object(file) else {}
@@ -115,9 +131,18 @@ def flat_part(part: Json, text_type: TextType, where: str) -> dict[str, Json] | 
         case str():
             return part
         case None if "text" in part:
-            return _text({**part, "type": "text"}, text_type, where)
+            return _text({**part, "type": "text"}, text_type, mended)
         case _:
-            raise wrong_type(f"{where}.type", "a string", kind)
+            mended.add("odd_value")
+            named = next((name for field, name in _KINDS.items() if field in part), None)
+            if named is None:
+                return {"type": text_type, "text": _json_text(part)}
+            return flat_part({**part, "type": named}, text_type, mended)
+
+
+def _has_data(url: str) -> bool:
+    """Return whether an image is there: one that could not be read leaves ``data:image/png;base64,``."""
+    return url[:5].lower() != "data:" or not url[-_MAX_TYPE_CHARS:].rstrip().endswith(",")
 
 
 def _with_cache(part: dict[str, Json], flat: dict[str, Json] | None) -> dict[str, Json] | None:
@@ -130,12 +155,13 @@ def _without_nulls(fields: dict[str, Json]) -> dict[str, Json]:
     return {key: value for key, value in fields.items() if value is not None}
 
 
-def _text(part: dict[str, Json], text_type: TextType, where: str) -> dict[str, Json] | None:
+def _text(part: dict[str, Json], text_type: TextType, mended: set[str]) -> dict[str, Json] | None:
     said = part.get("text")
     if said is None:
         return None
     if not isinstance(said, str):
-        raise wrong_type(f"{where}.text", "a string", said)
+        mended.add("odd_value")
+        part = {**part, "text": _json_text(said)}
     if part["type"] == text_type and _CITATIONS not in part:
         return part
     rest = {key: value for key, value in part.items() if key != _CITATIONS} if _CITATIONS in part else part
@@ -148,7 +174,7 @@ def _image(part: dict[str, Json]) -> dict[str, Json] | None:
     if is_object(image):
         part = {**part, **image}
         image = image.get("url")
-    if not isinstance(image, str) or not image:
+    if not isinstance(image, str) or not image or not _has_data(image):
         return None
     flat: dict[str, Json] = {"type": "input_image", "image_url": image}
     if part.get("detail") is not None:
@@ -156,67 +182,59 @@ def _image(part: dict[str, Json]) -> dict[str, Json] | None:
     return _with_cache(part, flat)
 
 
-def _anthropic_image(source: Json, where: str) -> dict[str, Json] | None:
-    if not is_object(source) or not _has_content(source):
+def _anthropic_image(source: Json) -> dict[str, Json] | None:
+    if not is_object(source):
         return None
-    match source.get("type"):
-        case "url":
-            return {"type": "input_image", "image_url": need_text(source, "url", f"{where}.source")}
-        case "file":
-            return {"type": "input_image", "file_id": need_text(source, "file_id", f"{where}.source")}
-        case _:
-            return {"type": "input_image", "image_url": _data_url(source, where)}
+    if url := text(source.get("url")):
+        return {"type": "input_image", "image_url": url}
+    if file_id := text(source.get("file_id")):
+        return {"type": "input_image", "file_id": file_id}
+    if data := text(source.get("data")):
+        return {"type": "input_image", "image_url": _data_url(source, image_type(data) or "image/png")}
+    return None
 
 
-def _has_content(source: dict[str, Json]) -> bool:
-    return any(source.get(key) for key in ("data", "url", "file_id"))
-
-
-def _document(part: dict[str, Json], text_type: TextType, where: str) -> dict[str, Json] | None:
+def _document(part: dict[str, Json], text_type: TextType) -> dict[str, Json] | None:
     """Flatten an Anthropic document: plain text becomes text, anything else a file."""
     source = part.get("source")
-    if not is_object(source) or not _has_content(source):
+    if not is_object(source):
         return None
-    match source.get("type"):
-        case "text":
-            return {"type": text_type, "text": need_text(source, "data", f"{where}.source")}
-        case "url":
-            return {"type": "input_file", "file_url": need_text(source, "url", f"{where}.source")}
-        case "file":
-            return {"type": "input_file", "file_id": need_text(source, "file_id", f"{where}.source")}
-        case _:
-            # OpenAI refuses file data without a name.
-            title = part.get("title")
-            name = title if isinstance(title, str) and title else "document.pdf"
-            return {"type": "input_file", "filename": name, "file_data": _data_url(source, where)}
+    if url := text(source.get("url")):
+        return {"type": "input_file", "file_url": url}
+    if file_id := text(source.get("file_id")):
+        return {"type": "input_file", "file_id": file_id}
+    data = text(source.get("data"))
+    if not data:
+        return None
+    if source.get("type") == "text":
+        return {"type": text_type, "text": data}
+    # OpenAI refuses file data without a name.
+    name = text(part.get("title")) or "document.pdf"
+    return {"type": "input_file", "filename": name, "file_data": _data_url(source, "application/pdf")}
 
 
-def _data_url(source: dict[str, Json], where: str) -> str:
-    media_type = need_text(source, "media_type", f"{where}.source")
-    return f"data:{media_type};base64,{need_text(source, 'data', f'{where}.source')}"
+def _data_url(source: dict[str, Json], likely: str) -> str:
+    """Return base64 data as a URL, with the likely media type if there is none."""
+    return f"data:{text(source.get('media_type')) or likely};base64,{source['data']}"
 
 
-def flat_output(output: Json, where: str, mended: set[str], *, is_native: bool = False) -> str | list[Json]:
+def flat_output(output: Json, mended: set[str], *, is_native: bool = False) -> str | list[Json]:
     """Bring a tool's output into Responses form: text as one string, or a list of parts if it has images or files.
 
     What is neither text nor content parts (a number, an object, a list of rows) becomes JSON text.
 
     Args:
         output: what the client sent.
-        where: its path.
         mended: receives the words for what had to be mended.
         is_native: whether it is in Responses form already, where a list of parts stays a list.
     """
     if isinstance(output, str):
         return output
     listed = [output] if is_object(output) else output
-    try:
-        if not is_list(listed) or not all(map(_is_part, listed)):
-            raise wrong_type(where, "a string or an array of content parts", output)
-        parts = _flat_parts(listed, "input_text", where, mended)
-    except BadRequest:
+    if not is_list(listed) or not all(map(_is_part, listed)):
         mended.add("odd_value")
-        return "" if output is None else encode(output).decode()
+        return "" if output is None else _json_text(output)
+    parts = _flat_parts(listed, "input_text", mended)
     if is_native or any(part["type"] != "input_text" for part in parts):
         return parts
     return "\n".join(part["text"] for part in parts)
@@ -227,7 +245,9 @@ def _is_part(value: Json) -> bool:
     if not is_object(value):
         return value is None or isinstance(value, str)
     kind = value.get("type")
-    return "text" in value if kind is None else kind in _PARTS or (kind == "file" and is_object(value.get("file")))
+    if kind is None or kind in _TEXTS:
+        return (kind is not None or "text" in value) and isinstance(value.get("text"), str | None)
+    return kind in _PARTS or (kind == "file" and is_object(value.get("file")))
 
 
 def is_blank(content: str | list[Json]) -> bool:

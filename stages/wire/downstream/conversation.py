@@ -32,6 +32,7 @@ from stages.wire.downstream.content import (
     flat_content,
     flat_output,
     is_blank,
+    listed_content,
     raw_input,
 )
 from stages.wire.downstream.pairing import UNKNOWN, unnamed_call_id
@@ -47,6 +48,8 @@ _ODD_ROLES: Final = {
     "human": "user",
 }
 """Roles in another case, and in the words of Gemini and LangChain."""
+
+_SPEAKERS: Final = ("assistant", "user", "system", "developer")  # not a set: a foreign value may be unhashable
 
 _BARE_PARTS: Final = frozenset({"text", "input_text", "image_url", "input_image", "input_file"})
 _MAX_SHOWN_CHARS = 40
@@ -117,19 +120,19 @@ class History:
             self._add_typed(kind, element, where)
             return
         role = element.get("role")
+        if role in _SPEAKERS and not isinstance(element.get("content"), str | list | None):
+            element = {**element, "content": listed_content(element["content"], self.mended)}
         match role:
             case "assistant":
-                self._add_assistant(element, where)
+                self._add_assistant(element)
             case "system" | "developer" | "user":
-                rest = self._take_results(element, where)
-                self._add_message(element, rest, "input_text", where, is_all=rest is element.get("content"))
+                rest = self._take_results(element)
+                self._add_message(element, rest, "input_text", is_all=rest is element.get("content"))
             case "tool":
-                self._add_output(
-                    element.get("tool_call_id"), element.get("content"), f"{where}.content", extras=_kept(element)
-                )
+                self._add_output(element.get("tool_call_id"), element.get("content"), extras=_kept(element))
             case "function":
                 call_id = self._legacy_id() if self._legacy_calls else UNKNOWN
-                self._add_output(call_id, element.get("content"), f"{where}.content", extras=_kept(element))
+                self._add_output(call_id, element.get("content"), extras=_kept(element))
             case None if self._is_native and kind is None and isinstance(element.get("id"), str):
                 self.items.append(element)  # an item_reference, whose type may be omitted
             case None:
@@ -149,7 +152,7 @@ class History:
             self.mended.add("empty_part")
         elif isinstance(element, str):
             self.mended.add("odd_value")
-            self._add_message({"role": "user", "content": element}, element, "input_text", where)
+            self._add_message({"role": "user", "content": element}, element, "input_text")
         else:
             raise wrong_type(where, "an object", element)
 
@@ -162,7 +165,7 @@ class History:
             case "custom_tool_call":
                 self._add_custom_call(item)
             case "function_call_output" | "custom_tool_call_output":
-                self._add_output(item.get("call_id"), item.get("output"), f"{where}.output", item)
+                self._add_output(item.get("call_id"), item.get("output"), item)
             case str() if kind in _BARE_PARTS:
                 self.mended.add("odd_value")
                 self.add({"role": "user", "content": [item]}, where)
@@ -238,7 +241,6 @@ class History:
         self,
         answered: Json,
         output: Json,
-        where: str,
         item: dict[str, Json] | None = None,
         extras: dict[str, Json] | None = None,
     ) -> None:
@@ -254,11 +256,11 @@ class History:
             kind = "custom_tool_call_output" if is_custom else "function_call_output"
             if is_list(output) and (cache := _last_cache(output)) is not None:
                 extras = {"cache_control": cache, **(extras or {})}
-            flat = flat_output(output, where, self.mended)
+            flat = flat_output(output, self.mended)
             self.items.append({**(extras or {}), "type": kind, "call_id": call_id, "output": flat})
             return
         kind = "custom_tool_call_output" if is_custom else item["type"]
-        flat = flat_output(output, where, self.mended, is_native=True)
+        flat = flat_output(output, self.mended, is_native=True)
         if item.get("call_id") == call_id and item["type"] == kind and item.get("output") is flat:
             self.items.append(item)
         else:
@@ -267,10 +269,10 @@ class History:
     # Messages.
 
     def _add_message(
-        self, message: dict[str, Json], content: Json, text_type: TextType, where: str, *, is_all: bool = True
+        self, message: dict[str, Json], content: Json, text_type: TextType, *, is_all: bool = True
     ) -> None:
         """Append a message, unless it is empty; ``is_all``: whether the client's message held nothing else."""
-        flat = None if content is None else flat_content(content, text_type, f"{where}.content", self.mended)
+        flat = None if content is None else flat_content(content, text_type, self.mended)
         if flat is not None and text_type == "output_text":
             flat = without_shown_reasoning(flat)
             flat = flat if flat is None else self._without_failure(flat)
@@ -290,16 +292,17 @@ class History:
             self.items.append({**rest, "content": flat})
 
     def _without_failure(self, content: str | list[Json]) -> str | list[Json] | None:
-        """Remove the failure that we showed at the end of an assistant's text; None if there is nothing else."""
+        """Remove the failure that we showed in an assistant's text; None if there is nothing else."""
         last: Json = content if isinstance(content, str) else content[-1].get("text") if content else None
-        if not isinstance(last, str) or (rest := strip_failure_note(last)) is last:
+        is_all = isinstance(content, str) or is_blank(content[:-1])
+        if not isinstance(last, str) or (rest := strip_failure_note(last, is_all=is_all)) is last:
             return content
         self.mended.add("own_error_text")
         if isinstance(content, str):
             return rest or None
         return [*content[:-1], {**content[-1], "text": rest}] if rest else content[:-1] or None
 
-    def _take_results(self, message: dict[str, Json], where: str) -> Json:
+    def _take_results(self, message: dict[str, Json]) -> Json:
         """Append Anthropic's tool results and return the rest of the content.
 
         Results come before the text beside them, because a result must directly follow its call.
@@ -308,17 +311,16 @@ class History:
         blocks = take_blocks(content)
         if blocks is None:
             return content
-        for index, block in blocks.results:
-            path = f"{where}.content[{index}]"
-            self._add_output(block.get("tool_use_id"), block.get("content"), f"{path}.content", extras=_kept(block))
+        for block in blocks.results:
+            self._add_output(block.get("tool_use_id"), block.get("content"), extras=_kept(block))
         return blocks.rest or None
 
-    def _add_assistant(self, message: dict[str, Json], where: str) -> None:
+    def _add_assistant(self, message: dict[str, Json]) -> None:
         content = message.get("content")
         blocks = take_blocks(content)
         if is_list(content) and blocks is not None and len(runs := thought_runs(content)) > 1:
             for run in runs[:-1]:
-                self._add_assistant({"role": "assistant", "content": run}, where)
+                self._add_assistant({"role": "assistant", "content": run})
             content = runs[-1]
             message = {**{key: message[key] for key in message if key not in _THOUGHTS}, "content": content}
             blocks = take_blocks(content)
@@ -327,7 +329,7 @@ class History:
         else:
             content = blocks.rest or None
         refusal = message.get("refusal")
-        if isinstance(refusal, str) and refusal and (not content or isinstance(content, str | list)):
+        if isinstance(refusal, str) and refusal:
             parts: list[Json] = content if is_list(content) else [content] if content else []
             content = [*parts, {"type": "refusal", "refusal": refusal}]
         calls = message.get("tool_calls")
@@ -338,8 +340,8 @@ class History:
         function_call = message.get("function_call")
         legacy = function_call if is_object(function_call) else None
         is_all = not (calls or blocks.calls or blocks.thoughts or legacy)
-        self._add_message(message, content, "output_text", where, is_all=is_all)
-        for _, block in blocks.calls:
+        self._add_message(message, content, "output_text", is_all=is_all)
+        for block in blocks.calls:
             self._add_call(block.get("name"), block.get("id"), block.get("input"), _kept(block))
         if calls is not None:
             self._add_tool_calls(calls)

@@ -11,7 +11,7 @@ from typing import Final
 from stages.events import Finished, ReasoningDelta, RefusalDelta, StreamEvent, TextDelta, ToolCallDelta, ToolCallStarted
 
 OPENING: Final = "[no answer: "
-"""How the sentence begins. It comes back in the history as the assistant's text."""
+"""How the sentence begins. It comes back as the assistant's text, and is removed (`shown_failures`)."""
 
 _FILTERED: Final = "the upstream's content filter stopped it"
 _ONLY_THOUGHT: Final = "the model thought and then ended its turn without a word; ask it to go on"

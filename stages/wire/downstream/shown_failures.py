@@ -1,7 +1,8 @@
 """A failure that was shown as text: how it is written, and how it is removed from a history that comes back.
 
 A client that does not understand an ``error`` object is shown the failure at the end of the answer's text, and sends it
-back as if the assistant had said it. Models then imitate it, or apologise for it in each turn; so it is removed.
+back as if the assistant had said it. Models then imitate it, or apologise for it in each turn; so it is removed. So is
+the sentence that says why there was no answer (`empty_answers`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 from typing import Final
 
 from stages.wire.answers.context_length import CONTEXT_LENGTH_EXCEEDED
+from stages.wire.downstream.empty_answers import OPENING
 
 _OPEN: Final = "[upstream error: "
 _CLOSE: Final = "]"
@@ -34,15 +36,21 @@ def failure_note(code: str, message: str, *, is_first: bool = False) -> str:
     return f"\n\n{_OPEN}{code}: {message}{_CLOSE}"
 
 
-def strip_failure_note(text: str) -> str:
+def strip_failure_note(text: str, *, is_all: bool = True) -> str:
     """Return an assistant's text without the note at its end; the same string if there is none.
 
-    Only a last paragraph in exactly our form is removed, with the one before it if that belongs to it. The client may
-    have trimmed the text.
+    Only a last paragraph in exactly our form is removed, with the one before it if that belongs to it; the sentence for
+    an empty answer only if it is all of the message. The client may have trimmed the text.
+
+    Args:
+        text: the message's text, or its last part.
+        is_all: whether nothing comes before it.
     """
     trimmed = text.rstrip()
     if trimmed[-1:] != _CLOSE:  # nearly all texts
         return text
+    if is_all and trimmed.lstrip().startswith(OPENING):
+        return ""
     kept, note = _parted(trimmed)
     if not note.startswith(_OPEN):
         return text

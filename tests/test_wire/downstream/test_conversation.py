@@ -567,6 +567,7 @@ def test_an_odd_value_is_read_as_what_it_stands_for(
         ([{"type": "file", "name": "a.py"}], '[{"type":"file","name":"a.py"}]'),
         ([1, 2], "[1,2]"),
         ([{"type": "input_text", "text": 5}], '[{"type":"input_text","text":5}]'),
+        ([{"text": 5}], '[{"text":5}]'),
     ],
 )
 def test_an_output_that_is_not_content_becomes_json_text(output: Any, text: str) -> None:
@@ -642,6 +643,8 @@ ONLY_TOO_LONG = failure_note("context_length_exceeded", "Too long.", is_first=Tr
             [{"type": "output_text", "text": "a"}],
         ),
         ([{"type": "output_text", "text": NOTE}], None),
+        ("[no answer: the upstream's answer is empty; try again]", None),
+        ("\n\n [no answer: the model refused to answer (cyber): It [sic] is\n\nan attack.]\n", None),
     ],
 )
 def test_our_own_error_text_is_removed_from_the_assistants_message(
@@ -654,7 +657,11 @@ def test_our_own_error_text_is_removed_from_the_assistants_message(
 
 @pytest.mark.parametrize(
     "content",
-    ["It says [upstream error: x: y]", "See [1]", f"A{NOTE}\n\nAnd more.", [{"type": "refusal", "refusal": ""}]],
+    [
+        *["It says [upstream error: x: y]", "See [1]", "It says [no answer: x]", "[no answer: x] is what it says"],
+        [{"type": "output_text", "text": "It says:"}, {"type": "output_text", "text": "[no answer: x]"}],
+        *[f"A{NOTE}\n\nAnd more.", [{"type": "refusal", "refusal": ""}]],
+    ],
 )
 def test_other_text_in_brackets_stays(content: Any) -> None:
     assert mended({"role": "assistant", "content": content}, field="input") == (
@@ -662,6 +669,100 @@ def test_other_text_in_brackets_stays(content: Any) -> None:
         set(),
     )
     assert flat({"role": "user", "content": f"Why {NOTE}"}) == [said(f"Why {NOTE}")]
+
+
+def test_our_sentence_for_an_empty_answer_is_removed_after_blank_parts() -> None:
+    content = [{"type": "output_text", "text": " "}, {"type": "output_text", "text": "[no answer: x]"}]
+    assert mended({"role": "assistant", "content": content}) == ([], {"empty_part", "own_error_text"})
+
+
+# Content of a wrong type
+
+JPEG = {"data": "/9j/AA=="}
+
+
+@pytest.mark.parametrize("field", ["messages", "input"])
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (said("x")["content"], "x"),
+        ({"type": "text", "text": "x"}, [{"type": "input_text", "text": "x"}]),
+        (5, "5"),
+        (True, "true"),
+        ([5], [{"type": "input_text", "text": "5"}]),
+        ([["x"]], [{"type": "input_text", "text": '["x"]'}]),
+        ([{"type": "text", "text": 5}], [{"type": "input_text", "text": "5"}]),
+        ([{"type": "input_text", "text": {"a": 1}}], [{"type": "input_text", "text": '{"a":1}'}]),
+        ([{"type": 5, "text": "x"}], [{"type": "input_text", "text": "x"}]),
+        ([{"image_url": {"url": "u"}}], [{"type": "input_image", "image_url": "u"}]),
+        ([{"source": {"url": "u"}}], [{"type": "input_image", "image_url": "u"}]),
+        ([{"file": {"file_id": "f"}}], [{"type": "input_file", "file_id": "f"}]),
+        ([{"size": 1}], [{"type": "input_text", "text": '{"size":1}'}]),
+        ({"type": "document", "source": {"type": "content", "content": 5}}, [{"type": "input_text", "text": "5"}]),
+    ],
+)
+def test_content_of_a_wrong_type_is_read_as_what_it_stands_for(
+    content: Any, parts: Any, field: Literal["input", "messages"]
+) -> None:
+    items, words = mended({"role": "user", "content": content}, field=field)
+    assert items == [{"role": "user", "content": parts}]
+    assert words == (set() if content == parts else {"odd_value"})
+
+
+@pytest.mark.parametrize(
+    ("source", "start"),
+    [
+        (JPEG, "data:image/jpeg;base64,/9j/"),
+        ({**JPEG, "type": "base64", "media_type": 5}, "data:image/jpeg;base64,/9j/"),
+        ({"data": "AA=="}, "data:image/png;base64,AA"),
+    ],
+)
+def test_an_image_without_a_media_type_has_that_of_its_first_bytes(source: Any, start: str) -> None:
+    ((part,),) = (item["content"] for item in flat({"role": "user", "content": [{"type": "image", "source": source}]}))
+    assert part["image_url"].startswith(start)
+
+
+def test_a_document_without_a_media_type_is_a_pdf() -> None:
+    ((part,),) = (item["content"] for item in flat({"role": "user", "content": [{"type": "document", "source": JPEG}]}))
+    assert part == {
+        "type": "input_file",
+        "filename": "document.pdf",
+        "file_data": "data:application/pdf;base64,/9j/AA==",
+    }
+
+
+NO_DATA = "data:image/png;base64,"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": NO_DATA}},
+        {"type": "image_url", "image_url": f"{NO_DATA} "},
+        {"type": "input_image", "image_url": NO_DATA},
+        {"type": "input_image", "image_url": "DATA:,"},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": 5}},
+        {"type": "document", "source": {"type": "url", "url": 5}},
+        {"type": "image", "source": None},
+        {"type": "document", "source": "x"},
+        {"type": "image_url", "image_url": 5},
+    ],
+)
+def test_an_image_without_data_is_left_out(part: Any) -> None:
+    assert mended({"role": "user", "content": ["see", part]}, field="input") == (
+        [{"role": "user", "content": [{"type": "input_text", "text": "see"}]}],
+        {"empty_part"},
+    )
+
+
+def test_a_message_of_one_block_is_that_block() -> None:
+    call = {"type": "tool_use", "id": "t", "name": "Read", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": "r"}
+    items, words = mended({"role": "assistant", "content": call}, {"role": "user", "content": result})
+    assert [item["type"] for item in items] == ["function_call", "function_call_output"]
+    assert words == {"odd_value"}
+    (refused,) = flat({"role": "assistant", "content": 5, "refusal": "no"})
+    assert [part["type"] for part in refused["content"]] == ["output_text", "refusal"]
 
 
 # Refusals
@@ -672,12 +773,6 @@ def test_other_text_in_brackets_stays(content: Any) -> None:
     [
         (5, "messages[0]"),
         ({"role": "wizard", "content": "x"}, "messages[0].role"),
-        ({"role": "assistant", "content": 5, "refusal": "no"}, "messages[0].content"),
-        ({"role": "user", "content": [{"type": "text", "text": 5}]}, "messages[0].content[0].text"),
-        (
-            {"role": "user", "content": [{"type": "image", "source": {"data": "AA=="}}]},
-            "messages[0].content[0].source.media_type",
-        ),
     ],
 )
 def test_a_message_whose_meaning_is_unclear_is_refused_with_its_field(element: Any, param: str) -> None:

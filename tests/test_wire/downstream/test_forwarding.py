@@ -8,7 +8,7 @@ import pytest
 
 from stages.request import ResponsesRequest
 from stages.wire.bad_request import BadRequest
-from stages.wire.downstream.forwarding import FORWARDABLE, only_forwarded
+from stages.wire.downstream.forwarding import FORWARDABLE, only_forwarded, only_own
 
 HI = {"role": "user", "content": "hi"}
 LOST = {"type": "function_call_output", "call_id": "a", "output": "r"}
@@ -53,3 +53,42 @@ def test_nothing_but_a_reference_is_refused() -> None:
     with pytest.raises(BadRequest) as caught:
         only_forwarded(request(input=[LOST], conversation="conv_1"), frozenset())
     assert caught.value.param == "input"
+
+
+REFERENCE = {"type": "item_reference", "id": "msg_other"}
+SEARCH = {"type": "file_search", "vector_store_ids": ["vs_other"]}
+PAINT = {"type": "image_generation", "model": "gpt-image-large", "size": "auto"}
+READ = {"type": "function", "name": "Read", "model": "x", "parameters": {}}
+
+
+def test_a_limited_key_names_nothing_stored_and_no_other_model_within_items_and_tools() -> None:
+    late = {"type": "additional_tools", "tools": [PAINT, READ]}
+    given = request(
+        input=[REFERENCE, LOST, late, {**late, "tools": [SEARCH]}, HI],
+        tools=[SEARCH, PAINT, READ],
+        tool_choice={"type": "file_search"},
+    )
+    plain = {"type": "image_generation", "size": "auto"}
+    assert only_own(given, frozenset()).body == {
+        "input": [{**late, "tools": [plain, READ]}, HI],
+        "tools": [plain, READ],
+    }
+    assert given.mended == {"unforwarded_field", "unpaired_call"}
+
+
+def test_a_limited_key_may_name_what_is_stored_where_that_is_forwarded() -> None:
+    given = request(input=[REFERENCE, HI], tools=[SEARCH, {"type": "image_generation"}], tool_choice="auto")
+    assert only_own(given, frozenset({"conversation"})) is given
+    assert only_own(request(input="hi"), frozenset()).mended == set()
+
+
+def test_a_request_whose_only_tool_is_left_out_has_none() -> None:
+    given = request(input="hi", tools=[SEARCH], tool_choice="auto", parallel_tool_calls=False)
+    assert only_own(given, frozenset()).body == {"input": "hi"}
+    kept = request(tools=[SEARCH, READ], tool_choice="auto")
+    assert only_own(kept, frozenset()).body == {"input": [HI], "tools": [READ], "tool_choice": "auto"}
+
+
+def test_a_limited_key_with_nothing_but_references_is_refused() -> None:
+    with pytest.raises(BadRequest):
+        only_own(request(input=[REFERENCE]), frozenset())
