@@ -70,6 +70,10 @@ class RequestContext:
         """Return what an earlier stage left in ``slot``, or None."""
         return self._notes.get(slot)
 
+    def forget(self, slot: Slot[T]) -> None:
+        """Empty ``slot``, if anything is in it."""
+        self._notes.pop(slot, None)
+
     def nested(self) -> RequestContext:
         """Return a context for a part of this request that is run on its own, such as one attempt at an answer.
 

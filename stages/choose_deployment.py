@@ -1,4 +1,4 @@
-"""Choose the deployment that answers: those of the requested model take turns.
+"""Choose the deployment that answers: of those of the requested model that are healthy, the conversation's own.
 
 A name that is not configured may be that of a variant (``gpt-5-thinking-high``, ``gpt-5-fast``). Then the model itself
 answers, and the effort and the tier in the name are put into the body, unless the body sets them. The client still sees
@@ -7,7 +7,7 @@ the name that it asked for.
 Fields that choose another model are removed unless the deployment forwards them, and always if the key is limited to
 some models: only the name that the client asked for is checked.
 
-Takes: ResponsesRequest. Gives: UpstreamCall, 1:1. Fills: CALL.
+Takes: ResponsesRequest. Gives: UpstreamCall, 1:1. Fills: CALL, ROUTE.
 Holds: nothing. Waits: for nothing.
 Raises: ClientFault ``model_forbidden`` if the key may use neither the name nor the model that it is a variant of,
 ``model_not_found`` if no deployment has it, ``invalid_request`` if the request only refers to what is stored elsewhere.
@@ -15,17 +15,20 @@ Raises: ClientFault ``model_forbidden`` if the key may use neither the name nor 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from itertools import cycle
 
+import trio
 from msgspec import Struct
 from msgspec.structs import replace
 
 from pipeline import ClientFault, RequestContext, Stage, codec_stage
 from stages.principal import Principal
+from stages.reasoning.keys import conversation_of
 from stages.request import ResponsesRequest
-from stages.slots import CALL, PRINCIPAL
+from stages.routing.router import ROUTE, Candidate, Route, Router
+from stages.routing.settings import DEFAULT_ROUTING, RoutingSettings
+from stages.slots import CALL, HEAD, PRINCIPAL
 from stages.upstreams import Deployment, UpstreamCall
 from stages.wire.bad_request import BadRequest
 from stages.wire.downstream.forwarding import MODEL_FIELDS, only_forwarded, only_own
@@ -42,48 +45,60 @@ class Match(Struct, frozen=True):
     """The deployments that answer to a name.
 
     Attributes:
-        group: the deployments, which take turns.
-        star: the text that the ``*`` in their name matched; None if their name has no ``*``.
+        name: the name in the configuration, perhaps with a ``*``.
+        candidates: the deployments, in the order of the configuration.
         variant: how the name was read.
     """
 
-    group: cycle[Deployment]
-    star: str | None
+    name: str
+    candidates: tuple[Candidate, ...]
     variant: Variant
 
-    def take_turn(self) -> tuple[Deployment, str]:
-        """Return the deployment whose turn it is, and the upstream's name for the model."""
-        chosen = next(self.group)
-        if self.star is None:
-            return chosen, chosen.model
-        model = chosen.model.replace("*", self.star, 1)
-        if chosen.on_responses is not None and not family_of(model).tools_on_chat:
-            chosen = chosen.on_responses
-        return chosen, model
+
+def _candidate(deployment: Deployment, star: str | None) -> Candidate:
+    """Return a deployment with the upstream's name for the model.
+
+    Args:
+        deployment: one of those that a name matched.
+        star: the text that the ``*`` in their name matched; None if their name has no ``*``.
+    """
+    if star is None:
+        return Candidate(deployment, deployment.model)
+    model = deployment.model.replace("*", star, 1)
+    if deployment.on_responses is not None and not family_of(model).tools_on_chat:
+        deployment = deployment.on_responses
+    return Candidate(deployment, model)
 
 
 class Deployments:
     """All deployments by the name that clients use; built at startup.
 
-    An exact name wins over a wildcard, a longer wildcard over a shorter one. Deployments of one name take turns.
+    An exact name wins over a wildcard, a longer wildcard over a shorter one.
+
+    Args:
+        deployments: all of them.
+        routing: which of those of one name is asked, and what follows if it fails.
 
     Attributes:
-        names: the configured names, in the order of the configuration.
+        names: the configured names and aliases, in the order of the configuration, without the hidden ones.
+        router: what is known of the deployments' health.
         match: `find` with a cache, as clients ask for the same few names again and again.
     """
 
-    def __init__(self, deployments: Iterable[Deployment]) -> None:
+    def __init__(self, deployments: Iterable[Deployment], routing: RoutingSettings = DEFAULT_ROUTING) -> None:
         groups: dict[str, list[Deployment]] = {}
-        for deployment in deployments:
+        for deployment in (deployments := tuple(deployments)):
             groups.setdefault(deployment.model_name, []).append(deployment)
-        self.names = tuple(groups)
+        self.router = Router(routing, deployments)
+        self._aliases = routing.aliases
+        self.names = (*groups, *(name for name in self._aliases if name not in {*groups, *routing.hidden_aliases}))
         self.match = lru_cache(MATCH_CACHE_SIZE)(self.find)
-        self._exact = {name: cycle(group) for name, group in groups.items() if "*" not in name}
-        self._wild: list[tuple[str, str, cycle[Deployment]]] = []
+        self._exact = {name: group for name, group in groups.items() if "*" not in name}
+        self._wild: list[tuple[str, str, list[Deployment]]] = []
         for name in sorted(groups, key=len, reverse=True):
             start, star, end = name.partition("*")
             if star:
-                self._wild.append((start, end, cycle(groups[name])))
+                self._wild.append((start, end, groups[name]))
 
     def find(self, model: str, effort: str | None = None) -> Match | None:
         """Find the deployments for ``model``, or for the model that it is a variant of; None if there are none.
@@ -95,7 +110,7 @@ class Deployments:
         comes before its variants because it may match a model whose own name looks like a variant (``grok-4-fast``).
         No model's name ends in ``-thinking-<effort>``, so that suffix is removed before wildcards are tried.
         """
-        asked = Variant(model)
+        asked = Variant(model := self._aliases.get(model, model))
         if (found := self._find_exact(asked)) is not None:
             return found
         if effort is not None and (found := self._find_exact(Variant(f"{model}-{effort}"))) is not None:
@@ -111,14 +126,25 @@ class Deployments:
 
     def _find_exact(self, reading: Variant) -> Match | None:
         group = self._exact.get(reading.name)
-        return None if group is None else Match(group, None, reading)
+        return None if group is None else Match(reading.name, tuple(_candidate(one, None) for one in group), reading)
 
     def _find_wild(self, reading: Variant) -> Match | None:
         model = reading.name
         for start, end, group in self._wild:
             if len(model) >= len(start) + len(end) and model.startswith(start) and model.endswith(end):
-                return Match(group, model[len(start) : len(model) - len(end)], reading)
+                star = model[len(start) : len(model) - len(end)]
+                return Match(f"{start}*{end}", tuple(_candidate(one, star) for one in group), reading)
         return None
+
+    def route(self, match: Match, request: ResponsesRequest, headers: Mapping[bytes, bytes]) -> Route:
+        """Return the way of a request through the deployments that answer to its name."""
+        # The name of a conversation takes a hash of its beginning, and one deployment needs no choice.
+        conversation = conversation_of(request, headers) if len(match.candidates) > 1 else ""
+        return Route(self.router, match.name, match.candidates, conversation, self._group_of)
+
+    def _group_of(self, name: str) -> tuple[Candidate, ...] | None:
+        match = self.match(name)
+        return None if match is None else match.candidates
 
     def model_of(self, request: ResponsesRequest) -> str | None:
         """Return the configured name, or what a wildcard matched, that a requested name is read as; None if unknown."""
@@ -160,14 +186,16 @@ class _Choose:
         if target is not None:
             match = self._deployments.match(target, effort)
         if match is None:
-            chosen = "" if target is None else f", which a stage of this gateway chose for {asked!r},"
+            why = "" if target is None else f", which a stage of this gateway chose for {asked!r},"
             raise ClientFault(
-                f"the model {target or asked!r}{chosen} does not exist: GET /cursor/models lists the available models",
+                f"the model {target or asked!r}{why} does not exist: GET /cursor/models lists the available models",
                 code="model_not_found",
                 param="model",
             )
-        deployment, model = match.take_turn()
-        allowed = deployment.forward_fields
+        route = self._ctx[ROUTE] = self._deployments.route(match, request, self._ctx[HEAD].headers)
+        chosen = route.begin(trio.current_time())
+        # What any of them forwards: each attempt leaves out what its own deployment does not.
+        allowed = frozenset[str]().union(*(one.deployment.forward_fields for one in match.candidates))
         is_limited = principal.models is not None and not principal.is_master
         if is_limited:
             allowed -= MODEL_FIELDS
@@ -180,7 +208,7 @@ class _Choose:
         body = with_variant(request.body, match.variant)
         if body is not request.body:
             request = replace(request, body=body)
-        call = UpstreamCall(request=request, deployment=deployment, model=model)
+        call = UpstreamCall(request=request, deployment=chosen.deployment, model=chosen.model)
         self._ctx[CALL] = call
         return call
 

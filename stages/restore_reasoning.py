@@ -23,7 +23,7 @@ from stages.reasoning.keys import Scope, conversation_of
 from stages.reasoning.refused import ReasoningInRequest
 from stages.reasoning.store import ReasoningStore
 from stages.reasoning.turns import TurnPlaces, has_turns, read_turn
-from stages.slots import HEAD, PRINCIPAL, SENT_REASONING
+from stages.slots import CALL, HEAD, PRINCIPAL, SENT_REASONING
 from stages.upstreams import UpstreamCall
 from stages.wire.foreign_json import is_list
 from stages.wire.normal_form import ENCRYPTED
@@ -45,6 +45,7 @@ class _Restore:
 
     async def feed(self, batch: list[UpstreamCall], lane: Lane, /) -> list[UpstreamCall]:
         is_later, ctx = self._is_later, self._ctx
+        ctx[CALL] = batch[-1]  # as it is: another deployment gets other reasoning
         return [
             call if is_later is not None and is_later(call, ctx) else await self._restored(call, lane) for call in batch
         ]

@@ -70,7 +70,7 @@ class Application:
         own = settings.pipeline
         self.keys = KeyStore(settings.master_key, settings.keys)
         self.anonymous = ANONYMOUS if own.allow_anonymous else None
-        self.deployments = Deployments(settings.deployments)
+        self.deployments = Deployments(settings.deployments, settings.routing)
         self.clients = UpstreamClients(
             ClientSettings(
                 max_connections=own.upstream_max_connections,

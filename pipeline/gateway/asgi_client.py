@@ -132,7 +132,12 @@ class AsgiResponse:
         self.ended = False
 
     def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """Commit to a status and headers; they leave with the first bytes of the body."""
+        """Commit to a status and headers; they leave with the first bytes of the body.
+
+        A later attempt begins with the head that an earlier one has sent with its comments.
+        """
+        if self.status is not None:
+            return
         self.status = status
         self._client.start(status, headers + self.headers)
 

@@ -32,6 +32,7 @@ from stages.reasoning.store import ReasoningStore
 from stages.remember_reasoning import remember_reasoning
 from stages.request import ResponsesRequest
 from stages.restore_reasoning import restore_reasoning
+from stages.routing.around import RouteCall
 from stages.slots import PRINCIPAL, PROFILE
 from stages.upstreams import Upstream, UpstreamCall, UpstreamKind
 from stages.write_json import write_json
@@ -120,16 +121,21 @@ class Assembly:
         calls: list[UpstreamCall] = await choosing.run([requests], ctx)
         return calls
 
-    def answer(self, call: UpstreamCall, ctx: RequestContext) -> Pipeline[UpstreamCall, Never]:
-        """Return the pipeline that answers a call."""
+    def answer(
+        self, call: UpstreamCall, ctx: RequestContext, *, is_again: bool = False
+    ) -> Pipeline[UpstreamCall, Never]:
+        """Return the pipeline that answers a call; if ``is_again``, one that restores its reasoning first."""
         is_stream = call.request.stream
-        if not self._has_choice:
+        if not self._has_choice and not is_again:
             return self._stream if is_stream else self._whole
-        asked = self._asked(call.request, ctx)
-        flags = self._flags_of(asked)
+        flags = self._flags_of(self._asked(call.request, ctx))
         added = [one for one, is_for_it in zip(self._answering, flags, strict=True) if is_for_it]
-        kind = "stream" if is_stream else "whole"
-        return self._cached((kind, flags), lambda: self._answer_stages(added, is_stream=is_stream))
+        kind = f"{'stream' if is_stream else 'whole'}{' again' if is_again else ''}"
+        return self._cached((kind, flags), lambda: self._answer_stages(added, is_stream=is_stream, is_again=is_again))
+
+    def routes_within(self, call: UpstreamCall, ctx: RequestContext) -> bool:
+        """Return whether its pipeline asks further deployments itself, because something is around the call."""
+        return bool(self._arounds) and self._has_around(call, ctx)
 
     def describe(self) -> dict[str, tuple[TaskDescription, ...]]:
         """Return what is known of its pipelines, with all that may be added in each, in the order in which they run."""
@@ -234,14 +240,18 @@ class Assembly:
         before = [one.made for one in added if one.planned.place == "upstream_bytes"]
         return [call_upstream(self._parts.upstreams), *before, decode_events]
 
-    def _answer_stages(self, added: Sequence[Installed], *, is_stream: bool) -> list[AnyStage]:
+    def _answer_stages(self, added: Sequence[Installed], *, is_stream: bool, is_again: bool = False) -> list[AnyStage]:
         parts = self._parts
 
         def at(place: str) -> list[AnyStage]:
             return [one.made for one in added if one.planned.place == place]
 
         arounds: list[Around] = [one.made for one in added if one.planned.plugin.kind == "around"]
-        events: list[AnyStage] = [answer_call(arounds, self._attempt(added))] if arounds else self._call_stages(added)
+        events: list[AnyStage] = self._call_stages(added)
+        if arounds:
+            events = [answer_call([*arounds, RouteCall()], self._attempt(added))]
+        elif is_again:
+            events.insert(0, restore_reasoning(parts.reasoning))
         if parts.reasoning is not None:
             events.append(remember_reasoning(parts.reasoning))
         events += at("events")

@@ -18,19 +18,21 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from time import perf_counter_ns
-from typing import Any, Final, Never
+from typing import Any, Final
 
 import trio
 
-from pipeline import ClientFault, Observer, Overloaded, Pipeline, PipelineError, RequestContext, StageBug
+from pipeline import ClientFault, Observer, Overloaded, PipelineError, RequestContext, StageBug
 from pipeline.errors import places_of
 from pipeline.gateway.asgi_client import AsgiClient, AsgiResponse, Client
 from pipeline.gateway.assembly import Assembly
+from pipeline.gateway.attempts import answer_in_turn
 from pipeline.gateway.failures import render
 from pipeline.gateway.http.asgi import REQUEST_CYCLE, Message, Receive, Scope, Send
 from pipeline.gateway.request_record import FinishedRequest, finished_request, request_record
 from pipeline.kernel_time import Clock
 from pipeline.timeline import Timeline
+from stages.routing.router import ROUTE
 from stages.slots import ENCODER, HEAD, PROFILE, RESPONSE, ReceivedHead
 from stages.upstreams import UpstreamCall
 from stages.upstreams.faults import failed_from
@@ -95,6 +97,8 @@ class Bridge:
             await request.serve()
         finally:
             self.active.discard(request)
+            if (route := request.ctx.get(ROUTE)) is not None:
+                route.end()
             self.on_end(request.finished)
             if observers:
                 record = request_record(request.finished())
@@ -191,7 +195,7 @@ class _ServedRequest:
             bug.stage = self._multiplying()
             raise bug
         [call] = calls
-        await self._client.watch_during(self._answer(assembly.answer(call, self.ctx), call), self.disconnect)
+        await self._client.watch_during(self._answer(assembly, call), self.disconnect)
 
     def _multiplying(self) -> str | None:
         """Return the first stage after the request was read that did not pass on as much as it took."""
@@ -200,11 +204,10 @@ class _ServedRequest:
         after = stages[names.index("parse_request") + 1 :] if "parse_request" in names else []
         return next((stage.name for stage in after if stage.events_in != stage.events_out), None)
 
-    async def _answer(self, pipeline: Pipeline[UpstreamCall, Never], call: UpstreamCall) -> None:
-        try:
-            await pipeline.run([[call]], self.ctx)
-        except PipelineError as error:  # here, and not in `serve`: a watcher's nursery would put it into a group
-            self.error = error
+    async def _answer(self, assembly: Assembly, call: UpstreamCall) -> None:
+        # It returns what has failed: a watcher's nursery would put an exception into a group.
+        deadline_s = self.ctx.deadline - SLOW_CLIENT_GRACE_S
+        self.error = await answer_in_turn(assembly, call, self.ctx, self.response, deadline_s=deadline_s)
 
     def disconnect(self, reason: str) -> None:
         """End this request because its client has disconnected."""

@@ -49,6 +49,10 @@ class Deployment(Struct, frozen=True, kw_only=True):
     """Sent with every request, including credentials: never logged or shown."""
     timeouts: Timeouts = Timeouts()
     transport: Transport = DEFAULT_TRANSPORT
+    weight: float = 1.0
+    """Its share of the conversations of its group, in proportion to the others'."""
+    order: int = 0
+    """Deployments of a higher order are asked only while none of a lower one is ready."""
     forward_fields: frozenset[str] = frozenset()
     """The fields of a client's body that are sent although they choose another model or name something stored."""
     on_responses: Deployment | None = None

@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Any, Final
 
 import pytest
-from kit.chats.pipeline import Route, models_of
+from kit.chats.pipeline import Way, models_of
 from kit.chats.play import USUAL, Habits
 from kit.chats.runner import CHANGED, GARBLED, Fault, Figures, Runner
 from kit.chats.sockets import Line
@@ -33,7 +33,7 @@ async def play(vendor: Vendor, *, habits: Habits = USUAL, chats: int = CHATS, tu
     figures = Figures()
     for seed in range(chats):
         double = vendor.double(vendor.models, seed=seed)
-        route = Route(vendor, double)
+        route = Way(vendor, double)
         await Runner(vendor, double, route.ask, seed=seed, figures=figures, habits=habits).run(turns)
     return figures
 
@@ -107,7 +107,7 @@ async def test_the_same_seed_plays_the_same_chat() -> None:
 async def test_lost_reasoning_is_noticed() -> None:
     vendor, figures = VENDORS["gpt-5"], Figures()
     double = vendor.double(vendor.models)
-    await Runner(vendor, double, Route(vendor, double, remembers=False).ask, seed=0, figures=figures).run(20)
+    await Runner(vendor, double, Way(vendor, double, remembers=False).ask, seed=0, figures=figures).run(20)
     assert figures.restorable > 0
     assert figures.restored == 0
 
@@ -115,7 +115,7 @@ async def test_lost_reasoning_is_noticed() -> None:
 async def test_a_changed_text_is_noticed() -> None:
     vendor, figures = VENDORS["vllm"], Figures()
     double = vendor.double(vendor.models)
-    route = Route(vendor, double)
+    route = Way(vendor, double)
 
     async def ask(body: object, *, stops_after: int | None = None) -> tuple[int, bytes]:
         status, response = await route.ask(body, stops_after=stops_after)
@@ -128,7 +128,7 @@ async def test_a_changed_text_is_noticed() -> None:
 async def test_a_changed_beginning_is_noticed() -> None:
     vendor, figures = VENDORS["vllm"], Figures()
     double = vendor.double(vendor.models)
-    route = Route(vendor, double)
+    route = Way(vendor, double)
     turn = 0
 
     async def ask(body: dict[str, Any], *, stops_after: int | None = None) -> tuple[int, bytes]:

@@ -74,3 +74,12 @@ def test_all_figures_of_a_request_are_on_its_clock() -> None:
     assert RequestContext("r1", clock=clock).timeline.born_ns == 7_000
     before_ns = perf_counter_ns()
     assert before_ns <= RequestContext("r1").timeline.born_ns <= perf_counter_ns()
+
+
+def test_what_a_slot_holds_can_be_forgotten() -> None:
+    slot: Slot[int] = Slot("number")
+    ctx = RequestContext("r1")
+    ctx[slot] = 1
+    for _ in range(2):
+        ctx.forget(slot)
+        assert ctx.get(slot) is None

@@ -26,8 +26,8 @@ def answering(models: Deployments, requested: str) -> tuple[str, str] | None:
     found = models.match(requested)
     if found is None:
         return None
-    chosen, model = found.take_turn()
-    return chosen.id, model
+    chosen = found.candidates[0]
+    return chosen.deployment.id, chosen.model
 
 
 def test_it_passes_every_check() -> None:
@@ -35,10 +35,12 @@ def test_it_passes_every_check() -> None:
     assert (given.deployment.id, given.model, given.request.requested_model) == ("end", "small", "x-mini")
 
 
-async def test_deployments_of_one_name_take_turns() -> None:
+async def test_each_conversation_has_one_of_the_deployments_of_a_name() -> None:
     stage = choose_deployment(Deployments([deployment("m", id="a"), deployment("m", id="b")]))
-    given = [(await collect(stage, request("m"), context=context))[0].deployment.id for _ in range(4)]
-    assert given == ["a", "b", "a", "b"]
+    asked = [request("m", body={"input": f"Question {number % 20}"}) for number in range(40)]
+    given = [(await collect(stage, one, context=context))[0].deployment.id for one in asked]
+    assert given[:20] == given[20:]
+    assert set(given) == {"a", "b"}
 
 
 @pytest.mark.parametrize(
@@ -57,8 +59,9 @@ def test_a_wildcard_is_replaced_and_the_longest_one_wins(requested: str, chosen:
 def test_a_wildcard_answers_on_responses_for_models_whose_tools_are_there() -> None:
     twin = deployment("gpt-*", "gpt-*", id="wild", kind="responses")
     models = Deployments([deployment("gpt-*", "gpt-*", id="wild", kind="chat", on_responses=twin)])
-    taken = {name: found.take_turn() for name in ("gpt-4.1", "gpt-5.4", "gpt-6-sol") if (found := models.match(name))}
-    assert {name: (chosen.kind, model) for name, (chosen, model) in taken.items()} == {
+    names = ("gpt-4.1", "gpt-5.4", "gpt-6-sol")
+    taken = {name: found.candidates[0] for name in names if (found := models.match(name))}
+    assert {name: (chosen.deployment.kind, chosen.model) for name, chosen in taken.items()} == {
         "gpt-4.1": ("chat", "gpt-4.1"),
         "gpt-5.4": ("responses", "gpt-5.4"),
         "gpt-6-sol": ("responses", "gpt-6-sol"),
@@ -221,7 +224,7 @@ def test_a_name_whose_effort_cursor_removed_is_found() -> None:
 
     def found(model: str, effort: str | None) -> str | None:
         match = models.match(model, effort=effort)
-        return None if match is None else match.take_turn()[0].id
+        return None if match is None else match.candidates[0].deployment.id
 
     assert found("sol-fast", "medium") == "dropped"
     assert found("sol-fast", "high") == "shorter"

@@ -33,6 +33,13 @@ def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
+ROUTING = _set(
+    "num_retries retry_after retry_policy model_group_retry_policy fallbacks default_fallbacks "
+    "context_window_fallbacks content_policy_fallbacks max_fallbacks allowed_fails allowed_fails_policy cooldown_time "
+    "disable_cooldowns routing_strategy routing_strategy_args model_group_alias"
+)
+"""What `pipeline.gateway.config.routing_section` reads."""
+
 TOP_LEVEL = Names(
     honoured=_set(
         "model_list litellm_settings general_settings router_settings environment_variables include pipeline_settings"
@@ -78,7 +85,7 @@ GENERAL_SETTINGS = Names(
 )
 
 LITELLM_SETTINGS = Names(
-    honoured=_set("request_timeout sse_keepalive_ping_interval_seconds"),
+    honoured=_set("request_timeout sse_keepalive_ping_interval_seconds") | ROUTING,
     harmless=_set(
         "drop_params turn_off_message_logging redact_user_api_key_info json_logs suppress_debug_info "
         "telemetry disable_end_user_cost_tracking disable_end_user_cost_tracking_prometheus_only "
@@ -88,13 +95,13 @@ LITELLM_SETTINGS = Names(
     ),
     unsupported=_set(
         "callbacks success_callback failure_callback service_callbacks audit_log_callbacks "
-        "langfuse_default_tags num_retries cache cache_params default_fallbacks fallbacks "
-        "context_window_fallbacks content_policy_fallbacks max_budget budget_duration max_end_user_budget "
+        "langfuse_default_tags cache cache_params "
+        "max_budget budget_duration max_end_user_budget "
         "max_internal_user_budget internal_user_budget_duration upperbound_key_generate_params "
         "default_key_generate_params key_generation_settings default_internal_user_params default_team_params "
         "default_team_settings max_user_budget force_ipv4 ssl_verify ssl_certificate ssl_security_level "
         "mcp_aliases enable_json_schema_validation enable_key_alias_format_validation max_parallel_requests "
-        "allowed_fails cooldown_time model_group_settings routing_strategy model_alias_map "
+        "model_group_settings model_alias_map "
         "custom_provider_map add_function_to_prompt post_call_rules pre_call_rules prometheus_metrics_config "
         "prometheus_initialize_budget_metrics custom_prometheus_metadata_labels custom_prometheus_tags "
         "require_auth_for_metrics_endpoint s3_callback_params datadog_params gcs_params priority_reservation "
@@ -108,12 +115,12 @@ LITELLM_SETTINGS = Names(
 )
 
 ROUTER_SETTINGS = Names(
-    honoured=_set("timeout stream_timeout"),
+    honoured=_set("timeout stream_timeout") | ROUTING,
     harmless=_set("debug_level set_verbose client_ttl polling_interval"),
     unsupported=_set(
-        "routing_strategy routing_strategy_args num_retries retry_after max_fallbacks retry_policy "
-        "model_group_retry_policy allowed_fails cooldown_time allowed_fails_policy disable_cooldowns "
-        "fallbacks default_fallbacks context_window_fallbacks content_policy_fallbacks model_group_alias "
+        ""
+        ""
+        ""
         "enable_pre_call_checks enable_pre_call_check enable_tag_filtering tag_filtering_match_any redis_host "
         "redis_port redis_password redis_url redis_db redis_ssl cache_responses cache_kwargs caching_groups "
         "default_max_parallel_requests default_priority default_litellm_params provider_budget_config "
@@ -125,7 +132,7 @@ ROUTER_SETTINGS = Names(
 
 LITELLM_PARAMS = Names(
     honoured=_set(
-        "model api_base base_url api_key api_version timeout stream_timeout request_timeout extra_headers "
+        "model api_base base_url api_key api_version timeout stream_timeout request_timeout extra_headers weight order "
         "headers organization custom_llm_provider use_chat_completions_api forward_fields"
     ),
     harmless=_set(
@@ -136,7 +143,7 @@ LITELLM_PARAMS = Names(
         "litellm_system_prompt_note model_info use_in_pass_through cost_per_query no-log verbose rust"
     ),
     unsupported=_set(
-        "rpm tpm itpm otpm weight order max_parallel_requests max_retries num_retries tags tag_regex "
+        "rpm tpm itpm otpm max_parallel_requests max_retries num_retries tags tag_regex "
         "keepalive_seconds allow_client_keepalive_override max_budget budget_duration litellm_credential_name "
         "region_name aws_region_name aws_access_key_id aws_secret_access_key aws_session_token "
         "aws_session_name aws_profile_name aws_role_name aws_web_identity_token aws_bedrock_runtime_endpoint "

@@ -17,6 +17,7 @@ from pipeline.gateway.config.litellm_names import GENERAL_SETTINGS, LITELLM_SETT
 from pipeline.gateway.config.model_list import Defaults, read_deployments, warn_ignored
 from pipeline.gateway.config.pipeline_section import check_key, read_keys, read_pipeline_settings
 from pipeline.gateway.config.problems import ConfigError, Problems
+from pipeline.gateway.config.routing_section import read_routing
 from pipeline.gateway.config.settings import PipelineSettings, Settings, StageSettings
 from pipeline.gateway.config.yaml_tree import MAX_FILE_BYTES, Node, read_yaml
 
@@ -82,6 +83,7 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
     deployments = read_deployments(_model_list(top), environment, defaults)
     if not deployments:
         problems.warn(source, "has no deployment that can be used: every request will be answered with model_not_found")
+    routing = read_routing(router, litellm)
     has_key = master_key is not None or bool(keys)
     is_configured = general.get("master_key") is not None or (own is not None and own.child("keys") is not None)
     _check_access(source, has_key, is_configured, pipeline, problems)
@@ -91,6 +93,7 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
         keys=keys,
         master_key=master_key,
         pipeline=pipeline,
+        routing=routing,
         warnings=problems.warnings,
         source=source,
     )

@@ -241,6 +241,7 @@ class _Entry:
         deployment = Deployment(
             id="", model_name=model_name, model=model, provider=provider, kind=kind, url=url, headers=headers,
             timeouts=timeouts, transport=self._defaults.transport, forward_fields=self._forward_fields(),
+            weight=self._number("weight", 1.0), order=int(self._number("order", 0)),
         )  # fmt: skip
         return self._with_tools(deployment, known)
 
@@ -258,6 +259,16 @@ class _Entry:
         url = self._url(chat.provider, known, "responses", model)
         responses = chat if url is None else replace(chat, kind="responses", url=url)
         return replace(chat, on_responses=responses) if "*" in model else responses
+
+    def _number(self, name: str, usual: float) -> float:
+        node = self._params.get(name)
+        if node is None or node.value is None:
+            return usual
+        value = node.value
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1_000_000:
+            return float(value)
+        self._problems.error(node.where, f"{node.found()}, expected a number from 0 on, such as 1")
+        return usual
 
     def _forward_fields(self) -> frozenset[str]:
         """Return the fields that the deployment forwards although they choose another model."""

@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 from pipeline.gateway.config.keys import KeySettings
 from pipeline.gateway.logs import LogFormat, LogLevel
 from stages.reasoning.opening import StoreKind
+from stages.routing.settings import DEFAULT_ROUTING, RoutingSettings
 from stages.upstreams import DEFAULT_TRANSPORT, Deployment, Transport
 from stages.upstreams.transport.pool import IDLE_EXPIRY_S
 from stages.wire.downstream.profiles import ReasoningDisplay
@@ -130,6 +131,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         keys: the static keys.
         master_key: the key that may use everything, plain or as ``sha256:`` and its digest.
         pipeline: our own section.
+        routing: which deployment answers, and which one next.
         warnings: what the file asks for and does not get; each is logged once, at the start.
         source: the configuration file's name.
     """
@@ -138,6 +140,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     keys: tuple[KeySettings, ...] = ()
     master_key: str | None = None
     pipeline: PipelineSettings = PipelineSettings()
+    routing: RoutingSettings = DEFAULT_ROUTING
     warnings: tuple[str, ...] = ()
     source: str = ""
 

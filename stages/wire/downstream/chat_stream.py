@@ -60,6 +60,7 @@ class ChunkEncoder:
     Attributes:
         failed: a failure that was *not* written to the stream, because nothing had been written before it; else None.
         reported: a failure that was written to the stream; else None.
+        has_written: whether the client has been sent anything of an answer.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class ChunkEncoder:
         self._usage_field = b',"usage":null' if include_usage else b""
         self._usage: Usage | None = None
         self._logprobs: list[Raw] = []
-        self._has_written = False
+        self.has_written = False
         self._is_over = False
         self._set_head(created, None)
 
@@ -147,7 +148,7 @@ class ChunkEncoder:
 
     def _is_plain(self) -> bool:
         """Return whether a text delta needs nothing but its own chunk."""
-        return self._has_written and not self._logprobs and not self._is_over
+        return self.has_written and not self._logprobs and not self._is_over
 
     def _frames_of(self, kind: str | int, run: list[bytes]) -> bytes:
         before, after = self._before_text, self._after_delta
@@ -190,14 +191,14 @@ class ChunkEncoder:
             case Usage():
                 self._usage = event
             case Heartbeat():
-                if self._has_written:
+                if self.has_written:
                     frames.append(KEEPALIVE)
             case ReasoningItem():
                 pass  # for the next turn's upstream, never for the client
             case Finished():
                 self._finish(event.reason, frames)
             case Failed():
-                if self._has_written:
+                if self.has_written:
                     self._report(event, frames)
                 else:
                     self._is_over = True
@@ -221,8 +222,8 @@ class ChunkEncoder:
         self._after_delta = b'},"finish_reason":null}]' + self._usage_field + b"}\n\n"
 
     def _chunk(self, delta: bytes, frames: list[bytes]) -> None:
-        if not self._has_written:
-            self._has_written = True
+        if not self.has_written:
+            self.has_written = True
             frames += (self._before_delta, b'"role":"assistant","content":""', self._after_delta)
         if self._logprobs:
             logprobs = encode({"content": self._logprobs, "refusal": None})
@@ -245,7 +246,7 @@ class ChunkEncoder:
         self._is_over = True
         self.reported = failed
         if self._profile.failure_as_text:
-            note = failure_note(shown_code(failed), failed.message, is_first=not self._has_written)
+            note = failure_note(shown_code(failed), failed.message, is_first=not self.has_written)
             self._chunk(b'"content":' + json_text(note), frames)
             frames += (self._before_delta, b'},"finish_reason":"stop"}]', self._usage_field, b"}\n\n", DONE)
         else:

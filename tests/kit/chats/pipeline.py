@@ -74,7 +74,7 @@ class _Frames(httpx.AsyncByteStream):
             yield frame.data
 
 
-class Route:
+class Way:
     """The chat route in front of one double.
 
     Args:

@@ -23,6 +23,7 @@ from pipeline.gateway.open_plugins import OpenPlugins
 from pipeline.registry import NoOptions
 from pipeline.testing import virtual_ns
 from stages.choose_deployment import Deployments
+from stages.routing.settings import RoutingSettings
 from stages.upstreams import Deployment, Mark, UpstreamAnswer, UpstreamCall
 from stages.wire.downstream.profiles import CURSOR as CURSOR_PROFILE
 from stages.wire.downstream.profiles import OPENAI as OPENAI_PROFILE
@@ -203,6 +204,7 @@ def bridge_to(
     keep_alive_interval_s: float = KEEP_ALIVE_S,
     kind: str = "responses",
     execution: Execution = "fused",
+    retries: int = 0,
     **settings: Any,
 ) -> tuple[Bridge, list[Logged]]:
     """Return a bridge whose model ``up`` is ``upstream``, of this kind, and the list of its records."""
@@ -217,7 +219,7 @@ def bridge_to(
         Assembly(
             Parts(
                 keys=KeyStore(KEY, ()),
-                deployments=Deployments((deployment,)),
+                deployments=Deployments((deployment,), RoutingSettings(num_retries=retries)),
                 upstreams={kind: Opens(upstream)},
                 max_body_bytes=1 << 20,
                 keep_alive_interval_s=keep_alive_interval_s,

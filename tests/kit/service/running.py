@@ -38,8 +38,8 @@ model_list:
   - model_name: agent
     litellm_params: {{model: canned/agent}}
 {models}
-general_settings:
-  master_key: {key}
+general_settings: {{master_key: {key}}}
+router_settings: {{num_retries: 0}}
 pipeline_settings:
   keys:
     - {{name: limited, key: sk-limited-key-0123456789, models: [echo, "team/*"]}}

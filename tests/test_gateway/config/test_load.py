@@ -17,6 +17,7 @@ from kit.service.config_texts import MASTER, model, only, parse, problems
 
 from pipeline.gateway.config.keys import key_digest
 from pipeline.gateway.config.load import ConfigError, PipelineSettings, describe, load_settings, parse_settings
+from stages.routing.settings import RoutingSettings
 from stages.upstreams import Timeouts
 
 ROOT = Path(__file__).parents[3]
@@ -41,8 +42,6 @@ def test_an_unmodified_litellm_file_starts_with_one_warning_for_each_unsupported
     assert warnings == [
         "15: model_list[0].litellm_params.rpm is not supported yet and is ignored (also on line 50)",
         "16: model_list[0].litellm_params.tpm is not supported yet and is ignored",
-        "17: model_list[0].litellm_params.weight is not supported yet and is ignored",
-        "18: model_list[0].litellm_params.order is not supported yet and is ignored",
         "19: model_list[0].litellm_params.tags is not supported yet and is ignored",
         "20: model_list[0].litellm_params.keepalive_seconds is not supported yet and is ignored",
         "37: model_list[2].litellm_params.max_tokens is not supported yet and is ignored",
@@ -51,21 +50,13 @@ def test_an_unmodified_litellm_file_starts_with_one_warning_for_each_unsupported
         "57: model_list[9].litellm_params.temperature is not supported yet and is ignored",
         "60: model_list[11] (bedrock-claude): provider bedrock is not supported yet; the deployment is left out",
         "62: model_list[12] (vertex-gemini): provider vertex_ai is not supported yet; the deployment is left out",
-        "68: litellm_settings.num_retries is not supported yet and is ignored",
         "69: litellm_settings.callbacks is not supported yet and is ignored",
         "70: litellm_settings.success_callback is not supported yet and is ignored",
         "71: litellm_settings.cache is not supported yet and is ignored",
         "72: litellm_settings.cache_params is not supported yet and is ignored",
-        "73: litellm_settings.default_fallbacks is not supported yet and is ignored",
         "75: litellm_settings.max_budget is not supported yet and is ignored",
         "76: litellm_settings.budget_duration is not supported yet and is ignored",
         "80: litellm_settings.ssl_verify is not supported yet and is ignored",
-        "83: router_settings.routing_strategy is not supported yet and is ignored",
-        "84: router_settings.num_retries is not supported yet and is ignored",
-        "87: router_settings.retry_policy is not supported yet and is ignored",
-        "88: router_settings.cooldown_time is not supported yet and is ignored",
-        "90: router_settings.fallbacks is not supported yet and is ignored",
-        "91: router_settings.model_group_alias is not supported yet and is ignored",
         "92: router_settings.redis_host is not supported yet and is ignored",
         "93: router_settings.redis_password is not supported yet and is ignored",
         "94: router_settings.routing_strategi is not a known setting and is ignored; did you mean routing_strategy?",
@@ -116,7 +107,7 @@ def test_check_config_prints_everything_but_secrets() -> None:
     assert "  qwen          -> hosted_vllm/Qwen/Qwen3-Coder (responses at 10.0.0.7:8000)\n" in text
     assert "\n  master, may use everything\n" in text
     assert "\n  max_body_mb: 50.0\n" in text
-    assert text.startswith(f"{FULL}: usable, 32 warnings\n")
+    assert text.startswith(f"{FULL}: usable, 22 warnings\n")
     for secret in (*FULL_ENVIRON.values(), "hunter2", "sk-from-the-file"):
         assert secret.strip() not in text
 
@@ -879,3 +870,92 @@ def test_every_litellm_setting_that_we_read_is_documented() -> None:
         assert not section.honoured & section.harmless
         for name in section.honoured:
             assert f"`{name}`" in text, name
+
+
+# --- routing ----------------------------------------------------------------------------------------------------------
+
+
+def routing(text: str) -> RoutingSettings:
+    return parse(model("{model: canned/echo}") + text).routing
+
+
+def test_routing_settings_are_litellms() -> None:
+    assert routing("") == RoutingSettings()
+    found = routing(
+        """
+litellm_settings: {num_retries: 5, default_fallbacks: [b], allowed_fails: "1"}
+router_settings:
+  num_retries: 3
+  retry_after: 0.5
+  retry_policy: {TimeoutErrorRetries: 4, DefaultRetries: 1}
+  model_group_retry_policy: {m: {RateLimitErrorRetries: 0}}
+  fallbacks: [{m: [b, {model: c}]}]
+  context_window_fallbacks: [{m: [long]}]
+  content_policy_fallbacks: {m: mild}
+  max_fallbacks: 2
+  allowed_fails_policy: {RateLimitErrorAllowedFails: 100}
+  cooldown_time: 7
+  disable_cooldowns: true
+  routing_strategy: latency-based-routing
+  routing_strategy_args: {lowest_latency_buffer: 0.1, ttl: 60}
+  model_group_alias: {old: m, older: {model: m, hidden: true}}
+"""
+    )
+    assert found == RoutingSettings(
+        num_retries=3,
+        retry_after_s=0.5,
+        retry_policy={"timeout": 4, "default": 1},
+        group_retry_policy={"m": {"rate_limit": 0}},
+        fallbacks={"m": ("b", "c")},
+        default_fallbacks=("b",),
+        context_window_fallbacks={"m": ("long",)},
+        content_policy_fallbacks={"m": ("mild",)},
+        max_fallbacks=2,
+        allowed_fails=1,
+        allowed_fails_policy={"rate_limit": 100},
+        cooldown_s=7,
+        has_cooldowns=False,
+        strategy="latency-based-routing",
+        latency_buffer=0.1,
+        aliases={"old": "m", "older": "m"},
+        hidden_aliases=frozenset({"older"}),
+    )
+
+
+def test_strategies_that_are_not_there_yet_are_shuffled_with_a_warning() -> None:
+    settings = parse(model("{model: canned/echo}") + "router_settings: {routing_strategy: usage-based-routing-v2}\n")
+    assert settings.routing.strategy == "simple-shuffle"
+    assert settings.warnings == (
+        "config.yaml:5: router_settings.routing_strategy (usage-based-routing-v2) needs figures that are not kept yet: "
+        "deployments are chosen by simple-shuffle",
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("num_retries: many", "expected a whole number from 0 to 100"),
+        ("num_retries: -1", "expected a whole number from 0 to 100"),
+        ("cooldown_time: soon", "expected seconds, 0 or more"),
+        ("retry_policy: 3", "expected a mapping such as {TimeoutErrorRetries: 3}"),
+        ("retry_policy: {TimeoutErrorRetrys: 3}", "is not a kind of failure; did you mean TimeoutErrorRetries?"),
+        ("fallbacks: [b]", 'expected a mapping such as {gpt-5: ["gpt-4o"]}'),
+        ("fallbacks: [{m: [1]}]", "expected the name of a model"),
+        ("routing_strategy: shuffle", "expected simple-shuffle, least-busy, latency-based-routing"),
+        ("routing_strategy_args: 1", "expected a mapping"),
+        ("model_group_alias: {a: 1}", "expected the name of a model"),
+    ],
+)
+def test_a_routing_setting_that_makes_no_sense_is_an_error_with_its_line(setting: str, said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        routing(f"router_settings:\n  {setting}\n")
+    [problem] = refused.value.problems
+    assert problem.startswith("config.yaml:6: router_settings")
+    assert said in problem
+
+
+def test_weight_and_order_are_numbers_from_0_on() -> None:
+    [deployment] = parse(model("{model: openai/gpt-5, api_key: sk-1, weight: 3, order: 2}")).deployments
+    assert (deployment.weight, deployment.order) == (3, 2)
+    with pytest.raises(ConfigError, match="expected a number from 0 on"):
+        parse(model("{model: openai/gpt-5, api_key: sk-1, weight: heavy}"))

@@ -1,0 +1,48 @@
+"""Routing of each call that something around the call makes: the same as that of a plain request."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import trio
+
+from pipeline import Overloaded, PipelineError, UpstreamFault
+from stages.answer import Answer, Next
+from stages.routing.router import ROUTE, Candidate
+from stages.upstreams import UpstreamCall
+
+
+class RouteCall:
+    """The innermost around, if anything is around the call."""
+
+    name = "route_call"
+
+    @asynccontextmanager
+    async def call(self, call: UpstreamCall, next: Next, /) -> AsyncGenerator[Answer]:
+        """Ask the deployment that the call names, and others if it does not begin to answer."""
+        ctx = next.ctx
+        route = ctx[ROUTE].from_candidate(Candidate(call.deployment, call.model), trio.current_time())
+        try:
+            while True:
+                failed: PipelineError | None = None
+                async with AsyncExitStack() as opened:
+                    try:
+                        answer = await opened.enter_async_context(next(call))
+                    except (UpstreamFault, Overloaded) as fault:
+                        failed = fault
+                    else:
+                        route.answered(trio.current_time())
+                        yield answer
+                        return
+                again = route.failed(failed, trio.current_time(), deadline_s=ctx.deadline)
+                if again is None:
+                    try:
+                        raise failed
+                    finally:
+                        del failed  # else it would refer to itself by way of this frame
+                with next.outside():
+                    await trio.sleep(again.pause_s)
+                call = again.candidate.called(call)
+        finally:
+            route.end()

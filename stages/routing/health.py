@@ -1,0 +1,106 @@
+"""Which deployments are worth asking, from what has happened to them in this process.
+
+Outlier ejection: a deployment that fails too often is left out for a while, each time for longer. After that it is half
+open: one request tries it, and decides. Nothing is asked that a client has not asked for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from stages.routing.faults import AT_ONCE, FaultKind
+from stages.routing.settings import RoutingSettings
+
+MINUTE_S: Final = 60.0
+MAX_COOLDOWN_S: Final = 60.0
+"""However often it has failed: one request a minute finds out that a deployment has come back."""
+MAX_RETRY_AFTER_S: Final = 60.0
+"""A longer `Retry-After` is taken for this."""
+LEAST_REQUESTS: Final = 5
+MAX_FAILURES_SHARE: Final = 0.5
+"""LiteLLM's: a deployment that fails more often than every second time, of at least five, is ejected too."""
+_KEPT: Final = 1000
+"""So many outcomes of a deployment are counted at most: more in a minute do not change its share."""
+_SMOOTHING: Final = 0.2
+
+
+class Health:
+    """What is known of one deployment.
+
+    Attributes:
+        in_flight: how many requests it is answering.
+        latency_s: how long its answers take to begin, smoothed; None if none has.
+        ejections: how often it was ejected since it last answered.
+    """
+
+    __slots__ = ("_is_probed", "_outcomes", "_settings", "_until_s", "ejections", "in_flight", "latency_s")
+
+    def __init__(self, settings: RoutingSettings) -> None:
+        self._settings = settings
+        self._outcomes: deque[tuple[float, FaultKind | None]] = deque(maxlen=_KEPT)
+        self._until_s: float | None = None  # of its ejection
+        self._is_probed = False
+        self.in_flight = 0
+        self.latency_s: float | None = None
+        self.ejections = 0
+
+    def is_ready(self, now_s: float) -> bool:
+        """Whether it may be asked: it is not ejected, or its time is over and no other request tries it."""
+        return self._until_s is None or (now_s >= self._until_s and not self._is_probed)
+
+    @property
+    def ejected_until_s(self) -> float | None:
+        """When its ejection ends, or has ended without being tried; None if it is not ejected."""
+        return self._until_s
+
+    def begin(self, now_s: float) -> bool:
+        """Note that it is asked; return whether this is the request that tries it."""
+        self.in_flight += 1
+        if self._until_s is None or now_s < self._until_s or self._is_probed:
+            return False
+        self._is_probed = True
+        return True
+
+    def end(self, *, is_probe: bool) -> None:
+        """Note that it is no longer asked, however that went."""
+        self.in_flight -= 1
+        if is_probe:
+            self._is_probed = False
+
+    def answered(self, now_s: float, latency_s: float) -> None:
+        """Note that it has begun to answer, after a while."""
+        self._outcomes.append((now_s, None))
+        self._until_s = None
+        self.ejections = 0
+        known = self.latency_s
+        self.latency_s = latency_s if known is None else known + _SMOOTHING * (latency_s - known)
+
+    def failed(self, now_s: float, kind: FaultKind, retry_after_s: float | None = None) -> None:
+        """Note that it has failed, and eject it if that was too often."""
+        self._outcomes.append((now_s, kind))
+        settings = self._settings
+        if not settings.has_cooldowns or kind in ("bad_request", "content_policy", "context_window"):
+            return
+        if self._until_s is not None and now_s < self._until_s:  # of a request that was already on its way
+            return
+        if self._until_s is not None or self._is_outlier(now_s, kind):
+            longest_s = max(MAX_COOLDOWN_S, settings.cooldown_s)
+            cooldown_s = min(settings.cooldown_s * 2.0 ** min(self.ejections, 16), longest_s)
+            self._until_s = now_s + max(cooldown_s, min(retry_after_s or 0.0, MAX_RETRY_AFTER_S))
+            self.ejections += 1
+            self._outcomes.clear()
+
+    def _is_outlier(self, now_s: float, kind: FaultKind) -> bool:
+        policy = self._settings.allowed_fails_policy
+        if kind not in policy and kind in AT_ONCE:
+            return True
+        outcomes = self._outcomes
+        while outcomes and outcomes[0][0] <= now_s - MINUTE_S:
+            outcomes.popleft()
+        if kind in policy:
+            return sum(found == kind for _, found in outcomes) > policy[kind]
+        failures = sum(found is not None and found not in policy for _, found in outcomes)
+        if failures > self._settings.allowed_fails:
+            return True
+        return len(outcomes) >= LEAST_REQUESTS and failures > MAX_FAILURES_SHARE * len(outcomes)

@@ -1,0 +1,181 @@
+"""Routing through the real server: what fails is asked elsewhere, and a conversation keeps its deployment."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import pytest
+import trio
+from kit.clients.chat_fold import fold_stream
+from kit.clients.chat_posts import ask, good_answer
+from kit.service.running import CONFIG, Service, model, serving
+from kit.upstreams.scripted import error, scripted_upstream, wait
+
+from pipeline import Plugin
+from pipeline.registry import AnyPlugin, NoOptions
+from stages.answer import Answer, Next
+from stages.upstreams import UpstreamCall
+
+DEAD = "http://127.0.0.1:1/v1"
+
+
+def routed(settings: str) -> str:
+    """Return the configuration with these ``router_settings``."""
+    return CONFIG.replace("{{num_retries: 0}}", settings.replace("{", "{{").replace("}", "}}"))
+
+
+async def asked(service: Service, count: int, *, at_once: int = 8, stream: bool = True) -> Counter[int]:
+    """Ask in conversations of their own, and return how often there was which status."""
+    statuses: Counter[int] = Counter()
+    limit = trio.CapacityLimiter(at_once)
+
+    async def one(number: int) -> None:
+        async with limit:
+            answer = await service.post(ask(input=f"Question {number}", stream=stream))
+            statuses[answer.status_code] += 1
+
+    async with trio.open_nursery() as nursery:
+        for number in range(count):
+            nursery.start_soon(one, number)
+    return statuses
+
+
+def attempts_at(service: Service, id: str) -> int:
+    """Return how often a deployment was asked."""
+    return sum(
+        sum(attempt["deployment"] == id for attempt in record["attempts"])
+        if "attempts" in record
+        else record["deployment"] == id
+        for record in service.records
+    )
+
+
+def named(id: str, url: str, name: str = "up", **params: Any) -> str:
+    """Return an entry of ``model_list`` with an id."""
+    fields = {"model": "openai/gpt-5", "api_base": url, "api_key": "sk-upstream", **params}
+    return f"  - {json.dumps({'model_name': name, 'litellm_params': fields, 'model_info': {'id': id}})}\n"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_with_one_dead_of_two_every_request_is_answered(stream: bool) -> None:
+    async with (
+        scripted_upstream(*good_answer()) as upstream,
+        serving(named("dead", DEAD) + named("alive", upstream.url), config=routed("{}")) as service,
+    ):
+        statuses = await asked(service, 100, stream=stream)
+        assert statuses == {200: 100}
+        await service.record(99)
+        assert attempts_at(service, "dead") <= 3 + 8
+        assert attempts_at(service, "alive") == 100
+
+
+async def test_the_record_and_the_head_have_every_attempt() -> None:
+    async with (
+        scripted_upstream(error(503)) as down,
+        scripted_upstream(*good_answer()) as upstream,
+        serving(
+            named("first", down.url, order=1) + named("second", upstream.url, order=2), config=routed("{}")
+        ) as service,
+    ):
+        answer = await service.post(ask())
+        assert fold_stream(answer.content).content == "Hello"
+        assert (answer.headers["x-headrace-deployment"], answer.headers["x-headrace-attempts"]) == ("second", "2")
+        record = await service.record()
+    first, second = record["attempts"]
+    assert (first["deployment"], first["end"], second["deployment"], second["end"]) == (
+        "first", "upstream_error", "second", "OK"
+    )  # fmt: skip
+    assert "call_upstream" in first["lanes"]
+    assert (record["end"], record["deployment"]) == ("OK", "second")
+
+
+async def test_another_model_answers_if_all_of_one_fail() -> None:
+    models = named("first", DEAD) + named("other", "{url}", name="spare")
+    async with scripted_upstream(*good_answer()) as upstream:
+        settings = '{num_retries: 0, fallbacks: [{up: ["spare"]}]}'
+        async with serving(models.replace("{url}", upstream.url), config=routed(settings)) as service:
+            answer = await service.post(ask())
+            assert (answer.status_code, answer.headers["x-headrace-deployment"]) == (200, "other")
+            assert json.loads(answer.content.split(b"data: ")[1])["model"] == "up"
+
+
+async def test_if_all_fail_the_last_failure_is_told_at_once() -> None:
+    settings = "{num_retries: 1}"
+    async with serving(named("a", DEAD) + named("b", DEAD), config=routed(settings)) as service:
+        answer = await service.post(ask())
+        assert answer.json()["error"]["code"] == "upstream_unreachable"
+        record = await service.record()
+    assert [attempt["end"] for attempt in record["attempts"]] == ["upstream_unreachable"] * 3
+
+
+async def test_what_the_upstream_refuses_is_not_asked_again() -> None:
+    async with (
+        scripted_upstream(error(400)) as upstream,
+        serving(model("up", upstream.url), config=routed("{}")) as service,
+    ):
+        assert (await service.post(ask())).status_code == 400
+        assert len(upstream.requests) == 1
+
+
+async def test_a_conversation_keeps_its_deployment() -> None:
+    async with (
+        scripted_upstream(*good_answer()) as one,
+        scripted_upstream(*good_answer()) as two,
+        serving(named("one", one.url) + named("two", two.url), config=routed("{}")) as service,
+    ):
+        chosen: dict[str, set[str]] = {}
+        for number in range(24):
+            chat = f"chat {number % 6}"
+            body = {**ask(input=f"Turn {number}"), "metadata": {"cursorConversationId": chat}}
+            answer = await service.post(body)
+            chosen.setdefault(chat, set()).add(answer.headers["x-headrace-deployment"])
+        assert all(len(deployments) == 1 for deployments in chosen.values())
+
+
+class PassOn:
+    """An around that does nothing."""
+
+    name = "pass_on"
+
+    def call(self, call: UpstreamCall, next: Next, /) -> AbstractAsyncContextManager[Answer]:
+        return next(call)
+
+
+async def test_what_something_around_the_call_asks_is_routed_too() -> None:
+    plugin: AnyPlugin = Plugin("pass_on", lambda _: PassOn(), NoOptions, kind="around")
+    async with (
+        scripted_upstream(*good_answer()) as upstream,
+        serving(
+            named("first", DEAD, order=1) + named("second", upstream.url, order=2),
+            "  stages: [{use: pass_on}]",
+            plugins={"pass_on": plugin},
+            config=routed("{}"),
+        ) as service,
+    ):
+        for stream in (True, False):
+            answer = await service.post(ask(stream=stream))
+            assert answer.status_code == 200
+            attempts = (await service.record(0 if stream else 1))["attempts"]
+            assert [(attempt["deployment"], attempt["end"]) for attempt in attempts] == [
+                ("first", "upstream_unreachable"),
+                ("second", "OK"),
+            ]
+
+
+async def test_a_failure_after_a_comment_is_asked_elsewhere_in_the_same_response() -> None:
+    async with (
+        scripted_upstream(wait(0.3), error(503)) as slow,
+        scripted_upstream(*good_answer()) as upstream,
+        serving(
+            named("slow", slow.url, order=1) + named("quick", upstream.url, order=2),
+            "  keep_alive_interval_s: 0.05",
+            config=routed("{}"),
+        ) as service,
+    ):
+        answer = await service.post(ask())
+        assert answer.content.startswith(b": ")
+        folded = fold_stream(answer.content)
+        assert (folded.content, folded.is_done, folded.error) == ("Hello", True, None)

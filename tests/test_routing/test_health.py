@@ -1,0 +1,122 @@
+"""When a deployment is ejected, for how long, and how it returns."""
+
+from __future__ import annotations
+
+import pytest
+
+from stages.routing.faults import FaultKind
+from stages.routing.health import Health
+from stages.routing.settings import RoutingSettings
+
+
+def failing(
+    times: int, kind: FaultKind = "internal", *, at: float = 0.0, settings: RoutingSettings | None = None
+) -> Health:
+    health = Health(settings or RoutingSettings())
+    for _ in range(times):
+        health.failed(at, kind)
+    return health
+
+
+def test_it_is_ejected_after_more_failures_in_a_minute_than_are_allowed() -> None:
+    assert failing(3).is_ready(0.0)
+    assert not failing(4).is_ready(0.0)
+    assert failing(1, settings=RoutingSettings(allowed_fails=1)).is_ready(0.0)
+    assert not failing(1, settings=RoutingSettings(allowed_fails=0)).is_ready(0.0)
+
+
+def test_failures_of_more_than_a_minute_ago_do_not_count() -> None:
+    health = failing(3)
+    health.failed(60.0, "internal")
+    assert health.is_ready(60.0)
+
+
+def test_it_is_ejected_if_more_than_half_of_at_least_five_fail() -> None:
+    settings = RoutingSettings(allowed_fails=100)
+    health = failing(2, settings=settings)
+    for _ in range(2):
+        health.answered(1.0, 0.1)
+    health.failed(1.0, "timeout")
+    assert not health.is_ready(1.0)
+    calm = failing(2, settings=settings)
+    for _ in range(3):
+        calm.answered(1.0, 0.1)
+    calm.failed(1.0, "timeout")
+    assert calm.is_ready(1.0)
+
+
+@pytest.mark.parametrize("kind", ["auth", "not_found", "rate_limit"])
+def test_some_failures_eject_at_once(kind: FaultKind) -> None:
+    assert not failing(1, kind).is_ready(0.0)
+
+
+@pytest.mark.parametrize("kind", ["bad_request", "content_policy", "context_window"])
+def test_what_the_request_is_to_blame_for_ejects_never(kind: FaultKind) -> None:
+    assert failing(100, kind).is_ready(0.0)
+
+
+def test_a_policy_counts_a_kind_apart() -> None:
+    settings = RoutingSettings(allowed_fails_policy={"rate_limit": 2})
+    assert failing(2, "rate_limit", settings=settings).is_ready(0.0)
+    assert not failing(3, "rate_limit", settings=settings).is_ready(0.0)
+    mixed = failing(2, "rate_limit", settings=settings)
+    for _ in range(3):
+        mixed.answered(0.0, 0.1)
+        mixed.failed(0.0, "internal")
+    assert mixed.is_ready(0.0)
+
+
+def test_cool_downs_can_be_switched_off() -> None:
+    assert failing(100, "auth", settings=RoutingSettings(has_cooldowns=False)).is_ready(0.0)
+
+
+def test_one_request_tries_it_afterwards_and_decides() -> None:
+    health = failing(4)
+    assert not health.is_ready(4.9)
+    assert not health.begin(4.9)  # nobody else was ready
+    health.end(is_probe=False)
+    assert health.is_ready(5.0)
+    assert health.begin(5.0)
+    assert not health.is_ready(5.0)
+    health.answered(5.1, 0.1)
+    health.end(is_probe=True)
+    assert (health.is_ready(5.1), health.in_flight, health.ejected_until_s) == (True, 0, None)
+
+
+def test_a_probe_that_is_cancelled_decides_nothing() -> None:
+    health = failing(4)
+    assert health.begin(5.0)
+    health.end(is_probe=True)
+    assert health.is_ready(5.0)
+
+
+def test_each_failed_probe_doubles_the_cool_down_up_to_a_minute() -> None:
+    health, now_s, lengths = failing(4), 0.0, list[float]()
+    for _ in range(6):
+        until_s = health.ejected_until_s
+        assert until_s is not None
+        lengths.append(until_s - now_s)
+        now_s = until_s
+        is_probe = health.begin(now_s)
+        health.failed(now_s, "internal")
+        health.end(is_probe=is_probe)
+    assert lengths == [5, 10, 20, 40, 60, 60]
+
+
+def test_failures_of_what_was_on_its_way_do_not_prolong_it() -> None:
+    health = failing(12)
+    assert health.ejected_until_s == 5.0
+
+
+def test_retry_after_is_heeded_up_to_a_minute() -> None:
+    for asked_s, until_s in ((2.0, 5.0), (30.0, 30.0), (3600.0, 60.0)):
+        health = Health(RoutingSettings())
+        health.failed(0.0, "rate_limit", asked_s)
+        assert health.ejected_until_s == until_s
+
+
+def test_latency_is_smoothed() -> None:
+    health = Health(RoutingSettings())
+    for latency_s in (1.0, 2.0):
+        health.answered(0.0, latency_s)
+    assert health.latency_s == pytest.approx(1.2)
