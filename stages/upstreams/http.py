@@ -146,10 +146,15 @@ class HttpAnswer:
             if clock.phase != "idle":
                 if chunk.startswith(GZIP_MAGIC):
                     raise _compressed(clock, "gzip")
-                # Some gateways send an error as a document under the type of the stream that was asked for.
-                if (form := _form_of(chunk)) is not None and form != "unknown":
-                    self.is_stream = form == "stream"
                 clock.enter("idle", clock.call.deployment.timeouts.idle_s)
+                # Some gateways send an error as a document under the type of the stream that was asked for.
+                while (form := _form_of(chunk)) is None and 0 < len(chunk) < _PEEKED_BYTES:
+                    more = await self.receive()
+                    if not more:
+                        break
+                    chunk += more
+                if form is not None and form != "unknown":
+                    self.is_stream = form == "stream"
             self.arrived_ns = exchange.arrived_ns
             self.is_backing_off = exchange.is_backing_off
             return chunk
@@ -179,10 +184,8 @@ class _PeekedAnswer(HttpAnswer):
         Raises:
             UpstreamFault: as `receive` does, and ``upstream_protocol`` if it is neither events nor JSON.
         """
-        form: BodyForm | None = None
-        while form is None and len(self._held) < _PEEKED_BYTES and (chunk := await super().receive()):
-            self._held += chunk
-            form = _form_of(self._held)
+        self._held = await super().receive()
+        form = _form_of(self._held)
         self.is_backing_off = False
         if form is None or form == "unknown":
             form = _form_if_unknown(self._exchange, self._clock, secrets)

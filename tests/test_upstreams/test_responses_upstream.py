@@ -7,7 +7,7 @@ import json
 import re
 import socket
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
@@ -500,9 +500,13 @@ class NeverResolves(trio.abc.HostnameResolver):
 class Paced(httpx.AsyncBaseTransport):
     """Answers after ``head_s`` and sends a chunk after each of ``gaps_s``, within the request's deadlines."""
 
-    def __init__(self, head_s: float, *gaps_s: float) -> None:
+    def __init__(
+        self, head_s: float, *gaps_s: float, parts: Iterable[bytes] = (), content_type: str = "text/event-stream"
+    ) -> None:
         self.head_s = head_s
         self.gaps_s = gaps_s
+        self.parts = list(parts) or [b"x"] * len(gaps_s)
+        self.content_type = content_type
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         timeouts = request.extensions["timeout"]
@@ -510,19 +514,19 @@ class Paced(httpx.AsyncBaseTransport):
         paced = self
 
         class Body(httpx.AsyncByteStream):
-            gaps = iter(paced.gaps_s)
+            coming = iter(zip(paced.gaps_s, paced.parts, strict=True))
 
             def __aiter__(self) -> AsyncIterator[bytes]:
                 return self
 
             async def __anext__(self) -> bytes:
-                gap_s = next(self.gaps, None)
+                gap_s, part = next(self.coming, (None, b""))
                 if gap_s is None:
                     raise StopAsyncIteration
                 await paced.wait(gap_s, timeouts)
-                return b"x"
+                return part
 
-        return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=Body())
+        return httpx.Response(200, headers={"content-type": paced.content_type}, stream=Body())
 
     async def wait(self, duration_s: float, timeouts: dict[str, float | None]) -> None:
         limit_s = timeouts["read"]
@@ -551,6 +555,20 @@ async def test_deadlines_pass_when_they_should(
     fault = await fault_of(transport, call_to("http://x", **limits))
     assert trio.current_time() - started == pytest.approx(at_s)
     assert (fault.code, message in fault.public) == ("upstream_timeout", True)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("content_type", ["text/event-stream", "application/json", "text/plain"])
+@pytest.mark.parametrize("parts", [(b"\n", b"\r\nda", b"ta: {}\n\n"), (b"\n", b" ", b'{"id": 1}')])
+async def test_what_an_answer_is_is_told_from_as_many_reads_as_that_takes(
+    autojump_clock: trio.testing.MockClock, parts: tuple[bytes, ...], content_type: str, stream: bool
+) -> None:
+    transport = Paced(1, *[1] * len(parts), parts=parts, content_type=content_type)
+    upstream = HttpUpstream(RESPONSES, lambda _: transport)
+    async with aclosing(await open_answer(upstream, call_to("http://x", stream=stream))) as answer:
+        assert await answer.receive() == b"".join(parts)
+        assert answer.is_stream is (b"data" in b"".join(parts))
+        assert await answer.receive() == b""
 
 
 async def test_no_deadline_passes_while_events_arrive(autojump_clock: trio.testing.MockClock) -> None:
