@@ -55,7 +55,8 @@ _END: Final = re.compile(
 
 def may_be_split(data: bytes) -> bool:
     """Return whether an event holds half a character, or looks as if it did."""
-    return (b"\\ud" in data or b"\\uD" in data) and _LONE.search(data) is not None
+    # One byte is found ten times as fast as three, and most events have none.
+    return b"\\" in data and (b"\\ud" in data or b"\\uD" in data) and _LONE.search(data) is not None
 
 
 class _Place(NamedTuple):

@@ -73,7 +73,6 @@ class EventDecoder:
         self.calls = OutputCalls(traits)
         self.places = OutputPlaces(traits.mended)
         self._note: str | None = None
-        self._mended = traits.mended
         self.has_started = False
         self.is_over = False
 
@@ -212,7 +211,7 @@ class EventDecoder:
             return
         if not self.has_started:
             self.start(response, out)
-        if read_list(KIND, response.input_transformations):
+        if response.input_transformations and read_list(KIND, response.input_transformations):
             self._mended.add("reasoning_dropped")
         self.complete_from(response.output, out)
         self.calls.settle(out)

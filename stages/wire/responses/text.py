@@ -52,8 +52,7 @@ class AnswerText:
 
     def set_phase(self, output_index: int, phase: object, out: list[StreamEvent]) -> None:
         """Note what the model calls a message: ``commentary`` or ``final_answer``; the next turn must say it again."""
-        name = text(phase)
-        if name and self._phases.get(output_index) != name:
+        if phase and (name := text(phase)) and self._phases.get(output_index) != name:
             self._phases[output_index] = name
             out.append(dropped_field("message", "phase", name))
 
