@@ -1,4 +1,7 @@
-"""Compose stages and run them: one nursery per request, one task per stage, first failure in time wins."""
+"""Compose stages and run them: one nursery per request, one task per stage, first failure in time wins.
+
+A chain that needs no stage to work ahead of the next runs in one task instead (`Pipeline.pulled`).
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from pipeline.lane import BUSY, Lane
 from pipeline.line import CodecStage, Line
 from pipeline.loop import Loop, current_loop
 from pipeline.outcome import CANCELLED, COMPLETED, Outcome
+from pipeline.pulled_link import PulledLink, Unwound
 from pipeline.stage import Stage
 
 In = TypeVar("In")
@@ -77,7 +81,8 @@ class TaskDescription:
 
     Attributes:
         stages: what it runs, in this order; the first names its lane.
-        link: the name of the link that leads to it; None for the first task, which takes straight from the source.
+        link: the name of the link that leads to it; None for the first task, which takes straight from the source, and
+            if the chain is pulled.
         capacity: how many batches that link holds.
     """
 
@@ -101,8 +106,11 @@ class Pipeline(Generic[In, Out]):
     Attributes:
         tasks: what it runs.
         link_names: of the links between them.
-        may_be_pulled: whether all of them can be run in one task, see `pipeline.pull`.
+        may_be_pulled: whether all of them can be run in one task.
+        is_pulled: whether they are.
     """
+
+    is_pulled = False
 
     def __init__(self, first: Stage[In, Out], *others: Never) -> None:
         if others or not callable(getattr(first, "run", None)):
@@ -134,11 +142,23 @@ class Pipeline(Generic[In, Out]):
                 tasks.append(task)
         return self._with_tasks(tuple(tasks))
 
+    def pulled(self) -> Pipeline[In, Out]:
+        """Return the same chain, run in one task: each stage works only while the one behind it asks for a batch.
+
+        The results are the same, and so are the lanes; there are no links. It saves a nursery, and a task and a link
+        for each of its tasks but one; it costs what a stage could do while the one behind it works or waits. A chain
+        with a stage that cannot be pulled is returned as it is.
+        """
+        other = self._with_tasks(self.tasks)
+        other.is_pulled = self.may_be_pulled
+        return other
+
     def describe(self) -> tuple[TaskDescription, ...]:
         """Return what is known of its tasks, in the order of their stages."""
+        links = [None] * len(self.tasks) if self.is_pulled else [None, *self.link_names]
         return tuple(
             TaskDescription(tuple(map(StageDescription.of, task.stages)), link, task.capacity)
-            for task, link in zip(self.tasks, (None, *self.link_names), strict=True)
+            for task, link in zip(self.tasks, links, strict=True)
         )
 
     def _with_tasks(self, tasks: tuple[Task, ...]) -> Pipeline[In, Any]:
@@ -185,7 +205,7 @@ class Pipeline(Generic[In, Out]):
         """
         # Not `async`, but a coroutine: each turn of the request has a frame fewer.
         out: list[Out] = []
-        return Run(ctx).run(self.tasks, self.link_names, source, Sink(out), out)
+        return Run(ctx, is_pulled=self.is_pulled).run(self.tasks, self.link_names, source, Sink(out), out)
 
     async def run_into(
         self, giver: Giver[Out], source: Iterable[list[In]] | AsyncIterable[list[In]], ctx: RequestContext
@@ -195,7 +215,7 @@ class Pipeline(Generic[In, Out]):
         Raises:
             PipelineError: as `run` does; ``giver`` has then not been completed.
         """
-        await Run(ctx).run(self.tasks, self.link_names, source, giver, [])
+        await Run(ctx, is_pulled=self.is_pulled).run(self.tasks, self.link_names, source, giver, [])
 
 
 def _tick_s(stage: Stage[Any, Any]) -> float | None:
@@ -213,7 +233,7 @@ class Run:
 
     Args:
         ctx: the request.
-        is_pulled: whether all stages run in the task that asks for what they give.
+        is_pulled: whether all stages run in the task that asks for what the last one gives.
     """
 
     __slots__ = ("complete", "ctx", "failures", "is_pulled", "own_lane", "scope")
@@ -242,7 +262,7 @@ class Run:
         except BaseException as unwinding:
             end = _most_urgent(unwinding)
         # A stage that breaks while the request is being cancelled from outside must not vanish behind the Cancelled.
-        if self.failures and (end is None or isinstance(end, trio.Cancelled)):
+        if self.failures and (end is None or isinstance(end, trio.Cancelled | Unwound)):
             end = self.first_failure()
         elif end is None and not self.complete:
             end = _deadline_exceeded()
@@ -273,7 +293,7 @@ class Run:
     async def _run_tasks(
         self, tasks: tuple[Task, ...], link_names: list[str], source: Source[Any], sink: Giver[Any], loop: Loop
     ) -> None:
-        """Run all tasks but the last as such, and the last one here.
+        """Run all tasks but the last as such, and the last one here; or all of them here, if they are pulled.
 
         The first takes straight from the source and the last gives straight into the sink: a chain of n has n - 1
         tasks of its own and n - 1 channels.
@@ -282,12 +302,12 @@ class Run:
         lanes = [Lane(task.names, ctx.timeline, loop, ctx.request_id) for task in tasks]
         ctx.lanes += lanes
         self.own_lane = lanes[-1]
-        if len(tasks) == 1:  # nobody to run beside it: a scope is a third of a nursery's price, and none is free
+        if self.is_pulled or len(tasks) == 1:  # a scope is a third of a nursery's price, and none is free
             if ctx.deadline == math.inf:
-                self.complete = await self.supervise(tasks[0], source, sink, lanes[0])
+                await self._run_here(tasks, source, sink, lanes)
                 return
             with trio.CancelScope(deadline=ctx.deadline) as self.scope:
-                self.complete = await self.supervise(tasks[0], source, sink, lanes[0])
+                await self._run_here(tasks, source, sink, lanes)
             return
         async with trio.open_nursery() as nursery:
             self.scope = nursery.cancel_scope
@@ -304,6 +324,25 @@ class Run:
                 self.complete = True
                 if nursery.child_tasks:  # what is left of the others is not needed
                     self.scope.cancel()
+
+    async def _run_here(self, tasks: tuple[Task, ...], source: Taker[Any], sink: Giver[Any], lanes: list[Lane]) -> None:
+        links = self.lead(tasks[:-1], source, lanes)
+        try:
+            self.complete = await self.supervise(tasks[-1], links[-1] if links else source, sink, lanes[-1])
+        finally:
+            for link in reversed(links):
+                await link.aclose()
+
+    def lead(self, tasks: tuple[Task, ...], source: Taker[Any], lanes: list[Lane]) -> list[PulledLink[Any]]:
+        """Have each task run as far as who takes from its link asks for, and return their links."""
+        links: list[PulledLink[Any]] = []
+        taker = source
+        for task, lane in zip(tasks, lanes, strict=False):
+            link: PulledLink[Any] = PulledLink()
+            link.lead_from(self.supervise(task, taker, link, lane))
+            links.append(link)
+            taker = link
+        return links
 
     async def supervise(self, task: Task, taker: Taker[Any], giver: Giver[Any], lane: Lane) -> bool:
         """Run what one task has to run, and say whether it ended well.

@@ -14,7 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.graph import Pipeline, Run
 from pipeline.lane import BUSY, STARVED, Lane
 from pipeline.loop import current_loop
-from pipeline.pulled_link import PulledLink, Unwound
+from pipeline.pulled_link import Unwound
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -77,17 +77,11 @@ class _InOneTask(Generic[Out]):
     def __init__(self, chain: Pipeline[Any, Out], source: Iterable[list[Any]], ctx: RequestContext) -> None:
         self._run = Run(ctx, is_pulled=True)
         self._end: BaseException | None = Unwound()  # as long as it has not ended
-        self._links: list[PulledLink[Any]] = []
         loop = current_loop()
-        taker: Taker[Any] = Source(source)
-        for task in chain.tasks:
-            lane = Lane(task.names, ctx.timeline, loop, ctx.request_id)
-            ctx.lanes.append(lane)
-            link: PulledLink[Any] = PulledLink()
-            link.lead_from(self._run.supervise(task, taker, link, lane))
-            self._links.append(link)
-            taker = link
-        self.taker: Taker[Out] = taker
+        lanes = [Lane(task.names, ctx.timeline, loop, ctx.request_id) for task in chain.tasks]
+        ctx.lanes += lanes
+        self._links = self._run.lead(chain.tasks, Source(source), lanes)
+        self.taker: Taker[Out] = self._links[-1]
 
     async def begin(self) -> None:
         """Do nothing: each stage begins when it is first asked."""

@@ -90,7 +90,7 @@ class Assembly:
         # Built now: then what does not fit together fails at start-up.
         self._accept = self._built(self._accept_stages(self._accepting))
         self._stream = self._built(self._answer_stages(self._answering, is_stream=True))
-        self._whole = self._built(self._answer_stages(self._answering, is_stream=False))
+        self._whole = self._built(self._answer_stages(self._answering, is_stream=False), is_stream=False)
 
     async def accept(self, body: AsyncIterable[list[bytes]], ctx: RequestContext) -> list[UpstreamCall]:
         """Read a request, and return what is to be asked of which deployment.
@@ -131,7 +131,11 @@ class Assembly:
         flags = self._flags_of(self._asked(call.request, ctx))
         added = [one for one, is_for_it in zip(self._answering, flags, strict=True) if is_for_it]
         kind = f"{'stream' if is_stream else 'whole'}{' again' if is_again else ''}"
-        return self._cached((kind, flags), lambda: self._answer_stages(added, is_stream=is_stream, is_again=is_again))
+        return self._cached(
+            (kind, flags),
+            lambda: self._answer_stages(added, is_stream=is_stream, is_again=is_again),
+            is_stream=is_stream,
+        )
 
     def routes_within(self, call: UpstreamCall, ctx: RequestContext) -> bool:
         """Return whether its pipeline asks further deployments itself, because something is around the call."""
@@ -144,7 +148,9 @@ class Assembly:
             described["attempt"] = self._attempt(self._answering).describe()
         for name, is_stream in (("stream", True), ("whole", False)):
             added = [one for one in self._answering if one.planned.settings.when.stream in (None, is_stream)]
-            described[name] = self._built(self._answer_stages(added, is_stream=is_stream)).describe()
+            described[name] = self._built(
+                self._answer_stages(added, is_stream=is_stream), is_stream=is_stream
+            ).describe()
         return described
 
     def _describe_split(self) -> dict[str, tuple[TaskDescription, ...]]:
@@ -182,19 +188,24 @@ class Assembly:
         made = [one.made for one, is_for_it in zip(candidates, flags, strict=True) if is_for_it]
         return self._cached((kind, flags), lambda: stages(made))
 
-    def _cached(self, key: tuple[str, tuple[bool, ...]], stages: Callable[[], Sequence[AnyStage]]) -> AnyPipeline:
+    def _cached(
+        self, key: tuple[str, tuple[bool, ...]], stages: Callable[[], Sequence[AnyStage]], *, is_stream: bool = True
+    ) -> AnyPipeline:
         if (found := self._pipelines.get(key)) is None:
             if len(self._pipelines) >= MAX_PIPELINES:
                 del self._pipelines[next(iter(self._pipelines))]
-            found = self._pipelines[key] = self._built(stages())
+            found = self._pipelines[key] = self._built(stages(), is_stream=is_stream)
         return found
 
-    def _built(self, stages: Sequence[AnyStage]) -> AnyPipeline:
+    def _built(self, stages: Sequence[AnyStage], *, is_stream: bool = True) -> AnyPipeline:
         first, *others = stages
         chain: AnyPipeline = Pipeline(first)
         for stage in others:
             chain = chain.then(stage)
-        return chain.fused() if self._parts.execution == "fused" else chain
+        if self._parts.execution != "fused":
+            return chain
+        # Nothing of a document is written before all of it is read: no stage has to work ahead.
+        return chain.fused() if is_stream else chain.fused().pulled()
 
     def _accept_stages(self, added: Sequence[Installed]) -> list[AnyStage]:
         parts = self._parts

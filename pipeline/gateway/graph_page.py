@@ -90,7 +90,10 @@ def _page(
         if name == "attempt":
             yield from _around(one for one in planned if one.plugin.kind == "around")
         for number, task in enumerate(tasks, 1):
-            yield f"  task {number} ({task.stages[0].name}){_taking(task, _SOURCES[name])}"
+            source = (
+                _SOURCES[name] if number == 1 else f"what task {number - 1} gives when it asks, in one task with it"
+            )
+            yield f"  task {number} ({task.stages[0].name}){_taking(task, source)}"
             width = max(len(stage.name) for stage in task.stages)
             for stage in task.stages:
                 yield from _stage(stage, added.get(stage.name), width)

@@ -761,20 +761,19 @@ def chains(draw: Callable[[st.SearchStrategy[Any]], Any], kinds: list[str]) -> l
 def run_each_way(
     stages: list[CodecStage[Any, Any]], events: list[int], cuts: list[int], capacity: int
 ) -> list[tuple[list[int], list[Counts]]]:
-    """Return what comes out, and what passed each stage: of separate tasks and of a line, run and pulled."""
+    """Return what comes out, and what passed each stage: of separate tasks and of a line, in three kinds of runs."""
     separate: Pipeline[Any, Any] = Pipeline(stages[0])
     for stage in stages[1:]:
         separate = separate.then(stage, capacity=capacity)
     outcomes: list[tuple[list[int], list[Counts]]] = []
     for pipeline in (separate, separate.fused()):
-        for is_pulled in (False, True):
+        for run in (pipeline.run, partial(pulled, pipeline), pipeline.pulled().run):
             ctx = RequestContext("r1")
-            batches = rebatched(events, cuts)
-            got = trio.run(pulled, pipeline, batches, ctx) if is_pulled else trio.run(pipeline.run, batches, ctx)
+            got = trio.run(run, rebatched(events, cuts), ctx)
             outcomes.append((got, counts(ctx.lanes)))
             for lane in ctx.lanes:
                 assert_time_conserved(lane)
-            assert len(ctx.links) == (0 if is_pulled else len(ctx.lanes) - 1)
+            assert len(ctx.links) == (len(ctx.lanes) - 1 if run == pipeline.run else 0)
     return outcomes
 
 
@@ -789,7 +788,7 @@ def test_fused_stages_return_and_count_the_same_as_separate_tasks(
     stages: list[CodecStage[Any, Any]], events: list[int], cuts: list[int], capacity: int
 ) -> None:
     separate, *others = run_each_way(stages, events, cuts, capacity)
-    assert others == [separate] * 3
+    assert others == [separate] * 5
 
 
 @given(
@@ -804,7 +803,7 @@ def test_fused_stages_return_the_same_as_separate_tasks_even_if_some_are_done_ea
 ) -> None:
     # What the stages before a done one have taken depends on how far they were ahead.
     separate, *others = run_each_way(stages, events, cuts, capacity)
-    assert [got for got, _ in others] == [separate[0]] * 3
+    assert [got for got, _ in others] == [separate[0]] * 5
 
 
 # --- A line whose work is done in the task that gives it a batch ------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from kit.engine.stages import Acting
 
 from pipeline import (
     ClientFault,
+    DeadlineExceeded,
     Inlet,
     Outcome,
     Outlet,
@@ -333,3 +335,82 @@ async def test_what_ticks_on_has_tasks_of_its_own() -> None:
 
     ticking = codec_stage("ticks", lambda ctx: Ticks(), codec=Ticks, tick_s=3)
     assert not Pipeline(Relay()).then(ticking).may_be_pulled
+
+
+# A whole run in one task: `Pipeline.pulled`.
+
+
+async def test_a_pulled_run_gives_the_same_in_the_same_lanes_without_tasks_or_links(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    found: dict[bool, Any] = {}
+    for is_pulled in (False, True):
+        told: list[Outcome] = []
+        relay, ctx = Relay(), context()
+        pipeline = chain(relay, told).pulled() if is_pulled else chain(relay, told)
+        before = trio.lowlevel.current_statistics().tasks_living
+        given = await pipeline.run([[1], [2], [3]], ctx)
+        lanes = [(lane.name, [stage.name for stage in lane.stages]) for lane in ctx.lanes]
+        assert trio.lowlevel.current_statistics().tasks_living == before
+        for lane in ctx.lanes:
+            assert_time_conserved(lane)
+        assert sum(ctx.timeline.parties_ns(virtual_ns())) == virtual_ns() - ctx.timeline.born_ns
+        assert len(ctx.links) == (0 if is_pulled else 1)
+        found[is_pulled] = given, told, lanes, relay.log
+    assert found[True] == found[False]
+    assert found[True][:2] == ([1, 2, 3, 100], [COMPLETED])
+
+
+async def test_a_pulled_run_stops_those_before_one_that_has_all_it_wants(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    relay, told = Relay(), list[Outcome]()
+    assert await chain(relay, told).pulled().run([[1], [-2], [3]], context()) == [1, -2, 100]
+    assert (relay.log, told) == (["took 1", "took -2", "answered"], [COMPLETED])
+
+
+@pytest.mark.parametrize("deadline_s", [math.inf, 60.0], ids=["no deadline", "a deadline"])
+@pytest.mark.parametrize(("source", "kind"), [([[1], [7]], UpstreamFault), ([[1], [99]], ClientFault)])
+async def test_a_pulled_run_raises_the_first_failure_and_closes_the_others(
+    source: list[list[int]], kind: type[Exception], deadline_s: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    relay, told = Relay(fails_at=7), list[Outcome]()
+    ctx = RequestContext("r1", deadline=trio.current_time() + deadline_s, clock=virtual_ns)
+    with pytest.raises(kind) as failed:
+        await chain(relay, told).pulled().run(source, ctx)
+    assert relay.log[-1] == "closed"
+    assert [outcome.error for outcome in told] == [failed.value]
+
+
+async def test_a_pulled_run_ends_at_its_deadline(autojump_clock: trio.testing.MockClock) -> None:
+    relay, told = Relay(), list[Outcome]()
+    ctx = RequestContext("r1", deadline=trio.current_time() + 1.5, clock=virtual_ns)
+    with pytest.raises(DeadlineExceeded):
+        await chain(relay, told).pulled().run([[1], [2], [3]], ctx)
+    assert relay.log == ["took 1", "took 2", "closed"]
+
+
+async def test_a_pulled_run_can_be_cancelled_at_each_of_its_steps() -> None:
+    told: list[Outcome] = []
+
+    async def run() -> None:
+        relay = Pulled(pass_each_on, "relay")
+        given = await Pipeline(relay).then(noting(told)).pulled().run([[1], [2], [3]], RequestContext("r1"))
+        assert given == [1, 2, 3, 100]
+
+    assert await assert_cancels_cleanly(run) > 3
+    assert told.count(COMPLETED) == 1
+    assert set(told) == {COMPLETED, CANCELLED}
+
+
+async def pass_each_on(inlet: Inlet[Any], outlet: Outlet[Any], ctx: RequestContext) -> None:
+    async for batch in inlet:
+        with outlet.outside():
+            await trio.lowlevel.checkpoint()
+        await outlet.send(batch)
+
+
+def test_a_chain_with_what_cannot_stand_still_is_not_pulled() -> None:
+    assert chain(Relay()).pulled().is_pulled
+    assert not Pipeline(Acting(pass_each_on)).then(noting([])).pulled().is_pulled
+    assert [task.link for task in chain(Relay()).pulled().describe()] == [None, None]

@@ -147,7 +147,7 @@ stream: answers a client that streams
 whole: answers a client that does not stream
   task 1 (call_upstream): takes the call
     call_upstream  UpstreamCall -> Failed | bytes  (run)
-  task 2 (decode_events), 4 stages fused: from the link call_upstream>decode_events, which holds 1 batch
+  task 2 (decode_events), 4 stages fused: takes what task 1 gives when it asks, in one task with it
     decode_events       Failed | bytes -> StreamEvent  (codec, ticks after 1 s)
     remember_reasoning  StreamEvent -> StreamEvent  (codec)
     collect_completion  StreamEvent -> bytes  (codec)

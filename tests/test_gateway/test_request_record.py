@@ -84,6 +84,8 @@ async def test_a_record_has_all_fields_and_its_figures_add_up(
     assert {name: lane["stages"] for name, lane in record["lanes"].items()} == {**accept, **lanes}
     assert all(list(lane) == LANE for lane in record["lanes"].values())
     links = list(zip([*accept], [*accept][1:], strict=False)) + list(zip([*lanes], [*lanes][1:], strict=False))
+    if execution == "fused" and not stream:
+        links = []  # a document is answered in one task
     assert list(record["links"]) == [f"{giver}>{taker}" for giver, taker in links]
     assert all(list(link) == LINK for link in record["links"].values())
     assert list(record["transit_ms"]) == ["p50", "p99", "max"]
@@ -118,9 +120,10 @@ async def test_a_slow_upstream_has_the_time_and_each_point_is_where_it_was(
     assert record["lanes"]["call_upstream"]["outside_ms"] == 10750
     assert record["lanes"]["decode_events"]["starved_ms"] == 10750
     assert record["stages"]["call_upstream"]["outside_ms"] == 10750
-    assert record["links"]["call_upstream>decode_events"] == {
-        "ready_ms": 0, "queued_ms": 0, "full_ms": 0, "batches": 4
-    }  # fmt: skip
+    if stream or execution == "tasks":
+        assert record["links"]["call_upstream>decode_events"] == {
+            "ready_ms": 0, "queued_ms": 0, "full_ms": 0, "batches": 4
+        }  # fmt: skip
     assert record["stages"]["decode_events"]["batches_in"] == 4
     assert record["events"] == record["stages"]["decode_events"]["events_out"]
 
