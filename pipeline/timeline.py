@@ -7,6 +7,7 @@ the lanes need anyway; what is left of the total is ours, so that they sum to it
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 from time import perf_counter_ns
 from typing import Final, Literal, get_args
@@ -56,6 +57,7 @@ class Timeline:
         born_ns: the time from which everything counts: the arrival of the client's first byte, if it is known.
         client_ns: how long the client was waited for.
         has_delivered: whether the client's socket has accepted the first byte and the first token.
+        on_first_token: is called when the first token is seen.
         origin_ns: when that batch arrived at which a codec works right now; 0 if none has arrived.
     """
 
@@ -69,6 +71,7 @@ class Timeline:
         "client_ns",
         "clock",
         "has_delivered",
+        "on_first_token",
         "origin_ns",
         "points",
     )
@@ -83,6 +86,7 @@ class Timeline:
         self._inside = 1  # the request's own task
         self._away_since_ns = 0
         self.has_delivered = False
+        self.on_first_token: Callable[[], object] | None = None
         self._token_origin_ns = 0
         self._transits: dict[int, int] = {}
 
@@ -133,6 +137,8 @@ class Timeline:
         if "first_token" not in self.points:
             self.mark("first_token")
             self._token_origin_ns = self.origin_ns
+            if self.on_first_token is not None:
+                self.on_first_token()
         if is_output:
             self.mark_once("first_output_token")
 

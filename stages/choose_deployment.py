@@ -48,11 +48,13 @@ class Match(Struct, frozen=True):
         name: the name in the configuration, perhaps with a ``*``.
         candidates: the deployments, in the order of the configuration.
         variant: how the name was read.
+        forwards: the fields that any of them forwards; each attempt leaves out what its own deployment does not.
     """
 
     name: str
     candidates: tuple[Candidate, ...]
     variant: Variant
+    forwards: frozenset[str]
 
 
 def _candidate(deployment: Deployment, star: str | None) -> Candidate:
@@ -68,6 +70,11 @@ def _candidate(deployment: Deployment, star: str | None) -> Candidate:
     if deployment.on_responses is not None and not family_of(model).tools_on_chat:
         deployment = deployment.on_responses
     return Candidate(deployment, model)
+
+
+def _match(name: str, group: Iterable[Deployment], star: str | None, variant: Variant) -> Match:
+    candidates = tuple(_candidate(one, star) for one in group)
+    return Match(name, candidates, variant, frozenset().union(*(one.deployment.forward_fields for one in candidates)))
 
 
 class Deployments:
@@ -126,14 +133,14 @@ class Deployments:
 
     def _find_exact(self, reading: Variant) -> Match | None:
         group = self._exact.get(reading.name)
-        return None if group is None else Match(reading.name, tuple(_candidate(one, None) for one in group), reading)
+        return None if group is None else _match(reading.name, group, None, reading)
 
     def _find_wild(self, reading: Variant) -> Match | None:
         model = reading.name
         for start, end, group in self._wild:
             if len(model) >= len(start) + len(end) and model.startswith(start) and model.endswith(end):
                 star = model[len(start) : len(model) - len(end)]
-                return Match(f"{start}*{end}", tuple(_candidate(one, star) for one in group), reading)
+                return _match(f"{start}*{end}", group, star, reading)
         return None
 
     def route(self, match: Match, request: ResponsesRequest, headers: Mapping[bytes, bytes]) -> Route:
@@ -194,8 +201,7 @@ class _Choose:
             )
         route = self._ctx[ROUTE] = self._deployments.route(match, request, self._ctx[HEAD].headers)
         chosen = route.begin(trio.current_time())
-        # What any of them forwards: each attempt leaves out what its own deployment does not.
-        allowed = frozenset[str]().union(*(one.deployment.forward_fields for one in match.candidates))
+        allowed = match.forwards
         is_limited = principal.models is not None and not principal.is_master
         if is_limited:
             allowed -= MODEL_FIELDS

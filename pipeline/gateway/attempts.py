@@ -7,6 +7,7 @@ the call, `stages.routing.around` does the same inside the pipeline.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import trio
@@ -39,20 +40,24 @@ async def answer_in_turn(
     route = ctx[ROUTE]
     pipeline = assembly.answer(call, ctx)
     is_routed_within = assembly.routes_within(call, ctx)
+    if is_routed_within:
+        route.end()  # each call has a way of its own
+    else:
+        ctx.timeline.on_first_token = lambda: route.answered(trio.current_time())
     headers = response.headers
     request = ctx[CALL].request  # without restored reasoning
     count = 0
     while True:
         count += 1
         attempt = _Attempt(ctx, call)
-        response.headers = [*headers, (DEPLOYMENT, _header(call.deployment.id)), (COUNT, b"%d" % count)]
+        response.headers = headers + _headers(call.deployment.id, count)
         fault: PipelineError | None = None
         try:
             await pipeline.run([[call]], ctx)
         except PipelineError as error:
             fault = error
         if fault is None or is_routed_within:
-            _note_end(route, ctx, attempt, has_failed=fault is not None)
+            _note_end(route, ctx, has_failed=fault is not None)
             if count > 1:
                 attempt.note("OK" if fault is None else fault.code)
             break
@@ -85,31 +90,28 @@ def _has_answered(ctx: RequestContext, response: AsgiResponse) -> bool:
     return encoder is None or encoder.has_written or response.ended
 
 
-def _note_end(route: Route, ctx: RequestContext, attempt: _Attempt, *, has_failed: bool) -> None:
+def _note_end(route: Route, ctx: RequestContext, *, has_failed: bool) -> None:
     if (failed := ctx.get(FAILURE)) is not None:
         route.broke_off(fault_from(failed), trio.current_time())
-    elif not has_failed:
-        route.answered(trio.current_time(), latency_s=attempt.latency_s)
+    elif not has_failed and not route.has_answered:  # without a token
+        route.answered(trio.current_time())
 
 
-def _header(text: str) -> bytes:
-    return text.encode("ascii", "backslashreplace")
+@lru_cache(1024)
+def _headers(deployment_id: str, count: int) -> list[tuple[bytes, bytes]]:
+    return [(DEPLOYMENT, deployment_id.encode("ascii", "backslashreplace")), (COUNT, b"%d" % count)]
 
 
 class _Attempt:
     """One run of the pipeline, whose figures become those of an attempt if another one follows."""
+
+    __slots__ = ("_began_ns", "_call", "_ctx", "_lanes", "_links")
 
     def __init__(self, ctx: RequestContext, call: UpstreamCall) -> None:
         self._ctx = ctx
         self._call = call
         self._lanes, self._links = len(ctx.lanes), len(ctx.links)
         self._began_ns = ctx.timeline.clock()
-
-    @property
-    def latency_s(self) -> float:
-        """How long the first token took."""
-        timeline = self._ctx.timeline
-        return (timeline.points.get("first_token", timeline.clock()) - self._began_ns) / 1e9
 
     def note(self, end: str) -> None:
         """Note it in the record; its lanes are there, and no longer among those of the request."""

@@ -76,8 +76,6 @@ class Router:
 
     def ordered(self, candidates: Sequence[Candidate], conversation: str, now_s: float) -> list[Candidate]:
         """Return the candidates in the order in which they are to be asked: those of the lowest ``order`` first."""
-        if len(candidates) == 1:
-            return list(candidates)
         if self.settings.strategy == "simple-shuffle":
             return sorted(candidates, key=lambda one: (one.deployment.order, -_score(one, conversation)))
         chosen = self._sticky.get(conversation)
@@ -135,6 +133,10 @@ class Route:
         candidates: who may answer, at least one.
         conversation: its name.
         group_of: finds the groups of fallbacks.
+
+    Attributes:
+        candidate: who is asked; None if nobody is.
+        has_answered: whether it has begun to answer.
     """
 
     __slots__ = (
@@ -144,12 +146,12 @@ class Route:
         "_fallbacks",
         "_groups_asked",
         "_is_probe",
-        "_kind",
         "_retries",
         "_since_s",
         "candidate",
         "group",
         "group_of",
+        "has_answered",
         "router",
     )
 
@@ -168,6 +170,7 @@ class Route:
         self._groups_asked = [group]
         self._is_probe = False
         self._since_s = 0.0
+        self.has_answered = False
 
     def begin(self, now_s: float) -> Candidate:
         """Return whom to ask first. If all are ejected it is the first of them: a cool-down must not refuse anybody."""
@@ -180,10 +183,11 @@ class Route:
         route._ask(candidate, now_s)
         return route
 
-    def answered(self, now_s: float, *, latency_s: float | None = None) -> None:
-        """Note that the candidate has begun to answer, now or after ``latency_s``."""
+    def answered(self, now_s: float) -> None:
+        """Note that the candidate has begun to answer."""
         if (candidate := self.candidate) is not None:
-            self.router.health_of(candidate).answered(now_s, now_s - self._since_s if latency_s is None else latency_s)
+            self.has_answered = True
+            self.router.health_of(candidate).answered(now_s, now_s - self._since_s)
             self.router.keep(self._conversation, candidate.deployment.id)
 
     def broke_off(self, fault: PipelineError, now_s: float) -> None:
@@ -251,6 +255,10 @@ class Route:
     def _next(self, now_s: float, *, untried_only: bool) -> Candidate | None:
         """Return the first candidate that is ready."""
         health = self.router.health
+        if len(self._candidates) == 1:
+            [only] = self._candidates
+            asked = untried_only and only.deployment.id in self._asked
+            return only if not asked and health[only.deployment.id].is_ready(now_s) else None
         return next(
             (
                 one
@@ -261,12 +269,15 @@ class Route:
         )
 
     def _first(self, now_s: float) -> Candidate:
+        if len(self._candidates) == 1:
+            return self._candidates[0]
         return self.router.ordered(self._candidates, self._conversation, now_s)[0]
 
     def _ask(self, candidate: Candidate, now_s: float) -> Candidate:
         self.candidate = candidate
         self._asked.add(candidate.deployment.id)
         self._since_s = now_s
+        self.has_answered = False
         self._is_probe = self.router.health_of(candidate).begin(now_s)
         return candidate
 

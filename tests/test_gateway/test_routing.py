@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import trio
 from kit.clients.chat_fold import fold_stream
-from kit.clients.chat_posts import ask, good_answer
+from kit.clients.chat_posts import ask, begun, good_answer, post_bytes
+from kit.clients.raw import RawClient
 from kit.service.running import CONFIG, Service, model, serving
-from kit.upstreams.scripted import error, scripted_upstream, wait
+from kit.upstreams.scripted import error, in_turn, scripted_upstream, stall, wait
 
 from pipeline import Plugin
 from pipeline.registry import AnyPlugin, NoOptions
@@ -109,6 +110,23 @@ async def test_if_all_fail_the_last_failure_is_told_at_once() -> None:
         assert answer.json()["error"]["code"] == "upstream_unreachable"
         record = await service.record()
     assert [attempt["end"] for attempt in record["attempts"]] == ["upstream_unreachable"] * 3
+
+
+async def test_a_deployment_is_back_when_the_request_that_tries_it_has_its_first_token() -> None:
+    first = in_turn((error(503),), (*begun("Hello"), stall()), good_answer())
+    async with (
+        scripted_upstream(first) as returning,
+        scripted_upstream(*good_answer()) as upstream,
+        serving(
+            named("first", returning.url, order=1) + named("second", upstream.url, order=2),
+            config=routed("{allowed_fails: 0, cooldown_time: 0}"),
+        ) as service,
+        await RawClient.open(("127.0.0.1", service.port)) as trying,
+    ):
+        assert (await service.post(ask())).headers["x-headrace-deployment"] == "second"
+        await trying.send(post_bytes(ask(stream=True)))
+        await trying.read_until(b"Hello")
+        assert (await service.post(ask())).headers["x-headrace-deployment"] == "first"
 
 
 async def test_what_the_upstream_refuses_is_not_asked_again() -> None:

@@ -54,7 +54,8 @@ class AnswerSoFar(Protocol):
 AnswerT = TypeVar("AnswerT", bound=AnswerSoFar)
 
 _KIND = Decoder(TypedRecord)
-_TYPE_FIRST = (b'{"type":"', b'{"type": "')
+TYPE_FIRST = (b'{"type":"', b'{"type": "')
+"""How an event begins that says itself what it is, as those of all known servers do."""
 
 
 class StreamDecoder(ABC, Generic[AnswerT]):
@@ -144,7 +145,7 @@ class StreamDecoder(ABC, Generic[AnswerT]):
         """
         answer, halves = self._answer, self._halves
         while True:
-            if self.has_types and not data.startswith(_TYPE_FIRST):
+            if self.has_types and not data.startswith(TYPE_FIRST):
                 data = self._with_type(data)
             if not halves.is_waiting and not may_be_split(data):
                 answer.decode(data, out)

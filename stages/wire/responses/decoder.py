@@ -13,7 +13,7 @@ from stages.events import StreamEvent, TextDelta
 from stages.wire.answers.failures import broken_protocol, error_of
 from stages.wire.answers.request_traits import NO_TRAITS, RequestTraits
 from stages.wire.answers.sent import Sent
-from stages.wire.answers.stream_decoder import StreamDecoder
+from stages.wire.answers.stream_decoder import TYPE_FIRST, StreamDecoder
 from stages.wire.foreign_json import Malformed, read
 from stages.wire.responses.events import EventDecoder
 from stages.wire.responses.records import (
@@ -59,7 +59,10 @@ class ResponsesDecoder(StreamDecoder[EventDecoder]):
             try:
                 event = decode(data)
             except (ValueError, RecursionError):  # another kind of event, or one of an unexpected shape
-                self.decode_cold(data, datas, out)
+                if b"\\" not in data and data.startswith(TYPE_FIRST):  # nothing that `decode_cold` would mend
+                    answer.decode(data, out)
+                else:
+                    self.decode_cold(data, datas, out)
                 if answer.is_over:
                     break
                 continue
