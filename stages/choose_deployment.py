@@ -10,7 +10,8 @@ some models: only the name that the client asked for is checked.
 Takes: ResponsesRequest. Gives: UpstreamCall, 1:1. Fills: CALL, ROUTE.
 Holds: nothing. Waits: for nothing.
 Raises: ClientFault ``model_forbidden`` if the key may use neither the name nor the model that it is a variant of,
-``model_not_found`` if no deployment has it, ``invalid_request`` if the request only refers to what is stored elsewhere.
+``model_not_found`` if no deployment has it or it is not for chats, ``invalid_request`` if the request only refers to
+what is stored elsewhere.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from stages.routing.router import ROUTE, Candidate, Route, Router
 from stages.routing.settings import DEFAULT_ROUTING, RoutingSettings
 from stages.slots import CALL, HEAD, PRINCIPAL
 from stages.upstreams import Deployment, UpstreamCall
+from stages.upstreams.model_modes import other_mode
 from stages.wire.bad_request import BadRequest
 from stages.wire.downstream.forwarding import MODEL_FIELDS, only_forwarded, only_own
 from stages.wire.downstream.model_variants import Variant, variants, with_variant
@@ -46,13 +48,15 @@ class Match(Struct, frozen=True):
 
     Attributes:
         name: the name in the configuration, perhaps with a ``*``.
-        candidates: the deployments, in the order of the configuration.
+        candidates: the deployments, in the order of the configuration; none if it has an ``other_mode``.
         variant: how the name was read.
+        other_mode: what the model is for that a ``*`` matched, if its name says that it is not for chats.
     """
 
     name: str
     candidates: tuple[Candidate, ...]
     variant: Variant
+    other_mode: str | None = None
 
 
 def _candidate(deployment: Deployment, star: str | None) -> Candidate:
@@ -133,7 +137,9 @@ class Deployments:
         for start, end, group in self._wild:
             if len(model) >= len(start) + len(end) and model.startswith(start) and model.endswith(end):
                 star = model[len(start) : len(model) - len(end)]
-                return Match(f"{start}*{end}", tuple(_candidate(one, star) for one in group), reading)
+                candidates = [_candidate(one, star) for one in group]
+                chat = tuple(one for one in candidates if one.deployment.is_chat or other_mode(one.model) is None)
+                return Match(f"{start}*{end}", chat, reading, None if chat else other_mode(candidates[0].model))
         return None
 
     def route(self, match: Match, request: ResponsesRequest, headers: Mapping[bytes, bytes]) -> Route:
@@ -189,6 +195,12 @@ class _Choose:
             why = "" if target is None else f", which a stage of this gateway chose for {asked!r},"
             raise ClientFault(
                 f"the model {target or asked!r}{why} does not exist: GET /cursor/models lists the available models",
+                code="model_not_found",
+                param="model",
+            )
+        if match.other_mode is not None:
+            raise ClientFault(
+                f"the model {target or asked!r} is for {match.other_mode}: this gateway serves chat models only",
                 code="model_not_found",
                 param="model",
             )

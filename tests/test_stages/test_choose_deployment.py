@@ -73,6 +73,24 @@ def test_an_exact_name_wins_over_a_wildcard() -> None:
     assert answering(models, "gpt-5") == ("exact", "gpt-5")
 
 
+async def test_a_wildcard_has_only_chat_models() -> None:
+    models = Deployments([deployment("openai/*", "*", id="wild"), deployment("any/*", "*", id="any", is_chat=True)])
+    with pytest.raises(
+        ClientFault, match="'openai/whisper-1' is for transcription: this gateway serves chat"
+    ) as caught:
+        await collect(choose_deployment(models), request("openai/whisper-1"), context=context)
+    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+    assert answering(models, "any/whisper-1") == ("any", "whisper-1")
+    assert answering(models, "openai/gpt-4o-audio-preview") == ("wild", "gpt-4o-audio-preview")
+
+
+def test_of_one_wildcard_only_the_deployments_for_chats_answer() -> None:
+    models = Deployments([deployment("*", "*", id="wild"), deployment("*", "gpt-5", id="one")])
+    found = models.match("whisper-1")
+    assert found is not None
+    assert [one.deployment.id for one in found.candidates] == ["one"]
+
+
 async def test_an_unknown_model_is_not_found() -> None:
     with pytest.raises(ClientFault, match="model 'nope' does not exist") as refusal:
         await collect(choose_deployment(MODELS), request("nope"), context=context)
