@@ -10,7 +10,8 @@ some models: only the name that the client asked for is checked.
 Takes: ResponsesRequest. Gives: UpstreamCall, 1:1. Fills: CALL, ROUTE.
 Holds: nothing. Waits: for nothing.
 Raises: ClientFault ``model_forbidden`` if the key may use neither the name nor the model that it is a variant of,
-``model_not_found`` if no deployment has it, ``invalid_request`` if the request only refers to what is stored elsewhere.
+``model_not_found`` if no deployment has it or it is not for chats, ``invalid_request`` if the request only refers to
+what is stored elsewhere.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from stages.routing.router import ROUTE, Candidate, Route, Router
 from stages.routing.settings import DEFAULT_ROUTING, RoutingSettings
 from stages.slots import CALL, HEAD, PRINCIPAL
 from stages.upstreams import Deployment, UpstreamCall
+from stages.upstreams.model_modes import other_mode
 from stages.wire.bad_request import BadRequest
 from stages.wire.downstream.forwarding import MODEL_FIELDS, only_forwarded, only_own
 from stages.wire.downstream.model_variants import Variant, variants, with_variant
@@ -46,15 +48,23 @@ class Match(Struct, frozen=True):
 
     Attributes:
         name: the name in the configuration, perhaps with a ``*``.
-        candidates: the deployments, in the order of the configuration.
+        candidates: the deployments, in the order of the configuration; none if it has an ``other_mode``.
         variant: how the name was read.
         forwards: the fields that any of them forwards; each attempt leaves out what its own deployment does not.
+        other_mode: what the model is for that a ``*`` matched, if its name says that it is not for chats.
+        alias: the alias that was read, if one was.
     """
 
     name: str
     candidates: tuple[Candidate, ...]
     variant: Variant
     forwards: frozenset[str]
+    other_mode: str | None = None
+    alias: str | None = None
+
+    def is_for(self, principal: Principal) -> bool:
+        """Return whether a key may use the model that was found, by its name or the alias."""
+        return principal.may_use(self.variant.name) or (self.alias is not None and principal.may_use(self.alias))
 
 
 def _candidate(deployment: Deployment, star: str | None) -> Candidate:
@@ -72,8 +82,7 @@ def _candidate(deployment: Deployment, star: str | None) -> Candidate:
     return Candidate(deployment, model)
 
 
-def _match(name: str, group: Iterable[Deployment], star: str | None, variant: Variant) -> Match:
-    candidates = tuple(_candidate(one, star) for one in group)
+def _match(name: str, candidates: tuple[Candidate, ...], variant: Variant) -> Match:
     return Match(name, candidates, variant, frozenset().union(*(one.deployment.forward_fields for one in candidates)))
 
 
@@ -98,7 +107,6 @@ class Deployments:
             groups.setdefault(deployment.model_name, []).append(deployment)
         self.router = Router(routing, deployments)
         self._aliases = routing.aliases
-        self.names = (*groups, *(name for name in self._aliases if name not in {*groups, *routing.hidden_aliases}))
         self.match = lru_cache(MATCH_CACHE_SIZE)(self.find)
         self._exact = {name: group for name, group in groups.items() if "*" not in name}
         self._wild: list[tuple[str, str, list[Deployment]]] = []
@@ -106,6 +114,8 @@ class Deployments:
             start, star, end = name.partition("*")
             if star:
                 self._wild.append((start, end, groups[name]))
+        shown = (name for name in self._aliases if name not in {*groups, *routing.hidden_aliases})
+        self.names = (*groups, *(name for name in shown if (found := self.find(name)) and found.candidates))
 
     def find(self, model: str, effort: str | None = None) -> Match | None:
         """Find the deployments for ``model``, or for the model that it is a variant of; None if there are none.
@@ -115,9 +125,16 @@ class Deployments:
 
         The order is: a configured name, a variant of one, a wildcard, a variant that a wildcard matches. A wildcard
         comes before its variants because it may match a model whose own name looks like a variant (``grok-4-fast``).
-        No model's name ends in ``-thinking-<effort>``, so that suffix is removed before wildcards are tried.
+        No model's name ends in ``-thinking-<effort>``, so that suffix is removed before wildcards are tried. An alias
+        comes before all of these, and a variant of one after the variants of configured names.
         """
-        asked = Variant(model := self._aliases.get(model, model))
+        if (target := self._aliases.get(model)) is not None:
+            found = self._find(target, None)
+            return None if found is None else replace(found, alias=model)
+        return self._find(model, effort)
+
+    def _find(self, model: str, effort: str | None) -> Match | None:
+        asked = Variant(model)
         if (found := self._find_exact(asked)) is not None:
             return found
         if effort is not None and (found := self._find_exact(Variant(f"{model}-{effort}"))) is not None:
@@ -125,6 +142,7 @@ class Deployments:
         readings = variants(model)
         in_order = (
             *map(self._find_exact, readings),
+            *map(self._find_alias, readings),
             *(self._find_wild(reading) for reading in readings if reading.is_certain),
             self._find_wild(asked),
             *map(self._find_wild, readings),
@@ -133,14 +151,24 @@ class Deployments:
 
     def _find_exact(self, reading: Variant) -> Match | None:
         group = self._exact.get(reading.name)
-        return None if group is None else _match(reading.name, group, None, reading)
+        return None if group is None else _match(reading.name, tuple(_candidate(one, None) for one in group), reading)
+
+    def _find_alias(self, reading: Variant) -> Match | None:
+        if (target := self._aliases.get(reading.name)) is None:
+            return None
+        asked = replace(reading, name=target)
+        found = self._find_exact(asked) or self._find_wild(asked)
+        return None if found is None else replace(found, alias=reading.name)
 
     def _find_wild(self, reading: Variant) -> Match | None:
         model = reading.name
         for start, end, group in self._wild:
             if len(model) >= len(start) + len(end) and model.startswith(start) and model.endswith(end):
                 star = model[len(start) : len(model) - len(end)]
-                return _match(f"{start}*{end}", group, star, reading)
+                candidates = [_candidate(one, star) for one in group]
+                chat = tuple(one for one in candidates if one.deployment.is_chat or other_mode(one.model) is None)
+                found = _match(f"{start}*{end}", chat, reading)
+                return found if chat else replace(found, other_mode=other_mode(candidates[0].model))
         return None
 
     def route(self, match: Match, request: ResponsesRequest, headers: Mapping[bytes, bytes]) -> Route:
@@ -176,15 +204,11 @@ class _Choose:
         asked, target = request.requested_model, request.target_model
         effort = _effort(request)
         match = self._deployments.match(asked, effort)
-        if (
-            effort is not None
-            and match is not None
-            and match.variant.name == f"{asked}-{effort}"
-            and not principal.may_use(match.variant.name)
-        ):  # the body would lead to another configured name, which the key may not use
+        if effort is not None and match is not None and not match.is_for(principal):
+            # The body may have led to another configured name, which the key may not use.
             match = self._deployments.match(asked)
         # Scopes are about models: a key for a model may use its variants, and a key may be limited to one variant.
-        if not principal.may_use(asked) and (match is None or not principal.may_use(match.variant.name)):
+        if not principal.may_use(asked) and (match is None or not match.is_for(principal)):
             raise ClientFault(
                 f"this API key may not use the model {asked!r}: GET /cursor/models lists the allowed models",
                 code="model_forbidden",
@@ -196,6 +220,12 @@ class _Choose:
             why = "" if target is None else f", which a stage of this gateway chose for {asked!r},"
             raise ClientFault(
                 f"the model {target or asked!r}{why} does not exist: GET /cursor/models lists the available models",
+                code="model_not_found",
+                param="model",
+            )
+        if match.other_mode is not None:
+            raise ClientFault(
+                f"the model {target or asked!r} is for {match.other_mode}: this gateway serves chat models only",
                 code="model_not_found",
                 param="model",
             )

@@ -30,7 +30,7 @@ from stages.upstreams.apis import ANSWERS
 from stages.upstreams.providers import quirks_of
 from stages.wire.answers.renamed_tools import RenamingDecoder
 from stages.wire.api import AnswerDecoder, Api
-from stages.wire.redaction import message_to_show, secrets_in
+from stages.wire.redaction import message_to_show
 
 MAX_DOCUMENT_BYTES = 64 << 20
 """A whole answer with images in it; four times the limit of one event."""
@@ -117,7 +117,7 @@ class _Decode:
 
     def _without_secrets(self, failed: Failed) -> Failed:
         """Remove what the deployment sends as credentials; decoders do not know it, and remove what looks like some."""
-        secrets = secrets_in(self._ctx[CALL].deployment.headers)
+        secrets = self._ctx[CALL].deployment.secrets
         message, word = failed.message, failed.upstream_code
         return structs.replace(
             failed,

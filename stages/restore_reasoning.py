@@ -62,7 +62,7 @@ class _Restore:
         if not body.get("prompt_cache_key"):
             changes["prompt_cache_key"] = conversation
         if self._store is not None and call.deployment.kind != "canned":
-            if call.deployment.kind == "responses" and _needs_encrypted(body, call.model):
+            if call.deployment.kind == "responses" and _needs_encrypted(_sent(call), call.model):
                 changes["include"] = [*(body.get("include") or ()), ENCRYPTED]
             if is_list(items := body.get("input")) and has_turns(items):
                 places = TurnPlaces(items, Scope(self._ctx[PRINCIPAL], call, conversation))
@@ -75,6 +75,12 @@ class _Restore:
                     if keys := places.in_request(turns):
                         self._ctx[SENT_REASONING] = ReasoningInRequest(self._store, keys, items, restored or items)
         return replace(call, request=replace(call.request, body={**body, **changes}))
+
+
+def _sent(call: UpstreamCall) -> dict[str, Any]:
+    """Return the body with what the deployment's entry sets, which it does only when it is called."""
+    parameters = call.deployment.parameters
+    return call.request.body if parameters is None else parameters.applied_to(call.request).body
 
 
 def _needs_encrypted(body: dict[str, Any], model: str) -> bool:

@@ -9,6 +9,8 @@ from msgspec import Struct
 
 from pipeline.timeline import Point
 from stages.request import ResponsesRequest
+from stages.upstreams.parameters import Parameters
+from stages.wire.redaction import secrets_in
 
 UpstreamKind: TypeAlias = str
 """The name of an upstream API (`stages.upstreams.apis`), or ``canned`` for the embedded upstream."""
@@ -55,8 +57,18 @@ class Deployment(Struct, frozen=True, kw_only=True):
     """Deployments of a higher order are asked only while none of a lower one is ready."""
     forward_fields: frozenset[str] = frozenset()
     """The fields of a client's body that are sent although they choose another model or name something stored."""
+    parameters: Parameters | None = None
+    """What its entry sets or removes in each request; None if nothing."""
+    is_chat: bool = False
+    """Whether its entry says that its models are chat models, whatever their names suggest."""
     on_responses: Deployment | None = None
     """The same in the Responses API, for the models of a wildcard that have no function tools in Chat Completions."""
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """What must not appear in any message, in every form that an upstream might echo."""
+        own = () if self.parameters is None else self.parameters.secrets
+        return secrets_in([*self.headers, *(("", text) for text in own)])
 
     def __repr__(self) -> str:
         """Describe the deployment without its headers, which hold the key."""

@@ -14,7 +14,6 @@ from stages.upstreams.transport.exchange import FOREIGN_ERRORS, Exchange, HttpxE
 from stages.upstreams.transport.http1 import request_head
 from stages.upstreams.transport.transport import HeadraceTransport, origin_of
 from stages.wire.api import NO_HEADERS
-from stages.wire.redaction import secrets_in
 
 _NOT_OVERRIDDEN = frozenset({"content-length", "transfer-encoding", "connection", "accept-encoding"})
 _ACCEPT = {True: b"text/event-stream", False: b"application/json"}
@@ -42,7 +41,7 @@ class Endpoint:
     """
 
     def __init__(self, deployment: Deployment, agent: str) -> None:
-        self.secrets = secrets_in(deployment.headers)
+        self.secrets = deployment.secrets
         limits = deployment.timeouts
         # The configuration has no limit for sending; it gets that of the wait which follows.
         self._timeouts: dict[str, float | None] = {

@@ -48,7 +48,8 @@ class HttpUpstream:
     """An `Upstream` over HTTP, for one API. It serves all deployments of that API, and all requests.
 
     The upstream gets the body that the API makes, the headers that this body needs, and those of the deployment:
-    nothing else of the client's or of ours.
+    nothing else of the client's or of ours. What the deployment's entry sets is put into the request before, and its
+    ``extra_body`` over the body.
 
     Args:
         api: which requests it builds.
@@ -76,10 +77,14 @@ class HttpUpstream:
         try:
             # Again: what stands around the call may have chosen another deployment, which forwards less.
             request = only_forwarded(call.request, deployment.forward_fields)
+            if (parameters := deployment.parameters) is not None:
+                request = parameters.applied_to(request)
             body = self._api.build_request(request, call.model, quirks_of(self._api, deployment, call.model))
             for name in deployment.forward_fields:
                 if name in request.body:
                     body.setdefault(name, request.body[name])
+            if parameters is not None:
+                body.update(parameters.extra_body)
         except BadRequest as bad:
             raise ClientFault(bad.message, param=bad.param, code=bad.code) from None
         return HttpCall(call, endpoint, msgspec.json.encode(body), self._api.headers_of(body))

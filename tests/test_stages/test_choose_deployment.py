@@ -9,6 +9,7 @@ from pipeline import ClientFault, RequestContext
 from pipeline.testing import check_stage, collect
 from stages.choose_deployment import Deployments, choose_deployment
 from stages.principal import Principal
+from stages.routing.settings import RoutingSettings
 from stages.slots import CALL
 
 MODELS = Deployments(
@@ -71,6 +72,57 @@ def test_a_wildcard_answers_on_responses_for_models_whose_tools_are_there() -> N
 def test_an_exact_name_wins_over_a_wildcard() -> None:
     models = Deployments([deployment("*", "*", id="wild"), deployment("gpt-5", id="exact")])
     assert answering(models, "gpt-5") == ("exact", "gpt-5")
+
+
+ALIASES = {"old": "m", "mine": "openai/gpt-5", "lost": "gone", "loop": "loop-high"}
+
+
+@pytest.mark.parametrize(
+    ("requested", "chosen"),
+    [
+        ("old", ("m", None)),
+        ("old-thinking-high", ("m", "high")),
+        ("mine", ("gpt-5", None)),
+        ("mine:low", ("gpt-5", "low")),
+    ],
+)
+async def test_an_alias_has_variants_too(requested: str, chosen: tuple[str, str | None]) -> None:
+    models = Deployments([deployment("m", "m"), deployment("openai/*", "*")], RoutingSettings(aliases=ALIASES))
+    ((call,)) = await collect(choose_deployment(models), request(requested), context=context)
+    assert (call.model, call.request.body.get("reasoning", {}).get("effort")) == chosen
+    limited = Principal(name="k", models=("old", "mine"))
+    assert await collect(choose_deployment(models), request(requested), context=lambda: context(principal=limited))
+
+
+def test_an_alias_of_nothing_is_not_found_and_not_listed() -> None:
+    models = Deployments([deployment("m", "m")], RoutingSettings(aliases=ALIASES))
+    assert [models.match(name) for name in ("lost", "loop", "lost:high", "loop:low")] == [None] * 4
+    assert models.names == ("m", "old")
+
+
+async def test_an_effort_in_the_body_does_not_lead_from_an_alias_to_another_name() -> None:
+    models = Deployments([deployment("m-high", "secret")], RoutingSettings(aliases=ALIASES))
+    asked = request("old", body={"input": "hi", "reasoning": {"effort": "high"}})
+    with pytest.raises(ClientFault, match="does not exist"):
+        await collect(choose_deployment(models), asked, context=context)
+
+
+async def test_a_wildcard_has_only_chat_models() -> None:
+    models = Deployments([deployment("openai/*", "*", id="wild"), deployment("any/*", "*", id="any", is_chat=True)])
+    with pytest.raises(
+        ClientFault, match="'openai/whisper-1' is for transcription: this gateway serves chat"
+    ) as caught:
+        await collect(choose_deployment(models), request("openai/whisper-1"), context=context)
+    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+    assert answering(models, "any/whisper-1") == ("any", "whisper-1")
+    assert answering(models, "openai/gpt-4o-audio-preview") == ("wild", "gpt-4o-audio-preview")
+
+
+def test_of_one_wildcard_only_the_deployments_for_chats_answer() -> None:
+    models = Deployments([deployment("*", "*", id="wild"), deployment("*", "gpt-5", id="one")])
+    found = models.match("whisper-1")
+    assert found is not None
+    assert [one.deployment.id for one in found.candidates] == ["one"]
 
 
 async def test_an_unknown_model_is_not_found() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from pipeline.gateway.config.request_parameters import DEFAULTS
 from stages.upstreams.providers import PROVIDERS
 
 
@@ -133,10 +134,12 @@ ROUTER_SETTINGS = Names(
 LITELLM_PARAMS = Names(
     honoured=_set(
         "model api_base base_url api_key api_version timeout stream_timeout request_timeout extra_headers weight order "
-        "headers organization custom_llm_provider use_chat_completions_api forward_fields"
-    ),
+        "headers organization custom_llm_provider use_chat_completions_api forward_fields extra_body "
+        "additional_drop_params"
+    )
+    | DEFAULTS,
     harmless=_set(
-        "drop_params additional_drop_params allowed_openai_params merge_reasoning_content_in_choices "
+        "drop_params allowed_openai_params merge_reasoning_content_in_choices "
         "base_model input_cost_per_token output_cost_per_token input_cost_per_second output_cost_per_second "
         "cache_read_input_token_cost cache_creation_input_token_cost input_cost_per_token_batches "
         "output_cost_per_token_batches input_cost_per_pixel output_cost_per_pixel supports_system_message "
@@ -149,9 +152,7 @@ LITELLM_PARAMS = Names(
         "aws_session_name aws_profile_name aws_role_name aws_web_identity_token aws_bedrock_runtime_endpoint "
         "vertex_project vertex_location vertex_credentials tenant_id client_id client_secret azure_ad_token "
         "azure_username azure_password azure_scope watsonx_region_name ssl_verify mock_response mock_timeout "
-        "temperature top_p max_tokens max_completion_tokens max_output_tokens stop seed presence_penalty "
-        "frequency_penalty n logit_bias response_format tools tool_choice parallel_tool_calls reasoning "
-        "reasoning_effort thinking verbosity service_tier store user metadata extra_body extra_query "
+        "n tools tool_choice metadata extra_query "
         "instructions truncation include stream stream_options guardrails fallbacks "
         "context_window_fallback_dict cooldown_time retry_policy enable_prompt_caching cache caching "
         "cache_control_injection_points prompt_id prompt_variables litellm_system_prompt "
@@ -160,10 +161,7 @@ LITELLM_PARAMS = Names(
         "auto_router_embedding_model complexity_router_config input_type dimensions encoding_format num_ctx "
         "keep_alive provider_specific_header proxy force_timeout use_litellm_proxy"
     ),
-    reported_when_false=_set(
-        "ssl_verify keepalive_seconds temperature top_p presence_penalty frequency_penalty "
-        "parallel_tool_calls store seed stream"
-    ),
+    reported_when_false=_set("ssl_verify keepalive_seconds stream"),
 )
 
 MODEL_LIST_ENTRY = Names(
@@ -173,7 +171,7 @@ MODEL_LIST_ENTRY = Names(
 )
 
 MODEL_INFO = Names(  # LiteLLM lets users keep their own notes here: only a near miss of these is reported
-    honoured=_set("id mode supported_endpoints"), harmless=frozenset(), unsupported=frozenset()
+    honoured=_set("id mode base_model supported_endpoints"), harmless=frozenset(), unsupported=frozenset()
 )
 
 UNREACHED_PROVIDERS = _set(

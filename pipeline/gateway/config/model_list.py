@@ -17,10 +17,12 @@ from pipeline.gateway.config.fields import Environment, Section
 from pipeline.gateway.config.headers import HeaderReader
 from pipeline.gateway.config.litellm_names import LITELLM_PARAMS, MODEL_INFO, MODEL_LIST_ENTRY, Names, split_model
 from pipeline.gateway.config.problems import Problems, did_you_mean, safe_name, safe_word
+from pipeline.gateway.config.request_parameters import read_parameters
 from pipeline.gateway.config.urls import azure_url, base_problem, default_url, endpoint_url, is_azure_deployment_of
 from pipeline.gateway.config.yaml_tree import Node
 from stages.upstreams import Deployment, Timeouts, Transport, UpstreamKind
 from stages.upstreams.apis import APIS
+from stages.upstreams.model_modes import other_mode
 from stages.upstreams.providers import COMPATIBLE, PROVIDERS, UNKNOWN, Provider, is_openai_itself
 from stages.wire.downstream.forwarding import FORWARDABLE
 from stages.wire.openai_models import family_of
@@ -92,6 +94,7 @@ class _Entry:
         self._params = Section(params, environment)
         self._info = Section(self._entry.get("model_info"), environment)
         self.id: str | None = None
+        self._is_chat = False
 
     def read(self) -> Deployment | None:
         """Return the deployment; None if it is left out, or if an error was noted that prevents reading it."""
@@ -113,7 +116,19 @@ class _Entry:
         provider, model = split_model(written)
         if named := self._params.text("custom_llm_provider", "the name of a provider, such as openai"):
             provider, model = named, written.removeprefix(f"{named}/")
-        kind, reason = self._kind(provider, model, model_name)
+        mode = self._info.text("mode", "chat or responses")
+        known = PROVIDERS.get(provider or "", UNKNOWN)
+        asked = [] if provider == "canned" or not _is_served(mode) else self._asked_kinds(known, model, mode)
+        self._is_chat = mode is not None or bool(asked)
+        if provider != "canned" and (other := self._other_mode(mode, model)) is not None:
+            self._problems.warn_once(
+                "other mode",
+                self._node.where,
+                f"({safe_name(model_name)}) is for {other}, not for chats, and is left out; mode: chat keeps it",
+                self._node.line,
+            )
+            return None
+        kind, reason = self._kind(provider, known, model, model_name, asked)
         if kind is None:
             self._problems.warn(self._node.where, f"({safe_name(model_name)}): {reason}; the deployment is left out")
             return None
@@ -139,19 +154,25 @@ class _Entry:
             return None
         return section.text(name, expected)
 
-    def _kind(self, provider: str | None, model: str, model_name: str) -> tuple[UpstreamKind | None, str]:
+    def _other_mode(self, mode: str | None, model: str) -> str | None:
+        """Return what the entry's model is for if that is not chats: by its mode, or else by its name."""
+        if not _is_served(mode):
+            return (safe_word(mode or "") or "something else").replace("_", " ")
+        if self._is_chat:
+            return None
+        node = self._info.get("base_model") or self._params.get("base_model")
+        return other_mode(node.value if node is not None and isinstance(node.value, str) else model)
+
+    def _kind(
+        self, provider: str | None, known: Provider, model: str, model_name: str, asked: list[UpstreamKind]
+    ) -> tuple[UpstreamKind | None, str]:
         """Return the API to use; None, with the reason, if the entry is left out."""
-        mode = self._info.text("mode", "chat or responses")
         if provider == "canned":
             return "canned", ""
-        if mode is not None and mode not in _SERVED_MODES:
-            return None, f"{safe_word(mode) or 'this'} models are not supported yet"
         if model_name.count("*") > 1 or model.count("*") > 1:
             return None, "a name with more than one * is not supported yet"
         if self._params.get("litellm_credential_name") is not None:
             return None, "litellm_credential_name is not supported yet"
-        known = PROVIDERS.get(provider or "", UNKNOWN)
-        asked = self._asked_kinds(known, model, mode)
         has_base = self._base_node() is not None or self._environment.first_of(known.base_names) is not None
         kind = _usual_kind(known, model)
         for wanted in asked:
@@ -242,6 +263,7 @@ class _Entry:
             id="", model_name=model_name, model=model, provider=provider, kind=kind, url=url, headers=headers,
             timeouts=timeouts, transport=self._defaults.transport, forward_fields=self._forward_fields(),
             weight=self._number("weight", 1.0), order=int(self._number("order", 0)),
+            parameters=read_parameters(self._params), is_chat=self._is_chat,
         )  # fmt: skip
         return self._with_tools(deployment, known)
 
@@ -330,6 +352,10 @@ class _Entry:
     def _params_where(self, name: str) -> str:
         node = self._params.node or self._node
         return f"{node.where}.{name}"
+
+
+def _is_served(mode: str | None) -> bool:
+    return mode is None or mode in _SERVED_MODES
 
 
 def _usual_kind(known: Provider, model: str) -> UpstreamKind | None:

@@ -98,7 +98,7 @@ def anthropic_request(request: ResponsesRequest, *, model: str) -> dict[str, Jso
 
 def beta_headers(body: dict[str, Json]) -> Mapping[str, str]:
     """Return the header that a body needs for what is not yet in the stable version of the API."""
-    thinking = body.get("thinking", NO_HEADERS)
+    thinking = group(body, "thinking")
     betas = [
         beta
         for is_needed, beta in (

@@ -44,10 +44,8 @@ def test_an_unmodified_litellm_file_starts_with_one_warning_for_each_unsupported
         "16: model_list[0].litellm_params.tpm is not supported yet and is ignored",
         "19: model_list[0].litellm_params.tags is not supported yet and is ignored",
         "20: model_list[0].litellm_params.keepalive_seconds is not supported yet and is ignored",
-        "37: model_list[2].litellm_params.max_tokens is not supported yet and is ignored",
-        "40: model_list[4] (text-embedding-3-large): embedding models are not supported yet; "
-        "the deployment is left out",
-        "57: model_list[9].litellm_params.temperature is not supported yet and is ignored",
+        "40: model_list[4] (text-embedding-3-large) is for embedding, not for chats, and is left out; "
+        "mode: chat keeps it",
         "60: model_list[11] (bedrock-claude): provider bedrock is not supported yet; the deployment is left out",
         "62: model_list[12] (vertex-gemini): provider vertex_ai is not supported yet; the deployment is left out",
         "69: litellm_settings.callbacks is not supported yet and is ignored",
@@ -107,7 +105,7 @@ def test_check_config_prints_everything_but_secrets() -> None:
     assert "  qwen          -> hosted_vllm/Qwen/Qwen3-Coder (responses at 10.0.0.7:8000)\n" in text
     assert "\n  master, may use everything\n" in text
     assert "\n  max_body_mb: 50.0\n" in text
-    assert text.startswith(f"{FULL}: usable, 22 warnings\n")
+    assert text.startswith(f"{FULL}: usable, 20 warnings\n")
     for secret in (*FULL_ENVIRON.values(), "hunter2", "sk-from-the-file"):
         assert secret.strip() not in text
 

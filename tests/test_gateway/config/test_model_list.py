@@ -285,7 +285,6 @@ LEFT_OUT = [
     ("{model: bedrock/m}", "{mode: responses}", "an unknown provider needs an api_base"),
     ("{model: unheard/of, use_chat_completions_api: true}", "{}", "an unknown provider needs an api_base"),
     ("{model: openai/m, litellm_credential_name: c}", "{}", "litellm_credential_name is not supported yet"),
-    ("{model: openai/m}", "{mode: embedding}", "embedding models are not supported yet"),
     ("{model: github_copilot/gpt-5}", "{}",
      "signing in to GitHub Copilot is not supported yet (a token as api_key is)"),
     ("{model: 'openai/*-*'}", "{}", "a name with more than one * is not supported yet"),
