@@ -21,6 +21,7 @@ from pipeline.gateway.bridge import Bridge, OnEnd
 from pipeline.gateway.config.keys import KeyStore
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.failures import render
+from pipeline.gateway.health_log import HealthLog
 from pipeline.gateway.http.asgi import Receive, Scope, Send
 from pipeline.gateway.insertions import plan
 from pipeline.gateway.open_plugins import OpenPlugins
@@ -70,7 +71,7 @@ class Application:
         own = settings.pipeline
         self.keys = KeyStore(settings.master_key, settings.keys)
         self.anonymous = ANONYMOUS if own.allow_anonymous else None
-        self.deployments = Deployments(settings.deployments, settings.routing)
+        self.deployments = Deployments(settings.deployments, settings.routing, on_change=HealthLog().note)
         self.clients = UpstreamClients(
             ClientSettings(
                 max_connections=own.upstream_max_connections,
