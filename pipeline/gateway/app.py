@@ -21,6 +21,7 @@ from pipeline.gateway.bridge import Bridge, OnEnd
 from pipeline.gateway.config.keys import KeyStore
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.failures import render
+from pipeline.gateway.health_checks import health_checks, running
 from pipeline.gateway.health_log import HealthLog
 from pipeline.gateway.http.asgi import Receive, Scope, Send
 from pipeline.gateway.insertions import plan
@@ -96,6 +97,12 @@ class Application:
             reasoning=self.reasoning,
             execution=own.execution,
         )
+        interval_s = settings.health_check_interval_s
+        self._health_checks = (
+            None
+            if interval_s is None
+            else health_checks(self.deployments.router, settings.deployments, parts.upstreams, interval_s)
+        )
         self.plugins = OpenPlugins(plan(own.stages, plugins), deployments={one.id: one for one in settings.deployments})
         self.parts = parts
         self.bridge = Bridge(
@@ -132,6 +139,8 @@ class Application:
                     await opening.enter_async_context(self.reasoning)
                 if self.plugins.have_lifetimes:
                     self.bridge.assembly = Assembly(self.parts, await opening.enter_async_context(self.plugins))
+                if self._health_checks is not None:
+                    await opening.enter_async_context(running(self._health_checks))
                 await opened.enter_async_context(opening.pop_all())
 
         @pages.after_serving

@@ -31,6 +31,14 @@ class Timeouts(Struct, frozen=True, kw_only=True):
     """The whole call."""
 
 
+class HealthCheck(Struct, frozen=True, kw_only=True):
+    """How a deployment is asked, in the background, whether it answers."""
+
+    model: str
+    """The upstream's name for the model that is asked."""
+    timeout_s: float = 60.0
+
+
 class Deployment(Struct, frozen=True, kw_only=True):
     """One entry of ``model_list``: a name that clients use, and the model that answers."""
 
@@ -55,6 +63,8 @@ class Deployment(Struct, frozen=True, kw_only=True):
     """Deployments of a higher order are asked only while none of a lower one is ready."""
     forward_fields: frozenset[str] = frozenset()
     """The fields of a client's body that are sent although they choose another model or name something stored."""
+    health_check: HealthCheck | None = None
+    """None if it is not asked in the background."""
     on_responses: Deployment | None = None
     """The same in the Responses API, for the models of a wildcard that have no function tools in Chat Completions."""
 
