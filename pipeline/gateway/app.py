@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
 import msgspec
+import trio
 from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
@@ -23,6 +24,7 @@ from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.failures import render
 from pipeline.gateway.health_checks import health_checks, running
 from pipeline.gateway.health_log import HealthLog
+from pipeline.gateway.health_page import PATH, health_page
 from pipeline.gateway.http.asgi import Receive, Scope, Send
 from pipeline.gateway.insertions import plan
 from pipeline.gateway.open_plugins import OpenPlugins
@@ -72,6 +74,7 @@ class Application:
         own = settings.pipeline
         self.keys = KeyStore(settings.master_key, settings.keys)
         self.anonymous = ANONYMOUS if own.allow_anonymous else None
+        self._settings = settings
         self.deployments = Deployments(settings.deployments, settings.routing, on_change=HealthLog().note)
         self.clients = UpstreamClients(
             ClientSettings(
@@ -159,6 +162,15 @@ class Application:
                 }
             )
 
+        async def health() -> Response:
+            if not identify(_headers(), self.keys, self.anonymous).is_master:
+                raise ClientFault(
+                    "only the master key may see the state of the deployments", code="master_key_required"
+                )
+            settings = self._settings
+            router, now_s = self.deployments.router, trio.current_time()
+            return _json(health_page(router, settings.deployments, now_s, workers=settings.pipeline.workers))
+
         async def alive() -> Response:
             return _json("I'm alive!")
 
@@ -217,6 +229,7 @@ class Application:
 
         for path in MODELS_PATHS:
             pages.add_url_rule(path, f"models {path}", models, methods=["GET"])
+        pages.add_url_rule(PATH, "health", health, methods=["GET"])
         for path in LIVE_PATHS:
             pages.add_url_rule(path, f"alive {path}", alive, methods=["GET"])
         for path in READY_PATHS:
