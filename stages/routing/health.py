@@ -122,7 +122,7 @@ class Health:
         cooldown_s = min(settings.cooldown_s * 2.0 ** min(self.ejections, 16), longest_s)
         self._until_s = now_s + max(cooldown_s, min(retry_after_s or 0.0, MAX_RETRY_AFTER_S))
         self.ejections += 1
-        return True
+        return self._until_s > now_s
 
     def state(self, now_s: float) -> HealthState:
         """Return what is to be expected of it."""

@@ -114,9 +114,9 @@ class Router:
         health = self.health_of(candidate)
         if not health.failed(now_s, kind_of(fault), fault.retry_after_s):
             return False
-        until_s = health.ejected_until_s
-        if self._on_change is not None and until_s is not None and until_s > now_s:
-            self._on_change(Change(candidate.deployment.id, now_s, fault.code, until_s - now_s, health.ejections))
+        if self._on_change is not None:
+            cooldown_s = (health.ejected_until_s or now_s) - now_s
+            self._on_change(Change(candidate.deployment.id, now_s, fault.code, cooldown_s, health.ejections))
         return True
 
     def keep(self, conversation: str, deployment_id: str) -> None:

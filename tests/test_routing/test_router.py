@@ -271,10 +271,12 @@ def test_an_ejection_and_its_end_are_each_reported_once() -> None:
     ]
 
 
-def test_an_ejection_that_takes_no_time_is_not_reported() -> None:
+def test_an_ejection_that_takes_no_time_is_neither_noted_nor_reported() -> None:
     world = Routed({"m": group("m", "a")}, cooldown_s=0.0)
-    world.outcome(NO_KEY)
-    assert world.changes == []
+    route = world.route()
+    route.begin(0.0)
+    route.failed(NO_KEY, 0.0, deadline_s=math.inf)
+    assert (route.notes, world.changes) == (None, [])
 
 
 def test_what_something_around_the_call_asks_counts_for_whom_it_asks_only() -> None:
