@@ -345,6 +345,7 @@ def new_record(**changes: Any) -> Any:
         "links": {},
         "transit_ms": None,
         "attempts": None,
+        "health": None,
         "mended": None,
     }
     return SimpleNamespace(**{**fields, **changes})

@@ -16,7 +16,7 @@ what is stored elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 import trio
@@ -27,6 +27,7 @@ from pipeline import ClientFault, RequestContext, Stage, codec_stage
 from stages.principal import Principal
 from stages.reasoning.keys import conversation_of
 from stages.request import ResponsesRequest
+from stages.routing.health import Change
 from stages.routing.router import ROUTE, Candidate, Route, Router
 from stages.routing.settings import DEFAULT_ROUTING, RoutingSettings
 from stages.slots import CALL, HEAD, PRINCIPAL
@@ -94,6 +95,7 @@ class Deployments:
     Args:
         deployments: all of them.
         routing: which of those of one name is asked, and what follows if it fails.
+        on_change: called when one of them was ejected, and when it is back.
 
     Attributes:
         names: the configured names and aliases, in the order of the configuration, without the hidden ones.
@@ -101,11 +103,17 @@ class Deployments:
         match: `find` with a cache, as clients ask for the same few names again and again.
     """
 
-    def __init__(self, deployments: Iterable[Deployment], routing: RoutingSettings = DEFAULT_ROUTING) -> None:
+    def __init__(
+        self,
+        deployments: Iterable[Deployment],
+        routing: RoutingSettings = DEFAULT_ROUTING,
+        *,
+        on_change: Callable[[Change], object] | None = None,
+    ) -> None:
         groups: dict[str, list[Deployment]] = {}
         for deployment in (deployments := tuple(deployments)):
             groups.setdefault(deployment.model_name, []).append(deployment)
-        self.router = Router(routing, deployments)
+        self.router = Router(routing, deployments, on_change=on_change)
         self._aliases = routing.aliases
         self.match = lru_cache(MATCH_CACHE_SIZE)(self.find)
         self._exact = {name: group for name, group in groups.items() if "*" not in name}

@@ -11,7 +11,7 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import trio
@@ -31,6 +31,7 @@ from pipeline.lane import STATES
 from pipeline.registry import discover
 from pipeline.timeline import POINTS
 from stages.mending import MENDS
+from stages.routing.router import HealthNote
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -152,6 +153,10 @@ def test_every_word_for_what_was_mended_is_explained() -> None:
     table = LATENCY.partition("\n## What was mended\n")[2]
     assert dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", table, re.MULTILINE)) == MENDS
     assert list(MENDS) == sorted(MENDS)
+
+
+def test_every_word_for_what_health_did_is_explained() -> None:
+    assert rows("What health did") == list(get_args(HealthNote))
 
 
 def example(name: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
 import msgspec
+import trio
 from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
@@ -21,6 +22,9 @@ from pipeline.gateway.bridge import Bridge, OnEnd
 from pipeline.gateway.config.keys import KeyStore
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.failures import render
+from pipeline.gateway.health_checks import health_checks, running
+from pipeline.gateway.health_log import HealthLog
+from pipeline.gateway.health_page import PATH, health_page
 from pipeline.gateway.http.asgi import Receive, Scope, Send
 from pipeline.gateway.insertions import plan
 from pipeline.gateway.open_plugins import OpenPlugins
@@ -70,7 +74,8 @@ class Application:
         own = settings.pipeline
         self.keys = KeyStore(settings.master_key, settings.keys)
         self.anonymous = ANONYMOUS if own.allow_anonymous else None
-        self.deployments = Deployments(settings.deployments, settings.routing)
+        self._settings = settings
+        self.deployments = Deployments(settings.deployments, settings.routing, on_change=HealthLog().note)
         self.clients = UpstreamClients(
             ClientSettings(
                 max_connections=own.upstream_max_connections,
@@ -94,6 +99,12 @@ class Application:
             keep_alive_interval_s=own.keep_alive_interval_s,
             reasoning=self.reasoning,
             execution=own.execution,
+        )
+        interval_s = settings.health_check_interval_s
+        self._health_checks = (
+            None
+            if interval_s is None
+            else health_checks(self.deployments.router, settings.deployments, parts.upstreams, interval_s)
         )
         self.plugins = OpenPlugins(plan(own.stages, plugins), deployments={one.id: one for one in settings.deployments})
         self.parts = parts
@@ -131,6 +142,8 @@ class Application:
                     await opening.enter_async_context(self.reasoning)
                 if self.plugins.have_lifetimes:
                     self.bridge.assembly = Assembly(self.parts, await opening.enter_async_context(self.plugins))
+                if self._health_checks is not None:
+                    await opening.enter_async_context(running(self._health_checks))
                 await opened.enter_async_context(opening.pop_all())
 
         @pages.after_serving
@@ -148,6 +161,15 @@ class Application:
                     ],
                 }
             )
+
+        async def health() -> Response:
+            if not identify(_headers(), self.keys, self.anonymous).is_master:
+                raise ClientFault(
+                    "only the master key may see the state of the deployments", code="master_key_required"
+                )
+            settings = self._settings
+            router, now_s = self.deployments.router, trio.current_time()
+            return _json(health_page(router, settings.deployments, now_s, workers=settings.pipeline.workers))
 
         async def alive() -> Response:
             return _json("I'm alive!")
@@ -207,6 +229,7 @@ class Application:
 
         for path in MODELS_PATHS:
             pages.add_url_rule(path, f"models {path}", models, methods=["GET"])
+        pages.add_url_rule(PATH, "health", health, methods=["GET"])
         for path in LIVE_PATHS:
             pages.add_url_rule(path, f"alive {path}", alive, methods=["GET"])
         for path in READY_PATHS:

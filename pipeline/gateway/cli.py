@@ -13,7 +13,8 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from pipeline.gateway.command_error import CommandError
-from pipeline.gateway.config.load import ConfigError, describe, load_settings, parse_settings
+from pipeline.gateway.config.keys import HASH_PREFIX
+from pipeline.gateway.config.load import MASTER_KEY_NAMES, ConfigError, describe, load_settings, parse_settings
 from pipeline.gateway.config.pipeline_section import FLAGS
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.registry import PluginError, Plugins, discover
@@ -90,8 +91,10 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("file", metavar="FILE")
     check.set_defaults(run=_check_config)
 
-    graph = commands.add_parser("graph", help="show the pipelines of a configuration, stage by stage")
+    graph = commands.add_parser("graph", help="show the pipelines of a configuration, stage by stage, and its models")
     graph.add_argument("file", metavar="CONFIG")
+    graph.add_argument("--url", help="a server with this configuration: show the state of its deployments")
+    graph.add_argument("--key", help="its master key (that of the configuration, or the variable HEADRACE_MASTER_KEY)")
     graph.set_defaults(run=_graph)
 
     stages = commands.add_parser("stages", help="list the built-in stages and the installed ones")
@@ -231,12 +234,26 @@ def _stages(options: argparse.Namespace) -> int:
 def _graph(options: argparse.Namespace) -> int:
     settings = load_settings(options.file)
     from pipeline.gateway.graph_page import graph_page
+    from pipeline.gateway.health_page import fetch_health
 
+    live = None if options.url is None else fetch_health(options.url, _master_key(options, settings))
     plugins = discover()
     for warning in plugins.warnings:
         print(f"headrace: {warning}", file=sys.stderr)
-    print(graph_page(settings, plugins), end="")
+    print(graph_page(settings, plugins, live), end="")
     return 0
+
+
+def _master_key(options: argparse.Namespace, settings: Settings) -> str:
+    """Return the master key to send to a running server: it need not be among the arguments, which others can read."""
+    configured = [settings.master_key or "", *(os.environ.get(name, "").strip() for name in MASTER_KEY_NAMES)]
+    for key in [options.key or "", *(one for one in configured if not one.startswith(HASH_PREFIX))]:
+        if key:
+            return str(key)
+    raise CommandError(
+        "the state of a running server needs its master key, which is not in the configuration in plain text: "
+        f"set the environment variable {MASTER_KEY_NAMES[0]}, or write it after --key"
+    )
 
 
 def _new_stage(options: argparse.Namespace) -> int:

@@ -52,6 +52,7 @@ TABLE: dict[str, Row] = {
     "body_timeout": Row(408, "BR", "The body did not arrive within `pipeline_settings.body_timeout_s`."),
     "unauthorized": Row(401, "AU", "The API key is missing or unknown. Check the key."),
     "model_forbidden": Row(403, "AU", "The key's `models` do not allow this model."),
+    "master_key_required": Row(403, "AU", "Only the master key may use this path."),
     "model_not_found": Row(404, "BR", "No entry of `model_list` has this name. `GET /cursor/models` lists them."),
     "route_not_found": Row(404, "BR", "The path does not exist. The README lists the routes."),
     "method_not_allowed": Row(405, "BR", "The path does not support this method."),

@@ -1,4 +1,7 @@
-"""``headrace graph``: the pipelines of a configuration, stage by stage. Nothing is opened, and no secret is shown."""
+"""``headrace graph``: the pipelines of a configuration, stage by stage, and its models.
+
+Nothing is opened, and no secret is shown.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from pipeline import Inlet, Outlet, RequestContext
 from pipeline.gateway.app import Application
 from pipeline.gateway.assembly import Assembly
 from pipeline.gateway.config.settings import Settings, When
+from pipeline.gateway.health_page import HealthPage
 from pipeline.gateway.insertions import Installed, Planned, plan, type_words
+from pipeline.gateway.models_page import models_page
 from pipeline.graph import StageDescription, TaskDescription
 from pipeline.line import CodecStage
 from pipeline.registry import AnyPlugin
@@ -39,12 +44,13 @@ _SOURCES: Final[Mapping[str, str]] = {
 """What the first task of a pipeline takes."""
 
 
-def graph_page(settings: Settings, plugins: Mapping[str, AnyPlugin]) -> str:
-    """Return the pipelines of a configuration as text.
+def graph_page(settings: Settings, plugins: Mapping[str, AnyPlugin], live: HealthPage | None = None) -> str:
+    """Return the pipelines of a configuration, and its models, as text.
 
     Args:
         settings: the configuration.
         plugins: the stages that are installed, by name.
+        live: what a running server with this configuration knows of its deployments.
 
     Raises:
         PluginError: if a configured stage does not exist or does not fit in its place.
@@ -52,7 +58,8 @@ def graph_page(settings: Settings, plugins: Mapping[str, AnyPlugin]) -> str:
     parts = Application(settings, plugins=plugins, on_end=lambda record: None).parts
     planned = plan(settings.pipeline.stages, plugins)
     assembly = Assembly(parts, [Installed.of(one, _made(one)) for one in planned])
-    return "\n".join(_page(settings, planned, assembly.describe())) + "\n"
+    lines = [*_page(settings, planned, assembly.describe()), "", *models_page(settings, live)]
+    return "\n".join(lines) + "\n"
 
 
 class _NotOpened:

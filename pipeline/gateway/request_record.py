@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from pipeline.gateway.failures import EndCode, row_of
 from pipeline.timeline import Timeline
 from stages.answer import Attempt
 from stages.events import Usage
+from stages.routing.router import ROUTE, HealthNote
 from stages.slots import ATTEMPTS, CALL, FAILURE, PRINCIPAL, USAGE
 from stages.wire.redaction import redact
 
@@ -101,6 +103,7 @@ class RequestRecord(Struct, kw_only=True):
     links: dict[str, LinkFigures]
     transit_ms: dict[str, float] | UnsetType = UNSET
     attempts: list[AttemptFigures] | UnsetType = UNSET
+    health: dict[HealthNote, list[str]] | UnsetType = UNSET
     mended: list[str] | UnsetType = UNSET
 
 
@@ -112,6 +115,7 @@ class FinishedRequest(Struct, kw_only=True):
         error: what ended it, or broke its answer off, if anything did.
         upstream_code: the upstream's own code for it.
         failure: the same, if it came as an exception.
+        health: what the health of deployments has done to it, with their ids.
     """
 
     ended_s: float
@@ -132,6 +136,7 @@ class FinishedRequest(Struct, kw_only=True):
     lanes: list[Lane]
     links: list[Link[Any]]
     attempts: list[Attempt]
+    health: Mapping[HealthNote, list[str]] | None
     mended: set[str]
 
 
@@ -148,6 +153,7 @@ def finished_request(
             its body.
     """
     call, principal, failed = ctx.get(CALL), ctx.get(PRINCIPAL), ctx.get(FAILURE)
+    route = ctx.get(ROUTE)
     return FinishedRequest(
         ended_s=time.time(),  # noqa: TID251 - the time of the log's line
         request_id=ctx.request_id,
@@ -168,6 +174,7 @@ def finished_request(
         lanes=ctx.lanes,
         links=ctx.links,
         attempts=ctx.get(ATTEMPTS) or [],
+        health=route.notes if route is not None else None,
         mended=call.request.mended if call else set(),
     )
 
@@ -211,6 +218,8 @@ def request_record(finished: FinishedRequest) -> RequestRecord:
         record.target_model = redact(finished.target_model)
     if finished.attempts:
         record.attempts = [_attempt(attempt, born_ns) for attempt in finished.attempts]
+    if finished.health:
+        record.health = {what: [redact(id) for id in ids] for what, ids in finished.health.items()}
     if finished.mended:
         record.mended = sorted(finished.mended)
     if finished.error is not None:

@@ -6,8 +6,10 @@ open: one request tries it, and decides. Nothing is asked that a client has not 
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Final
+from collections import Counter, deque
+from typing import Final, Literal
+
+from msgspec import Struct
 
 from stages.routing.faults import AT_ONCE, FaultKind
 from stages.routing.settings import RoutingSettings
@@ -23,6 +25,27 @@ MAX_FAILURES_SHARE: Final = 0.5
 _KEPT: Final = 1000
 """So many outcomes of a deployment are counted at most: more in a minute do not change its share."""
 _SMOOTHING: Final = 0.2
+
+HealthState = Literal["healthy", "ejected", "half-open", "unknown"]
+"""Half open: its ejection is over, and the next request tries it. Unknown: nothing has happened to it yet."""
+
+
+class Change(Struct, frozen=True):
+    """A deployment was ejected, or is back.
+
+    Attributes:
+        deployment_id: which one.
+        at_s: when.
+        code: what it has failed with; None if it is back.
+        cooldown_s: how long it is left out.
+        ejections: how often it was ejected since it last answered.
+    """
+
+    deployment_id: str
+    at_s: float
+    code: str | None = None
+    cooldown_s: float = 0.0
+    ejections: int = 0
 
 
 class Health:
@@ -68,28 +91,49 @@ class Health:
         if is_probe:
             self._is_probed = False
 
-    def answered(self, now_s: float, latency_s: float) -> None:
-        """Note that it has begun to answer, after a while."""
-        self._outcomes.append((now_s, None))
-        self._until_s = None
-        self.ejections = 0
-        known = self.latency_s
-        self.latency_s = latency_s if known is None else known + _SMOOTHING * (latency_s - known)
+    def answered(self, now_s: float, latency_s: float | None) -> bool:
+        """Note that it has begun to answer, after a while that counts unless it is None.
 
-    def failed(self, now_s: float, kind: FaultKind, retry_after_s: float | None = None) -> None:
-        """Note that it has failed, and eject it if that was too often."""
+        Returns:
+            Whether that ends an ejection.
+        """
+        was_ejected = self._until_s is not None
+        if was_ejected:
+            self._until_s = None
+            self.ejections = 0
+            self._outcomes.clear()
+        self._outcomes.append((now_s, None))
+        if latency_s is not None:
+            known = self.latency_s
+            self.latency_s = latency_s if known is None else known + _SMOOTHING * (latency_s - known)
+        return was_ejected
+
+    def failed(self, now_s: float, kind: FaultKind, retry_after_s: float | None = None) -> bool:
+        """Note that it has failed, and eject it if that was too often; return whether that was so."""
         self._outcomes.append((now_s, kind))
         settings = self._settings
         if not settings.has_cooldowns or kind in ("bad_request", "content_policy", "context_window"):
-            return
+            return False
         if self._until_s is not None and now_s < self._until_s:  # of a request that was already on its way
-            return
-        if self._until_s is not None or self._is_outlier(now_s, kind):
-            longest_s = max(MAX_COOLDOWN_S, settings.cooldown_s)
-            cooldown_s = min(settings.cooldown_s * 2.0 ** min(self.ejections, 16), longest_s)
-            self._until_s = now_s + max(cooldown_s, min(retry_after_s or 0.0, MAX_RETRY_AFTER_S))
-            self.ejections += 1
-            self._outcomes.clear()
+            return False
+        if self._until_s is None and not self._is_outlier(now_s, kind):
+            return False
+        longest_s = max(MAX_COOLDOWN_S, settings.cooldown_s)
+        cooldown_s = min(settings.cooldown_s * 2.0 ** min(self.ejections, 16), longest_s)
+        self._until_s = now_s + max(cooldown_s, min(retry_after_s or 0.0, MAX_RETRY_AFTER_S))
+        self.ejections += 1
+        return self._until_s > now_s
+
+    def state(self, now_s: float) -> HealthState:
+        """Return what is to be expected of it."""
+        if self._until_s is not None:
+            return "ejected" if now_s < self._until_s else "half-open"
+        return "healthy" if self._outcomes else "unknown"
+
+    def last_minute(self, now_s: float) -> dict[str, int]:
+        """Return how often it has answered, and failed in which way; when an ejection ends, both are forgotten."""
+        recent = (kind or "answered" for at_s, kind in self._outcomes if at_s > now_s - MINUTE_S)
+        return dict(Counter[str](recent))
 
     def _is_outlier(self, now_s: float, kind: FaultKind) -> bool:
         policy = self._settings.allowed_fails_policy

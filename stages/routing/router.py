@@ -13,7 +13,7 @@ from pipeline import ClientFault, Overloaded, PipelineError, Slot
 from stages.routing.affinity import score
 from stages.routing.budget import RetryBudget
 from stages.routing.faults import MOVED, FaultKind, kind_of
-from stages.routing.health import MAX_RETRY_AFTER_S, Health
+from stages.routing.health import MAX_RETRY_AFTER_S, Change, Health
 from stages.routing.settings import RoutingSettings
 from stages.upstreams import Deployment, UpstreamCall
 
@@ -48,6 +48,10 @@ class Again(Struct, frozen=True):
     reason: Reason
 
 
+HealthNote = Literal["ejected", "asked_anyway", "probed", "newly_ejected"]
+"""What the health of deployments has done to a request: one was left out in its turn; one was asked although it is
+ejected, because none was ready; this request was the one that tries it; its failure ejected it."""
+
 GroupOf = Callable[[str], Sequence[Candidate] | None]
 """Returns the candidates for a name, as a fallback names them; None if it has none."""
 
@@ -59,6 +63,7 @@ class Router:
         settings: what the operator wants.
         deployments: all of them.
         draw: returns a number from 0 to 1, for pauses.
+        on_change: called when a deployment was ejected, and when it is back.
     """
 
     def __init__(
@@ -67,15 +72,19 @@ class Router:
         deployments: Iterable[Deployment],
         *,
         draw: Callable[[], float] = random.random,
+        on_change: Callable[[Change], object] | None = None,
     ) -> None:
         self.settings = settings
         self.budget = RetryBudget()
         self.health = {deployment.id: Health(settings) for deployment in deployments}
         self.draw = draw
+        self._on_change = on_change
         self._sticky: OrderedDict[str, str] = OrderedDict()
 
-    def ordered(self, candidates: Sequence[Candidate], conversation: str, now_s: float) -> list[Candidate]:
+    def ordered(self, candidates: Sequence[Candidate], conversation: str, now_s: float) -> Sequence[Candidate]:
         """Return the candidates in the order in which they are to be asked: those of the lowest ``order`` first."""
+        if len(candidates) == 1:
+            return candidates
         if self.settings.strategy == "simple-shuffle":
             return sorted(candidates, key=lambda one: (one.deployment.order, -_score(one, conversation)))
         chosen = self._sticky.get(conversation)
@@ -94,6 +103,21 @@ class Router:
         if (found := self.health.get(candidate.deployment.id)) is None:
             found = self.health[candidate.deployment.id] = Health(self.settings)
         return found
+
+    def note_return(self, candidate: Candidate, now_s: float) -> None:
+        """Report that the answer of a deployment has ended its ejection."""
+        if self._on_change is not None:
+            self._on_change(Change(candidate.deployment.id, now_s))
+
+    def note_failure(self, candidate: Candidate, fault: PipelineError, now_s: float) -> bool:
+        """Note that a deployment has failed; return whether that ejected it."""
+        health = self.health_of(candidate)
+        if not health.failed(now_s, kind_of(fault), fault.retry_after_s):
+            return False
+        if self._on_change is not None:
+            cooldown_s = (health.ejected_until_s or now_s) - now_s
+            self._on_change(Change(candidate.deployment.id, now_s, fault.code, cooldown_s, health.ejections))
+        return True
 
     def keep(self, conversation: str, deployment_id: str) -> None:
         """Remember which deployment has answered, if the strategy does not say it by itself."""
@@ -137,21 +161,25 @@ class Route:
     Attributes:
         candidate: who is asked; None if nobody is.
         has_answered: whether it has begun to answer.
+        notes: what the health of which deployments has done to it; None if that was nothing.
     """
 
     __slots__ = (
+        "_answered_within",
         "_asked",
         "_candidates",
         "_conversation",
         "_fallbacks",
         "_groups_asked",
         "_is_probe",
+        "_outer",
         "_retries",
         "_since_s",
         "candidate",
         "group",
         "group_of",
         "has_answered",
+        "notes",
         "router",
     )
 
@@ -162,6 +190,9 @@ class Route:
         self.group = group
         self.group_of = group_of
         self.candidate: Candidate | None = None
+        self.notes: dict[HealthNote, list[str]] | None = None
+        self._outer: Route | None = None
+        self._answered_within: Candidate | None = None  # by a way of its own
         self._conversation = conversation
         self._candidates = candidates
         self._asked: set[str] = set()
@@ -180,6 +211,8 @@ class Route:
     def from_candidate(self, candidate: Candidate, now_s: float) -> Route:
         """Return a way of its own for a call of something around it, which has chosen ``candidate``."""
         route = Route(self.router, self.group, self._candidates, self._conversation, self.group_of)
+        route.notes = self.notes = self.notes or {}
+        route._outer = self
         route._ask(candidate, now_s)
         return route
 
@@ -187,13 +220,16 @@ class Route:
         """Note that the candidate has begun to answer."""
         if (candidate := self.candidate) is not None:
             self.has_answered = True
-            self.router.health_of(candidate).answered(now_s, now_s - self._since_s)
+            if self.router.health_of(candidate).answered(now_s, now_s - self._since_s):
+                self.router.note_return(candidate, now_s)
             self.router.keep(self._conversation, candidate.deployment.id)
+            if self._outer is not None:
+                self._outer._answered_within = candidate
 
     def broke_off(self, fault: PipelineError, now_s: float) -> None:
         """Note that the answer has failed after it had begun."""
-        if (candidate := self.candidate) is not None:
-            self.router.health_of(candidate).failed(now_s, kind_of(fault), fault.retry_after_s)
+        if (candidate := self.candidate or self._answered_within) is not None:
+            self._note_failure(candidate, fault, now_s)
 
     def failed(self, fault: PipelineError, now_s: float, *, deadline_s: float) -> Again | None:
         """Note that the candidate has failed before it said anything, and return what to do; None to give up.
@@ -209,7 +245,7 @@ class Route:
         if isinstance(fault, ClientFault):  # it was not sent: there or elsewhere, it would be the same
             return None
         if not isinstance(fault, Overloaded):  # a shortage of our own says nothing about the deployment
-            self.router.health_of(candidate).failed(now_s, kind, fault.retry_after_s)
+            self._note_failure(candidate, fault, now_s)
         self.end()
         again = self._again_in_group(candidate, fault, kind, now_s, deadline_s) or self._again_elsewhere(kind, now_s)
         if again is not None:
@@ -236,7 +272,10 @@ class Route:
         if asked_s > MAX_RETRY_AFTER_S or now_s + pause_s >= deadline_s or not self.router.budget.take(now_s):
             return None
         self._retries += 1
-        return Again(self._next(now_s + pause_s, untried_only=False) or failed, pause_s, "repeated")
+        again = self._next(now_s + pause_s, untried_only=False)
+        if again is None:
+            self._note("asked_anyway", failed)
+        return Again(again or failed, pause_s, "repeated")
 
     def _again_elsewhere(self, kind: FaultKind, now_s: float) -> Again | None:
         """Go on with the next group that is a fallback, and has deployments."""
@@ -255,23 +294,29 @@ class Route:
     def _next(self, now_s: float, *, untried_only: bool) -> Candidate | None:
         """Return the first candidate that is ready."""
         health = self.router.health
-        if len(self._candidates) == 1:
-            [only] = self._candidates
-            asked = untried_only and only.deployment.id in self._asked
-            return only if not asked and health[only.deployment.id].is_ready(now_s) else None
-        return next(
-            (
-                one
-                for one in self.router.ordered(self._candidates, self._conversation, now_s)
-                if health[one.deployment.id].is_ready(now_s) and not (untried_only and one.deployment.id in self._asked)
-            ),
-            None,
-        )
+        for one in self.router.ordered(self._candidates, self._conversation, now_s):
+            if untried_only and one.deployment.id in self._asked:
+                continue
+            if health[one.deployment.id].is_ready(now_s):
+                return one
+            self._note("ejected", one)
+        return None
 
     def _first(self, now_s: float) -> Candidate:
-        if len(self._candidates) == 1:
-            return self._candidates[0]
-        return self.router.ordered(self._candidates, self._conversation, now_s)[0]
+        first = self.router.ordered(self._candidates, self._conversation, now_s)[0]
+        self._note("asked_anyway", first)
+        return first
+
+    def _note(self, what: HealthNote, candidate: Candidate) -> None:
+        if self.notes is None:
+            self.notes = {}
+        ids = self.notes.setdefault(what, [])
+        if candidate.deployment.id not in ids:
+            ids.append(candidate.deployment.id)
+
+    def _note_failure(self, candidate: Candidate, fault: PipelineError, now_s: float) -> None:
+        if self.router.note_failure(candidate, fault, now_s):
+            self._note("newly_ejected", candidate)
 
     def _ask(self, candidate: Candidate, now_s: float) -> Candidate:
         self.candidate = candidate
@@ -279,6 +324,8 @@ class Route:
         self._since_s = now_s
         self.has_answered = False
         self._is_probe = self.router.health_of(candidate).begin(now_s)
+        if self._is_probe:
+            self._note("probed", candidate)
         return candidate
 
 

@@ -33,6 +33,14 @@ class Timeouts(Struct, frozen=True, kw_only=True):
     """The whole call."""
 
 
+class HealthCheck(Struct, frozen=True, kw_only=True):
+    """How a deployment is asked, in the background, whether it answers."""
+
+    model: str
+    """The upstream's name for the model that is asked."""
+    timeout_s: float = 60.0
+
+
 class Deployment(Struct, frozen=True, kw_only=True):
     """One entry of ``model_list``: a name that clients use, and the model that answers."""
 
@@ -61,6 +69,8 @@ class Deployment(Struct, frozen=True, kw_only=True):
     """What its entry sets or removes in each request; None if nothing."""
     is_chat: bool = False
     """Whether its entry says that its models are chat models, whatever their names suggest."""
+    health_check: HealthCheck | None = None
+    """None if it is not asked in the background."""
     on_responses: Deployment | None = None
     """The same in the Responses API, for the models of a wildcard that have no function tools in Chat Completions."""
 

@@ -16,10 +16,12 @@ from pipeline import Host, Inlet, Observer, Outlet, Pipeline, Plugin, RequestCon
 from pipeline.gateway import cli
 from pipeline.gateway.config.load import parse_settings
 from pipeline.gateway.graph_page import graph_page
+from pipeline.gateway.health_page import EndpointHealth, HealthPage
 from pipeline.graph import StageDescription, TaskDescription
 from pipeline.registry import AnyPlugin, NoOptions, PluginError
 from stages.events import StreamEvent
 from stages.request import ResponsesRequest
+from stages.routing.health import HealthState
 
 CONFIG = """\
 model_list:
@@ -152,6 +154,14 @@ whole: answers a client that does not stream
     remember_reasoning  StreamEvent -> StreamEvent  (codec)
     collect_completion  StreamEvent -> bytes  (codec)
     write_json          bytes -> Never  (codec, waits)
+
+models: which deployments answer to a name
+  simple-shuffle: a conversation has one of the lowest order, by weight, and keeps it while it is healthy
+  one that fails more than 3 times in a minute is left out for 5 s, and each time that it fails again for \
+twice as long, up to 60 s
+  a request is repeated twice at most, and goes on to 5 other models at most
+  echo
+    order 0, weight 1: canned/echo (canned)
 """
 
 
@@ -233,6 +243,89 @@ def test_a_stage_for_one_kind_of_response_is_shown_there_only(is_stream: str, na
     shown = page(f"{{use: pass_on, when: {{stream: {is_stream}}}}}")
     assert "pass_on" in "".join(shown[name])
     assert "pass_on" not in "".join(shown[other])
+
+
+MODELS = """\
+model_list:
+  - model_name: gpt
+    litellm_params: {model: openai/gpt-5, api_key: sk-first-0123456789abcdef, order: 2, weight: 3}
+    model_info: {id: late}
+  - model_name: gpt
+    litellm_params:
+      model: azure/gpt-5
+      api_base: "https://eu.example.com:8443/openai/v1?code=hunter2"
+      api_key: sk-second-0123456789abcdef
+      order: 1
+    model_info: {id: early, health_check_timeout: 5}
+  - model_name: "claude-*"
+    litellm_params: {model: "anthropic/claude-*", api_key: sk-third-0123456789abcdef}
+router_settings:
+  fallbacks: [{gpt: [claude-5, gpt-old]}]
+  context_window_fallbacks: [{gpt: [claude-5]}]
+  content_policy_fallbacks: [{gpt: [claude-5, gpt-old]}]
+  model_group_alias: {best: gpt}
+  allowed_fails_policy: {TimeoutErrorAllowedFails: 7}
+  routing_strategy: least-busy
+general_settings: {master_key: sk-graph-test-0123456789abcdef, background_health_checks: true}
+"""
+
+
+def models(text: str, live: HealthPage | None = None) -> list[str]:
+    """Return the lines about models."""
+    shown = graph_page(parse_settings(text, source="c.yaml", environ={}), {}, live)
+    assert "hunter2" not in shown
+    assert "sk-" not in shown
+    return shown.partition("\nmodels: ")[2].splitlines()
+
+
+def test_the_models_are_shown_with_their_deployments_in_order_and_what_follows_them() -> None:
+    assert models(MODELS)[1:] == [
+        "  least-busy: a conversation gets one of the lowest order that answers the fewest, and keeps it",
+        "  one that fails more than 3 times in a minute is left out for 5 s, and each time that it fails again for "
+        "twice as long, up to 60 s (counted apart: timeout: 7)",
+        "  a request is repeated twice at most, and goes on to 5 other models at most",
+        "  each is asked in the background every 300 s, where a line says so",
+        "  gpt, also as best",
+        "    order 1, weight 1: azure/gpt-5 (responses at eu.example.com:8443, id early), asked in the background",
+        "    order 2, weight 3: openai/gpt-5 (responses at api.openai.com, id late), asked in the background",
+        "    if all of them fail: claude-5, then gpt-old",
+        "    if the conversation is too long: claude-5",
+        "  claude-*",
+        "    order 0, weight 1: anthropic/claude-* (anthropic at api.anthropic.com)",
+    ]
+
+
+def test_without_cool_downs_the_page_says_so() -> None:
+    assert "  none is left out, however often it fails (disable_cooldowns)" in models(
+        CONFIG + "router_settings: {disable_cooldowns: true}\n"
+    )
+
+
+def test_the_state_of_a_running_server_follows_each_deployment() -> None:
+    def health(id: str, state: HealthState, **fields: Any) -> EndpointHealth:
+        usual: dict[str, Any] = {"ejected_for_s": 0.0, "ejections": 0, "in_flight": 0, "latency_s": None}
+        return EndpointHealth(
+            model_name="gpt", model="m", id=id, api_base="h", state=state, **{**usual, "last_minute": {}, **fields}
+        )
+
+    live = HealthPage(
+        healthy_endpoints=[
+            health("late", "healthy", in_flight=2, latency_s=0.35, last_minute={"answered": 9, "timeout": 1})
+        ],
+        unhealthy_endpoints=[health("early", "ejected", ejected_for_s=4.2, ejections=3)],
+        healthy_count=1,
+        unhealthy_count=1,
+        worker=123,
+        workers=4,
+    )
+    lines = models(MODELS, live)
+    assert lines[1] == "  with their state, as worker process 123 knows it alone, one of 4: each has its own view"
+    states = [line.strip() for line in lines if line.startswith("      ")]
+    assert states == [
+        "ejected for 4.2 s more (3 in a row); 0 in flight",
+        "healthy; 2 in flight; begins to answer after 0.35 s; last minute: 9 answered, 1 timeout",
+        "the server does not know it: it has another configuration",
+    ]
 
 
 def test_nothing_is_opened() -> None:

@@ -197,3 +197,25 @@ async def test_a_failure_after_a_comment_is_asked_elsewhere_in_the_same_response
         assert answer.content.startswith(b": ")
         folded = fold_stream(answer.content)
         assert (folded.content, folded.is_done, folded.error) == ("Hello", True, None)
+
+
+async def test_the_record_says_what_health_did_to_a_request_and_nothing_if_it_did_nothing() -> None:
+    async with (
+        scripted_upstream(error(401)) as refusing,
+        scripted_upstream(*good_answer()) as upstream,
+        serving(
+            named("first", refusing.url, order=1) + named("second", upstream.url, order=2),
+            config=routed("{cooldown_time: 60}"),
+        ) as service,
+    ):
+        for _ in range(2):
+            assert (await service.post(ask())).status_code == 200
+        assert (await service.record())["health"] == {"newly_ejected": ["first"]}
+        assert (await service.record(1))["health"] == {"ejected": ["first"]}
+        assert "attempts" not in await service.record(1)
+    async with (
+        scripted_upstream(*good_answer()) as upstream,
+        serving(named("first", upstream.url), config=routed("{}")) as service,
+    ):
+        await service.post(ask())
+        assert "health" not in await service.record()

@@ -120,3 +120,35 @@ def test_latency_is_smoothed() -> None:
     for latency_s in (1.0, 2.0):
         health.answered(0.0, latency_s)
     assert health.latency_s == pytest.approx(1.2)
+
+
+def test_its_state_is_told_in_one_word() -> None:
+    health = Health(RoutingSettings(allowed_fails=0))
+    assert health.state(0.0) == "unknown"
+    assert health.failed(0.0, "internal")
+    assert [health.state(now_s) for now_s in (0.0, 4.9, 5.0)] == ["ejected", "ejected", "half-open"]
+    assert health.answered(6.0, 0.5)
+    assert not health.answered(7.0, 0.5)
+    assert health.state(7.0) == "healthy"
+
+
+def test_what_has_happened_in_the_last_minute_is_counted_by_kind_until_an_ejection_has_ended() -> None:
+    health = failing(1, "bad_request")
+    health.answered(30.0, 0.1)
+    health.failed(40.0, "timeout")
+    health.failed(41.0, "timeout")
+    assert health.last_minute(42.0) == {"bad_request": 1, "answered": 1, "timeout": 2}
+    assert health.last_minute(60.0) == {"answered": 1, "timeout": 2}
+    assert health.failed(61.0, "rate_limit")
+    assert health.last_minute(61.0) == {"answered": 1, "timeout": 2, "rate_limit": 1}
+    health.answered(66.0, 0.1)
+    assert health.last_minute(66.0) == {"answered": 1}
+
+
+def test_an_answer_without_a_latency_does_not_change_the_smoothed_one() -> None:
+    health = Health(RoutingSettings())
+    health.answered(0.0, None)
+    assert health.latency_s is None
+    health.answered(0.0, 1.0)
+    health.answered(0.0, None)
+    assert health.latency_s == 1.0

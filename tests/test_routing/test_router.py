@@ -10,6 +10,7 @@ import pytest
 from kit.service.contexts import deployment
 
 from pipeline import ClientFault, Overloaded, PipelineError, UpstreamFault
+from stages.routing.health import Change
 from stages.routing.router import MAX_STICKY, Candidate, Route, Router
 from stages.routing.settings import RoutingSettings
 
@@ -31,8 +32,9 @@ class Routed:
 
     def __init__(self, groups: Groups, draw: Callable[[], float] = lambda: 1.0, **settings: Any) -> None:
         self.groups = groups
+        self.changes: list[Change] = []
         everything = [one.deployment for candidates in groups.values() for one in candidates]
-        self.router = Router(RoutingSettings(**settings), everything, draw=draw)
+        self.router = Router(RoutingSettings(**settings), everything, draw=draw, on_change=self.changes.append)
 
     def route(self, name: str = "m", conversation: str = "c") -> Route:
         return Route(self.router, name, self.groups[name], conversation, self.groups.get)
@@ -213,3 +215,86 @@ def test_an_answer_that_ends_is_no_longer_in_flight() -> None:
     route.end()
     route.end()
     assert world.router.health["a"].in_flight == 0
+
+
+def test_a_healthy_request_has_no_notes() -> None:
+    route = Routed({"m": group("m", "a", "b")}).route()
+    route.begin(0.0)
+    route.answered(1.0)
+    route.end()
+    assert route.notes is None
+
+
+def test_a_route_notes_what_health_did_to_it() -> None:
+    world = Routed({"m": [*group("m", "a", order=1), *group("m", "b", order=2)]}, allowed_fails=0, num_retries=0)
+    ejecting = world.route()
+    ejecting.begin(0.0)
+    ejecting.failed(DOWN, 0.0, deadline_s=math.inf)
+    assert ejecting.notes == {"newly_ejected": ["a"]}
+    avoiding = world.route()
+    assert avoiding.begin(1.0).deployment.id == "b"
+    assert avoiding.notes == {"ejected": ["a"]}
+    probing = world.route()
+    assert probing.begin(5.0).deployment.id == "a"
+    meanwhile = world.route()
+    assert meanwhile.begin(5.0).deployment.id == "b"
+    assert meanwhile.notes == {"ejected": ["a"]}
+    meanwhile.broke_off(DOWN, 6.0)
+    assert meanwhile.notes == {"ejected": ["a"], "newly_ejected": ["b"]}
+    probing.failed(DOWN, 6.0, deadline_s=math.inf)
+    assert probing.notes == {"probed": ["a"], "newly_ejected": ["a"], "ejected": ["b"]}
+    last = world.route()
+    assert last.begin(7.0).deployment.id == "a"
+    assert last.notes == {"ejected": ["a", "b"], "asked_anyway": ["a"]}
+
+
+def test_a_repetition_at_an_ejected_deployment_is_noted() -> None:
+    route = Routed({"m": group("m", "a")}, allowed_fails=0).route()
+    route.begin(0.0)
+    route.failed(DOWN, 0.0, deadline_s=math.inf)
+    assert route.notes == {"newly_ejected": ["a"], "ejected": ["a"], "asked_anyway": ["a"]}
+
+
+def test_an_ejection_and_its_end_are_each_reported_once() -> None:
+    world = Routed({"m": group("m", "a")}, num_retries=0)
+    world.outcome(NO_KEY)
+    world.outcome(NO_KEY, now_s=1.0)
+    world.outcome(NO_KEY, now_s=5.0)
+    route = world.route()
+    route.begin(15.0)
+    route.answered(15.5)
+    route.answered(16.0)
+    assert world.changes == [
+        Change("a", 0.0, "upstream_unauthorized", 5.0, 1),
+        Change("a", 5.0, "upstream_unauthorized", 10.0, 2),
+        Change("a", 15.5),
+    ]
+
+
+def test_an_ejection_that_takes_no_time_is_neither_noted_nor_reported() -> None:
+    world = Routed({"m": group("m", "a")}, cooldown_s=0.0)
+    route = world.route()
+    route.begin(0.0)
+    route.failed(NO_KEY, 0.0, deadline_s=math.inf)
+    assert (route.notes, world.changes) == (None, [])
+
+
+def test_what_something_around_the_call_asks_counts_for_whom_it_asks_only() -> None:
+    world = Routed({"m": [*group("m", "a", order=1), *group("m", "b", order=2)]}, allowed_fails=0)
+    outer = world.route()
+    chosen = outer.begin(0.0)
+    outer.end()  # as the gateway does it, if something is around the call
+    inner = outer.from_candidate(chosen, 0.0)
+    again = inner.failed(DOWN, 1.0, deadline_s=math.inf)
+    assert again is not None
+    assert again.candidate.deployment.id == "b"
+    inner.answered(2.0)
+    inner.end()
+    outer.answered(2.0)
+    assert not world.router.health["a"].is_ready(2.0)
+    assert world.router.health["b"].is_ready(2.0)
+    outer.broke_off(DOWN, 2.0)
+    assert not world.router.health["b"].is_ready(2.0)
+    outer.end()
+    assert outer.notes == {"newly_ejected": ["a", "b"]}
+    assert [health.in_flight for health in world.router.health.values()] == [0, 0]

@@ -25,7 +25,7 @@ def _lines(settings: Settings) -> Iterator[str]:
     yield f"{_count(len(settings.deployments), 'deployment')}:"
     width = max((len(deployment.model_name) for deployment in settings.deployments), default=0)
     for deployment in settings.deployments:
-        yield f"  {deployment.model_name:<{width}} -> {_target(deployment)}"
+        yield f"  {deployment.model_name:<{width}} -> {target_of(deployment)}"
     names = [*(["master"] if settings.master_key is not None else []), *(key.name for key in settings.keys)]
     yield ""
     yield f"{_count(len(names), 'key')}:{'' if names else ' requests need no key'}"
@@ -34,6 +34,12 @@ def _lines(settings: Settings) -> Iterator[str]:
         yield f"  {key.name}{limit}"
     if settings.master_key is not None:
         yield "  master, may use everything"
+    if settings.health_check_interval_s is not None:
+        checked = [one for one in settings.deployments if one.health_check is not None]
+        yield ""
+        yield f"background health checks: {_count(len(checked), 'deployment')}, each every " + (
+            f"{settings.health_check_interval_s:g} s by each worker"
+        )
     changed = list(_changed(settings.pipeline))
     if changed:
         yield ""
@@ -45,16 +51,25 @@ def _lines(settings: Settings) -> Iterator[str]:
         yield from (f"  {warning}" for warning in settings.warnings)
 
 
-def _target(deployment: Deployment) -> str:
+def target_of(deployment: Deployment) -> str:
+    """Return what answers for a deployment: its model, API and host, and its id if that is not its name."""
+    host = host_of(deployment)
+    named = f", id {deployment.id}" if deployment.id != deployment.model_name else ""
+    return f"{full_model(deployment)} ({deployment.kind}{f' at {host}' if host else ''}{named})"
+
+
+def full_model(deployment: Deployment) -> str:
+    """Return ``provider/model``; of a recording only the file's name."""
     model = deployment.model
     if model.startswith("replay:"):
         model = f"replay:{Path(model.removeprefix('replay:')).name}"
-    text = f"{deployment.provider}/{model} ({deployment.kind}"
-    if deployment.url:
-        parts = urlsplit(deployment.url)
-        text += f" at {parts.hostname}{f':{parts.port}' if parts.port else ''}"
-    named = f", id {deployment.id}" if deployment.id != deployment.model_name else ""
-    return f"{text}{named})"
+    return f"{deployment.provider}/{model}"
+
+
+def host_of(deployment: Deployment) -> str:
+    """Return the host and the port of its address, without what else an address may hold; empty if it has none."""
+    parts = urlsplit(deployment.url)
+    return f"{parts.hostname}{f':{parts.port}' if parts.port else ''}" if deployment.url else ""
 
 
 def _changed(pipeline: PipelineSettings) -> Iterator[str]:

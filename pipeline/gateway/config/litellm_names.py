@@ -55,7 +55,7 @@ TOP_LEVEL = Names(
 )
 
 GENERAL_SETTINGS = Names(
-    honoured=_set("master_key max_request_size_mb"),
+    honoured=_set("master_key max_request_size_mb background_health_checks health_check_interval"),
     harmless=_set(
         "cancel_on_disconnect disable_spend_logs disable_spend_updates disable_master_key_return "
         "disable_reset_budget disable_adding_master_key_hash_to_db disable_prisma_schema_update "
@@ -68,8 +68,8 @@ GENERAL_SETTINGS = Names(
         "public_routes allowed_ips key_management_system key_management_settings database_url database_type "
         "database_args database_connection_pool_limit database_connection_timeout custom_auth "
         "custom_key_generate custom_sso max_parallel_requests global_max_parallel_requests "
-        "infer_model_from_keys background_health_checks health_check_interval health_check_details "
-        "health_check_concurrency alerting alerting_threshold alerting_args alert_types alert_to_webhook_url "
+        "infer_model_from_keys health_check_details health_check_concurrency "
+        "alerting alerting_threshold alerting_args alert_types alert_to_webhook_url "
         "spend_report_frequency use_client_credentials_pass_through_routes pass_through_endpoints "
         "enforced_params enable_oauth2_auth enable_oauth2_proxy_auth oauth2_config_mappings "
         "use_x_forwarded_for service_account_settings image_generation_model embedding_model moderation_model "
@@ -171,7 +171,11 @@ MODEL_LIST_ENTRY = Names(
 )
 
 MODEL_INFO = Names(  # LiteLLM lets users keep their own notes here: only a near miss of these is reported
-    honoured=_set("id mode base_model supported_endpoints"), harmless=frozenset(), unsupported=frozenset()
+    honoured=_set(
+        "id mode base_model supported_endpoints disable_background_health_check health_check_model health_check_timeout"
+    ),
+    harmless=frozenset(),
+    unsupported=frozenset(),
 )
 
 UNREACHED_PROVIDERS = _set(

@@ -36,6 +36,9 @@ MASTER_KEY_NAMES = ("HEADRACE_MASTER_KEY", "LITELLM_MASTER_KEY")
 """Variables that hold the master key if the file does not; the second is LiteLLM's."""
 MAX_INCLUDED_FILES = 100
 
+HEALTH_CHECK_INTERVAL_S = 300.0
+"""LiteLLM's default of ``health_check_interval``."""
+
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -84,6 +87,9 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
     if not deployments:
         problems.warn(source, "has no deployment that can be used: every request will be answered with model_not_found")
     routing = read_routing(router, litellm)
+    interval_s = None
+    if general.flag("background_health_checks"):
+        interval_s = general.seconds("health_check_interval") or HEALTH_CHECK_INTERVAL_S
     has_key = master_key is not None or bool(keys)
     is_configured = general.get("master_key") is not None or (own is not None and own.child("keys") is not None)
     _check_access(source, has_key, is_configured, pipeline, problems)
@@ -94,6 +100,7 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
         master_key=master_key,
         pipeline=pipeline,
         routing=routing,
+        health_check_interval_s=interval_s,
         warnings=problems.warnings,
         source=source,
     )

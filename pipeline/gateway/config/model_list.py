@@ -20,7 +20,7 @@ from pipeline.gateway.config.problems import Problems, did_you_mean, safe_name, 
 from pipeline.gateway.config.request_parameters import read_parameters
 from pipeline.gateway.config.urls import azure_url, base_problem, default_url, endpoint_url, is_azure_deployment_of
 from pipeline.gateway.config.yaml_tree import Node
-from stages.upstreams import Deployment, Timeouts, Transport, UpstreamKind
+from stages.upstreams import Deployment, HealthCheck, Timeouts, Transport, UpstreamKind
 from stages.upstreams.apis import APIS
 from stages.upstreams.model_modes import other_mode
 from stages.upstreams.providers import COMPATIBLE, PROVIDERS, UNKNOWN, Provider, is_openai_itself
@@ -264,6 +264,7 @@ class _Entry:
             timeouts=timeouts, transport=self._defaults.transport, forward_fields=self._forward_fields(),
             weight=self._number("weight", 1.0), order=int(self._number("order", 0)),
             parameters=read_parameters(self._params), is_chat=self._is_chat,
+            health_check=self._health_check(provider, model),
         )  # fmt: skip
         return self._with_tools(deployment, known)
 
@@ -281,6 +282,17 @@ class _Entry:
         url = self._url(chat.provider, known, "responses", model)
         responses = chat if url is None else replace(chat, kind="responses", url=url)
         return replace(chat, on_responses=responses) if "*" in model else responses
+
+    def _health_check(self, provider: str, model: str) -> HealthCheck | None:
+        """Return how it is asked in the background; None if it is not, or no model of a wildcard is named for that."""
+        is_off = self._info.flag("disable_background_health_check")
+        named = self._info.text("health_check_model", "the name of a model, such as openai/gpt-5-nano")
+        timeout_s = self._info.seconds("health_check_timeout")
+        if named is not None:
+            model = named.removeprefix(f"{provider}/").removeprefix(_CHAT_PREFIX).removeprefix(_RESPONSES_PREFIX)
+        if is_off or "*" in model:
+            return None
+        return HealthCheck(model=model) if timeout_s is None else HealthCheck(model=model, timeout_s=timeout_s)
 
     def _number(self, name: str, usual: float) -> float:
         node = self._params.get(name)

@@ -132,6 +132,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         master_key: the key that may use everything, plain or as ``sha256:`` and its digest.
         pipeline: our own section.
         routing: which deployment answers, and which one next.
+        health_check_interval_s: how often each deployment is asked in the background; None if none is.
         warnings: what the file asks for and does not get; each is logged once, at the start.
         source: the configuration file's name.
     """
@@ -141,6 +142,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     master_key: str | None = None
     pipeline: PipelineSettings = PipelineSettings()
     routing: RoutingSettings = DEFAULT_ROUTING
+    health_check_interval_s: float | None = None
     warnings: tuple[str, ...] = ()
     source: str = ""
 

@@ -17,6 +17,7 @@ SERVER_ERROR: Final = "server_error"
 _TYPES: Final = {
     "unauthorized": "authentication_error",
     "model_forbidden": "permission_error",
+    "master_key_required": "permission_error",
     "upstream_rate_limited": "rate_limit_error",
     **dict.fromkeys(
         (

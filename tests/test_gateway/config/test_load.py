@@ -18,6 +18,7 @@ from kit.service.config_texts import MASTER, model, only, parse, problems
 from pipeline.gateway.config.keys import key_digest
 from pipeline.gateway.config.load import ConfigError, PipelineSettings, describe, load_settings, parse_settings
 from stages.routing.settings import RoutingSettings
+from stages.upstreams import HealthCheck as HealthCheckSettings
 from stages.upstreams import Timeouts
 
 ROOT = Path(__file__).parents[3]
@@ -957,3 +958,74 @@ def test_weight_and_order_are_numbers_from_0_on() -> None:
     assert (deployment.weight, deployment.order) == (3, 2)
     with pytest.raises(ConfigError, match="expected a number from 0 on"):
         parse(model("{model: openai/gpt-5, api_key: sk-1, weight: heavy}"))
+
+
+# --- background health checks -----------------------------------------------------------------------------------------
+
+
+def checks(general: str) -> float | None:
+    return parse(
+        model("{model: canned/echo}") + f"general_settings: {{master_key: {MASTER}, {general}}}\n"
+    ).health_check_interval_s
+
+
+def test_background_health_checks_are_off_unless_they_are_asked_for() -> None:
+    assert checks("health_check_interval: 60") is None
+    assert checks("background_health_checks: false") is None
+    assert checks("background_health_checks: true") == 300
+    assert checks("background_health_checks: true, health_check_interval: 60") == 60
+
+
+@pytest.mark.parametrize(
+    ("params", "info", "found"),
+    [
+        ("{model: openai/gpt-5, api_key: k}", "{}", HealthCheckSettings(model="gpt-5")),
+        (
+            "{model: openai/gpt-5, api_key: k}",
+            "{health_check_timeout: 5}",
+            HealthCheckSettings(model="gpt-5", timeout_s=5),
+        ),
+        (
+            "{model: openai/gpt-5, api_key: k}",
+            "{health_check_model: openai/gpt-5-nano}",
+            HealthCheckSettings(model="gpt-5-nano"),
+        ),
+        (
+            "{model: openrouter/x, api_key: k}",
+            "{health_check_model: openai/gpt-5-nano}",
+            HealthCheckSettings(model="openai/gpt-5-nano"),
+        ),
+        ("{model: openai/gpt-5, api_key: k}", "{disable_background_health_check: true}", None),
+        ("{model: canned/echo}", "{}", None),
+    ],
+)
+def test_how_a_deployment_is_asked_in_the_background(params: str, info: str, found: HealthCheckSettings | None) -> None:
+    assert only(model(params, info)).health_check == found
+
+
+def test_a_wildcard_is_asked_in_the_background_only_if_a_model_is_named() -> None:
+    entry = "{model: openai/*, api_key: k}"
+    assert only(model(entry, name="w/*")).health_check is None
+    named = only(model(entry, "{health_check_model: gpt-5-nano}", name="w/*")).health_check
+    assert named == HealthCheckSettings(model="gpt-5-nano")
+
+
+def test_what_is_wrong_with_a_background_check_is_an_error_with_its_line() -> None:
+    info = "{health_check_timeout: soon, disable_background_health_check: 3, health_check_model: 5}"
+    general = "general_settings: {background_health_checks: true, health_check_interval: 0}\n"
+    assert problems(model("{model: openai/gpt-5, api_key: k}", info) + general) == (
+        "config.yaml:4: model_list[0].model_info.disable_background_health_check: found 3 (a number), "
+        "expected true or false",
+        "config.yaml:4: model_list[0].model_info.health_check_model: found 5 (a number), "
+        "expected the name of a model, such as openai/gpt-5-nano",
+        'config.yaml:4: model_list[0].model_info.health_check_timeout: found "soon" (text), '
+        "expected seconds, more than 0, such as 60",
+        "config.yaml:5: general_settings.health_check_interval: found 0 (a number), "
+        "expected seconds, more than 0, such as 60",
+    )
+
+
+def test_the_description_says_how_many_are_asked_in_the_background() -> None:
+    text = model("{model: openai/gpt-5, api_key: k}") + model("{model: canned/echo}").removeprefix("model_list:\n")
+    general = f"general_settings: {{master_key: {MASTER}, background_health_checks: true}}\n"
+    assert "background health checks: 1 deployment, each every 300 s by each worker" in describe(parse(text + general))

@@ -1,0 +1,135 @@
+"""``GET /health``: what one worker knows of each deployment, in the shape of LiteLLM's page. Nothing is called for it.
+
+Source: LiteLLM 1.106.2: ``healthy_endpoints``, ``unhealthy_endpoints`` and their counts, with ``model`` and
+``api_base``; the other fields are ours.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Final
+
+import httpx
+import msgspec
+from msgspec import Struct
+
+from pipeline.gateway.command_error import CommandError
+from pipeline.gateway.config.describe import full_model, host_of
+from stages.routing.health import HealthState
+from stages.routing.router import Router
+from stages.upstreams import Deployment
+from stages.wire.redaction import redact
+
+PATH: Final = "/health"
+FETCH_LIMIT_S: Final = 10.0
+
+
+class EndpointHealth(Struct, kw_only=True):
+    """One deployment.
+
+    Attributes:
+        model_name: what clients ask for.
+        model: the provider and its name for the model.
+        id: the deployment's.
+        api_base: the host and port of its address.
+        state: what is to be expected of it.
+        ejected_for_s: for how much longer it is left out; 0 if it is not.
+        ejections: how often it was ejected since it last answered.
+        in_flight: how many requests it is answering.
+        latency_s: how long its answers take to begin, smoothed; null if none has.
+        last_minute: how often it has answered, and failed in which way.
+    """
+
+    model_name: str
+    model: str
+    id: str
+    api_base: str
+    state: HealthState
+    ejected_for_s: float
+    ejections: int
+    in_flight: int
+    latency_s: float | None
+    last_minute: dict[str, int]
+
+
+class HealthPage(Struct, kw_only=True):
+    """All deployments. Those that nothing is known of count as healthy, those that are half open do not.
+
+    Attributes:
+        worker: the process whose view it is.
+        workers: how many there are.
+    """
+
+    healthy_endpoints: list[EndpointHealth]
+    unhealthy_endpoints: list[EndpointHealth]
+    healthy_count: int
+    unhealthy_count: int
+    worker: int
+    workers: int
+
+
+def health_page(router: Router, deployments: Iterable[Deployment], now_s: float, *, workers: int) -> HealthPage:
+    """Return what this process knows of its deployments."""
+    endpoints = [_endpoint(router, deployment, now_s) for deployment in deployments]
+    healthy = [one for one in endpoints if one.state in ("healthy", "unknown")]
+    unhealthy = [one for one in endpoints if one.state not in ("healthy", "unknown")]
+    return HealthPage(
+        healthy_endpoints=healthy,
+        unhealthy_endpoints=unhealthy,
+        healthy_count=len(healthy),
+        unhealthy_count=len(unhealthy),
+        worker=os.getpid(),
+        workers=workers,
+    )
+
+
+def _endpoint(router: Router, deployment: Deployment, now_s: float) -> EndpointHealth:
+    health = router.health[deployment.id]
+    until_s = health.ejected_until_s
+    return EndpointHealth(
+        model_name=deployment.model_name,
+        model=redact(full_model(deployment)),
+        id=deployment.id,
+        api_base=host_of(deployment),
+        state=health.state(now_s),
+        ejected_for_s=0.0 if until_s is None else round(max(0.0, until_s - now_s), 3),
+        ejections=health.ejections,
+        in_flight=health.in_flight,
+        latency_s=None if health.latency_s is None else round(health.latency_s, 3),
+        last_minute=health.last_minute(now_s),
+    )
+
+
+def fetch_health(url: str, key: str) -> HealthPage:
+    """Return the page of a running server.
+
+    Args:
+        url: where it serves, as http://127.0.0.1:4000.
+        key: its master key.
+
+    Raises:
+        CommandError: if it cannot be reached, refuses the key, or is not headrace.
+    """
+    page = f"{url.rstrip('/')}{PATH}"
+    try:
+        # Not through a proxy of the environment: the server is ours.
+        with httpx.Client(timeout=FETCH_LIMIT_S, trust_env=False) as client:
+            response = client.get(page, headers={"authorization": f"Bearer {key}"})
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol):
+        raise CommandError("--url is not a URL such as http://127.0.0.1:4000") from None
+    except httpx.TimeoutException:
+        raise CommandError(f"{page} has not answered within {FETCH_LIMIT_S:g} s") from None
+    except (httpx.HTTPError, UnicodeError) as error:
+        raise CommandError(f"{page} cannot be reached ({type(error).__name__}): is the server running there?") from None
+    if response.status_code in (401, 403):
+        raise CommandError(
+            f"{page} refuses the key (status {response.status_code}): it needs the server's master key, "
+            "from --key, the configuration, or the environment variable HEADRACE_MASTER_KEY"
+        )
+    try:
+        if response.status_code == 200:
+            return msgspec.json.decode(response.content, type=HealthPage)
+    except msgspec.DecodeError:
+        pass
+    raise CommandError(f"{page} answers with status {response.status_code} and no health: is that headrace's address?")
