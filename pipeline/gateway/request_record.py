@@ -62,7 +62,10 @@ class AttemptFigures(Struct, kw_only=True):
 
     deployment: str
     model: str
+    reason: str | UnsetType = UNSET
+    pause_ms: float | UnsetType = UNSET
     end: str
+    upstream_status: int | UnsetType = UNSET
     began_ms: float
     ms: float
     events: int
@@ -272,7 +275,10 @@ def _attempt(attempt: Attempt, born_ns: int) -> AttemptFigures:
     return AttemptFigures(
         deployment=redact(attempt.deployment),
         model=redact(attempt.model),
+        reason=attempt.reason or UNSET,
+        pause_ms=attempt.pause_s * 1e6 // 1 / 1000 if attempt.pause_s else UNSET,
         end=attempt.end,
+        upstream_status=attempt.upstream_status or UNSET,
         began_ms=(attempt.began_ns - born_ns) // 1000 / 1000,
         ms=(attempt.ended_ns - attempt.began_ns) // 1000 / 1000,
         events=attempt.events,

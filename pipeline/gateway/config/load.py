@@ -84,6 +84,12 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
     if not deployments:
         problems.warn(source, "has no deployment that can be used: every request will be answered with model_not_found")
     routing = read_routing(router, litellm)
+    if routing.checks_windows and not any(deployment.max_input_tokens for deployment in deployments):
+        problems.warn(
+            source,
+            "has enable_pre_call_checks, which does nothing without model_info.max_input_tokens: "
+            "write it into the entries of model_list",
+        )
     has_key = master_key is not None or bool(keys)
     is_configured = general.get("master_key") is not None or (own is not None and own.child("keys") is not None)
     _check_access(source, has_key, is_configured, pipeline, problems)
