@@ -280,7 +280,7 @@ def _attempt(attempt: Attempt, born_ns: int) -> AttemptFigures:
         end=attempt.end,
         upstream_status=attempt.upstream_status or UNSET,
         began_ms=(attempt.began_ns - born_ns) // 1000 / 1000,
-        ms=(attempt.ended_ns - attempt.began_ns) // 1000 / 1000,
+        ms=max(0, attempt.ended_ns - attempt.began_ns) // 1000 / 1000,  # given up in the pause before it, it took none
         events=attempt.events,
         lanes=_lanes(attempt.lanes),
         stages=_stages(attempt.lanes),

@@ -161,7 +161,7 @@ class Route:
         self, router: Router, group: str, candidates: Sequence[Candidate], conversation: str, group_of: GroupOf
     ) -> None:
         self.router = router
-        self.group = group
+        self.group: str = group
         self.group_of = group_of
         self.candidate: Candidate | None = None
         self._conversation = conversation

@@ -84,12 +84,21 @@ class World:
             insertion=(None, plugin) if is_routed_within else None,
         )
 
-    async def ask(self, *, stream: bool = True, agent: str = OPENAI_LIKE) -> tuple[Browser, float]:
+    async def ask(
+        self, *, stream: bool = True, agent: str = OPENAI_LIKE, leaves_after_s: float = math.inf
+    ) -> tuple[Browser, float]:
         """Return what a client got, and how long it took."""
         browser = Browser(self.bridge, ask(stream=stream), agent=agent)
         began = trio.current_time()
-        await browser.ask()
+        async with trio.open_nursery() as nursery:
+            if leaves_after_s < math.inf:
+                nursery.start_soon(self._leave, browser, leaves_after_s)
+            await browser.ask()
         return browser, round(trio.current_time() - began, 6)
+
+    async def _leave(self, browser: Browser, after_s: float) -> None:
+        await trio.sleep(after_s)
+        browser.disconnected.set()
 
     @property
     def asked_at(self) -> dict[str, list[float]]:
@@ -271,3 +280,38 @@ async def test_the_record_says_of_each_attempt_why_it_was_made_and_what_came_of_
         },
         {"deployment": "a", **asked, "reason": "repeated", "pause_ms": 7000, "end": "OK", "began_ms": 7000, "ms": 1000},
     ]
+
+
+@each_way
+@pytest.mark.parametrize(("after_s", "began_ms", "ms"), [(5, 2000, 3000), (1, 2000, 0)], ids=["asking", "in the pause"])
+async def test_an_attempt_that_the_client_does_not_wait_for_is_given_up(
+    after_s: float, began_ms: float, ms: float, is_routed_within: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    world = World({"a": InTurn(limited(2), HANGS)}, is_routed_within=is_routed_within)
+    await world.ask(leaves_after_s=after_s)
+    assert world.records[-1]["end"] == "DC"
+    assert [attempt["end"] for attempt in world.attempts] == ["upstream_rate_limited", "given_up"]
+    assert (world.attempts[1]["reason"], world.attempts[1]["began_ms"], world.attempts[1]["ms"]) == (
+        "repeated", began_ms, ms
+    )  # fmt: skip
+
+
+BREAKS = Paced(1, 0, math.inf, parts=[sse(CREATED) + sse(delta("Hel")), b""])
+
+
+@each_way
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_that_breaks_off_is_not_an_attempt_that_went_well(
+    stream: bool, is_routed_within: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    world = World(
+        {"a": InTurn(limited(30)), "b": InTurn(BREAKS)},
+        limits={"idle_s": 4},
+        is_routed_within=is_routed_within,
+        num_retries=0,
+        allowed_fails=0,
+    )
+    await world.ask(stream=stream)
+    assert [attempt["end"] for attempt in world.attempts] == ["upstream_rate_limited", "upstream_timeout"]
+    await world.ask()
+    assert len(world.asked_at["a"]) == 2, "both are left out, so the first one is asked all the same"

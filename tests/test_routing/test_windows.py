@@ -49,7 +49,7 @@ def test_an_image_or_a_file_counts_for_the_same_however_large() -> None:
 
 
 @pytest.mark.parametrize("value", [None, 3, True, {}, [None, [[]], {"content": None}]])
-def test_what_is_no_text_counts_for_nothing(value: Any) -> None:
+def test_what_is_not_text_counts_for_nothing(value: Any) -> None:
     assert estimated_tokens({"input": value, "tools": value}) == 0
 
 
