@@ -101,6 +101,10 @@ class Attempt(Struct):
         began_ns, ended_ns: on the clock of the request.
         end: ``OK``, the code of what it failed with, or ``given_up`` if it was left before its end.
         events: how many events it gave.
+        upstream_status: the status of the upstream's answer, if it was an error.
+        reason: why routing made it (`stages.upstreams.Reason`); None for the first one, and for those of something
+            around the call.
+        pause_s: the pause before it.
     """
 
     deployment: str
@@ -111,6 +115,22 @@ class Attempt(Struct):
     ended_ns: int = 0
     end: str = "given_up"
     events: int = 0
+    upstream_status: int | None = None
+    reason: str | None = None
+    pause_s: float = 0.0
+
+
+def attempt_at(call: UpstreamCall, lanes: list[Lane], links: list[Link[Any]], asked_ns: int) -> Attempt:
+    """Return what is known at the start of an attempt, which begins after the pause before it."""
+    return Attempt(
+        call.deployment.id,
+        call.model,
+        lanes,
+        links,
+        asked_ns + int(call.pause_s * 1e9),
+        reason=call.reason,
+        pause_s=call.pause_s,
+    )
 
 
 class _Once:

@@ -23,7 +23,7 @@ from pipeline.channel import DownstreamGone
 from pipeline.errors import blame
 from pipeline.lane import BUSY, OUTSIDE
 from pipeline.pull import Pull
-from stages.answer import Answer, Around, Attempt, Next
+from stages.answer import Answer, Around, Attempt, Next, attempt_at
 from stages.events import Failed, Finished, Heartbeat, Started, StreamEvent, Usage, has_output, has_reasoning
 from stages.slots import ATTEMPTS, CALL, FAILURE, USAGE
 from stages.upstreams import UpstreamCall
@@ -202,7 +202,7 @@ class _OpenAttempt:
         self._ctx = ctx.nested()
         self._ctx[CALL] = call
         self._all: list[Attempt] = ctx[ATTEMPTS]
-        self._record = Attempt(call.deployment.id, call.model, self._ctx.lanes, self._ctx.links, lane.clock())
+        self._record = attempt_at(call, self._ctx.lanes, self._ctx.links, lane.clock())
         self._lane = lane  # of the stage
         self._task = task  # the stage's
         self._further: Lane | None = None  # of another task, if that has opened it
@@ -275,7 +275,7 @@ class _OpenAttempt:
         try:
             batch = await self._pull.take(lane)
         except PipelineError as error:
-            record.end = error.code
+            record.end, record.upstream_status = error.code, error.status_hint
             if not self._is_open or isinstance(error, StageBug):
                 raise
             batch = [failed_from(error)]

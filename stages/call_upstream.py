@@ -5,7 +5,8 @@ and that reasoning is forgotten.
 
 Takes: UpstreamCall, one. Gives: bytes, one item for each read of the socket; a Failed is the last item if the answer
 broke off after its head.
-Holds: one chunk. Waits: for the upstream (declared), and in overload before it reads again. Fills: IS_STREAM.
+Holds: one chunk. Waits: for the upstream (declared), before a repetition, and in overload before it reads again.
+Fills: IS_STREAM.
 Raises: UpstreamFault or Overloaded if no good head arrives: nothing has been sent on yet, so it can become a status;
 ClientFault ``invalid_request`` if the request cannot be translated for this upstream.
 On cancellation the upstream connection is closed at once, unless the next stage has all it wants: then only the end of
@@ -17,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import trio
 from msgspec.structs import replace
 
 from pipeline import Inlet, Outlet, Overloaded, Party, RequestContext, UpstreamFault
@@ -47,6 +49,9 @@ class CallUpstream:
         timeline = ctx.timeline
         async for batch in inlet:
             for call in batch:
+                if call.pause_s:
+                    with backing_off:
+                        await trio.sleep(call.pause_s)
                 answer = await self._open(call, waiting, ctx)
                 try:
                     is_stream = ctx[IS_STREAM] = answer.is_stream

@@ -11,12 +11,13 @@ Takes: ResponsesRequest. Gives: UpstreamCall, 1:1. Fills: CALL, ROUTE.
 Holds: nothing. Waits: for nothing.
 Raises: ClientFault ``model_forbidden`` if the key may use neither the name nor the model that it is a variant of,
 ``model_not_found`` if no deployment has it or it is not for chats, ``invalid_request`` if the request only refers to
-what is stored elsewhere.
+what is stored elsewhere, ``context_length_exceeded`` if it is too long for all of them, if that is checked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 
 import trio
@@ -30,9 +31,11 @@ from stages.request import ResponsesRequest
 from stages.routing.health import Change
 from stages.routing.router import ROUTE, Candidate, Route, Router
 from stages.routing.settings import DEFAULT_ROUTING, RoutingSettings
+from stages.routing.windows import estimated_tokens, fitting
 from stages.slots import CALL, HEAD, PRINCIPAL
 from stages.upstreams import Deployment, UpstreamCall
 from stages.upstreams.model_modes import other_mode
+from stages.wire.answers.context_length import CONTEXT_LENGTH_EXCEEDED, sentence_of
 from stages.wire.bad_request import BadRequest
 from stages.wire.downstream.forwarding import MODEL_FIELDS, only_forwarded, only_own
 from stages.wire.downstream.model_variants import Variant, variants, with_variant
@@ -180,10 +183,29 @@ class Deployments:
         return None
 
     def route(self, match: Match, request: ResponsesRequest, headers: Mapping[bytes, bytes]) -> Route:
-        """Return the way of a request through the deployments that answer to its name."""
+        """Return the way of a request through the deployments that answer to its name.
+
+        Raises:
+            ClientFault: ``context_length_exceeded`` if it is too long for all of them, if that is checked.
+        """
         # The name of a conversation takes a hash of its beginning, and one deployment needs no choice.
         conversation = conversation_of(request, headers) if len(match.candidates) > 1 else ""
+        if self.router.settings.checks_windows:
+            return self._route_by_window(match, request, conversation)
         return Route(self.router, match.name, match.candidates, conversation, self._group_of)
+
+    def _route_by_window(self, match: Match, request: ResponsesRequest, conversation: str) -> Route:
+        """Return the way of a request through the deployments, and the fallbacks, that it is not too long for."""
+        tokens = estimated_tokens(request.body)
+
+        def group_of(name: str) -> Sequence[Candidate] | None:
+            return fitting(self._group_of(name) or (), tokens)
+
+        route = Route(self.router, match.name, fitting(match.candidates, tokens), conversation, group_of)
+        if not route.has_candidates and route.go_elsewhere("context_window", trio.current_time()) is None:
+            window = max(one.deployment.max_input_tokens or 0 for one in match.candidates)
+            raise ClientFault(sentence_of(window, tokens), code=CONTEXT_LENGTH_EXCEEDED)
+        return route
 
     def _group_of(self, name: str) -> tuple[Candidate, ...] | None:
         match = self.match(name)
@@ -238,7 +260,8 @@ class _Choose:
                 param="model",
             )
         route = self._ctx[ROUTE] = self._deployments.route(match, request, self._ctx[HEAD].headers)
-        chosen = route.begin(trio.current_time())
+        now_s = trio.current_time()
+        chosen = route.begin(now_s)
         allowed = match.forwards
         is_limited = principal.models is not None and not principal.is_master
         if is_limited:
@@ -252,7 +275,9 @@ class _Choose:
         body = with_variant(request.body, match.variant)
         if body is not request.body:
             request = replace(request, body=body)
-        call = UpstreamCall(request=request, deployment=chosen.deployment, model=chosen.model)
+        total_s = chosen.deployment.timeouts.total_s
+        deadline_s = math.inf if total_s is None else now_s + total_s
+        call = UpstreamCall(request=request, deployment=chosen.deployment, model=chosen.model, deadline_s=deadline_s)
         self._ctx[CALL] = call
         return call
 

@@ -18,7 +18,7 @@ from pipeline.end_testing import assert_lets_go
 from pipeline.lane import BUSY, CLOSING, STARVED, Outside
 from pipeline.plugin_testing import as_plugin, plugin_opened
 from pipeline.stage_testing import NewContext, assert_waits_declared, collect, on_virtual_time
-from stages.answer import Answer, Around, Attempt
+from stages.answer import Answer, Around, attempt_at
 from stages.events import Failed, Finished, Heartbeat, Started, StreamEvent
 from stages.principal import Principal
 from stages.request import ResponsesRequest
@@ -306,7 +306,7 @@ class _ScriptedOpening:
         self._script: Iterator[StreamEvent | PipelineError | float] = iter(())
         self._first: list[StreamEvent] = []
         self._attempt = ScriptedAttempt(call)
-        self._record = Attempt(call.deployment.id, call.model, [], [], ctx.timeline.clock())
+        self._record = attempt_at(call, [], [], ctx.timeline.clock())
 
     async def __aenter__(self) -> Answer:
         stage, number = self._stage, len(self._stage.attempts)

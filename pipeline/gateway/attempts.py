@@ -15,7 +15,7 @@ import trio
 from pipeline import Overloaded, PipelineError, RequestContext, UpstreamFault
 from pipeline.gateway.asgi_client import AsgiResponse
 from pipeline.gateway.assembly import Assembly
-from stages.answer import Attempt
+from stages.answer import attempt_at
 from stages.routing.router import ROUTE, Route
 from stages.slots import ATTEMPTS, CALL, ENCODER, FAILURE
 from stages.upstreams import UpstreamCall
@@ -26,7 +26,7 @@ COUNT: Final = b"x-headrace-attempts"
 
 
 async def answer_in_turn(
-    assembly: Assembly, call: UpstreamCall, ctx: RequestContext, response: AsgiResponse, *, deadline_s: float
+    assembly: Assembly, call: UpstreamCall, ctx: RequestContext, response: AsgiResponse
 ) -> PipelineError | None:
     """Answer a call by the deployments of its route; return what the last one has failed with, if all have.
 
@@ -35,7 +35,6 @@ async def answer_in_turn(
         call: the request, and the deployment that is asked first.
         ctx: the request's context.
         response: what the client gets; once it has any of an answer, nobody else is asked.
-        deadline_s: when the client stops waiting, on trio's clock.
     """
     route = ctx[ROUTE]
     pipeline = assembly.answer(call, ctx)
@@ -45,7 +44,7 @@ async def answer_in_turn(
     else:
         ctx.timeline.on_first_token = lambda: route.answered(trio.current_time())
     headers = response.headers
-    request = ctx[CALL].request  # without restored reasoning
+    chosen = ctx[CALL]  # without restored reasoning
     count = 0
     while True:
         count += 1
@@ -56,23 +55,28 @@ async def answer_in_turn(
             await pipeline.run([[call]], ctx)
         except PipelineError as error:
             fault = error
+        except BaseException:  # the client has disconnected
+            if count > 1:
+                attempt.note(None, end="given_up")
+            raise
         if fault is None or is_routed_within:
             _note_end(route, ctx, has_failed=fault is not None)
             if count > 1:
-                attempt.note("OK" if fault is None else fault.code)
+                failed = ctx.get(FAILURE)
+                attempt.note(fault, end="OK" if failed is None else failed.code)
             break
         if _has_answered(ctx, response) or not isinstance(fault, UpstreamFault | Overloaded):
             if isinstance(fault, UpstreamFault):
-                route.broke_off(fault, trio.current_time())
+                route.broke_off(fault, trio.current_time(), call.deployment)
+            if count > 1:
+                attempt.note(fault)
             break
-        again = route.failed(fault, trio.current_time(), deadline_s=deadline_s)
+        again = route.failed(fault, trio.current_time(), deadline_s=chosen.deadline_s)
         if again is not None or count > 1:
-            attempt.note(fault.code)
+            attempt.note(fault)
         if again is None:
             break
-        if again.pause_s:
-            await trio.sleep(again.pause_s)
-        call = again.candidate.called(UpstreamCall(request=request, deployment=call.deployment, model=call.model))
+        call = again.called(chosen)
         ctx[CALL] = call
         ctx.forget(FAILURE)
         pipeline = assembly.answer(call, ctx, is_again=True)
@@ -92,7 +96,7 @@ def _has_answered(ctx: RequestContext, response: AsgiResponse) -> bool:
 
 def _note_end(route: Route, ctx: RequestContext, *, has_failed: bool) -> None:
     if (failed := ctx.get(FAILURE)) is not None:
-        route.broke_off(fault_from(failed), trio.current_time())
+        route.broke_off(fault_from(failed), trio.current_time(), ctx[CALL].deployment)
     elif not has_failed and not route.has_answered:  # without a token
         route.answered(trio.current_time())
 
@@ -105,28 +109,28 @@ def _headers(deployment_id: str, count: int) -> list[tuple[bytes, bytes]]:
 class _Attempt:
     """One run of the pipeline, whose figures become those of an attempt if another one follows."""
 
-    __slots__ = ("_began_ns", "_call", "_ctx", "_lanes", "_links")
+    __slots__ = ("_asked_ns", "_call", "_ctx", "_lanes", "_links")
 
     def __init__(self, ctx: RequestContext, call: UpstreamCall) -> None:
         self._ctx = ctx
         self._call = call
         self._lanes, self._links = len(ctx.lanes), len(ctx.links)
-        self._began_ns = ctx.timeline.clock()
+        self._asked_ns = ctx.timeline.clock()
 
-    def note(self, end: str) -> None:
-        """Note it in the record; its lanes are there, and no longer among those of the request."""
+    def note(self, fault: PipelineError | None, *, end: str = "OK") -> None:
+        """Note it in the record. If it has failed its lanes are there, and no longer among those of the request.
+
+        Args:
+            fault: what it has failed with, if it has.
+            end: how it has ended otherwise.
+        """
         ctx = self._ctx
         attempts = ctx.get(ATTEMPTS)
         if attempts is None:
             attempts = ctx[ATTEMPTS] = []
-        record = Attempt(
-            self._call.deployment.id,
-            self._call.model,
-            ctx.lanes[self._lanes :],
-            ctx.links[self._links :],
-            self._began_ns,
-        )
+        record = attempt_at(self._call, ctx.lanes[self._lanes :], ctx.links[self._links :], self._asked_ns)
         record.ended_ns, record.end = ctx.timeline.clock(), end
-        if end != "OK":
+        if fault is not None:
+            record.end, record.upstream_status = fault.code, fault.status_hint
             del ctx.lanes[self._lanes :], ctx.links[self._links :]
         attempts.append(record)

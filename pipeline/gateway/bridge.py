@@ -206,8 +206,7 @@ class _ServedRequest:
 
     async def _answer(self, assembly: Assembly, call: UpstreamCall) -> None:
         # It returns what has failed: a watcher's nursery would put an exception into a group.
-        deadline_s = self.ctx.deadline - SLOW_CLIENT_GRACE_S
-        self.error = await answer_in_turn(assembly, call, self.ctx, self.response, deadline_s=deadline_s)
+        self.error = await answer_in_turn(assembly, call, self.ctx, self.response)
 
     def disconnect(self, reason: str) -> None:
         """End this request because its client has disconnected."""

@@ -64,7 +64,10 @@ class AttemptFigures(Struct, kw_only=True):
 
     deployment: str
     model: str
+    reason: str | UnsetType = UNSET
+    pause_ms: float | UnsetType = UNSET
     end: str
+    upstream_status: int | UnsetType = UNSET
     began_ms: float
     ms: float
     events: int
@@ -281,9 +284,12 @@ def _attempt(attempt: Attempt, born_ns: int) -> AttemptFigures:
     return AttemptFigures(
         deployment=redact(attempt.deployment),
         model=redact(attempt.model),
+        reason=attempt.reason or UNSET,
+        pause_ms=attempt.pause_s * 1e6 // 1 / 1000 if attempt.pause_s else UNSET,
         end=attempt.end,
+        upstream_status=attempt.upstream_status or UNSET,
         began_ms=(attempt.began_ns - born_ns) // 1000 / 1000,
-        ms=(attempt.ended_ns - attempt.began_ns) // 1000 / 1000,
+        ms=max(0, attempt.ended_ns - attempt.began_ns) // 1000 / 1000,  # given up in the pause before it, it took none
         events=attempt.events,
         lanes=_lanes(attempt.lanes),
         stages=_stages(attempt.lanes),

@@ -21,8 +21,7 @@ class RouteCall:
     @asynccontextmanager
     async def call(self, call: UpstreamCall, next: Next, /) -> AsyncGenerator[Answer]:
         """Ask the deployment that the call names, and others if it does not begin to answer."""
-        ctx = next.ctx
-        route = ctx[ROUTE].from_candidate(Candidate(call.deployment, call.model), trio.current_time())
+        route = next.ctx[ROUTE].from_candidate(Candidate(call.deployment, call.model), trio.current_time())
         try:
             while True:
                 failed: PipelineError | None = None
@@ -35,14 +34,12 @@ class RouteCall:
                         route.answered(trio.current_time())
                         yield answer
                         return
-                again = route.failed(failed, trio.current_time(), deadline_s=ctx.deadline)
+                again = route.failed(failed, trio.current_time(), deadline_s=call.deadline_s)
                 if again is None:
                     try:
                         raise failed
                     finally:
                         del failed  # else it would refer to itself by way of this frame
-                with next.outside():
-                    await trio.sleep(again.pause_s)
-                call = again.candidate.called(call)
+                call = again.called(call)
         finally:
             route.end()

@@ -55,9 +55,19 @@ class Health:
         in_flight: how many requests it is answering.
         latency_s: how long its answers take to begin, smoothed; None if none has.
         ejections: how often it was ejected since it last answered.
+        retry_at_s: when it wants to be asked again, by its last failure; the time of that failure if it did not say.
     """
 
-    __slots__ = ("_is_probed", "_outcomes", "_settings", "_until_s", "ejections", "in_flight", "latency_s")
+    __slots__ = (
+        "_is_probed",
+        "_outcomes",
+        "_settings",
+        "_until_s",
+        "ejections",
+        "in_flight",
+        "latency_s",
+        "retry_at_s",
+    )
 
     def __init__(self, settings: RoutingSettings) -> None:
         self._settings = settings
@@ -67,6 +77,7 @@ class Health:
         self.in_flight = 0
         self.latency_s: float | None = None
         self.ejections = 0
+        self.retry_at_s = 0.0
 
     def is_ready(self, now_s: float) -> bool:
         """Whether it may be asked: it is not ejected, or its time is over and no other request tries it."""
@@ -111,6 +122,7 @@ class Health:
     def failed(self, now_s: float, kind: FaultKind, retry_after_s: float | None = None) -> bool:
         """Note that it has failed, and eject it if that was too often; return whether that was so."""
         self._outcomes.append((now_s, kind))
+        self.retry_at_s = now_s + (retry_after_s or 0.0)
         settings = self._settings
         if not settings.has_cooldowns or kind in ("bad_request", "content_policy", "context_window"):
             return False

@@ -15,7 +15,7 @@ from stages.routing.budget import RetryBudget
 from stages.routing.faults import MOVED, FaultKind, kind_of
 from stages.routing.health import MAX_RETRY_AFTER_S, Change, Health
 from stages.routing.settings import RoutingSettings
-from stages.upstreams import Deployment, UpstreamCall
+from stages.upstreams import Deployment, Reason, UpstreamCall
 
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 8.0
@@ -32,13 +32,6 @@ class Candidate(Struct, frozen=True):
     deployment: Deployment
     model: str
 
-    def called(self, call: UpstreamCall) -> UpstreamCall:
-        """Return the call with this one as who answers."""
-        return UpstreamCall(request=call.request, deployment=self.deployment, model=self.model)
-
-
-Reason = Literal["moved", "repeated", "fallback"]
-
 
 class Again(Struct, frozen=True):
     """What to do after a failure: ask ``candidate`` after a pause."""
@@ -46,6 +39,17 @@ class Again(Struct, frozen=True):
     candidate: Candidate
     pause_s: float
     reason: Reason
+
+    def called(self, call: UpstreamCall) -> UpstreamCall:
+        """Return the call as it is to be made now."""
+        return UpstreamCall(
+            request=call.request,
+            deployment=self.candidate.deployment,
+            model=self.candidate.model,
+            deadline_s=call.deadline_s,
+            pause_s=self.pause_s,
+            reason=self.reason,
+        )
 
 
 HealthNote = Literal["ejected", "asked_anyway", "probed", "newly_ejected"]
@@ -154,7 +158,7 @@ class Route:
     Args:
         router: what is known of all.
         group: the name that was asked for, as fallbacks and policies name it.
-        candidates: who may answer, at least one.
+        candidates: who may answer; at least one, unless `go_elsewhere` comes before `begin`.
         conversation: its name.
         group_of: finds the groups of fallbacks.
 
@@ -165,14 +169,12 @@ class Route:
     """
 
     __slots__ = (
-        "_answered_within",
         "_asked",
         "_candidates",
         "_conversation",
         "_fallbacks",
         "_groups_asked",
         "_is_probe",
-        "_outer",
         "_retries",
         "_since_s",
         "candidate",
@@ -187,21 +189,24 @@ class Route:
         self, router: Router, group: str, candidates: Sequence[Candidate], conversation: str, group_of: GroupOf
     ) -> None:
         self.router = router
-        self.group = group
+        self.group: str = group
         self.group_of = group_of
         self.candidate: Candidate | None = None
         self.notes: dict[HealthNote, list[str]] | None = None
-        self._outer: Route | None = None
-        self._answered_within: Candidate | None = None  # by a way of its own
         self._conversation = conversation
         self._candidates = candidates
-        self._asked: set[str] = set()
+        self._asked: dict[str, int] = {}  # how often, by id
         self._retries = 0
         self._fallbacks: list[str] = []
         self._groups_asked = [group]
         self._is_probe = False
         self._since_s = 0.0
         self.has_answered = False
+
+    @property
+    def has_candidates(self) -> bool:
+        """Whether anybody of the group can be asked."""
+        return bool(self._candidates)
 
     def begin(self, now_s: float) -> Candidate:
         """Return whom to ask first. If all are ejected it is the first of them: a cool-down must not refuse anybody."""
@@ -212,7 +217,6 @@ class Route:
         """Return a way of its own for a call of something around it, which has chosen ``candidate``."""
         route = Route(self.router, self.group, self._candidates, self._conversation, self.group_of)
         route.notes = self.notes = self.notes or {}
-        route._outer = self
         route._ask(candidate, now_s)
         return route
 
@@ -223,13 +227,10 @@ class Route:
             if self.router.health_of(candidate).answered(now_s, now_s - self._since_s):
                 self.router.note_return(candidate, now_s)
             self.router.keep(self._conversation, candidate.deployment.id)
-            if self._outer is not None:
-                self._outer._answered_within = candidate
 
-    def broke_off(self, fault: PipelineError, now_s: float) -> None:
-        """Note that the answer has failed after it had begun."""
-        if (candidate := self.candidate or self._answered_within) is not None:
-            self._note_failure(candidate, fault, now_s)
+    def broke_off(self, fault: PipelineError, now_s: float, by: Deployment) -> None:
+        """Note that the answer of a deployment has failed after it had begun."""
+        self._note_failure(Candidate(by, by.model), fault, now_s)
 
     def failed(self, fault: PipelineError, now_s: float, *, deadline_s: float) -> Again | None:
         """Note that the candidate has failed before it said anything, and return what to do; None to give up.
@@ -237,17 +238,21 @@ class Route:
         Args:
             fault: what it has failed with.
             now_s: the time.
-            deadline_s: when the request ends in any case.
+            deadline_s: when the request ends in any case: nobody is asked from then on.
         """
         candidate = self.candidate
         assert candidate is not None  # it was asked
         kind = kind_of(fault)
         if isinstance(fault, ClientFault):  # it was not sent: there or elsewhere, it would be the same
             return None
-        if not isinstance(fault, Overloaded):  # a shortage of our own says nothing about the deployment
+        is_over = now_s >= deadline_s
+        # A shortage of our own says nothing about the deployment, nor does what others have left it of the time.
+        if not (isinstance(fault, Overloaded) or (is_over and len(self._asked) > 1)):
             self._note_failure(candidate, fault, now_s)
         self.end()
-        again = self._again_in_group(candidate, fault, kind, now_s, deadline_s) or self._again_elsewhere(kind, now_s)
+        if is_over:
+            return None
+        again = self._again_in_group(candidate, fault, kind, now_s, deadline_s) or self.go_elsewhere(kind, now_s)
         if again is not None:
             self._ask(again.candidate, now_s + again.pause_s)
         return again
@@ -263,22 +268,48 @@ class Route:
     ) -> Again | None:
         if (kind in MOVED or isinstance(fault, Overloaded)) and (other := self._next(now_s, untried_only=True)):
             return Again(other, 0.0, "moved")
-        settings = self.router.settings
-        if self._retries >= settings.retries(self.group, kind):
+        drawn_s = self.router.draw() * min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**self._retries)
+        pause_s = max(drawn_s, self.router.settings.retry_after_s)
+        candidate = self._again(failed, kind, now_s + pause_s)
+        if candidate is None:
             return None
-        pause_s = self.router.draw() * min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**self._retries)
-        asked_s = fault.retry_after_s or 0.0
-        pause_s = max(pause_s, settings.retry_after_s, asked_s)
+        is_same = candidate.deployment.id == failed.deployment.id
+        asked_s = (fault.retry_after_s or 0.0) if is_same else self._retry_at_s(candidate) - now_s
+        pause_s = max(pause_s, asked_s)
         if asked_s > MAX_RETRY_AFTER_S or now_s + pause_s >= deadline_s or not self.router.budget.take(now_s):
             return None
         self._retries += 1
-        again = self._next(now_s + pause_s, untried_only=False)
-        if again is None:
-            self._note("asked_anyway", failed)
-        return Again(again or failed, pause_s, "repeated")
+        if not self.router.health_of(candidate).is_ready(now_s + pause_s):
+            self._note("asked_anyway", candidate)
+        return Again(candidate, pause_s, "repeated")
 
-    def _again_elsewhere(self, kind: FaultKind, now_s: float) -> Again | None:
-        """Go on with the next group that is a fallback, and has deployments."""
+    def _again(self, failed: Candidate, kind: FaultKind, at_s: float) -> Candidate | None:
+        """Return who may be asked again at a time: who is ready then, else who wants to be asked the soonest."""
+        ordered = self.router.ordered(self._candidates, self._conversation, at_s)
+        left = [one for one in ordered if self._may_repeat(one.deployment, kind)]
+        health = self.router.health
+        ready = (one for one in left if health[one.deployment.id].is_ready(at_s) and self._retry_at_s(one) <= at_s)
+        return next(ready, None) or min(
+            left,
+            key=lambda one: (max(self._retry_at_s(one), at_s), one.deployment.id != failed.deployment.id),
+            default=None,
+        )
+
+    def _may_repeat(self, deployment: Deployment, kind: FaultKind) -> bool:
+        """Return whether the request may be sent to a deployment again, or late if that was ejected before."""
+        retries, asked = self.router.settings.retries, self._asked.get(deployment.id, 0)
+        if deployment.max_retries is None or not asked:
+            return self._retries < retries(self.group, kind)
+        return asked - 1 < retries(self.group, kind, deployment.max_retries)
+
+    def _retry_at_s(self, candidate: Candidate) -> float:
+        return self.router.health_of(candidate).retry_at_s
+
+    def go_elsewhere(self, kind: FaultKind, now_s: float) -> Again | None:
+        """Go on with the next group that is a fallback, and has deployments; return whom to ask there.
+
+        It may be called before `begin`, if nobody of the first group can be asked.
+        """
         settings = self.router.settings
         for name in settings.fallbacks_of(self.group, kind):
             if name not in self._fallbacks and name not in self._groups_asked:
@@ -320,7 +351,7 @@ class Route:
 
     def _ask(self, candidate: Candidate, now_s: float) -> Candidate:
         self.candidate = candidate
-        self._asked.add(candidate.deployment.id)
+        self._asked[candidate.deployment.id] = self._asked.get(candidate.deployment.id, 0) + 1
         self._since_s = now_s
         self.has_answered = False
         self._is_probe = self.router.health_of(candidate).begin(now_s)

@@ -6,6 +6,7 @@ Source: docs.litellm.ai/docs/routing and docs.litellm.ai/docs/proxy/reliability 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
@@ -41,6 +42,7 @@ class RoutingSettings(Struct, frozen=True, kw_only=True):
             still be asked.
         aliases: other names of groups.
         hidden_aliases: those of them that are not listed.
+        checks_windows: whether a deployment is left out if the request is too long for its model.
     """
 
     num_retries: int = 2
@@ -60,15 +62,26 @@ class RoutingSettings(Struct, frozen=True, kw_only=True):
     latency_buffer: float = 0.0
     aliases: Mapping[str, str] = {}
     hidden_aliases: frozenset[str] = frozenset()
+    checks_windows: bool = False
 
-    def retries(self, group: str, kind: FaultKind) -> int:
-        """Return how often a request to ``group`` is repeated after a failure of this kind."""
+    def retries(self, group: str, kind: FaultKind, of_deployment: int | None = None) -> int:
+        """Return how often a request to ``group`` is repeated after a failure of this kind.
+
+        Args:
+            group: its name.
+            kind: what has failed.
+            of_deployment: the number that a deployment has itself. It replaces `num_retries`, and bounds what a policy
+                says.
+        """
+        bound = math.inf if of_deployment is None else of_deployment
         for policy in (self.group_retry_policy.get(group, NO_NUMBERS), self.retry_policy):
             if kind in policy:
-                return policy[kind]
+                return int(min(policy[kind], bound))
             if "default" in policy and kind in RETRIED:
-                return policy["default"]
-        return self.num_retries if kind in RETRIED else 0
+                return int(min(policy["default"], bound))
+        if kind not in RETRIED:
+            return 0
+        return self.num_retries if of_deployment is None else of_deployment
 
     def fallbacks_of(self, group: str, kind: FaultKind) -> tuple[str, ...]:
         """Return the groups that are asked, in this order, after a failure of ``group``."""

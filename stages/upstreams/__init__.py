@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 
@@ -20,7 +21,7 @@ DEFAULT_TRANSPORT: Final[Transport] = "headrace"
 
 
 class Timeouts(Struct, frozen=True, kw_only=True):
-    """The limits of a call's waits, in seconds; None means no limit."""
+    """The limits of the waits of one attempt, in seconds, and of the whole request; None means no limit."""
 
     connect_s: float = 10.0
     headers_s: float | None = 600.0
@@ -30,7 +31,7 @@ class Timeouts(Struct, frozen=True, kw_only=True):
     idle_s: float | None = 600.0
     """Between two reads of the body."""
     total_s: float | None = None
-    """The whole call."""
+    """The whole request: all its attempts, and the pauses between them."""
 
 
 class HealthCheck(Struct, frozen=True, kw_only=True):
@@ -63,6 +64,10 @@ class Deployment(Struct, frozen=True, kw_only=True):
     """Its share of the conversations of its group, in proportion to the others'."""
     order: int = 0
     """Deployments of a higher order are asked only while none of a lower one is ready."""
+    max_retries: int | None = None
+    """How often a request is repeated at this deployment; None: as the settings of its group say."""
+    max_input_tokens: int | None = None
+    """The window of its model; None if it is not known."""
     forward_fields: frozenset[str] = frozenset()
     """The fields of a client's body that are sent although they choose another model or name something stored."""
     parameters: Parameters | None = None
@@ -85,6 +90,10 @@ class Deployment(Struct, frozen=True, kw_only=True):
         return f"<Deployment {self.id}: {self.model_name} -> {self.provider}/{self.model}>"
 
 
+Reason = Literal["moved", "repeated", "fallback"]
+"""After a failure: to another deployment of the group, in the group after a pause, or to another group."""
+
+
 class UpstreamCall(Struct, frozen=True, kw_only=True):
     """A request and the deployment that is to answer it."""
 
@@ -92,6 +101,12 @@ class UpstreamCall(Struct, frozen=True, kw_only=True):
     deployment: Deployment
     model: str
     """The upstream's name for the model, with the wildcard replaced."""
+    deadline_s: float = math.inf
+    """When the answer must be complete, on trio's clock, however many attempts that takes."""
+    pause_s: float = 0.0
+    """How long `call_upstream` waits before it asks: the pause before a repetition."""
+    reason: Reason | None = None
+    """Why it is made, if routing makes it after a failure."""
 
     def at(self, deployment: Deployment) -> UpstreamCall:
         """Return the same call for another deployment, with that one's name for the model.
@@ -104,7 +119,7 @@ class UpstreamCall(Struct, frozen=True, kw_only=True):
             is_known = star and self.model.startswith(start) and self.model.endswith(end)
             matched = self.model[len(start) : len(self.model) - len(end)] if is_known else self.model
             model = model.replace("*", matched, 1)
-        return UpstreamCall(request=self.request, deployment=deployment, model=model)
+        return UpstreamCall(request=self.request, deployment=deployment, model=model, deadline_s=self.deadline_s)
 
 
 Mark: TypeAlias = Callable[[Point], object]

@@ -206,7 +206,10 @@ class _PeekedAnswer(HttpAnswer):
 
 
 class _Clock:
-    """The deadlines of one call, and the fault to report when one has passed."""
+    """The deadlines of one attempt, and the fault to report when one has passed.
+
+    The waits for the head, the first event and the next event begin anew in each attempt. The total is the request's.
+    """
 
     __slots__ = ("call", "limit_s", "phase", "total_at")
 
@@ -215,7 +218,9 @@ class _Clock:
         self.call = call
         self.phase: Phase = "head"
         self.limit_s = limits.headers_s
-        self.total_at = math.inf if limits.total_s is None else trio.current_time() + limits.total_s
+        self.total_at = call.deadline_s
+        if limits.total_s is not None:  # of a call that something around it has made, too
+            self.total_at = min(self.total_at, trio.current_time() + limits.total_s)
 
     @property
     def upstream_name(self) -> str:
@@ -228,7 +233,7 @@ class _Clock:
         self.limit_s = limit_s
 
     def bounded_limit_s(self) -> float:
-        """Return how long the next read may take if the time left for the whole call is a limit too.
+        """Return how long the next read may take if the time left for the whole request is a limit too.
 
         Raises:
             UpstreamFault: if no time is left.
@@ -247,7 +252,7 @@ class _Clock:
         return fault_of_exception(error, self.upstream_name, self.phase, limits_s)
 
     def fault_of_total(self) -> UpstreamFault:
-        """Return the fault of a call that has lasted too long as a whole."""
+        """Return the fault of a request that has lasted too long as a whole."""
         return fault_of_total(self.upstream_name, self.call.deployment.timeouts.total_s)
 
 
@@ -270,7 +275,8 @@ async def _refusal(exchange: Exchange, clock: _Clock, secrets: frozenset[str]) -
     """Return the fault that an error answer reports, as far as its body arrives in time."""
     headers = httpx.Headers(exchange.headers)
     body = bytearray()
-    with trio.move_on_after(ERROR_BODY_LIMIT_S), suppress(*FOREIGN_ERRORS):
+    until_s = min(trio.current_time() + ERROR_BODY_LIMIT_S, clock.total_at)
+    with trio.CancelScope(deadline=until_s), suppress(*FOREIGN_ERRORS):
         while len(body) <= ERROR_BODY_BYTES and (chunk := await exchange.receive(clock.limit_s)):
             body += chunk
     return fault_of_status(exchange.status, headers, bytes(body[:ERROR_BODY_BYTES]), clock.upstream_name, secrets)

@@ -15,7 +15,7 @@ import trio
 from kit.clients.chat_fold import Folded, fold_stream
 from kit.clients.chat_posts import AGENTS, CREATED, CURSOR, OPENAI_LIKE, ask, delta, failed_event, post_bytes
 from kit.clients.raw import Answer, RawClient
-from kit.service.running import Service, model, serving
+from kit.service.running import CONFIG, Service, model, serving
 from kit.upstreams import anthropic_stream, chat_stream
 from kit.upstreams.scripted import Exchange, Step, end, error, events, json_answer, scripted_upstream, sse_head
 
@@ -399,3 +399,23 @@ async def test_a_credential_in_the_vendors_text_is_not_shown() -> None:
     ):
         answer = await post(service, CURSOR, stream=True)
         assert json.loads(answer.body)["error"]["message"].endswith("200000 maximum; key [redacted]")
+
+
+async def test_a_chat_that_is_too_long_for_all_windows_is_reported_alike_before_anybody_is_asked() -> None:
+    config = CONFIG.replace("num_retries: 0", "num_retries: 0, enable_pre_call_checks: true")
+    sized = f"{model('up', 'http://127.0.0.1:1')}    model_info: {{max_input_tokens: 100}}\n"
+    async with serving(sized, config=config) as service:
+        for stream in (True, False):
+            for agent in AGENTS:
+                async with await RawClient.open(("127.0.0.1", service.port)) as client:
+                    await client.send(post_bytes(ask(stream=stream, input="word " * 1000), agent=agent))
+                    answer = await client.read_answer()
+                assert answer.status == 400
+                assert json.loads(answer.body)["error"] == {
+                    "message": numbered(100, 1000),
+                    "type": "invalid_request_error",
+                    "param": "messages",
+                    "code": "context_length_exceeded",
+                }
+                record = await service.record(len(service.records) - 1)
+                assert (record["error"], record["stage"]) == ("context_length_exceeded", "choose_deployment")

@@ -93,6 +93,41 @@ async def test_the_record_and_the_head_have_every_attempt() -> None:
     assert (record["end"], record["deployment"]) == ("OK", "second")
 
 
+async def test_one_that_limits_the_rate_is_asked_again_when_it_says() -> None:
+    limited = error(429, headers=[("retry-after-ms", "300")])
+    async with (
+        scripted_upstream(in_turn((limited,), good_answer())) as upstream,
+        serving(named("only", upstream.url), config=routed("{}")) as service,
+    ):
+        answer = await service.post(ask())
+        assert (answer.status_code, answer.headers["x-headrace-attempts"]) == (200, "2")
+        first, second = upstream.requests
+        assert second.at - first.at >= 0.3
+        attempts = (await service.record())["attempts"]
+    assert [attempt.get("upstream_status") for attempt in attempts] == [429, None]
+    assert (attempts[1]["reason"], attempts[1]["pause_ms"] >= 300) == ("repeated", True)
+
+
+async def test_one_that_limits_the_rate_for_long_is_left_out_and_alone_given_up() -> None:
+    limited = error(429, headers=[("retry-after", "90")])
+    async with (
+        scripted_upstream(limited) as slow,
+        scripted_upstream(*good_answer()) as upstream,
+        serving(
+            named("slow", slow.url, order=1)
+            + named("quick", upstream.url, order=2)
+            + named("alone", slow.url, name="alone"),
+            config=routed("{}"),
+        ) as service,
+    ):
+        for _ in range(3):
+            assert (await service.post(ask())).status_code == 200
+        assert (len(slow.requests), len(upstream.requests)) == (1, 3)
+        refused = await service.post(ask("alone"))
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "90")
+        assert len(slow.requests) == 2
+
+
 async def test_another_model_answers_if_all_of_one_fail() -> None:
     models = named("first", DEAD) + named("other", "{url}", name="spare")
     async with scripted_upstream(*good_answer()) as upstream:
@@ -101,6 +136,8 @@ async def test_another_model_answers_if_all_of_one_fail() -> None:
             answer = await service.post(ask())
             assert (answer.status_code, answer.headers["x-headrace-deployment"]) == (200, "other")
             assert json.loads(answer.content.split(b"data: ")[1])["model"] == "up"
+            first, second = (await service.record())["attempts"]
+            assert ("reason" in first, second["reason"]) == (False, "fallback")
 
 
 async def test_if_all_fail_the_last_failure_is_told_at_once() -> None:

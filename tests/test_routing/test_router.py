@@ -239,7 +239,7 @@ def test_a_route_notes_what_health_did_to_it() -> None:
     meanwhile = world.route()
     assert meanwhile.begin(5.0).deployment.id == "b"
     assert meanwhile.notes == {"ejected": ["a"]}
-    meanwhile.broke_off(DOWN, 6.0)
+    meanwhile.broke_off(DOWN, 6.0, by=group("m", "b")[0].deployment)
     assert meanwhile.notes == {"ejected": ["a"], "newly_ejected": ["b"]}
     probing.failed(DOWN, 6.0, deadline_s=math.inf)
     assert probing.notes == {"probed": ["a"], "newly_ejected": ["a"], "ejected": ["b"]}
@@ -252,7 +252,7 @@ def test_a_repetition_at_an_ejected_deployment_is_noted() -> None:
     route = Routed({"m": group("m", "a")}, allowed_fails=0).route()
     route.begin(0.0)
     route.failed(DOWN, 0.0, deadline_s=math.inf)
-    assert route.notes == {"newly_ejected": ["a"], "ejected": ["a"], "asked_anyway": ["a"]}
+    assert route.notes == {"newly_ejected": ["a"], "asked_anyway": ["a"]}
 
 
 def test_an_ejection_and_its_end_are_each_reported_once() -> None:
@@ -293,8 +293,86 @@ def test_what_something_around_the_call_asks_counts_for_whom_it_asks_only() -> N
     outer.answered(2.0)
     assert not world.router.health["a"].is_ready(2.0)
     assert world.router.health["b"].is_ready(2.0)
-    outer.broke_off(DOWN, 2.0)
+    outer.broke_off(DOWN, 2.0, by=again.candidate.deployment)
     assert not world.router.health["b"].is_ready(2.0)
     outer.end()
     assert outer.notes == {"newly_ejected": ["a", "b"]}
     assert [health.in_flight for health in world.router.health.values()] == [0, 0]
+
+
+# --- a deployment's own number of retries ----------------------------------------------------------------------------
+
+
+def pair(a: int | None, b: int | None) -> Groups:
+    """Return a group of two that are asked in this order, with their own numbers of retries."""
+    return {"m": [*group("m", "a", order=1, max_retries=a), *group("m", "b", order=2, max_retries=b)]}
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "asked"),
+    [
+        (0, 0, "a b"),
+        (0, None, "a b b b"),
+        (None, 0, "a b a a"),
+        (1, 0, "a b a"),
+        (1, 1, "a b a b"),
+        (3, 0, "a b a a a"),
+        (3, None, "a b a a a"),
+        (1, None, "a b a b"),
+    ],
+)
+def test_a_deployment_is_repeated_as_often_as_it_says_and_others_as_their_group_says(
+    a: int | None, b: int | None, asked: str
+) -> None:
+    steps = Routed(pair(a, b), allowed_fails=100, has_cooldowns=False).outcome(*[DOWN] * 9)
+    assert " ".join(step if " " not in step else step.split()[1] for step in steps[:-1]) == asked
+    assert steps[-1] == "given up"
+
+
+def test_no_retries_of_its_own_leave_fallbacks_and_other_deployments() -> None:
+    groups = {"m": group("m", "a", max_retries=0), "n": group("n", "b", max_retries=0)}
+    assert Routed(groups, fallbacks={"m": ("n",)}).outcome(DOWN, DOWN) == ["a", "fallback b 0", "given up"]
+
+
+def test_one_that_was_ejected_is_asked_late_rather_than_nobody() -> None:
+    world = Routed(pair(0, 0), cooldown_s=60.0)
+    world.router.health["b"].failed(0.0, "rate_limit")
+    assert world.outcome(DOWN, DOWN) == ["a", "repeated b 0.5", "given up"]
+
+
+def test_a_policy_and_a_deployment_both_bound_the_retries() -> None:
+    one = {"m": group("m", "a", max_retries=1)}
+    assert Routed(one, retry_policy={"internal": 3}).outcome(DOWN, DOWN) == ["a", "repeated a 0.5", "given up"]
+    assert Routed(one, retry_policy={"internal": 0}).outcome(DOWN) == ["a", "given up"]
+    assert Routed(one, retry_policy={"default": 0}).outcome(DOWN) == ["a", "given up"]
+    assert Routed(one).outcome(REFUSED) == ["a", "given up"]
+
+
+# --- the time that is left --------------------------------------------------------------------------------------------
+
+
+def test_nobody_is_asked_at_the_deadline_or_later() -> None:
+    world = Routed({"m": group("m", "a", "b"), "n": group("n", "c")}, default_fallbacks=("n",))
+    for late_s in (0.0, 1.0):
+        route = world.route()
+        route.begin(0.0)
+        assert route.failed(DOWN, 10.0 + late_s, deadline_s=10.0) is None
+        assert world.router.health["c"].in_flight == 0
+
+
+def test_the_time_that_others_left_is_not_held_against_a_deployment() -> None:
+    world = Routed(pair(None, None), allowed_fails=0, cooldown_s=60.0)
+    route = world.route()
+    route.begin(0.0)
+    again = route.failed(DOWN, 9.0, deadline_s=10.0)
+    assert again is not None
+    assert route.failed(DOWN, 10.0, deadline_s=10.0) is None
+    assert [health.is_ready(10.0) for health in world.router.health.values()] == [False, True]
+
+
+def test_of_those_that_limit_the_rate_the_one_that_says_less_is_asked_first() -> None:
+    world = Routed(pair(None, None), num_retries=3)
+    much = UpstreamFault("slow down", code="upstream_rate_limited", status_hint=429, retry_after_s=20)
+    assert world.outcome(LIMITED, much) == ["a", "moved b 0", "repeated a 3"]
+    assert Routed(pair(None, None)).outcome(much, LIMITED) == ["a", "moved b 0", "repeated b 3"]
+    assert Routed(pair(0, None)).outcome(LIMITED, much) == ["a", "moved b 0", "repeated b 20"]

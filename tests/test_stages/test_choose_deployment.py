@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+import trio
 from kit.service.contexts import context, deployment, request
 
-from pipeline import ClientFault, RequestContext
+from pipeline import ClientFault, RequestContext, UpstreamFault
 from pipeline.testing import check_stage, collect
 from stages.choose_deployment import Deployments, choose_deployment
 from stages.principal import Principal
-from stages.routing.settings import RoutingSettings
+from stages.routing.router import ROUTE
+from stages.routing.settings import DEFAULT_ROUTING, RoutingSettings
 from stages.slots import CALL
 
 MODELS = Deployments(
@@ -312,3 +316,58 @@ def test_cursors_older_word_order_is_tried_last() -> None:
     assert answering(both, "claude-4.6-opus-high-thinking") == ("older", "m")
     wild = Deployments([deployment("*", "*", id="wild")])
     assert answering(wild, "claude-4.6-opus") == ("wild", "claude-4.6-opus")
+
+
+# Windows
+
+
+def windowed(settings: RoutingSettings, **windows: int | None) -> Deployments:
+    """Return groups ``small`` and ``large`` whose deployments have these windows, by their ids."""
+    return Deployments(
+        [
+            deployment(id.partition("_")[0], id=id, max_input_tokens=window, order=order)
+            for order, (id, window) in enumerate(windows.items())
+        ],
+        settings,
+    )
+
+
+async def chosen(models: Deployments, text: str) -> str:
+    (given,) = await collect(choose_deployment(models), request("small", body={"input": text}), context=context)
+    return given.deployment.id
+
+
+CHECKED = RoutingSettings(checks_windows=True)
+LONG = "word " * 1000
+
+
+async def test_a_deployment_with_too_small_a_window_is_not_asked() -> None:
+    models = windowed(CHECKED, small_1=100, small_2=5000)
+    assert (await chosen(models, "hi"), await chosen(models, LONG)) == ("small_1", "small_2")
+    assert await chosen(windowed(DEFAULT_ROUTING, small_1=100, small_2=5000), LONG) == "small_1"
+    assert await chosen(windowed(CHECKED, small_1=100, small_2=None), LONG) == "small_2"
+
+
+async def test_one_that_was_left_out_is_not_asked_after_a_failure_either() -> None:
+    ctx = context()
+    models = windowed(CHECKED, small_1=5000, small_2=100)
+    await collect(choose_deployment(models), request("small", body={"input": LONG}), context=lambda: ctx)
+    down = UpstreamFault("it is down", code="upstream_unauthorized")
+    assert ctx[ROUTE].failed(down, trio.current_time(), deadline_s=math.inf) is None
+
+
+async def test_if_all_are_too_small_the_fallbacks_for_that_follow() -> None:
+    fallbacks = {"small": ("missing", "tiny", "large")}
+    settings = RoutingSettings(checks_windows=True, context_window_fallbacks=fallbacks, fallbacks={"small": ("tiny",)})
+    models = windowed(settings, small_1=100, tiny_1=50, large_1=99, large_2=5000)
+    assert await chosen(models, LONG) == "large_2"
+
+
+async def test_if_nothing_is_large_enough_the_request_is_too_long() -> None:
+    with pytest.raises(ClientFault) as refusal:
+        await chosen(windowed(CHECKED, small_1=100, small_2=200), LONG)
+    assert (refusal.value.code, refusal.value.public) == (
+        "context_length_exceeded",
+        "This model's maximum context length is 200 tokens. However, your messages resulted in 1000 tokens. "
+        "Please reduce the length of the messages.",
+    )

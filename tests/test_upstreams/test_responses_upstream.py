@@ -7,7 +7,7 @@ import json
 import re
 import socket
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
@@ -17,6 +17,7 @@ import trio
 from kit.time.cancel_at import CancelAt
 from kit.time.patience import AT_ONCE_S, patiently
 from kit.upstreams.opened import Marks, open_answer
+from kit.upstreams.paced import Paced
 from kit.upstreams.scripted import (
     Exchange,
     Step,
@@ -495,45 +496,6 @@ class NeverResolves(trio.abc.HostnameResolver):
 
     async def getnameinfo(self, sockaddr, flags):  # type: ignore[no-untyped-def]
         raise NotImplementedError
-
-
-class Paced(httpx.AsyncBaseTransport):
-    """Answers after ``head_s`` and sends a chunk after each of ``gaps_s``, within the request's deadlines."""
-
-    def __init__(
-        self, head_s: float, *gaps_s: float, parts: Iterable[bytes] = (), content_type: str = "text/event-stream"
-    ) -> None:
-        self.head_s = head_s
-        self.gaps_s = gaps_s
-        self.parts = list(parts) or [b"x"] * len(gaps_s)
-        self.content_type = content_type
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        timeouts = request.extensions["timeout"]
-        await self.wait(self.head_s, timeouts)
-        paced = self
-
-        class Body(httpx.AsyncByteStream):
-            coming = iter(zip(paced.gaps_s, paced.parts, strict=True))
-
-            def __aiter__(self) -> AsyncIterator[bytes]:
-                return self
-
-            async def __anext__(self) -> bytes:
-                gap_s, part = next(self.coming, (None, b""))
-                if gap_s is None:
-                    raise StopAsyncIteration
-                await paced.wait(gap_s, timeouts)
-                return part
-
-        return httpx.Response(200, headers={"content-type": paced.content_type}, stream=Body())
-
-    async def wait(self, duration_s: float, timeouts: dict[str, float | None]) -> None:
-        limit_s = timeouts["read"]
-        with trio.move_on_after(float("inf") if limit_s is None else limit_s) as scope:
-            await trio.sleep(duration_s)
-        if scope.cancelled_caught:
-            raise httpx.ReadTimeout("late")
 
 
 @pytest.mark.parametrize(

@@ -116,18 +116,28 @@ class Section:
         value = self.environment.fill_in(node) if isinstance(node.value, str) else node.value
         if value is None:
             return None
-        number = math.nan
-        if isinstance(value, int | float | str) and not isinstance(value, bool):
-            try:
-                number = float(value)
-            except (ValueError, OverflowError):
-                number = math.nan
+        number = _number(value)
         if not 0 < number < math.inf:
             self.problems.error(
                 node.where, f"{node.found(secret=is_filled_in(node))}, expected seconds, more than 0, such as 60"
             )
             return None
         return number
+
+    def number(self, name: str, expected: str, *, most: float) -> float | None:
+        """Return a number from 0 to ``most``; text that reads as a number is accepted, as LiteLLM does."""
+        node = self.get(name)
+        return None if node is None else self.number_in(node, expected, most=most)
+
+    def number_in(self, node: Node, expected: str, *, most: float) -> float | None:
+        """Return the same of a node that may lie deeper in the section."""
+        value = self.environment.fill_in(node) if isinstance(node.value, str) else node.value
+        number = _number(value)
+        if 0 <= number <= most:
+            return number
+        if value is not None or not isinstance(node.value, str):  # else it has been recorded
+            self.problems.error(node.where, f"{node.found(secret=is_filled_in(node))}, expected {expected}")
+        return None
 
     def flag(self, name: str) -> bool | None:
         """Return a yes/no value; the words true and false are accepted too."""
@@ -160,6 +170,16 @@ class Section:
             else:
                 self.problems.error(item.where, f"{item.found()}, expected text")
         return tuple(found)
+
+
+def _number(value: object) -> float:
+    """Return a value as a number; NaN if it does not read as one."""
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (ValueError, OverflowError):
+            pass
+    return math.nan
 
 
 def is_filled_in(node: Node) -> bool:

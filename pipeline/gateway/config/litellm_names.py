@@ -37,7 +37,7 @@ def _set(words: str) -> frozenset[str]:
 ROUTING = _set(
     "num_retries retry_after retry_policy model_group_retry_policy fallbacks default_fallbacks "
     "context_window_fallbacks content_policy_fallbacks max_fallbacks allowed_fails allowed_fails_policy cooldown_time "
-    "disable_cooldowns routing_strategy routing_strategy_args model_group_alias"
+    "disable_cooldowns routing_strategy routing_strategy_args model_group_alias enable_pre_call_checks"
 )
 """What `pipeline.gateway.config.routing_section` reads."""
 
@@ -122,7 +122,7 @@ ROUTER_SETTINGS = Names(
         ""
         ""
         ""
-        "enable_pre_call_checks enable_pre_call_check enable_tag_filtering tag_filtering_match_any redis_host "
+        "enable_tag_filtering tag_filtering_match_any redis_host "
         "redis_port redis_password redis_url redis_db redis_ssl cache_responses cache_kwargs caching_groups "
         "default_max_parallel_requests default_priority default_litellm_params provider_budget_config "
         "alerting_config optional_pre_call_checks assistants_config ignore_invalid_deployments search_tools "
@@ -135,7 +135,7 @@ LITELLM_PARAMS = Names(
     honoured=_set(
         "model api_base base_url api_key api_version timeout stream_timeout request_timeout extra_headers weight order "
         "headers organization custom_llm_provider use_chat_completions_api forward_fields extra_body "
-        "additional_drop_params"
+        "additional_drop_params max_retries num_retries"
     )
     | DEFAULTS,
     harmless=_set(
@@ -146,7 +146,7 @@ LITELLM_PARAMS = Names(
         "litellm_system_prompt_note model_info use_in_pass_through cost_per_query no-log verbose rust"
     ),
     unsupported=_set(
-        "rpm tpm itpm otpm max_parallel_requests max_retries num_retries tags tag_regex "
+        "rpm tpm itpm otpm max_parallel_requests tags tag_regex "
         "keepalive_seconds allow_client_keepalive_override max_budget budget_duration litellm_credential_name "
         "region_name aws_region_name aws_access_key_id aws_secret_access_key aws_session_token "
         "aws_session_name aws_profile_name aws_role_name aws_web_identity_token aws_bedrock_runtime_endpoint "
@@ -172,9 +172,10 @@ MODEL_LIST_ENTRY = Names(
 
 MODEL_INFO = Names(  # LiteLLM lets users keep their own notes here: only a near miss of these is reported
     honoured=_set(
-        "id mode base_model supported_endpoints disable_background_health_check health_check_model health_check_timeout"
+        "id mode base_model supported_endpoints max_input_tokens disable_background_health_check health_check_model "
+        "health_check_timeout"
     ),
-    harmless=frozenset(),
+    harmless=_set("max_output_tokens"),  # it only looks like one
     unsupported=frozenset(),
 )
 

@@ -90,6 +90,12 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
     interval_s = None
     if general.flag("background_health_checks"):
         interval_s = general.seconds("health_check_interval") or HEALTH_CHECK_INTERVAL_S
+    if routing.checks_windows and not any(deployment.max_input_tokens for deployment in deployments):
+        problems.warn(
+            source,
+            "has enable_pre_call_checks, which does nothing without model_info.max_input_tokens: "
+            "write it into the entries of model_list",
+        )
     has_key = master_key is not None or bool(keys)
     is_configured = general.get("master_key") is not None or (own is not None and own.child("keys") is not None)
     _check_access(source, has_key, is_configured, pipeline, problems)

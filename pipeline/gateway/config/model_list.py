@@ -265,6 +265,7 @@ class _Entry:
             weight=self._number("weight", 1.0), order=int(self._number("order", 0)),
             parameters=read_parameters(self._params), is_chat=self._is_chat,
             health_check=self._health_check(provider, model),
+            max_retries=self._max_retries(), max_input_tokens=self._max_input_tokens(),
         )  # fmt: skip
         return self._with_tools(deployment, known)
 
@@ -295,14 +296,18 @@ class _Entry:
         return HealthCheck(model=model) if timeout_s is None else HealthCheck(model=model, timeout_s=timeout_s)
 
     def _number(self, name: str, usual: float) -> float:
-        node = self._params.get(name)
-        if node is None or node.value is None:
-            return usual
-        value = node.value
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1_000_000:
-            return float(value)
-        self._problems.error(node.where, f"{node.found()}, expected a number from 0 on, such as 1")
-        return usual
+        found = self._params.number(name, "a number from 0 on, such as 1", most=1_000_000)
+        return usual if found is None else found
+
+    def _max_retries(self) -> int | None:
+        """Return the deployment's own number of retries: LiteLLM has one for its SDKs, and one for its router."""
+        expected = "a whole number from 0 to 100"
+        found = [self._params.number(name, expected, most=100) for name in ("max_retries", "num_retries")]
+        return next((int(number) for number in found if number is not None), None)
+
+    def _max_input_tokens(self) -> int | None:
+        found = self._info.number("max_input_tokens", "a number of tokens, such as 128000", most=1e12)
+        return int(found) if found else None
 
     def _forward_fields(self) -> frozenset[str]:
         """Return the fields that the deployment forwards although they choose another model."""

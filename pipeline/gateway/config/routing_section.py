@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
-from pipeline.gateway.config.fields import Section, is_filled_in
+from pipeline.gateway.config.fields import Section
 from pipeline.gateway.config.problems import Problems, did_you_mean, safe_word
 from pipeline.gateway.config.yaml_tree import Node
 from stages.routing.faults import FaultKind
@@ -66,24 +65,14 @@ class _RoutingReader:
             latency_buffer=buffer,
             aliases=aliases,
             hidden_aliases=hidden,
+            checks_windows=any(section.flag("enable_pre_call_checks") for section in self._sections),
         )
 
     def _node(self, name: str) -> Node | None:
         return next((node for section in self._sections if (node := section.get(name)) is not None), None)
 
     def _number(self, node: Node, expected: str, *, most: float) -> float | None:
-        """Return a number from 0 on; text that reads as one is accepted, as LiteLLM does."""
-        value = self._sections[0].environment.fill_in(node) if isinstance(node.value, str) else node.value
-        number = math.nan
-        if isinstance(value, int | float | str) and not isinstance(value, bool):
-            try:
-                number = float(value)
-            except ValueError:
-                number = math.nan
-        if not 0 <= number <= most:
-            self._problems.error(node.where, f"{node.found(secret=is_filled_in(node))}, expected {expected}")
-            return None
-        return number
+        return self._sections[0].number_in(node, expected, most=most)
 
     def _count(self, name: str, usual: int) -> int:
         node = self._node(name)

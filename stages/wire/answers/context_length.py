@@ -203,7 +203,7 @@ def sentence_on_length(message: str, *words: str) -> str | None:
             limit, used, output = _numbers_of(match)
             if limit and output >= limit and not is_known:
                 return None  # no chat is short enough for an output like that
-            return _sentence(limit, used, output)
+            return sentence_of(limit, used, output)
     return NO_NUMBERS if is_known else None
 
 
@@ -222,7 +222,14 @@ def _numbers_of(match: re.Match[str]) -> tuple[int, int, int]:
     return found.get("limit", 0), used, output
 
 
-def _sentence(limit: int, used: int, output: int) -> str:
+def sentence_of(limit: int, used: int, output: int = 0) -> str:
+    """Return OpenAI's sentence.
+
+    Args:
+        limit: the model's, in tokens; 0 is unknown.
+        used: all that was asked for; 0 is unknown.
+        output: the part of it that is output.
+    """
     if not 0 < limit < used:
         return NO_NUMBERS
     start = f"This model's maximum context length is {limit} tokens. However, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import trio
@@ -24,7 +24,7 @@ from pipeline.registry import NoOptions
 from pipeline.testing import virtual_ns
 from stages.choose_deployment import Deployments
 from stages.routing.settings import RoutingSettings
-from stages.upstreams import Deployment, Mark, UpstreamAnswer, UpstreamCall
+from stages.upstreams import Deployment, Mark, Upstream, UpstreamAnswer, UpstreamCall
 from stages.wire.downstream.profiles import CURSOR as CURSOR_PROFILE
 from stages.wire.downstream.profiles import OPENAI as OPENAI_PROFILE
 
@@ -184,6 +184,10 @@ class Browser:
         await self._bridge(scope, self._receive, self._send)
 
     @property
+    def headers(self) -> dict[bytes, bytes]:
+        return {} if self.started is None else dict(self.started["headers"])
+
+    @property
     def status(self) -> int | None:
         return None if self.started is None else self.started["status"]
 
@@ -198,19 +202,26 @@ class Browser:
 
 
 def bridge_to(
-    upstream: FakeUpstream,
+    upstream: FakeUpstream | Upstream[Any],
     *,
     insertion: Insertion | list[Insertion] | None = None,
     keep_alive_interval_s: float = KEEP_ALIVE_S,
     kind: str = "responses",
     execution: Execution = "fused",
     retries: int = 0,
+    deployments: Sequence[Deployment] = (),
+    routing: RoutingSettings | None = None,
     **settings: Any,
 ) -> tuple[Bridge, list[Logged]]:
-    """Return a bridge whose model ``up`` is ``upstream``, of this kind, and the list of its records."""
+    """Return a bridge whose model ``up`` is ``upstream``, of this kind, and the list of its records.
+
+    With ``deployments`` it has these instead, all of them at ``upstream``.
+    """
     defaults = PipelineSettings()
     limits = {"request_timeout_s": defaults.request_timeout_s, "body_timeout_s": defaults.body_timeout_s}
-    deployment = Deployment(id="up-1", model_name="up", model="gpt-5", provider="openai", kind=kind, url="http://up")
+    deployments = deployments or (
+        Deployment(id="up-1", model_name="up", model="gpt-5", provider="openai", kind=kind, url="http://up"),
+    )
     added = [] if insertion is None else insertion if isinstance(insertion, list) else [insertion]
     plugins = {plugin.name: plugin for _, plugin in added}
     insertions = [StageSettings(use=plugin.name, after=after, where="here") for after, plugin in added]
@@ -219,13 +230,13 @@ def bridge_to(
         Assembly(
             Parts(
                 keys=KeyStore(KEY, ()),
-                deployments=Deployments((deployment,), RoutingSettings(num_retries=retries)),
-                upstreams={kind: Opens(upstream)},
+                deployments=Deployments(deployments, routing or RoutingSettings(num_retries=retries)),
+                upstreams={kind: Opens(upstream) if isinstance(upstream, FakeUpstream) else upstream},
                 max_body_bytes=1 << 20,
                 keep_alive_interval_s=keep_alive_interval_s,
                 execution=execution,
             ),
-            OpenPlugins(plan(insertions, plugins), deployments={deployment.id: deployment}).made(),
+            OpenPlugins(plan(insertions, plugins), deployments={one.id: one for one in deployments}).made(),
         ),
         profile_of=lambda headers: CURSOR_PROFILE if headers[b"user-agent"] == CURSOR.encode() else OPENAI_PROFILE,
         on_end=lambda finished: records.append(as_logged(finished())),

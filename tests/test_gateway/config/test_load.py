@@ -898,6 +898,7 @@ router_settings:
   routing_strategy: latency-based-routing
   routing_strategy_args: {lowest_latency_buffer: 0.1, ttl: 60}
   model_group_alias: {old: m, older: {model: m, hidden: true}}
+  enable_pre_call_checks: true
 """
     )
     assert found == RoutingSettings(
@@ -918,6 +919,7 @@ router_settings:
         latency_buffer=0.1,
         aliases={"old": "m", "older": "m"},
         hidden_aliases=frozenset({"older"}),
+        checks_windows=True,
     )
 
 
@@ -1029,3 +1031,67 @@ def test_the_description_says_how_many_are_asked_in_the_background() -> None:
     text = model("{model: openai/gpt-5, api_key: k}") + model("{model: canned/echo}").removeprefix("model_list:\n")
     general = f"general_settings: {{master_key: {MASTER}, background_health_checks: true}}\n"
     assert "background health checks: 1 deployment, each every 300 s by each worker" in describe(parse(text + general))
+
+
+@pytest.mark.parametrize(
+    ("params", "retries"),
+    [
+        ("", None),
+        ("max_retries: 0", 0),
+        ('max_retries: "3"', 3),
+        ("num_retries: 4", 4),
+        ("max_retries: 0, num_retries: 4", 0),
+        ("max_retries: null, num_retries: 4", 4),
+    ],
+)
+def test_a_deployment_has_a_number_of_retries_of_its_own(params: str, retries: int | None) -> None:
+    settings = parse(model(f"{{model: openai/gpt-5, api_key: sk-1, {params}}}"))
+    assert settings.deployments[0].max_retries == retries
+    assert settings.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("info", "window"),
+    [
+        ("", None),
+        ("max_input_tokens: 128000", 128000),
+        ('max_input_tokens: "128000"', 128000),
+        ("max_input_tokens: 0", None),
+        ("max_input_tokens: null", None),
+        ("max_tokens: 4096, max_output_tokens: 4096", None),
+    ],
+)
+def test_the_window_of_a_model_is_that_of_its_input(info: str, window: int | None) -> None:
+    settings = parse(model("{model: openai/gpt-5, api_key: sk-1}", f"{{{info}}}"))
+    assert settings.deployments[0].max_input_tokens == window
+    assert settings.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("params", "info", "said"),
+    [
+        (
+            "max_retries: some",
+            "",
+            'litellm_params.max_retries: found "some" (text), expected a whole number from 0 to 100',
+        ),
+        ("num_retries: -1", "", "litellm_params.num_retries: found -1 (a number), expected a whole number"),
+        ("max_retries: true", "", "litellm_params.max_retries: found true (a yes/no value), expected a whole number"),
+        ("", "max_input_tokens: 128k", 'model_info.max_input_tokens: found "128k" (text), expected a number of tokens'),
+    ],
+)
+def test_a_number_that_is_not_valid_is_an_error_with_its_place(params: str, info: str, said: str) -> None:
+    text = model(f"{{model: openai/gpt-5, api_key: sk-1, {params}}}", f"{{{info}}}")
+    with pytest.raises(ConfigError) as refused:
+        parse(text)
+    [problem] = refused.value.problems
+    assert said in problem
+
+
+def test_pre_call_checks_without_any_window_are_a_warning() -> None:
+    params, on = "{model: openai/gpt-5, api_key: sk-1}", "router_settings: {enable_pre_call_checks: true}\n"
+    assert parse(model(params) + on).warnings == (
+        "config.yaml has enable_pre_call_checks, which does nothing without model_info.max_input_tokens: write it into "
+        "the entries of model_list",
+    )
+    assert parse(model(params, "{max_input_tokens: 128000}") + on).warnings == ()
