@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from traceback import walk_tb
 from types import TracebackType
-from typing import Final
+from typing import Final, cast
 
 import trio
 
@@ -25,7 +25,7 @@ from pipeline.lane import BUSY, OUTSIDE
 from pipeline.pull import Pull
 from stages.answer import Answer, Around, Attempt, Next
 from stages.events import Failed, Finished, Heartbeat, Started, StreamEvent, Usage, has_output, has_reasoning
-from stages.slots import ATTEMPTS, CALL, FAILURE, USAGE
+from stages.slots import ATTEMPTS, CALL, FAILURE, RESPONSE, USAGE
 from stages.upstreams import UpstreamCall
 from stages.upstreams.faults import failed_from, fault_from
 
@@ -73,6 +73,8 @@ class AnswerCall:
         with trio.CancelScope() as ending:
             async with opening as answer:
                 ctx[CALL] = answer.call
+                if (response := ctx.get(RESPONSE)) is not None:
+                    response.answered_by(answer.call.deployment.id, len(ctx[ATTEMPTS]))
                 try:
                     is_end = await self._pass_on(answer, lane, outlet, ctx)
                 except (PipelineError, DownstreamGone):
@@ -154,7 +156,11 @@ class _OpenAround:
             self._opening = self._around.call(self._call, self._following)
             return await self._opening.__aenter__()
         except Exception as error:
-            raise _blamed(error, self._around.name)  # noqa: B904 - it bears its cause
+            failure = _blamed(_alone(error), self._around.name)
+        try:
+            raise failure  # here: there, a group would become its context, and that refers to it
+        finally:
+            del failure
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -163,15 +169,25 @@ class _OpenAround:
         try:
             return await self._opening.__aexit__(kind, error, traceback)
         except Exception as worse:
-            if worse is error:
-                raise
-            raise _blamed(worse, self._around.name)  # noqa: B904 - it bears its cause
+            if (failure := _alone(worse)) is error:
+                return False
+            failure = _blamed(failure, self._around.name)
+        try:
+            raise failure
+        finally:
+            del failure
+
+
+def _alone(error: Exception) -> Exception:
+    """Return the first failure in a group: a nursery of an around's makes one even of a single failure."""
+    while isinstance(error, ExceptionGroup):
+        error = cast("ExceptionGroup[Exception]", error).exceptions[0]
+    return error
 
 
 def _blamed(error: Exception, name: str) -> Exception:
-    """Return ``error`` as a failure of an around; a group, or what is not a failure, as it is."""
-    is_kept = isinstance(error, BaseExceptionGroup | DownstreamGone)
-    return error if is_kept else blame(error, name)
+    """Return ``error`` as a failure of an around; what is not a failure, as it is."""
+    return error if isinstance(error, DownstreamGone) else blame(error, name)
 
 
 class _Innermost:
@@ -234,12 +250,13 @@ class _OpenAttempt:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        was_open, self._is_open = self._is_open, False
         try:
             await self._pull.end(is_answered=self._record.end != _GIVEN_UP)
         finally:
             self._record.ended_ns = self._lane.clock()
             if (further := self._further) is not None:
-                if self._is_open:
+                if was_open:
                     self._go_on(further)
                 further.begin_closing()
                 further.timeline.leave(further.since_ns)
@@ -248,6 +265,8 @@ class _OpenAttempt:
         return self
 
     async def __anext__(self) -> list[StreamEvent]:
+        if not self._is_open:  # the task that has opened it has left it, as when both are being cancelled
+            await trio.lowlevel.checkpoint()
         first, self._first = self._first, []
         batch = first or await self._take()
         if batch is None:

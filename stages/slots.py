@@ -32,6 +32,10 @@ class ReceivedHead(Struct, frozen=True):
 class ClientResponse(Protocol):
     """The response to the client. Only one task may write at a time."""
 
+    def answered_by(self, deployment: str, attempts: int) -> None:
+        """Note which deployment answers, after how many attempts, for the headers, if they are not sent yet."""
+        ...
+
     def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Commit to a status and headers; they are sent with the first bytes of the body."""
         ...

@@ -22,6 +22,8 @@ from stages.answer import Answer, Around, Attempt
 from stages.events import Failed, Finished, Heartbeat, Started, StreamEvent
 from stages.principal import Principal
 from stages.request import ResponsesRequest
+from stages.routing.router import ROUTE, Candidate, Route, Router
+from stages.routing.settings import DEFAULT_ROUTING
 from stages.slots import ATTEMPTS, CALL, HEAD, PRINCIPAL, PROFILE, ReceivedHead
 from stages.upstreams import Deployment, UpstreamCall
 from stages.upstreams.faults import fault_from
@@ -71,6 +73,7 @@ def new_request_context(
     principal: Principal | None = None,
     headers: Mapping[bytes, bytes] | None = None,
     *,
+    others: Iterable[Deployment] = (),
     profile: Profile = OPENAI,
     request_id: str = "test",
 ) -> RequestContext:
@@ -80,6 +83,7 @@ def new_request_context(
         call: the request and its deployment.
         principal: the owner of the key.
         headers: of the request, with names in lower case.
+        others: further deployments, all healthy; those of the same ``model_name`` may answer, too.
         profile: the kind of client.
         request_id: what the log calls it.
     """
@@ -87,7 +91,11 @@ def new_request_context(
     ctx[HEAD] = ReceivedHead(dict(headers or {}), RECEIVED_S)
     ctx[PROFILE] = profile
     ctx[PRINCIPAL] = principal or new_principal()
-    ctx[CALL] = call or new_call()
+    ctx[CALL] = call = call or new_call()
+    group = [call.deployment, *(one for one in others if one.model_name == call.deployment.model_name)]
+    candidates = [Candidate(one, call.at(one).model) for one in group]
+    route = Route(Router(DEFAULT_ROUTING, group), call.deployment.model_name, candidates, "", lambda name: None)
+    ctx[ROUTE] = route.from_candidate(candidates[0], 0.0)
     return ctx
 
 
@@ -153,7 +161,7 @@ def check_around(
         options: those of the plugin; None stands for their defaults.
         call: what is asked.
         principal: the owner of the key.
-        deployments: those that the plugin's host shows, by id.
+        deployments: those that the plugin's host shows, by id; those of the call's ``model_name`` may answer it, too.
         shares_between_requests: whether the answer depends, on purpose, on earlier requests, as that of a cache does.
 
     Raises:
@@ -167,7 +175,7 @@ def check_around(
     asked = call or new_call()
 
     def context() -> RequestContext:
-        return new_request_context(asked, principal)
+        return new_request_context(asked, principal, others=(deployments or {}).values())
 
     async def check() -> CheckedAnswer:
         async with plugin_opened(plugin, options, deployments=deployments) as made:
@@ -341,6 +349,7 @@ class _ScriptedOpening:
 
     async def __anext__(self) -> list[StreamEvent]:
         if not self._attempt.is_open:
+            await trio.lowlevel.checkpoint()  # if both are being cancelled, the task that holds it open may be first
             self._stage.note("reads from an attempt that it has left")
             raise StopAsyncIteration
         first, self._first = self._first, []

@@ -7,8 +7,6 @@ the call, `stages.routing.around` does the same inside the pipeline.
 
 from __future__ import annotations
 
-from typing import Final
-
 import trio
 
 from pipeline import Overloaded, PipelineError, RequestContext, UpstreamFault
@@ -19,9 +17,6 @@ from stages.routing.router import ROUTE, Route
 from stages.slots import ATTEMPTS, CALL, ENCODER, FAILURE
 from stages.upstreams import UpstreamCall
 from stages.upstreams.faults import fault_from
-
-DEPLOYMENT: Final = b"x-headrace-deployment"
-COUNT: Final = b"x-headrace-attempts"
 
 
 async def answer_in_turn(
@@ -39,13 +34,12 @@ async def answer_in_turn(
     route = ctx[ROUTE]
     pipeline = assembly.answer(call, ctx)
     is_routed_within = assembly.routes_within(call, ctx)
-    headers = response.headers
     request = ctx[CALL].request  # without restored reasoning
     count = 0
     while True:
         count += 1
         attempt = _Attempt(ctx, call)
-        response.headers = [*headers, (DEPLOYMENT, _header(call.deployment.id)), (COUNT, b"%d" % count)]
+        response.answered_by(call.deployment.id, count)
         fault: PipelineError | None = None
         try:
             await pipeline.run([[call]], ctx)
@@ -90,10 +84,6 @@ def _note_end(route: Route, ctx: RequestContext, attempt: _Attempt, *, has_faile
         route.broke_off(fault_from(failed), trio.current_time())
     elif not has_failed:
         route.answered(trio.current_time(), latency_s=attempt.latency_s)
-
-
-def _header(text: str) -> bytes:
-    return text.encode("ascii", "backslashreplace")
 
 
 class _Attempt:

@@ -143,6 +143,7 @@ class Route:
         "_conversation",
         "_fallbacks",
         "_groups_asked",
+        "_is_named",
         "_is_probe",
         "_kind",
         "_retries",
@@ -166,6 +167,7 @@ class Route:
         self._retries = 0
         self._fallbacks: list[str] = []
         self._groups_asked = [group]
+        self._is_named = False
         self._is_probe = False
         self._since_s = 0.0
 
@@ -174,9 +176,19 @@ class Route:
         self.router.budget.note_request(now_s)
         return self._ask(self._next(now_s, untried_only=False) or self._first(now_s), now_s)
 
+    def others(self, now_s: float) -> list[Candidate]:
+        """Return the healthy ones of the group that this request has not asked, in the order in which it would."""
+        return [one for one in self._ready(now_s) if one.deployment.id not in self._asked]
+
     def from_candidate(self, candidate: Candidate, now_s: float) -> Route:
-        """Return a way of its own for a call of something around it, which has chosen ``candidate``."""
+        """Return a way of its own for a call of something around it.
+
+        If that has named another ``candidate`` than the request's own, nobody else is asked: it has chosen. All ways of
+        one request know whom the others have asked.
+        """
         route = Route(self.router, self.group, self._candidates, self._conversation, self.group_of)
+        route._asked = self._asked
+        route._is_named = self.candidate is None or candidate.deployment.id != self.candidate.deployment.id
         route._ask(candidate, now_s)
         return route
 
@@ -207,6 +219,8 @@ class Route:
         if not isinstance(fault, Overloaded):  # a shortage of our own says nothing about the deployment
             self.router.health_of(candidate).failed(now_s, kind, fault.retry_after_s)
         self.end()
+        if self._is_named:
+            return None
         again = self._again_in_group(candidate, fault, kind, now_s, deadline_s) or self._again_elsewhere(kind, now_s)
         if again is not None:
             self._ask(again.candidate, now_s + again.pause_s)
@@ -250,15 +264,12 @@ class Route:
 
     def _next(self, now_s: float, *, untried_only: bool) -> Candidate | None:
         """Return the first candidate that is ready."""
+        return next(iter(self.others(now_s) if untried_only else self._ready(now_s)), None)
+
+    def _ready(self, now_s: float) -> list[Candidate]:
         health = self.router.health
-        return next(
-            (
-                one
-                for one in self.router.ordered(self._candidates, self._conversation, now_s)
-                if health[one.deployment.id].is_ready(now_s) and not (untried_only and one.deployment.id in self._asked)
-            ),
-            None,
-        )
+        ordered = self.router.ordered(self._candidates, self._conversation, now_s)
+        return [one for one in ordered if health[one.deployment.id].is_ready(now_s)]
 
     def _first(self, now_s: float) -> Candidate:
         return self.router.ordered(self._candidates, self._conversation, now_s)[0]
