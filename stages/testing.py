@@ -5,18 +5,20 @@ The checks of stages and plugins are in `pipeline.testing`.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Final
 
 import trio
 from msgspec.structs import replace
 
-from pipeline import Inlet, Lane, Outlet, Party, PipelineError, RequestContext, UpstreamFault
+from pipeline import Host, Inlet, Lane, Outlet, Party, PipelineError, Plugin, RequestContext, UpstreamFault
 from pipeline.end_testing import assert_lets_go
 from pipeline.lane import BUSY, CLOSING, STARVED, Outside
 from pipeline.plugin_testing import as_plugin, plugin_opened
+from pipeline.registry import AnyPlugin, NoOptions
+from pipeline.soak_testing import soak
 from pipeline.stage_testing import NewContext, assert_waits_declared, collect, on_virtual_time
 from stages.answer import Answer, Around, Attempt
 from stages.events import Failed, Finished, Heartbeat, Started, StreamEvent
@@ -169,9 +171,7 @@ def check_around(
         StageBug: if it raises what it does not declare; the message names it and the cause.
         PipelineError: what it raises if no attempt begins well.
     """
-    plugin = as_plugin(around)
-    if plugin.kind != "around":
-        raise TypeError(f"{plugin.name!r} does not stand around the call: use pipeline.testing.check_plugin")
+    plugin = _around(around, "check_plugin")
     asked = call or new_call()
 
     def context() -> RequestContext:
@@ -201,6 +201,44 @@ def check_around(
             return answered
 
     return on_virtual_time(check, plugin.name)
+
+
+def soak_around(
+    around: Any,
+    *attempts: Script,
+    rounds: int = 30,
+    options: Any = None,
+    call: UpstreamCall | None = None,
+    deployments: Mapping[str, Deployment] | None = None,
+) -> None:
+    """Run an around ``rounds`` times on attempts that go as scripted, and check that it leaves nothing behind.
+
+    The arguments are those of `check_around`; what is checked is what `pipeline.testing.soak` checks.
+
+    Raises:
+        AssertionError: if memory grows, or an answer differs from the first one.
+    """
+    plugin = _around(around, "soak")
+    asked = call or new_call()
+
+    @asynccontextmanager
+    async def asking(_: NoOptions, host: Host) -> AsyncIterator[_AskAround]:
+        async with plugin_opened(plugin, options, deployments=deployments) as made:
+            yield _AskAround(made, attempts)
+
+    soak(
+        Plugin(plugin.name, options=NoOptions, serve=asking, accepts=UpstreamCall, emits=StreamEvent),
+        [[asked]],
+        rounds,
+        context=lambda: new_request_context(asked, others=(deployments or {}).values()),
+    )
+
+
+def _around(around: Any, otherwise: str) -> AnyPlugin:
+    plugin = as_plugin(around)
+    if plugin.kind != "around":
+        raise TypeError(f"{plugin.name!r} does not stand around the call: use pipeline.testing.{otherwise}")
+    return plugin
 
 
 class _AskAround:
@@ -361,7 +399,8 @@ class _ScriptedOpening:
         """Return the next event as a batch, after the pauses before it."""
         for item in self._script:
             if isinstance(item, PipelineError):
-                raise self._failed(item)
+                item.__context__ = None  # each attempt raises it anew: what it grows by is not the around's
+                raise self._failed(item.with_traceback(None))
             if isinstance(item, float | int):
                 await self._next.wait(item)
                 continue

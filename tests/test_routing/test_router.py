@@ -10,6 +10,7 @@ import pytest
 from kit.service.contexts import deployment
 
 from pipeline import ClientFault, Overloaded, PipelineError, UpstreamFault
+from stages.routing.faults import kind_of
 from stages.routing.router import MAX_STICKY, Candidate, Route, Router
 from stages.routing.settings import RoutingSettings
 
@@ -213,3 +214,30 @@ def test_an_answer_that_ends_is_no_longer_in_flight() -> None:
     route.end()
     route.end()
     assert world.router.health["a"].in_flight == 0
+
+
+def test_a_plugin_may_ask_the_others_of_a_group_that_are_healthy() -> None:
+    world = Routed({"m": [*group("m", "a", order=1), *group("m", "b", "c", "d", order=2)]})
+    world.router.health["b"].failed(0.0, kind_of(NO_KEY))
+    route = world.route()
+    assert route.begin(0.0).deployment.id == "a"
+    others = route.others(1.0)
+    assert {one.deployment.id for one in others} == {"c", "d"}
+    route.from_candidate(others[0], 1.0)
+    assert route.others(1.0) == others[1:]
+    assert "b" in {one.deployment.id for one in route.others(60.0)}
+
+
+def test_a_call_around_the_request_moves_on_unless_it_names_another_deployment() -> None:
+    world = Routed({"m": [*group("m", "a", order=1), *group("m", "b", order=2)]}, num_retries=0)
+    route = world.route()
+    own = route.begin(0.0)
+    [other] = route.others(0.0)
+    named = route.from_candidate(other, 0.0)
+    assert named.failed(DOWN, 0.0, deadline_s=math.inf) is None
+    assert world.router.health["b"].in_flight == 0
+    assert route.from_candidate(own, 0.0).failed(DOWN, 0.0, deadline_s=math.inf) is None  # b was asked already
+    moved = world.route()
+    again = moved.from_candidate(moved.begin(0.0), 0.0).failed(DOWN, 0.0, deadline_s=math.inf)
+    assert again is not None
+    assert again.candidate == other

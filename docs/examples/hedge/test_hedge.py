@@ -1,9 +1,11 @@
+import math
+
 import pytest
 from hedge import Hedge
 
 from pipeline import UpstreamFault
 from stages.events import Finished, StreamEvent, TextDelta
-from stages.testing import CheckedAnswer, Script, check_around, new_call
+from stages.testing import CheckedAnswer, Script, check_around, new_call, soak_around
 
 SLOW_S, LATE_S, AT_ONCE_S = 3600.0, 3.0, 0.0
 DOWN = UpstreamFault("it is down")
@@ -61,3 +63,9 @@ def test_without_another_one_the_first_goes_on_alone() -> None:
 def test_a_wait_cannot_be_negative() -> None:
     with pytest.raises(ValueError, match="0 or more"):
         Hedge(after_s=-1)
+
+
+def test_it_leaves_nothing_behind() -> None:
+    never = math.inf  # trio keeps the deadline of a cancelled sleep for a while
+    soak_around(Hedge(), answer("first", after_s=never), answer("second"), rounds=10, deployments=TWO)
+    soak_around(Hedge(), [LATE_S, DOWN], answer("second", after_s=LATE_S), rounds=10, deployments=TWO)
