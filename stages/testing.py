@@ -5,7 +5,7 @@ The checks of stages and plugins are in `pipeline.testing`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Final
@@ -222,7 +222,7 @@ def soak_around(
     asked = call or new_call()
 
     @asynccontextmanager
-    async def asking(_: NoOptions, host: Host) -> AsyncIterator[_AskAround]:
+    async def asking(_: NoOptions, host: Host) -> AsyncGenerator[_AskAround]:
         async with plugin_opened(plugin, options, deployments=deployments) as made:
             yield _AskAround(made, attempts)
 

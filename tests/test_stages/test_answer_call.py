@@ -260,7 +260,7 @@ async def test_an_answer_that_another_task_has_opened_is_still_the_upstreams_tim
 
 
 @pytest.mark.parametrize("begins", [True, False])
-async def test_what_fails_in_a_nursery_of_an_around_is_no_group_to_others(
+async def test_what_fails_in_a_nursery_of_an_around_reaches_others_without_its_group(
     begins: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
     seen: list[Exception] = []

@@ -437,5 +437,5 @@ def test_an_around_that_keeps_something_of_each_request_is_caught_by_a_soak() ->
             yield answer
 
     soak_around(FunctionAround(try_again), DOWN, GOOD, rounds=10)
-    with pytest.raises(AssertionError, match="around keeps [0-9]+ bytes of each run"):
+    with pytest.raises(AssertionError, match=r"around keeps [0-9]+ bytes of each run"):
         soak_around(FunctionAround(hoard), GOOD, rounds=10)
