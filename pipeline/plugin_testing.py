@@ -345,6 +345,8 @@ def new_record(**changes: Any) -> Any:
         "links": {},
         "transit_ms": None,
         "attempts": None,
+        "arounds_ms": None,
+        "skipped": None,
         "mended": None,
     }
     return SimpleNamespace(**{**fields, **changes})

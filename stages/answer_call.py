@@ -2,7 +2,7 @@
 
 Takes: UpstreamCall, one. Gives: StreamEvent, n; the last one is Finished or Failed.
 Holds: the first batch of each open attempt. Waits: for its attempts, whose lanes have that time; for what is around the
-call only as that declares it. Fills: CALL with the call that was answered, USAGE, FAILURE, ATTEMPTS.
+call only as that declares it. Fills: CALL with the call that was answered, USAGE, FAILURE, ATTEMPTS, AROUNDS.
 Raises: what the last attempt raised, if none began well.
 On cancellation every open attempt is closed at once. After the last event, what is around the call has 5 s for what it
 still has to do.
@@ -23,9 +23,9 @@ from pipeline.channel import DownstreamGone
 from pipeline.errors import blame
 from pipeline.lane import BUSY, OUTSIDE
 from pipeline.pull import Pull
-from stages.answer import Answer, Around, Attempt, Next
+from stages.answer import Answer, Around, AroundTime, Attempt, Next
 from stages.events import Failed, Finished, Heartbeat, Started, StreamEvent, Usage, has_output, has_reasoning
-from stages.slots import ATTEMPTS, CALL, FAILURE, RESPONSE, USAGE
+from stages.slots import AROUNDS, ATTEMPTS, CALL, FAILURE, RESPONSE, USAGE
 from stages.upstreams import UpstreamCall
 from stages.upstreams.faults import failed_from, fault_from
 
@@ -59,9 +59,11 @@ class AnswerCall:
     async def run(self, inlet: Inlet[UpstreamCall], outlet: Outlet[StreamEvent], ctx: RequestContext) -> None:
         """Answer each call."""
         ctx[ATTEMPTS] = []
-        chain: Next = _Innermost(self._attempt, ctx, inlet.lane)
-        for around in reversed(self._arounds):
-            chain = _Link(around, chain)
+        times = [AroundTime(name) for name in (self.name, *(around.name for around in self._arounds))]
+        ctx[AROUNDS] = times[1:]
+        chain: Next = _Innermost(self._attempt, ctx, inlet.lane, times[-1])
+        for around, asking, own in reversed(list(zip(self._arounds, times[:-1], times[1:], strict=True))):
+            chain = _Link(around, chain, asking, own)
         async for batch in inlet:
             for call in batch:
                 await self._answer(chain(call), inlet.lane, outlet, ctx)
@@ -125,16 +127,18 @@ def answer_call(arounds: Sequence[Around], attempt: Attempts) -> AnswerCall:
 class _Link:
     """Asks one `Around`, which may ask the next."""
 
-    def __init__(self, around: Around, following: Next) -> None:
+    def __init__(self, around: Around, following: Next, asking: AroundTime, own: AroundTime) -> None:
         self._around = around
         self._following = following
+        self._asking = asking
+        self._own = own
 
     @property
     def ctx(self) -> RequestContext:
         return self._following.ctx
 
     def __call__(self, call: UpstreamCall, /) -> AbstractAsyncContextManager[Answer]:
-        return _OpenAround(self._around, call, self._following)
+        return _OpenAround(self._around, call, self._following, self._asking, self._own)
 
     def outside(self, party: Party = Party.OURS) -> AbstractContextManager[object]:
         return self._following.outside(party)
@@ -143,20 +147,28 @@ class _Link:
 class _OpenAround:
     """The answer of one `Around`, as a context manager; what fails in the around is blamed on it."""
 
-    __slots__ = ("_around", "_call", "_following", "_opening")
+    __slots__ = ("_around", "_asking", "_call", "_clock", "_following", "_opening", "_own")
 
-    def __init__(self, around: Around, call: UpstreamCall, following: Next) -> None:
+    def __init__(
+        self, around: Around, call: UpstreamCall, following: Next, asking: AroundTime, own: AroundTime
+    ) -> None:
         self._around = around
         self._call = call
         self._following = following
+        self._asking = asking
+        self._own = own
+        self._clock = following.ctx.timeline.clock
         self._opening: AbstractAsyncContextManager[Answer] | None = None
 
     async def __aenter__(self) -> Answer:
+        _pass_on(self._asking, self._own, self._clock())
         try:
             self._opening = self._around.call(self._call, self._following)
             return await self._opening.__aenter__()
         except Exception as error:
             failure = _blamed(_alone(error), self._around.name)
+        finally:
+            _pass_on(self._own, self._asking, self._clock())
         try:
             raise failure  # here: there, a group would become its context, and that refers to it
         finally:
@@ -166,16 +178,25 @@ class _OpenAround:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         assert self._opening is not None  # entered
+        _pass_on(self._asking, self._own, self._clock())
         try:
             return await self._opening.__aexit__(kind, error, traceback)
         except Exception as worse:
             if (failure := _alone(worse)) is error:
                 return False
             failure = _blamed(failure, self._around.name)
+        finally:
+            _pass_on(self._own, self._asking, self._clock())
         try:
             raise failure
         finally:
             del failure
+
+
+def _pass_on(giving: AroundTime, taking: AroundTime, now_ns: int) -> None:
+    """Note that one waits for the other from now on."""
+    giving.change(-1, now_ns)
+    taking.change(1, now_ns)
 
 
 def _alone(error: Exception) -> Exception:
@@ -193,14 +214,15 @@ def _blamed(error: Exception, name: str) -> Exception:
 class _Innermost:
     """Makes attempts."""
 
-    def __init__(self, attempt: Attempts, ctx: RequestContext, lane: Lane) -> None:
+    def __init__(self, attempt: Attempts, ctx: RequestContext, lane: Lane, asking: AroundTime) -> None:
         self._attempt = attempt
         self._lane = lane
+        self._asking = asking
         self._task = trio.lowlevel.current_task()
         self.ctx = ctx
 
     def __call__(self, call: UpstreamCall, /) -> AbstractAsyncContextManager[Answer]:
-        return _OpenAttempt(self._attempt, call, self.ctx, self._lane, self._task)
+        return _OpenAttempt(self._attempt, call, self.ctx, self._lane, self._task, self._asking)
 
     def outside(self, party: Party = Party.OURS) -> AbstractContextManager[object]:
         # The lane is of the task that runs the around; another one's pause is not that one's.
@@ -211,7 +233,13 @@ class _OpenAttempt:
     """One attempt, as a context manager, and the iterator over what it gives."""
 
     def __init__(
-        self, stages: Attempts, call: UpstreamCall, ctx: RequestContext, lane: Lane, task: trio.lowlevel.Task
+        self,
+        stages: Attempts,
+        call: UpstreamCall,
+        ctx: RequestContext,
+        lane: Lane,
+        task: trio.lowlevel.Task,
+        asking: AroundTime,
     ) -> None:
         self._stages = stages
         self._call = call
@@ -221,11 +249,28 @@ class _OpenAttempt:
         self._record = Attempt(call.deployment.id, call.model, self._ctx.lanes, self._ctx.links, lane.clock())
         self._lane = lane  # of the stage
         self._task = task  # the stage's
+        self._asking = asking
         self._further: Lane | None = None  # of another task, if that has opened it
         self._is_open = False
         self._first: list[StreamEvent] = []
 
     async def __aenter__(self) -> Answer:
+        self._asking.change(-1, self._lane.clock())
+        try:
+            return await self._begin()
+        finally:
+            self._asking.change(1, self._lane.clock())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._asking.change(-1, self._lane.clock())
+        try:
+            await self._end()
+        finally:
+            self._asking.change(1, self._lane.clock())
+
+    async def _begin(self) -> Answer:
         self._all.append(self._record)
         if trio.lowlevel.current_task() is not self._task:  # an attempt beside another one
             self._further = self._lane.further(f"attempt {len(self._all)}")
@@ -240,16 +285,14 @@ class _OpenAttempt:
             failed = next((event for event in self._first if type(event) not in _SILENT), None)
             if isinstance(failed, Failed):
                 raise fault_from(failed)
-        except BaseException as error:
-            await self.__aexit__(type(error), error, None)
+        except BaseException:
+            await self._end()
             raise
         self._is_open = True
         self._pause()
         return Answer(self._call, self)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def _end(self) -> None:
         was_open, self._is_open = self._is_open, False
         try:
             await self._pull.end(is_answered=self._record.end != _GIVEN_UP)

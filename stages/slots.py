@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from pipeline import Slot
-from stages.answer import Attempt
+from stages.answer import AroundTime, Attempt
 from stages.events import Failed, Usage
 from stages.principal import Principal
 from stages.upstreams import UpstreamCall
@@ -103,6 +103,9 @@ FAILURE: Slot[Failed] = Slot("failure")
 
 ATTEMPTS: Slot[list[Attempt]] = Slot("attempts")
 """Filled by answer_call, if anything is installed around the call: the attempts at an answer, in their order."""
+
+AROUNDS: Slot[list[AroundTime]] = Slot("arounds")
+"""Filled by answer_call: the time of each thing around the call, the outermost first."""
 
 ENCODER: Slot[ChunkEncoder] = Slot("encoder")
 """Filled by encode_chunks. Code that must end the stream early reads from it what the client has seen."""

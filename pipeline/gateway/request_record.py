@@ -13,9 +13,9 @@ from pipeline.channel import Link
 from pipeline.gateway.asgi_client import AsgiResponse
 from pipeline.gateway.failures import EndCode, row_of
 from pipeline.timeline import Timeline
-from stages.answer import Attempt
+from stages.answer import AroundTime, Attempt
 from stages.events import Usage
-from stages.slots import ATTEMPTS, CALL, FAILURE, PRINCIPAL, USAGE
+from stages.slots import AROUNDS, ATTEMPTS, CALL, FAILURE, PRINCIPAL, USAGE
 from stages.wire.redaction import redact
 
 _DISCONNECTS: Final[dict[str, EndCode]] = {"left": "DC", "stalled": "DS"}
@@ -101,6 +101,8 @@ class RequestRecord(Struct, kw_only=True):
     links: dict[str, LinkFigures]
     transit_ms: dict[str, float] | UnsetType = UNSET
     attempts: list[AttemptFigures] | UnsetType = UNSET
+    arounds_ms: dict[str, float] | UnsetType = UNSET
+    skipped: list[str] | UnsetType = UNSET
     mended: list[str] | UnsetType = UNSET
 
 
@@ -132,6 +134,8 @@ class FinishedRequest(Struct, kw_only=True):
     lanes: list[Lane]
     links: list[Link[Any]]
     attempts: list[Attempt]
+    arounds: list[AroundTime]
+    skipped: list[str]
     mended: set[str]
 
 
@@ -168,6 +172,8 @@ def finished_request(
         lanes=ctx.lanes,
         links=ctx.links,
         attempts=ctx.get(ATTEMPTS) or [],
+        arounds=ctx.get(AROUNDS) or [],
+        skipped=ctx.skipped,
         mended=call.request.mended if call else set(),
     )
 
@@ -211,6 +217,10 @@ def request_record(finished: FinishedRequest) -> RequestRecord:
         record.target_model = redact(finished.target_model)
     if finished.attempts:
         record.attempts = [_attempt(attempt, born_ns) for attempt in finished.attempts]
+    if finished.arounds:
+        record.arounds_ms = {around.name: around.own_ns // 1000 / 1000 for around in finished.arounds}
+    if finished.skipped:
+        record.skipped = sorted(set(finished.skipped))
     if finished.mended:
         record.mended = sorted(finished.mended)
     if finished.error is not None:

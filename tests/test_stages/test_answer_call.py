@@ -103,6 +103,7 @@ async def test_an_around_that_does_nothing_changes_no_byte(
     plain, _ = await asked(upstream(), stream=stream, execution=execution)
     passed, record = await asked(upstream(), around(pass_on), stream=stream, execution=execution)
     assert without_ids(passed.body) == without_ids(plain.body)
+    assert record["arounds_ms"] == {"around": 0, "route_call": 0}
     [attempt] = record["attempts"]
     assert (attempt["end"], attempt["deployment"], attempt["began_ms"], attempt["ms"]) == ("OK", "up-1", 0, 2000)
     lanes = ["restore_reasoning", "call_upstream", "decode_events"]
@@ -283,6 +284,38 @@ async def test_what_fails_in_a_nursery_of_an_around_reaches_others_without_its_g
     [error] = seen
     assert isinstance(error, UpstreamFault)
     assert error.code == "upstream_error"
+
+
+async def test_the_record_has_the_own_time_of_each_around(autojump_clock: trio.testing.MockClock) -> None:
+    async def patient(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+        async with next(call) as answer:
+            with next.outside():
+                await trio.sleep(4)
+            yield answer
+            await trio.sleep(1)
+
+    async def twice(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+        await trio.sleep(2)
+        is_begun = [trio.Event(), trio.Event()]
+        answers: list[Answer] = []
+
+        async def attempt(at: int) -> None:
+            async with next(call) as answer:
+                answers.append(answer)
+                is_begun[at].set()
+                await trio.sleep_forever()
+
+        async with trio.open_nursery() as nursery:
+            for at in (0, 1):
+                nursery.start_soon(attempt, at)
+            for event in is_begun:
+                await event.wait()
+            yield answers[0]
+            nursery.cancel_scope.cancel()
+
+    upstream = InTurn(FakeUpstream(8.0, TEXT, 16.0, FINISH, END), FakeUpstream(32.0, TEXT, FINISH, END))
+    _, record = await asked(upstream, [around(patient, "patient"), around(twice, "twice")])
+    assert record["arounds_ms"] == {"patient": 5000, "twice": 2000, "route_call": 0}
 
 
 async def test_a_cancellation_that_ends_an_attempt_first_ends_its_reader_too(
