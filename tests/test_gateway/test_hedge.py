@@ -11,13 +11,25 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from kit.clients.chat_fold import fold_document, fold_stream
 from kit.clients.chat_posts import ask, begun, good_answer, post_bytes
 from kit.clients.raw import RawClient
 from kit.service.plugins import install
 from kit.service.running import Service, model, serving
 from kit.time.patience import PATIENCE_S
-from kit.upstreams.scripted import ScriptedUpstream, Step, close, error, in_turn, scripted_upstream, stall, wait
+from kit.upstreams.scripted import (
+    Action,
+    Exchange,
+    ScriptedUpstream,
+    Step,
+    close,
+    error,
+    in_turn,
+    scripted_upstream,
+    stall,
+    wait,
+)
 
 from pipeline import alarm
 from pipeline.registry import discover
@@ -25,6 +37,8 @@ from pipeline.registry import discover
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 DOWN = error(503)
 STALLED: Sequence[Step] = (stall(),)
+QUIET_S = 0.1
+"""If no task has run for so long, all that was sent has arrived, and has had its effect."""
 
 both_ways = pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 
@@ -72,6 +86,25 @@ async def world(
         yield World(service, one, two)
 
 
+def note(event: trio.Event) -> Action:
+    """Set an event."""
+
+    async def step(_: Exchange) -> None:
+        event.set()
+
+    return step
+
+
+def quiet_after(event: trio.Event) -> Action:
+    """Wait until an event has happened, and nothing follows it."""
+
+    async def step(_: Exchange) -> None:
+        await event.wait()
+        await trio.testing.wait_all_tasks_blocked(QUIET_S)
+
+    return step
+
+
 @pytest.fixture(autouse=True)
 def _installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("hedge", "cache", "steer"):
@@ -103,14 +136,16 @@ async def test_what_routing_has_asked_already_is_not_asked_again_by_the_hedge() 
 
 
 async def test_of_two_slow_ones_the_first_that_begins_answers() -> None:
-    async with world([wait(0.5), *good_answer("first")], STALLED) as here:
+    is_asked = trio.Event()
+    async with world([quiet_after(is_asked), *good_answer("first")], [note(is_asked), stall()]) as here:
         assert await here.answer() == "first"
         assert await here.attempts() == [("up", "OK"), ("up#2", "given_up")]
         await here.second.connection_closed()
 
 
 async def test_if_the_second_fails_the_first_goes_on_and_is_not_asked_once_more() -> None:
-    async with world([wait(0.5), *good_answer("first")], [DOWN]) as here:
+    is_asked = trio.Event()
+    async with world([quiet_after(is_asked), *good_answer("first")], [note(is_asked), DOWN]) as here:
         assert await here.answer() == "first"
         assert await here.attempts() == [("up", "OK"), ("up#2", "upstream_error")]
 
@@ -122,7 +157,9 @@ async def test_if_both_fail_the_client_is_told() -> None:
 
 
 async def test_a_deployment_that_is_left_out_is_not_asked() -> None:
-    async with world([wait(0.3), *good_answer("first")], [error(401)]) as here:
+    is_asked = trio.Event()
+    first = in_turn([quiet_after(is_asked), *good_answer("first")], [wait(0.3), *good_answer("first")])
+    async with world([first], [note(is_asked), error(401)]) as here:
         assert [await here.answer() for _ in range(2)] == ["first", "first"]
         assert await here.attempts(0) == [("up", "OK"), ("up#2", "upstream_unauthorized")]
         assert await here.attempts(1) == [("up", "OK")]
@@ -152,7 +189,8 @@ async def test_an_answer_that_breaks_off_is_not_begun_again() -> None:
 
 
 async def test_only_the_requests_of_its_condition_are_hedged() -> None:
-    async with world([wait(0.3), *good_answer("first")], good_answer("second"), when="{stream: true}") as here:
+    first = in_turn(STALLED, [wait(0.3), *good_answer("first")])
+    async with world([first], good_answer("second"), when="{stream: true}") as here:
         assert [await here.answer(stream=stream) for stream in (True, False)] == ["second", "first"]
         assert len(here.second.requests) == 1
 
@@ -185,18 +223,18 @@ async def test_nothing_is_left_open() -> None:
     async with world([in_turn(good_answer(), STALLED)], good_answer()) as here:
         await here.answer()  # a first one, for what remains open from then on
         await here.answer()
-        tasks, files = await idle(here)
+        tasks, files = await idle()
         for _ in range(5):
             await here.answer()
-        assert await idle(here, tasks, files) == (tasks, files)
+        assert await idle(tasks, files) == (tasks, files)
 
 
-async def idle(here: World, *wanted: int) -> tuple[int, ...]:
-    """Return how many tasks and files are open once the connections of the clients are not."""
+async def idle(*wanted: int) -> tuple[int, ...]:
+    """Return how many tasks and files are open when nothing happens any more, or as soon as they are as ``wanted``."""
     now: tuple[int, ...] = ()
-    with trio.move_on_after(PATIENCE_S if wanted else 0.5):
-        while now != wanted or not wanted:
-            await trio.sleep(0.01)
+    with trio.move_on_after(PATIENCE_S):
+        while not now or (wanted and now != wanted):
+            await trio.testing.wait_all_tasks_blocked(QUIET_S)
             tasks = trio.lowlevel.current_statistics().tasks_living - alarm.tasks_living()
             now = tasks, len(os.listdir("/proc/self/fd"))
     return now
