@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -71,14 +72,20 @@ _LOG_LIMIT_S: Final = 5.0
 
 
 @contextlib.contextmanager
-def plugin() -> Generator[Path]:
-    """Yield a folder that offers the stage `burn` to a Python that has it on its path, as if it were installed."""
+def plugin(module: ModuleType = burn) -> Generator[Path]:
+    """Yield a folder that offers a stage to a Python that has it on its path, as if it were installed.
+
+    Args:
+        module: contains it; both have the same name.
+    """
+    name = module.__name__.rpartition(".")[2]
     with tempfile.TemporaryDirectory(prefix="headrace-plugin-") as folder:
-        info = Path(folder, "headrace_burn-1.dist-info")
+        info = Path(folder, f"headrace_{name}-1.dist-info")
         info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: headrace-burn\nVersion: 1\n")
-        (info / "entry_points.txt").write_text("[pipeline.stages]\nburn = headrace_burn:burn\n")
-        Path(folder, "headrace_burn.py").write_text(Path(burn.__file__).read_text(encoding="utf-8"), encoding="utf-8")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: headrace-{name}\nVersion: 1\n")
+        (info / "entry_points.txt").write_text(f"[pipeline.stages]\n{name} = headrace_{name}:{name}\n")
+        source = Path(str(module.__file__)).read_text(encoding="utf-8")
+        Path(folder, f"headrace_{name}.py").write_text(source, encoding="utf-8")
         yield Path(folder)
 
 

@@ -18,10 +18,12 @@ KEY = "sk-bench-0123456789abcdef"
 
 _CONFIG = """\
 model_list:
+{deployments}general_settings: {{master_key: {key}}}
+pipeline_settings: {{log_level: {log_level}{more}}}
+"""
+_DEPLOYMENT = """\
   - model_name: "mock-*"
     litellm_params: {{model: "openai/mock-*", api_base: "http://127.0.0.1:{port}/v1", api_key: sk-upstream}}
-general_settings: {{master_key: {key}}}
-pipeline_settings: {{log_level: {log_level}{more}}}
 """
 
 SILENT = "headrace, log level warning"
@@ -30,9 +32,14 @@ LogLevel = Literal["info", "warning"]
 LOG_LEVELS: tuple[LogLevel, ...] = get_args(LogLevel)
 
 
-def configuration(upstream_port: int, log_level: LogLevel = "info", settings: str = "") -> str:
-    """Return the service's configuration; ``settings`` as in `serving`."""
-    return _CONFIG.format(port=upstream_port, key=KEY, log_level=log_level, more=f", {settings}" if settings else "")
+def configuration(upstream_port: int, log_level: LogLevel = "info", settings: str = "", deployments: int = 1) -> str:
+    """Return the service's configuration; ``settings`` and ``deployments`` as in `serving`."""
+    return _CONFIG.format(
+        deployments=_DEPLOYMENT.format(port=upstream_port) * deployments,
+        key=KEY,
+        log_level=log_level,
+        more=f", {settings}" if settings else "",
+    )
 
 
 @contextlib.contextmanager
@@ -45,6 +52,7 @@ def serving(
     workers: int = 1,
     log_level: LogLevel = "info",
     settings: str = "",
+    deployments: int = 1,
     path: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Generator[Subject]:
@@ -58,13 +66,14 @@ def serving(
         workers: the number of its processes, and of cores that they may use.
         log_level: what it logs.
         settings: further ``pipeline_settings``, as YAML on one line, such as ``execution: fused``.
+        deployments: how many answer; all are the same upstream.
         path: a further folder with Python modules, such as a plugin's.
         environ: further variables of its environment.
     """
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
         config = Path(folder, "config.yaml")
-        config.write_text(configuration(tools.port, log_level, settings))
+        config.write_text(configuration(tools.port, log_level, settings, deployments))
         address = ["--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--workers", str(workers)]
         cores = SERVER_CORES if workers == 1 else CORES[:workers] if len(CORES) > workers else []
         command = [*(module_with_tree(module, source) if module else python("-m", "pipeline.gateway")), "serve"]

@@ -9,13 +9,22 @@ import argparse
 import shlex
 from pathlib import Path
 
-from benchmarks import bench_codec, bench_engine, bench_gateway, bench_meters, bench_peers, bench_records, plots
+from benchmarks import (
+    bench_arounds,
+    bench_codec,
+    bench_engine,
+    bench_gateway,
+    bench_meters,
+    bench_peers,
+    bench_records,
+    plots,
+)
 from benchmarks.loads import TITLES
 from benchmarks.processes import ROOT
 from benchmarks.recording import RESULTS, Recording, load, table
 from benchmarks.targets import TARGETS
 
-NAMES = ("gateway", "peers", "records", "meters", "engine", "codec")
+NAMES = ("gateway", "peers", "records", "meters", "arounds", "engine", "codec")
 PROFILES = Path(__file__).parent / "profiles"
 MISSED = "missed-targets.md"
 """The text in the folder of the profiles that says, for the newest run, why targets were missed."""
@@ -24,6 +33,7 @@ _PACED = {100: "paced-100", 500: "paced-500", 1000: "paced-1000"}
 _OTHERS = (
     ("records", "Is the log right?", bench_records.summary),
     ("meters", "What the figures cost", bench_meters.summary),
+    ("arounds", "Around the call", bench_arounds.summary),
     ("engine", "The engine alone", bench_engine.summary),
     ("codec", "The wire code alone", bench_codec.summary),
 )

@@ -39,9 +39,10 @@ class RequestContext:
         lanes: one per task of its pipelines that has started, in the order of the stages.
         links: one per channel between two tasks.
         open_codecs: those of the running pipeline that are told its end, each with the name of its stage.
+        skipped: the names of the stages without which the request has gone on, also in its parts.
     """
 
-    __slots__ = ("_notes", "deadline", "lanes", "links", "open_codecs", "request_id", "timeline")
+    __slots__ = ("_notes", "deadline", "lanes", "links", "open_codecs", "request_id", "skipped", "timeline")
 
     def __init__(self, request_id: str, *, deadline: float = math.inf, clock: Clock = perf_counter_ns) -> None:
         self.request_id = request_id
@@ -50,6 +51,7 @@ class RequestContext:
         self.lanes: list[Lane] = []
         self.links: list[Link[Any]] = []
         self.open_codecs: list[tuple[str, Any]] = []
+        self.skipped: list[str] = []
         self._notes: dict[Slot[Any], Any] = {}
 
     def __setitem__(self, slot: Slot[T], value: T) -> None:
@@ -82,5 +84,6 @@ class RequestContext:
         """
         part = RequestContext(self.request_id, deadline=self.deadline)
         part.timeline = self.timeline
+        part.skipped = self.skipped
         part._notes = dict(self._notes)
         return part

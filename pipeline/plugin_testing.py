@@ -346,6 +346,8 @@ def new_record(**changes: Any) -> Any:
         "transit_ms": None,
         "attempts": None,
         "health": None,
+        "arounds_ms": None,
+        "skipped": None,
         "mended": None,
     }
     return SimpleNamespace(**{**fields, **changes})

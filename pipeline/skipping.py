@@ -51,7 +51,7 @@ def _is_codec(stage: object) -> TypeGuard[CodecStage[Any, Any]]:
 class _Skipping:
     def __init__(self, stage: CodecStage[Any, Any], ctx: RequestContext) -> None:
         self._stage = stage
-        self._request_id = ctx.request_id
+        self._request_id, self._skipped = ctx.request_id, ctx.skipped
         self._codec: Any = None  # None once it is skipped
         try:
             self._codec = stage.open(ctx)
@@ -104,6 +104,7 @@ class _Skipping:
     def _give_up(self, error: Exception, held: list[Any] | Exception) -> list[Any]:
         """Go on without the codec, and return what it held."""
         name, self._codec = self._stage.name, None
+        self._skipped.append(name)
         log.warning("stage %s failed in request %s and is skipped: %s", name, self._request_id, places_of(error))
         if isinstance(held, Exception):
             log.error("stage %s lost what it held in request %s: %s", name, self._request_id, places_of(held))

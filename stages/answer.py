@@ -133,6 +133,32 @@ def attempt_at(call: UpstreamCall, lanes: list[Lane], links: list[Link[Any]], as
     )
 
 
+class AroundTime:
+    """How long an around was at work itself: while it was asked to open or to end an answer, and none of its calls was.
+
+    What its answer takes to be read is not in it.
+
+    Attributes:
+        name: the around's.
+        own_ns: that time; of several calls at once, the time in which any of them was at work.
+    """
+
+    __slots__ = ("_since_ns", "_working", "name", "own_ns")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.own_ns = 0
+        self._working = 0
+        self._since_ns = 0
+
+    def change(self, count: int, now_ns: int) -> None:
+        """Note that one more of its calls is at work, 1, or one less, -1: it has ended, or waits for the next one."""
+        if self._working > 0:
+            self.own_ns += now_ns - self._since_ns
+        self._working += count
+        self._since_ns = now_ns
+
+
 class _Once:
     """One batch."""
 

@@ -2,7 +2,7 @@
 
 Takes: UpstreamCall, one. Gives: StreamEvent, n; the last one is Finished or Failed.
 Holds: the first batch of each open attempt. Waits: for its attempts, whose lanes have that time; for what is around the
-call only as that declares it. Fills: CALL with the call that was answered, USAGE, FAILURE, ATTEMPTS.
+call only as that declares it. Fills: CALL with the call that was answered, USAGE, FAILURE, ATTEMPTS, AROUNDS.
 Raises: what the last attempt raised, if none began well.
 On cancellation every open attempt is closed at once. After the last event, what is around the call has 5 s for what it
 still has to do.
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from traceback import walk_tb
 from types import TracebackType
-from typing import Final
+from typing import Final, cast
 
 import trio
 
@@ -23,9 +23,9 @@ from pipeline.channel import DownstreamGone
 from pipeline.errors import blame
 from pipeline.lane import BUSY, OUTSIDE
 from pipeline.pull import Pull
-from stages.answer import Answer, Around, Attempt, Next, attempt_at
+from stages.answer import Answer, Around, AroundTime, Attempt, Next, attempt_at
 from stages.events import Failed, Finished, Heartbeat, Started, StreamEvent, Usage, has_output, has_reasoning
-from stages.slots import ATTEMPTS, CALL, FAILURE, USAGE
+from stages.slots import AROUNDS, ATTEMPTS, CALL, FAILURE, RESPONSE, USAGE
 from stages.upstreams import UpstreamCall
 from stages.upstreams.faults import failed_from, fault_from
 
@@ -59,9 +59,11 @@ class AnswerCall:
     async def run(self, inlet: Inlet[UpstreamCall], outlet: Outlet[StreamEvent], ctx: RequestContext) -> None:
         """Answer each call."""
         ctx[ATTEMPTS] = []
-        chain: Next = _Innermost(self._attempt, ctx, inlet.lane)
-        for around in reversed(self._arounds):
-            chain = _Link(around, chain)
+        times = [AroundTime(name) for name in (self.name, *(around.name for around in self._arounds))]
+        ctx[AROUNDS] = times[1:]
+        chain: Next = _Innermost(self._attempt, ctx, inlet.lane, times[-1])
+        for around, asking, own in reversed(list(zip(self._arounds, times[:-1], times[1:], strict=True))):
+            chain = _Link(around, chain, asking, own)
         async for batch in inlet:
             for call in batch:
                 await self._answer(chain(call), inlet.lane, outlet, ctx)
@@ -73,6 +75,8 @@ class AnswerCall:
         with trio.CancelScope() as ending:
             async with opening as answer:
                 ctx[CALL] = answer.call
+                if (response := ctx.get(RESPONSE)) is not None:
+                    response.answered_by(answer.call.deployment.id, len(ctx[ATTEMPTS]))
                 try:
                     is_end = await self._pass_on(answer, lane, outlet, ctx)
                 except (PipelineError, DownstreamGone):
@@ -123,16 +127,18 @@ def answer_call(arounds: Sequence[Around], attempt: Attempts) -> AnswerCall:
 class _Link:
     """Asks one `Around`, which may ask the next."""
 
-    def __init__(self, around: Around, following: Next) -> None:
+    def __init__(self, around: Around, following: Next, asking: AroundTime, own: AroundTime) -> None:
         self._around = around
         self._following = following
+        self._asking = asking
+        self._own = own
 
     @property
     def ctx(self) -> RequestContext:
         return self._following.ctx
 
     def __call__(self, call: UpstreamCall, /) -> AbstractAsyncContextManager[Answer]:
-        return _OpenAround(self._around, call, self._following)
+        return _OpenAround(self._around, call, self._following, self._asking, self._own)
 
     def outside(self, party: Party = Party.OURS) -> AbstractContextManager[object]:
         return self._following.outside(party)
@@ -141,50 +147,82 @@ class _Link:
 class _OpenAround:
     """The answer of one `Around`, as a context manager; what fails in the around is blamed on it."""
 
-    __slots__ = ("_around", "_call", "_following", "_opening")
+    __slots__ = ("_around", "_asking", "_call", "_clock", "_following", "_opening", "_own")
 
-    def __init__(self, around: Around, call: UpstreamCall, following: Next) -> None:
+    def __init__(
+        self, around: Around, call: UpstreamCall, following: Next, asking: AroundTime, own: AroundTime
+    ) -> None:
         self._around = around
         self._call = call
         self._following = following
+        self._asking = asking
+        self._own = own
+        self._clock = following.ctx.timeline.clock
         self._opening: AbstractAsyncContextManager[Answer] | None = None
 
     async def __aenter__(self) -> Answer:
+        _pass_on(self._asking, self._own, self._clock())
         try:
             self._opening = self._around.call(self._call, self._following)
             return await self._opening.__aenter__()
         except Exception as error:
-            raise _blamed(error, self._around.name)  # noqa: B904 - it bears its cause
+            failure = _blamed(_alone(error), self._around.name)
+        finally:
+            _pass_on(self._own, self._asking, self._clock())
+        try:
+            raise failure  # here: there, a group would become its context, and that refers to it
+        finally:
+            del failure
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         assert self._opening is not None  # entered
+        _pass_on(self._asking, self._own, self._clock())
         try:
             return await self._opening.__aexit__(kind, error, traceback)
         except Exception as worse:
-            if worse is error:
-                raise
-            raise _blamed(worse, self._around.name)  # noqa: B904 - it bears its cause
+            if (failure := _alone(worse)) is error:
+                return False
+            failure = _blamed(failure, self._around.name)
+        finally:
+            _pass_on(self._own, self._asking, self._clock())
+        try:
+            raise failure
+        finally:
+            del failure
+
+
+def _pass_on(giving: AroundTime, taking: AroundTime, now_ns: int) -> None:
+    """Note that one waits for the other from now on."""
+    giving.change(-1, now_ns)
+    taking.change(1, now_ns)
+
+
+def _alone(error: Exception) -> Exception:
+    """Return the first failure in a group: a nursery of an around's makes one even of a single failure."""
+    while isinstance(error, ExceptionGroup):
+        error = cast("ExceptionGroup[Exception]", error).exceptions[0]
+    return error
 
 
 def _blamed(error: Exception, name: str) -> Exception:
-    """Return ``error`` as a failure of an around; a group, or what is not a failure, as it is."""
-    is_kept = isinstance(error, BaseExceptionGroup | DownstreamGone)
-    return error if is_kept else blame(error, name)
+    """Return ``error`` as a failure of an around; what is not a failure, as it is."""
+    return error if isinstance(error, DownstreamGone) else blame(error, name)
 
 
 class _Innermost:
     """Makes attempts."""
 
-    def __init__(self, attempt: Attempts, ctx: RequestContext, lane: Lane) -> None:
+    def __init__(self, attempt: Attempts, ctx: RequestContext, lane: Lane, asking: AroundTime) -> None:
         self._attempt = attempt
         self._lane = lane
+        self._asking = asking
         self._task = trio.lowlevel.current_task()
         self.ctx = ctx
 
     def __call__(self, call: UpstreamCall, /) -> AbstractAsyncContextManager[Answer]:
-        return _OpenAttempt(self._attempt, call, self.ctx, self._lane, self._task)
+        return _OpenAttempt(self._attempt, call, self.ctx, self._lane, self._task, self._asking)
 
     def outside(self, party: Party = Party.OURS) -> AbstractContextManager[object]:
         # The lane is of the task that runs the around; another one's pause is not that one's.
@@ -195,7 +233,13 @@ class _OpenAttempt:
     """One attempt, as a context manager, and the iterator over what it gives."""
 
     def __init__(
-        self, stages: Attempts, call: UpstreamCall, ctx: RequestContext, lane: Lane, task: trio.lowlevel.Task
+        self,
+        stages: Attempts,
+        call: UpstreamCall,
+        ctx: RequestContext,
+        lane: Lane,
+        task: trio.lowlevel.Task,
+        asking: AroundTime,
     ) -> None:
         self._stages = stages
         self._call = call
@@ -205,11 +249,28 @@ class _OpenAttempt:
         self._record = attempt_at(call, self._ctx.lanes, self._ctx.links, lane.clock())
         self._lane = lane  # of the stage
         self._task = task  # the stage's
+        self._asking = asking
         self._further: Lane | None = None  # of another task, if that has opened it
         self._is_open = False
         self._first: list[StreamEvent] = []
 
     async def __aenter__(self) -> Answer:
+        self._asking.change(-1, self._lane.clock())
+        try:
+            return await self._begin()
+        finally:
+            self._asking.change(1, self._lane.clock())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._asking.change(-1, self._lane.clock())
+        try:
+            await self._end()
+        finally:
+            self._asking.change(1, self._lane.clock())
+
+    async def _begin(self) -> Answer:
         self._all.append(self._record)
         if trio.lowlevel.current_task() is not self._task:  # an attempt beside another one
             self._further = self._lane.further(f"attempt {len(self._all)}")
@@ -224,22 +285,21 @@ class _OpenAttempt:
             failed = next((event for event in self._first if type(event) not in _SILENT), None)
             if isinstance(failed, Failed):
                 raise fault_from(failed)
-        except BaseException as error:
-            await self.__aexit__(type(error), error, None)
+        except BaseException:
+            await self._end()
             raise
         self._is_open = True
         self._pause()
         return Answer(self._call, self)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def _end(self) -> None:
+        was_open, self._is_open = self._is_open, False
         try:
             await self._pull.end(is_answered=self._record.end != _GIVEN_UP)
         finally:
             self._record.ended_ns = self._lane.clock()
             if (further := self._further) is not None:
-                if self._is_open:
+                if was_open:
                     self._go_on(further)
                 further.begin_closing()
                 further.timeline.leave(further.since_ns)
@@ -248,6 +308,8 @@ class _OpenAttempt:
         return self
 
     async def __anext__(self) -> list[StreamEvent]:
+        if not self._is_open:  # the task that has opened it has left it, as when both are being cancelled
+            await trio.lowlevel.checkpoint()
         first, self._first = self._first, []
         batch = first or await self._take()
         if batch is None:

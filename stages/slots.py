@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from pipeline import Slot
-from stages.answer import Attempt
+from stages.answer import AroundTime, Attempt
 from stages.events import Failed, Usage
 from stages.principal import Principal
 from stages.upstreams import UpstreamCall
@@ -31,6 +31,10 @@ class ReceivedHead(Struct, frozen=True):
 
 class ClientResponse(Protocol):
     """The response to the client. Only one task may write at a time."""
+
+    def answered_by(self, deployment: str, attempts: int) -> None:
+        """Note which deployment answers, after how many attempts, for the headers, if they are not sent yet."""
+        ...
 
     def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Commit to a status and headers; they are sent with the first bytes of the body."""
@@ -99,6 +103,9 @@ FAILURE: Slot[Failed] = Slot("failure")
 
 ATTEMPTS: Slot[list[Attempt]] = Slot("attempts")
 """Filled by answer_call, if anything is installed around the call: the attempts at an answer, in their order."""
+
+AROUNDS: Slot[list[AroundTime]] = Slot("arounds")
+"""Filled by answer_call: the time of each thing around the call, the outermost first."""
 
 ENCODER: Slot[ChunkEncoder] = Slot("encoder")
 """Filled by encode_chunks. Code that must end the stream early reads from it what the client has seen."""

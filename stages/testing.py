@@ -5,23 +5,27 @@ The checks of stages and plugins are in `pipeline.testing`.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Final
 
 import trio
 from msgspec.structs import replace
 
-from pipeline import Inlet, Lane, Outlet, Party, PipelineError, RequestContext, UpstreamFault
+from pipeline import Host, Inlet, Lane, Outlet, Party, PipelineError, Plugin, RequestContext, UpstreamFault
 from pipeline.end_testing import assert_lets_go
 from pipeline.lane import BUSY, CLOSING, STARVED, Outside
 from pipeline.plugin_testing import as_plugin, plugin_opened
+from pipeline.registry import AnyPlugin, NoOptions
+from pipeline.soak_testing import soak
 from pipeline.stage_testing import NewContext, assert_waits_declared, collect, on_virtual_time
 from stages.answer import Answer, Around, attempt_at
 from stages.events import Failed, Finished, Heartbeat, Started, StreamEvent
 from stages.principal import Principal
 from stages.request import ResponsesRequest
+from stages.routing.router import ROUTE, Candidate, Route, Router
+from stages.routing.settings import DEFAULT_ROUTING
 from stages.slots import ATTEMPTS, CALL, HEAD, PRINCIPAL, PROFILE, ReceivedHead
 from stages.upstreams import Deployment, UpstreamCall
 from stages.upstreams.faults import fault_from
@@ -71,6 +75,7 @@ def new_request_context(
     principal: Principal | None = None,
     headers: Mapping[bytes, bytes] | None = None,
     *,
+    others: Iterable[Deployment] = (),
     profile: Profile = OPENAI,
     request_id: str = "test",
 ) -> RequestContext:
@@ -80,6 +85,7 @@ def new_request_context(
         call: the request and its deployment.
         principal: the owner of the key.
         headers: of the request, with names in lower case.
+        others: further deployments, all healthy; those of the same ``model_name`` may answer, too.
         profile: the kind of client.
         request_id: what the log calls it.
     """
@@ -87,7 +93,11 @@ def new_request_context(
     ctx[HEAD] = ReceivedHead(dict(headers or {}), RECEIVED_S)
     ctx[PROFILE] = profile
     ctx[PRINCIPAL] = principal or new_principal()
-    ctx[CALL] = call or new_call()
+    ctx[CALL] = call = call or new_call()
+    group = [call.deployment, *(one for one in others if one.model_name == call.deployment.model_name)]
+    candidates = [Candidate(one, call.at(one).model) for one in group]
+    route = Route(Router(DEFAULT_ROUTING, group), call.deployment.model_name, candidates, "", lambda name: None)
+    ctx[ROUTE] = route.from_candidate(candidates[0], 0.0)
     return ctx
 
 
@@ -153,7 +163,7 @@ def check_around(
         options: those of the plugin; None stands for their defaults.
         call: what is asked.
         principal: the owner of the key.
-        deployments: those that the plugin's host shows, by id.
+        deployments: those that the plugin's host shows, by id; those of the call's ``model_name`` may answer it, too.
         shares_between_requests: whether the answer depends, on purpose, on earlier requests, as that of a cache does.
 
     Raises:
@@ -161,13 +171,11 @@ def check_around(
         StageBug: if it raises what it does not declare; the message names it and the cause.
         PipelineError: what it raises if no attempt begins well.
     """
-    plugin = as_plugin(around)
-    if plugin.kind != "around":
-        raise TypeError(f"{plugin.name!r} does not stand around the call: use pipeline.testing.check_plugin")
+    plugin = _around(around, "check_plugin")
     asked = call or new_call()
 
     def context() -> RequestContext:
-        return new_request_context(asked, principal)
+        return new_request_context(asked, principal, others=(deployments or {}).values())
 
     async def check() -> CheckedAnswer:
         async with plugin_opened(plugin, options, deployments=deployments) as made:
@@ -193,6 +201,44 @@ def check_around(
             return answered
 
     return on_virtual_time(check, plugin.name)
+
+
+def soak_around(
+    around: Any,
+    *attempts: Script,
+    rounds: int = 30,
+    options: Any = None,
+    call: UpstreamCall | None = None,
+    deployments: Mapping[str, Deployment] | None = None,
+) -> None:
+    """Run an around ``rounds`` times on attempts that go as scripted, and check that it leaves nothing behind.
+
+    The arguments are those of `check_around`; what is checked is what `pipeline.testing.soak` checks.
+
+    Raises:
+        AssertionError: if memory grows, or an answer differs from the first one.
+    """
+    plugin = _around(around, "soak")
+    asked = call or new_call()
+
+    @asynccontextmanager
+    async def asking(_: NoOptions, host: Host) -> AsyncGenerator[_AskAround]:
+        async with plugin_opened(plugin, options, deployments=deployments) as made:
+            yield _AskAround(made, attempts)
+
+    soak(
+        Plugin(plugin.name, options=NoOptions, serve=asking, accepts=UpstreamCall, emits=StreamEvent),
+        [[asked]],
+        rounds,
+        context=lambda: new_request_context(asked, others=(deployments or {}).values()),
+    )
+
+
+def _around(around: Any, otherwise: str) -> AnyPlugin:
+    plugin = as_plugin(around)
+    if plugin.kind != "around":
+        raise TypeError(f"{plugin.name!r} does not stand around the call: use pipeline.testing.{otherwise}")
+    return plugin
 
 
 class _AskAround:
@@ -341,6 +387,7 @@ class _ScriptedOpening:
 
     async def __anext__(self) -> list[StreamEvent]:
         if not self._attempt.is_open:
+            await trio.lowlevel.checkpoint()  # if both are being cancelled, the task that holds it open may be first
             self._stage.note("reads from an attempt that it has left")
             raise StopAsyncIteration
         first, self._first = self._first, []
@@ -352,7 +399,8 @@ class _ScriptedOpening:
         """Return the next event as a batch, after the pauses before it."""
         for item in self._script:
             if isinstance(item, PipelineError):
-                raise self._failed(item)
+                item.__context__ = None  # each attempt raises it anew: what it grows by is not the around's
+                raise self._failed(item.with_traceback(None))
             if isinstance(item, float | int):
                 await self._next.wait(item)
                 continue

@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT))  # the distribution does not contain the benchmark
 
 from benchmarks import __main__ as everything  # noqa: E402
 from benchmarks import (  # noqa: E402
+    bench_arounds,
     bench_codec,
     bench_engine,
     bench_gateway,
@@ -215,6 +216,19 @@ def test_a_service_without_figures_takes_its_turns(tools: Tools) -> None:
             assert reasons == []
             assert figures[COST] > 10
             assert figures[rate] > 0
+
+
+def test_bench_arounds_compares_configurations_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "arounds.json"
+    arguments = ["--turns", "1", "--sessions", "1", "--length", str(SECONDS)]
+    assert bench_arounds.main([*arguments, "--output", str(output)]) == 0
+    recording = results(output, "arounds")
+    assert {row.subject for row in recording.rows} == set(bench_arounds.SIDES)
+    for row in recording.rows:
+        assert row.measure in bench_arounds.MEASURES
+        assert (row.flags, row.median("error_count")) == ([], 0)
+    printed = capsys.readouterr().out
+    assert re.search(r"a stream of 20 events +two healthy deployments .* us", printed)
 
 
 def costs(**sides: Sequence[float]) -> Recording:

@@ -6,12 +6,16 @@ Our own server offers the same interface with less work (`http.request_cycle.Req
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import Any, Final, Protocol
 
 import trio
 
 from pipeline.gateway.http.asgi import Message, Receive, Send
 from pipeline.timeline import Timeline
+
+DEPLOYMENT: Final = b"x-headrace-deployment"
+ATTEMPTS: Final = b"x-headrace-attempts"
 
 
 class Client(Protocol):
@@ -115,21 +119,26 @@ class AsgiResponse:
         timeline: of the request.
 
     Attributes:
-        headers: as above.
+        headers: as above, without those of `answered_by`.
         status: None until `start`.
         size_bytes: of the body, as far as it was written.
         ended: whether the last part of it was written.
     """
 
-    __slots__ = ("_client", "_timeline", "ended", "headers", "size_bytes", "status")
+    __slots__ = ("_answered_by", "_client", "_timeline", "ended", "headers", "size_bytes", "status")
 
     def __init__(self, client: Client, headers: list[tuple[bytes, bytes]], timeline: Timeline) -> None:
         self._client = client
         self._timeline = timeline
+        self._answered_by: list[tuple[bytes, bytes]] = []
         self.headers = headers
         self.status: int | None = None
         self.size_bytes = 0
         self.ended = False
+
+    def answered_by(self, deployment: str, attempts: int) -> None:
+        """Note which deployment answers, after how many attempts, for the headers, if they are not sent yet."""
+        self._answered_by = _answered_by(deployment, attempts)
 
     def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Commit to a status and headers; they leave with the first bytes of the body.
@@ -139,7 +148,7 @@ class AsgiResponse:
         if self.status is not None:
             return
         self.status = status
-        self._client.start(status, headers + self.headers)
+        self._client.start(status, headers + self.headers + self._answered_by)
 
     def write_nowait(self, data: bytes, *, last: bool = False) -> bool:
         """Hand over a part of the body; ``last`` ends the response; if this returns False, `drain` must follow."""
@@ -164,3 +173,8 @@ class AsgiResponse:
     def _mark_last(self) -> None:
         self._timeline.mark_once("first_byte_out")  # it may be the same write
         self._timeline.mark("last_byte_out")
+
+
+@lru_cache(1024)
+def _answered_by(deployment: str, attempts: int) -> list[tuple[bytes, bytes]]:
+    return [(DEPLOYMENT, deployment.encode("ascii", "backslashreplace")), (ATTEMPTS, b"%d" % attempts)]

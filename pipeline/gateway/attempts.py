@@ -7,9 +7,6 @@ the call, `stages.routing.around` does the same inside the pipeline.
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Final
-
 import trio
 
 from pipeline import Overloaded, PipelineError, RequestContext, UpstreamFault
@@ -20,9 +17,6 @@ from stages.routing.router import ROUTE, Route
 from stages.slots import ATTEMPTS, CALL, ENCODER, FAILURE
 from stages.upstreams import UpstreamCall
 from stages.upstreams.faults import fault_from
-
-DEPLOYMENT: Final = b"x-headrace-deployment"
-COUNT: Final = b"x-headrace-attempts"
 
 
 async def answer_in_turn(
@@ -40,16 +34,15 @@ async def answer_in_turn(
     pipeline = assembly.answer(call, ctx)
     is_routed_within = assembly.routes_within(call, ctx)
     if is_routed_within:
-        route.end()  # each call has a way of its own
+        route.hand_over()
     else:
         ctx.timeline.on_first_token = lambda: route.answered(trio.current_time())
-    headers = response.headers
     chosen = ctx[CALL]  # without restored reasoning
     count = 0
     while True:
         count += 1
         attempt = _Attempt(ctx, call)
-        response.headers = headers + _headers(call.deployment.id, count)
+        response.answered_by(call.deployment.id, count)
         fault: PipelineError | None = None
         try:
             await pipeline.run([[call]], ctx)
@@ -99,11 +92,6 @@ def _note_end(route: Route, ctx: RequestContext, *, has_failed: bool) -> None:
         route.broke_off(fault_from(failed), trio.current_time(), ctx[CALL].deployment)
     elif not has_failed and not route.has_answered:  # without a token
         route.answered(trio.current_time())
-
-
-@lru_cache(1024)
-def _headers(deployment_id: str, count: int) -> list[tuple[bytes, bytes]]:
-    return [(DEPLOYMENT, deployment_id.encode("ascii", "backslashreplace")), (COUNT, b"%d" % count)]
 
 
 class _Attempt:

@@ -14,10 +14,10 @@ from pipeline.channel import Link
 from pipeline.gateway.asgi_client import AsgiResponse
 from pipeline.gateway.failures import EndCode, row_of
 from pipeline.timeline import Timeline
-from stages.answer import Attempt
+from stages.answer import AroundTime, Attempt
 from stages.events import Usage
 from stages.routing.router import ROUTE, HealthNote
-from stages.slots import ATTEMPTS, CALL, FAILURE, PRINCIPAL, USAGE
+from stages.slots import AROUNDS, ATTEMPTS, CALL, FAILURE, PRINCIPAL, USAGE
 from stages.wire.redaction import redact
 
 _DISCONNECTS: Final[dict[str, EndCode]] = {"left": "DC", "stalled": "DS"}
@@ -107,6 +107,8 @@ class RequestRecord(Struct, kw_only=True):
     transit_ms: dict[str, float] | UnsetType = UNSET
     attempts: list[AttemptFigures] | UnsetType = UNSET
     health: dict[HealthNote, list[str]] | UnsetType = UNSET
+    arounds_ms: dict[str, float] | UnsetType = UNSET
+    skipped: list[str] | UnsetType = UNSET
     mended: list[str] | UnsetType = UNSET
 
 
@@ -140,6 +142,8 @@ class FinishedRequest(Struct, kw_only=True):
     links: list[Link[Any]]
     attempts: list[Attempt]
     health: Mapping[HealthNote, list[str]] | None
+    arounds: list[AroundTime]
+    skipped: list[str]
     mended: set[str]
 
 
@@ -178,6 +182,8 @@ def finished_request(
         links=ctx.links,
         attempts=ctx.get(ATTEMPTS) or [],
         health=route.notes if route is not None else None,
+        arounds=ctx.get(AROUNDS) or [],
+        skipped=ctx.skipped,
         mended=call.request.mended if call else set(),
     )
 
@@ -223,6 +229,10 @@ def request_record(finished: FinishedRequest) -> RequestRecord:
         record.attempts = [_attempt(attempt, born_ns) for attempt in finished.attempts]
     if finished.health:
         record.health = {what: [redact(id) for id in ids] for what, ids in finished.health.items()}
+    if finished.arounds:
+        record.arounds_ms = {around.name: around.own_ns // 1000 / 1000 for around in finished.arounds}
+    if finished.skipped:
+        record.skipped = sorted(set(finished.skipped))
     if finished.mended:
         record.mended = sorted(finished.mended)
     if finished.error is not None:

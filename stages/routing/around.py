@@ -20,7 +20,7 @@ class RouteCall:
 
     @asynccontextmanager
     async def call(self, call: UpstreamCall, next: Next, /) -> AsyncGenerator[Answer]:
-        """Ask the deployment that the call names, and others if it does not begin to answer."""
+        """Ask the deployment of the call, and others if it does not begin to answer and is the request's own."""
         route = next.ctx[ROUTE].from_candidate(Candidate(call.deployment, call.model), trio.current_time())
         try:
             while True:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pipeline import ClientFault, Overloaded, PipelineError, Slot
 from stages.routing.affinity import score
@@ -32,6 +33,12 @@ class Candidate(Struct, frozen=True):
     deployment: Deployment
     model: str
 
+    def called(self, call: UpstreamCall) -> UpstreamCall:
+        """Return the call with this one as who answers."""
+        return UpstreamCall(
+            request=call.request, deployment=self.deployment, model=self.model, deadline_s=call.deadline_s
+        )
+
 
 class Again(Struct, frozen=True):
     """What to do after a failure: ask ``candidate`` after a pause."""
@@ -42,14 +49,7 @@ class Again(Struct, frozen=True):
 
     def called(self, call: UpstreamCall) -> UpstreamCall:
         """Return the call as it is to be made now."""
-        return UpstreamCall(
-            request=call.request,
-            deployment=self.candidate.deployment,
-            model=self.candidate.model,
-            deadline_s=call.deadline_s,
-            pause_s=self.pause_s,
-            reason=self.reason,
-        )
+        return replace(self.candidate.called(call), pause_s=self.pause_s, reason=self.reason)
 
 
 HealthNote = Literal["ejected", "asked_anyway", "probed", "newly_ejected"]
@@ -174,7 +174,9 @@ class Route:
         "_conversation",
         "_fallbacks",
         "_groups_asked",
+        "_is_named",
         "_is_probe",
+        "_own",
         "_retries",
         "_since_s",
         "candidate",
@@ -199,6 +201,8 @@ class Route:
         self._retries = 0
         self._fallbacks: list[str] = []
         self._groups_asked = [group]
+        self._is_named = False
+        self._own = ""
         self._is_probe = False
         self._since_s = 0.0
         self.has_answered = False
@@ -211,12 +215,34 @@ class Route:
     def begin(self, now_s: float) -> Candidate:
         """Return whom to ask first. If all are ejected it is the first of them: a cool-down must not refuse anybody."""
         self.router.budget.note_request(now_s)
-        return self._ask(self._next(now_s, untried_only=False) or self._first(now_s), now_s)
+        own = self._ask(self._next(now_s, untried_only=False) or self._first(now_s), now_s)
+        self._own = own.deployment.id
+        return own
+
+    def hand_over(self) -> None:
+        """Ask nobody: what is around the call does, and each of its calls has a way of its own (`from_candidate`)."""
+        self.end()
+        self._asked.clear()
+
+    def others(self, now_s: float) -> list[Candidate]:
+        """Return the healthy ones of the group that this request has not asked, in the order in which it would."""
+        health = self.router.health
+        return [
+            one
+            for one in self.router.ordered(self._candidates, self._conversation, now_s)
+            if (id := one.deployment.id) != self._own and id not in self._asked and health[id].is_ready(now_s)
+        ]
 
     def from_candidate(self, candidate: Candidate, now_s: float) -> Route:
-        """Return a way of its own for a call of something around it, which has chosen ``candidate``."""
+        """Return a way of its own for a call of something around it.
+
+        If that has named another ``candidate`` than the request's own, nobody else is asked: it has chosen. All ways of
+        one request know whom the others have asked.
+        """
         route = Route(self.router, self.group, self._candidates, self._conversation, self.group_of)
         route.notes = self.notes = self.notes or {}
+        route._asked = self._asked
+        route._is_named = candidate.deployment.id != self._own
         route._ask(candidate, now_s)
         return route
 
@@ -250,7 +276,7 @@ class Route:
         if not (isinstance(fault, Overloaded) or (is_over and len(self._asked) > 1)):
             self._note_failure(candidate, fault, now_s)
         self.end()
-        if is_over:
+        if is_over or self._is_named:
             return None
         again = self._again_in_group(candidate, fault, kind, now_s, deadline_s) or self.go_elsewhere(kind, now_s)
         if again is not None:

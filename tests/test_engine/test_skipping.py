@@ -95,8 +95,10 @@ async def test_a_failure_at_the_end_loses_nothing() -> None:
 
 
 async def test_that_it_is_skipped_is_logged_once_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
+    ctx = RequestContext("r7")
     with caplog.at_level(logging.WARNING):
-        await Pipeline(pairs(1)).run([[1], [1]], RequestContext("r7"))
+        await Pipeline(pairs(1)).run([[1], [1]], ctx.nested())
+    assert ctx.skipped == ["pairs"]
     [message] = caplog.messages
     assert message.startswith("stage pairs failed in request r7 and is skipped: builtins.OSError at\n")
     assert f"{__file__}:" in message

@@ -10,6 +10,7 @@ import pytest
 from kit.service.contexts import deployment
 
 from pipeline import ClientFault, Overloaded, PipelineError, UpstreamFault
+from stages.routing.faults import kind_of
 from stages.routing.health import Change
 from stages.routing.router import MAX_STICKY, Candidate, Route, Router
 from stages.routing.settings import RoutingSettings
@@ -283,7 +284,7 @@ def test_what_something_around_the_call_asks_counts_for_whom_it_asks_only() -> N
     world = Routed({"m": [*group("m", "a", order=1), *group("m", "b", order=2)]}, allowed_fails=0)
     outer = world.route()
     chosen = outer.begin(0.0)
-    outer.end()  # as the gateway does it, if something is around the call
+    outer.hand_over()
     inner = outer.from_candidate(chosen, 0.0)
     again = inner.failed(DOWN, 1.0, deadline_s=math.inf)
     assert again is not None
@@ -376,3 +377,30 @@ def test_of_those_that_limit_the_rate_the_one_that_says_less_is_asked_first() ->
     assert world.outcome(LIMITED, much) == ["a", "moved b 0", "repeated a 3"]
     assert Routed(pair(None, None)).outcome(much, LIMITED) == ["a", "moved b 0", "repeated b 3"]
     assert Routed(pair(0, None)).outcome(LIMITED, much) == ["a", "moved b 0", "repeated b 20"]
+
+
+def test_a_plugin_may_ask_the_others_of_a_group_that_are_healthy() -> None:
+    world = Routed({"m": [*group("m", "a", order=1), *group("m", "b", "c", "d", order=2)]})
+    world.router.health["b"].failed(0.0, kind_of(NO_KEY))
+    route = world.route()
+    assert route.begin(0.0).deployment.id == "a"
+    others = route.others(1.0)
+    assert {one.deployment.id for one in others} == {"c", "d"}
+    route.from_candidate(others[0], 1.0)
+    assert route.others(1.0) == others[1:]
+    assert "b" in {one.deployment.id for one in route.others(60.0)}
+
+
+def test_a_call_around_the_request_moves_on_unless_it_names_another_deployment() -> None:
+    world = Routed({"m": [*group("m", "a", order=1), *group("m", "b", order=2)]}, num_retries=0)
+    route = world.route()
+    own = route.begin(0.0)
+    [other] = route.others(0.0)
+    named = route.from_candidate(other, 0.0)
+    assert named.failed(DOWN, 0.0, deadline_s=math.inf) is None
+    assert world.router.health["b"].in_flight == 0
+    assert route.from_candidate(own, 0.0).failed(DOWN, 0.0, deadline_s=math.inf) is None  # b was asked already
+    moved = world.route()
+    again = moved.from_candidate(moved.begin(0.0), 0.0).failed(DOWN, 0.0, deadline_s=math.inf)
+    assert again is not None
+    assert again.candidate == other

@@ -51,15 +51,14 @@ class InTurn(FakeUpstream):
 class FunctionAround:
     """An around that is a function."""
 
-    name = "around"
-
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, name: str) -> None:
         self.call = asynccontextmanager(call)
+        self.name = name
 
 
-def around(call: Any) -> tuple[None, Plugin[NoOptions]]:
-    made: Around = FunctionAround(call)
-    return None, Plugin("around", lambda _: made, NoOptions, kind="around")
+def around(call: Any, name: str = "around") -> tuple[None, Plugin[NoOptions]]:
+    made: Around = FunctionAround(call, name)
+    return None, Plugin(name, lambda _: made, NoOptions, kind="around")
 
 
 async def asked(
@@ -104,6 +103,7 @@ async def test_an_around_that_does_nothing_changes_no_byte(
     plain, _ = await asked(upstream(), stream=stream, execution=execution)
     passed, record = await asked(upstream(), around(pass_on), stream=stream, execution=execution)
     assert without_ids(passed.body) == without_ids(plain.body)
+    assert record["arounds_ms"] == {"around": 0, "route_call": 0}
     [attempt] = record["attempts"]
     assert (attempt["end"], attempt["deployment"], attempt["began_ms"], attempt["ms"]) == ("OK", "up-1", 0, 2000)
     lanes = ["restore_reasoning", "call_upstream", "decode_events"]
@@ -260,6 +260,94 @@ async def test_an_answer_that_another_task_has_opened_is_still_the_upstreams_tim
     assert record["stages"]["answer_call"]["busy_ms"] == 0
 
 
+@pytest.mark.parametrize("begins", [True, False])
+async def test_what_fails_in_a_nursery_of_an_around_reaches_others_without_its_group(
+    begins: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    seen: list[Exception] = []
+
+    async def inner(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+        async with trio.open_nursery(), next(call) as answer:
+            yield answer
+
+    async def outer(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+        try:
+            async with next(call) as answer:
+                yield answer
+                raise UpstreamFault("it was not good enough", code="upstream_error")
+        except Exception as error:
+            seen.append(error)
+            raise
+
+    upstream = FakeUpstream(TEXT, FINISH, END) if begins else FakeUpstream(before_head=(DOWN,))
+    await asked(upstream, [around(outer, "outer"), around(inner, "inner")])
+    [error] = seen
+    assert isinstance(error, UpstreamFault)
+    assert error.code == "upstream_error"
+
+
+async def test_the_record_has_the_own_time_of_each_around(autojump_clock: trio.testing.MockClock) -> None:
+    async def patient(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+        async with next(call) as answer:
+            with next.outside():
+                await trio.sleep(4)
+            yield answer
+            await trio.sleep(1)
+
+    async def twice(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+        await trio.sleep(2)
+        is_begun = [trio.Event(), trio.Event()]
+        answers: list[Answer] = []
+
+        async def attempt(at: int) -> None:
+            async with next(call) as answer:
+                answers.append(answer)
+                is_begun[at].set()
+                await trio.sleep_forever()
+
+        async with trio.open_nursery() as nursery:
+            for at in (0, 1):
+                nursery.start_soon(attempt, at)
+            for event in is_begun:
+                await event.wait()
+            yield answers[0]
+            nursery.cancel_scope.cancel()
+
+    upstream = InTurn(FakeUpstream(8.0, TEXT, 16.0, FINISH, END), FakeUpstream(32.0, TEXT, FINISH, END))
+    _, record = await asked(upstream, [around(patient, "patient"), around(twice, "twice")])
+    assert record["arounds_ms"] == {"patient": 5000, "twice": 2000, "route_call": 0}
+
+
+async def test_a_cancellation_that_ends_an_attempt_first_ends_its_reader_too(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    ends: list[str] = []
+
+    async def read_late(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+        answers: list[Answer] = []
+        is_open, is_left = trio.Event(), trio.Event()
+
+        async def attempt() -> None:
+            async with next(call) as answer:
+                answers.append(answer)
+                is_open.set()
+                await trio.sleep(1)
+            is_left.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(attempt)
+            await is_open.wait()
+            await is_left.wait()
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                ends.append("given" if [batch async for batch in answers[0]] else "ended")
+            ends.append("cancelled" if scope.cancelled_caught else "not cancelled")
+            yield Answer.of_events(call, [Finished("stop")])
+
+    await asked(FakeUpstream(TEXT, 100.0, FINISH, END), around(read_late))
+    assert ends == ["cancelled"]
+
+
 @both_ways
 async def test_an_answer_that_was_made_has_its_first_token_too(
     stream: bool, autojump_clock: trio.testing.MockClock
@@ -368,8 +456,7 @@ async def test_the_first_of_several_is_the_outermost(autojump_clock: trio.testin
                 yield answer
             steps.append(f"{name} ends")
 
-        made = FunctionAround(note)
-        made.name = name
+        made = FunctionAround(note, name)
         return Plugin(name, lambda _: made, NoOptions, kind="around")
 
     async with serving(pipeline="  stages: [{use: b}, {use: a}]", plugins={n: noting(n) for n in "ab"}) as service:

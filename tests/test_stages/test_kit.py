@@ -28,8 +28,9 @@ from pipeline.registry import NoOptions
 from pipeline.testing import check_plugin, new_record
 from stages.answer import Answer, Next
 from stages.events import Failed, Finished, Heartbeat, Started, StreamEvent, TextDelta, Usage
+from stages.routing.router import ROUTE
 from stages.slots import ATTEMPTS, CALL, HEAD, PRINCIPAL, PROFILE
-from stages.testing import check_around, contexts_of, new_call, new_principal, new_request_context
+from stages.testing import check_around, contexts_of, new_call, new_principal, new_request_context, soak_around
 from stages.upstreams import Deployment, UpstreamCall
 
 DOWN = UpstreamFault("it is down", code="upstream_error")
@@ -261,6 +262,8 @@ def test_a_plugin_with_a_lifetime_is_open_for_all_runs() -> None:
 def test_a_stage_is_for_another_check() -> None:
     with pytest.raises(TypeError, match=r"'greet' does not stand around the call: use pipeline\.testing\.check_plugin"):
         check_around(codec_stage("greet", lambda ctx: Greet(ctx, {}), codec=Greet))
+    with pytest.raises(TypeError, match=r"use pipeline\.testing\.soak"):
+        soak_around(codec_stage("greet", lambda ctx: Greet(ctx, {}), codec=Greet))
 
 
 # Bad ones.
@@ -412,3 +415,27 @@ def test_a_bug_of_an_around_names_it_and_its_cause() -> None:
         check_around(FunctionAround(fail), [Usage(1, 2, 3), *GOOD])
     assert str(caught.value).startswith("stage 'around' raised KeyError(Usage(")
     assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_an_around_may_ask_another_deployment_of_the_same_name() -> None:
+    async def ask_another(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+        [other] = next.ctx[ROUTE].others(trio.current_time())
+        async with next(other.called(call)) as answer:
+            yield answer
+
+    there = {"b": new_call(id="b").deployment, "c": new_call(model="other").deployment}
+    given = check_around(FunctionAround(ask_another), GOOD, deployments=there)
+    assert (given, [attempt.call.deployment.id for attempt in given.attempts]) == (GOOD, ["b"])
+
+
+def test_an_around_that_keeps_something_of_each_request_is_caught_by_a_soak() -> None:
+    kept: list[UpstreamCall] = []
+
+    async def hoard(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
+        kept.append(call.at(call.deployment))
+        async with next(call) as answer:
+            yield answer
+
+    soak_around(FunctionAround(try_again), DOWN, GOOD, rounds=10)
+    with pytest.raises(AssertionError, match=r"around keeps [0-9]+ bytes of each run"):
+        soak_around(FunctionAround(hoard), GOOD, rounds=10)

@@ -53,6 +53,8 @@ class FakeResponse:
         self.ended = False
         self.drains = 0
 
+    def answered_by(self, deployment: str, attempts: int) -> None: ...
+
     def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         assert self.status is None, "a response starts once"
         self.status, self.headers = status, dict(headers)
