@@ -57,6 +57,8 @@ class Deployment(Struct, frozen=True, kw_only=True):
     """The fields of a client's body that are sent although they choose another model or name something stored."""
     on_responses: Deployment | None = None
     """The same in the Responses API, for the models of a wildcard that have no function tools in Chat Completions."""
+    on_chat: Deployment | None = None
+    """The same in Chat Completions, if its server may have no Responses API and the entry does not say so."""
 
     def __repr__(self) -> str:
         """Describe the deployment without its headers, which hold the key."""
