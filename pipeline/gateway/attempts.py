@@ -51,6 +51,9 @@ async def answer_in_turn(
             await pipeline.run([[call]], ctx)
         except PipelineError as error:
             fault = error
+        finally:  # even if the client leaves in the middle of the answer
+            if route.by_chat and _has_answered(ctx, response):
+                route.note_by_chat()
         if fault is None or is_routed_within:
             _note_end(route, ctx, attempt, has_failed=fault is not None)
             if count > 1:
@@ -64,6 +67,7 @@ async def answer_in_turn(
         if again is not None or count > 1:
             attempt.note(fault.code)
         if again is None:
+            fault = route.told(fault)
             break
         if again.pause_s:
             await trio.sleep(again.pause_s)

@@ -10,6 +10,7 @@ import msgspec
 from pipeline import Inlet, Outlet, RequestContext
 from pipeline.gateway.app import Application
 from pipeline.gateway.assembly import Assembly
+from pipeline.gateway.config.describe import api_words
 from pipeline.gateway.config.settings import Settings, When
 from pipeline.gateway.insertions import Installed, Planned, plan, type_words
 from pipeline.graph import StageDescription, TaskDescription
@@ -94,6 +95,10 @@ def _page(
             width = max(len(stage.name) for stage in task.stages)
             for stage in task.stages:
                 yield from _stage(stage, added.get(stage.name), width)
+    if unsure := [one for one in settings.deployments if one.on_chat is not None]:
+        yield ""
+        yield "deployments whose API is found out by the first request:"
+        yield from (f"  {one.id}: {api_words(one)}" for one in unsure)
     observers = [one for one in planned if one.plugin.kind == "observer"]
     if observers:
         yield ""

@@ -23,6 +23,8 @@ class RouteCall:
         """Ask the deployment that the call names, and others if it does not begin to answer."""
         ctx = next.ctx
         route = ctx[ROUTE].from_candidate(Candidate(call.deployment, call.model), trio.current_time())
+        if (chosen := route.candidate) is not None and chosen.deployment is not call.deployment:
+            call = chosen.called(call)
         try:
             while True:
                 failed: PipelineError | None = None
@@ -37,6 +39,7 @@ class RouteCall:
                         return
                 again = route.failed(failed, trio.current_time(), deadline_s=ctx.deadline)
                 if again is None:
+                    failed = route.told(failed)
                     try:
                         raise failed
                     finally:

@@ -206,6 +206,16 @@ def test_arounds_are_shown_with_the_attempt_and_the_outermost_first() -> None:
     assert "answer_call is left" in "".join(shown["A"])
 
 
+def test_deployments_that_may_be_asked_by_chat_are_listed() -> None:
+    entry = "{model: openai/qwen, api_base: 'http://10.0.0.7:8000/v1', api_key: k}"
+    text = CONFIG.replace("{model: canned/echo}", entry)
+    shown = graph_page(parse_settings(text, source="c.yaml", environ={}), {})
+    assert shown.removeprefix(PLAIN) == (
+        "\ndeployments whose API is found out by the first request:\n"
+        "  echo: responses, then chat if the server does not know it\n"
+    )
+
+
 def test_observers_are_listed() -> None:
     assert page("{use: count}")["observers"] == [
         "observers: are told of each request's start and end",

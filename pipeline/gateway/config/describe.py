@@ -49,12 +49,21 @@ def _target(deployment: Deployment) -> str:
     model = deployment.model
     if model.startswith("replay:"):
         model = f"replay:{Path(model.removeprefix('replay:')).name}"
-    text = f"{deployment.provider}/{model} ({deployment.kind}"
+    text = f"{deployment.provider}/{model} ({api_words(deployment)}"
     if deployment.url:
         parts = urlsplit(deployment.url)
-        text += f" at {parts.hostname}{f':{parts.port}' if parts.port else ''}"
+        text += (
+            f"{'' if deployment.on_chat is None else ','} at {parts.hostname}{f':{parts.port}' if parts.port else ''}"
+        )
     named = f", id {deployment.id}" if deployment.id != deployment.model_name else ""
     return f"{text}{named})"
+
+
+def api_words(deployment: Deployment) -> str:
+    """Return by which API a deployment is asked, and what is tried if its server does not have that."""
+    if deployment.on_chat is None:
+        return deployment.kind
+    return f"{deployment.kind}, then {deployment.on_chat.kind} if the server does not know it"
 
 
 def _changed(pipeline: PipelineSettings) -> Iterator[str]:

@@ -17,13 +17,21 @@ from pipeline.gateway.config.fields import Environment, Section
 from pipeline.gateway.config.headers import HeaderReader
 from pipeline.gateway.config.litellm_names import LITELLM_PARAMS, MODEL_INFO, MODEL_LIST_ENTRY, Names, split_model
 from pipeline.gateway.config.problems import Problems, did_you_mean, safe_name, safe_word
-from pipeline.gateway.config.urls import azure_url, base_problem, default_url, endpoint_url, is_azure_deployment_of
+from pipeline.gateway.config.urls import (
+    azure_url,
+    base_problem,
+    default_url,
+    endpoint_url,
+    is_azure_deployment_of,
+    is_same_owner,
+)
 from pipeline.gateway.config.yaml_tree import Node
 from stages.upstreams import Deployment, Timeouts, Transport, UpstreamKind
 from stages.upstreams.apis import APIS
 from stages.upstreams.providers import COMPATIBLE, PROVIDERS, UNKNOWN, Provider, is_openai_itself
 from stages.wire.downstream.forwarding import FORWARDABLE
 from stages.wire.openai_models import family_of
+from stages.wire.responses.api import RESPONSES
 
 CANNED = ("echo", "story", "agent")
 """The built-in models of ``canned/``, besides ``replay:<file>``."""
@@ -92,6 +100,7 @@ class _Entry:
         self._params = Section(params, environment)
         self._info = Section(self._entry.get("model_info"), environment)
         self.id: str | None = None
+        self._names_api = False
 
     def read(self) -> Deployment | None:
         """Return the deployment; None if it is left out, or if an error was noted that prevents reading it."""
@@ -152,6 +161,7 @@ class _Entry:
             return None, "litellm_credential_name is not supported yet"
         known = PROVIDERS.get(provider or "", UNKNOWN)
         asked = self._asked_kinds(known, model, mode)
+        self._names_api = bool(asked)
         has_base = self._base_node() is not None or self._environment.first_of(known.base_names) is not None
         kind = _usual_kind(known, model)
         for wanted in asked:
@@ -243,7 +253,7 @@ class _Entry:
             timeouts=timeouts, transport=self._defaults.transport, forward_fields=self._forward_fields(),
             weight=self._number("weight", 1.0), order=int(self._number("order", 0)),
         )  # fmt: skip
-        return self._with_tools(deployment, known)
+        return self._with_chat(self._with_tools(deployment, known), known)
 
     def _with_tools(self, deployment: Deployment, known: Provider) -> Deployment:
         """Return the deployment in the API in which its model has function tools.
@@ -259,6 +269,19 @@ class _Entry:
         url = self._url(chat.provider, known, "responses", model)
         responses = chat if url is None else replace(chat, kind="responses", url=url)
         return replace(chat, on_responses=responses) if "*" in model else responses
+
+    def _with_chat(self, deployment: Deployment, known: Provider) -> Deployment:
+        """Return the deployment, with its form in Chat Completions if nobody has said that its server has Responses.
+
+        The provider's own server has what its row in the table says.
+        """
+        if deployment.kind != "responses" or self._names_api or is_openai_itself(deployment.provider, deployment.url):
+            return deployment
+        own = default_url(known, RESPONSES)
+        if known.needs_key and own is not None and is_same_owner(deployment.url, own):
+            return deployment
+        url = self._url(deployment.provider, known, "chat", deployment.model)
+        return deployment if url is None else replace(deployment, on_chat=replace(deployment, kind="chat", url=url))
 
     def _number(self, name: str, usual: float) -> float:
         node = self._params.get(name)
@@ -359,6 +382,10 @@ def _with_ids(found: list[tuple[Node, str | None, Deployment]], problems: Proble
                 count += 1
                 name = f"{deployment.model_name}#{count}"
             taken[name] = node
-        twin = deployment.on_responses
-        named.append(replace(deployment, id=name, on_responses=None if twin is None else replace(twin, id=name)))
+        forms = {
+            field: replace(form, id=name)
+            for field in ("on_responses", "on_chat")
+            if (form := getattr(deployment, field)) is not None
+        }
+        named.append(replace(deployment, id=name, **forms))
     return tuple(named)
