@@ -5,6 +5,7 @@ It is a plain ASGI application that any server can run; our own (`pipeline.gatew
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -35,10 +36,14 @@ from stages.choose_deployment import Deployments
 from stages.principal import Principal
 from stages.reasoning.opening import open_store
 from stages.reasoning.store import ReasoningStore
+from stages.upstreams import Deployment
 from stages.upstreams.apis import APIS
 from stages.upstreams.canned.upstream import CannedUpstream
 from stages.upstreams.http import HttpUpstream
 from stages.wire.downstream.profiles import CURSOR, OPENAI, Profile
+from stages.wire.redaction import redact
+
+log = logging.getLogger("headrace")
 
 ANONYMOUS = Principal("anonymous")
 """The principal of a request without a key if `allow_anonymous` is on."""
@@ -76,6 +81,7 @@ class Application:
         self.anonymous = ANONYMOUS if own.allow_anonymous else None
         self._settings = settings
         self.deployments = Deployments(settings.deployments, settings.routing, on_change=HealthLog().note)
+        self.deployments.router.on_chat_only = _log_chat_only
         self.clients = UpstreamClients(
             ClientSettings(
                 max_connections=own.upstream_max_connections,
@@ -250,6 +256,14 @@ def _headers() -> dict[bytes, bytes]:
 
 def _json(value: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, content_type="application/json")
+
+
+def _log_chat_only(deployment: Deployment) -> None:
+    log.warning(
+        "the server of deployment %s has no /responses and is asked by /chat/completions from now on: "
+        "use_chat_completions_api: true in its litellm_params saves the first attempt after each start",
+        redact(deployment.id),
+    )
 
 
 def _reasoning_store(own: PipelineSettings) -> ReasoningStore | None:

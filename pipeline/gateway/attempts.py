@@ -68,6 +68,7 @@ async def answer_in_turn(
         if again is not None or count > 1:
             attempt.note(fault)
         if again is None:
+            fault = route.told(fault)
             break
         call = again.called(chosen)
         ctx[CALL] = call

@@ -71,7 +71,9 @@ TABLE: dict[str, Row] = {
     "upstream_unauthorized": Row(
         502, "UE", "The upstream does not accept the deployment's key. The operator must replace it."
     ),
-    "upstream_not_found": Row(502, "UE", "The upstream has no such model or path. Check the deployment."),
+    "upstream_not_found": Row(
+        502, "UE", "The upstream has no such model or path. Check `model`, `api_base` and `use_chat_completions_api`."
+    ),
     "upstream_rate_limited": Row(429, "RL", "The upstream limits the rate. Wait for `Retry-After`."),
     "upstream_pool_full": Row(503, "OV", "All connections to the upstream are in use. Try again.", 1),
     "overloaded": Row(503, "OV", "The gateway is overloaded. Try again.", 1),

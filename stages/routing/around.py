@@ -22,6 +22,8 @@ class RouteCall:
     async def call(self, call: UpstreamCall, next: Next, /) -> AsyncGenerator[Answer]:
         """Ask the deployment of the call, and others if it does not begin to answer and is the request's own."""
         route = next.ctx[ROUTE].from_candidate(Candidate(call.deployment, call.model), trio.current_time())
+        if (chosen := route.candidate) is not None and chosen.deployment is not call.deployment:
+            call = chosen.called(call)
         try:
             while True:
                 failed: PipelineError | None = None
@@ -36,6 +38,7 @@ class RouteCall:
                         return
                 again = route.failed(failed, trio.current_time(), deadline_s=call.deadline_s)
                 if again is None:
+                    failed = route.told(failed)
                     try:
                         raise failed
                     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias
 
-from pipeline import PipelineError
+from pipeline import PipelineError, UpstreamFault
 
 FaultKind: TypeAlias = Literal[
     "auth",
@@ -54,3 +54,12 @@ def kind_of(fault: PipelineError) -> FaultKind:
     if (kind := _STATUSES.get(fault.status_hint or 0)) is not None:
         return kind
     return _KINDS.get(fault.code, "internal")
+
+
+def says_route_exists(fault: PipelineError, kind: FaultKind) -> bool:
+    """Return whether a failure, which is not about the route, shows that the server knows it.
+
+    A failed connection, a gateway without a server and a missing model do not.
+    """
+    is_of_server = isinstance(fault, UpstreamFault) and fault.code not in ("upstream_unreachable", "upstream_protocol")
+    return is_of_server and kind not in ("timeout", "unavailable", "not_found")

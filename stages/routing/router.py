@@ -10,13 +10,14 @@ from typing import Final, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pipeline import ClientFault, Overloaded, PipelineError, Slot
+from pipeline import ClientFault, Overloaded, PipelineError, Slot, UpstreamFault
 from stages.routing.affinity import score
 from stages.routing.budget import RetryBudget
-from stages.routing.faults import MOVED, FaultKind, kind_of
+from stages.routing.faults import MOVED, FaultKind, kind_of, says_route_exists
 from stages.routing.health import MAX_RETRY_AFTER_S, Change, Health
 from stages.routing.settings import RoutingSettings
 from stages.upstreams import Deployment, Reason, UpstreamCall
+from stages.upstreams.unknown_route import is_unknown_route, with_remedy
 
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 8.0
@@ -68,6 +69,11 @@ class Router:
         deployments: all of them.
         draw: returns a number from 0 to 1, for pauses.
         on_change: called when a deployment was ejected, and when it is back.
+
+    Attributes:
+        asked_by_chat: the ids of the deployments that are known to have Chat Completions, and not the API that they
+            were asked by first.
+        on_chat_only: called once for each of them, when that becomes known.
     """
 
     def __init__(
@@ -83,6 +89,8 @@ class Router:
         self.health = {deployment.id: Health(settings) for deployment in deployments}
         self.draw = draw
         self._on_change = on_change
+        self.asked_by_chat: set[str] = set()
+        self.on_chat_only: Callable[[Deployment], object] = lambda deployment: None
         self._sticky: OrderedDict[str, str] = OrderedDict()
 
     def ordered(self, candidates: Sequence[Candidate], conversation: str, now_s: float) -> Sequence[Candidate]:
@@ -132,6 +140,12 @@ class Router:
         if len(self._sticky) > MAX_STICKY:
             self._sticky.popitem(last=False)
 
+    def note_chat_only(self, deployment: Deployment) -> None:
+        """Remember that a deployment has answered by Chat Completions, after it did not know the other API."""
+        if deployment.id not in self.asked_by_chat:
+            self.asked_by_chat.add(deployment.id)
+            self.on_chat_only(deployment)
+
     def _cost(self, deployment_id: str, candidates: Sequence[Candidate]) -> float:
         health = self.health[deployment_id]
         if self.settings.strategy == "least-busy":
@@ -166,6 +180,8 @@ class Route:
         candidate: who is asked; None if nobody is.
         has_answered: whether it has begun to answer.
         notes: what the health of which deployments has done to it; None if that was nothing.
+        by_chat: the failures of the deployments that do not know the API that they were asked by, by id. They are asked
+            by Chat Completions, which is neither a failure of theirs nor a repetition.
     """
 
     __slots__ = (
@@ -179,6 +195,8 @@ class Route:
         "_own",
         "_retries",
         "_since_s",
+        "_told",
+        "by_chat",
         "candidate",
         "group",
         "group_of",
@@ -198,6 +216,8 @@ class Route:
         self._conversation = conversation
         self._candidates = candidates
         self._asked: dict[str, int] = {}  # how often, by id
+        self.by_chat: dict[str, UpstreamFault] = {}
+        self._told: UpstreamFault | None = None
         self._retries = 0
         self._fallbacks: list[str] = []
         self._groups_asked = [group]
@@ -252,6 +272,8 @@ class Route:
             self.has_answered = True
             if self.router.health_of(candidate).answered(now_s, now_s - self._since_s):
                 self.router.note_return(candidate, now_s)
+            if self.by_chat:
+                self._note_by_chat(candidate)
             self.router.keep(self._conversation, candidate.deployment.id)
 
     def broke_off(self, fault: PipelineError, now_s: float, by: Deployment) -> None:
@@ -272,22 +294,48 @@ class Route:
         if isinstance(fault, ClientFault):  # it was not sent: there or elsewhere, it would be the same
             return None
         is_over = now_s >= deadline_s
+        if candidate.deployment.on_chat is not None and is_unknown_route(fault) and not is_over:
+            self.end()
+            self.by_chat[candidate.deployment.id] = with_remedy(
+                fault, "/responses was tried, then /chat/completions: check api_base"
+            )
+            self._asked[candidate.deployment.id] -= 1
+            return Again(self._ask(candidate, now_s), 0.0, "by_chat")
         # A shortage of our own says nothing about the deployment, nor does what others have left it of the time.
         if not (isinstance(fault, Overloaded) or (is_over and len(self._asked) > 1)):
             self._note_failure(candidate, fault, now_s)
+        self._note_of_chat(candidate, fault, kind)
         self.end()
         if is_over or self._is_named:
             return None
         again = self._again_in_group(candidate, fault, kind, now_s, deadline_s) or self.go_elsewhere(kind, now_s)
-        if again is not None:
-            self._ask(again.candidate, now_s + again.pause_s)
-        return again
+        if again is None:
+            return None
+        return replace(again, candidate=self._ask(again.candidate, now_s + again.pause_s))
+
+    def told(self, fault: PipelineError) -> PipelineError:
+        """Return what the client is told of the last failure, if nobody else is asked."""
+        told, self._told = self._told, None
+        self.by_chat.clear()  # what is raised holds the frames that hold this
+        return fault if told is None else told
+
+    def _note_by_chat(self, candidate: Candidate) -> None:
+        """Note that the candidate answers, so that it is always asked in this way if it was asked in another first."""
+        if candidate.deployment.id in self.by_chat:
+            self.router.note_chat_only(candidate.deployment)
 
     def end(self) -> None:
         """Note that nobody is asked any more."""
         if (candidate := self.candidate) is not None:
             self.router.health_of(candidate).end(is_probe=self._is_probe)
             self.candidate = None
+
+    def _note_of_chat(self, candidate: Candidate, fault: PipelineError, kind: FaultKind) -> None:
+        """Conclude from a failure whether the server has Chat Completions, if it was asked by that second."""
+        first = self.by_chat.get(candidate.deployment.id) if self.by_chat else None
+        self._told = first if first is not None and is_unknown_route(fault) else None
+        if first is not None and self._told is None and says_route_exists(fault, kind):
+            self.router.note_chat_only(candidate.deployment)
 
     def _again_in_group(
         self, failed: Candidate, fault: PipelineError, kind: FaultKind, now_s: float, deadline_s: float
@@ -376,6 +424,10 @@ class Route:
             self._note("newly_ejected", candidate)
 
     def _ask(self, candidate: Candidate, now_s: float) -> Candidate:
+        if (on_chat := candidate.deployment.on_chat) is not None and (
+            on_chat.id in self.router.asked_by_chat or on_chat.id in self.by_chat
+        ):
+            candidate = Candidate(on_chat, candidate.model)
         self.candidate = candidate
         self._asked[candidate.deployment.id] = self._asked.get(candidate.deployment.id, 0) + 1
         self._since_s = now_s

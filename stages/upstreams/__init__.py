@@ -78,6 +78,8 @@ class Deployment(Struct, frozen=True, kw_only=True):
     """None if it is not asked in the background."""
     on_responses: Deployment | None = None
     """The same in the Responses API, for the models of a wildcard that have no function tools in Chat Completions."""
+    on_chat: Deployment | None = None
+    """The same in Chat Completions, if its server may have no Responses API and the entry does not say so."""
 
     @property
     def secrets(self) -> frozenset[str]:
@@ -90,8 +92,9 @@ class Deployment(Struct, frozen=True, kw_only=True):
         return f"<Deployment {self.id}: {self.model_name} -> {self.provider}/{self.model}>"
 
 
-Reason = Literal["moved", "repeated", "fallback"]
-"""After a failure: to another deployment of the group, in the group after a pause, or to another group."""
+Reason = Literal["moved", "repeated", "fallback", "by_chat"]
+"""After a failure: to another deployment of the group, in the group after a pause, or to another group; or to the same
+deployment by Chat Completions, because its server does not have the API that it was asked by."""
 
 
 class UpstreamCall(Struct, frozen=True, kw_only=True):

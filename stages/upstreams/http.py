@@ -18,8 +18,9 @@ from stages.upstreams import Deployment, Mark, UpstreamCall
 from stages.upstreams.endpoint import Endpoint, user_agent
 from stages.upstreams.error_body import ERROR_BODY_BYTES, GZIP_MAGIC
 from stages.upstreams.faults import Phase, fault_of_exception, fault_of_status, fault_of_total
-from stages.upstreams.providers import quirks_of
+from stages.upstreams.providers import is_openai_itself, quirks_of
 from stages.upstreams.transport.exchange import FOREIGN_ERRORS, Exchange
+from stages.upstreams.unknown_route import is_unknown_route, with_remedy
 from stages.wire.api import Api
 from stages.wire.bad_request import BadRequest
 from stages.wire.downstream.forwarding import only_forwarded
@@ -279,7 +280,16 @@ async def _refusal(exchange: Exchange, clock: _Clock, secrets: frozenset[str]) -
     with trio.CancelScope(deadline=until_s), suppress(*FOREIGN_ERRORS):
         while len(body) <= ERROR_BODY_BYTES and (chunk := await exchange.receive(clock.limit_s)):
             body += chunk
-    return fault_of_status(exchange.status, headers, bytes(body[:ERROR_BODY_BYTES]), clock.upstream_name, secrets)
+    fault = fault_of_status(exchange.status, headers, bytes(body[:ERROR_BODY_BYTES]), clock.upstream_name, secrets)
+    deployment = clock.call.deployment
+    if (
+        deployment.kind == "responses"
+        and deployment.on_chat is None
+        and is_unknown_route(fault)
+        and not is_openai_itself(deployment.provider, deployment.url)
+    ):
+        return with_remedy(fault, "if that server has Chat Completions only, set use_chat_completions_api: true")
+    return fault
 
 
 def _form_by_type(exchange: Exchange, clock: _Clock, secrets: frozenset[str]) -> BodyForm | None:

@@ -216,6 +216,13 @@ def test_arounds_are_shown_with_the_attempt_and_the_outermost_first() -> None:
     assert "answer_call is left" in "".join(shown["A"])
 
 
+def test_the_models_tell_which_may_be_asked_by_chat() -> None:
+    entry = "{model: openai/qwen, api_base: 'http://10.0.0.7:8000/v1', api_key: k}"
+    text = CONFIG.replace("{model: canned/echo}", entry)
+    shown = graph_page(parse_settings(text, source="c.yaml", environ={}), {})
+    assert "openai/qwen (responses, then chat if the server does not know it, at 10.0.0.7:8000)" in shown
+
+
 def test_observers_are_listed() -> None:
     assert page("{use: count}")["observers"] == [
         "observers: are told of each request's start and end",

@@ -133,7 +133,8 @@ async def test_the_command_shows_the_state_of_a_running_server(
         out, err = capsys.readouterr()
         lines = out.partition("\nmodels: ")[2].splitlines()
         assert f"  with their state, as worker process {os.getpid()} knows it" in lines
-        at = lines.index(f"    order 0, weight 1: openai/gpt-5 (responses at {upstream.url.removeprefix('http://')})")
+        host, known = upstream.url.removeprefix("http://"), "responses, then chat if the server does not know it"
+        at = lines.index(f"    order 0, weight 1: openai/gpt-5 ({known}, at {host})")
         assert lines[at + 1].startswith("      ejected for ")
         assert lines[at + 1].endswith(" s more; 0 in flight; last minute: 1 rate_limit")
         assert lines[-1] == "      the server does not know it: it has another configuration"

@@ -576,7 +576,10 @@ async def test_each_status_has_its_code(make: Make, status: int, code: str) -> N
         assert isinstance(fault, UpstreamFault)
         assert (fault.code, fault.status_hint, fault.param) == (code, status, "input[0]")
         assert fault.upstream_code == "c"
-        assert fault.public == f"upstream answered {status}: No."
+        remedy = "; if that server has Chat Completions only, set use_chat_completions_api: true"
+        assert fault.public == (
+            f"upstream answered 404: No{remedy}" if status == 404 else f"upstream answered {status}: No."
+        )
         assert transport.active_connections == 0
 
 

@@ -55,7 +55,8 @@ def target_of(deployment: Deployment) -> str:
     """Return what answers for a deployment: its model, API and host, and its id if that is not its name."""
     host = host_of(deployment)
     named = f", id {deployment.id}" if deployment.id != deployment.model_name else ""
-    return f"{full_model(deployment)} ({deployment.kind}{f' at {host}' if host else ''}{named})"
+    comma = "" if deployment.on_chat is None else ","
+    return f"{full_model(deployment)} ({api_words(deployment)}{f'{comma} at {host}' if host else ''}{named})"
 
 
 def full_model(deployment: Deployment) -> str:
@@ -70,6 +71,13 @@ def host_of(deployment: Deployment) -> str:
     """Return the host and the port of its address, without what else an address may hold; empty if it has none."""
     parts = urlsplit(deployment.url)
     return f"{parts.hostname}{f':{parts.port}' if parts.port else ''}" if deployment.url else ""
+
+
+def api_words(deployment: Deployment) -> str:
+    """Return by which API a deployment is asked, and what is tried if its server does not have that."""
+    if deployment.on_chat is None:
+        return deployment.kind
+    return f"{deployment.kind}, then {deployment.on_chat.kind} if the server does not know it"
 
 
 def _changed(pipeline: PipelineSettings) -> Iterator[str]:

@@ -18,7 +18,14 @@ from pipeline.gateway.config.headers import HeaderReader
 from pipeline.gateway.config.litellm_names import LITELLM_PARAMS, MODEL_INFO, MODEL_LIST_ENTRY, Names, split_model
 from pipeline.gateway.config.problems import Problems, did_you_mean, safe_name, safe_word
 from pipeline.gateway.config.request_parameters import read_parameters
-from pipeline.gateway.config.urls import azure_url, base_problem, default_url, endpoint_url, is_azure_deployment_of
+from pipeline.gateway.config.urls import (
+    azure_url,
+    base_problem,
+    default_url,
+    endpoint_url,
+    is_azure_deployment_of,
+    is_same_owner,
+)
 from pipeline.gateway.config.yaml_tree import Node
 from stages.upstreams import Deployment, HealthCheck, Timeouts, Transport, UpstreamKind
 from stages.upstreams.apis import APIS
@@ -26,6 +33,7 @@ from stages.upstreams.model_modes import other_mode
 from stages.upstreams.providers import COMPATIBLE, PROVIDERS, UNKNOWN, Provider, is_openai_itself
 from stages.wire.downstream.forwarding import FORWARDABLE
 from stages.wire.openai_models import family_of
+from stages.wire.responses.api import RESPONSES
 
 CANNED = ("echo", "story", "agent")
 """The built-in models of ``canned/``, besides ``replay:<file>``."""
@@ -95,6 +103,7 @@ class _Entry:
         self._info = Section(self._entry.get("model_info"), environment)
         self.id: str | None = None
         self._is_chat = False
+        self._names_api = False
 
     def read(self) -> Deployment | None:
         """Return the deployment; None if it is left out, or if an error was noted that prevents reading it."""
@@ -119,6 +128,7 @@ class _Entry:
         mode = self._info.text("mode", "chat or responses")
         known = PROVIDERS.get(provider or "", UNKNOWN)
         asked = [] if provider == "canned" or not _is_served(mode) else self._asked_kinds(known, model, mode)
+        self._names_api = bool(asked)
         self._is_chat = mode is not None or bool(asked)
         if provider != "canned" and (other := self._other_mode(mode, model)) is not None:
             self._problems.warn_once(
@@ -267,7 +277,7 @@ class _Entry:
             health_check=self._health_check(provider, model),
             max_retries=self._max_retries(), max_input_tokens=self._max_input_tokens(),
         )  # fmt: skip
-        return self._with_tools(deployment, known)
+        return self._with_chat(self._with_tools(deployment, known), known)
 
     def _with_tools(self, deployment: Deployment, known: Provider) -> Deployment:
         """Return the deployment in the API in which its model has function tools.
@@ -294,6 +304,19 @@ class _Entry:
         if is_off or "*" in model:
             return None
         return HealthCheck(model=model) if timeout_s is None else HealthCheck(model=model, timeout_s=timeout_s)
+
+    def _with_chat(self, deployment: Deployment, known: Provider) -> Deployment:
+        """Return the deployment, with its form in Chat Completions if nobody has said that its server has Responses.
+
+        The provider's own server has what its row in the table says.
+        """
+        if deployment.kind != "responses" or self._names_api or is_openai_itself(deployment.provider, deployment.url):
+            return deployment
+        own = default_url(known, RESPONSES)
+        if known.needs_key and own is not None and is_same_owner(deployment.url, own):
+            return deployment
+        url = self._url(deployment.provider, known, "chat", deployment.model)
+        return deployment if url is None else replace(deployment, on_chat=replace(deployment, kind="chat", url=url))
 
     def _number(self, name: str, usual: float) -> float:
         found = self._params.number(name, "a number from 0 on, such as 1", most=1_000_000)
@@ -402,6 +425,10 @@ def _with_ids(found: list[tuple[Node, str | None, Deployment]], problems: Proble
                 count += 1
                 name = f"{deployment.model_name}#{count}"
             taken[name] = node
-        twin = deployment.on_responses
-        named.append(replace(deployment, id=name, on_responses=None if twin is None else replace(twin, id=name)))
+        forms = {
+            field: replace(form, id=name)
+            for field in ("on_responses", "on_chat")
+            if (form := getattr(deployment, field)) is not None
+        }
+        named.append(replace(deployment, id=name, **forms))
     return tuple(named)

@@ -103,7 +103,8 @@ def test_the_deployments_of_a_litellm_file_are_resolved() -> None:
 
 def test_check_config_prints_everything_but_secrets() -> None:
     text = describe(load_settings(FULL, FULL_ENVIRON))
-    assert "  qwen          -> hosted_vllm/Qwen/Qwen3-Coder (responses at 10.0.0.7:8000)\n" in text
+    words = "responses, then chat if the server does not know it, at 10.0.0.7:8000"
+    assert f"  qwen          -> hosted_vllm/Qwen/Qwen3-Coder ({words})\n" in text
     assert "\n  master, may use everything\n" in text
     assert "\n  max_body_mb: 50.0\n" in text
     assert text.startswith(f"{FULL}: usable, 20 warnings\n")

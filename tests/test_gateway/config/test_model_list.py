@@ -252,6 +252,52 @@ def test_a_wildcard_by_chat_has_both_apis_for_models_whose_tools_are_on_response
     assert (elsewhere.kind, elsewhere.on_responses) == ("chat", None)
 
 
+@pytest.mark.parametrize(
+    ("params", "info"),
+    [
+        (f"{{model: openai/gpt-5, {BASE}}}", "{}"),
+        (f"{{model: gpt-5, {BASE}}}", "{}"),
+        (f"{{model: openai/gpt-5, {BASE}}}", "{mode: chat}"),
+        ("{model: openai/gpt-5, api_base: 'http://h/v1/chat/completions'}", "{}"),
+        (f"{{model: xai/grok, {BASE}}}", "{}"),
+        (f"{{model: hosted_vllm/qwen, {BASE}}}", "{}"),
+        ("{model: ollama/qwen, api_base: 'http://localhost:11434'}", "{}"),
+        ("{model: lm_studio/qwen}", "{}"),
+    ],
+)
+def test_a_server_that_may_have_no_responses_has_a_form_in_chat(params: str, info: str) -> None:
+    deployment = only(model(f"{params.removesuffix('}')}, api_key: k, weight: 3, order: 2}}", info))
+    by_chat = deployment.on_chat
+    assert deployment.kind == "responses"
+    assert by_chat is not None
+    assert by_chat.kind == "chat"
+    assert by_chat.url == deployment.url.replace("/responses", "/chat/completions")
+    for field in ("id", "model", "model_name", "provider", "headers", "weight", "order", "timeouts", "transport"):
+        assert getattr(by_chat, field) == getattr(deployment, field)
+    assert (by_chat.on_chat, by_chat.id) == (None, "m")
+
+
+@pytest.mark.parametrize(
+    ("params", "info"),
+    [
+        ("{model: openai/gpt-5}", "{}"),
+        ("{model: openai/gpt-5, api_base: 'https://eu.api.openai.com/v1'}", "{}"),
+        ("{model: openai/gpt-5, api_base: 'https://n.openai.azure.com/openai/v1'}", "{}"),
+        (f"{{model: azure/gpt-5, {BASE}}}", "{}"),
+        ("{model: xai/grok}", "{}"),
+        ("{model: openrouter/openai/gpt-5, api_base: 'https://openrouter.ai/api/v1'}", "{}"),
+        (f"{{model: openai/responses/gpt-5, {BASE}}}", "{}"),
+        (f"{{model: openai/gpt-5, {BASE}}}", "{mode: responses}"),
+        (f"{{model: openai/gpt-5, {BASE}}}", "{supported_endpoints: [/v1/chat/completions, /v1/responses]}"),
+        (f"{{model: openai/gpt-5, {BASE}, use_chat_completions_api: true}}", "{}"),
+        (f"{{model: deepseek/deepseek-chat, {BASE}}}", "{}"),
+        (f"{{model: anthropic/claude, {BASE}}}", "{}"),
+    ],
+)
+def test_a_server_that_is_known_or_an_entry_that_names_the_api_has_one_form(params: str, info: str) -> None:
+    assert only(model(f"{params.removesuffix('}')}, api_key: k}}", info)).on_chat is None
+
+
 def test_a_name_that_cursor_refuses_itself_is_a_warning_with_an_alias() -> None:
     for name in ("gpt-6-astra", "gpt-5.5"):
         (warning,) = parse(model(f"{{model: openai/{name}, api_key: k}}", name=name)).warnings
