@@ -221,15 +221,22 @@ class Route:
     def _again_in_group(
         self, failed: Candidate, fault: PipelineError, kind: FaultKind, now_s: float, deadline_s: float
     ) -> Again | None:
-        if (kind in MOVED or isinstance(fault, Overloaded)) and (other := self._next(now_s, untried_only=True)):
-            return Again(other, 0.0, "moved")
+        if kind in MOVED or isinstance(fault, Overloaded):
+            if other := self._next(now_s, untried_only=True):
+                return Again(other, 0.0, "moved")
+            if (other := self._left_out(kind, now_s)) and self.router.budget.take(now_s):
+                return Again(other, 0.0, "moved")
         settings = self.router.settings
         if self._retries >= settings.retries(self.group, kind):
             return None
         pause_s = self.router.draw() * min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**self._retries)
-        asked_s = fault.retry_after_s or 0.0
-        pause_s = max(pause_s, settings.retry_after_s, asked_s)
-        if asked_s > MAX_RETRY_AFTER_S or now_s + pause_s >= deadline_s or not self.router.budget.take(now_s):
+        pause_s = max(pause_s, settings.retry_after_s)
+        if self._next(now_s + pause_s, untried_only=False) in (None, failed):  # a `Retry-After` is about nobody else
+            asked_s = fault.retry_after_s or 0.0
+            if asked_s > MAX_RETRY_AFTER_S:
+                return None
+            pause_s = max(pause_s, asked_s)
+        if now_s + pause_s >= deadline_s or not self.router.budget.take(now_s):
             return None
         self._retries += 1
         return Again(self._next(now_s + pause_s, untried_only=False) or failed, pause_s, "repeated")
@@ -259,6 +266,16 @@ class Route:
             ),
             None,
         )
+
+    def _left_out(self, kind: FaultKind, now_s: float) -> Candidate | None:
+        """Return the first candidate that was not asked because it is ejected, if there is no fallback to go on with.
+
+        It may be back since then, and those that were thought healthy have failed.
+        """
+        if self._fallbacks or self.router.settings.fallbacks_of(self.group, kind):
+            return None
+        ordered = self.router.ordered(self._candidates, self._conversation, now_s)
+        return next((one for one in ordered if one.deployment.id not in self._asked), None)
 
     def _first(self, now_s: float) -> Candidate:
         return self.router.ordered(self._candidates, self._conversation, now_s)[0]

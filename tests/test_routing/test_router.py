@@ -66,6 +66,32 @@ def test_the_next_one_is_asked_at_once_and_then_there_are_pauses() -> None:
     assert others == [f"moved {other} 0", f"repeated {first} 0.5", f"repeated {first} 1", "given up"]
 
 
+def test_one_that_is_left_out_is_asked_if_all_others_have_failed() -> None:
+    first, *_ = Routed({"m": group("m", "a", "b")}).outcome()
+    other = "b" if first == "a" else "a"
+    for fault in (DOWN, LIMITED, NO_KEY):
+        world = Routed({"m": group("m", "a", "b")}, num_retries=0)
+        world.router.health[first].failed(0.0, "rate_limit")
+        assert world.outcome(fault, fault) == [other, f"moved {first} 0", "given up"]
+    world = Routed({"m": group("m", "a", "b"), "n": group("n", "c")}, fallbacks={"m": ("n",)}, num_retries=0)
+    world.router.health[first].failed(0.0, "rate_limit")
+    assert world.outcome(DOWN) == [other, "fallback c 0"]
+
+
+def test_the_retry_after_of_one_does_not_keep_the_other_waiting() -> None:
+    later = UpstreamFault("slow down", code="upstream_rate_limited", retry_after_s=3600)
+    first, *others = Routed({"m": group("m", "a", "b")}).outcome(DOWN, later)
+    assert others[1] == f"repeated {first} 0.5"
+
+
+def test_to_ask_what_is_left_out_is_charged() -> None:
+    world = Routed({"m": group("m", "a", "b")}, num_retries=0)
+    for id in "ab":
+        world.router.health[id].failed(0.0, "rate_limit")
+    asked = [len(world.outcome(DOWN, DOWN)) for _ in range(20)]
+    assert asked == [3] * 10 + [2] * 10
+
+
 def test_one_that_is_alone_is_asked_num_retries_times_more() -> None:
     assert Routed({"m": group("m", "a")}).outcome(DOWN, DOWN, DOWN) == [
         "a", "repeated a 0.5", "repeated a 1", "given up"
@@ -134,7 +160,7 @@ def test_an_ejected_deployment_is_left_out_until_one_request_tries_it() -> None:
 def test_if_all_are_ejected_a_request_still_asks_one() -> None:
     world = Routed({"m": group("m", "a", "b")}, allowed_fails=0, num_retries=0)
     first = world.outcome(DOWN, DOWN)[0]
-    assert world.outcome(DOWN, now_s=1.0) == [first, "given up"]
+    assert world.outcome(DOWN, now_s=1.0)[0] == first
 
 
 def test_both_dead_at_a_hundred_per_second_there_are_few_attempts() -> None:
