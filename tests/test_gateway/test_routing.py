@@ -11,7 +11,7 @@ import pytest
 import trio
 from kit.clients.chat_fold import fold_stream
 from kit.clients.chat_posts import ask, good_answer
-from kit.service.running import CONFIG, Service, model, serving
+from kit.service.running import Service, model, routed, serving
 from kit.upstreams.scripted import error, scripted_upstream, wait
 
 from pipeline import Plugin
@@ -20,11 +20,6 @@ from stages.answer import Answer, Next
 from stages.upstreams import UpstreamCall
 
 DEAD = "http://127.0.0.1:1/v1"
-
-
-def routed(settings: str) -> str:
-    """Return the configuration with these ``router_settings``."""
-    return CONFIG.replace("{{num_retries: 0}}", settings.replace("{", "{{").replace("}", "}}"))
 
 
 async def asked(service: Service, count: int, *, at_once: int = 8, stream: bool = True) -> Counter[int]:
