@@ -223,6 +223,7 @@ class Route:
     ) -> Again | None:
         if kind in MOVED or isinstance(fault, Overloaded):
             if other := self._next(now_s, untried_only=True):
+                self.router.budget.note_move(now_s)
                 return Again(other, 0.0, "moved")
             if (other := self._left_out(kind, now_s)) and self.router.budget.take(now_s):
                 return Again(other, 0.0, "moved")

@@ -205,12 +205,19 @@ def bridge_to(
     kind: str = "responses",
     execution: Execution = "fused",
     retries: int = 0,
+    count: int = 1,
     **settings: Any,
 ) -> tuple[Bridge, list[Logged]]:
-    """Return a bridge whose model ``up`` is ``upstream``, of this kind, and the list of its records."""
+    """Return a bridge whose model ``up`` is ``upstream``, of this kind, and the list of its records.
+
+    The model has ``count`` deployments: ``up-1`` and so on.
+    """
     defaults = PipelineSettings()
     limits = {"request_timeout_s": defaults.request_timeout_s, "body_timeout_s": defaults.body_timeout_s}
-    deployment = Deployment(id="up-1", model_name="up", model="gpt-5", provider="openai", kind=kind, url="http://up")
+    deployments = [
+        Deployment(id=f"up-{n + 1}", model_name="up", model="gpt-5", provider="openai", kind=kind, url="http://up")
+        for n in range(count)
+    ]
     added = [] if insertion is None else insertion if isinstance(insertion, list) else [insertion]
     plugins = {plugin.name: plugin for _, plugin in added}
     insertions = [StageSettings(use=plugin.name, after=after, where="here") for after, plugin in added]
@@ -219,13 +226,13 @@ def bridge_to(
         Assembly(
             Parts(
                 keys=KeyStore(KEY, ()),
-                deployments=Deployments((deployment,), RoutingSettings(num_retries=retries)),
+                deployments=Deployments(deployments, RoutingSettings(num_retries=retries)),
                 upstreams={kind: Opens(upstream)},
                 max_body_bytes=1 << 20,
                 keep_alive_interval_s=keep_alive_interval_s,
                 execution=execution,
             ),
-            OpenPlugins(plan(insertions, plugins), deployments={deployment.id: deployment}).made(),
+            OpenPlugins(plan(insertions, plugins), deployments={one.id: one for one in deployments}).made(),
         ),
         profile_of=lambda headers: CURSOR_PROFILE if headers[b"user-agent"] == CURSOR.encode() else OPENAI_PROFILE,
         on_end=lambda finished: records.append(as_logged(finished())),
