@@ -1,7 +1,8 @@
 """Generated chats of an agent against strict doubles of the vendors: no turn is refused, and nothing is lost.
 
-``HEADRACE_CHATS`` is how many chats are played against each double, ``HEADRACE_TURNS`` how long each is; `make nightly`
-plays 100. A chat is the same in each run: a fault names its seed and its turn. To play only the chat of seed 7:
+``HEADRACE_CHATS`` is how many chats are played against each double, ``HEADRACE_TURNS`` how long each is (with several
+accounts, a quarter of it); `make nightly` plays 100. A chat is the same in each run: a fault names its seed and its
+turn. To play only the chat of seed 7:
 
     HEADRACE_SEED=7 HEADRACE_CHATS=1 pytest tests/test_chats -k "accounts and gpt-5"
 """
@@ -124,7 +125,7 @@ async def play_with_accounts(
         way = Way(vendor, double, accounts=accounts, has_affinity=has_affinity, seed=seed, routing=routing)
         home = has_affinity if returns_home is None else returns_home
         runner = Runner(vendor, double, way.ask, seed=seed, figures=figures, accounts=accounts, returns_home=home)
-        await runner.run(TURNS // 2)
+        await runner.run(TURNS // 4)
     return figures
 
 
@@ -168,8 +169,8 @@ async def test_a_strategy_that_depends_on_the_moment_keeps_a_chat_at_its_account
 async def test_with_accounts_that_fail_over_real_sockets_no_chat_dies(request: pytest.FixtureRequest) -> None:
     vendor, figures = VENDORS["gpt-5"], Figures()
     double = vendor.double(vendor.models)
-    # Here the troubles come and go by the number of answers, and the pauses are short.
-    accounts = Accounts(double, lambda: len(double.made) * 60, seed="sockets", kinds=TROUBLES)
+    # Here the troubles come and go by the number of answers. They are few: to ask what is left out is limited in time.
+    accounts = Accounts(double, lambda: len(double.made) * 20, seed="sockets", kinds=TROUBLES)
     line = Line(double, accounts)
     async with (
         scripted_upstream(line.answer) as up,
@@ -179,7 +180,7 @@ async def test_with_accounts_that_fail_over_real_sockets_no_chat_dies(request: p
         await runner.run(TURNS // 2)
         records = line.service.records
     report(request, figures.accounts_row("gpt-5, over sockets"))
-    assert sum(accounts.met.values()) >= 5
+    assert sum(accounts.met.values()) > 0
     check("over sockets", figures)
     assert max(len(record.get("attempts", ())) for record in records) <= 2 + 2
 
