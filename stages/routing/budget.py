@@ -13,23 +13,28 @@ LEAST_PER_S: Final = 1
 
 
 class RetryBudget:
-    """Counts requests and repetitions by the second, over the last ten."""
+    """Counts requests, repetitions and moves by the second, over the last ten."""
 
-    __slots__ = ("_requests", "_retries", "_seconds")
+    __slots__ = ("_moves", "_requests", "_retries", "_seconds")
 
     def __init__(self) -> None:
-        self._seconds: deque[list[float]] = deque()  # each with its number, its requests and its repetitions
-        self._requests = self._retries = 0.0
+        self._seconds: deque[list[float]] = deque()  # each with its number, its requests, its repetitions and its moves
+        self._requests = self._retries = self._moves = 0.0
 
     def note_request(self, now_s: float) -> None:
         """Note a request, whatever becomes of it."""
         self._second(now_s)[1] += 1
         self._requests += 1
 
+    def note_move(self, now_s: float) -> None:
+        """Note that another deployment is asked. It always may be, but it leaves less of the share to repetitions."""
+        self._second(now_s)[3] += 1
+        self._moves += 1
+
     def take(self, now_s: float) -> bool:
         """Take a repetition out of the budget; return whether there was one left."""
         second = self._second(now_s)
-        if self._retries + 1 > max(SHARE * self._requests, LEAST_PER_S * WINDOW_S):
+        if self._retries + 1 > max(SHARE * self._requests - self._moves, LEAST_PER_S * WINDOW_S):
             return False
         second[2] += 1
         self._retries += 1
@@ -39,9 +44,10 @@ class RetryBudget:
         number = now_s // 1
         seconds = self._seconds
         while seconds and seconds[0][0] <= number - WINDOW_S:
-            _, requests, retries = seconds.popleft()
+            _, requests, retries, moves = seconds.popleft()
             self._requests -= requests
             self._retries -= retries
+            self._moves -= moves
         if not seconds or seconds[-1][0] != number:
-            seconds.append([number, 0, 0])
+            seconds.append([number, 0, 0, 0])
         return seconds[-1]

@@ -340,8 +340,13 @@ class Route:
     def _again_in_group(
         self, failed: Candidate, fault: PipelineError, kind: FaultKind, now_s: float, deadline_s: float
     ) -> Again | None:
-        if (kind in MOVED or isinstance(fault, Overloaded)) and (other := self._next(now_s, untried_only=True)):
-            return Again(other, 0.0, "moved")
+        if kind in MOVED or isinstance(fault, Overloaded):
+            if other := self._next(now_s, untried_only=True):
+                self.router.budget.note_move(now_s)
+                return Again(other, 0.0, "moved")
+            if (other := self._left_out(kind, now_s)) and self.router.budget.take(now_s):
+                self._note("asked_anyway", other)
+                return Again(other, 0.0, "moved")
         drawn_s = self.router.draw() * min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**self._retries)
         pause_s = max(drawn_s, self.router.settings.retry_after_s)
         candidate = self._again(failed, kind, now_s + pause_s)
@@ -406,6 +411,18 @@ class Route:
                 return one
             self._note("ejected", one)
         return None
+
+    def _left_out(self, kind: FaultKind, now_s: float) -> Candidate | None:
+        """Return the first candidate that was not asked because it is ejected, if there is no fallback to go on with.
+
+        It may be back since then, and those that were thought healthy have failed. One that has said until when it is
+        not to be asked is left alone.
+        """
+        if self._fallbacks or self.router.settings.fallbacks_of(self.group, kind):
+            return None
+        ordered = self.router.ordered(self._candidates, self._conversation, now_s)
+        left = (one for one in ordered if one.deployment.id not in self._asked and self._retry_at_s(one) <= now_s)
+        return next(left, None)
 
     def _first(self, now_s: float) -> Candidate:
         first = self.router.ordered(self._candidates, self._conversation, now_s)[0]

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from contextlib import AbstractAsyncContextManager
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from kit.clients.chat_fold import fold_stream
 from kit.clients.chat_posts import ask, begun, good_answer, post_bytes
 from kit.clients.raw import RawClient
-from kit.service.running import CONFIG, Service, model, serving
+from kit.service.bridges import Browser, FakeUpstream, bridge_to
+from kit.service.running import Service, model, routed, serving
 from kit.upstreams.scripted import error, in_turn, scripted_upstream, stall, wait
 
-from pipeline import Plugin
+from pipeline import Plugin, UpstreamFault
 from pipeline.registry import AnyPlugin, NoOptions
 from stages.answer import Answer, Next
 from stages.upstreams import UpstreamCall
@@ -23,24 +27,20 @@ from stages.upstreams import UpstreamCall
 DEAD = "http://127.0.0.1:1/v1"
 
 
-def routed(settings: str) -> str:
-    """Return the configuration with these ``router_settings``."""
-    return CONFIG.replace("{{num_retries: 0}}", settings.replace("{", "{{").replace("}", "}}"))
-
-
 async def asked(service: Service, count: int, *, at_once: int = 8, stream: bool = True) -> Counter[int]:
     """Ask in conversations of their own, and return how often there was which status."""
     statuses: Counter[int] = Counter()
-    limit = trio.CapacityLimiter(at_once)
+    numbers = iter(range(count))
 
-    async def one(number: int) -> None:
-        async with limit:
-            answer = await service.post(ask(input=f"Question {number}", stream=stream))
-            statuses[answer.status_code] += 1
+    async def keep_asking() -> None:
+        async with await RawClient.open(("127.0.0.1", service.port)) as client:
+            for number in numbers:
+                await client.send(post_bytes(ask(input=f"Question {number}", stream=stream)))
+                statuses[(await client.read_answer()).status] += 1
 
     async with trio.open_nursery() as nursery:
-        for number in range(count):
-            nursery.start_soon(one, number)
+        for _ in range(at_once):
+            nursery.start_soon(keep_asking)
     return statuses
 
 
@@ -71,6 +71,47 @@ async def test_with_one_dead_of_two_every_request_is_answered(stream: bool) -> N
         await service.record(99)
         assert attempts_at(service, "dead") <= 3 + 8
         assert attempts_at(service, "alive") == 100
+
+
+@pytest.mark.parametrize(("is_refused", "cooldown_s"), [(True, 5), (False, 0.2)], ids=["refused", "503"])
+async def test_a_dead_one_is_asked_a_few_times_and_then_once_per_cool_down(is_refused: bool, cooldown_s: float) -> None:
+    async with scripted_upstream(error(503)) as down, scripted_upstream(*good_answer()) as upstream:
+        models = named("dead", DEAD if is_refused else down.url) + named("alive", upstream.url)
+        async with serving(models, config=routed(f"{{cooldown_time: {cooldown_s}}}")) as service:
+            began_s = trio.current_time()
+            statuses = await asked(service, 1000, at_once=8)
+            took_s = trio.current_time() - began_s
+            await service.record(999)
+            assert statuses[200] >= 999
+            probes = int(math.log2(took_s / cooldown_s + 1))  # each cool-down is twice as long as the one before
+            assert 4 <= attempts_at(service, "dead") <= 3 + 8 + probes
+            assert attempts_at(service, "alive") == statuses[200]
+            arrivals = [request.at for request in down.requests]
+            assert sum(later - earlier < cooldown_s for earlier, later in pairwise(arrivals)) <= 3 + 8
+
+
+@pytest.mark.parametrize("failing_s", [0, 3.0], ids=["at once", "after a while"])
+async def test_with_both_dead_hardly_more_is_asked_and_each_client_is_told_in_time(
+    failing_s: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    down = UpstreamFault("it is down", code="upstream_error", status_hint=503)
+    upstream = FakeUpstream(before_head=(failing_s, down))
+    bridge, _ = bridge_to(upstream, count=2, retries=2, kind="chat", request_timeout_s=30)
+    took_s: list[float] = []
+
+    async def one(number: int) -> None:
+        await trio.sleep(number / 100)  # 100 per second, in virtual time
+        began_s = trio.current_time()
+        browser = Browser(bridge, ask(input=f"Question {number}"))
+        await browser.ask()
+        assert (browser.status, browser.error["code"]) == (502, "upstream_error")
+        took_s.append(trio.current_time() - began_s)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(1000):
+            nursery.start_soon(one, number)
+    assert len(upstream.calls) <= 1.1 * len(took_s)
+    assert max(took_s) <= 30
 
 
 async def test_the_record_and_the_head_have_every_attempt() -> None:

@@ -24,3 +24,15 @@ def test_after_ten_seconds_all_is_forgotten() -> None:
         assert budget.take(5.0)
     assert not budget.take(14.9)
     assert budget.take(15.0)
+
+
+def test_moves_are_always_possible_and_leave_less_to_repeat() -> None:
+    budget = RetryBudget()
+    for _ in range(400):
+        budget.note_request(0.5)
+    for _ in range(15):
+        budget.note_move(0.5)
+    assert sum(budget.take(0.6) for _ in range(100)) == 25
+    for _ in range(100):
+        budget.note_move(11.0)
+    assert sum(budget.take(11.0) for _ in range(100)) == 10

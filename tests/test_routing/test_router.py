@@ -69,6 +69,32 @@ def test_the_next_one_is_asked_at_once_and_then_there_are_pauses() -> None:
     assert others == [f"moved {other} 0", f"repeated {first} 0.5", f"repeated {first} 1", "given up"]
 
 
+def test_one_that_is_left_out_is_asked_if_all_others_have_failed() -> None:
+    first, *_ = Routed({"m": group("m", "a", "b")}).outcome()
+    other = "b" if first == "a" else "a"
+    for fault in (DOWN, LIMITED, NO_KEY):
+        world = Routed({"m": group("m", "a", "b")}, num_retries=0)
+        world.router.health[first].failed(0.0, "rate_limit")
+        assert world.outcome(fault, fault) == [other, f"moved {first} 0", "given up"]
+    world = Routed({"m": group("m", "a", "b"), "n": group("n", "c")}, fallbacks={"m": ("n",)}, num_retries=0)
+    world.router.health[first].failed(0.0, "rate_limit")
+    assert world.outcome(DOWN) == [other, "fallback c 0"]
+
+
+def test_the_retry_after_of_one_does_not_keep_the_other_waiting() -> None:
+    later = UpstreamFault("slow down", code="upstream_rate_limited", retry_after_s=3600)
+    first, *others = Routed({"m": group("m", "a", "b")}).outcome(DOWN, later)
+    assert others[1] == f"repeated {first} 0.5"
+
+
+def test_to_ask_what_is_left_out_is_charged() -> None:
+    world = Routed({"m": group("m", "a", "b")}, num_retries=0)
+    for id in "ab":
+        world.router.health[id].failed(0.0, "rate_limit")
+    asked = [len(world.outcome(DOWN, DOWN)) for _ in range(20)]
+    assert asked == [3] * 10 + [2] * 10
+
+
 def test_one_that_is_alone_is_asked_num_retries_times_more() -> None:
     assert Routed({"m": group("m", "a")}).outcome(DOWN, DOWN, DOWN) == [
         "a", "repeated a 0.5", "repeated a 1", "given up"
@@ -137,7 +163,7 @@ def test_an_ejected_deployment_is_left_out_until_one_request_tries_it() -> None:
 def test_if_all_are_ejected_a_request_still_asks_one() -> None:
     world = Routed({"m": group("m", "a", "b")}, allowed_fails=0, num_retries=0)
     first = world.outcome(DOWN, DOWN)[0]
-    assert world.outcome(DOWN, now_s=1.0) == [first, "given up"]
+    assert world.outcome(DOWN, now_s=1.0)[0] == first
 
 
 def test_both_dead_at_a_hundred_per_second_there_are_few_attempts() -> None:
@@ -243,7 +269,8 @@ def test_a_route_notes_what_health_did_to_it() -> None:
     meanwhile.broke_off(DOWN, 6.0, by=group("m", "b")[0].deployment)
     assert meanwhile.notes == {"ejected": ["a"], "newly_ejected": ["b"]}
     probing.failed(DOWN, 6.0, deadline_s=math.inf)
-    assert probing.notes == {"probed": ["a"], "newly_ejected": ["a"], "ejected": ["b"]}
+    assert probing.notes == {"probed": ["a"], "newly_ejected": ["a"], "ejected": ["b"], "asked_anyway": ["b"]}
+    probing.end()
     last = world.route()
     assert last.begin(7.0).deployment.id == "a"
     assert last.notes == {"ejected": ["a", "b"], "asked_anyway": ["a"]}
@@ -335,10 +362,13 @@ def test_no_retries_of_its_own_leave_fallbacks_and_other_deployments() -> None:
     assert Routed(groups, fallbacks={"m": ("n",)}).outcome(DOWN, DOWN) == ["a", "fallback b 0", "given up"]
 
 
-def test_one_that_was_ejected_is_asked_late_rather_than_nobody() -> None:
+def test_one_that_was_ejected_is_asked_rather_than_nobody_but_not_before_the_time_that_it_has_said() -> None:
     world = Routed(pair(0, 0), cooldown_s=60.0)
     world.router.health["b"].failed(0.0, "rate_limit")
-    assert world.outcome(DOWN, DOWN) == ["a", "repeated b 0.5", "given up"]
+    assert world.outcome(DOWN, DOWN) == ["a", "moved b 0", "given up"]
+    world = Routed(pair(0, 0), cooldown_s=60.0)
+    world.router.health["b"].failed(0.0, "rate_limit", 20.0)
+    assert world.outcome(DOWN, DOWN) == ["a", "repeated b 20", "given up"]
 
 
 def test_a_policy_and_a_deployment_both_bound_the_retries() -> None:

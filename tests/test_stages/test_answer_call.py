@@ -12,6 +12,7 @@ import trio
 import trio.testing
 from kit.clients.chat_fold import fold_stream
 from kit.clients.chat_posts import ask, begun, good_answer
+from kit.service.arounds import FunctionAround, pass_on
 from kit.service.bridges import Browser, FakeUpstream, bridge_to
 from kit.service.records import assert_sums
 from kit.service.running import model, serving
@@ -48,14 +49,6 @@ class InTurn(FakeUpstream):
         return await self._upstreams[len(self.calls) - 1](call)
 
 
-class FunctionAround:
-    """An around that is a function."""
-
-    def __init__(self, call: Any, name: str) -> None:
-        self.call = asynccontextmanager(call)
-        self.name = name
-
-
 def around(call: Any, name: str = "around") -> tuple[None, Plugin[NoOptions]]:
     made: Around = FunctionAround(call, name)
     return None, Plugin(name, lambda _: made, NoOptions, kind="around")
@@ -70,11 +63,6 @@ async def asked(
     [record] = records
     assert_sums(record)
     return browser, record
-
-
-async def pass_on(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
-    async with next(call) as answer:
-        yield answer
 
 
 async def try_twice(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:

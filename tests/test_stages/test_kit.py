@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import trio
+from kit.service.arounds import FunctionAround, pass_on
 from msgspec.structs import fields
 
 from pipeline import (
@@ -35,23 +36,6 @@ from stages.upstreams import Deployment, UpstreamCall
 
 DOWN = UpstreamFault("it is down", code="upstream_error")
 GOOD: list[StreamEvent] = [TextDelta("Hello"), TextDelta(" there"), Finished("stop")]
-
-
-class FunctionAround:
-    """An around that is a function."""
-
-    name = "around"
-
-    def __init__(self, call: Callable[[UpstreamCall, Next], AsyncIterator[Answer]]) -> None:
-        self._call = asynccontextmanager(call)
-
-    def call(self, call: UpstreamCall, next: Next, /) -> AbstractAsyncContextManager[Answer]:
-        return self._call(call, next)
-
-
-async def pass_on(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:
-    async with next(call) as answer:
-        yield answer
 
 
 async def try_again(call: UpstreamCall, next: Next) -> AsyncIterator[Answer]:

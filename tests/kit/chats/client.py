@@ -127,6 +127,14 @@ class Client:
     def front(self) -> Front:
         return Front(self.alias, self.system, tuple(tool["name"] for tool in self._tools()), self.mode)
 
+    @property
+    def name(self) -> tuple[str, ...]:
+        """What tells this chat from others: its id where it is sent, else what the user has said before any answer."""
+        if self.shape == "responses" and self.mode == "agent":
+            return (self.conversation,)
+        first = next((n for n, entry in enumerate(self.entries) if not isinstance(entry, User)), len(self.entries))
+        return tuple(entry.text for entry in self.entries[:first] if isinstance(entry, User))
+
     def _tools(self) -> list[Json]:
         edit = STR_REPLACE if self.shape == "blocks" else APPLY_PATCH
         # In Ask mode, too, the custom tool is there, flat among nested functions (litellm#34029).

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from typing import Final
 
 import httpx
 import trio
 from kit.clients.chat_posts import CURSOR
 from kit.service.running import KEY, PLAIN, Service
 from kit.upstreams.scripted import Exchange, end, error, sse_head
+from kit.vendors.accounts import STATUSES, Accounts, Kind
 from kit.vendors.double import Double
+
+TROUBLES: Final[tuple[Kind, ...]] = ("resetting", "failing", "overloaded", "limited")
+"""Those that take no time."""
 
 
 class Line:
@@ -17,10 +22,12 @@ class Line:
 
     Args:
         double: answers.
+        accounts: whose request it is, and in what trouble they are; None if there is one account, always in order.
     """
 
-    def __init__(self, double: Double) -> None:
+    def __init__(self, double: Double, accounts: Accounts | None = None) -> None:
         self._double = double
+        self._accounts = accounts
         self._stops_after: int | None = None
         self._stopped = trio.Event()
         self.service: Service | None = None
@@ -28,6 +35,11 @@ class Line:
     async def answer(self, exchange: Exchange) -> None:
         """Answer one request: the script of the upstream."""
         request = exchange.request
+        if self._accounts is not None and (trouble := self._accounts.enter(request.headers)) is not None:
+            if trouble.kind == "resetting":
+                exchange.reset()
+            await exchange.send(error(STATUSES[trouble.kind]))
+            return
         answer = self._double(request.method, request.path, request.headers, request.body)
         if answer.status != 200:
             await exchange.send(error(answer.status, answer.body, content_type=answer.content_type))

@@ -211,17 +211,19 @@ def bridge_to(
     retries: int = 0,
     deployments: Sequence[Deployment] = (),
     routing: RoutingSettings | None = None,
+    count: int = 1,
     **settings: Any,
 ) -> tuple[Bridge, list[Logged]]:
     """Return a bridge whose model ``up`` is ``upstream``, of this kind, and the list of its records.
 
-    With ``deployments`` it has these instead, all of them at ``upstream``.
+    The model has ``count`` deployments, ``up-1`` and so on, or else ``deployments``, all of them at ``upstream``.
     """
     defaults = PipelineSettings()
     limits = {"request_timeout_s": defaults.request_timeout_s, "body_timeout_s": defaults.body_timeout_s}
-    deployments = deployments or (
-        Deployment(id="up-1", model_name="up", model="gpt-5", provider="openai", kind=kind, url="http://up"),
-    )
+    deployments = deployments or [
+        Deployment(id=f"up-{n + 1}", model_name="up", model="gpt-5", provider="openai", kind=kind, url="http://up")
+        for n in range(count)
+    ]
     added = [] if insertion is None else insertion if isinstance(insertion, list) else [insertion]
     plugins = {plugin.name: plugin for _, plugin in added}
     insertions = [StageSettings(use=plugin.name, after=after, where="here") for after, plugin in added]

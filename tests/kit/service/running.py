@@ -47,6 +47,11 @@ pipeline_settings:
 """
 
 
+def routed(settings: str) -> str:
+    """Return the configuration with these ``router_settings``."""
+    return CONFIG.replace("{{num_retries: 0}}", settings.replace("{", "{{").replace("}", "}}"))
+
+
 @dataclass
 class Service:
     """A running service and the records of its requests."""

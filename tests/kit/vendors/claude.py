@@ -503,6 +503,7 @@ class Claude55(Claude52):
         Rule("thinking is this account's", CHECKS + ", accounts", _own_account),
         Rule("thinking is bound to its prefix", CHECKS + '; 400 "bound to a different conversation"', _bound),
     )
+    binds_account = True
 
 
 def _mark(block: Json) -> str:

@@ -181,6 +181,8 @@ class Double:
     restores: ClassVar[str] = "all"
     """The turns whose reasoning should come back: ``all``, those with ``calls``, those whose prefix is ``unchanged``,
     ``none``."""
+    binds_account: ClassVar[bool] = False
+    """Whether only the account that made reasoning can read it."""
 
     def __init__(
         self,

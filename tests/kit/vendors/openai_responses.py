@@ -294,6 +294,7 @@ class Gpt5Responses(Double):
         Rule("efforts of GPT-5", REFERENCE, _gpt_5_effort),
     )
     has_binding = False
+    binds_account = True
 
     def read(self, body: Json) -> tuple[list[bytes], bytes]:
         system = [encoded({"instructions": body["instructions"]})] if body.get("instructions") else []
