@@ -58,12 +58,17 @@ def soak(
                 left -= 1
                 is_steady = await _soak(made, streams, rounds, context, normalise, most_growth_bytes, is_last=not left)
 
-    is_tracing = tracemalloc.is_tracing()
+    is_tracing, is_frozen = tracemalloc.is_tracing(), gc.get_freeze_count() > 0
     if not is_tracing:
         tracemalloc.start()
+    if not is_frozen:  # each round collects: not what was there before, which may be a whole suite of tests
+        gc.collect()
+        gc.freeze()
     try:
         on_virtual_time(check, plugin.name)
     finally:
+        if not is_frozen:
+            gc.unfreeze()
         if not is_tracing:
             tracemalloc.stop()
 

@@ -6,6 +6,7 @@ A test that fixes ``max_examples`` itself keeps its number.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Generator
 
@@ -34,6 +35,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if PROFILE == "nightly":
         for item in items:
             item.add_marker(pytest.mark.timeout(0))  # none: twenty thousand examples take their time
+
+
+def pytest_collection_finish() -> None:
+    """Leave out of all collections what the suite itself consists of: many tests look for garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
