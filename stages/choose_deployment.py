@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import trio
 from msgspec import Struct
@@ -188,20 +188,19 @@ class Deployments:
         Raises:
             ClientFault: ``context_length_exceeded`` if it is too long for all of them, if that is checked.
         """
-        # The name of a conversation takes a hash of its beginning, and one deployment needs no choice.
-        conversation = conversation_of(request, headers) if len(match.candidates) > 1 else ""
+        name_of = partial(conversation_of, request, headers)
         if self.router.settings.checks_windows:
-            return self._route_by_window(match, request, conversation)
-        return Route(self.router, match.name, match.candidates, conversation, self._group_of)
+            return self._route_by_window(match, request, name_of)
+        return Route(self.router, match.name, match.candidates, name_of, self._group_of)
 
-    def _route_by_window(self, match: Match, request: ResponsesRequest, conversation: str) -> Route:
+    def _route_by_window(self, match: Match, request: ResponsesRequest, name_of: Callable[[], str]) -> Route:
         """Return the way of a request through the deployments, and the fallbacks, that it is not too long for."""
         tokens = estimated_tokens(request.body)
 
         def group_of(name: str) -> Sequence[Candidate] | None:
             return fitting(self._group_of(name) or (), tokens)
 
-        route = Route(self.router, match.name, fitting(match.candidates, tokens), conversation, group_of)
+        route = Route(self.router, match.name, fitting(match.candidates, tokens), name_of, group_of)
         if not route.has_candidates and route.go_elsewhere("context_window", trio.current_time()) is None:
             window = max(one.deployment.max_input_tokens or 0 for one in match.candidates)
             raise ClientFault(sentence_of(window, tokens), code=CONTEXT_LENGTH_EXCEEDED)

@@ -96,7 +96,7 @@ def new_request_context(
     ctx[CALL] = call = call or new_call()
     group = [call.deployment, *(one for one in others if one.model_name == call.deployment.model_name)]
     candidates = [Candidate(one, call.at(one).model) for one in group]
-    route = Route(Router(DEFAULT_ROUTING, group), call.deployment.model_name, candidates, "", lambda name: None)
+    route = Route(Router(DEFAULT_ROUTING, group), call.deployment.model_name, candidates, lambda: "", lambda name: None)
     ctx[ROUTE] = route.from_candidate(candidates[0], 0.0)
     return ctx
 

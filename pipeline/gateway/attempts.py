@@ -14,7 +14,7 @@ from pipeline.gateway.asgi_client import AsgiResponse
 from pipeline.gateway.assembly import Assembly
 from stages.answer import attempt_at
 from stages.routing.router import ROUTE, Route
-from stages.slots import ATTEMPTS, CALL, ENCODER, FAILURE
+from stages.slots import ATTEMPTS, CALL, ENCODER, FAILURE, SENT_REASONING
 from stages.upstreams import UpstreamCall
 from stages.upstreams.faults import fault_from
 
@@ -73,6 +73,7 @@ async def answer_in_turn(
         call = again.called(chosen)
         ctx[CALL] = call
         ctx.forget(FAILURE)
+        ctx.forget(SENT_REASONING)
         pipeline = assembly.answer(call, ctx, is_again=True)
     try:
         return fault
@@ -90,7 +91,9 @@ def _has_answered(ctx: RequestContext, response: AsgiResponse) -> bool:
 
 def _note_end(route: Route, ctx: RequestContext, *, has_failed: bool) -> None:
     if (failed := ctx.get(FAILURE)) is not None:
-        route.broke_off(fault_from(failed), trio.current_time(), ctx[CALL].deployment)
+        call = ctx[CALL]
+        if (now_s := trio.current_time()) < call.deadline_s:  # else a long answer was cut off
+            route.broke_off(fault_from(failed), now_s, call.deployment)
     elif not has_failed and not route.has_answered:  # without a token
         route.answered(trio.current_time())
 

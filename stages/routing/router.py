@@ -71,6 +71,7 @@ class Router:
         on_change: called when a deployment was ejected, and when it is back.
 
     Attributes:
+        keeps: whether `keep` has to be told who has answered.
         asked_by_chat: the ids of the deployments that are known to have Chat Completions, and not the API that they
             were asked by first.
         on_chat_only: called once for each of them, when that becomes known.
@@ -91,12 +92,11 @@ class Router:
         self._on_change = on_change
         self.asked_by_chat: set[str] = set()
         self.on_chat_only: Callable[[Deployment], object] = lambda deployment: None
+        self.keeps = settings.strategy != "simple-shuffle"
         self._sticky: OrderedDict[str, str] = OrderedDict()
 
     def ordered(self, candidates: Sequence[Candidate], conversation: str, now_s: float) -> Sequence[Candidate]:
         """Return the candidates in the order in which they are to be asked: those of the lowest ``order`` first."""
-        if len(candidates) == 1:
-            return candidates
         if self.settings.strategy == "simple-shuffle":
             return sorted(candidates, key=lambda one: (one.deployment.order, -_score(one, conversation)))
         chosen = self._sticky.get(conversation)
@@ -132,9 +132,7 @@ class Router:
         return True
 
     def keep(self, conversation: str, deployment_id: str) -> None:
-        """Remember which deployment has answered, if the strategy does not say it by itself."""
-        if self.settings.strategy == "simple-shuffle":
-            return
+        """Remember which deployment has answered a conversation, because the strategy does not say it by itself."""
         self._sticky[conversation] = deployment_id
         self._sticky.move_to_end(conversation)
         if len(self._sticky) > MAX_STICKY:
@@ -173,7 +171,7 @@ class Route:
         router: what is known of all.
         group: the name that was asked for, as fallbacks and policies name it.
         candidates: who may answer; at least one, unless `go_elsewhere` comes before `begin`.
-        conversation: its name.
+        name_of: returns the name of its conversation; it is asked if there are several candidates.
         group_of: finds the groups of fallbacks.
 
     Attributes:
@@ -187,11 +185,12 @@ class Route:
     __slots__ = (
         "_asked",
         "_candidates",
-        "_conversation",
         "_fallbacks",
         "_groups_asked",
         "_is_named",
         "_is_probe",
+        "_name",
+        "_name_of",
         "_own",
         "_retries",
         "_since_s",
@@ -206,14 +205,20 @@ class Route:
     )
 
     def __init__(
-        self, router: Router, group: str, candidates: Sequence[Candidate], conversation: str, group_of: GroupOf
+        self,
+        router: Router,
+        group: str,
+        candidates: Sequence[Candidate],
+        name_of: Callable[[], str],
+        group_of: GroupOf,
     ) -> None:
         self.router = router
         self.group: str = group
         self.group_of = group_of
         self.candidate: Candidate | None = None
         self.notes: dict[HealthNote, list[str]] | None = None
-        self._conversation = conversation
+        self._name_of = name_of
+        self._name: str | None = None
         self._candidates = candidates
         self._asked: dict[str, int] = {}  # how often, by id
         self.by_chat: dict[str, UpstreamFault] = {}
@@ -249,7 +254,7 @@ class Route:
         health = self.router.health
         return [
             one
-            for one in self.router.ordered(self._candidates, self._conversation, now_s)
+            for one in self._ordered(now_s)
             if (id := one.deployment.id) != self._own and id not in self._asked and health[id].is_ready(now_s)
         ]
 
@@ -259,7 +264,8 @@ class Route:
         If that has named another ``candidate`` than the request's own, nobody else is asked: it has chosen. All ways of
         one request know whom the others have asked.
         """
-        route = Route(self.router, self.group, self._candidates, self._conversation, self.group_of)
+        route = Route(self.router, self.group, self._candidates, self._name_of, self.group_of)
+        route._name = self._name
         route.notes = self.notes = self.notes or {}
         route._asked = self._asked
         route._is_named = candidate.deployment.id != self._own
@@ -274,7 +280,8 @@ class Route:
                 self.router.note_return(candidate, now_s)
             if self.by_chat:
                 self._note_by_chat(candidate)
-            self.router.keep(self._conversation, candidate.deployment.id)
+            if self.router.keeps and len(self._candidates) > 1:
+                self.router.keep(self._conversation, candidate.deployment.id)
 
     def broke_off(self, fault: PipelineError, now_s: float, by: Deployment) -> None:
         """Note that the answer of a deployment has failed after it had begun."""
@@ -364,7 +371,7 @@ class Route:
 
     def _again(self, failed: Candidate, kind: FaultKind, at_s: float) -> Candidate | None:
         """Return who may be asked again at a time: who is ready then, else who wants to be asked the soonest."""
-        ordered = self.router.ordered(self._candidates, self._conversation, at_s)
+        ordered = self._ordered(at_s)
         left = [one for one in ordered if self._may_repeat(one.deployment, kind)]
         health = self.router.health
         ready = (one for one in left if health[one.deployment.id].is_ready(at_s) and self._retry_at_s(one) <= at_s)
@@ -401,10 +408,21 @@ class Route:
                 return Again(self._next(now_s, untried_only=False) or self._first(now_s), 0.0, "fallback")
         return None
 
+    @property
+    def _conversation(self) -> str:
+        if self._name is None:
+            self._name = self._name_of()
+        return self._name
+
+    def _ordered(self, at_s: float) -> Sequence[Candidate]:
+        """Return the candidates in their order; one needs none, and a conversation's name takes a hash."""
+        candidates = self._candidates
+        return candidates if len(candidates) == 1 else self.router.ordered(candidates, self._conversation, at_s)
+
     def _next(self, now_s: float, *, untried_only: bool) -> Candidate | None:
         """Return the first candidate that is ready."""
         health = self.router.health
-        for one in self.router.ordered(self._candidates, self._conversation, now_s):
+        for one in self._ordered(now_s):
             if untried_only and one.deployment.id in self._asked:
                 continue
             if health[one.deployment.id].is_ready(now_s):
@@ -420,12 +438,12 @@ class Route:
         """
         if self._fallbacks or self.router.settings.fallbacks_of(self.group, kind):
             return None
-        ordered = self.router.ordered(self._candidates, self._conversation, now_s)
+        ordered = self._ordered(now_s)
         left = (one for one in ordered if one.deployment.id not in self._asked and self._retry_at_s(one) <= now_s)
         return next(left, None)
 
     def _first(self, now_s: float) -> Candidate:
-        first = self.router.ordered(self._candidates, self._conversation, now_s)[0]
+        first = self._ordered(now_s)[0]
         self._note("asked_anyway", first)
         return first
 

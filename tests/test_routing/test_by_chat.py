@@ -35,7 +35,7 @@ class World:
         self.router.on_chat_only = lambda deployment: self.learned.append(deployment.id)
 
     def route(self) -> Route:
-        return Route(self.router, "m", self.candidates, "c", lambda name: None)
+        return Route(self.router, "m", self.candidates, lambda: "c", lambda name: None)
 
     def asked(self, *faults: PipelineError, answers: bool = True) -> list[str]:
         """Return by what each attempt asks whom, if these failures happen and then it is answered."""

@@ -38,7 +38,7 @@ class Routed:
         self.router = Router(RoutingSettings(**settings), everything, draw=draw, on_change=self.changes.append)
 
     def route(self, name: str = "m", conversation: str = "c") -> Route:
-        return Route(self.router, name, self.groups[name], conversation, self.groups.get)
+        return Route(self.router, name, self.groups[name], lambda: conversation, self.groups.get)
 
     def outcome(self, *faults: PipelineError, now_s: float = 0.0, conversation: str = "c") -> list[str]:
         """Return who is asked, with pauses, if one failure after the other happens."""
@@ -360,6 +360,20 @@ def test_a_deployment_is_repeated_as_often_as_it_says_and_others_as_their_group_
 def test_no_retries_of_its_own_leave_fallbacks_and_other_deployments() -> None:
     groups = {"m": group("m", "a", max_retries=0), "n": group("n", "b", max_retries=0)}
     assert Routed(groups, fallbacks={"m": ("n",)}).outcome(DOWN, DOWN) == ["a", "fallback b 0", "given up"]
+
+
+def test_a_fallback_has_a_deployment_for_each_conversation_too() -> None:
+    world = Routed({"m": group("m", "a", max_retries=0), "n": group("n", "b", "c")}, default_fallbacks=("n",))
+    asked: dict[str, set[str]] = {}
+    for number in range(40):
+        route = world.route(conversation=f"chat {number % 20}")
+        route.begin(0.0)
+        again = route.failed(DOWN, 0.0, deadline_s=math.inf)
+        assert again is not None
+        asked.setdefault(f"chat {number % 20}", set()).add(again.candidate.deployment.id)
+        route.end()
+    assert all(len(ids) == 1 for ids in asked.values())
+    assert set().union(*asked.values()) == {"b", "c"}
 
 
 def test_one_that_was_ejected_is_asked_rather_than_nobody_but_not_before_the_time_that_it_has_said() -> None:
