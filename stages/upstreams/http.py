@@ -299,11 +299,12 @@ def _form_by_type(exchange: Exchange, clock: _Clock, secrets: frozenset[str]) ->
     servers send ``text/plain``, ``application/octet-stream`` or none, and some leave the type of their documents.
     Where the type is the expected one, nothing is read to verify it: the first `HttpAnswer.receive` may correct it.
     """
-    encoding = dict(exchange.headers).get(b"content-encoding", b"identity")
-    if encoding.strip().lower() not in (b"identity", b""):
+    headers = dict(exchange.headers)
+    encoding = headers.get(b"content-encoding")
+    if encoding is not None and encoding.strip().lower() not in (b"identity", b""):
         # We asked for no encoding, and 400 KiB of gzip can become a single chunk of 64 MiB.
         raise _compressed(clock, message_to_show(encoding.decode("latin-1"), secrets, max_characters=100))
-    kind = _content_type(exchange)
+    kind = _content_type(headers)
     if kind == b"text/event-stream":
         return "stream"
     if _is_json(kind) and not clock.call.request.stream:
@@ -335,7 +336,7 @@ def _form_if_unknown(exchange: Exchange, clock: _Clock, secrets: frozenset[str])
     Raises:
         UpstreamFault: ``upstream_protocol`` if the type does not say it either.
     """
-    kind = _content_type(exchange)
+    kind = _content_type(dict(exchange.headers))
     if _is_json(kind):
         return "document"
     if not kind and clock.call.request.stream and exchange.status == 200:
@@ -347,8 +348,8 @@ def _form_if_unknown(exchange: Exchange, clock: _Clock, secrets: frozenset[str])
     )
 
 
-def _content_type(exchange: Exchange) -> bytes:
-    return dict(exchange.headers).get(b"content-type", b"").partition(b";")[0].strip().lower()
+def _content_type(headers: Mapping[bytes, bytes]) -> bytes:
+    return headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
 
 
 def _is_json(kind: bytes) -> bool:
