@@ -142,6 +142,12 @@ class Timeline:
         if is_output:
             self.mark_once("first_output_token")
 
+    def forget_answer(self) -> None:
+        """Forget what a failed attempt had sent, of which the client has seen nothing: another one follows."""
+        for point in ("first_event", "first_token", "first_output_token", "upstream_end"):
+            self.points.pop(point, None)
+        self._token_origin_ns = 0
+
     def begin_delivery(self, origin_ns: int) -> None:
         """Note that the client's socket has accepted the first bytes of what came of a batch; see `deliver`."""
         if not self.has_delivered:

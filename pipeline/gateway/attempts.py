@@ -74,6 +74,7 @@ async def answer_in_turn(
         ctx[CALL] = call
         ctx.forget(FAILURE)
         ctx.forget(SENT_REASONING)
+        ctx.timeline.forget_answer()
         pipeline = assembly.answer(call, ctx, is_again=True)
     try:
         return fault

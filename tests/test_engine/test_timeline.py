@@ -315,3 +315,18 @@ def test_whether_any_token_was_seen_is_known() -> None:
     assert not timeline.has_token
     timeline.see_token(is_output=False)
     assert timeline.has_token
+
+
+def test_an_attempt_that_has_failed_unseen_leaves_no_points_of_its_answer() -> None:
+    story, seen = Story(), []
+    story.timeline.on_first_token = lambda: seen.append(story.clock())
+    for point in ("upstream_head", "first_event", "upstream_end"):
+        story.timeline.mark(point)
+    story.timeline.origin_ns = story.after(5)
+    story.timeline.see_token(is_output=True)
+    story.timeline.forget_answer()
+    assert list(story.timeline.points) == ["upstream_head"]
+    story.after(7)
+    story.timeline.see_token(is_output=False)
+    assert story.timeline.points["first_token"] == story.clock()
+    assert len(seen) == 2

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from kit.clients.chat_fold import fold_stream
-from kit.clients.chat_posts import ask, begun, good_answer, post_bytes
+from kit.clients.chat_fold import fold_document, fold_stream
+from kit.clients.chat_posts import CREATED, ask, begun, delta, failed_event, good_answer, post_bytes
 from kit.clients.raw import RawClient
 from kit.service.bridges import Browser, FakeUpstream, bridge_to
 from kit.service.running import Service, model, routed, serving
-from kit.upstreams.scripted import error, in_turn, scripted_upstream, stall, wait
+from kit.upstreams.scripted import end, error, events, in_turn, scripted_upstream, sse_head, stall, wait
 
 from pipeline import Plugin, UpstreamFault
 from pipeline.registry import AnyPlugin, NoOptions
@@ -205,6 +205,23 @@ async def test_a_deployment_is_back_when_the_request_that_tries_it_has_its_first
         await trying.send(post_bytes(ask(stream=True)))
         await trying.read_until(b"Hello")
         assert (await service.post(ask())).headers["x-headrace-deployment"] == "first"
+
+
+async def test_what_a_client_that_does_not_stream_has_not_seen_is_asked_again_and_forgotten() -> None:
+    breaking = (sse_head(), events([CREATED, delta("Hel"), failed_event("server_error", "it broke")]), end())
+    async with (
+        scripted_upstream(*breaking) as first,
+        scripted_upstream(*good_answer()) as second,
+        serving(
+            named("first", first.url, order=1) + named("second", second.url, order=2), config=routed("{}")
+        ) as service,
+    ):
+        answer = await service.post(ask(stream=False))
+        assert fold_document(answer.content).content == "Hello"
+        record = await service.record()
+        points, (_, attempt) = record["points_ms"], record["attempts"]
+        for point in ("first_event", "first_token", "first_output_token", "upstream_end"):
+            assert points[point] >= attempt["began_ms"]
 
 
 async def test_what_the_upstream_refuses_is_not_asked_again() -> None:
