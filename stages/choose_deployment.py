@@ -87,7 +87,9 @@ def _candidate(deployment: Deployment, star: str | None) -> Candidate:
 
 
 def _match(name: str, candidates: tuple[Candidate, ...], variant: Variant) -> Match:
-    return Match(name, candidates, variant, frozenset().union(*(one.deployment.forward_fields for one in candidates)))
+    return Match(
+        name, candidates, variant, frozenset[str]().union(*(one.deployment.forward_fields for one in candidates))
+    )
 
 
 class Deployments:
