@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -484,6 +485,17 @@ def test_a_stage_that_changes_with_time_is_caught() -> None:
     with pytest.raises(AssertionError) as caught:
         soak(codec_stage("tire", Tire), [[1], [2]], 10)
     assert str(caught.value) == "tire gives something else in round 3 for stream 2: first [2], then []"
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_a_soak_leaves_the_collector_as_it_was(is_frozen: bool) -> None:
+    if not is_frozen:
+        gc.unfreeze()
+    try:
+        soak(keep, [[1, 2, 3]], 10)
+        assert (gc.get_freeze_count() > 0) is is_frozen
+    finally:
+        gc.freeze()  # as for the other tests
 
 
 def test_a_cache_that_is_full_and_a_lifetime_pass_and_tracing_goes_on_if_it_did() -> None:
