@@ -162,4 +162,6 @@ def _until_stop(giving: Coroutine[Any, Any, bool], error: BaseException | None =
             trap = giving.send((yield trap))  # trio sends what has gone wrong, too, and the wait raises it
     except StopIteration as end:
         return Stop.ENDED if end.value else Stop.BROKEN
+    finally:
+        del error  # its traceback holds this frame, which held it: garbage that only the collector frees
     return Stop.GIVEN

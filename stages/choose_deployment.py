@@ -191,18 +191,24 @@ class Deployments:
             ClientFault: ``context_length_exceeded`` if it is too long for all of them, if that is checked.
         """
         name_of = partial(conversation_of, request, headers)
-        if self.router.settings.checks_windows:
-            return self._route_by_window(match, request, name_of)
-        return Route(self.router, match.name, match.candidates, name_of, self._group_of)
+        settings = self.router.settings
+        # LiteLLM: by the name that was asked for. It may be an alias, or one that a wildcard matches.
+        names = (request.target_model or request.requested_model, match.alias or "", match.variant.name)
+        name = next(filter(settings.knows, names), match.name)
+        if settings.checks_windows:
+            return self._route_by_window(name, match, request, name_of)
+        return Route(self.router, name, match.candidates, name_of, self._group_of)
 
-    def _route_by_window(self, match: Match, request: ResponsesRequest, name_of: Callable[[], str]) -> Route:
+    def _route_by_window(
+        self, group: str, match: Match, request: ResponsesRequest, name_of: Callable[[], str]
+    ) -> Route:
         """Return the way of a request through the deployments, and the fallbacks, that it is not too long for."""
         tokens = estimated_tokens(request.body)
 
         def group_of(name: str) -> Sequence[Candidate] | None:
             return fitting(self._group_of(name) or (), tokens)
 
-        route = Route(self.router, match.name, fitting(match.candidates, tokens), name_of, group_of)
+        route = Route(self.router, group, fitting(match.candidates, tokens), name_of, group_of)
         if not route.has_candidates and route.go_elsewhere("context_window", trio.current_time()) is None:
             window = max(one.deployment.max_input_tokens or 0 for one in match.candidates)
             raise ClientFault(sentence_of(window, tokens), code=CONTEXT_LENGTH_EXCEEDED)
@@ -260,6 +266,8 @@ class _Choose:
                 code="model_not_found",
                 param="model",
             )
+        if (earlier := self._ctx.get(ROUTE)) is not None:  # of another request that an added stage has made
+            earlier.end()
         route = self._ctx[ROUTE] = self._deployments.route(match, request, self._ctx[HEAD].headers)
         now_s = trio.current_time()
         chosen = route.begin(now_s)

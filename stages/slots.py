@@ -87,7 +87,7 @@ PRINCIPAL: Slot[Principal] = Slot("principal")
 """Filled by authenticate: the key that the client sent."""
 
 CALL: Slot[UpstreamCall] = Slot("call")
-"""Filled by choose_deployment."""
+"""Filled by choose_deployment; by what follows if another deployment is asked."""
 
 SENT_REASONING: Slot[SentReasoning] = Slot("sent_reasoning")
 """Filled by restore_reasoning if the request has reasoning of earlier turns: call_upstream may find it refused."""
@@ -102,7 +102,7 @@ FAILURE: Slot[Failed] = Slot("failure")
 """Filled by decode_events if the answer broke off after it had started."""
 
 ATTEMPTS: Slot[list[Attempt]] = Slot("attempts")
-"""Filled by answer_call, if anything is installed around the call: the attempts at an answer, in their order."""
+"""Filled if there are several attempts at an answer, or something is around the call: with them, in their order."""
 
 AROUNDS: Slot[list[AroundTime]] = Slot("arounds")
 """Filled by answer_call: the time of each thing around the call, the outermost first."""

@@ -284,7 +284,10 @@ def _cors_headers(origins: tuple[str, ...]) -> list[tuple[bytes, bytes]]:
         return []
     return [
         (b"access-control-allow-origin", ", ".join(origins).encode("latin-1")),
-        (b"access-control-expose-headers", b"x-request-id, retry-after"),
+        (
+            b"access-control-expose-headers",
+            b"x-request-id, x-headrace-deployment, x-headrace-attempts, retry-after",
+        ),
     ]
 
 

@@ -177,4 +177,4 @@ class AsgiResponse:
 
 @lru_cache(1024)
 def _answered_by(deployment: str, attempts: int) -> list[tuple[bytes, bytes]]:
-    return [(DEPLOYMENT, deployment.encode("ascii", "backslashreplace")), (ATTEMPTS, b"%d" % attempts)]
+    return [(DEPLOYMENT, ascii(deployment)[1:-1].encode()), (ATTEMPTS, b"%d" % attempts)]

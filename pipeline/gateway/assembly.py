@@ -72,6 +72,7 @@ class Assembly:
 
     Attributes:
         observers: who is told of each request.
+        added: the names of the stages that the user adds.
     """
 
     def __init__(self, parts: Parts, installed: Sequence[Installed] = ()) -> None:
@@ -80,6 +81,7 @@ class Assembly:
             one.made for one in installed if one.planned.plugin.kind == "observer"
         )
         stages = [one for one in installed if one.planned.plugin.kind != "observer"]
+        self.added = frozenset(one.planned.plugin.name for one in stages)
         self._accepting = [one for one in stages if one.planned.place in ACCEPTING]
         self._answering = [one for one in stages if one.planned.place not in ACCEPTING]
         self._is_split = any(one.planned.is_conditional for one in self._accepting)

@@ -13,8 +13,8 @@ from pipeline import Overloaded, PipelineError, RequestContext, UpstreamFault
 from pipeline.gateway.asgi_client import AsgiResponse
 from pipeline.gateway.assembly import Assembly
 from stages.answer import attempt_at
-from stages.routing.router import ROUTE, Route
-from stages.slots import ATTEMPTS, CALL, ENCODER, FAILURE, SENT_REASONING
+from stages.routing.router import ROUTE, Candidate, Route
+from stages.slots import ATTEMPTS, CALL, ENCODER, FAILURE, SENT_REASONING, USAGE
 from stages.upstreams import UpstreamCall
 from stages.upstreams.faults import fault_from
 
@@ -35,9 +35,14 @@ async def answer_in_turn(
     is_routed_within = assembly.routes_within(call, ctx)
     if is_routed_within:
         route.hand_over()
-    else:
+    elif route.candidate is None or route.candidate.deployment.id != call.deployment.id:
+        # An added stage has chosen another one than routing.
+        route.hand_over()
+        route = ctx[ROUTE] = route.from_candidate(Candidate(call.deployment, call.model), trio.current_time())
+    if not is_routed_within:
         ctx.timeline.on_first_token = lambda: route.answered(trio.current_time())
     chosen = ctx[CALL]  # without restored reasoning
+    first: PipelineError | None = None  # what the model that was asked for has failed with, if a fallback is asked
     count = 0
     while True:
         count += 1
@@ -53,13 +58,17 @@ async def answer_in_turn(
                 attempt.note(None, end="given_up")
             raise
         if fault is None or is_routed_within:
-            _note_end(route, ctx, has_failed=fault is not None)
+            if fault is None:
+                _note_end(route, ctx)
+            elif attempts := ctx.get(ATTEMPTS):
+                response.answered_by(attempts[-1].deployment, len(attempts))
             if count > 1:
                 failed = ctx.get(FAILURE)
                 attempt.note(fault, end="OK" if failed is None else failed.code)
             break
-        if _has_answered(ctx, response) or not isinstance(fault, UpstreamFault | Overloaded):
-            if isinstance(fault, UpstreamFault):
+        is_of_upstream = isinstance(fault, UpstreamFault | Overloaded) and fault.stage not in assembly.added
+        if _has_answered(ctx, response) or not is_of_upstream:
+            if is_of_upstream and isinstance(fault, UpstreamFault):
                 route.broke_off(fault, trio.current_time(), call.deployment)
             if count > 1:
                 attempt.note(fault)
@@ -68,18 +77,21 @@ async def answer_in_turn(
         if again is not None or count > 1:
             attempt.note(fault)
         if again is None:
-            fault = route.told(fault)
+            fault = first or route.told(fault)
             break
+        if again.reason == "fallback" and first is None:
+            first = fault
         call = again.called(chosen)
         ctx[CALL] = call
         ctx.forget(FAILURE)
         ctx.forget(SENT_REASONING)
+        ctx.forget(USAGE)
         ctx.timeline.forget_answer()
         pipeline = assembly.answer(call, ctx, is_again=True)
     try:
         return fault
     finally:
-        del fault  # else its traceback holds this frame, which holds it: garbage that only the collector frees
+        del fault, first  # else a traceback holds this frame, which holds it: garbage that only the collector frees
 
 
 def _has_answered(ctx: RequestContext, response: AsgiResponse) -> bool:
@@ -90,12 +102,15 @@ def _has_answered(ctx: RequestContext, response: AsgiResponse) -> bool:
     return encoder is None or encoder.has_written or response.ended
 
 
-def _note_end(route: Route, ctx: RequestContext, *, has_failed: bool) -> None:
+def _note_end(route: Route, ctx: RequestContext) -> None:
     if (failed := ctx.get(FAILURE)) is not None:
-        call = ctx[CALL]
-        if (now_s := trio.current_time()) < call.deadline_s:  # else a long answer was cut off
+        call, now_s, attempts = ctx[CALL], trio.current_time(), ctx.get(ATTEMPTS)
+        was_asked = route.candidate is not None or any(one.deployment == call.deployment.id for one in attempts or ())
+        if (
+            was_asked and now_s < call.deadline_s
+        ):  # else something around the call says so, or a long answer was cut off
             route.broke_off(fault_from(failed), now_s, call.deployment)
-    elif not has_failed and not route.has_answered:  # without a token
+    elif not route.has_answered:  # without a token
         route.answered(trio.current_time())
 
 
@@ -123,6 +138,9 @@ class _Attempt:
             attempts = ctx[ATTEMPTS] = []
         record = attempt_at(self._call, ctx.lanes[self._lanes :], ctx.links[self._links :], self._asked_ns)
         record.ended_ns, record.end = ctx.timeline.clock(), end
+        record.events = sum(
+            stage.events_out for lane in record.lanes for stage in lane.stages if stage.name == "decode_events"
+        )
         if fault is not None:
             record.end, record.upstream_status = fault.code, fault.status_hint
             del ctx.lanes[self._lanes :], ctx.links[self._links :]

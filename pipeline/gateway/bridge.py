@@ -99,6 +99,7 @@ class Bridge:
             self.active.discard(request)
             if (route := request.ctx.get(ROUTE)) is not None:
                 route.end()
+                request.ctx.timeline.on_first_token = None  # it holds the request
             self.on_end(request.finished)
             if observers:
                 record = request_record(request.finished())

@@ -37,7 +37,7 @@ class HealthLog:
         self._is_out.add(id)
         unlogged = self._unlogged.pop(id, 0)
         log.warning(
-            "deployment %s is left out for %.3g s after %s (ejection %d since it last answered%s)",
+            "deployment %s is left out for %.0f s after %s (ejection %d in a row%s)",
             id,
             change.cooldown_s,
             change.code,

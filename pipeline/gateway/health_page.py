@@ -35,7 +35,7 @@ class EndpointHealth(Struct, kw_only=True):
         api_base: the host and port of its address.
         state: what is to be expected of it.
         ejected_for_s: for how much longer it is left out; 0 if it is not.
-        ejections: how often it was ejected since it last answered.
+        ejections: how often it was ejected, each time within a minute of its return.
         in_flight: how many requests it is answering.
         latency_s: how long its answers take to begin, smoothed; null if none has.
         last_minute: how often it has answered, and failed in which way.

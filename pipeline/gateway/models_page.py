@@ -33,7 +33,7 @@ def models_page(settings: Settings, live: HealthPage | None = None) -> Iterator[
     yield f"  {_cooldown(routing)}"
     yield (
         f"  a request is repeated {_times(routing.num_retries)} at most, and goes on to {routing.max_fallbacks} other "
-        + ("models at most")
+        "models at most"
     )
     if settings.health_check_interval_s is not None:
         yield f"  each is asked in the background every {settings.health_check_interval_s:g} s, where a line says so"

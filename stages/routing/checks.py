@@ -15,6 +15,7 @@ import trio
 from pipeline import Overloaded, UpstreamFault
 from stages.routing.router import Candidate, Router
 from stages.upstreams import HealthCheck
+from stages.upstreams.unknown_route import is_unknown_route
 
 JITTER: Final = 0.1
 """By what part a pause is longer or shorter than its share of the interval."""
@@ -63,19 +64,17 @@ class HealthChecks:
                     pause_s = self._pause_s * (1 + JITTER * (2 * self._draw() - 1))
 
     async def _check(self, candidate: Candidate, timeout_s: float) -> None:
-        id = candidate.deployment.id
+        id, router, asked_s = candidate.deployment.id, self._router, trio.current_time()
         self._asked.add(id)
         try:
             with trio.move_on_after(timeout_s):
-                await self._ask(candidate)
-                now_s = trio.current_time()
-                if self._router.health_of(candidate).answered(now_s, None):
-                    self._router.note_return(candidate, now_s)
+                await self._ask_by_either(router.known_form(candidate))
+                router.note_answer(candidate, trio.current_time(), asked_s, is_check=True)
                 return
             fault = UpstreamFault("it has not answered in time", code="upstream_timeout")
-            self._router.note_failure(candidate, fault, trio.current_time())
+            router.note_failure(candidate, fault, trio.current_time(), asked_s)
         except UpstreamFault as fault:
-            self._router.note_failure(candidate, fault, trio.current_time())
+            router.note_failure(candidate, fault, trio.current_time(), asked_s)
         except Overloaded:  # a shortage of our own
             pass
         except Exception as error:
@@ -84,3 +83,15 @@ class HealthChecks:
                 self._on_bug(candidate, error)
         finally:
             self._asked.discard(id)
+
+    async def _ask_by_either(self, candidate: Candidate) -> None:
+        """Ask it, and by Chat Completions if its server does not know the API that it is asked by."""
+        on_chat = candidate.deployment.on_chat
+        try:
+            await self._ask(candidate)
+            return
+        except UpstreamFault as fault:
+            if on_chat is None or not is_unknown_route(fault):
+                raise
+        await self._ask(Candidate(on_chat, candidate.model))
+        self._router.note_chat_only(on_chat)

@@ -1,18 +1,19 @@
 """Which deployments are worth asking, from what has happened to them in this process.
 
 Outlier ejection: a deployment that fails too often is left out for a while, each time for longer. After that it is half
-open: one request tries it, and decides. Nothing is asked that a client has not asked for.
+open: one request tries it, and its first token decides.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from typing import Final, Literal
 
 from msgspec import Struct
 
 from stages.routing.faults import AT_ONCE, FaultKind
-from stages.routing.settings import RoutingSettings
+from stages.routing.settings import ALLOWED_FAILS, RoutingSettings
 
 MINUTE_S: Final = 60.0
 MAX_COOLDOWN_S: Final = 60.0
@@ -38,7 +39,7 @@ class Change(Struct, frozen=True):
         at_s: when.
         code: what it has failed with; None if it is back.
         cooldown_s: how long it is left out.
-        ejections: how often it was ejected since it last answered.
+        ejections: how often it was ejected, each time within a minute of its return.
     """
 
     deployment_id: str
@@ -54,13 +55,15 @@ class Health:
     Attributes:
         in_flight: how many requests it is answering.
         latency_s: how long its answers take to begin, smoothed; None if none has.
-        ejections: how often it was ejected since it last answered.
+        ejections: how often it was ejected, each time within a minute of its return.
         retry_at_s: when it wants to be asked again, by its last failure; the time of that failure if it did not say.
     """
 
     __slots__ = (
+        "_ejected_at_s",
         "_is_probed",
         "_outcomes",
+        "_returned_at_s",
         "_settings",
         "_until_s",
         "ejections",
@@ -73,6 +76,7 @@ class Health:
         self._settings = settings
         self._outcomes: deque[tuple[float, FaultKind | None]] = deque(maxlen=_KEPT)
         self._until_s: float | None = None  # of its ejection
+        self._ejected_at_s = self._returned_at_s = -math.inf
         self._is_probed = False
         self.in_flight = 0
         self.latency_s: float | None = None
@@ -96,45 +100,66 @@ class Health:
         self._is_probed = True
         return True
 
-    def end(self, *, is_probe: bool) -> None:
-        """Note that it is no longer asked, however that went."""
-        self.in_flight -= 1
-        if is_probe:
-            self._is_probed = False
+    def end_probe(self) -> None:
+        """Note that the request that tries it has been answered, or asks it no longer."""
+        self._is_probed = False
 
-    def answered(self, now_s: float, latency_s: float | None) -> bool:
-        """Note that it has begun to answer, after a while that counts unless it is None.
+    def end(self) -> None:
+        """Note that a request asks it no longer, however that went."""
+        self.in_flight -= 1
+
+    def answered(self, now_s: float, asked_s: float, *, is_check: bool = False) -> bool:
+        """Note that it has begun to answer.
+
+        Args:
+            now_s: when.
+            asked_s: when it was asked. What was asked before it was ejected does not bring it back.
+            is_check: whether that took as long as a whole answer, which is no latency.
 
         Returns:
             Whether that ends an ejection.
         """
-        was_ejected = self._until_s is not None
-        if was_ejected:
+        is_back = self._until_s is not None and asked_s >= self._ejected_at_s
+        if is_back:
             self._until_s = None
-            self.ejections = 0
+            self._returned_at_s = now_s
             self._outcomes.clear()
         self._outcomes.append((now_s, None))
-        if latency_s is not None:
-            known = self.latency_s
+        if not is_check:
+            latency_s, known = now_s - asked_s, self.latency_s
             self.latency_s = latency_s if known is None else known + _SMOOTHING * (latency_s - known)
-        return was_ejected
+        return is_back
 
-    def failed(self, now_s: float, kind: FaultKind, retry_after_s: float | None = None) -> bool:
-        """Note that it has failed, and eject it if that was too often; return whether that was so."""
+    def failed(
+        self, now_s: float, kind: FaultKind, retry_after_s: float | None = None, *, asked_s: float = math.inf
+    ) -> bool:
+        """Note that it has failed, and eject it if that was too often; return whether that was so.
+
+        Args:
+            now_s: when.
+            kind: how.
+            retry_after_s: how long it does not want to be asked.
+            asked_s: when it was asked. What was asked before it was ejected does not eject it again.
+        """
         self._outcomes.append((now_s, kind))
         self.retry_at_s = now_s + (retry_after_s or 0.0)
         settings = self._settings
         if not settings.has_cooldowns or kind in ("bad_request", "content_policy", "context_window"):
             return False
-        if self._until_s is not None and now_s < self._until_s:  # of a request that was already on its way
+        if self._until_s is not None and (now_s < self._until_s or asked_s < self._ejected_at_s):
             return False
         if self._until_s is None and not self._is_outlier(now_s, kind):
             return False
+        if self._until_s is None and now_s - self._returned_at_s > MINUTE_S:
+            self.ejections = 0
         longest_s = max(MAX_COOLDOWN_S, settings.cooldown_s)
         cooldown_s = min(settings.cooldown_s * 2.0 ** min(self.ejections, 16), longest_s)
-        self._until_s = now_s + max(cooldown_s, min(retry_after_s or 0.0, MAX_RETRY_AFTER_S))
+        cooldown_s = max(cooldown_s, min(retry_after_s or 0.0, MAX_RETRY_AFTER_S))
+        if not cooldown_s:
+            return False
+        self._ejected_at_s, self._until_s = now_s, now_s + cooldown_s
         self.ejections += 1
-        return self._until_s > now_s
+        return True
 
     def state(self, now_s: float) -> HealthState:
         """Return what is to be expected of it."""
@@ -159,4 +184,5 @@ class Health:
         failures = sum(found is not None and found not in policy for _, found in outcomes)
         if failures > self._settings.allowed_fails:
             return True
-        return len(outcomes) >= LEAST_REQUESTS and failures > MAX_FAILURES_SHARE * len(outcomes)
+        is_usual = self._settings.allowed_fails == ALLOWED_FAILS  # LiteLLM: another number replaces this rule
+        return is_usual and len(outcomes) >= LEAST_REQUESTS and failures > MAX_FAILURES_SHARE * len(outcomes)

@@ -93,19 +93,19 @@ class Router:
         self.asked_by_chat: set[str] = set()
         self.on_chat_only: Callable[[Deployment], object] = lambda deployment: None
         self.keeps = settings.strategy != "simple-shuffle"
-        self._sticky: OrderedDict[str, str] = OrderedDict()
+        self._sticky: OrderedDict[tuple[str, str], str] = OrderedDict()  # by group and conversation
 
     def ordered(self, candidates: Sequence[Candidate], conversation: str, now_s: float) -> Sequence[Candidate]:
         """Return the candidates in the order in which they are to be asked: those of the lowest ``order`` first."""
         if self.settings.strategy == "simple-shuffle":
             return sorted(candidates, key=lambda one: (one.deployment.order, -_score(one, conversation)))
-        chosen = self._sticky.get(conversation)
+        chosen = self._sticky.get((candidates[0].deployment.model_name, conversation))
         return sorted(
             candidates,
             key=lambda one: (
                 one.deployment.order,
                 one.deployment.id != chosen,
-                self._cost(one.deployment.id, candidates),
+                self._cost(one, candidates),
                 -_score(one, conversation),
             ),
         )
@@ -116,25 +116,35 @@ class Router:
             found = self.health[candidate.deployment.id] = Health(self.settings)
         return found
 
-    def note_return(self, candidate: Candidate, now_s: float) -> None:
-        """Report that the answer of a deployment has ended its ejection."""
-        if self._on_change is not None:
+    def note_answer(self, candidate: Candidate, now_s: float, asked_s: float, *, is_check: bool = False) -> None:
+        """Note that a deployment has begun to answer; see `Health.answered`."""
+        if self.health_of(candidate).answered(now_s, asked_s, is_check=is_check) and self._on_change is not None:
             self._on_change(Change(candidate.deployment.id, now_s))
 
-    def note_failure(self, candidate: Candidate, fault: PipelineError, now_s: float) -> bool:
+    def note_failure(self, candidate: Candidate, fault: PipelineError, now_s: float, asked_s: float) -> bool:
         """Note that a deployment has failed; return whether that ejected it."""
+        kind = kind_of(fault)
+        if kind == "not_found" and "*" in candidate.deployment.model:
+            return False  # a client may ask a wildcard for what it wants
         health = self.health_of(candidate)
-        if not health.failed(now_s, kind_of(fault), fault.retry_after_s):
+        if not health.failed(now_s, kind, fault.retry_after_s, asked_s=asked_s):
             return False
         if self._on_change is not None:
             cooldown_s = (health.ejected_until_s or now_s) - now_s
             self._on_change(Change(candidate.deployment.id, now_s, fault.code, cooldown_s, health.ejections))
         return True
 
-    def keep(self, conversation: str, deployment_id: str) -> None:
+    def known_form(self, candidate: Candidate) -> Candidate:
+        """Return the candidate as it is to be asked, by all that is known of its server."""
+        on_chat = candidate.deployment.on_chat
+        is_known = on_chat is not None and on_chat.id in self.asked_by_chat
+        return Candidate(on_chat, candidate.model) if on_chat is not None and is_known else candidate
+
+    def keep(self, conversation: str, deployment: Deployment) -> None:
         """Remember which deployment has answered a conversation, because the strategy does not say it by itself."""
-        self._sticky[conversation] = deployment_id
-        self._sticky.move_to_end(conversation)
+        key = deployment.model_name, conversation
+        self._sticky[key] = deployment.id
+        self._sticky.move_to_end(key)
         if len(self._sticky) > MAX_STICKY:
             self._sticky.popitem(last=False)
 
@@ -144,17 +154,14 @@ class Router:
             self.asked_by_chat.add(deployment.id)
             self.on_chat_only(deployment)
 
-    def _cost(self, deployment_id: str, candidates: Sequence[Candidate]) -> float:
-        health = self.health[deployment_id]
+    def _cost(self, candidate: Candidate, candidates: Sequence[Candidate]) -> float:
+        health = self.health[candidate.deployment.id]
         if self.settings.strategy == "least-busy":
-            return health.in_flight / self._weight(deployment_id, candidates)
+            return health.in_flight / (candidate.deployment.weight or 1e-9)
         if health.latency_s is None:
             return 0.0  # it is not known yet: it will be, once it is asked
         known = [found for one in candidates if (found := self.health[one.deployment.id].latency_s) is not None]
         return 0.0 if health.latency_s <= min(known) * (1 + self.settings.latency_buffer) else health.latency_s
-
-    def _weight(self, deployment_id: str, candidates: Sequence[Candidate]) -> float:
-        return next(one.deployment.weight for one in candidates if one.deployment.id == deployment_id) or 1e-9
 
 
 def _score(candidate: Candidate, conversation: str) -> float:
@@ -269,6 +276,8 @@ class Route:
         route.notes = self.notes = self.notes or {}
         route._asked = self._asked
         route._is_named = candidate.deployment.id != self._own
+        if not route._is_named and not self.router.health_of(candidate).is_ready(now_s):
+            candidate = route._next(now_s, untried_only=False) or candidate
         route._ask(candidate, now_s)
         return route
 
@@ -276,12 +285,12 @@ class Route:
         """Note that the candidate has begun to answer."""
         if (candidate := self.candidate) is not None:
             self.has_answered = True
-            if self.router.health_of(candidate).answered(now_s, now_s - self._since_s):
-                self.router.note_return(candidate, now_s)
+            self.router.note_answer(candidate, now_s, self._since_s)
+            self._end_probe(candidate)
             if self.by_chat:
                 self._note_by_chat(candidate)
             if self.router.keeps and len(self._candidates) > 1:
-                self.router.keep(self._conversation, candidate.deployment.id)
+                self.router.keep(self._conversation, candidate.deployment)
 
     def broke_off(self, fault: PipelineError, now_s: float, by: Deployment) -> None:
         """Note that the answer of a deployment has failed after it had begun."""
@@ -309,7 +318,7 @@ class Route:
             self._asked[candidate.deployment.id] -= 1
             return Again(self._ask(candidate, now_s), 0.0, "by_chat")
         # A shortage of our own says nothing about the deployment, nor does what others have left it of the time.
-        if not (isinstance(fault, Overloaded) or (is_over and len(self._asked) > 1)):
+        if not (isinstance(fault, Overloaded) or (is_over and (self.has_answered or len(self._asked) > 1))):
             self._note_failure(candidate, fault, now_s)
         self._note_of_chat(candidate, fault, kind)
         self.end()
@@ -334,8 +343,14 @@ class Route:
     def end(self) -> None:
         """Note that nobody is asked any more."""
         if (candidate := self.candidate) is not None:
-            self.router.health_of(candidate).end(is_probe=self._is_probe)
+            self._end_probe(candidate)
+            self.router.health_of(candidate).end()
             self.candidate = None
+
+    def _end_probe(self, candidate: Candidate) -> None:
+        if self._is_probe:
+            self._is_probe = False
+            self.router.health_of(candidate).end_probe()
 
     def _note_of_chat(self, candidate: Candidate, fault: PipelineError, kind: FaultKind) -> None:
         """Conclude from a failure whether the server has Chat Completions, if it was asked by that second."""
@@ -443,7 +458,7 @@ class Route:
         return next(left, None)
 
     def _first(self, now_s: float) -> Candidate:
-        first = self._ordered(now_s)[0]
+        first = min(self._ordered(now_s), key=lambda one: max(self._retry_at_s(one), now_s))  # the first of those
         self._note("asked_anyway", first)
         return first
 
@@ -455,14 +470,13 @@ class Route:
             ids.append(candidate.deployment.id)
 
     def _note_failure(self, candidate: Candidate, fault: PipelineError, now_s: float) -> None:
-        if self.router.note_failure(candidate, fault, now_s):
+        if self.router.note_failure(candidate, fault, now_s, self._since_s):
             self._note("newly_ejected", candidate)
 
     def _ask(self, candidate: Candidate, now_s: float) -> Candidate:
-        if (on_chat := candidate.deployment.on_chat) is not None and (
-            on_chat.id in self.router.asked_by_chat or on_chat.id in self.by_chat
-        ):
-            candidate = Candidate(on_chat, candidate.model)
+        if (on_chat := candidate.deployment.on_chat) is not None:
+            is_by_chat = on_chat.id in self.by_chat
+            candidate = Candidate(on_chat, candidate.model) if is_by_chat else self.router.known_form(candidate)
         self.candidate = candidate
         self._asked[candidate.deployment.id] = self._asked.get(candidate.deployment.id, 0) + 1
         self._since_s = now_s

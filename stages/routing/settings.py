@@ -21,6 +21,9 @@ FaultNumbers: TypeAlias = Mapping[FaultKind | Literal["default"], int]
 NO_NUMBERS: Final[FaultNumbers] = {}
 
 
+ALLOWED_FAILS: Final = 3
+
+
 class RoutingSettings(Struct, frozen=True, kw_only=True):
     """The settings of one process; durations in seconds.
 
@@ -54,7 +57,7 @@ class RoutingSettings(Struct, frozen=True, kw_only=True):
     context_window_fallbacks: Mapping[str, tuple[str, ...]] = {}
     content_policy_fallbacks: Mapping[str, tuple[str, ...]] = {}
     max_fallbacks: int = 5
-    allowed_fails: int = 3
+    allowed_fails: int = ALLOWED_FAILS
     allowed_fails_policy: FaultNumbers = NO_NUMBERS
     cooldown_s: float = 5.0
     has_cooldowns: bool = True
@@ -90,6 +93,18 @@ class RoutingSettings(Struct, frozen=True, kw_only=True):
             return found
         found = self.fallbacks.get(group)
         return self.fallbacks.get("*", self.default_fallbacks) if found is None else found
+
+    def knows(self, name: str) -> bool:
+        """Return whether anything is set for requests to a name."""
+        return any(
+            name in names
+            for names in (
+                self.fallbacks,
+                self.context_window_fallbacks,
+                self.content_policy_fallbacks,
+                self.group_retry_policy,
+            )
+        )
 
 
 DEFAULT_ROUTING: Final = RoutingSettings()

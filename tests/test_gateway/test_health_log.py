@@ -23,8 +23,8 @@ def test_an_ejection_and_its_end_have_a_line_each(lines: pytest.LogCaptureFixtur
     for change in (Change("eu", 0.0, CODE, 5.0, 1), Change("eu", 5.0, CODE, 10.0, 2), Change("eu", 15.0)):
         log.note(change)
     assert lines.messages == [
-        "deployment eu is left out for 5 s after upstream_rate_limited (ejection 1 since it last answered)",
-        "deployment eu is left out for 10 s after upstream_rate_limited (ejection 2 since it last answered)",
+        "deployment eu is left out for 5 s after upstream_rate_limited (ejection 1 in a row)",
+        "deployment eu is left out for 10 s after upstream_rate_limited (ejection 2 in a row)",
         "deployment eu answers again",
     ]
 
@@ -36,7 +36,7 @@ def test_one_that_fails_and_answers_by_turns_has_two_lines_a_minute(lines: pytes
         log.note(Change("eu", number / 10))
     assert len(lines.messages) == 2
     log.note(Change("eu", PAUSE_S, CODE, 5.0, 1))
-    assert lines.messages[-1].endswith("(ejection 1 since it last answered; 99 more were not logged)")
+    assert lines.messages[-1].endswith("(ejection 1 in a row; 99 more were not logged)")
     log.note(Change("us", PAUSE_S, CODE, 5.0, 1))
     assert len(lines.messages) == 4
 

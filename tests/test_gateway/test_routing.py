@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 from collections import Counter
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -17,11 +19,13 @@ from kit.clients.chat_posts import CREATED, ask, begun, delta, failed_event, goo
 from kit.clients.raw import RawClient
 from kit.service.bridges import Browser, FakeUpstream, bridge_to
 from kit.service.running import Service, model, routed, serving
-from kit.upstreams.scripted import end, error, events, in_turn, scripted_upstream, sse_head, stall, wait
+from kit.upstreams.scripted import end, error, events, in_turn, json_answer, scripted_upstream, sse_head, stall, wait
 
-from pipeline import Plugin, UpstreamFault
+from pipeline import Host, Plugin, UpstreamFault, codec_stage, per_event
 from pipeline.registry import AnyPlugin, NoOptions
 from stages.answer import Answer, Next
+from stages.events import Failed, StreamEvent
+from stages.routing.router import Route
 from stages.upstreams import UpstreamCall
 
 DEAD = "http://127.0.0.1:1/v1"
@@ -314,3 +318,156 @@ async def test_the_record_says_what_health_did_to_a_request_and_nothing_if_it_di
     ):
         await service.post(ask())
         assert "health" not in await service.record()
+
+
+class Moving:
+    """Sends each call to another deployment."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def feed(self, batch: list[UpstreamCall], /) -> list[UpstreamCall]:
+        return [call.at(self._host.deployments["other"]) for call in batch]
+
+    def flush(self) -> list[UpstreamCall]:
+        return []
+
+
+@asynccontextmanager
+async def moving(options: NoOptions, host: Host) -> AsyncIterator[Any]:
+    yield codec_stage("move", lambda ctx: Moving(host), codec=Moving)
+
+
+async def test_what_a_stage_has_chosen_is_whose_failure_counts() -> None:
+    plugin: AnyPlugin = Plugin("move", serve=moving, accepts=UpstreamCall, emits=UpstreamCall)
+    async with (
+        scripted_upstream(error(429)) as limited,
+        scripted_upstream(*good_answer()) as upstream,
+        serving(
+            named("own", upstream.url) + named("other", limited.url, name="else"),
+            "  stages: [{use: move, at: call}]",
+            plugins={"move": plugin},
+        ) as service,
+    ):
+        assert (await service.post(ask())).status_code == 429
+        health = service.app.deployments.router.health
+        assert (health["own"].ejections, health["other"].ejections, len(upstream.requests)) == (0, 1, 0)
+        await service.record()
+        assert not any(one.in_flight for one in health.values())
+
+
+@per_event
+def refusing(event: StreamEvent) -> Iterator[StreamEvent]:
+    raise UpstreamFault("not this one", code="upstream_rejected")
+    yield event
+
+
+async def test_what_an_added_stage_fails_with_is_not_the_deployments_failure() -> None:
+    plugin: AnyPlugin = Plugin("refusing", lambda _: refusing, NoOptions, StreamEvent, StreamEvent)
+    async with (
+        scripted_upstream(*good_answer()) as upstream,
+        serving(
+            model("up", upstream.url),
+            "  stages: [{use: refusing, at: events}]",
+            plugins={"refusing": plugin},
+            config=routed("{}"),
+        ) as service,
+    ):
+        for stream in (True, False):
+            assert (await service.post(ask(stream=stream))).json()["error"]["code"] == "upstream_rejected"
+        health = service.app.deployments.router.health["up"]
+        assert (len(upstream.requests), health.last_minute(trio.current_time()).get("bad_request")) == (2, None)
+
+
+class Refuse:
+    """Answers with a failure of its own."""
+
+    name = "refuse"
+
+    @asynccontextmanager
+    async def call(self, call: UpstreamCall, next: Next, /) -> AsyncIterator[Answer]:
+        yield Answer.of_events(call, [Failed("overloaded", "the budget is used up")])
+
+
+async def test_what_something_around_the_call_answers_itself_is_nobodys_failure() -> None:
+    plugin: AnyPlugin = Plugin("refuse", lambda _: Refuse(), NoOptions, kind="around")
+    async with (
+        scripted_upstream(*good_answer()) as upstream,
+        serving(model("up", upstream.url), "  stages: [{use: refuse}]", plugins={"refuse": plugin}) as service,
+    ):
+        for _ in range(5):
+            assert (await service.post(ask())).json()["error"]["message"] == "the budget is used up"
+        health = service.app.deployments.router.health["up"]
+        assert (len(upstream.requests), health.ejections) == (0, 0)
+
+
+async def test_fallbacks_are_those_of_the_name_that_was_asked_for() -> None:
+    settings = {
+        "num_retries": 0,
+        "fallbacks": [{"any/gpt-5": ["spare"]}, {"alias": ["spare"]}],
+        "model_group_alias": {"alias": "any/x"},
+    }
+    async with (
+        scripted_upstream(error(500)) as down,
+        scripted_upstream(*good_answer()) as upstream,
+        serving(
+            named("down", down.url, name="any/*", model="openai/*") + named("spare", upstream.url, name="spare"),
+            config=routed(json.dumps(settings)),
+        ) as service,
+    ):
+        for name, status in (("any/gpt-5", 200), ("alias", 200), ("any/other", 502)):
+            assert (await service.post({**ask(), "model": name})).status_code == status
+
+
+async def test_if_the_fallback_fails_too_the_client_is_told_what_its_own_model_has_failed_with() -> None:
+    body = {"error": {"code": "context_length_exceeded", "message": "too long"}}
+    async with (
+        scripted_upstream(json_answer(body, 400)) as first,
+        scripted_upstream(error(401)) as spare,
+        serving(
+            named("first", first.url) + named("spare", spare.url, name="spare"),
+            config=routed("{context_window_fallbacks: [{up: [spare]}]}"),
+        ) as service,
+    ):
+        answer = await service.post(ask())
+        assert answer.json()["error"]["code"] == "context_length_exceeded"
+        assert (len(spare.requests), answer.headers["x-headrace-attempts"]) == (1, "2")
+
+
+async def test_an_id_with_odd_characters_is_escaped_in_the_header() -> None:
+    async with (
+        scripted_upstream(*good_answer()) as upstream,
+        serving(named("a\r\nx-evil: é", upstream.url)) as service,
+    ):
+        answer = await service.post(ask())
+        assert (answer.status_code, "x-evil" in answer.headers) == (200, False)
+        assert answer.headers["x-headrace-deployment"] == r"a\r\nx-evil: \xe9"
+        await service.record()
+        assert service.app.deployments.router.health["a\r\nx-evil: é"].in_flight == 0
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("stages", ["", "  stages: [{use: pass_on}]"], ids=["plain", "around"])
+async def test_what_a_request_has_held_is_freed_without_the_collector(stream: bool, stages: str) -> None:
+    plugin: AnyPlugin = Plugin("pass_on", lambda _: PassOn(), NoOptions, kind="around")
+    async with (
+        scripted_upstream(error(500)) as down,
+        scripted_upstream(*good_answer()) as upstream,
+        serving(
+            named("first", down.url, order=1) + named("second", upstream.url, order=2),
+            stages,
+            plugins={"pass_on": plugin},
+            config=routed("{disable_cooldowns: true}"),
+        ) as service,
+    ):
+        await service.post(ask(stream=stream))
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(5):
+                await service.post(ask(stream=stream))
+                await service.record(number + 1)
+            left = [one for one in gc.get_objects() if isinstance(one, Route | UpstreamFault)]
+            assert len(left) <= 1  # the last request may not be over
+        finally:
+            gc.enable()

@@ -118,3 +118,23 @@ async def test_what_says_nothing_about_the_deployment_is_not_held_against_it(
     assert len(asked.times) == 9
     assert asked.bugs == list(bugs.items())
     assert {health.state(0.0) for health in asked.router.health.values()} == {"unknown"}
+
+
+async def test_a_server_that_has_chat_only_is_asked_by_chat_and_that_is_remembered(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    up = deployment("m", id="a", kind="responses", on_chat=deployment("m", id="a", kind="chat"))
+    router = Router(RoutingSettings(allowed_fails=0), [up])
+    asked: list[str] = []
+
+    async def ask(candidate: Candidate) -> None:
+        asked.append(candidate.deployment.kind)
+        if candidate.deployment.kind == "responses":
+            raise UpstreamFault("upstream answered 404: Not Found", code="upstream_not_found", status_hint=404)
+
+    one = (Candidate(up, "m"), HealthCheck(model="m"))
+    checks = HealthChecks(router, [one], ask, on_bug=lambda one, error: None, interval_s=10.0, draw=lambda: 0.5)
+    with trio.move_on_after(31):
+        await checks.run()
+    assert asked == ["responses", "chat", "chat", "chat"]
+    assert (router.health["a"].state(31.0), router.asked_by_chat) == ("healthy", {"a"})

@@ -183,8 +183,8 @@ FIRST = [
 def test_a_key_decides_who_is_asked_first(key: str, first: str, second: str, settings: str, asked: str) -> None:
     deployments = world(TWO.format(first=first, second=second, settings=settings))
     health = deployments.router.health
-    health["a"].answered(0.0, 1.0)
-    health["b"].answered(0.0, 1.5)
+    health["a"].answered(1.0, 0.0)
+    health["b"].answered(1.5, 0.0)
     health["a"].begin(0.0)  # so the fast one is busy
     assert {steps(deployments, conversation=str(number))[0] for number in range(30)} == set(asked), key
 

@@ -221,7 +221,7 @@ def test_least_busy_takes_the_one_with_the_least_and_keeps_the_conversation() ->
 def test_latency_based_routing_takes_the_fastest() -> None:
     world = Routed({"m": group("m", "a", "b", "c")}, strategy="latency-based-routing", latency_buffer=0.1)
     for id, latency_s in {"a": 1.0, "b": 0.5, "c": 0.54}.items():
-        world.router.health[id].answered(0.0, latency_s)
+        world.router.health[id].answered(latency_s, 0.0)
     asked = {world.outcome(conversation=str(number))[0] for number in range(50)}
     assert asked == {"b", "c"}
 
@@ -229,7 +229,7 @@ def test_latency_based_routing_takes_the_fastest() -> None:
 def test_what_is_remembered_is_bounded() -> None:
     world = Routed({"m": group("m", "a", "b")}, strategy="least-busy")
     for number in range(MAX_STICKY + 5):
-        world.router.keep(str(number), "a")
+        world.router.keep(str(number), world.groups["m"][0].deployment)
     assert len(world.router._sticky) == MAX_STICKY
 
 
@@ -448,3 +448,73 @@ def test_a_call_around_the_request_moves_on_unless_it_names_another_deployment()
     again = moved.from_candidate(moved.begin(0.0), 0.0).failed(DOWN, 0.0, deadline_s=math.inf)
     assert again is not None
     assert again.candidate == other
+
+
+# --- whose outcome is noted ------------------------------------------------------------------------------------------
+
+GONE = UpstreamFault("the model x does not exist", code="upstream_not_found", status_hint=404)
+
+
+def test_a_request_that_tries_a_deployment_is_done_with_that_at_its_first_token() -> None:
+    world = Routed({"m": group("m", "a")})
+    health = world.router.health["a"]
+    health.failed(0.0, "rate_limit")
+    trying = world.route()
+    trying.begin(6.0)
+    assert not health.is_ready(6.0)
+    trying.answered(6.5)
+    health.failed(10.0, "rate_limit")  # of another request, for twice as long
+    assert health.is_ready(20.0)
+    next_one = world.route()
+    next_one.begin(20.0)
+    trying.end()
+    assert not health.is_ready(20.0)
+
+
+def test_an_answer_that_was_asked_for_before_an_ejection_does_not_end_it() -> None:
+    world = Routed({"m": group("m", "a")}, num_retries=0)
+    early, late = world.route(), world.route(conversation="d")
+    early.begin(0.0)
+    late.begin(1.0)
+    late.failed(LIMITED, 1.0, deadline_s=math.inf)
+    early.answered(2.0)
+    assert not world.router.health["a"].is_ready(3.0)
+
+
+def test_a_wildcard_is_not_ejected_for_a_model_that_a_client_has_made_up() -> None:
+    for model, is_ready in (("*", True), ("gpt-5", False)):
+        world = Routed({"m": [Candidate(deployment("m", id="w", model=model), "typo")]})
+        world.outcome(GONE)
+        assert world.router.health["w"].is_ready(0.0) is is_ready
+
+
+def test_a_conversation_keeps_a_deployment_in_each_group() -> None:
+    world = Routed({"m": group("m", "a", "b"), "n": group("n", "c", "d")}, strategy="least-busy")
+    chosen: dict[str, str] = {}
+    for name in ("m", "n"):
+        route = world.route(name)
+        chosen[name] = route.begin(0.0).deployment.id
+        route.answered(0.0)
+        route.end()
+        world.router.health[chosen[name]].in_flight += 5
+    assert {name: world.route(name).begin(0.0).deployment.id for name in ("m", "n")} == chosen
+
+
+def test_if_all_are_ejected_one_is_asked_that_has_not_said_for_how_long() -> None:
+    world = Routed({"m": [*group("m", "a", order=1), *group("m", "b", order=2)]}, cooldown_s=60.0)
+    world.router.health["a"].failed(0.0, "rate_limit", 30.0)
+    world.router.health["b"].failed(0.0, "rate_limit")
+    assert world.route().begin(1.0).deployment.id == "b"
+
+
+def test_a_second_call_of_something_around_it_does_not_ask_what_the_first_has_ejected() -> None:
+    world = Routed({"m": [*group("m", "a", order=1), *group("m", "b", order=2)]}, num_retries=0)
+    route = world.route()
+    own = route.begin(0.0)
+    route.hand_over()
+    first = route.from_candidate(own, 0.0)
+    first.failed(LIMITED, 0.0, deadline_s=0.0)
+    first.end()
+    second = route.from_candidate(own, 0.0)
+    assert second.candidate is not None
+    assert second.candidate.deployment.id == "b"

@@ -16,10 +16,13 @@ from pipeline.gateway.config.keys import KeySettings
 from pipeline.gateway.config.litellm_names import GENERAL_SETTINGS, LITELLM_SETTINGS, ROUTER_SETTINGS, TOP_LEVEL
 from pipeline.gateway.config.model_list import Defaults, read_deployments, warn_ignored
 from pipeline.gateway.config.pipeline_section import check_key, read_keys, read_pipeline_settings
-from pipeline.gateway.config.problems import ConfigError, Problems
+from pipeline.gateway.config.problems import ConfigError, Problems, safe_name
 from pipeline.gateway.config.routing_section import read_routing
 from pipeline.gateway.config.settings import PipelineSettings, Settings, StageSettings
 from pipeline.gateway.config.yaml_tree import MAX_FILE_BYTES, Node, read_yaml
+from stages.choose_deployment import Deployments
+from stages.routing.settings import RoutingSettings
+from stages.upstreams import Deployment
 
 __all__ = [
     "ConfigError",
@@ -90,6 +93,7 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
     interval_s = None
     if general.flag("background_health_checks"):
         interval_s = general.seconds("health_check_interval") or HEALTH_CHECK_INTERVAL_S
+    _check_names(source, routing, deployments, problems)
     if routing.checks_windows and not any(deployment.max_input_tokens for deployment in deployments):
         problems.warn(
             source,
@@ -255,3 +259,19 @@ def _check_access(
             "accepts requests without a key (allow_anonymous) on an address that others can reach: "
             "they can spend on your upstream keys; set pipeline_settings.host to 127.0.0.1, or a master_key",
         )
+
+
+def _check_names(
+    source: str, routing: RoutingSettings, deployments: tuple[Deployment, ...], problems: Problems
+) -> None:
+    """Warn of names in the routing settings that nothing answers to: found out in an outage, it is too late."""
+    known = Deployments(deployments, routing)
+    special = (routing.fallbacks, routing.context_window_fallbacks, routing.content_policy_fallbacks)
+    names = {name for fallbacks in special for group in fallbacks.items() for name in (group[0], *group[1])}
+    names |= {*routing.default_fallbacks, *routing.group_retry_policy, *routing.aliases.values()}
+    for name in sorted(names - {"*"}):
+        if known.find(name) is None:
+            problems.warn(
+                source,
+                f"names {safe_name(name)} among fallbacks, policies or aliases, and no model_name answers to it",
+            )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, get_args
 
 from pipeline.gateway.config.fields import Section
 from pipeline.gateway.config.problems import Problems, did_you_mean, safe_word
@@ -10,12 +10,10 @@ from pipeline.gateway.config.yaml_tree import Node
 from stages.routing.faults import FaultKind
 from stages.routing.settings import FaultNumbers, RoutingSettings, Strategy
 
-STRATEGIES: Final[dict[str, Strategy]] = {
-    "simple-shuffle": "simple-shuffle",
-    "least-busy": "least-busy",
-    "latency-based-routing": "latency-based-routing",
-}
-SHUFFLED: Final = frozenset({"usage-based-routing", "usage-based-routing-v2", "cost-based-routing"})
+STRATEGIES: Final[dict[str, Strategy]] = {name: name for name in get_args(Strategy)}
+SHUFFLED: Final = frozenset(
+    {"usage-based-routing", "usage-based-routing-v2", "cost-based-routing", "provider-budget-routing"}
+)
 """LiteLLM's strategies that need to know what each deployment was used for, or what it costs."""
 
 _KINDS: Final[dict[str, FaultKind]] = {
@@ -28,7 +26,8 @@ _KINDS: Final[dict[str, FaultKind]] = {
     "ServiceUnavailableError": "unavailable",
     "TimeoutError": "timeout",
 }
-_MAX_COUNT: Final = 100
+_MAX_RETRIES: Final = 100
+_MAX_FAILS: Final = 1_000_000
 
 
 def read_routing(router: Section, litellm: Section) -> RoutingSettings:
@@ -46,7 +45,7 @@ class _RoutingReader:
         aliases, hidden = self._aliases()
         strategy, buffer = self._strategy()
         return RoutingSettings(
-            num_retries=self._count("num_retries", usual.num_retries),
+            num_retries=self._count("num_retries", usual.num_retries, _MAX_RETRIES),
             retry_after_s=self._seconds("retry_after", usual.retry_after_s),
             retry_policy=self._policy(self._node("retry_policy"), "Retries"),
             group_retry_policy={
@@ -56,9 +55,9 @@ class _RoutingReader:
             default_fallbacks=self._names(self._node("default_fallbacks")),
             context_window_fallbacks=self._fallbacks("context_window_fallbacks"),
             content_policy_fallbacks=self._fallbacks("content_policy_fallbacks"),
-            max_fallbacks=self._count("max_fallbacks", usual.max_fallbacks),
-            allowed_fails=self._count("allowed_fails", usual.allowed_fails),
-            allowed_fails_policy=self._policy(self._node("allowed_fails_policy"), "AllowedFails"),
+            max_fallbacks=self._count("max_fallbacks", usual.max_fallbacks, _MAX_RETRIES),
+            allowed_fails=self._count("allowed_fails", usual.allowed_fails, _MAX_FAILS),
+            allowed_fails_policy=self._policy(self._node("allowed_fails_policy"), "AllowedFails", _MAX_FAILS),
             cooldown_s=self._seconds("cooldown_time", usual.cooldown_s),
             has_cooldowns=not any(section.flag("disable_cooldowns") for section in self._sections),
             strategy=strategy,
@@ -74,18 +73,18 @@ class _RoutingReader:
     def _number(self, node: Node, expected: str, *, most: float) -> float | None:
         return self._sections[0].number_in(node, expected, most=most)
 
-    def _count(self, name: str, usual: int) -> int:
+    def _count(self, name: str, usual: int, most: int) -> int:
         node = self._node(name)
         if node is None or node.value is None:
             return usual
-        found = self._number(node, f"a whole number from 0 to {_MAX_COUNT}", most=_MAX_COUNT)
+        found = self._number(node, f"a whole number from 0 to {most}", most=most)
         return usual if found is None else int(found)
 
     def _seconds(self, name: str, usual: float) -> float:
         node = self._node(name)
         if node is None or node.value is None:
             return usual
-        found = self._number(node, "seconds, 0 or more, such as 5", most=86_400)
+        found = self._number(node, "seconds from 0 to 86400, such as 5", most=86_400)
         return usual if found is None else found
 
     def _mapping(self, name: str) -> list[tuple[str, Node]]:
@@ -97,7 +96,7 @@ class _RoutingReader:
             return []
         return list(node.value.items())
 
-    def _policy(self, node: Node | None, suffix: str) -> FaultNumbers:
+    def _policy(self, node: Node | None, suffix: str, most: int = _MAX_RETRIES) -> FaultNumbers:
         if node is None or node.value is None:
             return {}
         if not isinstance(node.value, dict):
@@ -113,7 +112,9 @@ class _RoutingReader:
                 self._problems.error(
                     number.where, f"is not a kind of failure{hint}: expected one of {', '.join(known)}"
                 )
-            elif (count := self._number(number, f"a whole number from 0 to {_MAX_COUNT}", most=_MAX_COUNT)) is not None:
+            elif number.value is None:
+                continue
+            elif (count := self._number(number, f"a whole number from 0 to {most}", most=most)) is not None:
                 found[kind] = int(count)
         return found  # type: ignore[return-value]  # the names are those of the table
 

@@ -938,7 +938,7 @@ def test_strategies_that_are_not_there_yet_are_shuffled_with_a_warning() -> None
     [
         ("num_retries: many", "expected a whole number from 0 to 100"),
         ("num_retries: -1", "expected a whole number from 0 to 100"),
-        ("cooldown_time: soon", "expected seconds, 0 or more"),
+        ("cooldown_time: soon", "expected seconds from 0 to 86400"),
         ("retry_policy: 3", "expected a mapping such as {TimeoutErrorRetries: 3}"),
         ("retry_policy: {TimeoutErrorRetrys: 3}", "is not a kind of failure; did you mean TimeoutErrorRetries?"),
         ("fallbacks: [b]", 'expected a mapping such as {gpt-5: ["gpt-4o"]}'),
@@ -1096,3 +1096,31 @@ def test_pre_call_checks_without_any_window_are_a_warning() -> None:
         "the entries of model_list",
     )
     assert parse(model(params, "{max_input_tokens: 128000}") + on).warnings == ()
+
+
+def test_names_that_nothing_answers_to_are_warnings() -> None:
+    settings = """router_settings:
+  fallbacks: [{m: [nope]}, {gone: [m]}, {"*": [m]}]
+  default_fallbacks: [nada, w/anything]
+  model_group_alias: {old: m, older: lost}
+  model_group_retry_policy: {other: {TimeoutErrorRetries: 1}}
+"""
+    text = model("{model: openai/gpt-5, api_key: k}") + model("{model: openai/*, api_key: k}", name="w/*").removeprefix(
+        "model_list:\n"
+    )
+    assert [warning.split()[2] for warning in parse(text + settings).warnings] == [
+        "gone", "lost", "nada", "nope", "other"
+    ]  # fmt: skip
+
+
+def test_the_numbers_of_litellms_own_example_are_accepted() -> None:
+    routing = """router_settings:
+  allowed_fails: 1000
+  allowed_fails_policy: {BadRequestErrorAllowedFails: 1000, RateLimitErrorAllowedFails: 10000}
+  retry_policy: {TimeoutErrorRetries: null, RateLimitErrorRetries: 3}
+  routing_strategy: provider-budget-routing
+"""
+    settings = parse(model("{model: openai/gpt-5, api_key: k}") + routing)
+    assert settings.routing.allowed_fails_policy == {"bad_request": 1000, "rate_limit": 10000}
+    assert (settings.routing.allowed_fails, settings.routing.retry_policy) == (1000, {"rate_limit": 3})
+    assert settings.routing.strategy == "simple-shuffle"
