@@ -114,7 +114,7 @@ class Health:
         Args:
             now_s: when.
             asked_s: when it was asked. What was asked before it was ejected does not bring it back.
-            is_check: whether that took as long as a whole answer, which is no latency.
+            is_check: whether this was the end of an answer to a check: how long that took does not count.
 
         Returns:
             Whether that ends an ejection.
