@@ -134,7 +134,7 @@ class Deployments:
         """Find the deployments for ``model``, or for the model that it is a variant of; None if there are none.
 
         Cursor removes a trailing effort from a name and sends it in the body (orchidfiles/ungate b56ddac). So with
-        ``effort``, the configured name that ends in it is tried right after the name itself.
+        ``effort``, the configured name or alias that ends in it is tried right after the name itself.
 
         The order is: a configured name, a variant of one, a wildcard, a variant that a wildcard matches. A wildcard
         comes before its variants because it may match a model whose own name looks like a variant (``grok-4-fast``).
@@ -150,8 +150,12 @@ class Deployments:
         asked = Variant(model)
         if (found := self._find_exact(asked)) is not None:
             return found
-        if effort is not None and (found := self._find_exact(Variant(f"{model}-{effort}"))) is not None:
-            return found
+        if effort is not None:
+            whole = f"{model}-{effort}"
+            if (found := self._find_exact(Variant(whole))) is not None:
+                return found
+            if whole in self._aliases:
+                return self.find(whole)
         readings = variants(model)
         in_order = (
             *map(self._find_exact, readings),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import trio
 
-from pipeline import Overloaded, PipelineError, RequestContext, UpstreamFault
+from pipeline import ClientFault, Overloaded, PipelineError, RequestContext, UpstreamFault
 from pipeline.gateway.asgi_client import AsgiResponse
 from pipeline.gateway.assembly import Assembly
 from stages.answer import attempt_at
@@ -67,7 +67,9 @@ async def answer_in_turn(
                 attempt.note(fault, end="OK" if failed is None else failed.code)
             break
         is_of_upstream = isinstance(fault, UpstreamFault | Overloaded) and fault.stage not in assembly.added
-        if _has_answered(ctx, response) or not is_of_upstream:
+        # What the model that was asked for may take, a fallback may have no form for.
+        is_without_form = isinstance(fault, ClientFault) and first is not None
+        if _has_answered(ctx, response) or not (is_of_upstream or is_without_form):
             if is_of_upstream and isinstance(fault, UpstreamFault):
                 route.broke_off(fault, trio.current_time(), call.deployment)
             if count > 1:

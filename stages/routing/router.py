@@ -307,8 +307,10 @@ class Route:
         candidate = self.candidate
         assert candidate is not None  # it was asked
         kind = kind_of(fault)
-        if isinstance(fault, ClientFault):  # it was not sent: there or elsewhere, it would be the same
-            return None
+        if isinstance(fault, ClientFault):  # it was not sent
+            self.end()
+            again = self.go_elsewhere(kind, now_s)
+            return None if again is None else replace(again, candidate=self._ask(again.candidate, now_s))
         is_over = now_s >= deadline_s
         if candidate.deployment.on_chat is not None and is_unknown_route(fault) and not is_over:
             self.end()

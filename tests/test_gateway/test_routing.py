@@ -434,6 +434,23 @@ async def test_if_the_fallback_fails_too_the_client_is_told_what_its_own_model_h
         assert (len(spare.requests), answer.headers["x-headrace-attempts"]) == (1, "2")
 
 
+async def test_a_fallback_that_has_no_form_for_the_request_is_passed_over() -> None:
+    compacted = [{"type": "compaction", "encrypted_content": "x"}, {"role": "user", "content": "Go on"}]
+    async with (
+        scripted_upstream(error(429)) as first,
+        scripted_upstream(*good_answer()) as chat,
+        scripted_upstream(*good_answer()) as last,
+    ):
+        models = named("first", first.url) + named("chat", chat.url, name="chat", model="deepseek/x")
+        for fallbacks, status in (("[chat]", 429), ("[chat, last]", 200)):
+            async with serving(
+                models + named("last", last.url, name="last"),
+                config=routed(f"{{num_retries: 0, fallbacks: [{{up: {fallbacks}}}]}}"),
+            ) as service:
+                assert (await service.post(ask(input=compacted))).status_code == status
+        assert chat.requests == []
+
+
 async def test_an_id_with_odd_characters_is_escaped_in_the_header() -> None:
     async with (
         scripted_upstream(*good_answer()) as upstream,

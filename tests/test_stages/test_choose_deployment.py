@@ -289,6 +289,20 @@ def test_a_name_whose_effort_cursor_removed_is_found() -> None:
     assert found("other", "medium") is None
 
 
+def test_an_alias_whose_effort_cursor_removed_is_found() -> None:
+    models = Deployments(
+        [deployment("sol", id="sol"), deployment("sun-*", id="wild")],
+        RoutingSettings(aliases={"moon-high": "sol", "sun-low": "sol"}),
+    )
+    found = {(name, effort): models.match(name, effort) for name in ("moon", "sun") for effort in ("high", "low")}
+    assert {asked: match and match.alias for asked, match in found.items()} == {
+        ("moon", "high"): "moon-high",
+        ("moon", "low"): None,
+        ("sun", "high"): None,
+        ("sun", "low"): "sun-low",
+    }
+
+
 @pytest.mark.parametrize(
     ("effort", "models", "chosen"),
     [
