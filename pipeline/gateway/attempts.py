@@ -42,7 +42,6 @@ async def answer_in_turn(
     if not is_routed_within:
         ctx.timeline.on_first_token = lambda: route.answered(trio.current_time())
     chosen = ctx[CALL]  # without restored reasoning
-    first: PipelineError | None = None  # what the model that was asked for has failed with, if a fallback is asked
     count = 0
     while True:
         count += 1
@@ -66,11 +65,9 @@ async def answer_in_turn(
                 failed = ctx.get(FAILURE)
                 attempt.note(fault, end="OK" if failed is None else failed.code)
             break
-        is_of_upstream = isinstance(fault, UpstreamFault | Overloaded) and fault.stage not in assembly.added
-        # What the model that was asked for may take, a fallback may have no form for.
-        is_without_form = isinstance(fault, ClientFault) and first is not None
-        if _has_answered(ctx, response) or not (is_of_upstream or is_without_form):
-            if is_of_upstream and isinstance(fault, UpstreamFault):
+        is_ours = isinstance(fault, UpstreamFault | Overloaded | ClientFault) and fault.stage not in assembly.added
+        if _has_answered(ctx, response) or not is_ours:
+            if is_ours and isinstance(fault, UpstreamFault):
                 route.broke_off(fault, trio.current_time(), call.deployment)
             if count > 1:
                 attempt.note(fault)
@@ -79,10 +76,8 @@ async def answer_in_turn(
         if again is not None or count > 1:
             attempt.note(fault)
         if again is None:
-            fault = first or route.told(fault)
+            fault = route.told(fault)
             break
-        if again.reason == "fallback" and first is None:
-            first = fault
         call = again.called(chosen)
         ctx[CALL] = call
         ctx.forget(FAILURE)
@@ -93,7 +88,7 @@ async def answer_in_turn(
     try:
         return fault
     finally:
-        del fault, first  # else a traceback holds this frame, which holds it: garbage that only the collector frees
+        del fault  # else its traceback holds this frame, which holds it: garbage that only the collector frees
 
 
 def _has_answered(ctx: RequestContext, response: AsgiResponse) -> bool:

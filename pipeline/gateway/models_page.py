@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 
 from pipeline.gateway.config.describe import target_of
 from pipeline.gateway.config.settings import Settings
@@ -76,16 +75,12 @@ def _times(number: int) -> str:
 def _group(
     deployments: Sequence[Deployment], settings: Settings, states: dict[str, EndpointHealth] | None
 ) -> Iterator[str]:
-    in_order = sorted(deployments, key=lambda one: one.order)
-    for order, same in groupby(in_order, key=lambda one: one.order):
-        for one in same:
-            checked = settings.health_check_interval_s is not None and one.health_check is not None
-            yield (
-                f"    order {order}, weight {one.weight:g}: {redact(target_of(one))}"
-                f"{', asked in the background' if checked else ''}"
-            )
-            if states is not None:
-                yield f"      {_state(states.get(one.id))}"
+    for one in sorted(deployments, key=lambda one: one.order):
+        is_checked = settings.health_check_interval_s is not None and one.health_check is not None
+        checked = ", asked in the background" if is_checked else ""
+        yield f"    order {one.order}, weight {one.weight:g}: {redact(target_of(one))}{checked}"
+        if states is not None:
+            yield f"      {_state(states.get(one.id))}"
 
 
 def _state(health: EndpointHealth | None) -> str:
@@ -94,8 +89,8 @@ def _state(health: EndpointHealth | None) -> str:
     words: str = health.state
     if health.state == "ejected":
         words += f" for {health.ejected_for_s:g} s more"
-    if health.ejections:
-        words += f" ({health.ejections} in a row)" if health.ejections > 1 else ""
+    if health.ejections > 1:
+        words += f" ({health.ejections} in a row)"
     said = [words, f"{health.in_flight} in flight"]
     if health.latency_s is not None:
         said.append(f"begins to answer after {health.latency_s:g} s")

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 
-from pipeline import Overloaded, PipelineError, UpstreamFault
+from pipeline import ClientFault, Overloaded, PipelineError, UpstreamFault
 from stages.answer import Answer, Next
 from stages.routing.router import ROUTE, Candidate
 from stages.upstreams import UpstreamCall
@@ -30,7 +30,7 @@ class RouteCall:
                 async with AsyncExitStack() as opened:
                     try:
                         answer = await opened.enter_async_context(next(call))
-                    except (UpstreamFault, Overloaded) as fault:
+                    except (UpstreamFault, Overloaded, ClientFault) as fault:
                         failed = fault
                     else:
                         route.answered(trio.current_time())

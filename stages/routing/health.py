@@ -56,7 +56,7 @@ class Health:
         in_flight: how many requests it is answering.
         latency_s: how long its answers take to begin, smoothed; None if none has.
         ejections: how often it was ejected, each time within a minute of its return.
-        retry_at_s: when it wants to be asked again, by its last failure; the time of that failure if it did not say.
+        retry_at_s: when it wants to be asked again, by what its failures have said; not later than now if nothing.
     """
 
     __slots__ = (
@@ -122,7 +122,7 @@ class Health:
         is_back = self._until_s is not None and asked_s >= self._ejected_at_s
         if is_back:
             self._until_s = None
-            self._returned_at_s = now_s
+            self._returned_at_s = self.retry_at_s = now_s
             self._outcomes.clear()
         self._outcomes.append((now_s, None))
         if not is_check:
@@ -142,7 +142,7 @@ class Health:
             asked_s: when it was asked. What was asked before it was ejected does not eject it again.
         """
         self._outcomes.append((now_s, kind))
-        self.retry_at_s = now_s + (retry_after_s or 0.0)
+        self.retry_at_s = max(self.retry_at_s, now_s + (retry_after_s or 0.0))
         settings = self._settings
         if not settings.has_cooldowns or kind in ("bad_request", "content_policy", "context_window"):
             return False

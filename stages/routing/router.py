@@ -95,7 +95,7 @@ class Router:
         self.keeps = settings.strategy != "simple-shuffle"
         self._sticky: OrderedDict[tuple[str, str], str] = OrderedDict()  # by group and conversation
 
-    def ordered(self, candidates: Sequence[Candidate], conversation: str, now_s: float) -> Sequence[Candidate]:
+    def ordered(self, candidates: Sequence[Candidate], conversation: str) -> Sequence[Candidate]:
         """Return the candidates in the order in which they are to be asked: those of the lowest ``order`` first."""
         if self.settings.strategy == "simple-shuffle":
             return sorted(candidates, key=lambda one: (one.deployment.order, -_score(one, conversation)))
@@ -193,6 +193,7 @@ class Route:
         "_asked",
         "_candidates",
         "_fallbacks",
+        "_first_fault",
         "_groups_asked",
         "_is_named",
         "_is_probe",
@@ -230,6 +231,7 @@ class Route:
         self._asked: dict[str, int] = {}  # how often, by id
         self.by_chat: dict[str, UpstreamFault] = {}
         self._told: UpstreamFault | None = None
+        self._first_fault: PipelineError | None = None  # of the group that was asked for, once a fallback is asked
         self._retries = 0
         self._fallbacks: list[str] = []
         self._groups_asked = [group]
@@ -261,7 +263,7 @@ class Route:
         health = self.router.health
         return [
             one
-            for one in self._ordered(now_s)
+            for one in self._ordered()
             if (id := one.deployment.id) != self._own and id not in self._asked and health[id].is_ready(now_s)
         ]
 
@@ -307,13 +309,15 @@ class Route:
         candidate = self.candidate
         assert candidate is not None  # it was asked
         kind = kind_of(fault)
-        if isinstance(fault, ClientFault):  # it was not sent
-            self.end()
+        if isinstance(fault, ClientFault):  # it was not sent: only a fallback may have no form for what the model takes
+            if len(self._groups_asked) == 1:
+                return None
+            self._leave()
             again = self.go_elsewhere(kind, now_s)
             return None if again is None else replace(again, candidate=self._ask(again.candidate, now_s))
         is_over = now_s >= deadline_s
         if candidate.deployment.on_chat is not None and is_unknown_route(fault) and not is_over:
-            self.end()
+            self._leave()
             self.by_chat[candidate.deployment.id] = with_remedy(
                 fault, "/responses was tried, then /chat/completions: check api_base"
             )
@@ -323,19 +327,26 @@ class Route:
         if not (isinstance(fault, Overloaded) or (is_over and (self.has_answered or len(self._asked) > 1))):
             self._note_failure(candidate, fault, now_s)
         self._note_of_chat(candidate, fault, kind)
-        self.end()
+        self._leave()
         if is_over or self._is_named:
             return None
         again = self._again_in_group(candidate, fault, kind, now_s, deadline_s) or self.go_elsewhere(kind, now_s)
         if again is None:
             return None
+        if again.reason == "fallback" and self._first_fault is None:
+            self._first_fault = fault if self._told is None else self._told
         return replace(again, candidate=self._ask(again.candidate, now_s + again.pause_s))
 
     def told(self, fault: PipelineError) -> PipelineError:
-        """Return what the client is told of the last failure, if nobody else is asked."""
-        told, self._told = self._told, None
-        self.by_chat.clear()  # what is raised holds the frames that hold this
-        return fault if told is None else told
+        """Return what the client is told if nobody else is asked: what the model that it asked for has failed with."""
+        told = self._first_fault or self._told or fault
+        self._forget_faults()
+        return told
+
+    def _forget_faults(self) -> None:
+        """Let go of what was raised: it holds the frames that hold this."""
+        self._first_fault = self._told = None
+        self.by_chat.clear()
 
     def _note_by_chat(self, candidate: Candidate) -> None:
         """Note that the candidate answers, so that it is always asked in this way if it was asked in another first."""
@@ -344,6 +355,10 @@ class Route:
 
     def end(self) -> None:
         """Note that nobody is asked any more."""
+        self._leave()
+        self._forget_faults()
+
+    def _leave(self) -> None:
         if (candidate := self.candidate) is not None:
             self._end_probe(candidate)
             self.router.health_of(candidate).end()
@@ -388,7 +403,7 @@ class Route:
 
     def _again(self, failed: Candidate, kind: FaultKind, at_s: float) -> Candidate | None:
         """Return who may be asked again at a time: who is ready then, else who wants to be asked the soonest."""
-        ordered = self._ordered(at_s)
+        ordered = self._ordered()
         left = [one for one in ordered if self._may_repeat(one.deployment, kind)]
         health = self.router.health
         ready = (one for one in left if health[one.deployment.id].is_ready(at_s) and self._retry_at_s(one) <= at_s)
@@ -431,15 +446,15 @@ class Route:
             self._name = self._name_of()
         return self._name
 
-    def _ordered(self, at_s: float) -> Sequence[Candidate]:
+    def _ordered(self) -> Sequence[Candidate]:
         """Return the candidates in their order; one needs none, and a conversation's name takes a hash."""
         candidates = self._candidates
-        return candidates if len(candidates) == 1 else self.router.ordered(candidates, self._conversation, at_s)
+        return candidates if len(candidates) == 1 else self.router.ordered(candidates, self._conversation)
 
     def _next(self, now_s: float, *, untried_only: bool) -> Candidate | None:
         """Return the first candidate that is ready."""
         health = self.router.health
-        for one in self._ordered(now_s):
+        for one in self._ordered():
             if untried_only and one.deployment.id in self._asked:
                 continue
             if health[one.deployment.id].is_ready(now_s):
@@ -455,12 +470,12 @@ class Route:
         """
         if self._fallbacks or self.router.settings.fallbacks_of(self.group, kind):
             return None
-        ordered = self._ordered(now_s)
+        ordered = self._ordered()
         left = (one for one in ordered if one.deployment.id not in self._asked and self._retry_at_s(one) <= now_s)
         return next(left, None)
 
     def _first(self, now_s: float) -> Candidate:
-        first = min(self._ordered(now_s), key=lambda one: max(self._retry_at_s(one), now_s))  # the first of those
+        first = min(self._ordered(), key=lambda one: max(self._retry_at_s(one), now_s))  # the first of those
         self._note("asked_anyway", first)
         return first
 

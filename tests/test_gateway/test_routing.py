@@ -419,13 +419,20 @@ async def test_fallbacks_are_those_of_the_name_that_was_asked_for() -> None:
             assert (await service.post({**ask(), "model": name})).status_code == status
 
 
-async def test_if_the_fallback_fails_too_the_client_is_told_what_its_own_model_has_failed_with() -> None:
+plain_and_around = pytest.mark.parametrize("stages", ["", "  stages: [{use: pass_on}]"], ids=["plain", "around"])
+PASSING: dict[str, AnyPlugin] = {"pass_on": Plugin("pass_on", lambda _: PassOn(), NoOptions, kind="around")}
+
+
+@plain_and_around
+async def test_if_the_fallback_fails_too_the_client_is_told_what_its_own_model_has_failed_with(stages: str) -> None:
     body = {"error": {"code": "context_length_exceeded", "message": "too long"}}
     async with (
         scripted_upstream(json_answer(body, 400)) as first,
         scripted_upstream(error(401)) as spare,
         serving(
             named("first", first.url) + named("spare", spare.url, name="spare"),
+            stages,
+            plugins=PASSING,
             config=routed("{context_window_fallbacks: [{up: [spare]}]}"),
         ) as service,
     ):
@@ -434,7 +441,8 @@ async def test_if_the_fallback_fails_too_the_client_is_told_what_its_own_model_h
         assert (len(spare.requests), answer.headers["x-headrace-attempts"]) == (1, "2")
 
 
-async def test_a_fallback_that_has_no_form_for_the_request_is_passed_over() -> None:
+@plain_and_around
+async def test_a_fallback_that_has_no_form_for_the_request_is_passed_over(stages: str) -> None:
     compacted = [{"type": "compaction", "encrypted_content": "x"}, {"role": "user", "content": "Go on"}]
     async with (
         scripted_upstream(error(429)) as first,
@@ -445,6 +453,8 @@ async def test_a_fallback_that_has_no_form_for_the_request_is_passed_over() -> N
         for fallbacks, status in (("[chat]", 429), ("[chat, last]", 200)):
             async with serving(
                 models + named("last", last.url, name="last"),
+                stages,
+                plugins=PASSING,
                 config=routed(f"{{num_retries: 0, fallbacks: [{{up: {fallbacks}}}]}}"),
             ) as service:
                 assert (await service.post(ask(input=compacted))).status_code == status
@@ -464,17 +474,16 @@ async def test_an_id_with_odd_characters_is_escaped_in_the_header() -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("stages", ["", "  stages: [{use: pass_on}]"], ids=["plain", "around"])
+@plain_and_around
 async def test_what_a_request_has_held_is_freed_without_the_collector(stream: bool, stages: str) -> None:
-    plugin: AnyPlugin = Plugin("pass_on", lambda _: PassOn(), NoOptions, kind="around")
     async with (
         scripted_upstream(error(500)) as down,
         scripted_upstream(*good_answer()) as upstream,
         serving(
-            named("first", down.url, order=1) + named("second", upstream.url, order=2),
+            named("first", down.url) + named("second", upstream.url, name="spare"),
             stages,
-            plugins={"pass_on": plugin},
-            config=routed("{disable_cooldowns: true}"),
+            plugins=PASSING,
+            config=routed("{num_retries: 0, disable_cooldowns: true, fallbacks: [{up: [spare]}]}"),
         ) as service,
     ):
 

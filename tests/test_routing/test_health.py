@@ -185,3 +185,12 @@ def test_without_a_cool_down_nothing_is_ejected_unless_it_says_for_how_long() ->
     assert (health.is_ready(1.0), health.state(1.0)) == (True, "healthy")
     assert health.failed(1.0, "rate_limit", 3.0)
     assert health.ejected_until_s == 4.0
+
+
+def test_when_it_wants_to_be_asked_again_is_not_forgotten_for_another_failure() -> None:
+    health = failing(1, "rate_limit")
+    health.failed(1.0, "rate_limit", 30.0)
+    health.failed(2.0, "internal")
+    assert health.retry_at_s == 31.0
+    assert health.answered(40.0, 35.0)
+    assert health.retry_at_s == 40.0

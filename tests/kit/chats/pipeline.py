@@ -55,7 +55,7 @@ def models_of(vendor: Vendor, url: str | None = None, accounts: Sequence[str] = 
 class AtRandom(Router):
     """Routing without affinity: each request asks any of its deployments first."""
 
-    def ordered(self, candidates: Sequence[Candidate], conversation: str, now_s: float) -> list[Candidate]:
+    def ordered(self, candidates: Sequence[Candidate], conversation: str) -> list[Candidate]:
         return sorted(candidates, key=lambda one: self.draw())
 
 
