@@ -18,7 +18,7 @@ from benchmarks.loads import open_tools
 from benchmarks.processes import NotReady
 from benchmarks.recording import Recording, begin, number, table
 from benchmarks.service_turns import LOADS, services
-from benchmarks.turns import COST, Measure, ratio, take_turns, verdict
+from benchmarks.turns import COST, Measure, add_turn_options, ratio, take_turns, turns_and_sessions, verdict
 
 OURS: Final = "headrace"
 COPY: Final = "headrace, copy"
@@ -70,21 +70,15 @@ def summary(recording: Recording, *, markdown: bool = False) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description="Measure what something around the call costs, in CPU time.")
-    parser.add_argument("--quick", action="store_true", help="few turns")
     parser.add_argument("--only", help=f"works to measure, separated by commas: {','.join(LOADS)}")
-    parser.add_argument("--turns", type=int, help=f"turns at each work ({TURNS}; quick: 6)")
-    parser.add_argument("--sessions", type=int, help=f"how often processes are started anew ({SESSIONS}; quick: 2)")
-    parser.add_argument(
-        "--length", type=float, default=1.0, help="of a turn; 1: a second of paced events (%(default)s)"
-    )
+    add_turn_options(parser, TURNS, SESSIONS)
     parser.add_argument("--log-level", choices=LOG_LEVELS, default="info", help="info logs each request (%(default)s)")
     parser.add_argument("--output", type=Path, help="where to write the JSON (benchmarks/results/<date>-arounds.json)")
     options = parser.parse_args(arguments)
     works = options.only.split(",") if options.only else list(LOADS)
     if unknown := set(works) - set(LOADS):
         parser.error(f"there is no work {unknown.pop()!r}: {', '.join(LOADS)}")
-    turns = options.turns or (6 if options.quick else TURNS)
-    sessions = options.sessions or (2 if options.quick else SESSIONS)
+    turns, sessions = turns_and_sessions(options, TURNS, SESSIONS)
     recording = begin("arounds", is_quick=options.quick)
     try:
         measure(recording, works, turns, sessions, options.length, options.log_level)

@@ -17,7 +17,17 @@ from benchmarks.loads import open_tools
 from benchmarks.processes import ROOT, NotReady
 from benchmarks.recording import Recording, begin, commit
 from benchmarks.service_turns import services
-from benchmarks.turns import Measure, can_tell, comparison, engine_command, engines, ratio, take_turns
+from benchmarks.turns import (
+    Measure,
+    add_turn_options,
+    can_tell,
+    comparison,
+    engine_command,
+    engines,
+    ratio,
+    take_turns,
+    turns_and_sessions,
+)
 
 OURS: Final = "headrace"
 COPY: Final = "headrace, copy"
@@ -92,21 +102,15 @@ def share_of_figures(recording: Recording) -> float | None:
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description="Measure what the figures cost, in CPU time.")
-    parser.add_argument("--quick", action="store_true", help="few turns")
     parser.add_argument("--only", help=f"parts to measure, separated by commas: {','.join(PARTS)}")
-    parser.add_argument("--turns", type=int, help=f"turns at each work ({TURNS}; quick: 6)")
-    parser.add_argument("--sessions", type=int, help=f"how often processes are started anew ({SESSIONS}; quick: 2)")
-    parser.add_argument(
-        "--length", type=float, default=1.0, help="of a turn; 1: a second of paced events (%(default)s)"
-    )
+    add_turn_options(parser, TURNS, SESSIONS)
     parser.add_argument("--against", type=Path, metavar="DIR", help="another tree of headrace, with its figures")
     parser.add_argument("--output", type=Path, help="where to write the JSON (benchmarks/results/<date>-meters.json)")
     options = parser.parse_args(arguments)
     parts = options.only.split(",") if options.only else PARTS
     if unknown := set(parts) - set(PARTS):
         parser.error(f"there is no part {unknown.pop()!r}: {', '.join(PARTS)}")
-    turns = options.turns or (6 if options.quick else TURNS)
-    sessions = options.sessions or (2 if options.quick else SESSIONS)
+    turns, sessions = turns_and_sessions(options, TURNS, SESSIONS)
     against = options.against.resolve() if options.against is not None else None
     recording = begin("meters", is_quick=options.quick)
     try:

@@ -13,6 +13,7 @@ no verdict. How it can still fail: a neighbour that slows one kind of work down 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import itertools
 import random
@@ -226,3 +227,18 @@ def comparison(
 
 def _has(recording: Recording, side: str, measures: Sequence[str]) -> bool:
     return any(recording.row(side, measure) is not None for measure in measures)
+
+
+def add_turn_options(parser: argparse.ArgumentParser, turns: int, sessions: int) -> None:
+    """Add the options that say how many turns there are, with these numbers as the usual ones."""
+    parser.add_argument("--quick", action="store_true", help="few turns")
+    parser.add_argument("--turns", type=int, help=f"turns at each work ({turns}; quick: 6)")
+    parser.add_argument("--sessions", type=int, help=f"how often processes are started anew ({sessions}; quick: 2)")
+    parser.add_argument(
+        "--length", type=float, default=1.0, help="of a turn; 1: a second of paced events (%(default)s)"
+    )
+
+
+def turns_and_sessions(options: argparse.Namespace, turns: int, sessions: int) -> tuple[int, int]:
+    """Return how many of each the options of `add_turn_options` ask for."""
+    return options.turns or (6 if options.quick else turns), options.sessions or (2 if options.quick else sessions)
