@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 import types
 from collections.abc import Coroutine, Generator
-from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
 import trio
@@ -144,8 +143,10 @@ class PulledLink(Generic[T]):
         if not self._is_begun:
             giving.close()
         elif not is_answered or await _until_stop(giving) is Stop.GIVEN:
-            with suppress(Unwound):
+            try:
                 await _until_stop(giving, Unwound())
+            except Unwound:
+                return
 
 
 @types.coroutine

@@ -120,6 +120,7 @@ class Deployments:
             groups.setdefault(deployment.model_name, []).append(deployment)
         self.router = Router(routing, deployments, on_change=on_change)
         self._aliases = routing.aliases
+        self._routed_names = routing.names()
         self.match = lru_cache(MATCH_CACHE_SIZE)(self.find)
         self._exact = {name: group for name, group in groups.items() if "*" not in name}
         self._wild: list[tuple[str, str, list[Deployment]]] = []
@@ -195,11 +196,12 @@ class Deployments:
             ClientFault: ``context_length_exceeded`` if it is too long for all of them, if that is checked.
         """
         name_of = partial(conversation_of, request, headers)
-        settings = self.router.settings
-        # LiteLLM: by the name that was asked for. It may be an alias, or one that a wildcard matches.
-        names = (request.target_model or request.requested_model, match.alias or "", match.variant.name)
-        name = next(filter(settings.knows, names), match.name)
-        if settings.checks_windows:
+        name = match.name
+        if routed := self._routed_names:
+            # LiteLLM: by the name that was asked for. It may be an alias, or one that a wildcard matches.
+            names = (request.target_model or request.requested_model, match.alias, match.variant.name)
+            name = next((one for one in names if one in routed), name)
+        if self.router.settings.checks_windows:
             return self._route_by_window(name, match, request, name_of)
         return Route(self.router, name, match.candidates, name_of, self._group_of)
 

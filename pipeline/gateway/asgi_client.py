@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import trio
 
@@ -16,6 +16,10 @@ from pipeline.timeline import Timeline
 
 DEPLOYMENT: Final = b"x-headrace-deployment"
 ATTEMPTS: Final = b"x-headrace-attempts"
+
+T = TypeVar("T")
+OnDisconnect = Callable[[str], None]
+"""Is told the reason."""
 
 
 class Client(Protocol):
@@ -36,7 +40,7 @@ class Client(Protocol):
         """Wait for the next part of the body, or for ASGI's ``http.disconnect``, and return it."""
         ...
 
-    async def watch_during(self, work: Coroutine[Any, Any, None], on_disconnect: Callable[[str], None]) -> None:
+    def watch_during(self, work: Coroutine[Any, Any, T], on_disconnect: OnDisconnect) -> Coroutine[Any, Any, T]:
         """Do ``work``, which raises nothing, and call ``on_disconnect`` with the reason if the client disconnects."""
         ...
 
@@ -80,7 +84,7 @@ class AsgiClient:
         """Wait for the server's next message."""
         return await self._receive()
 
-    async def watch_during(self, work: Coroutine[Any, Any, None], on_disconnect: Callable[[str], None]) -> None:
+    async def watch_during(self, work: Coroutine[Any, Any, T], on_disconnect: OnDisconnect) -> T:
         """Do ``work`` beside a task that waits for ``http.disconnect``."""
 
         async def watch() -> None:
@@ -90,8 +94,9 @@ class AsgiClient:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
-            await work
+            result = await work
             nursery.cancel_scope.cancel()
+        return result
 
     def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Keep the head for the first `drain`."""
@@ -175,6 +180,7 @@ class AsgiResponse:
         self._timeline.mark("last_byte_out")
 
 
+@lru_cache(1024)
 @lru_cache(1024)
 def _answered_by(deployment: str, attempts: int) -> list[tuple[bytes, bytes]]:
     return [(DEPLOYMENT, ascii(deployment)[1:-1].encode()), (ATTEMPTS, b"%d" % attempts)]

@@ -34,7 +34,6 @@ from pipeline.kernel_time import Clock
 from pipeline.timeline import Timeline
 from stages.routing.router import ROUTE
 from stages.slots import ENCODER, HEAD, PROFILE, RESPONSE, ReceivedHead
-from stages.upstreams import UpstreamCall
 from stages.upstreams.faults import failed_from
 from stages.wire.downstream.profiles import Profile
 
@@ -196,7 +195,9 @@ class _ServedRequest:
             bug.stage = self._multiplying()
             raise bug
         [call] = calls
-        await self._client.watch_during(self._answer(assembly, call), self.disconnect)
+        # What has failed is returned: a watcher's nursery would put an exception into a group.
+        answering = answer_in_turn(assembly, call, self.ctx, self.response)
+        self.error = await self._client.watch_during(answering, self.disconnect)
 
     def _multiplying(self) -> str | None:
         """Return the first stage after the request was read that did not pass on as much as it took."""
@@ -204,10 +205,6 @@ class _ServedRequest:
         names = [stage.name for stage in stages]
         after = stages[names.index("parse_request") + 1 :] if "parse_request" in names else []
         return next((stage.name for stage in after if stage.events_in != stage.events_out), None)
-
-    async def _answer(self, assembly: Assembly, call: UpstreamCall) -> None:
-        # It returns what has failed: a watcher's nursery would put an exception into a group.
-        self.error = await answer_in_turn(assembly, call, self.ctx, self.response)
 
     def disconnect(self, reason: str) -> None:
         """End this request because its client has disconnected."""

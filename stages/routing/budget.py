@@ -43,11 +43,12 @@ class RetryBudget:
     def _second(self, now_s: float) -> list[float]:
         number = now_s // 1
         seconds = self._seconds
+        if seconds and seconds[-1][0] == number:
+            return seconds[-1]
         while seconds and seconds[0][0] <= number - WINDOW_S:
             _, requests, retries, moves = seconds.popleft()
             self._requests -= requests
             self._retries -= retries
             self._moves -= moves
-        if not seconds or seconds[-1][0] != number:
-            seconds.append([number, 0, 0, 0])
+        seconds.append([number, 0, 0, 0])
         return seconds[-1]

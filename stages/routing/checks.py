@@ -69,7 +69,9 @@ class HealthChecks:
         try:
             with trio.move_on_after(timeout_s):
                 await self._ask_by_either(router.known_form(candidate))
-                router.note_answer(candidate, trio.current_time(), asked_s, is_check=True)
+                now_s = trio.current_time()
+                if router.health_of(candidate).answered(now_s, asked_s, is_check=True):
+                    router.note_return(candidate, now_s)
                 return
             fault = UpstreamFault("it has not answered in time", code="upstream_timeout")
             router.note_failure(candidate, fault, trio.current_time(), asked_s)

@@ -116,9 +116,9 @@ class Router:
             found = self.health[candidate.deployment.id] = Health(self.settings)
         return found
 
-    def note_answer(self, candidate: Candidate, now_s: float, asked_s: float, *, is_check: bool = False) -> None:
-        """Note that a deployment has begun to answer; see `Health.answered`."""
-        if self.health_of(candidate).answered(now_s, asked_s, is_check=is_check) and self._on_change is not None:
+    def note_return(self, candidate: Candidate, now_s: float) -> None:
+        """Note that an answer has ended the ejection of a deployment (`Health.answered`)."""
+        if self._on_change is not None:
             self._on_change(Change(candidate.deployment.id, now_s))
 
     def note_failure(self, candidate: Candidate, fault: PipelineError, now_s: float, asked_s: float) -> bool:
@@ -195,6 +195,7 @@ class Route:
         "_fallbacks",
         "_first_fault",
         "_groups_asked",
+        "_health",
         "_is_named",
         "_is_probe",
         "_name",
@@ -224,6 +225,7 @@ class Route:
         self.group: str = group
         self.group_of = group_of
         self.candidate: Candidate | None = None
+        self._health: Health | None = None  # the candidate's
         self.notes: dict[HealthNote, list[str]] | None = None
         self._name_of = name_of
         self._name: str | None = None
@@ -285,10 +287,12 @@ class Route:
 
     def answered(self, now_s: float) -> None:
         """Note that the candidate has begun to answer."""
-        if (candidate := self.candidate) is not None:
+        if (candidate := self.candidate) is not None and (health := self._health) is not None:
             self.has_answered = True
-            self.router.note_answer(candidate, now_s, self._since_s)
-            self._end_probe(candidate)
+            if health.answered(now_s, self._since_s):
+                self.router.note_return(candidate, now_s)
+            if self._is_probe:
+                self._end_probe()
             if self.by_chat:
                 self._note_by_chat(candidate)
             if self.router.keeps and len(self._candidates) > 1:
@@ -356,18 +360,20 @@ class Route:
     def end(self) -> None:
         """Note that nobody is asked any more."""
         self._leave()
-        self._forget_faults()
+        if self.by_chat or self._told is not None or self._first_fault is not None:
+            self._forget_faults()
 
     def _leave(self) -> None:
-        if (candidate := self.candidate) is not None:
-            self._end_probe(candidate)
-            self.router.health_of(candidate).end()
-            self.candidate = None
+        if (health := self._health) is not None:
+            if self._is_probe:
+                self._end_probe()
+            health.end()
+            self.candidate = self._health = None
 
-    def _end_probe(self, candidate: Candidate) -> None:
-        if self._is_probe:
+    def _end_probe(self) -> None:
+        if self._is_probe and self._health is not None:
             self._is_probe = False
-            self.router.health_of(candidate).end_probe()
+            self._health.end_probe()
 
     def _note_of_chat(self, candidate: Candidate, fault: PipelineError, kind: FaultKind) -> None:
         """Conclude from a failure whether the server has Chat Completions, if it was asked by that second."""
@@ -491,14 +497,15 @@ class Route:
             self._note("newly_ejected", candidate)
 
     def _ask(self, candidate: Candidate, now_s: float) -> Candidate:
-        if (on_chat := candidate.deployment.on_chat) is not None:
-            is_by_chat = on_chat.id in self.by_chat
-            candidate = Candidate(on_chat, candidate.model) if is_by_chat else self.router.known_form(candidate)
+        on_chat = candidate.deployment.on_chat
+        if on_chat is not None and (on_chat.id in self.by_chat or on_chat.id in self.router.asked_by_chat):
+            candidate = Candidate(on_chat, candidate.model)
         self.candidate = candidate
         self._asked[candidate.deployment.id] = self._asked.get(candidate.deployment.id, 0) + 1
         self._since_s = now_s
         self.has_answered = False
-        self._is_probe = self.router.health_of(candidate).begin(now_s)
+        self._health = self.router.health_of(candidate)
+        self._is_probe = self._health.begin(now_s)
         if self._is_probe:
             self._note("probed", candidate)
         return candidate

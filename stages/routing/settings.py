@@ -94,16 +94,10 @@ class RoutingSettings(Struct, frozen=True, kw_only=True):
         found = self.fallbacks.get(group)
         return self.fallbacks.get("*", self.default_fallbacks) if found is None else found
 
-    def knows(self, name: str) -> bool:
-        """Return whether anything is set for requests to a name."""
-        return any(
-            name in names
-            for names in (
-                self.fallbacks,
-                self.context_window_fallbacks,
-                self.content_policy_fallbacks,
-                self.group_retry_policy,
-            )
+    def names(self) -> frozenset[str]:
+        """Return the names that anything is set for requests to."""
+        return frozenset[str]().union(
+            self.fallbacks, self.context_window_fallbacks, self.content_policy_fallbacks, self.group_retry_policy
         )
 
 

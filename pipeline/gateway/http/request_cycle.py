@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from email.utils import formatdate
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import trio
 
@@ -20,6 +20,8 @@ from pipeline.gateway.http.asgi import Message
 from pipeline.gateway.http.http1 import CONTINUE, LAST_CHUNK, Headers, RequestHead, response_head
 from pipeline.gateway.http.peer import Peer
 from pipeline.gateway.http.refusals import RefusedRequest
+
+T = TypeVar("T")
 
 _INTERPRETED: Final = frozenset({b"transfer-encoding", b"connection", b"content-length", b"date", b"server"})
 """The headers of a response that the server interprets."""
@@ -141,8 +143,10 @@ class RequestCycle:
             return {"type": "http.request", "body": body, "more_body": not self._body_delivered}
         return None
 
-    async def watch_during(self, work: Coroutine[Any, Any, None], on_disconnect: Callable[[str], None]) -> None:
-        """Do ``work``; call ``on_disconnect`` if the client disconnects meanwhile.
+    def watch_during(
+        self, work: Coroutine[Any, Any, T], on_disconnect: Callable[[str], None]
+    ) -> Coroutine[Any, Any, T]:
+        """Return ``work``, to be awaited; ``on_disconnect`` is called if the client disconnects meanwhile.
 
         Its argument is the reason: ``left``, ``stalled``, or the code of what was wrong with the body.
         """
@@ -150,7 +154,7 @@ class RequestCycle:
         peer.on_gone = lambda: on_disconnect(self._reason)
         if peer.gone:
             peer.on_gone()
-        await work
+        return work
 
     @property
     def _reason(self) -> str:
