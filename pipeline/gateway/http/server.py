@@ -33,7 +33,7 @@ from pipeline.gateway.http.asgi import App, Scope
 from pipeline.gateway.http.connection import ServerConnection, ServerSettings
 from pipeline.gateway.http.refusals import MakeRefusal
 from pipeline.gateway.http.request_cycle import DateHeader
-from pipeline.gateway.http.sockets import ByteTransport, TcpTransport, TlsTransport
+from pipeline.gateway.http.sockets import ByteTransport, TcpTransport, TlsTransport, limit_writes
 from pipeline.kernel_time import StampedReader
 
 STARTUP_TIMEOUT_S: Final = 600.0
@@ -252,6 +252,7 @@ class _Worker:
             try:
                 async with trio.open_nursery() as accepting:
                     for listener in listeners:
+                        limit_writes(listener, self._settings.write_timeout_s)
                         accepting.start_soon(self._accept, listener, running)
                     started()
                     await _first_of(shutdown, hard_stop)

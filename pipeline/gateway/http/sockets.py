@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import socket
 import ssl
@@ -19,8 +20,6 @@ KIB: Final = 1024
 READ_BYTES: Final = 64 * KIB
 BACKLOG: Final = 1024
 """With hypercorn's default of 100, 9000 connects took 88 s (docs/facts/http-stack.md, "Backlog")."""
-TCP_USER_TIMEOUT_MS: Final = 20_000
-"""A peer that acknowledges nothing for this long is gone (docs/facts/http-stack.md, "Clients that vanish")."""
 KEEPALIVE_IDLE_S: Final = 15
 KEEPALIVE_INTERVAL_S: Final = 5
 KEEPALIVE_PROBES: Final = 3
@@ -67,13 +66,22 @@ def prepare_listener(listener: socket.socket) -> None:
     if listener.family in (socket.AF_INET, socket.AF_INET6):
         tcp = socket.IPPROTO_TCP
         listener.setsockopt(tcp, socket.TCP_NODELAY, 1)
-        listener.setsockopt(tcp, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         listener.setsockopt(tcp, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
         listener.setsockopt(tcp, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
         listener.setsockopt(tcp, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
         listener.setsockopt(tcp, socket.TCP_NOTSENT_LOWAT, UNSENT_LOW_WATER_BYTES)
     listener.listen(BACKLOG)
+
+
+def limit_writes(listener: socket.socket, write_timeout_s: float) -> None:
+    """Let the kernel give up a client of this listener that takes no byte for ``write_timeout_s``.
+
+    `TcpTransport` does so while it waits to send. This is for what waits in the kernel's buffer only: the client may
+    have vanished (docs/facts/http-stack.md, "Clients that vanish").
+    """
+    if listener.family in (socket.AF_INET, socket.AF_INET6):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(write_timeout_s * 1000)))
 
 
 class ByteTransport(Protocol):
@@ -242,6 +250,9 @@ class TcpTransport:
     def _failure(self, error: OSError) -> Exception:
         if self._sock.fileno() < 0:
             return trio.ClosedResourceError("this connection has been closed")
+        # The kernel has given up. Without unread bytes it was a keep-alive probe that nobody answered: the client left.
+        if error.errno == errno.ETIMEDOUT and self._waiting_bytes():
+            self.has_stalled = True
         return trio.BrokenResourceError(f"the client has disconnected: {error.strerror}")
 
 

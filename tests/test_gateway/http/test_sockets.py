@@ -12,7 +12,7 @@ import pytest
 import trio
 from kit.time.stamps import is_between
 
-from pipeline.gateway.http.sockets import TcpTransport, bind_socket
+from pipeline.gateway.http.sockets import TcpTransport, bind_socket, limit_writes
 from pipeline.kernel_time import StampedReader
 
 SO_TIMESTAMPNS = 35
@@ -30,13 +30,15 @@ def connected() -> Iterator[tuple[TcpTransport, socket.socket]]:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
 def test_an_accepted_socket_inherits_the_options_of_its_listener(host: str) -> None:
-    with bind_socket(host, 0) as listener, socket.create_connection(listener.getsockname()[:2]):
+    with bind_socket(host, 0) as listener:
+        limit_writes(listener, 33.5)
         listener.setblocking(True)
+        client = socket.create_connection(listener.getsockname()[:2])
         accepted, _ = listener.accept()
-        with accepted:
+        with client, accepted:
             tcp = socket.IPPROTO_TCP
             assert accepted.getsockopt(tcp, socket.TCP_NODELAY) == 1
-            assert accepted.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == 20_000
+            assert accepted.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == 33_500
             assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
             probes = [socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT]
             assert [accepted.getsockopt(tcp, option) for option in probes] == [15, 5, 3]
