@@ -2,9 +2,9 @@
 
 Takes: the body as it arrives (bytes). Gives: one ResponsesRequest, when the body is complete.
 Holds: the body, at most ``max_body_bytes``. Waits: for nothing.
-Raises: ClientFault ``body_too_large`` as soon as the limit is exceeded (if the announced length exceeds it, at the
-first bytes, which come after authentication); ``unsupported_encoding`` for a compressed body; ``invalid_request`` with
-the field's name.
+Raises: when the stage opens, which is before the client is asked for its body (``100 Continue``): ClientFault
+``body_too_large`` if the announced length exceeds the limit, ``unsupported_encoding`` for a compressed body. Later:
+``body_too_large`` as soon as more has arrived; ``invalid_request`` with the field's name.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ class _BodyParser:
         self._max_bytes = max_bytes
         self._parts: list[bytes] = []
         self._size = 0
+        self._check_head()
 
     def feed(self, batch: list[bytes], /) -> list[ResponsesRequest]:
-        if not self._parts:
-            self._check_head()
         for part in batch:
             self._size += len(part)
             self._check(self._size)
