@@ -22,6 +22,7 @@ from pipeline.gateway.assembly import Assembly, Parts
 from pipeline.gateway.bridge import Bridge, OnEnd
 from pipeline.gateway.config.keys import KeyStore
 from pipeline.gateway.config.settings import PipelineSettings, Settings
+from pipeline.gateway.cors import Cors
 from pipeline.gateway.failures import render
 from pipeline.gateway.health_checks import health_checks, running
 from pipeline.gateway.health_log import HealthLog
@@ -114,15 +115,15 @@ class Application:
         )
         self.plugins = OpenPlugins(plan(own.stages, plugins), deployments={one.id: one for one in settings.deployments})
         self.parts = parts
+        self._cors = Cors(own.allowed_origins)
         self.bridge = Bridge(
             None if self.plugins.have_lifetimes else Assembly(parts, self.plugins.made()),
             profile_of=_profile_chooser(own),
             on_end=on_end,
-            response_headers=_cors_headers(own.allowed_origins),
+            cors=self._cors,
             request_timeout_s=own.request_timeout_s,
             body_timeout_s=own.body_timeout_s,
         )
-        self._cors = [(name.decode(), value.decode()) for name, value in _cors_headers(own.allowed_origins)]
         self._pages = self._make_pages()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -212,9 +213,10 @@ class Application:
             return response
 
         async def allow(response: Response) -> Response:
-            for name, value in self._cors:
-                response.headers[name] = value
-            response.headers["x-request-id"] = self.bridge.request_id_of(_headers())
+            headers = _headers()
+            for name, value in self._cors.headers_for(headers.get(b"origin")):
+                response.headers[name.decode()] = value.decode()
+            response.headers["x-request-id"] = self.bridge.request_id_of(headers)
             return response
 
         async def preflight() -> Response | None:
@@ -276,19 +278,6 @@ def _reasoning_store(own: PipelineSettings) -> ReasoningStore | None:
         max_mb=own.reasoning_max_mb,
         max_age_h=own.reasoning_max_age_h,
     )
-
-
-def _cors_headers(origins: tuple[str, ...]) -> list[tuple[bytes, bytes]]:
-    """Return the CORS headers of every response; ``*`` is safe, because keys are sent in headers and not in cookies."""
-    if not origins:
-        return []
-    return [
-        (b"access-control-allow-origin", ", ".join(origins).encode("latin-1")),
-        (
-            b"access-control-expose-headers",
-            b"x-request-id, x-headrace-deployment, x-headrace-attempts, retry-after",
-        ),
-    ]
 
 
 def _profile_chooser(own: PipelineSettings) -> Callable[[dict[bytes, bytes]], Profile]:

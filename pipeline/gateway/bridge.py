@@ -16,7 +16,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from pipeline.errors import places_of
 from pipeline.gateway.asgi_client import AsgiClient, AsgiResponse, Client
 from pipeline.gateway.assembly import Assembly
 from pipeline.gateway.attempts import answer_in_turn
+from pipeline.gateway.cors import NO_ORIGINS, Cors
 from pipeline.gateway.failures import render
 from pipeline.gateway.http.asgi import REQUEST_CYCLE, Message, Receive, Scope, Send
 from pipeline.gateway.request_record import FinishedRequest, finished_request, request_record
@@ -55,7 +56,7 @@ class Bridge:
         assembly: the pipelines; None until the plugins are open.
         profile_of: returns the client profile for the request's headers.
         on_end: called at the end of each request, whatever happened to it, with what makes a `FinishedRequest` of it.
-        response_headers: sent with every response (CORS).
+        cors: the headers that every response has for its origin.
         request_timeout_s: the time budget of the answer; None for no limit.
         body_timeout_s: how long the upload may take.
         clock: returns the time of the figures, in ns.
@@ -67,7 +68,7 @@ class Bridge:
         *,
         profile_of: Callable[[dict[bytes, bytes]], Profile],
         on_end: OnEnd,
-        response_headers: Iterable[tuple[bytes, bytes]] = (),
+        cors: Cors = NO_ORIGINS,
         request_timeout_s: float | None,
         body_timeout_s: float,
         clock: Clock = perf_counter_ns,
@@ -75,7 +76,7 @@ class Bridge:
         self.assembly = assembly
         self.profile_of = profile_of
         self.on_end = on_end
-        self.response_headers = tuple(response_headers)
+        self.cors = cors
         self.request_timeout_s = request_timeout_s
         self.body_timeout_s = body_timeout_s
         self.clock = clock
@@ -157,7 +158,9 @@ class _ServedRequest:
         self.ctx = ctx = RequestContext(request_id, clock=bridge.clock)
         ctx.timeline.arrive(client.arrived_ns, client.first_read_ns, client.last_read_ns)
         self.response = AsgiResponse(
-            client, [(b"x-request-id", request_id.encode("ascii")), *bridge.response_headers], ctx.timeline
+            client,
+            [(b"x-request-id", request_id.encode("ascii")), *bridge.cors.headers_for(headers.get(b"origin"))],
+            ctx.timeline,
         )
         if bridge.request_timeout_s is not None:
             # The upstream adapter ends the answer in time and in order; this deadline is for a client that does not

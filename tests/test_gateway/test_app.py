@@ -87,6 +87,41 @@ async def test_a_browser_may_send_a_preflight_request() -> None:
         assert (await service.post(HELLO)).headers["access-control-allow-origin"] == "*"
 
 
+TWO_ORIGINS = '  allowed_origins: ["https://A.example/", "http://localhost:3000"]'
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "GET", "POST"])
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("https://a.example", "https://a.example"),
+        ("http://localhost:3000", "http://localhost:3000"),
+        ("https://b.example", None),
+        (None, None),
+    ],
+)
+async def test_row_86_the_origin_that_asks_is_the_one_that_is_allowed(
+    method: str, origin: str | None, allowed: str | None
+) -> None:
+    """With several `allowed_origins` the response names the one that asked, and `Vary: Origin` for caches."""
+    headers = {} if origin is None else {"origin": origin}
+    async with serving(pipeline=TWO_ORIGINS) as service:
+        if method == "POST":
+            answer = await service.post(HELLO, **headers)
+        else:
+            answer = await service.get("/cursor/models", method=method, key=KEY, **headers)
+        assert answer.status_code == (204 if method == "OPTIONS" else 200)
+        assert answer.headers.get("access-control-allow-origin") == allowed
+        assert answer.headers["vary"] == "origin"
+
+
+async def test_row_86_with_no_allowed_origins_nothing_is_said_of_origins() -> None:
+    """With an empty `allowed_origins` no response says anything of origins, so that browsers refuse it to all pages."""
+    async with serving(pipeline="  allowed_origins: []") as service:
+        answer = await service.post(HELLO, origin="https://a.example")
+        assert {"access-control-allow-origin", "vary"}.isdisjoint(answer.headers)
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [

@@ -21,6 +21,8 @@ from stages.wire.downstream.profiles import ReasoningDisplay
 Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=604_800, description="seconds, more than 0, such as 30")]
 SecondsOrOff: TypeAlias = Annotated[float, Meta(ge=0, le=604_800, description="seconds, such as 15, or 0 for never")]
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000, description="a whole number from 1, such as 1000")]
+ORIGIN = r"^(\*|null|[A-Za-z][A-Za-z0-9+.-]*://[!-.0-~]+/?)$"
+"""An origin as browsers send it, or ``*`` for all."""
 Execution: TypeAlias = Literal["tasks", "fused"]
 """Whether each stage of a request has its own task, or neighbouring codecs share one."""
 
@@ -98,7 +100,8 @@ class PipelineSettings(Struct, frozen=True, kw_only=True):
     ) = None
     allow_anonymous: Annotated[bool, Meta(description="true or false")] = False
     allowed_origins: Annotated[
-        tuple[str, ...], Meta(description='a list of origins, such as ["https://example.com"]')
+        tuple[Annotated[str, Meta(pattern=ORIGIN)], ...],
+        Meta(description='a list of origins, such as ["https://example.com"]'),
     ] = ("*",)
     execution: Execution = "fused"
     stages: tuple[StageSettings, ...] = ()

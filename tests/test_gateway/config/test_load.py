@@ -268,6 +268,8 @@ MISTAKES = [
      "found 500 (a number), expected one of: 400, passthrough"),
     ("pipeline_settings:\n  allowed_origins: [1]\n", "config.yaml:2: pipeline_settings.allowed_origins: "
      'found a list, expected a list of origins, such as ["https://example.com"]'),
+    ("pipeline_settings:\n  allowed_origins: [example.com]\n", "config.yaml:2: pipeline_settings.allowed_origins: "
+     'found a list, expected a list of origins, such as ["https://example.com"]'),
     ("pipeline_settings:\n  allowed_origins: [null]\n", "config.yaml:2: pipeline_settings.allowed_origins: "
      'found a list, expected a list of origins, such as ["https://example.com"]'),
     ("pipeline_settings: [a]\n",
