@@ -2,7 +2,8 @@
 
 Takes: the body as it arrives (bytes). Gives: the same, 1:1.
 Holds: nothing. Waits: for nothing. Fills: PRINCIPAL.
-Raises: ClientFault ``unauthorized`` if the key is missing or unknown, when the stage opens.
+Raises: when the stage opens, ClientFault: ``unauthorized`` if the key is missing, `UnknownKey` if it is unknown,
+``invalid_request`` if there are two different keys: who is asking must not depend on which of them is read.
 Source: OpenAI API reference, Authentication (2026-08): ``Authorization: Bearer``; Azure OpenAI uses ``api-key`` and
 Anthropic ``x-api-key``; LiteLLM accepts all three.
 """
@@ -13,9 +14,17 @@ from typing import Protocol
 
 from pipeline import ClientFault, RequestContext, Stage, codec_stage
 from stages.principal import Principal
-from stages.slots import HEAD, PRINCIPAL
+from stages.slots import HEAD, PRINCIPAL, ReceivedHead
 
 BEARER = b"bearer "
+AUTHORIZATION = b"authorization"
+KEY_HEADERS = (AUTHORIZATION, b"x-api-key", b"api-key")
+
+
+class UnknownKey(ClientFault):
+    """The key is not one of ours; such requests are counted (`pipeline.gateway.wrong_keys`)."""
+
+    code = "unauthorized"
 
 
 class Keys(Protocol):
@@ -36,40 +45,79 @@ class _PassOn:
         return []
 
 
-def authenticate(keys: Keys, *, anonymous: Principal | None = None) -> Stage[bytes, bytes]:
-    """Return the stage; ``anonymous`` is the principal of a request without a key, None to refuse such requests."""
+def authenticate(
+    keys: Keys, *, anonymous: Principal | None = None, key_header: str | None = None
+) -> Stage[bytes, bytes]:
+    """Return the stage.
+
+    Args:
+        keys: which keys there are.
+        anonymous: the principal of a request without a key; None to refuse such requests.
+        key_header: the only header in which a key is looked for; None for all that clients use.
+    """
+    names = key_names(key_header)
 
     def open(ctx: RequestContext) -> _PassOn:
-        ctx[PRINCIPAL] = identify(ctx[HEAD].headers, keys, anonymous)
+        ctx[PRINCIPAL] = identify(ctx[HEAD], keys, anonymous, names)
         return _PassOn()
 
     return codec_stage("authenticate", open)
 
 
-def identify(headers: dict[bytes, bytes], keys: Keys, anonymous: Principal | None = None) -> Principal:
-    """Return the principal of the key in the headers.
+def key_names(key_header: str | None) -> tuple[bytes, ...]:
+    """Return the headers in which a key is looked for; ``key_header`` is as in `authenticate`."""
+    return KEY_HEADERS if key_header is None else (key_header.lower().encode("ascii"),)
+
+
+def identify(
+    head: ReceivedHead, keys: Keys, anonymous: Principal | None = None, names: tuple[bytes, ...] = KEY_HEADERS
+) -> Principal:
+    """Return the principal of the key in one of the headers ``names``.
 
     Raises:
-        ClientFault: ``unauthorized`` if the key is missing or unknown.
+        ClientFault: ``unauthorized`` if the key is missing, `UnknownKey` if it is unknown, ``invalid_request`` if there
+            are two different keys.
     """
-    presented = presented_key(headers)
+    presented = presented_key(head, names)
     if not presented:
         if anonymous is not None:
             return anonymous
         raise ClientFault(
             "no API key was sent: send it as `Authorization: Bearer <key>` "
-            "(in Cursor: Settings > Models > OpenAI API key)",
+            "(in Cursor: Settings > Models > OpenAI API key)"
+            if AUTHORIZATION in names
+            else f"no API key was sent: send it in the header {names[0].decode()}",
             code="unauthorized",
         )
     principal = keys.authenticate(presented)
     if principal is None:
-        raise ClientFault("this API key is unknown: check it, or ask the operator for a key", code="unauthorized")
+        raise UnknownKey("this API key is unknown: check it, or ask the operator for a key")
     return principal
 
 
-def presented_key(headers: dict[bytes, bytes]) -> bytes:
-    """Return the key that a request presents, or ``b""``."""
-    authorization = headers.get(b"authorization", b"")
-    if authorization[: len(BEARER)].lower() == BEARER:
-        return authorization[len(BEARER) :].strip()
-    return headers.get(b"x-api-key") or headers.get(b"api-key") or b""
+def presented_key(head: ReceivedHead, names: tuple[bytes, ...] = KEY_HEADERS) -> bytes:
+    """Return the key that a request presents, or ``b""``.
+
+    Raises:
+        ClientFault: ``invalid_request`` if it presents two different ones.
+    """
+    headers = head.headers
+    presented, of = b"", b""
+    for name in names:
+        if (value := headers.get(name)) is None:
+            continue
+        if name in head.differing:
+            raise ClientFault(
+                f"the header {name.decode()} came more than once, with different values: send one key only"
+            )
+        has_scheme = value[: len(BEARER)].lower() == BEARER
+        key = value[len(BEARER) :].strip() if has_scheme else b"" if name == AUTHORIZATION else value
+        if presented and key and key != presented:
+            raise ClientFault(
+                f"the headers {of.decode()} and {name.decode()} have different keys: send one key only "
+                "(if a proxy adds a key of its own, the operator can name the header that counts: "
+                "pipeline_settings.key_header)"
+            )
+        if key and not presented:
+            presented, of = key, name
+    return presented

@@ -27,6 +27,10 @@ class ReceivedHead(Struct, frozen=True):
     """Wall clock, in seconds since the epoch."""
     model_in_path: str | None = None
     """From ``/openai/deployments/<name>/chat/completions``."""
+    client: str | None = None
+    """The client's address; None if it is not known."""
+    differing: frozenset[bytes] = frozenset()
+    """The headers that came more than once, with different values."""
 
 
 class ClientResponse(Protocol):

@@ -20,6 +20,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from pipeline import ClientFault, PipelineError
 from pipeline.gateway.assembly import Assembly, Parts
 from pipeline.gateway.bridge import Bridge, OnEnd
+from pipeline.gateway.client_address import Proxies
 from pipeline.gateway.config.keys import KeyStore
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.cors import Cors
@@ -32,7 +33,7 @@ from pipeline.gateway.insertions import plan
 from pipeline.gateway.open_plugins import OpenPlugins
 from pipeline.gateway.upstream_clients import ClientSettings, UpstreamClients
 from pipeline.registry import AnyPlugin
-from stages.authenticate import identify
+from stages.authenticate import identify, key_names
 from stages.choose_deployment import Deployments
 from stages.principal import Principal
 from stages.reasoning.opening import open_store
@@ -97,6 +98,7 @@ class Application:
         parts = Parts(
             keys=self.keys,
             anonymous=self.anonymous,
+            key_header=own.key_header,
             deployments=self.deployments,
             upstreams={
                 **{name: HttpUpstream(api, self.clients.transport_for) for name, api in APIS.items()},
@@ -121,6 +123,7 @@ class Application:
             profile_of=_profile_chooser(own),
             on_end=on_end,
             cors=self._cors,
+            proxies=Proxies(own.forwarded_allow_ips),
             request_timeout_s=own.request_timeout_s,
             body_timeout_s=own.body_timeout_s,
         )
@@ -135,6 +138,11 @@ class Application:
             if (match := CHAT_PATH_OF_DEPLOYMENT.fullmatch(path)) is not None:
                 return await self.bridge(scope, receive, send, model_in_path=match["name"])
         await self._pages(scope, receive, send)  # type: ignore[arg-type]  # Quart expects hypercorn's TypedDicts
+
+    def _identify(self) -> Principal:
+        """Return the principal of the current request for a page; raises as `identify` does."""
+        head = self.bridge.head_of(request.scope)
+        return identify(head, self.keys, self.anonymous, key_names(self._settings.pipeline.key_header))
 
     def _make_pages(self) -> QuartTrio:
         pages = QuartTrio("headrace", static_folder=None)
@@ -158,7 +166,7 @@ class Application:
             await opened.aclose()
 
         async def models() -> Response:
-            principal = identify(_headers(), self.keys, self.anonymous)
+            principal = self._identify()
             return _json(
                 {
                     "object": "list",
@@ -170,13 +178,14 @@ class Application:
             )
 
         async def health() -> Response:
-            if not identify(_headers(), self.keys, self.anonymous).is_master:
+            if not self._identify().is_master:
                 raise ClientFault(
                     "only the master key may see the state of the deployments", code="master_key_required"
                 )
             settings = self._settings
             router, now_s = self.deployments.router, trio.current_time()
-            return _json(health_page(router, settings.deployments, now_s, workers=settings.pipeline.workers))
+            workers, wrong_keys = settings.pipeline.workers, self.bridge.wrong_keys.total
+            return _json(health_page(router, settings.deployments, now_s, workers=workers, wrong_keys=wrong_keys))
 
         async def alive() -> Response:
             return _json("I'm alive!")
@@ -190,6 +199,7 @@ class Application:
 
         async def fail(error: Exception) -> Response:
             assert isinstance(error, PipelineError)
+            await trio.sleep(self.bridge.delay_of(error, self.bridge.head_of(request.scope).client))
             rendered = render(error)
             return Response(rendered.body, rendered.status, {k.decode(): v.decode() for k, v in rendered.headers})
 
@@ -213,7 +223,7 @@ class Application:
             return response
 
         async def allow(response: Response) -> Response:
-            headers = _headers()
+            headers = self.bridge.head_of(request.scope).headers
             for name, value in self._cors.headers_for(headers.get(b"origin")):
                 response.headers[name.decode()] = value.decode()
             response.headers["x-request-id"] = self.bridge.request_id_of(headers)
@@ -249,11 +259,6 @@ class Application:
         pages.register_error_handler(HTTPException, fail_http)
         pages.after_request(allow)
         return pages
-
-
-def _headers() -> dict[bytes, bytes]:
-    """Return the headers of the current request in the form that the bridge uses."""
-    return {name.lower().encode("latin-1"): value.encode("latin-1") for name, value in request.headers}
 
 
 def _json(value: object, status: int = 200) -> Response:

@@ -60,6 +60,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     execution: Execution
     reasoning: ReasoningStore | None = None
     anonymous: Principal | None = None
+    key_header: str | None = None
 
 
 class Assembly:
@@ -103,7 +104,7 @@ class Assembly:
         if not self._is_split:
             return await self._accept.run(body, ctx)
         parts = self._parts
-        await Pipeline(authenticate(parts.keys, anonymous=parts.anonymous)).run([], ctx)
+        await Pipeline(authenticate(parts.keys, anonymous=parts.anonymous, key_header=parts.key_header)).run([], ctx)
         asked = Asked(key=ctx[PRINCIPAL].name, profile=ctx[PROFILE].name)
         reading = self._chosen("read", self._of("request_bytes"), asked, lambda added: [*added, self._parse()])
         requests: list[ResponsesRequest] = await reading.run(body, ctx)
@@ -159,7 +160,7 @@ class Assembly:
         parts = self._parts
         placed = {place: [one.made for one in self._of(place)] for place in ACCEPTING}
         pipelines: dict[str, AnyPipeline] = {
-            "authenticate": Pipeline(authenticate(parts.keys, anonymous=parts.anonymous)),
+            "authenticate": Pipeline(authenticate(parts.keys, anonymous=parts.anonymous, key_header=parts.key_header)),
             "read": self._built([*placed["request_bytes"], self._parse()]),
             "choose": self._built(
                 [*placed["request"], choose_deployment(parts.deployments), *placed["call"], *self._restore()]
@@ -216,7 +217,7 @@ class Assembly:
             return [one.made for one in added if one.planned.place == place]
 
         return [
-            authenticate(parts.keys, anonymous=parts.anonymous),
+            authenticate(parts.keys, anonymous=parts.anonymous, key_header=parts.key_header),
             *at("request_bytes"),
             self._parse(),
             *at("request"),

@@ -16,7 +16,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import perf_counter_ns
 from typing import Any, Final
 
@@ -27,12 +27,15 @@ from pipeline.errors import places_of
 from pipeline.gateway.asgi_client import AsgiClient, AsgiResponse, Client
 from pipeline.gateway.assembly import Assembly
 from pipeline.gateway.attempts import answer_in_turn
+from pipeline.gateway.client_address import NO_PROXIES, Proxies
 from pipeline.gateway.cors import NO_ORIGINS, Cors
 from pipeline.gateway.failures import render
 from pipeline.gateway.http.asgi import REQUEST_CYCLE, Message, Receive, Scope, Send
 from pipeline.gateway.request_record import FinishedRequest, finished_request, request_record
+from pipeline.gateway.wrong_keys import WrongKeys
 from pipeline.kernel_time import Clock
 from pipeline.timeline import Timeline
+from stages.authenticate import UnknownKey
 from stages.routing.router import ROUTE
 from stages.slots import ENCODER, HEAD, PROFILE, RESPONSE, ReceivedHead
 from stages.upstreams.faults import failed_from
@@ -57,6 +60,7 @@ class Bridge:
         profile_of: returns the client profile for the request's headers.
         on_end: called at the end of each request, whatever happened to it, with what makes a `FinishedRequest` of it.
         cors: the headers that every response has for its origin.
+        proxies: whose word is taken for whom they call us for.
         request_timeout_s: the time budget of the answer; None for no limit.
         body_timeout_s: how long the upload may take.
         clock: returns the time of the figures, in ns.
@@ -69,6 +73,7 @@ class Bridge:
         profile_of: Callable[[dict[bytes, bytes]], Profile],
         on_end: OnEnd,
         cors: Cors = NO_ORIGINS,
+        proxies: Proxies = NO_PROXIES,
         request_timeout_s: float | None,
         body_timeout_s: float,
         clock: Clock = perf_counter_ns,
@@ -77,6 +82,8 @@ class Bridge:
         self.profile_of = profile_of
         self.on_end = on_end
         self.cors = cors
+        self.proxies = proxies
+        self.wrong_keys = WrongKeys()
         self.request_timeout_s = request_timeout_s
         self.body_timeout_s = body_timeout_s
         self.clock = clock
@@ -113,6 +120,20 @@ class Bridge:
         except Exception as error:
             name = getattr(observer, "name", type(observer).__name__)
             log.error("the observer %s failed in %s: %s", name, tell.__name__, places_of(error))
+
+    def head_of(self, scope: Mapping[str, Any], model_in_path: str | None = None) -> ReceivedHead:
+        """Return what arrived before the body of a request."""
+        sent: list[tuple[bytes, bytes]] = scope["headers"]
+        headers = dict(sent)
+        peer = scope.get("client")
+        client = self.proxies.client_of(peer[0] if peer else None, sent)
+        received_s = int(time.time())  # noqa: TID251 - the one wall clock of a request: `created`
+        differing = _differing(sent) if len(headers) != len(sent) else _NO_NAMES
+        return ReceivedHead(headers, received_s, model_in_path, client, differing)
+
+    def delay_of(self, error: PipelineError, client: str | None) -> float:
+        """Return by how many seconds the answer to a failed request is to be delayed: that to a wrong key may be."""
+        return self.wrong_keys.note(client, trio.current_time()) if isinstance(error, UnknownKey) else 0.0
 
     def request_id_of(self, headers: dict[bytes, bytes]) -> str:
         """Return the client's ``x-request-id`` if it is valid, else an id of this bridge's own."""
@@ -153,7 +174,8 @@ class _ServedRequest:
         self.disconnect_reason: str | None = None
         self.is_cut_off = False
         self.error: PipelineError | None = None
-        headers: dict[bytes, bytes] = dict(scope["headers"])
+        head = bridge.head_of(scope, model_in_path)
+        headers = head.headers
         request_id = bridge.request_id_of(headers)
         self.ctx = ctx = RequestContext(request_id, clock=bridge.clock)
         ctx.timeline.arrive(client.arrived_ns, client.first_read_ns, client.last_read_ns)
@@ -166,8 +188,7 @@ class _ServedRequest:
             # The upstream adapter ends the answer in time and in order; this deadline is for a client that does not
             # read it.
             ctx.deadline = trio.current_time() + bridge.request_timeout_s + SLOW_CLIENT_GRACE_S
-        received_s = int(time.time())  # noqa: TID251 - the one wall clock of a request: `created`
-        ctx[HEAD] = ReceivedHead(headers, received_s, model_in_path)
+        ctx[HEAD] = head
         ctx[PROFILE] = bridge.profile_of(headers)
         ctx[RESPONSE] = self.response
 
@@ -181,6 +202,9 @@ class _ServedRequest:
                     await self._run()
                 except PipelineError as error:
                     self.error = error
+                if self.error is not None and (delay_s := self._bridge.delay_of(self.error, self.ctx[HEAD].client)):
+                    late = trio.sleep(delay_s)  # noqa: ASYNC105 - awaited on the next line
+                    await self._client.watch_during(late, self.disconnect)
         if self.is_cut_off and not self.response.ended:
             self.error = Overloaded("this server is restarting: send the request again", code="draining")
         if self.error is not None and self.disconnect_reason is None:
@@ -243,6 +267,15 @@ class _ServedRequest:
     def finished(self) -> FinishedRequest:
         """Return what its record needs, when it has ended."""
         return finished_request(self.ctx, self.response, error=self.error, disconnect_reason=self.disconnect_reason)
+
+
+_NO_NAMES: Final = frozenset[bytes]()
+
+
+def _differing(headers: list[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    """Return the names that came more than once, with different values."""
+    first: dict[bytes, bytes] = {}
+    return frozenset(name for name, value in headers if first.setdefault(name, value) != value)
 
 
 class _BodySource:

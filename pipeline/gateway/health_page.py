@@ -59,6 +59,7 @@ class HealthPage(Struct, kw_only=True):
     Attributes:
         worker: the process whose view it is.
         workers: how many there are.
+        wrong_keys: how many requests with an unknown key the process has refused.
     """
 
     healthy_endpoints: list[EndpointHealth]
@@ -67,9 +68,12 @@ class HealthPage(Struct, kw_only=True):
     unhealthy_count: int
     worker: int
     workers: int
+    wrong_keys: int = 0
 
 
-def health_page(router: Router, deployments: Iterable[Deployment], now_s: float, *, workers: int) -> HealthPage:
+def health_page(
+    router: Router, deployments: Iterable[Deployment], now_s: float, *, workers: int, wrong_keys: int
+) -> HealthPage:
     """Return what this process knows of its deployments."""
     endpoints = [_endpoint(router, deployment, now_s) for deployment in deployments]
     healthy = [one for one in endpoints if one.state in ("healthy", "unknown")]
@@ -81,6 +85,7 @@ def health_page(router: Router, deployments: Iterable[Deployment], now_s: float,
         unhealthy_count=len(unhealthy),
         worker=os.getpid(),
         workers=workers,
+        wrong_keys=wrong_keys,
     )
 
 

@@ -17,7 +17,7 @@ from pipeline.timeline import Timeline
 from stages.answer import AroundTime, Attempt
 from stages.events import Usage
 from stages.routing.router import ROUTE, HealthNote
-from stages.slots import AROUNDS, ATTEMPTS, CALL, FAILURE, PRINCIPAL, USAGE
+from stages.slots import AROUNDS, ATTEMPTS, CALL, FAILURE, HEAD, PRINCIPAL, USAGE
 from stages.wire.redaction import redact
 
 _DISCONNECTS: Final[dict[str, EndCode]] = {"left": "DC", "stalled": "DS"}
@@ -80,6 +80,7 @@ class RequestRecord(Struct, kw_only=True):
     """What the log says of a request; durations in ms. A field that is UNSET is left out."""
 
     request_id: str
+    client: str | None
     key: str | None
     model: str | None
     target_model: str | UnsetType = UNSET
@@ -117,6 +118,7 @@ class FinishedRequest(Struct, kw_only=True):
 
     Attributes:
         ended_s: when it ended, in seconds since the epoch.
+        client: the address of its client.
         error: what ended it, or broke its answer off, if anything did.
         upstream_code: the upstream's own code for it.
         failure: the same, if it came as an exception.
@@ -125,6 +127,7 @@ class FinishedRequest(Struct, kw_only=True):
 
     ended_s: float
     request_id: str
+    client: str | None
     key: str | None
     model: str | None
     target_model: str | None
@@ -164,6 +167,7 @@ def finished_request(
     return FinishedRequest(
         ended_s=time.time(),  # noqa: TID251 - the time of the log's line
         request_id=ctx.request_id,
+        client=ctx[HEAD].client,
         key=principal.name if principal else None,
         model=call.request.requested_model if call else None,
         target_model=call.request.target_model if call else None,
@@ -201,6 +205,7 @@ def request_record(finished: FinishedRequest) -> RequestRecord:
     stages = _stages(lanes)
     record = RequestRecord(
         request_id=redact(finished.request_id),
+        client=finished.client,
         key=_shown(finished.key),
         model=_shown(finished.model),
         deployment=_shown(finished.deployment),

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 
+import httpx
 import pytest
+import trio
+import trio.testing
 from kit.clients.chat_posts import ask, delta, post_bytes
 from kit.clients.raw import RawClient
-from kit.service.running import KEY, model, serving
+from kit.service.bridges import Browser, FakeUpstream, bridge_to
+from kit.service.running import CONFIG, KEY, PLAIN, Service, model, serving
 from kit.time.patience import patiently
 from kit.upstreams.scripted import events, scripted_upstream, sse_head, stall
 
+HI = {"model": "echo", "input": "hi"}
 SMALL_BUFFER = 4096
 """SO_RCVBUF of a client that reads nothing: the kernel between us holds little."""
 
@@ -59,3 +64,108 @@ async def test_row_80_the_413_reaches_a_client_that_sends_its_body_all_the_same(
             await client.send(post_bytes({"model": "echo", "input": "x" * 8_000_000}))
             assert (await client.read_answer()).status == 413
             assert await client.read_to_end() == (b"", "fin")
+
+
+OTHER = "sk-another-key-9876543210"
+TWO_KEYS = [
+    [("Authorization", f"Bearer {KEY}"), ("Authorization", f"Bearer {OTHER}")],
+    [("x-api-key", OTHER), ("X-Api-Key", KEY)],
+    [("Authorization", f"Bearer {KEY}"), ("x-api-key", OTHER)],
+]
+
+
+async def request(service: Service, method: str, path: str, headers: list[tuple[str, str]]) -> httpx.Response:
+    """Send a small request with exactly these headers."""
+    async with httpx.AsyncClient(base_url=service.url, timeout=30, trust_env=False, verify=PLAIN) as client:
+        content = json.dumps({"model": "echo", "input": "hi"}).encode() if method == "POST" else b""
+        return await client.request(method, path, headers=headers, content=content)
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/chat/completions"), ("GET", "/v1/models")])
+@pytest.mark.parametrize("headers", TWO_KEYS)
+async def test_row_79_two_different_keys_in_one_request_are_a_400(
+    method: str, path: str, headers: list[tuple[str, str]]
+) -> None:
+    """Two different keys, in one header or in two, are a 400 that names the headers; equal ones are served."""
+    async with serving() as service:
+        answer = await request(service, method, path, headers)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"]) == (400, "invalid_request")
+        assert all(name.lower() in error["message"] for name, _ in headers)
+        assert KEY not in answer.text
+        assert OTHER not in answer.text
+        same = [(name, value.replace(OTHER, KEY)) for name, value in headers]
+        assert (await request(service, method, path, same)).status_code == 200
+
+
+@pytest.mark.parametrize("setting", ["key_header: X-Api-Key", "general_settings"])
+async def test_row_79_the_other_key_may_be_that_of_a_proxy(setting: str) -> None:
+    """With `key_header` a key counts only in that header, so a proxy in front may use any other for its own."""
+    config = CONFIG
+    if setting == "general_settings":  # LiteLLM's name of the same
+        config = CONFIG.replace("{{master_key: {key}}}", "{{master_key: {key}, litellm_key_header_name: x-api-key}}")
+        setting = ""
+    headers = [("Authorization", f"Bearer {OTHER}"), ("Authorization", "Bearer third"), ("x-api-key", KEY)]
+    async with serving(pipeline=f"  {setting}", config=config) as service:
+        assert (await request(service, "POST", "/v1/chat/completions", headers)).status_code == 200
+        assert (await request(service, "GET", "/v1/models", headers)).status_code == 200
+        alone = [("Authorization", f"Bearer {KEY}")]
+        assert (await request(service, "POST", "/v1/chat/completions", alone)).status_code == 401
+
+
+async def test_row_84_wrong_keys_are_counted_with_their_address_and_a_right_key_is_served_beside_them(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Wrong keys are counted by address, logged once a minute and answered ever later; a right key is not."""
+    async with serving() as service:
+        assert (await service.post(HI)).status_code == 200  # not counted
+        for _ in range(4):
+            assert (await service.post(HI, key=OTHER)).status_code == 401
+        assert (await service.get("/v1/models", key=OTHER)).status_code == 401
+        assert (await service.get("/health")).json()["wrong_keys"] == 5
+        assert (await service.post(HI)).status_code == 200
+    assert [record["client"] for record in service.records] == ["127.0.0.1"] * 6
+    assert [record["end"] for record in service.records] == ["OK", *["AU"] * 4, "OK"]
+    assert service.records[4]["total_ms"] >= 250
+    [line] = [message for message in caplog.messages if "wrong API keys" in message]
+    assert line.startswith("4 wrong API keys from 127.0.0.1")
+    assert OTHER not in caplog.text
+
+
+async def test_row_84_a_delayed_answer_ends_with_its_client_and_with_the_server(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The delay of an answer to a wrong key ends at once when the client leaves or the server stops."""
+    bridge, records = bridge_to(FakeUpstream())
+    began = trio.current_time()
+
+    async def ask_with_wrong_key() -> Browser:
+        browser = Browser(bridge, HI, authorization=f"Bearer {OTHER}")
+        nursery.start_soon(browser.ask)
+        await trio.testing.wait_all_tasks_blocked()
+        return browser
+
+    async with trio.open_nursery() as nursery:
+        answered = [(await ask_with_wrong_key()).status for _ in range(3)]
+        assert answered == [401, 401, 401]
+        leaving, staying = await ask_with_wrong_key(), await ask_with_wrong_key()
+        assert (leaving.status, staying.status) == (None, None)
+        leaving.disconnected.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert [record["end"] for record in records[3:]] == ["DC"]
+        bridge.cut_off()
+        await trio.testing.wait_all_tasks_blocked()
+        assert staying.status == 503
+        assert trio.current_time() == began
+    assert bridge.active == set()
+
+
+async def test_row_84_a_proxy_that_is_trusted_says_who_its_client_is() -> None:
+    """The record has the client's address: the connection's, or what a proxy of `forwarded_allow_ips` reports."""
+    reported = {"x_forwarded_for": "6.6.6.6, 2001:db8::7"}
+    async with serving() as service:
+        await service.post(HI, **reported)
+        assert (await service.record())["client"] == "127.0.0.1"
+    async with serving(pipeline='  forwarded_allow_ips: ["127.0.0.0/8", "::1"]') as service:
+        await service.post(HI, **reported)
+        assert (await service.record())["client"] == "2001:db8::7"

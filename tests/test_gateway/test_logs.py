@@ -39,6 +39,7 @@ STAGES = {
     "decode_events": StageFigures(2.1, 0.0, 2.9, 203, 203, 203, 205),
 }
 REQUEST = RequestRecord(
+    client="192.0.2.7",
     request_id="r1",
     key="anna",
     model="gpt-5",
@@ -146,7 +147,7 @@ def test_text_for_people_quotes_only_where_needed(log_file: Path) -> None:
     record = structs.replace(REQUEST, model="gpt 5", deployment='a"b', key=None)
     (line,) = text_lines(log_file, record, level="debug")
     assert line.startswith(
-        'request request_id=r1 key=null model="gpt 5" deployment="a\\"b" stream=true end=OK status=200'
+        'request request_id=r1 client=192.0.2.7 key=null model="gpt 5" deployment="a\\"b" stream=true end=OK status=200'
     )
 
 

@@ -67,7 +67,7 @@ async def test_a_record_has_all_fields_and_its_figures_add_up(
     upstream = FakeUpstream(1.0, TEXT, 2.0, FINISH, 0.5, END, before_head=(8.0,))
     record = await recorded(upstream, stream=stream, execution=execution)
     assert list(record) == [
-        *("request_id", "key", "model", "deployment", "stream", "end", "status", "bytes", "events"),
+        *("request_id", "client", "key", "model", "deployment", "stream", "end", "status", "bytes", "events"),
         *("total_ms", "before_ms", "first_byte_ms", "first_token_ms", "prompt_tokens", "completion_tokens"),
         *("party_ms", "points_ms", "lanes", "stages", "links", "transit_ms"),
     ]

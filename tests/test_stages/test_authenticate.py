@@ -67,3 +67,51 @@ async def test_a_request_without_a_key_may_be_let_in_but_not_one_with_a_wrong_ke
     assert ctx[PRINCIPAL] is nobody
     with pytest.raises(ClientFault, match="API key is unknown"):
         await collect(authenticate(OneKey(), anonymous=nobody), context=lambda: context({b"api-key": b"sk-bob"}))
+
+
+@pytest.mark.parametrize(
+    ("headers", "differing", "message"),
+    [
+        (
+            {b"authorization": b"Bearer sk-alice", b"x-api-key": b"sk-bob"},
+            (),
+            "the headers authorization and x-api-key have different keys",
+        ),
+        ({b"x-api-key": b"sk-bob", b"api-key": b"sk-alice"}, (), "the headers x-api-key and api-key have different"),
+        ({b"authorization": b"Bearer sk-alice"}, (b"authorization",), "the header authorization came more than once"),
+        ({b"x-api-key": b"sk-alice"}, (b"x-api-key",), "the header x-api-key came more than once"),
+    ],
+)
+async def test_two_different_keys_are_refused(
+    headers: dict[bytes, bytes], differing: tuple[bytes, ...], message: str
+) -> None:
+    with pytest.raises(ClientFault, match=message) as refusal:
+        await collect(authenticate(OneKey()), b"x", context=lambda: context(headers, differing=frozenset(differing)))
+    assert refusal.value.code == "invalid_request"
+    assert "sk-" not in refusal.value.public
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {b"authorization": b"Bearer sk-alice", b"x-api-key": b"sk-alice", b"api-key": b"sk-alice"},
+        {b"authorization": b"Basic abc", b"x-api-key": b"sk-alice"},
+        {b"authorization": b"Bearer ", b"x-api-key": b"sk-alice"},
+    ],
+)
+async def test_one_key_in_several_headers_is_one_key(headers: dict[bytes, bytes]) -> None:
+    ctx = context(headers, differing=frozenset({b"cookie"}))
+    await collect(authenticate(OneKey()), b"x", context=lambda: ctx)
+    assert ctx[PRINCIPAL] is ALICE
+
+
+@pytest.mark.parametrize("value", [b"sk-alice", b"Bearer sk-alice"])
+async def test_with_a_key_header_the_others_are_not_looked_at(value: bytes) -> None:
+    headers = {b"x-gateway-key": value, b"authorization": b"Bearer proxy", b"x-api-key": b"proxy"}
+    stage = authenticate(OneKey(), key_header="X-Gateway-Key")
+    ctx = context(headers, differing=frozenset({b"authorization"}))
+    await collect(stage, b"x", context=lambda: ctx)
+    assert ctx[PRINCIPAL] is ALICE
+    with pytest.raises(ClientFault, match="send it in the header x-gateway-key") as refusal:
+        await collect(stage, context=lambda: context({b"authorization": b"Bearer sk-alice"}))
+    assert refusal.value.code == "unauthorized"

@@ -55,7 +55,9 @@ TOP_LEVEL = Names(
 )
 
 GENERAL_SETTINGS = Names(
-    honoured=_set("master_key max_request_size_mb background_health_checks health_check_interval"),
+    honoured=_set(
+        "master_key max_request_size_mb background_health_checks health_check_interval litellm_key_header_name"
+    ),
     harmless=_set(
         "cancel_on_disconnect disable_spend_logs disable_spend_updates disable_master_key_return "
         "disable_reset_budget disable_adding_master_key_hash_to_db disable_prisma_schema_update "
@@ -76,7 +78,7 @@ GENERAL_SETTINGS = Names(
         "store_model_in_db supported_db_objects user_mcp_management_mode max_response_size_mb "
         "proxy_budget_rescheduler_min_time proxy_budget_rescheduler_max_time proxy_batch_write_at "
         "proxy_batch_polling_interval default_team_disabled allow_user_auth user_api_key_cache_ttl "
-        "litellm_key_header_name allow_client_side_credentials use_azure_key_vault use_google_kms "
+        "allow_client_side_credentials use_azure_key_vault use_google_kms "
         "ui_access_mode litellm_license maximum_spend_logs_retention_period "
         "maximum_spend_logs_retention_interval always_include_stream_usage use_redis_transaction_buffer "
         "use_shared_health_check role_permissions control_plane_url user_header_name user_header_mappings "

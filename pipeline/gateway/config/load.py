@@ -7,18 +7,19 @@ error, and all errors are reported together. ``docs/config.md`` describes every 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.gateway.config.describe import describe
-from pipeline.gateway.config.fields import Environment, Section
+from pipeline.gateway.config.fields import Environment, Section, is_filled_in
 from pipeline.gateway.config.keys import KeySettings
 from pipeline.gateway.config.litellm_names import GENERAL_SETTINGS, LITELLM_SETTINGS, ROUTER_SETTINGS, TOP_LEVEL
 from pipeline.gateway.config.model_list import Defaults, read_deployments, warn_ignored
 from pipeline.gateway.config.pipeline_section import check_key, read_keys, read_pipeline_settings
 from pipeline.gateway.config.problems import ConfigError, Problems, safe_name
 from pipeline.gateway.config.routing_section import read_routing
-from pipeline.gateway.config.settings import PipelineSettings, Settings, StageSettings
+from pipeline.gateway.config.settings import HEADER_NAME, PipelineSettings, Settings, StageSettings
 from pipeline.gateway.config.yaml_tree import MAX_FILE_BYTES, Node, read_yaml
 from stages.choose_deployment import Deployments
 from stages.routing.settings import RoutingSettings
@@ -208,6 +209,14 @@ def _fallbacks(general: Section, litellm: Section, environment: Environment) -> 
             environment.problems.error(
                 limit.where, f"{limit.found(secret=True)}, expected a number of MiB, such as 100"
             )
+    expected = "the name of a header, such as x-api-key"
+    if (header := general.text("litellm_key_header_name", expected)) is not None:
+        if re.fullmatch(HEADER_NAME, header):
+            fallbacks["key_header"] = header
+        else:
+            node = general.get("litellm_key_header_name")
+            assert node is not None
+            environment.problems.error(node.where, f"{node.found(secret=is_filled_in(node))}, expected {expected}")
     return fallbacks
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 from msgspec import Meta, Struct
 
+from pipeline.gateway.client_address import is_proxy
 from pipeline.gateway.config.fields import Environment, Section, is_filled_in, plain
 from pipeline.gateway.config.keys import MASTER_NAME, KeySettings, key_digest
 from pipeline.gateway.config.problems import Problems, did_you_mean, safe_name, safe_word
@@ -29,7 +30,7 @@ WEAK_KEY_CHARACTERS = 16
 """Shorter plain keys get a warning: 16 random letters and digits have 95 bits; LiteLLM's example is ``sk-1234``."""
 
 _FIELDS = {field.name: field for field in msgspec.structs.fields(PipelineSettings)}
-_SCALARS = tuple(name for name in _FIELDS if name not in ("stages", "allowed_origins"))
+_SCALARS = tuple(name for name in _FIELDS if name not in ("stages", "allowed_origins", "forwarded_allow_ips"))
 _FILES = ("ca_file", "tls_certfile", "tls_keyfile")
 _SECRET = ("proxy", *_FILES, "reasoning_store_file")
 """Settings whose value is not shown in any message."""
@@ -205,6 +206,12 @@ def _check_together(
                 expected = "expected certificates or a key in PEM form (from the configuration's folder)"
                 problems.error(place(name), f"there is no such file: {expected}")
             values[name] = str(file)
+    for name in values.get("forwarded_allow_ips", ()):
+        if not is_proxy(name):
+            problems.error(
+                place("forwarded_allow_ips"),
+                f"{safe_name(name)} is not an address: expected {_expected('forwarded_allow_ips')}",
+            )
     _check_reasoning_store(section, values, problems, place)
     if bool(values.get("tls_certfile")) != bool(values.get("tls_keyfile")):
         given, missing = (

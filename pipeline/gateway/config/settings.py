@@ -21,6 +21,8 @@ from stages.wire.downstream.profiles import ReasoningDisplay
 Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=604_800, description="seconds, more than 0, such as 30")]
 SecondsOrOff: TypeAlias = Annotated[float, Meta(ge=0, le=604_800, description="seconds, such as 15, or 0 for never")]
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000, description="a whole number from 1, such as 1000")]
+HEADER_NAME = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
+"""RFC 9110 section 5.1."""
 ORIGIN = r"^(\*|null|[A-Za-z][A-Za-z0-9+.-]*://[!-.0-~]+/?)$"
 """An origin as browsers send it, or ``*`` for all."""
 Execution: TypeAlias = Literal["tasks", "fused"]
@@ -99,6 +101,12 @@ class PipelineSettings(Struct, frozen=True, kw_only=True):
         Annotated[float, Meta(gt=0, le=87_600, description="a number of hours, more than 0, such as 24")] | None
     ) = None
     allow_anonymous: Annotated[bool, Meta(description="true or false")] = False
+    key_header: (
+        Annotated[str, Meta(pattern=HEADER_NAME, description="the name of a header, such as x-api-key")] | None
+    ) = None
+    forwarded_allow_ips: Annotated[
+        tuple[str, ...], Meta(description='a list of addresses and networks, such as ["10.0.0.0/8"], or ["*"]')
+    ] = ()
     allowed_origins: Annotated[
         tuple[Annotated[str, Meta(pattern=ORIGIN)], ...],
         Meta(description='a list of origins, such as ["https://example.com"]'),

@@ -88,12 +88,13 @@ def context(
     response: FakeResponse | None = None,
     principal: Principal | None = None,
     model_in_path: str | None = None,
+    differing: frozenset[bytes] = frozenset(),
     is_stream: bool = True,
     clock: Clock = perf_counter_ns,
 ) -> RequestContext:
     """Return the context of a request whose upstream has begun to answer, with a stream unless it is said not to."""
     ctx = RequestContext("test-1", clock=clock)
-    ctx[HEAD] = ReceivedHead(headers or {}, RECEIVED_S, model_in_path)
+    ctx[HEAD] = ReceivedHead(headers or {}, RECEIVED_S, model_in_path, differing=differing)
     ctx[PROFILE] = profile
     ctx[PRINCIPAL] = principal or Principal("somebody")
     ctx[CALL] = upstream_call or call()

@@ -266,6 +266,14 @@ MISTAKES = [
      'found "jsn" (text), expected one of: json, text; did you mean json?'),
     ("pipeline_settings:\n  cursor_error_status: 500\n", "config.yaml:2: pipeline_settings.cursor_error_status: "
      "found 500 (a number), expected one of: 400, passthrough"),
+    ("pipeline_settings:\n  forwarded_allow_ips: [10.0.0.0/8, proxy]\n",
+     "config.yaml:2: pipeline_settings.forwarded_allow_ips: proxy is not an address: "
+     'expected a list of addresses and networks, such as ["10.0.0.0/8"], or ["*"]'),
+    ("pipeline_settings:\n  key_header: 'x key'\n", "config.yaml:2: pipeline_settings.key_header: "
+     'found "x key" (text), expected the name of a header, such as x-api-key'),
+    ("general_settings:\n  litellm_key_header_name: 'x key'\n",
+     "config.yaml:2: general_settings.litellm_key_header_name: "
+     'found "x key" (text), expected the name of a header, such as x-api-key'),
     ("pipeline_settings:\n  allowed_origins: [1]\n", "config.yaml:2: pipeline_settings.allowed_origins: "
      'found a list, expected a list of origins, such as ["https://example.com"]'),
     ("pipeline_settings:\n  allowed_origins: [example.com]\n", "config.yaml:2: pipeline_settings.allowed_origins: "
@@ -621,7 +629,7 @@ def test_every_scalar_setting_can_be_overridden() -> None:
                "log_level": "error", "cursor_error_status": "passthrough", "ca_file": str(FULL), "execution": "tasks",
                "reasoning_display": "none", "restore_reasoning": "false"}  # fmt: skip
     for field in msgspec.structs.fields(PipelineSettings):
-        if field.name in ("stages", "allowed_origins"):
+        if field.name in ("stages", "allowed_origins", "forwarded_allow_ips"):
             continue
         kind = next(kind for kind in (*plain, "Literal") if kind in str(field.type))
         text = special.get(field.name, plain.get(kind, ""))
@@ -770,6 +778,7 @@ NAMES = st.sampled_from([
     "master_key", "litellm_settings", "request_timeout", "sse_keepalive_ping_interval_seconds",
     "max_request_size_mb", "router_settings", "environment_variables", "include", "pipeline_settings", "port",
     "keys", "key", "name", "models", "stages", "use", "after", "options", "proxy", "ca_file", "allowed_origins",
+    "forwarded_allow_ips", "key_header", "litellm_key_header_name",
     "execution", "reasoning_store", "reasoning_store_file", "custom_llm_provider", "request_timeout_s",
     "cursor_error_status", "use_chat_completions_api", "x",
 ])  # fmt: skip
