@@ -27,6 +27,9 @@ from pipeline.registry import AnyPlugin
 KILL_MARGIN_S = 10.0
 """What the supervisor adds to the longest drain before it kills a worker."""
 
+SPARE_FILES = 64
+"""Descriptors besides those of streams, which need one to the client and one to the upstream."""
+
 GC_THRESHOLDS = (20_000, 20, 50)
 """Objects between two collections of the youngest generation, and collections between two of the older ones. A request
 makes a few hundred objects and leaves none in cycles (the engine's tests check that), so with CPython's default of 700
@@ -57,7 +60,7 @@ def serve(
     """
     own = settings.pipeline
     events = EventLog(configure_logging(own.log_format, own.log_level))
-    _allow_many_files()
+    files = _allow_many_files()
     # A misconfigured stage fails here, not in each worker.
     app = Application(settings, plugins=plugins, on_end=events.note_request)
     if inherited is not None:
@@ -66,6 +69,15 @@ def serve(
         return _run(app, own, listener, lifeline, events)
     for warning in settings.warnings:
         log.warning(warning)
+    if 0 < files < 2 * own.max_connections + SPARE_FILES:
+        log.warning(
+            "at most %d files may be open, but max_connections: %d can need %d: raise the limit (ulimit -n, systemd's "
+            "LimitNOFILE, docker's --ulimit nofile), or set max_connections to at most %d",
+            files,
+            own.max_connections,
+            2 * own.max_connections + SPARE_FILES,
+            max(1, (files - SPARE_FILES) // 2),
+        )
     listener = bind_socket(own.host, own.port)
     port = listener.getsockname()[1]
     if on_listening is not None:
@@ -83,11 +95,16 @@ def serve(
     return run_workers(own.workers, [listener], worker_command, stop_timeout_s=longest_drain_s)
 
 
-def _allow_many_files() -> None:
-    """Raise the limit of open files to what the system allows: each stream needs two, and a common default is 1024."""
+def _allow_many_files() -> int:
+    """Raise the limit of open files to what the system allows, and return it (-1: unlimited).
+
+    Each stream needs two, and a common default is 1024.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        log.info("the limit of open files was %d and is now %d", soft, hard)
+    return hard
 
 
 def server_settings(own: PipelineSettings) -> ServerSettings:

@@ -17,6 +17,7 @@ from msgspec import Struct
 from stages.upstreams import Deployment
 from stages.upstreams.transport.httpx_transport import HttpxTransport
 from stages.upstreams.transport.pool import MAX_IDLE_CONNECTIONS
+from stages.upstreams.transport.resolve import Resolver
 from stages.upstreams.transport.tls import client_context
 from stages.upstreams.transport.transport import RECV_BUFFER_BYTES, HeadraceTransport
 
@@ -64,6 +65,7 @@ class UpstreamClients:
         self._settings = settings
         self._transports: dict[tuple[str, str, str, int | None], HeadraceTransport | HttpxTransport] = {}
         self._by_url: dict[tuple[str, str], HeadraceTransport | HttpxTransport] = {}  # parsing a URL takes 30 us
+        self._resolver = Resolver()
         self._is_open = False
         if self._settings.ca_file is not None:
             self._tls()  # an invalid file fails at startup, not at the first request
@@ -122,6 +124,7 @@ class UpstreamClients:
                 max_idle=settings.max_idle,
                 idle_expiry_s=settings.idle_expiry_s,
                 recv_buffer_bytes=settings.recv_buffer_bytes,
+                resolver=self._resolver,
             )
         return HttpxTransport(
             ssl_context=self._tls(),
@@ -131,6 +134,7 @@ class UpstreamClients:
             max_idle=settings.max_idle,
             idle_expiry_s=settings.idle_expiry_s,
             recv_buffer_bytes=settings.recv_buffer_bytes,
+            resolver=self._resolver,
         )
 
     def _tls(self) -> ssl.SSLContext:

@@ -2,7 +2,7 @@
 
 Codes: ``upstream_unreachable``, ``upstream_timeout``, ``upstream_protocol``, ``upstream_rate_limited``,
 ``upstream_unauthorized``, ``upstream_not_found``, ``upstream_rejected``, ``context_length_exceeded``,
-``upstream_error``, and ``upstream_pool_full`` for a shortage of our own.
+``upstream_error``, and ``upstream_pool_full`` and ``overloaded`` for shortages of our own.
 
 A failure is an exception to raise as long as the answer has not begun, and an event in its place in the stream
 afterwards (`failed_from`, `fault_from`).
@@ -14,10 +14,11 @@ and httpx quote the header that they refuse, including the key. What an upstream
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -34,6 +35,9 @@ from stages.wire.redaction import message_to_show
 
 Phase = Literal["head", "first_event", "idle", "total"]
 """What a call is waiting for after its request has been sent; ``total`` is the end of the answer."""
+
+_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""This process or this machine cannot open another connection, to anyone."""
 
 _QUOTING_ERRORS = (httpx.LocalProtocolError, httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError)
 
@@ -94,6 +98,12 @@ def _fault_of_exception(
                 code="upstream_unreachable",
             )
         case httpx.ConnectError() | httpx.ProxyError():
+            if any(isinstance(cause, OSError) and cause.errno in _NO_ROOM for cause in _causes(error)):
+                return Overloaded(
+                    f"the gateway has no file descriptor or memory left for a connection to {upstream_name}; try again "
+                    "in a moment (the operator can raise the limit of open files, or lower max_connections)",
+                    retry_after_s=1.0,
+                )
             return UpstreamFault(
                 f"{upstream_name} cannot be reached: {_why_unreachable(error)}", code="upstream_unreachable"
             )
@@ -129,10 +139,7 @@ _LATE: Mapping[Phase, str] = {
 
 def _why_unreachable(error: BaseException) -> str:
     """Return the reason, found in the causes of ``error``, in our own words."""
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
+    for cause in _causes(error):
         match cause:
             case ssl.SSLCertVerificationError():
                 return "its TLS certificate is not trusted; check api_base, or set ca_file to that of its authority"
@@ -142,11 +149,19 @@ def _why_unreachable(error: BaseException) -> str:
                 return "its name does not resolve; check api_base"
             case ConnectionRefusedError():
                 return "it refused the connection; check that it is running, and check api_base"
-            case ExceptionGroup(exceptions=(first, *_)):  # trio's, with the failure for each address
-                cause = first
             case _:
-                cause = cause.__cause__ or cause.__context__
+                pass
     return "no connection could be established; check that it is running, and check api_base"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield ``error`` and what led to it, each once."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def fault_of_status(

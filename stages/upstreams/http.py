@@ -98,7 +98,8 @@ class HttpUpstream:
                 that we can read; ``upstream_rate_limited``, ``upstream_unauthorized``, ``upstream_not_found``,
                 ``upstream_rejected``, ``context_length_exceeded`` or ``upstream_error`` if it answers with an error
                 status.
-            Overloaded: ``upstream_pool_full`` if no connection became free in time.
+            Overloaded: ``upstream_pool_full`` if no connection became free in time, ``overloaded`` if this process can
+                open no further one.
         """
         deployment, secrets = prepared.call.deployment, prepared.endpoint.secrets
         clock = _Clock(prepared.call)

@@ -9,14 +9,14 @@ import os
 import socket
 import ssl
 from collections.abc import Sequence
-from typing import Any
 
 import httpx
 import trio
 
 from pipeline.kernel_time import stamp_arrivals
 from stages.upstreams.transport.connection import READ_BYTES
-from stages.upstreams.transport.exchange import Mark
+from stages.upstreams.transport.exchange import Mark, unmarked
+from stages.upstreams.transport.resolve import AddrInfo, Resolver
 from stages.upstreams.transport.tls import TlsSession
 
 HAPPY_EYEBALLS_DELAY_S = 0.25
@@ -25,14 +25,12 @@ HAPPY_EYEBALLS_DELAY_S = 0.25
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 """A vanished host is noticed after 15 + 3 * 5 s of silence, before any of our deadlines."""
 
-# As trio.socket.getaddrinfo returns them: family, type, protocol, canonical name, address.
-_AddrInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
-
 
 async def dial(
     host: str,
     port: int,
     *,
+    resolver: Resolver,
     ssl_context: ssl.SSLContext | None,
     recv_buffer_bytes: int | None,
     limit_s: float | None,
@@ -48,9 +46,7 @@ async def dial(
     deadline = math.inf if limit_s is None else trio.current_time() + limit_s
     with trio.CancelScope(deadline=deadline) as scope:
         try:
-            addresses = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            mark("upstream_resolved")
-            sock = await _connect_to_any(addresses, recv_buffer_bytes)
+            sock = await connect_to(host, port, resolver, recv_buffer_bytes, mark)
             mark("upstream_connected")
             if ssl_context is None:
                 return sock, None
@@ -64,17 +60,35 @@ async def dial(
         except (OSError, UnicodeError) as error:  # UnicodeError: a name that is not valid, such as "a..b"
             raise httpx.ConnectError(f"cannot connect to {host}:{port}") from error
     assert scope.cancelled_caught
+    resolver.doubt(host)
     raise httpx.ConnectTimeout(f"could not connect to {host}:{port} in time")
 
 
-async def _connect_to_any(addresses: Sequence[_AddrInfo], recv_buffer_bytes: int | None) -> socket.socket:
+async def connect_to(
+    host: str, port: int, resolver: Resolver, recv_buffer_bytes: int | None, mark: Mark = unmarked
+) -> socket.socket:
+    """Resolve a name, and connect to one of its addresses.
+
+    Raises:
+        OSError, UnicodeError: if the name does not resolve, or no address accepts the connection.
+    """
+    addresses = await resolver.addresses(host, port)
+    mark("upstream_resolved")
+    try:
+        return await _connect_to_any(addresses, recv_buffer_bytes)
+    except OSError:
+        resolver.doubt(host)
+        raise
+
+
+async def _connect_to_any(addresses: Sequence[AddrInfo], recv_buffer_bytes: int | None) -> socket.socket:
     """Try the addresses one after another, a new one after each short delay (RFC 8305); the first to connect wins."""
     if len(addresses) == 1:
         return await _connect(addresses[0], recv_buffer_bytes)
     winner: socket.socket | None = None
     failures: list[OSError] = []
 
-    async def attempt(address: _AddrInfo, failed: trio.Event) -> None:
+    async def attempt(address: AddrInfo, failed: trio.Event) -> None:
         nonlocal winner
         try:
             sock = await _connect(address, recv_buffer_bytes)
@@ -104,7 +118,7 @@ async def _connect_to_any(addresses: Sequence[_AddrInfo], recv_buffer_bytes: int
     return winner
 
 
-def _second_family_second(addresses: Sequence[_AddrInfo]) -> Sequence[_AddrInfo]:
+def _second_family_second(addresses: Sequence[AddrInfo]) -> Sequence[AddrInfo]:
     """Move one address of the other family to second place: broken IPv6 then costs one delay, not one per address."""
     for index, address in enumerate(addresses):
         if address[0] != addresses[0][0]:
@@ -112,7 +126,7 @@ def _second_family_second(addresses: Sequence[_AddrInfo]) -> Sequence[_AddrInfo]
     return addresses
 
 
-async def _connect(address: _AddrInfo, recv_buffer_bytes: int | None) -> socket.socket:
+async def _connect(address: AddrInfo, recv_buffer_bytes: int | None) -> socket.socket:
     family, kind, protocol, _, target = address
     sock = socket.socket(family, kind, protocol)
     try:

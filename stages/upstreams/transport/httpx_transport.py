@@ -13,7 +13,6 @@ it still works.
 from __future__ import annotations
 
 import math
-import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
@@ -25,8 +24,10 @@ import httpx
 import trio
 from httpcore._backends.trio import TrioBackend, TrioStream
 
+from stages.upstreams.transport.dial import connect_to
 from stages.upstreams.transport.exchange import CLOSE_LIMIT_S, Mark, unmarked
 from stages.upstreams.transport.pool import IDLE_EXPIRY_S
+from stages.upstreams.transport.resolve import Resolver
 
 MAX_IDLE = 20
 """httpx's default. Several times per request, httpcore examines every connection for every idle one: with 32 idle ones
@@ -55,7 +56,7 @@ class HttpxTransport(httpx.AsyncHTTPTransport):
         ssl_context: for https.
         http2: whether HTTP/2 is offered; requires the ``h2`` package.
         proxy: the proxy's URL, ``http://[user:password@]host:port``; None means no proxy.
-        max_connections, max_idle, idle_expiry_s, recv_buffer_bytes: as in `HeadraceTransport`, but at most
+        max_connections, max_idle, idle_expiry_s, recv_buffer_bytes, resolver: as in `HeadraceTransport`, but at most
             `MAX_IDLE` connections are kept idle.
     """
 
@@ -69,10 +70,8 @@ class HttpxTransport(httpx.AsyncHTTPTransport):
         max_idle: int = MAX_IDLE,
         idle_expiry_s: float = IDLE_EXPIRY_S,
         recv_buffer_bytes: int | None = None,
+        resolver: Resolver | None = None,
     ) -> None:
-        options: list[tuple[int, int, int]] = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-        if recv_buffer_bytes is not None:
-            options.append((socket.SOL_SOCKET, socket.SO_RCVBUF, recv_buffer_bytes))
         super().__init__(
             verify=ssl_context,
             trust_env=False,
@@ -83,9 +82,8 @@ class HttpxTransport(httpx.AsyncHTTPTransport):
                 max_keepalive_connections=min(max_idle, MAX_IDLE),
                 keepalive_expiry=idle_expiry_s,
             ),
-            socket_options=options,
         )
-        self._pool._network_backend = _ClosingBackend()
+        self._pool._network_backend = _ClosingBackend(resolver or Resolver(), recv_buffer_bytes)
         self._is_closed = False
 
     @property
@@ -299,6 +297,12 @@ class _ClosingStream(TrioStream):
 
 
 class _ClosingBackend(TrioBackend):
+    """Connects as `HeadraceTransport` does."""
+
+    def __init__(self, resolver: Resolver, recv_buffer_bytes: int | None) -> None:
+        self._resolver = resolver
+        self._recv_buffer_bytes = recv_buffer_bytes
+
     async def connect_tcp(
         self,
         host: str,
@@ -307,6 +311,9 @@ class _ClosingBackend(TrioBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        plain = await super().connect_tcp(host, port, timeout, local_address, socket_options)
-        assert isinstance(plain, TrioStream)
-        return _ClosingStream(plain._stream)
+        # The other arguments are not used: `_HeadClock` limits the time, and there are no further options.
+        try:
+            sock = await connect_to(host, port, self._resolver, self._recv_buffer_bytes)
+        except (OSError, UnicodeError) as error:
+            raise httpcore.ConnectError(f"cannot connect to {host}:{port}") from error
+        return _ClosingStream(trio.SocketStream(trio.socket.from_stdlib_socket(sock)))

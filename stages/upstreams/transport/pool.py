@@ -15,6 +15,7 @@ from stages.upstreams.transport.connection import UpstreamConnection, Watchdog
 from stages.upstreams.transport.dial import dial
 from stages.upstreams.transport.exchange import Mark
 from stages.upstreams.transport.lag import Lag
+from stages.upstreams.transport.resolve import Resolver
 from stages.upstreams.transport.tls import client_context
 
 MAX_IDLE_CONNECTIONS: Final = 1000
@@ -42,12 +43,14 @@ class Pool:
         max_idle: int,
         idle_expiry_s: float,
         recv_buffer_bytes: int | None,
+        resolver: Resolver | None = None,
     ) -> None:
         self._ssl_context = ssl_context
         self._slots = None if max_connections is None else trio.Semaphore(max_connections)
         self._max_idle = max_idle
         self._idle_expiry_s = idle_expiry_s
         self._recv_buffer_bytes = recv_buffer_bytes
+        self._resolver = resolver or Resolver()
         self._stamped = StampedReader()
         # The connection that was used last is used next, so that those left over from a burst expire at the other end.
         self._idle: defaultdict[Origin, deque[UpstreamConnection]] = defaultdict(deque)
@@ -120,6 +123,7 @@ class Pool:
         sock, tls = await dial(
             host,
             port,
+            resolver=self._resolver,
             ssl_context=self._ssl_context if scheme == "https" else None,
             recv_buffer_bytes=self._recv_buffer_bytes,
             limit_s=connect_limit_s,

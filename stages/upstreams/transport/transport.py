@@ -19,6 +19,7 @@ from stages.upstreams.transport.exchange import Mark, unmarked
 from stages.upstreams.transport.http1 import request_bytes
 from stages.upstreams.transport.lag import GATHER_BYTES
 from stages.upstreams.transport.pool import IDLE_EXPIRY_S, MAX_IDLE_CONNECTIONS, Origin, Pool
+from stages.upstreams.transport.resolve import Resolver
 
 RECV_BUFFER_BYTES = 256 * 1024
 """The kernel's buffer for a stalled stream (the kernel doubles the value, and uses half for its own bookkeeping).
@@ -58,6 +59,7 @@ class HeadraceTransport(httpx.AsyncBaseTransport):
         idle_expiry_s: how long an idle connection is kept. Servers close theirs after 5 s (uvicorn) to minutes, which
             is noticed here, unless a request crosses the close on its way.
         recv_buffer_bytes: SO_RCVBUF of the sockets; None means the kernel's default.
+        resolver: looks up names; by default one of its own.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class HeadraceTransport(httpx.AsyncBaseTransport):
         max_idle: int = MAX_IDLE_CONNECTIONS,
         idle_expiry_s: float = IDLE_EXPIRY_S,
         recv_buffer_bytes: int | None = RECV_BUFFER_BYTES,
+        resolver: Resolver | None = None,
     ) -> None:
         self._pool = Pool(
             ssl_context=ssl_context,
@@ -75,6 +78,7 @@ class HeadraceTransport(httpx.AsyncBaseTransport):
             max_idle=max_idle,
             idle_expiry_s=idle_expiry_s,
             recv_buffer_bytes=recv_buffer_bytes,
+            resolver=resolver,
         )
 
     @property

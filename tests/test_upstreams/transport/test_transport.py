@@ -14,6 +14,7 @@ import trio
 import trio.testing
 from kit.time.cancel_at import CancelAt
 from kit.time.patience import AT_ONCE_S, PATIENCE_S, patiently
+from kit.upstreams.names import SEVERAL, Names
 from kit.upstreams.opened import Marks
 from kit.upstreams.scripted import (
     Exchange,
@@ -35,6 +36,7 @@ from kit.upstreams.scripted import (
 from kit.upstreams.transports import MAKES, Make, answer, post, read, server_tls, stream_of, trusting
 
 from stages.upstreams.transport.httpx_transport import HttpxTransport
+from stages.upstreams.transport.resolve import AddrInfo, Resolver
 from stages.upstreams.transport.tls import client_context
 from stages.upstreams.transport.transport import HeadraceTransport, origin_of
 
@@ -395,65 +397,43 @@ async def test_a_handshake_that_hangs_is_a_connect_timeout_and_its_socket_is_clo
 # --- names and TLS ---------------------------------------------------------------------------------------------------
 
 
-class Names(trio.abc.HostnameResolver):
-    """Resolves every name to the given addresses."""
-
-    def __init__(self, *addresses: tuple[socket.AddressFamily, str], delay_s: float = 0) -> None:
-        self.addresses = addresses
-        self.delay_s = delay_s
-
-    async def getaddrinfo(self, host, port, family=0, type=0, proto=0, flags=0):  # type: ignore[no-untyped-def]
-        await trio.sleep(self.delay_s)
-        if not self.addresses:
-            raise socket.gaierror(socket.EAI_NONAME, "no such name")
-        return [
-            (family, type, 6, "", (address, port, 0, 0) if family == socket.AF_INET6 else (address, port))
-            for family, address in self.addresses
-        ]
-
-    async def getnameinfo(self, sockaddr, flags):  # type: ignore[no-untyped-def]
-        raise NotImplementedError
-
-
 async def test_a_name_that_does_not_resolve_is_a_connect_error(make: Make) -> None:
-    trio.socket.set_custom_hostname_resolver(Names())
-    async with make() as transport:
+    async with make(resolver=Resolver(Names())) as transport:
         with pytest.raises(httpx.ConnectError):
             await read(transport, post("http://no.such.name/"))
 
 
 async def test_a_name_that_resolves_slowly_is_a_connect_timeout(make: Make) -> None:
-    trio.socket.set_custom_hostname_resolver(Names(delay_s=60))
-    async with make() as transport:
+    names = Names(is_dead=True)
+    async with make(resolver=Resolver(names)) as transport:
         with pytest.raises(httpx.ConnectTimeout):
             await read(transport, post("http://slow.name/", connect=0.05))
+    names.answers.set()
 
 
 async def test_a_dead_first_address_does_not_matter(make: Make) -> None:
-    async with scripted_upstream(*GOOD) as up, make() as transport:
+    async with scripted_upstream(*GOOD) as up, make(resolver=Resolver(Names(*SEVERAL))) as transport:
         port = up.url.rpartition(":")[2]
-        trio.socket.set_custom_hostname_resolver(
-            Names((socket.AF_INET6, "::1"), (socket.AF_INET, "127.0.0.9"), (socket.AF_INET, "127.0.0.1"))
-        )
         assert await read(transport, post(f"http://many.addresses:{port}/")) == STREAM
 
 
 async def test_a_hanging_first_address_costs_a_quarter_of_a_second() -> None:
     with full_backlog() as hanging:
-        async with scripted_upstream(*GOOD) as up, HeadraceTransport() as transport:
+        async with scripted_upstream(*GOOD) as up:
             good = int(up.url.rpartition(":")[2])
 
-            class TwoPorts(Names):
-                async def getaddrinfo(self, *args, **more):  # type: ignore[no-untyped-def]
+            class TwoPorts(Resolver):
+                async def addresses(self, host: str, port: int) -> list[AddrInfo]:
                     found = [("127.0.0.1", hanging), ("127.0.0.1", good)]
                     return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in found]
 
-            trio.socket.set_custom_hostname_resolver(TwoPorts())
+            transport = HeadraceTransport(resolver=TwoPorts())
             before = sockets_open()
             started = trio.current_time()
             assert await read(transport, post("http://two.addresses/")) == STREAM
             assert 0.25 <= trio.current_time() - started < AT_ONCE_S
             assert sockets_open() == before + 2  # one connection, both of its ends
+            await transport.aclose()
 
 
 async def test_tls_connections_are_kept_despite_session_tickets(make: Make) -> None:
@@ -667,15 +647,14 @@ async def test_cancelling_at_any_step_leaks_nothing(make: Make, scenario: str, a
     script = (close_if_stale, sse_head(), events([b"one", b"two"], gap_s=0.001), end())
     async with scripted_upstream(*script, tls=tls) as up:
         url = up.url
+        resolver = Resolver(Names(*SEVERAL))
         if scenario == "named":
-            trio.socket.set_custom_hostname_resolver(
-                Names((socket.AF_INET6, "::1"), (socket.AF_INET, "127.0.0.9"), (socket.AF_INET, "127.0.0.1"))
-            )
             url = url.replace("127.0.0.1", "many.addresses")
         context = trusting()
         outside = sockets_open()
         for step in range(1, 200):
-            transport = make(ssl_context=context, max_connections=1 if scenario == "contended" else None)
+            limit = 1 if scenario == "contended" else None
+            transport = make(ssl_context=context, max_connections=limit, resolver=resolver)
             async with transport:
                 if scenario in {"kept", "stale"}:
                     await read(transport, post(url))
