@@ -66,6 +66,7 @@ async def test_calls_for_one_name_wait_for_one_lookup_and_a_cancelled_one_only_s
 
 
 async def test_row_85_a_dead_resolver_of_many_names_delays_no_other_name_and_takes_no_thread_of_trio() -> None:
+    """The resolver does not answer for 60 names: another name resolves, and trio has all of its threads."""
     dead = Names(is_dead=True)
     good = Names(HERE)
     resolver = Resolver(lambda host: (good if host == HOST else dead)(host))
@@ -123,7 +124,7 @@ async def test_if_a_new_lookup_is_slow_the_older_answer_is_used(clock: trio.test
         await trio.testing.wait_all_tasks_blocked()
         clock.jump(PATIENCE_S)
     await ask()  # nobody waits again for the same lookup
-    assert (answers, names.asked) == ([["127.0.0.1"]] * 2, [HOST, HOST])
+    assert answers == [["127.0.0.1"]] * 2
     names.answers.set()
     with patiently():
         while await found(resolver) != ["127.0.0.9"]:
