@@ -65,7 +65,8 @@ class Streams:
 # Limits.
 
 
-async def test_a_connection_beyond_the_limit_is_answered_with_503() -> None:
+async def test_row_52_a_connection_beyond_the_limit_is_answered_with_503() -> None:
+    """There are more connections than `max_connections`: 503 `too_many_connections` with Retry-After."""
     app = Streams()
     async with serving(app, max_connections=2) as served:
         async with await RawClient.open(served.address) as one, await RawClient.open(served.address) as two:
@@ -83,7 +84,10 @@ async def test_a_connection_beyond_the_limit_is_answered_with_503() -> None:
                 await trio.sleep(0.01)
 
 
-async def test_running_out_of_file_descriptors_is_survived_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_row_53_running_out_of_file_descriptors_is_survived_and_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """No file descriptor is left to accept with: logged once, and served again as soon as there is one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with serving(Streams(), keep_alive_timeout_s=60, header_timeout_s=60) as served:
         clients = [socket.create_connection(served.address) for _ in range(30)]
@@ -224,7 +228,8 @@ async def test_a_hard_stop_ends_a_drain_at_once() -> None:
         assert served.ended_at - began < AT_ONCE_S
 
 
-async def test_stalled_readers_do_not_delay_the_end() -> None:
+async def test_row_57_stalled_readers_do_not_delay_the_end() -> None:
+    """The server stops while clients do not read: it ends at the drain deadline, and they are reset."""
     stuck = trio.Event()
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -269,8 +274,11 @@ async def test_a_failure_under_cancellation_is_logged_and_the_end_is_clean(caplo
 
 
 @pytest.mark.parametrize("moment", ["start", "body", "last"])
-async def test_a_cancellation_around_any_send_closes_the_connection_cleanly(moment: str) -> None:
-    """The cancellation comes at the drain deadline, while the application is about to send."""
+async def test_row_62_a_cancellation_around_any_send_closes_the_connection_cleanly(moment: str) -> None:
+    """A request is cancelled around the start, a part or the end of its response: the connection is closed cleanly.
+
+    The cancellation comes at the drain deadline, while the application is about to send.
+    """
     reached = trio.Event()
 
     async def stop_here() -> None:
