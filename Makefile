@@ -73,9 +73,10 @@ nightly: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
-# Writes the generated pages (docs/stages.md, docs/errors.md); a test fails if they are stale.
+# Writes the generated pages (docs/stages.md, errors.md and reliability.md); a test fails if they are stale.
 docs: $(VENV)/.dev
 	$(BIN)/python -m pipeline.gateway docs --write docs
+	$(BIN)/python tests/kit/reliability_page.py
 
 # Locks the newest versions that pyproject.toml allows.
 lock: | $(BIN)/python

@@ -191,8 +191,13 @@ class ServerConnection:
             if head is not None:
                 return head
             self._idle = len(peer.requests) == 0
-            if peer.gone or (self._idle and peer.closing):
+            if peer.gone:
                 return None
+            if self._idle and peer.closing:
+                # A request may have arrived while we decided to close: serve it instead of resetting it.
+                if not peer.read_nowait():
+                    return None
+                continue
             if not self._idle and not has_begun:
                 has_begun = True
                 deadline = trio.current_time() + settings.header_timeout_s
@@ -200,8 +205,7 @@ class ServerConnection:
             if not in_time and not self._idle:
                 raise RefusedRequest("request_timeout", "the request head did not arrive in time")
             self._idle = False
-            # A request may have arrived while we decided to close: serve it instead of resetting it.
-            if not in_time and not (peer.closing and peer.read_nowait()):
+            if not in_time and not peer.closing:
                 return None
 
     def _start_idle_timer(self) -> None:

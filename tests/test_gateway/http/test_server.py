@@ -169,6 +169,43 @@ async def test_a_response_that_begins_during_the_drain_closes_the_connection() -
         assert await client.read_to_end() == (b"", "fin")
 
 
+async def test_row_58_a_restart_on_a_shared_socket_resets_and_cuts_nothing() -> None:
+    """A new server takes over the listening socket under load: no connection is reset, and no response is cut."""
+    leaving, coming = Streams(), Streams()
+    listener = bind_socket("127.0.0.1", 0)
+    answered, is_over = 0, trio.Event()
+
+    async def keep_asking() -> None:
+        nonlocal answered
+        while not is_over.is_set():
+            connected = socket.create_connection(served.address)  # with its request, before any server can run
+            connected.sendall(b"GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+            sock = trio.socket.from_stdlib_socket(connected)
+            async with RawClient(trio.SocketStream(sock), sock) as client:
+                answer = await client.read_answer()
+                assert (answer.status, answer.body) == (200, b"ended")
+                assert await client.read_to_end() == (b"", "fin")
+            answered += 1
+
+    async with serving(leaving, listener=listener.dup()) as served, await leaving.open(served.address) as stream:
+        async with serving(coming, listener=listener):
+            with patiently():
+                async with trio.open_nursery() as nursery:
+                    for _ in range(20):
+                        nursery.start_soon(keep_asking)
+                    while answered < 200:
+                        await trio.sleep(0.001)
+                    served.shutdown.set()
+                    while answered < 600:
+                        await trio.sleep(0.001)
+                    is_over.set()
+            leaving.end.set()
+            assert await stream.read_to_end() == (b"5\r\nended\r\n0\r\n\r\n", "fin")
+            stream.close()  # else the server would linger
+            with patiently():
+                await served.ended.wait()
+
+
 async def test_at_the_drain_deadline_applications_are_cancelled_and_may_send_a_final_message() -> None:
     app = Streams()
     async with serving(app, graceful_timeout_s=0.1) as served:
