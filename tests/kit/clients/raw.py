@@ -72,7 +72,7 @@ async def serving(
     on_drain_deadline: Callable[[], None] | None = None,
     **changed: Any,
 ) -> AsyncIterator[Served]:
-    """Serve ``app`` on ``listener``, or on a free port; at the end stop it hard, and check that no descriptor is left open.
+    """Serve ``app`` on ``listener``, or on a free port; at the end stop it hard, and check that no file is left open.
 
     The server's settings are those of `limits`, with ``changed``.
     """
