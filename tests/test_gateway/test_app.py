@@ -188,6 +188,15 @@ async def test_row_47_invalid_input_is_a_400_that_names_the_field_and_never_a_50
         assert {record["end"] for record in service.records} == {"BR"}
 
 
+async def test_row_47_of_a_name_that_comes_twice_the_last_one_counts_everywhere() -> None:
+    """A name comes twice in the body: the last one counts, for the scope of the key as for the call."""
+    async with serving() as service:
+        refused = await service.post(b'{"model": "echo", "model": "story", "input": "hi"}', key=LIMITED)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "model_forbidden")
+        served = await service.post(b'{"model": "story", "model": "echo", "input": "no", "input": "hi"}', key=LIMITED)
+        assert (served.json()["model"], fold_document(served.content).content) == ("echo", "hi")
+
+
 async def test_row_46_a_body_over_the_limit_is_refused_while_it_arrives() -> None:
     """The body is over `max_body_mb`: 413 `body_too_large`."""
     async with serving(pipeline="  max_body_mb: 0.5") as service:

@@ -217,7 +217,7 @@ async def test_nothing_of_a_request_is_logged_or_in_its_record_whatever_fails(
 
     script = BROKEN.get(failure) or QUOTING.get(failure) or (*begun("Hello"), make_the_client_leave, stall())
     may_quote = MARKS.keys() - {"the key", "the upstream's key"} if failure in QUOTING else ()
-    limits = {"timeout": 0.1, "stream_timeout": 0.1} if "is silent" in failure else {}
+    limits: dict[str, Any] = {"timeout": 0.1, "stream_timeout": 0.1} if "is silent" in failure else {}
     pipeline = f"  transport: {transport}"
     plugins: dict[str, Plugin[NoOptions]] = {}
     if failure == "a stage breaks":

@@ -157,7 +157,9 @@ class ServerConnection:
             await self._app(self._scope(head, cycle), cycle.receive, cycle.send)
         except* Exception as failure:
             # except* and not except: under cancellation a failure comes in a group with Cancelled, which must propagate
-            log.error("the application failed on %s %s\n%s", head.method, head.raw_path.decode(), _describe(failure))
+            log.error(
+                "the application failed on %s %s\n%s", head.method, head.raw_path.decode(), describe_failure(failure)
+            )
         peer.answering = False
         peer.on_gone = None
         if peer.gone:
@@ -255,7 +257,7 @@ class ServerConnection:
                 pass
 
 
-def _describe(failure: BaseExceptionGroup[Exception]) -> str:
+def describe_failure(failure: BaseExceptionGroup[Exception]) -> str:
     """Return types and places of a failure but not its text, which may quote a request or a key."""
     lines: list[str] = []
     for leaf in _leaves(failure):
