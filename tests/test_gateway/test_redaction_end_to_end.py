@@ -228,20 +228,16 @@ async def test_nothing_of_a_request_is_logged_or_in_its_record_whatever_fails(
         scripted_upstream(*script) as up,
         serving(model("up", up.url, **limits), pipeline, plugins=plugins) as service,
     ):
-        asked = 0
-        for agent in (OPENAI_LIKE, CURSOR):
-            for stream in (True, False) if transport == "headrace" else (agent == CURSOR,):
-                with (patience := trio.CancelScope()):
-                    answer = await service.post(
-                        {**MARKED, "stream": stream}, path=path, user_agent=agent, x_note=MARKS["in a header"]
-                    )
-                    assert_unmarked(answer.text + str(answer.headers), but=may_quote)
-                asked += 1
-                await service.record(asked - 1)
-        for record in service.records:
+        ways = ((OPENAI_LIKE, True), (CURSOR, True), (CURSOR, False))
+        for number, (agent, stream) in enumerate(ways if transport == "headrace" else ways[:1]):
+            with (patience := trio.CancelScope()):
+                answer = await service.post(
+                    {**MARKED, "stream": stream}, path=path, user_agent=agent, x_note=MARKS["in a header"]
+                )
+                assert_unmarked(answer.text + str(answer.headers), but=may_quote)
+            record = await service.record(number)
             assert record["end"] != "OK"
             assert_unmarked(json.dumps(record))
-        assert len(service.records) == asked
     assert_unmarked(log_file.read_text())
     assert_unmarked("".join(capfd.readouterr()))
 
