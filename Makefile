@@ -4,7 +4,7 @@ PORT ?= 4000
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup run fmt check test coverage test-clients nightly bench docs lock clean
+.PHONY: setup run fmt check test coverage test-clients nightly bench docs lock audit clean
 
 # Creates the virtual environment, or fails with a clear sentence if Python is too old.
 $(BIN)/python:
@@ -73,9 +73,10 @@ nightly: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
-# Writes the generated pages (docs/stages.md, docs/errors.md); a test fails if they are stale.
+# Writes the generated pages (docs/stages.md, errors.md and reliability.md); a test fails if they are stale.
 docs: $(VENV)/.dev
 	$(BIN)/python -m pipeline.gateway docs --write docs
+	$(BIN)/python tests/kit/reliability_page.py
 
 # Locks the newest versions that pyproject.toml allows.
 lock: | $(BIN)/python
@@ -84,6 +85,19 @@ lock: | $(BIN)/python
 	  pyproject.toml requirements/build.in --output-file requirements/run.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade \
 	  --group dev pyproject.toml --constraint requirements/run.txt --output-file requirements/dev.txt
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade \
+	  --python-version 3.11 requirements/audit.in --output-file requirements/audit.txt
+
+# Checks all locked packages for published advisories. Fails if there are some (1), and if its index of advisories cannot
+# be reached (3); a line for each file says which. Not a part of CI, which may have no network.
+AUDIT := $(VENV)/audit
+$(AUDIT)/.installed: requirements/audit.txt | $(BIN)/python
+	@$(BIN)/python -m venv $(AUDIT)
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements/audit.txt
+	@touch $@
+
+audit: $(AUDIT)/.installed
+	@$(AUDIT)/bin/python tests/kit/audit.py
 
 clean:
 	rm -rf $(VENV) .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -54,7 +54,14 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_sdist_holds_all_that_its_own_tests_and_targets_need(sdist: Path) -> None:
     needed = [
         *("Makefile", "Procfile", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "config.example.yaml"),
-        *("requirements/run.txt", "requirements/dev.txt", "clients/package-lock.json", ".ci/run", ".ci/packages.txt"),
+        *(
+            "requirements/run.txt",
+            "requirements/dev.txt",
+            "requirements/audit.txt",
+            "clients/package-lock.json",
+            ".ci/run",
+            ".ci/packages.txt",
+        ),
         *("docs/index.md", "benchmarks/__main__.py", "tests/conftest.py", "tests/data/streams/responses/agent.sse"),
     ]
     assert [name for name in needed if not (sdist / name).is_file()] == []

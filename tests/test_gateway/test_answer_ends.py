@@ -111,6 +111,7 @@ class Finish:
 async def test_row_75_an_answer_ends_within_a_second_of_its_finish_whatever_the_upstream_leaves_out(
     kind: str, transport: str, stream: bool
 ) -> None:
+    """The upstream sends a finish and then neither `[DONE]` nor the end: the answer is whole within a second."""
     finish = Finish(kind)
     grace_s = 0 if kind == "responses" else GRACE_S  # there the finish is the last event
     script = in_turn((sse_head(), finish, stall()), (ANSWERS[kind].whole(),))
@@ -135,6 +136,7 @@ async def test_row_75_an_answer_ends_within_a_second_of_its_finish_whatever_the_
 async def test_row_75_what_keeps_the_connection_alive_does_not_put_the_end_off(
     kind: str, idle: bytes, transport: str
 ) -> None:
+    """Comments and pings after the finish do not put the end off."""
     finish = Finish(kind, idle)
     async with asking(kind, transport, sse_head(), finish) as (service, _):
         folded = await post(service, stream=True)
@@ -144,6 +146,7 @@ async def test_row_75_what_keeps_the_connection_alive_does_not_put_the_end_off(
 
 @each_kind
 async def test_row_75_an_answer_ends_the_same_if_each_stage_is_a_task(kind: str) -> None:
+    """The same if each stage is a task."""
     finish = Finish(kind)
     async with asking(kind, "headrace", sse_head(), finish, stall(), execution="tasks") as (service, _):
         for number, stream in enumerate((True, False)):
@@ -159,6 +162,7 @@ async def test_row_75_an_answer_ends_the_same_if_each_stage_is_a_task(kind: str)
 async def test_row_74_a_request_over_a_connection_that_the_upstream_closes_is_sent_once_more(
     kind: str, transport: str, stream: bool, gone: Step
 ) -> None:
+    """The upstream closes a kept connection before it answers: the request is sent once more, on a new one."""
     whole = (ANSWERS[kind].whole(),)
     async with asking(kind, transport, in_turn(whole, (gone,), whole)) as (service, upstream):
         for number in range(2):
@@ -171,6 +175,7 @@ async def test_row_74_a_request_over_a_connection_that_the_upstream_closes_is_se
 
 @each_transport
 async def test_row_74_a_new_connection_that_the_upstream_closes_is_a_502(transport: str) -> None:
+    """The new connection is closed too: 502 `upstream_protocol`."""
     async with asking("chat", transport, in_turn((ANSWERS["chat"].whole(),), (close(),))) as (service, upstream):
         await post(service, stream=True)
         answer = await service.post(ask())

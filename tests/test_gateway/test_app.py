@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 from kit.clients.chat_fold import fold_document, fold_stream
+from kit.clients.raw import RawClient
 from kit.service.running import KEY, serving
 
 from pipeline.gateway.reference import built_in_stages
@@ -160,7 +161,8 @@ async def test_other_paths_and_methods_are_refused_in_openais_shape(
         (KEY, "nope", 404, "model_not_found"),
     ],
 )
-async def test_keys_and_models_are_checked(key: str | None, model: str, status: int, code: str) -> None:
+async def test_row_51_keys_and_models_are_checked(key: str | None, model: str, status: int, code: str) -> None:
+    """The key is missing, wrong or not ASCII: 401; it may not use the model: 403."""
     async with serving() as service:
         for stream in (True, False):
             answer = await service.post(
@@ -207,7 +209,8 @@ BAD_BODIES: list[tuple[bytes, str | None]] = [
 ]
 
 
-async def test_invalid_input_is_a_400_that_names_the_field_and_never_a_500() -> None:
+async def test_row_47_invalid_input_is_a_400_that_names_the_field_and_never_a_500() -> None:
+    """The body is not JSON, too deep, in UTF-16, not an object or has wrong fields: 400 that names the field."""
     async with serving() as service:
         for body, param in BAD_BODIES:
             answer = await service.post(body)
@@ -220,7 +223,17 @@ async def test_invalid_input_is_a_400_that_names_the_field_and_never_a_500() -> 
         assert {record["end"] for record in service.records} == {"BR"}
 
 
-async def test_a_body_over_the_limit_is_refused_while_it_arrives() -> None:
+async def test_row_47_of_a_name_that_comes_twice_the_last_one_counts_everywhere() -> None:
+    """A name comes twice in the body: the last one counts, for the scope of the key as for the call."""
+    async with serving() as service:
+        refused = await service.post(b'{"model": "echo", "model": "story", "input": "hi"}', key=LIMITED)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "model_forbidden")
+        served = await service.post(b'{"model": "story", "model": "echo", "input": "no", "input": "hi"}', key=LIMITED)
+        assert (served.json()["model"], fold_document(served.content).content) == ("echo", "hi")
+
+
+async def test_row_46_a_body_over_the_limit_is_refused_while_it_arrives() -> None:
+    """The body is over `max_body_mb`: 413 `body_too_large`."""
     async with serving(pipeline="  max_body_mb: 0.5") as service:
         answer = await service.post(b"x" * 600_000)
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
@@ -228,19 +241,48 @@ async def test_a_body_over_the_limit_is_refused_while_it_arrives() -> None:
         assert (await service.post(HELLO)).status_code == 200
 
 
-async def test_a_compressed_body_is_refused() -> None:
+@pytest.mark.parametrize("gap_s", [0, 0.01], ids=["at once", "slowly"])
+async def test_row_46_a_body_over_the_limit_is_refused_without_a_length(gap_s: float) -> None:
+    """A body without a length grows over the limit, at once or slowly: 413, before it is complete."""
+    async with serving(pipeline="  max_body_mb: 0.5") as service:
+        async with await RawClient.open(("127.0.0.1", service.port)) as client:
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+            await client.send(head.encode() + b"Transfer-Encoding: chunked\r\n\r\n")
+            for _ in range(11):
+                await client.send(b"c350\r\n" + b"x" * 50_000 + b"\r\n")
+                await trio.sleep(gap_s)
+            answer = await client.read_answer()
+            assert (answer.status, json.loads(answer.body)["error"]["code"]) == (413, "body_too_large")
+            assert await client.read_to_end() == (b"", "fin")
+        assert (await service.record())["end"] == "BR"
+
+
+async def test_row_48_a_compressed_body_is_refused() -> None:
+    """The client compresses its body: 415 `unsupported_encoding`."""
     async with serving() as service:
         answer = await service.post(HELLO, content_encoding="gzip")
         assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_encoding")
 
 
-async def test_a_body_that_does_not_arrive_is_a_408() -> None:
+@pytest.mark.parametrize("drips", [False, True])
+async def test_row_45_a_body_that_does_not_arrive_is_a_408(drips: bool) -> None:
+    """The client sends its body too slowly, or stops: 408 `body_timeout`."""
     async with serving(pipeline="  body_timeout_s: 0.2") as service:
         stream = await trio.open_tcp_stream("127.0.0.1", service.port)
         async with stream:
             head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
-            await stream.send_all(head.encode() + b'Content-Length: 100\r\n\r\n{"model"')
-            answer = b"".join([part async for part in stream])
+            await stream.send_all(head.encode() + b'Content-Length: 100000\r\n\r\n{"model"')
+            async with trio.open_nursery() as nursery:
+
+                async def drip() -> None:
+                    while True:
+                        await stream.send_all(b" ")
+                        await trio.sleep(0.02)
+
+                if drips:
+                    nursery.start_soon(drip)
+                answer = bytes(await stream.receive_some(65536))
+                nursery.cancel_scope.cancel()
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b'"body_timeout"' in answer
 

@@ -13,8 +13,9 @@ from kit.service.bridges import COMMENT, Browser, FakeUpstream, bridge_to
 from kit.upstreams.scripted import sse
 
 from pipeline import ClientFault, Inlet, Outlet, Plugin, RequestContext, UpstreamFault, per_event
+from pipeline.gateway.config.settings import Execution
 from pipeline.registry import NoOptions
-from stages.events import StreamEvent
+from stages.events import StreamEvent, TextDelta
 from stages.upstreams import UpstreamCall
 
 HELLO = sse(CREATED) + sse(delta("Hello"))
@@ -39,8 +40,11 @@ async def test_an_answer_arrives_completely_and_is_recorded(autojump_clock: trio
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_send_is_never_cut_in_half(stream: bool, autojump_clock: trio.testing.MockClock) -> None:
-    """h11's state advances before its bytes are sent, so a cancelled send would break the connection."""
+async def test_row_62_a_send_is_never_cut_in_half(stream: bool, autojump_clock: trio.testing.MockClock) -> None:
+    """The client leaves during a send: the send is completed or cut as a whole, and the upstream is closed.
+
+    h11's state advances before its bytes are sent, so a cancelled send would break the connection.
+    """
     finished: list[bool] = []
 
     async def full_socket() -> None:
@@ -220,6 +224,55 @@ async def test_nothing_is_sent_after_a_disconnect(autojump_clock: trio.testing.M
         assert b"error" not in browser.body
         assert not browser.ended
         assert (records[0]["end"], records[0]["bytes"]) == ("DC", len(browser.body))
+
+
+async def test_row_36_a_disconnect_between_the_status_and_the_first_chunk_closes_the_upstream(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The client leaves after the status and before the first event: the upstream is closed, nothing more is sent."""
+    upstream = FakeUpstream(1000.0, HELLO)
+    bridge, records = bridge_to(upstream)
+    browser = Browser(bridge, ask())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(browser.ask)
+        await trio.sleep(20)
+        assert (browser.status, browser.body) == (200, COMMENT)
+        browser.disconnected.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert upstream.open == 0
+    assert (browser.body, browser.ended) == (COMMENT, False)
+    assert (records[0]["end"], records[0]["status"]) == ("DC", 200)
+
+
+class Fatal(BaseException):
+    """What no stage may catch, as a KeyboardInterrupt."""
+
+
+@pytest.mark.parametrize("execution", ["fused", "tasks"])
+@pytest.mark.parametrize("text", ["Hello", " there"], ids=["before the first byte", "afterwards"])
+async def test_row_61_what_is_not_an_exception_leaves_the_service_and_cuts_the_response(
+    text: str, execution: Execution, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A stage raises what is not an `Exception`: it leaves the service, the response is cut, the upstream closed."""
+
+    def die(event: StreamEvent) -> list[StreamEvent]:
+        if isinstance(event, TextDelta) and event.text == text:
+            raise Fatal
+        return [event]
+
+    upstream = FakeUpstream(HELLO, 1.0, sse(delta(" there")), END)
+    bridge, records = bridge_to(
+        upstream, insertion=("decode_events", plugin("die", die, StreamEvent)), execution=execution
+    )
+    browser = Browser(bridge, ask())
+    with pytest.raises(BaseException) as raised:
+        await browser.ask()
+    fatal = raised.value
+    while isinstance(fatal, BaseExceptionGroup):
+        (fatal,) = fatal.exceptions
+    assert isinstance(fatal, Fatal)
+    assert (b"Hello" in browser.body, browser.ended) == (text == " there", False)
+    assert (upstream.open, bridge.active, len(records)) == (0, set(), 1)
 
 
 async def test_a_request_that_is_cancelled_from_outside_leaves_nothing_behind(

@@ -329,7 +329,8 @@ async def test_a_damaged_history_is_mended(row: str, kind: str) -> None:
     [(rb"cut \ud83d", "cut \ufffd"), (rb"\uDE00 cut", "\ufffd cut"), (b"\xed\xa0\xbd\xed\xb8\x80", "\U0001f600")],
     ids=["the first half", "the second half", "halves as bytes"],
 )
-async def test_a_lone_surrogate_is_replaced(written: bytes, text: str, kind: str) -> None:
+async def test_row_77_a_lone_surrogate_is_replaced(written: bytes, text: str, kind: str) -> None:
+    """The request has half an emoji: it becomes U+FFFD, and the request is served."""
     async with talking(kind) as (service, up):
         await post(service, b'{"model":"up","stream":true,"messages":[{"role":"user","content":"' + written + b'"}]}')
         assert received(kind, up) == sent_as(kind, [User(text)])
@@ -533,7 +534,8 @@ OPENROUTER: Final[Json] = {"upstream": "openrouter/moonshotai/kimi-k2", "use_cha
 @pytest.mark.parametrize(
     ("kind", "params"), [*((kind, {}) for kind in KINDS), ("chat", OPENROUTER), ("responses", {"upstream": VLLM})]
 )
-async def test_fields_that_choose_a_model_or_something_stored_are_not_sent(kind: str, params: Json) -> None:
+async def test_row_82_fields_that_choose_a_model_or_something_stored_are_not_sent(kind: str, params: Json) -> None:
+    """The body names another model or something stored in the account: those fields are not sent."""
     async with talking(kind, **params) as (service, up):
         lost = {"type": "function_call_output", "call_id": "stored_elsewhere", "output": "r"}
         await post(service, {"model": "up", "stream": True, "input": [lost, HI], **ODD_FIELDS})
@@ -553,7 +555,8 @@ async def test_a_request_that_is_stored_elsewhere_as_a_whole_is_refused() -> Non
 
 
 @pytest.mark.parametrize(("kind", "params"), [("responses", {}), ("chat", {}), ("chat", OPENROUTER), ("anthropic", {})])
-async def test_fields_that_the_deployment_forwards_are_sent(kind: str, params: Json) -> None:
+async def test_row_82_fields_that_the_deployment_forwards_are_sent(kind: str, params: Json) -> None:
+    """Fields that the deployment forwards (`forward_fields`) are sent."""
     async with talking(kind, forward_fields=["models", "provider", "conversation"], **params) as (service, up):
         await post(service, {"model": "up", "stream": True, "input": "hi", **ODD_FIELDS})
         sent = up.requests[0].json()
@@ -563,7 +566,8 @@ async def test_fields_that_the_deployment_forwards_are_sent(kind: str, params: J
         assert (await service.record(0))["mended"] == ["unforwarded_field"]
 
 
-async def test_a_key_for_some_models_cannot_reach_another_one_through_forwarded_fields() -> None:
+async def test_row_82_a_key_for_some_models_cannot_reach_another_one_through_forwarded_fields() -> None:
+    """A key for some models reaches no other one, even through forwarded fields."""
     forwarded = sorted(ODD_FIELDS)
     config = model("team/cheap", "URL", forward_fields=forwarded, **OPENROUTER)
     async with scripted_upstream(ANSWERS["chat"].whole()) as up, serving(config.replace("URL", up.url)) as service:
@@ -583,7 +587,8 @@ async def test_a_key_for_some_models_cannot_reach_another_one_through_forwarded_
         assert "mended" not in await service.record(1)
 
 
-async def test_a_key_for_some_models_names_nothing_stored_and_no_other_model_within_items_and_tools() -> None:
+async def test_row_82_a_key_for_some_models_names_nothing_stored_and_no_other_model_within_items_and_tools() -> None:
+    """Neither does it through items and tools."""
     config = model("team/cheap", "URL")
     script = [ANSWERS["responses"].whole()]
     async with scripted_upstream(*script) as up, serving(config.replace("URL", up.url)) as service:

@@ -5,7 +5,10 @@ A stalled reader does not disconnect: its request ends at the write deadline, if
 
 from __future__ import annotations
 
+import ctypes
 import os
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -24,17 +27,21 @@ from kit.upstreams.scripted import (
     Step,
     end,
     events,
+    full_backlog,
     head,
     in_turn,
     scripted_upstream,
+    sse,
     sse_head,
     stall,
 )
 
 from pipeline import alarm
+from pipeline.gateway.http import sockets
 
 WRITE_TIMEOUT_S = 0.5
 SMALL_BUFFER_BYTES = 4096
+SO_ATTACH_FILTER = 26
 
 LAST: tuple[Step, ...] = (
     sse_head(headers=[("connection", "close")]),
@@ -144,7 +151,8 @@ async def test_a_body_that_is_not_valid_http_is_a_bad_request_and_not_a_disconne
 
 
 @each_way
-async def test_a_disconnect_during_the_upload_calls_no_upstream(disconnect: Disconnect) -> None:
+async def test_row_34_a_disconnect_during_the_upload_calls_no_upstream(disconnect: Disconnect) -> None:
+    """The client leaves while it uploads: the request ends at once, and no upstream is called."""
     async with world(*LAST) as here:
         async with await here.open() as client:
             await client.send(post_bytes(ask(), length=10_000))
@@ -177,9 +185,10 @@ PHASES: dict[str, tuple[bool, tuple[Step, ...]]] = {
 @each_transport
 @each_way
 @pytest.mark.parametrize("phase", PHASES)
-async def test_a_disconnect_before_the_first_byte_closes_the_upstream_at_once(
+async def test_rows_31_32_33_35_a_disconnect_before_the_first_byte_closes_the_upstream_at_once(
     phase: str, disconnect: Disconnect, transport: str
 ) -> None:
+    """The client closes, resets or half-closes before it got a byte: the upstream's connection is closed at once."""
     stream, script = PHASES[phase]
     async with world(*script, transport=transport) as here:
         async with await here.open() as client:
@@ -195,9 +204,33 @@ async def test_a_disconnect_before_the_first_byte_closes_the_upstream_at_once(
         await here.assert_the_next_request_is_served(2)
 
 
+@each_way
+async def test_row_35_a_disconnect_while_we_connect_ends_the_connect(disconnect: Disconnect) -> None:
+    """The client leaves while the upstream is being connected to: the connect is given up at once."""
+    with full_backlog() as port:
+        async with serving(model("up", f"http://127.0.0.1:{port}")) as service:
+            async with await RawClient.open(("127.0.0.1", service.port)) as client:
+                before = open_files()
+                await client.send(post_bytes(ask()))
+                with patiently():
+                    while open_files() == before:
+                        await trio.sleep(0.002)
+                left_at = trio.current_time()
+                disconnect(client)
+                assert (await service.record())["end"] == "DC"
+                assert trio.current_time() - left_at < AT_ONCE_S
+            assert service.app.clients.active_connections == 0
+            with patiently():
+                while open_files() >= before:  # the connection of the client is closed too
+                    await trio.sleep(0.002)
+
+
 @each_transport
 @each_way
-async def test_a_disconnect_in_mid_stream_closes_the_upstream_at_once(disconnect: Disconnect, transport: str) -> None:
+async def test_rows_31_32_33_a_disconnect_in_mid_stream_closes_the_upstream_at_once(
+    disconnect: Disconnect, transport: str
+) -> None:
+    """The client does so within a stream: the same."""
     async with world(*begun("Hello, "), stall(), transport=transport) as here:
         async with await here.open() as client:
             await client.send(post_bytes(ask()))
@@ -220,7 +253,8 @@ async def endless(exchange: Exchange) -> None:
 
 
 @each_transport
-async def test_a_stalled_reader_is_reset_at_the_write_deadline(transport: str) -> None:
+async def test_row_39_a_stalled_reader_is_reset_at_the_write_deadline(transport: str) -> None:
+    """The client stops reading: its connection is reset after `write_timeout_s`, and the upstream's closed."""
     async with world(endless, transport=transport, write_timeout_s=WRITE_TIMEOUT_S) as here:
         async with await here.open(receive_buffer_bytes=SMALL_BUFFER_BYTES) as client:
             await client.send(post_bytes(ask()))
@@ -235,6 +269,59 @@ async def test_a_stalled_reader_is_reset_at_the_write_deadline(transport: str) -
         await here.assert_the_next_request_is_served(2)
 
 
+@each_transport
+async def test_rows_26_39_a_client_that_does_not_read_holds_its_upstream_back(transport: str) -> None:
+    """The client does not read, the upstream sends a thousand events at once: it is held back, in bounded memory."""
+    sent_bytes = 0
+    batch = b"".join(sse(delta(f"{number} ")) for number in range(1000))
+
+    async def flood(exchange: Exchange) -> None:
+        nonlocal sent_bytes
+        await exchange.send(sse_head())
+        while True:
+            await exchange.send_chunk(batch)
+            sent_bytes += len(batch)
+
+    async with world(flood, transport=transport) as here:
+        async with await here.open(receive_buffer_bytes=SMALL_BUFFER_BYTES) as client:
+            await client.send(post_bytes(ask()))
+            await client.read_until(b'"content":"0 "')
+            seen = -1
+            while seen < sent_bytes:  # until it stands still
+                seen = sent_bytes
+                assert seen < 64 << 20, "the kernel's buffers hold a few megabytes"
+                await trio.testing.wait_all_tasks_blocked(0.2)
+        await here.upstream.connection_closed(1)
+        await here.assert_nothing_leaks()
+
+
+def drop_all_that_arrives(sock: trio.socket.SocketType) -> None:
+    """Let the kernel drop every segment for this socket, as if its host were gone: nothing is acknowledged."""
+    reject = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF_RET, 0 bytes
+    program = struct.pack("HL", 1, ctypes.addressof(reject))
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
+
+@pytest.mark.parametrize("is_silent", [False, True], ids=["streaming", "silent"])
+async def test_row_41_a_client_whose_host_vanishes_is_noticed(is_silent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's host vanishes without a word: its connection is reset when nothing is acknowledged for too long."""
+    if is_silent:
+        probes = {"KEEPALIVE_IDLE_S": 1, "KEEPALIVE_INTERVAL_S": 1, "KEEPALIVE_PROBES": 1, "TCP_USER_TIMEOUT_MS": 1000}
+        for name, limit in probes.items():
+            monkeypatch.setattr(sockets, name, limit)
+    script = (*begun("Hello, "), stall()) if is_silent else (endless,)
+    async with world(*script, write_timeout_s=WRITE_TIMEOUT_S) as here:
+        async with await here.open() as client:
+            await client.send(post_bytes(ask()))
+            await client.read_until(b'"content":"')
+            drop_all_that_arrives(client.sock)
+            await here.upstream.connection_closed(1)
+            assert (await here.service.record(1))["end"] in ("DC", "DS")
+            client.reset()
+        await here.assert_nothing_leaks()
+        await here.assert_the_next_request_is_served(2)
+
+
 async def test_the_record_distinguishes_a_stalled_reader_from_a_disconnect() -> None:
     async with world(endless, write_timeout_s=WRITE_TIMEOUT_S) as here:
         async with await here.open(receive_buffer_bytes=SMALL_BUFFER_BYTES) as client:
@@ -245,7 +332,8 @@ async def test_the_record_distinguishes_a_stalled_reader_from_a_disconnect() -> 
 
 
 @each_way
-async def test_a_disconnect_while_stalled_closes_the_upstream_at_once(disconnect: Disconnect) -> None:
+async def test_rows_31_32_33_a_disconnect_while_stalled_closes_the_upstream_at_once(disconnect: Disconnect) -> None:
+    """A client that has stopped reading does so: the same."""
     async with world(endless) as here:
         async with await here.open(receive_buffer_bytes=SMALL_BUFFER_BYTES) as client:
             await client.send(post_bytes(ask()))
@@ -258,7 +346,8 @@ async def test_a_disconnect_while_stalled_closes_the_upstream_at_once(disconnect
         await here.assert_the_next_request_is_served(2)
 
 
-async def test_a_slow_reader_is_served_to_the_end() -> None:
+async def test_row_40_a_slow_reader_is_served_to_the_end() -> None:
+    """The client reads a few bytes at a time, for longer than `write_timeout_s`: it gets everything."""
     text = "x" * 300_000
 
     async def answer(exchange: Exchange) -> None:
@@ -285,7 +374,8 @@ async def test_a_slow_reader_is_served_to_the_end() -> None:
 
 
 @each_way
-async def test_a_disconnect_after_a_pipelined_request_is_noticed(disconnect: Disconnect) -> None:
+async def test_row_37_a_disconnect_after_a_pipelined_request_is_noticed(disconnect: Disconnect) -> None:
+    """The client pipelines a request or an empty line, then leaves: noticed at once, and the second is not served."""
     async with world(*begun("Hello, "), stall()) as here:
         async with await here.open() as client:
             await client.send(post_bytes(ask()) + post_bytes(ask(stream=False)) + b"\r\n")
@@ -298,8 +388,9 @@ async def test_a_disconnect_after_a_pipelined_request_is_noticed(disconnect: Dis
         assert len(here.service.records) == 2
 
 
-@pytest.mark.parametrize("transport", ["headrace", "httpx"])
-async def test_two_hundred_disconnects_at_once_leave_nothing_behind(transport: str) -> None:
+@pytest.mark.parametrize(("transport", "crowd"), [("headrace", 1000), ("httpx", 200)])
+async def test_row_42_a_thousand_disconnects_at_once_leave_nothing_behind(transport: str, crowd: int) -> None:
+    """A thousand clients vanish at once: all upstream connections are closed at once, and nothing is left."""
     clients: list[RawClient] = []
     pipeline = f"  transport: {transport}"
     async with (
@@ -314,23 +405,25 @@ async def test_two_hundred_disconnects_at_once_leave_nothing_behind(transport: s
                 await client.send(post_bytes(ask()))
                 await client.read_until(b'"content":"Hello"')
 
-            for _ in range(200):
+            for _ in range(crowd):
                 nursery.start_soon(arrive)
-        assert upstream.open_connections == 200
-        assert service.app.clients.active_connections == 200
+        assert upstream.open_connections == crowd
+        assert service.app.clients.active_connections == crowd
         tasks, files = trio.lowlevel.current_statistics().tasks_living, open_files()
         left_at = trio.current_time()
         for number, client in enumerate(clients):
             (client.reset if number % 2 else client.close)()
-        for at in range(200):
+        for at in range(crowd):
             await upstream.connection_closed(at)
         last = max(connection.closed_at or 0 for connection in upstream.connections)
-        assert last - left_at < 2 * AT_ONCE_S  # for two hundred; the first timer that could end them is 15 s
-        await service.record(199)
+        assert last - left_at < 2 * AT_ONCE_S  # for all of them; the first timer that could end them is 15 s
+        await service.record(crowd - 1)
         assert {record["end"] for record in service.records} == {"DC"}
         assert len(service.app.bridge.active) == 0
         assert service.app.clients.active_connections == service.app.clients.idle_connections == 0
         with patiently():
             # Each has three tasks (connection, reader, stage) and two connections, of which we hold both ends.
-            while trio.lowlevel.current_statistics().tasks_living > tasks - 200 * 3 or open_files() > files - 200 * 4:
+            while (
+                trio.lowlevel.current_statistics().tasks_living > tasks - crowd * 3 or open_files() > files - crowd * 4
+            ):
                 await trio.sleep(0.005)

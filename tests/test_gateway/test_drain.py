@@ -53,7 +53,8 @@ async def read_body(client: RawClient) -> bytes:
     return body
 
 
-async def test_a_shutdown_completes_the_running_streams() -> None:
+async def test_row_54_a_shutdown_completes_the_running_streams() -> None:
+    """The server is told to stop: running streams finish, idle connections are closed."""
     held = Held()
     async with (
         scripted_upstream(held) as upstream,
@@ -80,7 +81,8 @@ async def test_a_shutdown_completes_the_running_streams() -> None:
             await RawClient.open(("127.0.0.1", service.port))
 
 
-async def test_while_draining_readiness_fails_requests_are_refused_and_liveness_succeeds() -> None:
+async def test_row_55_while_draining_readiness_fails_requests_are_refused_and_liveness_succeeds() -> None:
+    """A request comes while the server drains: 503 `draining` with Retry-After."""
     async with serving() as service:
         service.app.bridge.drain()
         assert (await service.get("/health/readiness", key=None)).status_code == 503
@@ -91,7 +93,8 @@ async def test_while_draining_readiness_fails_requests_are_refused_and_liveness_
         assert (await service.record())["end"] == "DR"
 
 
-async def test_at_the_drain_deadline_a_stream_ends_with_an_error_and_its_upstream_is_closed() -> None:
+async def test_row_55_at_the_drain_deadline_a_stream_ends_with_an_error_and_its_upstream_is_closed() -> None:
+    """Requests still run after `graceful_timeout_s`: 503 `draining`, or told in the stream."""
     async with (
         scripted_upstream(*begun("Hello, "), stall()) as upstream,
         serving(model("up", upstream.url), "  graceful_timeout_s: 0.2") as service,
@@ -125,7 +128,8 @@ async def test_at_the_drain_deadline_a_stream_ends_with_an_error_and_its_upstrea
             await upstream.connection_closed(at)
 
 
-async def test_a_hard_stop_resets_everything_at_once() -> None:
+async def test_row_56_a_hard_stop_resets_everything_at_once() -> None:
+    """The server is stopped hard: every response is cut, every connection closed at once."""
     async with (
         scripted_upstream(*begun("Hello, "), stall()) as upstream,
         serving(model("up", upstream.url)) as service,
@@ -239,7 +243,8 @@ async def headrace(folder: Path, upstream: ScriptedUpstream) -> AsyncIterator[He
 
 
 @pytest.mark.timeout(300)
-async def test_two_workers_finish_their_streams_and_a_killed_one_costs_only_its_own(tmp_path: Path) -> None:
+async def test_rows_54_59_two_workers_finish_their_streams_and_a_killed_one_costs_only_its_own(tmp_path: Path) -> None:
+    """SIGTERM lets all workers finish their streams; kill -9 of one cuts its own and no others."""
     held = Held()
     async with scripted_upstream(held) as upstream, headrace(tmp_path, upstream) as running:
         (killed, cut), (_, spared) = (await running.streams()).items()

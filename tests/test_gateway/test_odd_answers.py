@@ -59,7 +59,8 @@ def streamed(stream: Sequence[bytes]) -> tuple[Step, ...]:
 
 
 @pytest.mark.parametrize("case", ODD_ANSWERS, ids=lambda case: case.name)
-async def test_an_odd_answer_is_mended(case: OddAnswer) -> None:
+async def test_rows_76_78_an_odd_answer_is_mended(case: OddAnswer) -> None:
+    """The upstream counts oddly, or splits an emoji over two deltas: mended, and nothing is lost."""
     for folded, record in await answers_to(case.kind, streamed(case.events)):
         assert folded.content == case.text
         assert folded.reasoning == case.reasoning

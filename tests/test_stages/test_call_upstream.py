@@ -353,7 +353,8 @@ async def test_an_answer_that_is_cancelled_or_read_to_its_end_is_closed_as_it_is
         assert upstream.answered == [False]
 
 
-async def test_a_cancel_at_any_step_leaves_no_connection_open(autojump_clock: trio.abc.Clock) -> None:
+async def test_row_60_a_cancel_at_any_step_leaves_no_connection_open(autojump_clock: trio.abc.Clock) -> None:
+    """The stage that calls the upstream is cancelled at any step: no connection is left open."""
     upstream = Scripted(b"one", 1.0, b"two")
 
     async def run() -> None:

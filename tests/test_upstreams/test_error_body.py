@@ -64,7 +64,8 @@ def test_what_nobody_can_read_says_nothing(body: bytes, encoding: str) -> None:
     assert read_error(body, encoding).message == ""
 
 
-def test_no_more_than_the_limit_is_read_compressed_or_not() -> None:
+def test_row_29_no_more_than_the_limit_is_read_of_an_error_compressed_or_not() -> None:
+    """An error's body is large, or decompresses to much: no more than the limit is read."""
     long = json.dumps({"error": {"message": "x" * ERROR_BODY_BYTES}}).encode()
     for body in (long, gzip.compress(long)):
         assert read_error(body).message == ""

@@ -333,7 +333,10 @@ async def test_the_deadline_of_a_whole_call_includes_the_second_try(
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("script", [GOOD, (error(503, b'{"error": "later"}'),)], ids=["good", "refused"])
-async def test_a_cancel_at_any_step_leaves_nothing_open(make: Make, script: tuple[Step, ...], after: bool) -> None:
+async def test_row_60_a_cancel_at_any_step_leaves_nothing_open(
+    make: Make, script: tuple[Step, ...], after: bool
+) -> None:
+    """A call is cancelled at any step: no connection is left in use."""
     async with scripted_upstream(*script) as up, make() as transport:
         for step in range(1, 100):
             with trio.CancelScope() as scope:
@@ -712,7 +715,8 @@ async def raising(failure: Exception) -> AsyncGenerator[httpx.AsyncBaseTransport
     yield Raises()
 
 
-async def test_messages_do_not_contain_texts_of_foreign_exceptions() -> None:
+async def test_row_63_messages_do_not_contain_texts_of_foreign_exceptions() -> None:
+    """An exception of a library quotes a secret: it is not in our message."""
     for failure in (
         httpx.LocalProtocolError("Illegal header value b'Bearer sk-SECRET\\n'"),
         UnicodeEncodeError("ascii", "sk-SECRET", 0, 1, "no"),

@@ -157,7 +157,9 @@ class ServerConnection:
             await self._app(self._scope(head, cycle), cycle.receive, cycle.send)
         except* Exception as failure:
             # except* and not except: under cancellation a failure comes in a group with Cancelled, which must propagate
-            log.error("the application failed on %s %s\n%s", head.method, head.raw_path.decode(), _describe(failure))
+            log.error(
+                "the application failed on %s %s\n%s", head.method, head.raw_path.decode(), describe_failure(failure)
+            )
         peer.answering = False
         peer.on_gone = None
         if peer.gone:
@@ -191,8 +193,13 @@ class ServerConnection:
             if head is not None:
                 return head
             self._idle = len(peer.requests) == 0
-            if peer.gone or (self._idle and peer.closing):
+            if peer.gone:
                 return None
+            if self._idle and peer.closing:
+                # A request may have arrived while we decided to close: serve it instead of resetting it.
+                if not peer.read_nowait():
+                    return None
+                continue
             if not self._idle and not has_begun:
                 has_begun = True
                 deadline = trio.current_time() + settings.header_timeout_s
@@ -200,8 +207,7 @@ class ServerConnection:
             if not in_time and not self._idle:
                 raise RefusedRequest("request_timeout", "the request head did not arrive in time")
             self._idle = False
-            # A request may have arrived while we decided to close: serve it instead of resetting it.
-            if not in_time and not (peer.closing and peer.read_nowait()):
+            if not in_time and not peer.closing:
                 return None
 
     def _start_idle_timer(self) -> None:
@@ -251,7 +257,7 @@ class ServerConnection:
                 pass
 
 
-def _describe(failure: BaseExceptionGroup[Exception]) -> str:
+def describe_failure(failure: BaseExceptionGroup[Exception]) -> str:
     """Return types and places of a failure but not its text, which may quote a request or a key."""
     lines: list[str] = []
     for leaf in _leaves(failure):

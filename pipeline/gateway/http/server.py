@@ -30,7 +30,7 @@ from hypercorn.typing import Scope as HypercornScope
 from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 
 from pipeline.gateway.http.asgi import App, Scope
-from pipeline.gateway.http.connection import ServerConnection, ServerSettings
+from pipeline.gateway.http.connection import ServerConnection, ServerSettings, describe_failure
 from pipeline.gateway.http.refusals import MakeRefusal
 from pipeline.gateway.http.request_cycle import DateHeader
 from pipeline.gateway.http.sockets import ByteTransport, TcpTransport, TlsTransport, limit_writes
@@ -346,16 +346,16 @@ class _Worker:
     async def _run_connection(self, connection: ServerConnection) -> None:
         try:
             await connection.run()
-        except* Exception:  # a bug of ours costs one connection, never the process
-            log.exception("a connection failed")
+        except* Exception as failure:  # a bug of ours costs one connection, never the process
+            log.error("a connection failed\n%s", describe_failure(failure))
         finally:
             self._forget(connection)
 
     async def _refuse(self, connection: ServerConnection) -> None:
         try:
             await connection.refuse()
-        except* Exception:
-            log.exception("a refusal of a connection failed")
+        except* Exception as failure:
+            log.error("a refusal of a connection failed\n%s", describe_failure(failure))
         finally:
             self._refusals -= 1
             self._forget(connection)

@@ -64,6 +64,7 @@ def limits(**changed: Any) -> ServerSettings:
 async def serving(
     app: App,
     *,
+    listener: socket.socket | None = None,
     send_buffer_bytes: int | None = None,
     certfile: str | None = None,
     keyfile: str | None = None,
@@ -71,13 +72,13 @@ async def serving(
     on_drain_deadline: Callable[[], None] | None = None,
     **changed: Any,
 ) -> AsyncIterator[Served]:
-    """Serve ``app`` on a free port; at the end stop it hard, and check that no file descriptor is left open.
+    """Serve ``app`` on ``listener``, or on a free port; at the end stop it hard, and check that no file is left open.
 
     The server's settings are those of `limits`, with ``changed``.
     """
     fds = len(os.listdir("/proc/self/fd"))
     settings = limits(**changed)
-    listener = bind_socket("127.0.0.1", 0)
+    listener = listener or bind_socket("127.0.0.1", 0)
     if send_buffer_bytes is not None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
     served = Served(listener.getsockname(), trio.Event(), trio.Event())

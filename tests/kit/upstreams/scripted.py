@@ -38,8 +38,8 @@ import json
 import socket
 import ssl
 import struct
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -427,3 +427,16 @@ async def scripted_upstream(
         nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
+
+
+@contextmanager
+def full_backlog() -> Generator[int]:
+    """Yield the port of a listener that completes no more handshakes: a connect to it hangs."""
+    with socket.socket() as listener, ExitStack() as held:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = held.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -112,7 +113,8 @@ async def test_a_head_that_arrives_byte_by_byte_is_read() -> None:
         assert json.loads((await client.read_answer()).body)["path"] == "/slow"
 
 
-async def test_a_body_for_http_1_0_is_not_chunked_but_ends_with_the_connection() -> None:
+async def test_row_43_a_body_for_http_1_0_is_not_chunked_but_ends_with_the_connection() -> None:
+    """The client speaks HTTP/1.0: a stream is not chunked, and ends with the connection."""
     async with serving(echo) as served, await RawClient.open(served.address) as client:
         await client.send(b"GET /chunked HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
         answer = await client.read_answer()
@@ -131,7 +133,8 @@ async def test_http_1_0_may_keep_alive_if_the_length_is_known() -> None:
         assert await client.read_to_end() == (b"", "fin")
 
 
-async def test_connection_close_is_honoured_at_once() -> None:
+async def test_row_43_connection_close_is_honoured_at_once() -> None:
+    """The client sends `Connection: close`: the connection is closed right after the response."""
     async with serving(echo) as served, await RawClient.open(served.address) as client:
         began = trio.current_time()
         answer = await client.ask(headers="Connection: close\r\n")
@@ -192,7 +195,8 @@ async def test_no_100_continue_for_a_request_that_is_refused() -> None:
         assert (answer.status, answer.body, answer.headers["connection"]) == (401, b"no", "close")
 
 
-async def test_pipelined_requests_are_answered_in_order() -> None:
+async def test_row_38_pipelined_requests_are_answered_in_order() -> None:
+    """The client pipelines requests: they are answered in their order, each with its own response."""
     async with serving(echo) as served, await RawClient.open(served.address) as client:
         await client.send(
             b"".join(
@@ -257,9 +261,11 @@ async def test_the_first_bytes_are_sent_together_with_the_head() -> None:
 # Failures of the application.
 
 
-async def test_a_failure_before_the_response_is_a_500_and_its_text_is_not_shown(
+async def test_row_63_a_failure_before_the_response_is_a_500_and_its_text_is_not_shown(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """An exception that quotes a secret reaches the server: 500, and the text is neither shown nor logged."""
+
     @app_of
     async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         await send(start())
@@ -372,7 +378,10 @@ class Watched:
 @DISCONNECTING
 @pytest.mark.parametrize("phase", ["uploading", "silent", "streaming", "stuck in a send", "stuck, without a receive"])
 @pytest.mark.parametrize("before", ["", "after another request", "before a stray CRLF", "before a pipelined request"])
-async def test_a_disconnect_is_noticed_at_once(disconnect: Disconnect, phase: str, before: str) -> None:
+async def test_rows_31_32_33_37_a_disconnect_is_noticed_at_once(
+    disconnect: Disconnect, phase: str, before: str
+) -> None:
+    """A disconnect is noticed at once in every phase, and even after bytes of a next request."""
     app = Watched(phase)
     uploading = phase == "uploading"
     async with serving(app, send_buffer_bytes=8192, write_timeout_s=60) as served:
@@ -513,8 +522,11 @@ async def test_a_client_that_reads_a_few_bytes_at_a_time_gets_everything() -> No
             assert received.partition(b"\r\n\r\n")[2] == b"5000\r\n" + whole + b"\r\n0\r\n\r\n"
 
 
-async def test_a_cancellation_during_a_stuck_send_cuts_no_frame_in_half() -> None:
-    """A frame that has begun is sent completely before the cancellation takes effect."""
+async def test_row_62_a_cancellation_during_a_stuck_send_cuts_no_frame_in_half() -> None:
+    """A request is cancelled while the socket is full: no frame is cut in half.
+
+    A frame that has begun is sent completely before the cancellation takes effect.
+    """
     sending = trio.CancelScope()
 
     @app_of
@@ -542,12 +554,31 @@ async def test_a_cancellation_during_a_stuck_send_cuts_no_frame_in_half() -> Non
 # Time limits.
 
 
-async def test_an_idle_connection_is_closed_at_the_keep_alive_timeout() -> None:
+async def test_row_44_an_idle_connection_is_closed_at_the_keep_alive_timeout() -> None:
+    """A kept connection is idle: it is closed after `keep_alive_timeout_s`."""
     async with serving(echo, keep_alive_timeout_s=0.2) as served, await RawClient.open(served.address) as client:
         began = trio.current_time()
         await client.ask()
         assert await client.read_to_end() == (b"", "fin")
         assert 0.2 <= trio.current_time() - began < AT_ONCE_S
+
+
+@DISCONNECTING
+async def test_row_44_an_idle_client_that_leaves_frees_its_descriptor_at_once(disconnect: Disconnect) -> None:
+    """An idle client leaves: its file descriptor is freed at once."""
+    async with serving(echo, keep_alive_timeout_s=60) as served:
+        before = len(os.listdir("/proc/self/fd"))
+        clients = [await RawClient.open(served.address) for _ in range(20)]
+        for client in clients:
+            await client.ask()
+        for client in clients:
+            disconnect(client)
+        ours = 20 if disconnect is RawClient.half_close else 0
+        with patiently():
+            while len(os.listdir("/proc/self/fd")) > before + ours:
+                await trio.sleep(0.002)
+        for client in clients:
+            client.close()
 
 
 async def test_the_keep_alive_timeout_does_not_end_a_request_that_takes_longer() -> None:
@@ -589,13 +620,15 @@ async def test_a_large_request_may_follow_a_response_whose_application_still_run
             has_followed.set()
 
 
-async def test_a_connection_without_a_request_is_closed() -> None:
+async def test_row_45_a_connection_without_a_request_is_closed() -> None:
+    """The client connects and sends nothing: the connection is closed after `header_timeout_s`."""
     async with serving(echo, header_timeout_s=0.1) as served, await RawClient.open(served.address) as client:
         assert await client.read_to_end() == (b"", "fin")
 
 
 @pytest.mark.parametrize("first", [True, False])
-async def test_a_head_that_arrives_too_slowly_is_answered_with_408(first: bool) -> None:
+async def test_row_45_a_head_that_arrives_too_slowly_is_answered_with_408(first: bool) -> None:
+    """The client sends its head too slowly: 408, and the connection is closed."""
     async with serving(echo, header_timeout_s=1) as served, await RawClient.open(served.address) as client:
         if not first:
             await client.ask()
@@ -689,7 +722,8 @@ HOSTILE: list[tuple[str, bytes, int]] = [
 
 
 @pytest.mark.parametrize(("raw", "status"), [row[1:] for row in HOSTILE], ids=[row[0] for row in HOSTILE])
-async def test_hostile_bytes_end_only_their_own_connection(raw: bytes, status: int) -> None:
+async def test_rows_49_50_hostile_bytes_end_only_their_own_connection(raw: bytes, status: int) -> None:
+    """Ambiguous framing, garbage, HTTP/2 or TLS on a plain port: 4xx or 5xx and a close; the next client is served."""
     async with serving(echo) as served, await RawClient.open(served.address) as client:
         await client.send(raw)
         answer = await client.read_answer()
@@ -715,7 +749,8 @@ UPGRADES: list[tuple[str, bytes]] = [
 
 
 @pytest.mark.parametrize("raw", [row[1] for row in UPGRADES], ids=[row[0] for row in UPGRADES])
-async def test_an_upgrade_is_ignored_and_its_request_is_served(raw: bytes) -> None:
+async def test_row_50_an_upgrade_is_ignored_and_its_request_is_served(raw: bytes) -> None:
+    """The client asks for an upgrade to WebSocket or h2c: it is ignored, and the request is served."""
     async with serving(echo) as served, await RawClient.open(served.address) as client:
         await client.send(HEAD + raw)
         assert (await client.read_answer()).status == 200

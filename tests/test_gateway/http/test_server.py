@@ -65,7 +65,8 @@ class Streams:
 # Limits.
 
 
-async def test_a_connection_beyond_the_limit_is_answered_with_503() -> None:
+async def test_row_52_a_connection_beyond_the_limit_is_answered_with_503() -> None:
+    """There are more connections than `max_connections`: 503 `too_many_connections` with Retry-After."""
     app = Streams()
     async with serving(app, max_connections=2) as served:
         async with await RawClient.open(served.address) as one, await RawClient.open(served.address) as two:
@@ -83,7 +84,10 @@ async def test_a_connection_beyond_the_limit_is_answered_with_503() -> None:
                 await trio.sleep(0.01)
 
 
-async def test_running_out_of_file_descriptors_is_survived_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_row_53_running_out_of_file_descriptors_is_survived_and_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """No file descriptor is left to accept with: logged once, and served again as soon as there is one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with serving(Streams(), keep_alive_timeout_s=60, header_timeout_s=60) as served:
         clients = [socket.create_connection(served.address) for _ in range(30)]
@@ -165,6 +169,43 @@ async def test_a_response_that_begins_during_the_drain_closes_the_connection() -
         assert await client.read_to_end() == (b"", "fin")
 
 
+async def test_row_58_a_restart_on_a_shared_socket_resets_and_cuts_nothing() -> None:
+    """A new server takes over the listening socket under load: no connection is reset, and no response is cut."""
+    leaving, coming = Streams(), Streams()
+    listener = bind_socket("127.0.0.1", 0)
+    answered, is_over = 0, trio.Event()
+
+    async def keep_asking() -> None:
+        nonlocal answered
+        while not is_over.is_set():
+            connected = socket.create_connection(served.address)  # with its request, before any server can run
+            connected.sendall(b"GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+            sock = trio.socket.from_stdlib_socket(connected)
+            async with RawClient(trio.SocketStream(sock), sock) as client:
+                answer = await client.read_answer()
+                assert (answer.status, answer.body) == (200, b"ended")
+                assert await client.read_to_end() == (b"", "fin")
+            answered += 1
+
+    async with serving(leaving, listener=listener.dup()) as served, await leaving.open(served.address) as stream:
+        async with serving(coming, listener=listener):
+            with patiently():
+                async with trio.open_nursery() as nursery:
+                    for _ in range(20):
+                        nursery.start_soon(keep_asking)
+                    while answered < 200:
+                        await trio.sleep(0.001)
+                    served.shutdown.set()
+                    while answered < 600:
+                        await trio.sleep(0.001)
+                    is_over.set()
+            leaving.end.set()
+            assert await stream.read_to_end() == (b"5\r\nended\r\n0\r\n\r\n", "fin")
+            stream.close()  # else the server would linger
+            with patiently():
+                await served.ended.wait()
+
+
 async def test_at_the_drain_deadline_applications_are_cancelled_and_may_send_a_final_message() -> None:
     app = Streams()
     async with serving(app, graceful_timeout_s=0.1) as served:
@@ -224,7 +265,8 @@ async def test_a_hard_stop_ends_a_drain_at_once() -> None:
         assert served.ended_at - began < AT_ONCE_S
 
 
-async def test_stalled_readers_do_not_delay_the_end() -> None:
+async def test_row_57_stalled_readers_do_not_delay_the_end() -> None:
+    """The server stops while clients do not read: it ends at the drain deadline, and they are reset."""
     stuck = trio.Event()
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -269,8 +311,11 @@ async def test_a_failure_under_cancellation_is_logged_and_the_end_is_clean(caplo
 
 
 @pytest.mark.parametrize("moment", ["start", "body", "last"])
-async def test_a_cancellation_around_any_send_closes_the_connection_cleanly(moment: str) -> None:
-    """The cancellation comes at the drain deadline, while the application is about to send."""
+async def test_row_62_a_cancellation_around_any_send_closes_the_connection_cleanly(moment: str) -> None:
+    """A request is cancelled around the start, a part or the end of its response: the connection is closed cleanly.
+
+    The cancellation comes at the drain deadline, while the application is about to send.
+    """
     reached = trio.Event()
 
     async def stop_here() -> None:

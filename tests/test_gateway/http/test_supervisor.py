@@ -119,7 +119,8 @@ async def has_ended(pid: int) -> None:
             await trio.sleep(0.01)
 
 
-async def test_a_killed_worker_costs_only_its_own_streams_and_is_replaced() -> None:
+async def test_row_59_a_killed_worker_costs_only_its_own_streams_and_is_replaced() -> None:
+    """A worker is killed: the streams of others go on, and it is replaced."""
     async with supervising(2) as supervised:
         streams = await supervised.open_streams()
         (killed, cut), (spared, whole) = streams.items()

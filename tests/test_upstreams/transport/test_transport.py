@@ -6,7 +6,7 @@ import contextlib
 import gc
 import os
 import socket
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 
 import httpx
 import pytest
@@ -23,6 +23,7 @@ from kit.upstreams.scripted import (
     end,
     error,
     events,
+    full_backlog,
     head,
     in_turn,
     pieces,
@@ -365,19 +366,6 @@ async def test_a_port_without_a_listener_is_a_connect_error(make: Make) -> None:
                 await read(transport, post(f"http://127.0.0.1:{bound.getsockname()[1]}/"))
 
 
-@contextlib.contextmanager
-def full_backlog() -> Generator[int]:
-    """Yield the port of a listener that completes no more handshakes."""
-    with socket.socket() as listener, contextlib.ExitStack() as held:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(4):
-            filler = held.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-        yield listener.getsockname()[1]
-
-
 async def test_an_upstream_that_does_not_accept_is_a_connect_timeout(make: Make) -> None:
     with full_backlog() as port:
         async with make() as transport:
@@ -387,7 +375,8 @@ async def test_an_upstream_that_does_not_accept_is_a_connect_timeout(make: Make)
             assert sockets_open() == before
 
 
-async def test_a_handshake_that_hangs_is_a_connect_timeout_and_its_socket_is_closed(make: Make) -> None:
+async def test_row_4_a_handshake_that_hangs_is_a_connect_timeout_and_its_socket_is_closed(make: Make) -> None:
+    """A handshake that hangs leaves no socket open."""
     async with scripted_upstream(stall(), reads=False) as up, make() as transport:
         with pytest.raises(httpx.ConnectTimeout):
             await read(transport, post(up.url.replace("http://", "https://"), connect=0.1))
@@ -636,7 +625,8 @@ async def test_httpx_clients_can_use_our_transport() -> None:
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("scenario", ["fresh", "kept", "stale", "tls", "contended", "upload", "named"])
-async def test_cancelling_at_any_step_leaks_nothing(make: Make, scenario: str, after: bool) -> None:
+async def test_rows_4_35_60_cancelling_at_any_step_leaks_nothing(make: Make, scenario: str, after: bool) -> None:
+    """A request is cancelled at any step of a connect, a handshake, an upload or a read: no socket is left."""
     body = bytes(6_000_000) if scenario == "upload" else b"{}"
     tls = server_tls() if scenario == "tls" else None
 
