@@ -23,13 +23,14 @@ from typing import Any, Final
 import trio
 
 from pipeline import ClientFault, Observer, Overloaded, PipelineError, RequestContext, StageBug
-from pipeline.errors import places_of
+from pipeline.errors import forget_places, places_of
 from pipeline.gateway.asgi_client import AsgiClient, AsgiResponse, Client
 from pipeline.gateway.assembly import Assembly
 from pipeline.gateway.attempts import answer_in_turn
 from pipeline.gateway.failures import render
 from pipeline.gateway.http.asgi import REQUEST_CYCLE, Message, Receive, Scope, Send
 from pipeline.gateway.request_record import FinishedRequest, finished_request, request_record
+from pipeline.gateway.upload_budget import Upload, UploadBudget
 from pipeline.kernel_time import Clock
 from pipeline.timeline import Timeline
 from stages.routing.router import ROUTE
@@ -58,6 +59,7 @@ class Bridge:
         response_headers: sent with every response (CORS).
         request_timeout_s: the time budget of the answer; None for no limit.
         body_timeout_s: how long the upload may take.
+        uploads: the memory that large requests share.
         clock: returns the time of the figures, in ns.
     """
 
@@ -70,6 +72,7 @@ class Bridge:
         response_headers: Iterable[tuple[bytes, bytes]] = (),
         request_timeout_s: float | None,
         body_timeout_s: float,
+        uploads: UploadBudget,
         clock: Clock = perf_counter_ns,
     ) -> None:
         self.assembly = assembly
@@ -78,6 +81,7 @@ class Bridge:
         self.response_headers = tuple(response_headers)
         self.request_timeout_s = request_timeout_s
         self.body_timeout_s = body_timeout_s
+        self.uploads = uploads
         self.clock = clock
         self.draining = False
         self.active: set[_ServedRequest] = set()
@@ -99,6 +103,10 @@ class Bridge:
             if (route := request.ctx.get(ROUTE)) is not None:
                 route.end()
                 request.ctx.timeline.on_first_token = None  # it holds the request
+            if request.upload is not None:
+                request.upload.end()
+            if request.error is not None:
+                forget_places(request.error)  # it is kept for the record
             self.on_end(request.finished)
             if observers:
                 record = request_record(request.finished())
@@ -143,6 +151,7 @@ class _ServedRequest:
         "error",
         "is_cut_off",
         "response",
+        "upload",
     )
 
     def __init__(self, bridge: Bridge, scope: Scope, client: Client, model_in_path: str | None) -> None:
@@ -153,6 +162,7 @@ class _ServedRequest:
         self.is_cut_off = False
         self.error: PipelineError | None = None
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.upload = bridge.uploads.begin(headers.get(b"content-length"))
         request_id = bridge.request_id_of(headers)
         self.ctx = ctx = RequestContext(request_id, clock=bridge.clock)
         ctx.timeline.arrive(client.arrived_ns, client.first_read_ns, client.last_read_ns)
@@ -187,7 +197,8 @@ class _ServedRequest:
         assembly = self._bridge.assembly
         if assembly is None:
             raise Overloaded("this server is still starting: try again shortly", code="draining")
-        body = _BodySource(self._client, self._bridge.body_timeout_s, self.disconnect, self.ctx.timeline)
+        upload = self.upload
+        body = _BodySource(self._client, self._bridge.body_timeout_s, self.disconnect, self.ctx.timeline, upload)
         calls = await assembly.accept(body, self.ctx)
         self.ctx.timeline.mark("routed")
         if len(calls) != 1:  # only a plugin can do that
@@ -196,7 +207,8 @@ class _ServedRequest:
             raise bug
         [call] = calls
         # What has failed is returned: a watcher's nursery would put an exception into a group.
-        answering = answer_in_turn(assembly, call, self.ctx, self.response)
+        shrink = None if upload is None else upload.shrink
+        answering = answer_in_turn(assembly, call, self.ctx, self.response, on_first_token=shrink)
         self.error = await self._client.watch_during(answering, self.disconnect)
 
     def _multiplying(self) -> str | None:
@@ -245,16 +257,22 @@ class _ServedRequest:
 class _BodySource:
     """The request's body as a pipeline's source; an iterator and not a generator, so that nothing is left to close."""
 
-    __slots__ = ("_client", "_complete", "_deadline", "_on_disconnect", "_timeline")
+    __slots__ = ("_client", "_complete", "_deadline", "_on_disconnect", "_timeline", "_upload")
 
     def __init__(
-        self, client: Client, timeout_s: float, on_disconnect: Callable[[str], None], timeline: Timeline
+        self,
+        client: Client,
+        timeout_s: float,
+        on_disconnect: Callable[[str], None],
+        timeline: Timeline,
+        upload: Upload | None,
     ) -> None:
         self._client = client
         self._timeline = timeline
         self._deadline = trio.current_time() + timeout_s
         self._on_disconnect = on_disconnect
         self._complete = False
+        self._upload = upload
 
     def __aiter__(self) -> _BodySource:
         return self
@@ -264,7 +282,11 @@ class _BodySource:
 
         Raises:
             ClientFault: ``body_timeout`` if the upload takes too long.
+            Overloaded: if there is no memory for it.
         """
+        upload = self._upload
+        if upload is not None and upload.size_bytes > upload.room_bytes:  # its length was declared
+            await self._make_room(upload)
         while not self._complete:
             message = self._client.receive_nowait() or await self._receive()
             if message["type"] == "http.disconnect":
@@ -272,9 +294,18 @@ class _BodySource:
                 await trio.sleep_forever()  # cancelled by the line above
             self._complete = not message.get("more_body", False)
             if part := message.get("body", b""):
+                if upload is not None and upload.is_growing:
+                    upload.size_bytes += len(part)
+                    if upload.size_bytes > upload.room_bytes:
+                        await self._make_room(upload)
                 return [part]
         self._timeline.mark("body_read")
         raise StopAsyncIteration
+
+    async def _make_room(self, upload: Upload) -> None:
+        since_s = trio.current_time()
+        await upload.make_room()
+        self._deadline += trio.current_time() - since_s  # the client could not send meanwhile
 
     async def _receive(self) -> Message:
         timeline = self._timeline

@@ -21,6 +21,7 @@ from pipeline.gateway.http.server import StartupError, hypercorn_config, serve_u
 from pipeline.gateway.http.sockets import bind_socket, prepare_listener
 from pipeline.gateway.http.supervisor import run_workers
 from pipeline.gateway.logs import configure_logging
+from pipeline.gateway.memory import return_large_blocks
 from pipeline.loop import LoopClock, watch_loop
 from pipeline.registry import AnyPlugin
 
@@ -141,6 +142,7 @@ def _run(
         if refused is not None:
             raise refused
 
+    return_large_blocks()
     # What exists now stays: unless it is frozen, each full collection walks all modules, which shows in the p99 of
     # added latency (docs/facts/http-stack.md, "Garbage collection").
     gc.collect()
