@@ -294,7 +294,10 @@ class Source(Generic[T]):
                 raise EndOfInput from None
             except Exception as error:
                 fault = blame(error, "source")
-                raise fault from fault.__cause__
+                try:
+                    raise fault from fault.__cause__
+                finally:
+                    del fault  # else its traceback holds this frame, which holds it, and the source
             except BaseException:
                 lane.switch(CLOSING, lane.clock())
                 raise

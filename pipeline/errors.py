@@ -94,6 +94,19 @@ def blame(error: Exception, stage: str) -> PipelineError:
     return error
 
 
+def forget_places(error: BaseException | None) -> None:
+    """Drop the tracebacks of an exception and of what led to it.
+
+    Their frames hold whatever the request was made of, such as its body. Whoever keeps an exception does this first.
+    """
+    left, seen = [error], set[int]()
+    while left:
+        if (one := left.pop()) is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            left += (one.__cause__, one.__context__)
+
+
 def places_of(error: BaseException | None) -> str:
     """Return types and places of an exception and of what led to it, the last first, for a log.
 

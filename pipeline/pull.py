@@ -107,8 +107,11 @@ class _InOneTask(Generic[Out]):
             end = run.first_failure()
         if run.ctx.open_codecs:
             end = run.close_codecs(end)
-        if end is not None and end is not known:
-            raise end
+        try:
+            if end is not None and end is not known:
+                raise end
+        finally:
+            del end, known  # else its traceback holds this frame, which holds it: only the collector frees the request
 
 
 class _InTasks(Generic[Out]):
@@ -134,8 +137,11 @@ class _InTasks(Generic[Out]):
     def check(self) -> None:
         """Raise what has failed, once."""
         error, self._error = self._error, None
-        if error is not None:
-            raise error
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # as above
 
     async def end(self, *, is_answered: bool) -> None:
         """As in `Pull`."""

@@ -30,7 +30,9 @@ from pipeline.gateway.health_log import HealthLog
 from pipeline.gateway.health_page import PATH, health_page
 from pipeline.gateway.http.asgi import Receive, Scope, Send
 from pipeline.gateway.insertions import plan
+from pipeline.gateway.memory import memory_limit_bytes
 from pipeline.gateway.open_plugins import OpenPlugins
+from pipeline.gateway.upload_budget import UploadBudget, default_total_bytes
 from pipeline.gateway.upstream_clients import ClientSettings, UpstreamClients
 from pipeline.registry import AnyPlugin
 from stages.authenticate import identify, key_names
@@ -126,6 +128,7 @@ class Application:
             proxies=Proxies(own.forwarded_allow_ips),
             request_timeout_s=own.request_timeout_s,
             body_timeout_s=own.body_timeout_s,
+            uploads=_upload_budget(own),
         )
         self._pages = self._make_pages()
 
@@ -283,6 +286,14 @@ def _reasoning_store(own: PipelineSettings) -> ReasoningStore | None:
         max_mb=own.reasoning_max_mb,
         max_age_h=own.reasoning_max_age_h,
     )
+
+
+def _upload_budget(own: PipelineSettings) -> UploadBudget:
+    if own.max_upload_mb_total is None:
+        total_bytes = default_total_bytes(memory_limit_bytes(), own.workers)
+    else:
+        total_bytes = int(own.max_upload_mb_total * 1024 * 1024)
+    return UploadBudget(total_bytes, max_body_bytes=own.max_body_bytes)
 
 
 def _profile_chooser(own: PipelineSettings) -> Callable[[dict[bytes, bytes]], Profile]:

@@ -7,6 +7,8 @@ the call, `stages.routing.around` does the same inside the pipeline.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from pipeline import ClientFault, Overloaded, PipelineError, RequestContext, UpstreamFault
@@ -20,7 +22,12 @@ from stages.upstreams.faults import fault_from
 
 
 async def answer_in_turn(
-    assembly: Assembly, call: UpstreamCall, ctx: RequestContext, response: AsgiResponse
+    assembly: Assembly,
+    call: UpstreamCall,
+    ctx: RequestContext,
+    response: AsgiResponse,
+    *,
+    on_first_token: Callable[[], object] | None = None,
 ) -> PipelineError | None:
     """Answer a call by the deployments of its route; return what the last one has failed with, if all have.
 
@@ -29,7 +36,14 @@ async def answer_in_turn(
         call: the request, and the deployment that is asked first.
         ctx: the request's context.
         response: what the client gets; once it has any of an answer, nobody else is asked.
+        on_first_token: called when the first deployment begins to answer that does so in one of these attempts.
     """
+
+    def note_first_token() -> None:
+        route.answered(trio.current_time())
+        if on_first_token is not None:
+            on_first_token()
+
     route = ctx[ROUTE]
     pipeline = assembly.answer(call, ctx)
     is_routed_within = assembly.routes_within(call, ctx)
@@ -40,7 +54,7 @@ async def answer_in_turn(
         route.hand_over()
         route = ctx[ROUTE] = route.from_candidate(Candidate(call.deployment, call.model), trio.current_time())
     if not is_routed_within:
-        ctx.timeline.on_first_token = lambda: route.answered(trio.current_time())
+        ctx.timeline.on_first_token = note_first_token
     chosen = ctx[CALL]  # without restored reasoning
     count = 0
     while True:

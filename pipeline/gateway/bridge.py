@@ -23,7 +23,7 @@ from typing import Any, Final
 import trio
 
 from pipeline import ClientFault, Observer, Overloaded, PipelineError, RequestContext, StageBug
-from pipeline.errors import places_of
+from pipeline.errors import forget_places, places_of
 from pipeline.gateway.asgi_client import AsgiClient, AsgiResponse, Client
 from pipeline.gateway.assembly import Assembly
 from pipeline.gateway.attempts import answer_in_turn
@@ -32,6 +32,7 @@ from pipeline.gateway.cors import NO_ORIGINS, Cors
 from pipeline.gateway.failures import render
 from pipeline.gateway.http.asgi import REQUEST_CYCLE, Message, Receive, Scope, Send
 from pipeline.gateway.request_record import FinishedRequest, finished_request, request_record
+from pipeline.gateway.upload_budget import Upload, UploadBudget
 from pipeline.gateway.wrong_keys import WrongKeys
 from pipeline.kernel_time import Clock
 from pipeline.timeline import Timeline
@@ -63,6 +64,7 @@ class Bridge:
         proxies: whose word is taken for whom they call us for.
         request_timeout_s: the time budget of the answer; None for no limit.
         body_timeout_s: how long the upload may take.
+        uploads: the memory that large requests share.
         clock: returns the time of the figures, in ns.
     """
 
@@ -76,6 +78,7 @@ class Bridge:
         proxies: Proxies = NO_PROXIES,
         request_timeout_s: float | None,
         body_timeout_s: float,
+        uploads: UploadBudget,
         clock: Clock = perf_counter_ns,
     ) -> None:
         self.assembly = assembly
@@ -86,6 +89,7 @@ class Bridge:
         self.wrong_keys = WrongKeys()
         self.request_timeout_s = request_timeout_s
         self.body_timeout_s = body_timeout_s
+        self.uploads = uploads
         self.clock = clock
         self.draining = False
         self.active: set[_ServedRequest] = set()
@@ -107,6 +111,10 @@ class Bridge:
             if (route := request.ctx.get(ROUTE)) is not None:
                 route.end()
                 request.ctx.timeline.on_first_token = None  # it holds the request
+            if request.upload is not None:
+                request.upload.end()
+            if request.error is not None:
+                forget_places(request.error)  # it is kept for the record
             self.on_end(request.finished)
             if observers:
                 record = request_record(request.finished())
@@ -165,6 +173,7 @@ class _ServedRequest:
         "error",
         "is_cut_off",
         "response",
+        "upload",
     )
 
     def __init__(self, bridge: Bridge, scope: Scope, client: Client, model_in_path: str | None) -> None:
@@ -176,6 +185,7 @@ class _ServedRequest:
         self.error: PipelineError | None = None
         head = bridge.head_of(scope, model_in_path)
         headers = head.headers
+        self.upload = bridge.uploads.begin(headers.get(b"content-length"))
         request_id = bridge.request_id_of(headers)
         self.ctx = ctx = RequestContext(request_id, clock=bridge.clock)
         ctx.timeline.arrive(client.arrived_ns, client.first_read_ns, client.last_read_ns)
@@ -214,7 +224,8 @@ class _ServedRequest:
         assembly = self._bridge.assembly
         if assembly is None:
             raise Overloaded("this server is still starting: try again shortly", code="draining")
-        body = _BodySource(self._client, self._bridge.body_timeout_s, self.disconnect, self.ctx.timeline)
+        upload = self.upload
+        body = _BodySource(self._client, self._bridge.body_timeout_s, self.disconnect, self.ctx.timeline, upload)
         calls = await assembly.accept(body, self.ctx)
         self.ctx.timeline.mark("routed")
         if len(calls) != 1:  # only a plugin can do that
@@ -223,7 +234,8 @@ class _ServedRequest:
             raise bug
         [call] = calls
         # What has failed is returned: a watcher's nursery would put an exception into a group.
-        answering = answer_in_turn(assembly, call, self.ctx, self.response)
+        shrink = None if upload is None else upload.shrink
+        answering = answer_in_turn(assembly, call, self.ctx, self.response, on_first_token=shrink)
         self.error = await self._client.watch_during(answering, self.disconnect)
 
     def _multiplying(self) -> str | None:
@@ -281,16 +293,22 @@ def _differing(headers: list[tuple[bytes, bytes]]) -> frozenset[bytes]:
 class _BodySource:
     """The request's body as a pipeline's source; an iterator and not a generator, so that nothing is left to close."""
 
-    __slots__ = ("_client", "_complete", "_deadline", "_on_disconnect", "_timeline")
+    __slots__ = ("_client", "_complete", "_deadline", "_on_disconnect", "_timeline", "_upload")
 
     def __init__(
-        self, client: Client, timeout_s: float, on_disconnect: Callable[[str], None], timeline: Timeline
+        self,
+        client: Client,
+        timeout_s: float,
+        on_disconnect: Callable[[str], None],
+        timeline: Timeline,
+        upload: Upload | None,
     ) -> None:
         self._client = client
         self._timeline = timeline
         self._deadline = trio.current_time() + timeout_s
         self._on_disconnect = on_disconnect
         self._complete = False
+        self._upload = upload
 
     def __aiter__(self) -> _BodySource:
         return self
@@ -300,7 +318,11 @@ class _BodySource:
 
         Raises:
             ClientFault: ``body_timeout`` if the upload takes too long.
+            Overloaded: if there is no memory for it.
         """
+        upload = self._upload
+        if upload is not None and upload.size_bytes > upload.room_bytes:  # its length was declared
+            await self._make_room(upload)
         while not self._complete:
             message = self._client.receive_nowait() or await self._receive()
             if message["type"] == "http.disconnect":
@@ -308,9 +330,18 @@ class _BodySource:
                 await trio.sleep_forever()  # cancelled by the line above
             self._complete = not message.get("more_body", False)
             if part := message.get("body", b""):
+                if upload is not None and upload.is_growing:
+                    upload.size_bytes += len(part)
+                    if upload.size_bytes > upload.room_bytes:
+                        await self._make_room(upload)
                 return [part]
         self._timeline.mark("body_read")
         raise StopAsyncIteration
+
+    async def _make_room(self, upload: Upload) -> None:
+        since_s = trio.current_time()
+        await upload.make_room()
+        self._deadline += trio.current_time() - since_s  # the client could not send meanwhile
 
     async def _receive(self) -> Message:
         timeline = self._timeline

@@ -76,7 +76,12 @@ TABLE: dict[str, Row] = {
     ),
     "upstream_rate_limited": Row(429, "RL", "The upstream limits the rate. Wait for `Retry-After`."),
     "upstream_pool_full": Row(503, "OV", "All connections to the upstream are in use. Try again.", 1),
-    "overloaded": Row(503, "OV", "The gateway is overloaded. Try again.", 1),
+    "overloaded": Row(
+        503,
+        "OV",
+        "The gateway is overloaded, or large requests take all of `pipeline_settings.max_upload_mb_total`. Try again.",
+        1,
+    ),
     "draining": Row(503, "DR", "This worker is about to stop. Try again at once.", 1),
     "deadline_exceeded": Row(504, "UT", "The request took longer than `request_timeout_s`."),
     # The HTTP server's own, for what never reaches the application: not in the request log.

@@ -72,7 +72,10 @@ class Endpoint:
         except FOREIGN_ERRORS as error:
             fault = fault_of_exception(error, f"the upstream of deployment {deployment.id}", "head", {})
         if fault is not None:  # outside the handler: inside, it would carry the foreign exception as its context
-            raise fault
+            try:
+                raise fault
+            finally:
+                del fault  # else its traceback holds this frame, which holds it: garbage that only the collector frees
 
     async def post(
         self,

@@ -165,7 +165,10 @@ class HttpAnswer:
             self.arrived_ns = exchange.arrived_ns
             self.is_backing_off = exchange.is_backing_off
             return chunk
-        raise fault  # outside the handler: inside, it would carry the foreign exception as its context
+        try:
+            raise fault  # outside the handler: inside, it would carry the foreign exception as its context
+        finally:
+            del fault  # else its traceback holds this frame, which holds it: only the collector frees the request
 
     async def aclose(self, *, is_answered: bool = False) -> None:
         """Close the connection, or return it to the pool if the whole body was read or its end does not matter."""
@@ -270,7 +273,10 @@ async def _exchange(transport: httpx.AsyncBaseTransport, prepared: HttpCall, mar
         fault = clock.fault_of_total()
     except FOREIGN_ERRORS as error:
         fault = clock.fault_of(error)
-    raise fault
+    try:
+        raise fault
+    finally:
+        del fault  # as in `HttpAnswer.receive`
 
 
 async def _refusal(exchange: Exchange, clock: _Clock, secrets: frozenset[str]) -> UpstreamFault:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline import ClientFault, DeadlineExceeded, Overloaded, PipelineError, StageBug, UpstreamFault
-from pipeline.errors import blame
+from pipeline.errors import blame, forget_places
 
 KINDS: list[tuple[type[PipelineError], str, bool]] = [
     (ClientFault, "invalid_request", False),
@@ -67,3 +67,25 @@ def test_any_other_exception_is_a_bug_of_the_stage_and_its_text_is_not_shown() -
     assert bug.__cause__ is cause
     assert "secret" not in str(bug)
     assert "prompt" not in repr(bug)
+
+
+def test_a_kept_error_forgets_where_it_and_what_led_to_it_were_raised() -> None:
+    try:
+        try:
+            try:
+                raise KeyError("first")
+            except KeyError:
+                raise ValueError("second") from OSError("cause")
+        except ValueError as error:
+            raise StageBug("third") from error
+    except StageBug as error:
+        bug = error
+    second = bug.__cause__
+    assert second is not None
+    assert second.__context__ is not None
+    second.__context__.__context__ = bug  # a circle
+    assert None not in (bug.__traceback__, second.__traceback__, second.__context__.__traceback__)
+    forget_places(bug)
+    assert [bug.__traceback__, second.__traceback__, second.__context__.__traceback__] == [None] * 3
+    assert isinstance(second.__cause__, OSError)
+    forget_places(None)

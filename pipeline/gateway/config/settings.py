@@ -85,6 +85,9 @@ class PipelineSettings(Struct, frozen=True, kw_only=True):
     write_timeout_s: Seconds = 20.0
     graceful_timeout_s: SecondsOrOff = 120.0
     max_body_mb: Annotated[float, Meta(gt=0, le=2048, description="a number of MiB, such as 100")] = 100.0
+    max_upload_mb_total: (
+        Annotated[float, Meta(gt=0, le=1_048_576, description="a number of MiB, such as 768")] | None
+    ) = None
     keep_alive_interval_s: SecondsOrOff = 15.0
     request_timeout_s: Seconds | None = None
     client_profile: Literal["auto", "cursor", "openai"] = "auto"

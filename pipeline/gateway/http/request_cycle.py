@@ -139,6 +139,8 @@ class RequestCycle:
             self._peer.mark_gone()
             return None
         self._body_delivered = requests.body_complete
+        if body:
+            self._peer.resume_reader()  # else nobody would notice that the client leaves while it waits for its answer
         if body or self._body_delivered:
             return {"type": "http.request", "body": body, "more_body": not self._body_delivered}
         return None

@@ -172,7 +172,10 @@ class UpstreamConnection:
         if scope.cancelled_caught:
             raise httpx.WriteTimeout("the upstream did not accept the whole request in time")
         if failure is not None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                failure = None  # else its traceback holds this frame, which holds it, and the request's body
         return not unsent
 
     async def receive(self) -> None:

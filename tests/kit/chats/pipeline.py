@@ -22,6 +22,7 @@ from pipeline.gateway.assembly import Assembly, Parts
 from pipeline.gateway.bridge import Bridge
 from pipeline.gateway.config.keys import KeyStore
 from pipeline.gateway.config.load import parse_settings
+from pipeline.gateway.upload_budget import UploadBudget
 from pipeline.testing import virtual_ns
 from stages.choose_deployment import Deployments
 from stages.reasoning.store import MemoryStore
@@ -190,6 +191,7 @@ class Way:
             on_end=lambda finished: None,
             request_timeout_s=own.request_timeout_s,
             body_timeout_s=own.body_timeout_s,
+            uploads=UploadBudget(1 << 30, max_body_bytes=own.max_body_bytes),
             clock=virtual_ns,
         )
 

@@ -20,6 +20,7 @@ from pipeline.gateway.config.settings import Execution, PipelineSettings, StageS
 from pipeline.gateway.http.asgi import REQUEST_CYCLE, Message, Receive, Scope, Send
 from pipeline.gateway.insertions import plan
 from pipeline.gateway.open_plugins import OpenPlugins
+from pipeline.gateway.upload_budget import UploadBudget
 from pipeline.registry import NoOptions
 from pipeline.testing import virtual_ns
 from stages.choose_deployment import Deployments
@@ -30,6 +31,7 @@ from stages.wire.downstream.profiles import OPENAI as OPENAI_PROFILE
 
 KEEP_ALIVE_S = 15.0
 COMMENT = b": keepalive\n\n"
+MAX_BODY_BYTES = 4 << 20
 
 Step = bytes | float | Exception
 Insertion = tuple[str | None, Plugin[NoOptions]]
@@ -219,7 +221,11 @@ def bridge_to(
     The model has ``count`` deployments, ``up-1`` and so on, or else ``deployments``, all of them at ``upstream``.
     """
     defaults = PipelineSettings()
-    limits = {"request_timeout_s": defaults.request_timeout_s, "body_timeout_s": defaults.body_timeout_s}
+    limits = {
+        "request_timeout_s": defaults.request_timeout_s,
+        "body_timeout_s": defaults.body_timeout_s,
+        "uploads": UploadBudget(1 << 30, max_body_bytes=MAX_BODY_BYTES),
+    }
     deployments = deployments or [
         Deployment(id=f"up-{n + 1}", model_name="up", model="gpt-5", provider="openai", kind=kind, url="http://up")
         for n in range(count)
@@ -234,7 +240,7 @@ def bridge_to(
                 keys=KeyStore(KEY, ()),
                 deployments=Deployments(deployments, routing or RoutingSettings(num_retries=retries)),
                 upstreams={kind: Opens(upstream) if isinstance(upstream, FakeUpstream) else upstream},
-                max_body_bytes=1 << 20,
+                max_body_bytes=MAX_BODY_BYTES,
                 keep_alive_interval_s=keep_alive_interval_s,
                 execution=execution,
             ),

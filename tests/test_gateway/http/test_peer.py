@@ -10,11 +10,12 @@ from time import perf_counter_ns
 
 import pytest
 import trio
+import trio.testing
 from kit.service.transports import FakeTransport
 from kit.time.patience import patiently
 from kit.time.stamps import hold_the_loop, is_between
 
-from pipeline.gateway.http.peer import Peer
+from pipeline.gateway.http.peer import MAX_AHEAD_BYTES, Peer
 from pipeline.gateway.http.request_cycle import DateHeader, RequestCycle
 from pipeline.gateway.http.sockets import TcpTransport, bind_socket
 from pipeline.kernel_time import StampedReader
@@ -166,3 +167,26 @@ async def test_a_socket_that_was_readable_for_nothing_is_waited_for_again() -> N
         assert not peer.gone
         assert peer.requests.maybe_head() is not None
         nursery.cancel_scope.cancel()
+
+
+async def test_row_64_a_client_that_leaves_after_a_body_taken_without_waiting_is_noticed() -> None:
+    """The whole of a large body has been read ahead when it is taken: that the client leaves then is still noticed."""
+    body = bytes(MAX_AHEAD_BYTES + 1)
+    async with reading() as reads:
+        reads.client.sendall(b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n" % len(body))
+        cycle = await reads.next_cycle()
+        left: list[str] = []
+        cycle.watch_during(trio.sleep(0), left.append).close()
+        reads.client.sendall(body)
+        with patiently():
+            while len(reads.peer.requests) < len(body):  # then the reader pauses
+                await trio.sleep(0.001)
+        await trio.testing.wait_all_tasks_blocked()
+        message = cycle.receive_nowait()
+        assert message is not None
+        assert (len(message["body"]), message["more_body"]) == (len(body), False)
+        reads.client.close()
+        with patiently():
+            while not left:
+                await trio.sleep(0.001)
+        assert left == ["left"]
