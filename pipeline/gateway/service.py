@@ -27,10 +27,12 @@ from pipeline.registry import AnyPlugin
 KILL_MARGIN_S = 10.0
 """What the supervisor adds to the longest drain before it kills a worker."""
 
-GC_THRESHOLDS = (20_000, 20, 50)
+GC_THRESHOLDS = (20_000, 2, 500)
 """Objects between two collections of the youngest generation, and collections between two of the older ones. A request
 makes a few hundred objects and leaves none in cycles (the engine's tests check that), so with CPython's default of 700
-the collector runs often and finds nothing."""
+the collector runs often and finds nothing. A collection holds the loop for 0.1 to 0.25 us for each object: the middle
+one walks at most 60 000 new ones. With (20 000, 20, 50) it walked 420 000 of a body of 150 000 messages, for 85 ms, and
+all in all as many."""
 
 log = logging.getLogger("headrace")
 
