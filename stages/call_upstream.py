@@ -5,7 +5,8 @@ and that reasoning is forgotten.
 
 Takes: UpstreamCall, one. Gives: bytes, one item for each read of the socket; a Failed is the last item if the answer
 broke off after its head.
-Holds: one chunk. Waits: for the upstream (declared), before a repetition, and in overload before it reads again.
+Holds: one chunk. Waits: for its turn to work on a large body, for the upstream (declared), before a repetition, and in
+overload before it reads again.
 Fills: IS_STREAM.
 Raises: UpstreamFault or Overloaded if no good head arrives: nothing has been sent on yet, so it can become a status;
 ClientFault ``invalid_request`` if the request cannot be translated for this upstream.
@@ -16,6 +17,7 @@ the answer is missing, and the connection may be used again.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import trio
@@ -24,6 +26,7 @@ from msgspec.structs import replace
 from pipeline import Inlet, Outlet, Overloaded, Party, RequestContext, UpstreamFault
 from pipeline.lane import Outside
 from stages.events import Failed
+from stages.large_bodies import in_slices
 from stages.reasoning.refused import refuses_reasoning, without_reasoning
 from stages.slots import IS_STREAM, SENT_REASONING
 from stages.upstreams import Mark, Upstream, UpstreamAnswer, UpstreamCall, UpstreamKind
@@ -96,7 +99,7 @@ class CallUpstream:
     async def _asked(self, call: UpstreamCall, waiting: Outside, mark: Mark) -> UpstreamAnswer:
         """Ask, and wait for a good head. The encoded request, which may be megabytes, is not kept."""
         upstream = self._upstreams[call.deployment.kind]
-        prepared = upstream.prepare(call)
+        prepared = await in_slices(call.request.size_bytes, partial(upstream.prepare, call))
         with waiting:
             answer = await upstream.open(prepared, mark)
             waiting.arrived_ns = answer.arrived_ns

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from pipeline import RequestContext, Stage, codec_stage
 from stages.events import Finished, ReasoningItem, RefusalDelta, StreamEvent, TextDelta, ToolCallStarted
-from stages.reasoning.keys import Scope, TextDigest, conversation_of
+from stages.reasoning.keys import Scope, TextDigest, conversation_of, prompts_of
 from stages.reasoning.store import ReasoningStore
 from stages.reasoning.turns import TurnRecorder
-from stages.slots import CALL, HEAD, PRINCIPAL
+from stages.slots import CALL, HEAD, PRINCIPAL, PROMPTS
 
 # The events that matter before any reasoning has arrived: nearly all batches of most answers contain none of them.
 _AT_FIRST: frozenset[type] = frozenset({ReasoningItem, ToolCallStarted, TextDelta, RefusalDelta})
@@ -105,7 +105,8 @@ class _Remember:
     def _open(self) -> TurnRecorder:
         ctx, call = self._ctx, self._ctx[CALL]
         conversation = conversation_of(call.request, ctx[HEAD].headers)
-        recorder = TurnRecorder(Scope(ctx[PRINCIPAL], call, conversation), call.request.body.get("input"))
+        prompts = ctx.get(PROMPTS) or prompts_of(call.request.body.get("input"))
+        recorder = TurnRecorder(Scope(ctx[PRINCIPAL], call, conversation), prompts)
         for call_id in self._before:
             if call_id is None:
                 recorder.text()

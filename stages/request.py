@@ -26,6 +26,7 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
         wants_logprobs: whether the client asked for token log probabilities.
         tool_names: the client's name for each tool that has another name in the body; the names of the custom tools are
             those in the body.
+        size_bytes: the size of the client's body.
         mended: words of `stages.mending.MENDS`. One set for the whole request, its copies and its answers: whoever
             mends something adds to it.
     """
@@ -40,4 +41,5 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
     wants_logprobs: bool = False
     tool_names: Mapping[str, str] = field(default_factory=dict[str, str])
     target_model: str | None = None
+    size_bytes: int = 0
     mended: set[str] = field(default_factory=set[str])

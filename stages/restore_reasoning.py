@@ -6,28 +6,32 @@ form that can be sent back. A request that refers to a conversation stored by th
 A call that is answered through something around it is not changed either: each of its attempts restores anew.
 
 Takes: UpstreamCall. Gives: UpstreamCall, 1:1.
-Holds: one call. Waits: for the store (declared). Fills: SENT_REASONING, if reasoning is sent back. Raises: nothing;
-reasoning that the store does not have is left out.
+Holds: one call. Waits: for the store (declared), and for its turn to work on a large body.
+Fills: SENT_REASONING, if reasoning is sent back; PROMPTS, if the body is large.
+Raises: nothing; reasoning that the store does not have is left out.
 Source: docs/facts/cursor.md, "Reasoning between turns"; https://platform.openai.com/docs/guides/reasoning (2025-11).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
 
 from pipeline import Lane, RequestContext, Stage, codec_stage
-from stages.reasoning.keys import Scope, conversation_of
+from stages.large_bodies import in_slices
+from stages.reasoning.keys import Scope, conversation_of, prompts_of
 from stages.reasoning.refused import ReasoningInRequest
 from stages.reasoning.store import ReasoningStore
 from stages.reasoning.turns import TurnPlaces, has_turns, read_turn
-from stages.slots import CALL, HEAD, PRINCIPAL, SENT_REASONING
+from stages.slots import CALL, HEAD, PRINCIPAL, PROMPTS, SENT_REASONING
 from stages.upstreams import UpstreamCall
 from stages.wire.foreign_json import is_list
 from stages.wire.normal_form import ENCRYPTED
 from stages.wire.openai_models import family_of
+from stages.wire.slices import LARGE_BYTES
 
 _STORED_UPSTREAM = ("previous_response_id", "conversation")
 """Fields that refer to a conversation stored by the upstream, with its reasoning."""
@@ -54,7 +58,7 @@ class _Restore:
         return []
 
     async def _restored(self, call: UpstreamCall, lane: Lane) -> UpstreamCall:
-        body = call.request.body
+        body, size_bytes = call.request.body, call.request.size_bytes
         if any(body.get(field) for field in _STORED_UPSTREAM):
             return call
         conversation = conversation_of(call.request, self._ctx[HEAD].headers)
@@ -64,13 +68,18 @@ class _Restore:
         if self._store is not None and call.deployment.kind != "canned":
             if call.deployment.kind == "responses" and _needs_encrypted(_sent(call), call.model):
                 changes["include"] = [*(body.get("include") or ()), ENCRYPTED]
-            if is_list(items := body.get("input")) and has_turns(items):
-                places = TurnPlaces(items, Scope(self._ctx[PRINCIPAL], call, conversation))
+            items = body.get("input")
+            if size_bytes >= LARGE_BYTES:
+                self._ctx[PROMPTS] = await in_slices(size_bytes, partial(prompts_of, items))
+            if is_list(items) and has_turns(items):
+                scope = Scope(self._ctx[PRINCIPAL], call, conversation)
+                places = await in_slices(size_bytes, partial(TurnPlaces, items, scope))
                 if places.keys:
                     with lane.outside():
                         found = await self._store.find(places.keys)
                     turns = {key: turn for key, value in found.items() if (turn := read_turn(value)) is not None}
-                    if (restored := places.restored(turns)) is not None:
+                    restored = await in_slices(size_bytes, partial(places.restored, turns))
+                    if restored is not None:
                         changes["input"] = restored
                     if keys := places.in_request(turns):
                         self._ctx[SENT_REASONING] = ReasoningInRequest(self._store, keys, items, restored or items)

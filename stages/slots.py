@@ -96,6 +96,9 @@ CALL: Slot[UpstreamCall] = Slot("call")
 SENT_REASONING: Slot[SentReasoning] = Slot("sent_reasoning")
 """Filled by restore_reasoning if the request has reasoning of earlier turns: call_upstream may find it refused."""
 
+PROMPTS: Slot[bytes] = Slot("prompts")
+"""Filled by restore_reasoning if the body is large: the hash of the user's messages, for remember_reasoning."""
+
 IS_STREAM: Slot[bool] = Slot("is_stream")
 """Filled by call_upstream: whether the upstream's answer is a stream of events; else it is one JSON document."""
 

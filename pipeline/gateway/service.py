@@ -31,7 +31,7 @@ KILL_MARGIN_S = 10.0
 SPARE_FILES = 64
 """Descriptors besides those of streams, which need one to the client and one to the upstream."""
 
-GC_THRESHOLDS = (20_000, 20, 50)
+GC_THRESHOLDS = (20_000, 2, 500)
 """Objects between two collections of the youngest generation, and collections between two of the older ones. A request
 makes a few hundred objects and leaves none in cycles (the engine's tests check that, and
 ``test_memory.py`` for failed ones), so with CPython's default of 700 the collector runs often and finds nothing.
@@ -45,7 +45,10 @@ that with 2 000 streams):
     20 000, 20, 50          0.0                       0.26                                   12.9     63 ms   86 MiB
     50 000, 20, 50          0.0                       0.00                                    9.8     64 ms   84 MiB
 
-Beyond 20 000 nothing is gained that could be told from noise, and a cycle of a plugin's would live longer."""
+Beyond 20 000 nothing is gained that could be told from noise, and a cycle of a plugin's would live longer.
+
+A collection holds the loop for 0.1 to 0.25 us for each object: the middle one walks at most 60 000 new ones. With
+(20 000, 20, 50) it walked 420 000 of a body of 150 000 messages, for 85 ms. The oldest one comes as often as there."""
 
 log = logging.getLogger("headrace")
 

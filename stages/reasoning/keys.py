@@ -20,12 +20,17 @@ from stages.upstreams import UpstreamCall
 from stages.wire.anthropic.models import claude_model
 from stages.wire.call_ids import short_call_id
 from stages.wire.foreign_json import is_list, is_object
+from stages.wire.slices import paced
 
 KEY_BYTES = 16
 """The length to which a SHA-256 is cut; the chance that two of 20 000 keys collide is 10^-30."""
 
 MAX_CONVERSATION_CHARS = 64
 """OpenAI's limit for ``prompt_cache_key``, for which the conversation's name is used."""
+
+MAX_OPENING_CHARS = 1 << 20
+MAX_OPENING_MESSAGES = 1000
+"""The most of the messages before the model's first that names a conversation: 3 ms."""
 
 _SHARES_THOUGHTS = re.compile(r"(?:^|/)(deepseek)-(?:v4-)?(?:pro|flash)\b")
 """Models that read each other's reasoning, which is text: DeepSeek V4 (api-docs.deepseek.com, 2026-11)."""
@@ -44,9 +49,9 @@ def conversation_of(request: ResponsesRequest, headers: Mapping[bytes, bytes]) -
     """Return the name of the conversation that a request continues, in at most 64 characters.
 
     This is the client's own name for it, if the client sends one. Otherwise it is a hash of the model and of the user's
-    messages before the model's first; the first message alone does not suffice, because Cursor starts every chat of a
-    workspace with the same one. ``user`` is never used, as it is the same in all chats of one person
-    (docs/facts/cursor.md, "The Responses body").
+    messages before the model's first, up to the limits above; the first message alone does not suffice, because Cursor
+    starts every chat of a workspace with the same one. ``user`` is never used, as it is the same in all chats of one
+    person (docs/facts/cursor.md, "The Responses body").
 
     Args:
         request: the request, in the normal form.
@@ -178,7 +183,7 @@ def prompts_of(items: Any) -> bytes:
     prompts = PromptDigest()
     if isinstance(items, str):
         prompts.update(items)
-    for item in items if is_list(items) else ():
+    for item in paced(items) if is_list(items) else ():
         if is_user(item):
             prompts.update(text_of(item))
     return prompts.digest()
@@ -201,13 +206,16 @@ def text_of(item: Mapping[str, Any]) -> str:
 
 def _opening(items: Any) -> Iterable[str]:
     if isinstance(items, str):
-        yield items
+        yield items[:MAX_OPENING_CHARS]
         return
-    for item in items if is_list(items) else ():
+    left_chars = MAX_OPENING_CHARS
+    for item in items[:MAX_OPENING_MESSAGES] if is_list(items) else ():
         if not is_object(item):
             continue
         if is_user(item):
-            yield text_of(item)
+            text = text_of(item)[:left_chars]
+            left_chars -= len(text)
+            yield text
         elif item.get("role") not in ("system", "developer"):
             return
 

@@ -17,7 +17,8 @@ import msgspec
 from msgspec import Struct
 
 from stages.events import ReasoningItem
-from stages.reasoning.keys import PromptDigest, Scope, TextDigest, digest_of, is_user, prompts_of, text_of
+from stages.reasoning.keys import PromptDigest, Scope, TextDigest, digest_of, is_user, text_of
+from stages.wire.slices import paced
 
 LEADING = -1
 """The place of reasoning that came before everything else of the turn."""
@@ -142,7 +143,7 @@ class TurnPlaces:
         self._texts: dict[bytes, int] = {}
         self._thoughts: dict[bytes, int] = {}
         prompts = PromptDigest()
-        for index, item in enumerate(items):
+        for index, item in enumerate(paced(items)):
             if is_user(item):
                 prompts.update(text_of(item))
             elif _is_assistant(item):
@@ -173,7 +174,7 @@ class TurnPlaces:
         if not insertions and not fields and not forgotten:
             return None
         out: list[dict[str, Any]] = []
-        for index, item in enumerate(self._items):
+        for index, item in enumerate(paced(self._items)):
             if index in forgotten:
                 continue
             pieces = insertions.get(index, ())
@@ -260,12 +261,12 @@ class TurnRecorder:
 
     Args:
         scope: the conversation that the answer belongs to.
-        items: the ``input`` that it answers.
+        prompts: the hash of the user's messages that it answers.
     """
 
-    def __init__(self, scope: Scope, items: Any) -> None:
+    def __init__(self, scope: Scope, prompts: bytes) -> None:
         self._scope = scope
-        self._prompts = prompts_of(items)
+        self._prompts = prompts
         self._calls: list[bytes] = []
         self._pieces: list[Piece] = []
         self._waiting: list[tuple[dict[str, Any], int]] = []

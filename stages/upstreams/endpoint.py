@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 import httpx
@@ -16,6 +16,7 @@ from stages.upstreams.transport.transport import HeadraceTransport, origin_of
 from stages.wire.api import NO_HEADERS
 
 _NOT_OVERRIDDEN = frozenset({"content-length", "transfer-encoding", "connection", "accept-encoding"})
+_PIECE_BYTES = 256 * 1024
 _ACCEPT = {True: b"text/event-stream", False: b"application/json"}
 
 
@@ -25,6 +26,25 @@ def user_agent() -> str:
         return f"headrace/{version('headrace')}"
     except PackageNotFoundError:  # run from a checkout that is not installed
         return "headrace"
+
+
+class _Pieces(httpx.AsyncByteStream):
+    """A large body in pieces: httpx copies and encrypts each in one step."""
+
+    def __init__(self, body: bytearray) -> None:
+        self._body = body
+        self._at = 0
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self._at = 0
+        return self
+
+    async def __anext__(self) -> bytes:
+        start = self._at
+        self._at += _PIECE_BYTES
+        if start >= len(self._body):
+            raise StopAsyncIteration
+        return bytes(self._body[start : self._at])
 
 
 class Endpoint:
@@ -80,7 +100,7 @@ class Endpoint:
     async def post(
         self,
         transport: httpx.AsyncBaseTransport,
-        body: bytes,
+        body: bytes | bytearray,
         mark: Mark,
         *,
         stream: bool,
@@ -90,7 +110,7 @@ class Endpoint:
 
         Args:
             transport: what sends it.
-            body: the request's body.
+            body: the request's body; a bytearray gets the head in front, as a copy of a large one would hold the loop.
             mark: notes the time points.
             stream: whether a stream is asked for.
             more: headers that this body needs, values from a small set; see `stages.wire.api.Api.headers_of`.
@@ -103,14 +123,19 @@ class Endpoint:
             head = self._heads.get(key)
             if head is None:
                 head = self._heads[key] = self._head(self._joined(stream, more))
-            data = b"%b%d\r\n\r\n%b" % (head, len(body), body)
+            data: bytes | bytearray
+            if isinstance(body, bytearray):
+                body[:0] = b"%b%d\r\n\r\n" % (head, len(body))
+                data = body
+            else:
+                data = b"%b%d\r\n\r\n%b" % (head, len(body), body)
             return await transport.exchange(self._origin, "POST", data, self._timeouts, mark)
         timeouts = self._timeouts.copy()
         request = httpx.Request(
             "POST",
             self._url,
             headers=[*self._joined(stream, more).items(), (b"content-length", b"%d" % len(body))],
-            stream=httpx.ByteStream(body),
+            stream=_Pieces(body) if isinstance(body, bytearray) else httpx.ByteStream(body),
             extensions={"timeout": timeouts, "mark": mark},
         )
         return HttpxExchange(await transport.handle_async_request(request), timeouts)

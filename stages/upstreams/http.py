@@ -24,7 +24,10 @@ from stages.upstreams.unknown_route import is_unknown_route, with_remedy
 from stages.wire.api import Api
 from stages.wire.bad_request import BadRequest
 from stages.wire.downstream.forwarding import only_forwarded
+from stages.wire.foreign_json import is_list
 from stages.wire.redaction import message_to_show
+from stages.wire.sliced_json import encode_sliced
+from stages.wire.slices import current_pause, drop
 
 ERROR_BODY_LIMIT_S = 5.0
 """How long an error answer may take to arrive; after that, only its status is reported."""
@@ -40,7 +43,8 @@ class HttpCall(Struct, frozen=True):
 
     call: UpstreamCall
     endpoint: Endpoint
-    body: bytes
+    body: bytes | bytearray
+    """A bytearray if it is large; it is sent once, and changed by that."""
     headers: Mapping[str, str]
     """What this body needs besides the headers of the endpoint."""
 
@@ -88,7 +92,14 @@ class HttpUpstream:
                 body.update(parameters.extra_body)
         except BadRequest as bad:
             raise ClientFault(bad.message, param=bad.param, code=bad.code) from None
-        return HttpCall(call, endpoint, msgspec.json.encode(body), self._api.headers_of(body))
+        pause = current_pause()
+        if pause is None:
+            return HttpCall(call, endpoint, msgspec.json.encode(body), self._api.headers_of(body))
+        encoded, headers = encode_sliced(body, pause), self._api.headers_of(body)
+        for value in body.values():
+            if is_list(value) and not any(value is own for own in call.request.body.values()):
+                drop(value, pause)
+        return HttpCall(call, endpoint, encoded, headers)
 
     async def open(self, prepared: HttpCall, mark: Mark, /) -> HttpAnswer:
         """Send the request and wait for a good head; the caller closes the answer.

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from stages.wire.bad_request import BadRequest
 from stages.wire.foreign_json import Json, encode, is_list, is_object
+from stages.wire.slices import paced
 from stages.wire.tool_names import ToolNames
 
 EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -140,8 +141,9 @@ def call_id_of(item: dict[str, Json]) -> str:
 def call_ids_of(body: Mapping[str, Any]) -> frozenset[str]:  # the client's JSON
     """Return the ids of the calls in a request's history."""
     items: object = body.get("input")
-    ids = [item.get("call_id") for item in items if is_object(item)] if is_list(items) else []
-    return frozenset(call_id for call_id in ids if isinstance(call_id, str))
+    # No call for each item: a long conversation has 100 000 of them, and this is not sliced.
+    ids = [item["call_id"] for item in items if "call_id" in item] if is_list(items) else []
+    return frozenset([call_id for call_id in ids if isinstance(call_id, str)])
 
 
 def native_task(kind: str, item: dict[str, Json]) -> tuple[str, Json] | None:
@@ -162,7 +164,7 @@ def output_places(items: list[dict[str, Json]]) -> dict[int, int]:
     places: dict[int, int] = {}
     waiting: dict[str, list[int]] = {}
     early: dict[str, int] = {}
-    for position, item in enumerate(items):
+    for position, item in enumerate(paced(items)):
         kind = item.get("type")
         if kind in CALLS:
             call_id = call_id_of(item)

@@ -132,7 +132,7 @@ c.yaml: execution: fused
 accept: reads a request, and chooses the deployment that answers it
   task 1 (authenticate), 4 stages fused: takes the request's body
     authenticate       bytes -> bytes  (codec)
-    parse_request      bytes -> ResponsesRequest  (codec)
+    parse_request      bytes -> ResponsesRequest  (codec, waits)
     choose_deployment  ResponsesRequest -> UpstreamCall  (codec)
     restore_reasoning  UpstreamCall -> UpstreamCall  (codec, waits)
 
@@ -179,7 +179,7 @@ def test_in_tasks_every_stage_has_a_task_of_its_own() -> None:
 def test_an_added_stage_is_shown_in_its_place_with_its_rules() -> None:
     shown = page("{use: pass_on, on_error: skip}", "{use: shorter}")
     assert shown["accept"][3:6] == [
-        "    parse_request      bytes -> ResponsesRequest  (codec)",
+        "    parse_request      bytes -> ResponsesRequest  (codec, waits)",
         "    shorter            ResponsesRequest -> ResponsesRequest  (codec)",
         "                       added at request; on_error: fail",
     ]

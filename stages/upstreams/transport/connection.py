@@ -26,6 +26,11 @@ from stages.upstreams.transport.tls import TlsSession
 READ_BYTES = 64 * 1024
 """The size of the largest read, and so of the largest batch."""
 
+ENCRYPTED_BYTES = 1024 * 1024
+"""The most of a request that is encrypted at once, which takes 1 ms."""
+
+_NOTHING = memoryview(b"")
+
 WATCHDOG_INTERVAL_S = 0.02
 """The shortest time between two checks: with thousands of streams, many deadlines are handled together."""
 
@@ -54,6 +59,7 @@ class UpstreamConnection:
         "_sock",
         "_stamped",
         "_tls",
+        "_unencrypted",
         "arrived_ns",
         "expires_at",
         "idle_since",
@@ -65,6 +71,7 @@ class UpstreamConnection:
         self._sock = sock
         self._stamped = stamped
         self._tls = tls
+        self._unencrypted = _NOTHING
         self._loop = current_loop()
         self._has_more = False
         self._is_expired = False
@@ -115,8 +122,10 @@ class UpstreamConnection:
             return False
         return reader.is_done and reader.is_reusable
 
-    def begin(self, method: str, data: bytes) -> memoryview:
+    def begin(self, method: str, data: bytes | bytearray) -> memoryview:
         """Start an exchange: write as much as the socket accepts without waiting, and return the unsent bytes.
+
+        The result is empty if everything is sent. With TLS it is what of the rest has been encrypted.
 
         Raises:
             httpx.WriteError: if the connection is broken; then nothing has been sent.
@@ -125,12 +134,21 @@ class UpstreamConnection:
         unsent = memoryview(data)
         try:
             if self._tls is not None:
-                unsent = memoryview(self._tls.encrypt(data))
-            return unsent[self._sock.send(unsent) :]
+                self._unencrypted = unsent
+                unsent = self._encrypt_more()
+            return unsent[self._sock.send(unsent) :] or self._encrypt_more()
         except BlockingIOError:
             return unsent
         except OSError as error:  # includes ssl.SSLError
             raise httpx.WriteError("the connection was closed before the request could be sent") from error
+
+    def _encrypt_more(self) -> memoryview:
+        """Return the next part of the request, encrypted; nothing if there is none, or no TLS."""
+        data = self._unencrypted
+        if not data or self._tls is None:
+            return data
+        self._unencrypted = data[ENCRYPTED_BYTES:] or _NOTHING  # an empty view would hold the request
+        return memoryview(self._tls.encrypt(data[:ENCRYPTED_BYTES]))
 
     async def finish_sending(self, unsent: memoryview, limit_s: float | None) -> bool:
         """Write ``unsent`` and read meanwhile: an upstream may answer (413, 401) before it has read a long body.
@@ -163,7 +181,7 @@ class UpstreamConnection:
                     while unsent:
                         await trio.lowlevel.wait_writable(self._sock)
                         try:
-                            unsent = unsent[self._sock.send(unsent) :]
+                            unsent = unsent[self._sock.send(unsent) :] or self._encrypt_more()
                         except BlockingIOError:
                             continue
                 except (OSError, trio.ClosedResourceError):

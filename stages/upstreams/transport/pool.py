@@ -88,7 +88,9 @@ class Pool:
             if scope.cancelled_caught:
                 raise httpx.PoolTimeout("all connections to the upstream are busy") from None
 
-    def reuse(self, origin: Origin, method: str, data: bytes) -> tuple[UpstreamConnection, memoryview] | None:
+    def reuse(
+        self, origin: Origin, method: str, data: bytes | bytearray
+    ) -> tuple[UpstreamConnection, memoryview] | None:
         """Start sending ``data`` over a kept connection that is still usable, if there is one.
 
         Returns the connection and the unsent bytes.
@@ -108,7 +110,7 @@ class Pool:
         return None
 
     async def open(
-        self, origin: Origin, method: str, data: bytes, connect_limit_s: float | None, mark: Mark
+        self, origin: Origin, method: str, data: bytes | bytearray, connect_limit_s: float | None, mark: Mark
     ) -> tuple[UpstreamConnection, memoryview]:
         """Open a connection, and start sending ``data`` over it; return the connection and the unsent bytes.
 

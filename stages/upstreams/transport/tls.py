@@ -59,15 +59,14 @@ class TlsSession:
         """Return the alert that a failed handshake has for the peer, or nothing."""
         return self._outgoing.read()
 
-    def encrypt(self, data: bytes) -> bytes:
+    def encrypt(self, data: memoryview) -> bytes:
         """Return ``data`` encrypted, after pending records of the session itself.
 
         Raises:
             ssl.SSLError: if the session is broken.
         """
-        unwritten = memoryview(data)
-        while unwritten:
-            unwritten = unwritten[self._object.write(unwritten) :]
+        while data:
+            data = data[self._object.write(data) :]
         return self._outgoing.read()
 
     def decrypt(self, received: bytes) -> bytes:

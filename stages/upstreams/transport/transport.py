@@ -114,7 +114,7 @@ class HeadraceTransport(httpx.AsyncBaseTransport):
         self,
         origin: Origin,
         method: str,
-        data: bytes,
+        data: bytes | bytearray,
         timeouts: Mapping[str, float | None],
         mark: Mark = unmarked,
     ) -> HeadraceExchange:

@@ -28,6 +28,7 @@ from stages.wire.normal_form import (
     output_of,
     output_places,
 )
+from stages.wire.slices import paced
 from stages.wire.unwrap import FIELD
 
 _MAX_DEPTH_LEVELS: Final = 100
@@ -85,7 +86,7 @@ class AnthropicHistory:
             BadRequest: if it refers to something that only another upstream has.
         """
         call_ids, outputs = _own_ids(items), output_places(items)
-        for position, item in enumerate(items):
+        for position, item in enumerate(paced(items)):
             kind = kind_of(item)
             where = f"input[{position}]"
             if kind in CALLS:
@@ -185,7 +186,7 @@ def _own_ids(items: list[dict[str, Json]]) -> dict[int, str]:
     """Map the position of each call to a legal id that no other call has."""
     own_ids: dict[int, str] = {}
     counts: dict[str, int] = {}
-    for position, item in enumerate(items):
+    for position, item in enumerate(paced(items)):
         if item.get("type") in CALLS:
             call_id = call_id_of(item)
             number = counts[call_id] = counts.get(call_id, 0) + 1

@@ -25,6 +25,7 @@ from stages.wire.normal_form import (
     output_of,
     output_places,
 )
+from stages.wire.slices import paced
 from stages.wire.unwrap import FIELD
 
 _SEE_NEXT: Final = "The result is in the next message."
@@ -81,7 +82,7 @@ class ChatHistory:
             BadRequest: if it refers to something that only another upstream has.
         """
         outputs = output_places(items)
-        for position, item in enumerate(items):
+        for position, item in enumerate(paced(items)):
             kind = kind_of(item)
             where = f"input[{position}]"
             if kind in CALLS:

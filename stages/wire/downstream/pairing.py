@@ -14,6 +14,7 @@ from typing import Final
 
 from stages.wire.call_ids import numbered_call_id
 from stages.wire.foreign_json import Json
+from stages.wire.slices import paced
 
 _OUTPUT_OF: Final[dict[Json, str]] = {
     "function_call": "function_call_output",
@@ -134,7 +135,7 @@ def _is_paired(items: list[dict[str, Json]], *, is_whole: bool) -> bool:
     """Return whether there is nothing to repair, as in nearly all requests."""
     waiting: dict[str, str] = {}
     seen: set[str] = set()
-    for item in items:
+    for item in paced(items):
         kind = item.get("type")
         if kind in _OUTPUT_OF:
             call_id = item["call_id"]
@@ -158,7 +159,7 @@ def _adopted(items: list[dict[str, Json]]) -> list[dict[str, Json]]:
     adopted: list[dict[str, Json]] = []
     waiting = _WaitingCalls()
     is_in_run = False
-    for position, item in enumerate(items):
+    for position, item in enumerate(paced(items)):
         kind = item.get("type")
         if kind in _OUTPUT_OF:
             if not is_in_run:
@@ -184,7 +185,7 @@ def _repaired(items: list[dict[str, Json]], *, is_whole: bool) -> list[dict[str,
     ends_of_runs: dict[int, int] = {}
     run = turn = 0
     is_in_run = False
-    for item in items:
+    for item in paced(items):
         kind = item.get("type")
         if kind in _OUTPUT_OF:
             if not is_in_run:

@@ -4,7 +4,8 @@ The content decides which shape it is, not the path: Cursor posts Responses bodi
 models and chat bodies for others, and mixes the dialects of tools and items within one body (docs/facts/cursor.md,
 "Which body for which model").
 
-One decode to plain dicts and lists, one pass over the items; parts that need no change are passed on, not copied.
+One decode to plain dicts and lists, one pass over the items; parts that need no change are passed on, not copied. A
+large body is decoded in slices.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from stages.wire.downstream.parameters import check_types, native_parameters
 from stages.wire.downstream.tools import Toolbox, flat_tool_choice, forbids_parallel, open_functions, open_toolbox
 from stages.wire.foreign_json import Json, is_list, is_object, whole_characters
 from stages.wire.normal_form import LATE_TOOLS, LOGPROBS, is_reference
+from stages.wire.sliced_json import NotUtf8, TooDeep, decode_sliced
+from stages.wire.slices import Pause, current_pause, paced
 from stages.wire.tool_names import ToolNames
 
 MAX_MODEL_CHARS = 512
@@ -81,6 +84,7 @@ def parse_body(body: bytes | bytearray, *, model: str | None = None) -> Response
         mended=mended,
         tool_names=names.clients,
         requested_model=model,
+        size_bytes=len(body),
         stream=bool(raw.get("stream")),
         include_usage=_include_usage(raw),
         body=native,
@@ -98,15 +102,21 @@ def _decode(body: bytes | bytearray, mended: set[str]) -> dict[str, Json]:
         raise BadRequest("The request body is empty; it must be a JSON object.")
     if body.startswith(_UTF16_BOMS) or b"\0" in body[:4]:
         raise BadRequest("The request body looks like UTF-16 or UTF-32; JSON must be sent as UTF-8.")
-    raw = _json(body)
-    if isinstance(raw, BadRequest) and (repaired := whole_characters(body)) is not None:
-        raw = _json(repaired)
-        mended.add("lone_surrogate")
+    pause = current_pause()
+    if pause is not None:
+        raw = _json_in_slices(body, mended, pause)
+    else:
+        raw = _json(body)
+        if isinstance(raw, BadRequest) and (repaired := whole_characters(body)) is not None:
+            raw = _json(repaired)
+            mended.add("lone_surrogate")
     if isinstance(raw, BadRequest):
         raise raw
     if not is_object(raw):
         raise BadRequest(f"The request body must be a JSON object, not {json_kind(raw)}.")
-    if body.count(b"{") + body.count(b"[") > MAX_DEPTH_LEVELS:  # else there is nothing to go down into
+    if (
+        pause is None and body.count(b"{") + body.count(b"[") > MAX_DEPTH_LEVELS
+    ):  # else there is nothing to go down into
         for key, value in raw.items():
             if type(value) in _CONTAINERS:
                 _check_depth(value, key)
@@ -121,12 +131,37 @@ def _json(body: bytes | bytearray) -> Json | BadRequest:
     try:
         return msgspec.json.decode(body)
     except UnicodeDecodeError:
-        return BadRequest("The request body is not valid UTF-8.")
+        return _not_utf8()
     except RecursionError:
-        return BadRequest(f"The request body is nested too deeply: {MAX_DEPTH_LEVELS} levels are allowed.")
-    except msgspec.DecodeError as error:  # its text names positions, never content
-        reason = str(error).removeprefix("JSON is malformed: ").partition(" - at `")[0]
-        return BadRequest(f"The request body is not valid JSON: {reason}.")
+        return _too_deep()
+    except msgspec.DecodeError as error:
+        return _malformed(error)
+
+
+def _json_in_slices(body: bytes | bytearray, mended: set[str], pause: Pause) -> Json | BadRequest:
+    """Do the same in slices, mend halves of surrogate pairs, and check the depth."""
+    try:
+        return decode_sliced(body, max_levels=MAX_DEPTH_LEVELS, mended=mended, pause=pause)
+    except NotUtf8:
+        return _not_utf8()
+    except TooDeep:
+        return _too_deep()
+    except msgspec.DecodeError as error:
+        return _malformed(error)
+
+
+def _not_utf8() -> BadRequest:
+    return BadRequest("The request body is not valid UTF-8.")
+
+
+def _too_deep() -> BadRequest:
+    return BadRequest(f"The request body is nested too deeply: {MAX_DEPTH_LEVELS} levels are allowed.")
+
+
+def _malformed(error: msgspec.DecodeError) -> BadRequest:
+    """Return the fault; the error's text names positions, never content."""
+    reason = str(error).removeprefix("JSON is malformed: ").partition(" - at `")[0]
+    return BadRequest(f"The request body is not valid JSON: {reason}.")
 
 
 def _check_depth(value: Json, key: str) -> None:
@@ -190,7 +225,7 @@ def _items(raw: dict[str, Json], conversation: list[Json], history: History) -> 
     if field == "messages" and raw.get("system"):
         # Anthropic's field: for Claude's names some clients write Anthropic's dialect.
         history.add({"role": "system", "content": raw["system"]}, "system")
-    for index, element in enumerate(conversation):
+    for index, element in enumerate(paced(conversation)):
         history.add(element, f"{field}[{index}]")
     items = history.items
     if raw.get("store") is False:

@@ -18,6 +18,7 @@ from stages.wire.foreign_json import Json, is_list, is_object
 from stages.wire.normal_form import ENCRYPTED, LATE_TOOLS, LOGPROBS, all_tools, group, note_left_out
 from stages.wire.openai_models import ModelFamily, family_of
 from stages.wire.responses.quirks import ResponsesQuirks
+from stages.wire.slices import paced
 
 _FOREIGN: Final = frozenset(
     # Fields of Chat Completions and Anthropic, kept in the normal form for upstreams with those APIs.
@@ -192,7 +193,7 @@ def _items(
     """Translate the items, from the last to the first, to know for each reasoning item whether its result follows."""
     sent: list[dict[str, Json]] = []
     is_answer_next = False
-    for item in reversed(items):
+    for item in paced(items[::-1]):
         kind = item.get("type")
         if kind == "reasoning":
             reasoning = _reasoning(item, quirks, is_stored=is_stored) if is_answer_next else None
