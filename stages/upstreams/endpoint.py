@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 import httpx
@@ -19,6 +20,7 @@ _NOT_OVERRIDDEN = frozenset({"content-length", "transfer-encoding", "connection"
 _ACCEPT = {True: b"text/event-stream", False: b"application/json"}
 
 
+@cache
 def user_agent() -> str:
     """Return the ``user-agent`` that upstreams see."""
     try:

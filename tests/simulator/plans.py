@@ -161,14 +161,14 @@ class WorldPlan:
         self.request_timeout_s = draw.choice([None, REQUEST_TIMEOUT_S])
         self.comments_s = draw.choice([0.0, 0.7])
         self.max_upstream_connections = draw.choice([1, 2, 1000, 1000])
-        self.executes = draw.choice(["fused", "fused", "tasks"])
+        self.executes = draw.choice(["fused", "fused", "fused", "tasks"])
         self.least_pipe_bytes = draw.choice([LEAST_PIPE_BYTES, 16 * 1024, 200 * 1024])
         # A third of the worlds have upstreams and connections without faults: their clients must be served.
         self.fault_share = draw.choice([0.0, 0.3, 0.7])
         self.operation: Operation = draw.choice(["none"] * 9 + ["drains", "cuts off", "stops hard"])
         self.operation_s = draw.choice([0.0, 0.01, 0.3, 2.0, 6.0])
         self.requests: list[RequestPlan] = []
-        self.clients = [self._client(number) for number in range(draw.choice([1, 1, 2, 3, 4, 6]))]
+        self.clients = [self._client(number) for number in range(draw.choice([1, 1, 2, 2, 3, 6]))]
         self.has_connect_faults = False
 
     def _client(self, number: int) -> ClientPlan:
@@ -176,7 +176,7 @@ class WorldPlan:
         behaviour: ClientBehaviour = "reads well"
         if draw.random() < 0.7:
             behaviour = draw.choice(get_args(ClientBehaviour))
-        requests = [self._request() for _ in range(draw.choice([1, 1, 2, 3]))]
+        requests = [self._request() for _ in range(draw.choice([1, 1, 1, 2, 3]))]
         if behaviour.startswith("pipelines") and len(requests) == 1:
             requests.append(self._request())
         if behaviour.startswith("stalls") or behaviour == "reads slowly":
@@ -220,7 +220,7 @@ class WorldPlan:
             fault = "junk lines"
         split_bytes = 1_000_000 if request.is_large else draw.choice([7, 100, 1000, 1_000_000])
         if split_bytes < 1000:
-            texts = [text[:400] for text in texts]
+            texts = [text[: 20 * split_bytes] for text in texts]
         plan = AnswerPlan(
             texts,
             fault,
