@@ -148,7 +148,7 @@ class Peer:
         self.gone = True
         self._transport.stop_sending()
         self._wake_waiting(True)
-        self._resume_reader()
+        self.resume_reader()
         if self.on_gone is not None:
             self.on_gone()
 
@@ -187,7 +187,7 @@ class Peer:
     async def _wait_for_news(self) -> bool:
         task = trio.lowlevel.current_task()
         self._waiting.append(task)
-        self._resume_reader()
+        self.resume_reader()
 
         def abort(_: object) -> trio.lowlevel.Abort:
             self._waiting.remove(task)
@@ -209,7 +209,8 @@ class Peer:
 
         await trio.lowlevel.wait_task_rescheduled(abort)
 
-    def _resume_reader(self) -> None:
+    def resume_reader(self) -> None:
+        """Let the reader go on if it has paused: what it waited for is being taken out of ``requests``."""
         if (reader := self._paused_reader) is not None:
             self._paused_reader = None
             trio.lowlevel.reschedule(reader)
