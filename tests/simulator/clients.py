@@ -246,6 +246,8 @@ class Client:
                 self._feed(chunk)
                 if plan.pause_s and chunk:
                     await trio.sleep(plan.pause_s)
+        self._is_over = True
+        self._news.set()
 
     async def _read_now(self, end: End) -> None:
         """Read what has arrived before the server closed."""

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from simulator.invariants import violations
+from simulator.mutants import MUTANTS, mutated
 from simulator.plans import WorldPlan
 from simulator.world import run_world
 
@@ -22,23 +23,24 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulator", description="Run simulated worlds.")
     parser.add_argument("--worlds", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0, help="of the first world")
-    parser.add_argument("--mutant", default="none")
+    parser.add_argument("--mutant", default="none", choices=["none", *MUTANTS], help="a defect to put into our code")
     given = parser.parse_args(arguments)
     gc.freeze()  # what exists now is looked at in each collection otherwise
     began, failed = time.process_time(), 0
     ends: Counter[str] = Counter()
     digests: list[str] = []
-    for seed in range(given.seed, given.seed + given.worlds):
-        world = run_world(WorldPlan(seed), seed)
-        found = violations(world)
-        digests.append(world.digest)
-        for records in world.records.values():
-            ends[records[0].record.end] += 1
-        if found:
-            failed += 1
-            for violation in found:
-                print(f"seed {seed}: {violation}")
-            print(f"    repeat it: python -m tests.simulator --worlds 1 --seed {seed}")
+    with mutated(given.mutant):
+        for seed in range(given.seed, given.seed + given.worlds):
+            world = run_world(WorldPlan(seed), seed)
+            found = violations(world)
+            digests.append(world.digest)
+            for records in world.records.values():
+                ends[records[0].record.end] += 1
+            if found:
+                failed += 1
+                for violation in found:
+                    print(f"seed {seed}: {violation}")
+                print(f"    repeat it: python -m tests.simulator --worlds 1 --seed {seed}")
     took_s = time.process_time() - began
     print(f"{given.worlds} worlds, {failed} with violations, {given.worlds / took_s:.0f} a second of CPU time; ends {dict(ends)}")
     print(f"digest of all worlds: {hashlib.sha256(''.join(digests).encode()).hexdigest()}")

@@ -62,16 +62,17 @@ def _of_client(world: World, client: Client) -> Iterator[str]:
         where = f"request {request.number} of {name}"
         if received is not None and received.request_id not in ("", f"r{request.number}"):
             yield f"I3: {where}: the response to {received.request_id} came in its place"
+        is_answered = False
         if received is not None and received.is_complete:
             try:
+                is_answered = _told(received) is None
                 yield from _of_response(world, request, received, where)
             except (AssertionError, ValueError, KeyError) as error:
                 yield f"I3: {where}: {type(error).__name__} {error} in {bytes(received.body[-300:])!r}"
         elif not _may_be_cut(world, client, index):
             yield f"I3: {where}: the response was cut after {received and len(received.body)} bytes"
-        if not (received is not None and received.is_complete) or _told(received) is not None:
-            if _must_be_answered(world, client, request, index):
-                yield f"I8: {where}: nothing went wrong, but it got {received and bytes(received.body[-200:])!r}"
+        if not is_answered and _must_be_answered(world, client, request, index):
+            yield f"I8: {where}: nothing went wrong, but it got {received and bytes(received.body[-200:])!r}"
     if client.left_at < math.inf:
         for request in client.asked[client.answered :]:
             for record in world.records.get(f"r{request.number}", ()):
@@ -83,9 +84,11 @@ def _may_be_cut(world: World, client: Client, index: int) -> bool:
     """Return whether a request may get a part of a response only, or none."""
     behaviour = client.plan.behaviour
     affected = 2 if behaviour.startswith("pipelines") else 1
+    # A drain tells each request that has begun: only of one that came too late is there no record.
+    is_told = world.plan.operation != "stops hard" and f"r{client.asked[index].number}" in world.records
     return (
         (index >= len(client.asked) - affected and behaviour in LEAVING)
-        or world.operated_at is not None
+        or (world.operated_at is not None and not is_told)
         or any(response.closes for response in client.received[:index])
     )
 
@@ -171,6 +174,10 @@ def _of_records(world: World) -> Iterator[str]:
         if f"r{number}" not in world.records:
             yield f"I7: no record for request {number}, which an upstream was asked"
     for client in world.clients:
+        if client.was_reset and client.plan.behaviour == "stalls" and world.operated_at is None:
+            ends = [record.record.end for record in world.records.get(f"r{client.asked[-1].number}", ())]
+            if ends != ["DS"]:
+                yield f"I7: client {client.plan.number}, which stalls, was reset, but its record says {ends}"
         for request, received in zip(client.asked, client.received, strict=False):
             if received.request_id and f"r{request.number}" not in world.records:
                 yield f"I7: no record for request {request.number}, which was answered"
@@ -178,7 +185,8 @@ def _of_records(world: World) -> Iterator[str]:
             continue
         last = len(client.plan.requests) - 1
         if len(client.received) > last and (received := client.received[last]).is_complete:
-            if (told := _told(received)) not in REFUSED_AS[client.plan.behaviour]:
+            told = None if received.status == 200 else _told(received)
+            if told not in REFUSED_AS[client.plan.behaviour]:
                 yield f"I7: client {client.plan.number}, which {client.plan.behaviour}, was told {told}"
 
 

@@ -1,0 +1,82 @@
+"""Simulated worlds hold all invariants, repeat exactly, and find the defects that are put into our code.
+
+``HEADRACE_WORLDS`` is how many worlds are run; ``make nightly`` runs 20,000.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+from simulator.invariants import violations
+from simulator.mutants import MUTANTS, mutated
+from simulator.plans import WorldPlan
+from simulator.world import run_world
+
+WORLDS: Final = int(os.environ.get("HEADRACE_WORLDS", "100"))
+MOST_SEEDS: Final = 300
+"""Within so many worlds each mutant must be found."""
+WORLDS_TO_REPEAT: Final = 12
+ROOT: Final = Path(__file__).parent.parent.parent
+
+FOUND_BEFORE: Final = {
+    3256: "the end of a stream did not fit into the client's socket",
+    209: "a body had arrived before it was asked for, and then the client left",
+    319: "a document was not taken by its reader, and recorded as complete",
+}
+"""Seeds that have found a defect."""
+
+CAUGHT_BY: Final[dict[str, int]] = {}
+"""For each mutant, a seed whose world finds it, so that the test need not search. If the plans change, so do they:
+the test then searches, and `python -m tests.simulator --worlds 300 --mutant NAME` shows new ones."""
+
+
+def wrong_in(seed: int) -> list[str]:
+    """Run a world, and return what was wrong, with the command that repeats it."""
+    found = violations(run_world(WorldPlan(seed), seed))
+    return [*found, f"repeat it: python -m tests.simulator --worlds 1 --seed {seed}"] if found else []
+
+
+@pytest.mark.timeout(0 if WORLDS > 1000 else 60)
+def test_every_world_holds_the_invariants() -> None:
+    failed = [line for seed in range(WORLDS) for line in wrong_in(seed)]
+    assert not failed, "\n".join(failed)
+
+
+@pytest.mark.parametrize("seed", FOUND_BEFORE)
+def test_a_world_that_has_found_a_defect_finds_none_now(seed: int) -> None:
+    assert wrong_in(seed) == []
+
+
+def test_a_seed_repeats_its_world_in_another_process_with_other_hashes() -> None:
+    command = [sys.executable, "-m", "tests.simulator", "--worlds", str(WORLDS_TO_REPEAT)]
+    digests = {
+        subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.splitlines()[-1]
+        for seed in ("1", "2")
+    }
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_every_mutant_is_found(name: str) -> None:
+    known = [CAUGHT_BY[name]] if name in CAUGHT_BY else []
+    with mutated(name):
+        assert any(wrong_in(seed) for seed in [*known, *range(MOST_SEEDS)])
+
+
+def test_a_mutant_leaves_nothing_behind() -> None:
+    for name in MUTANTS:
+        with mutated(name):
+            pass
+    assert wrong_in(0) == []
