@@ -7,6 +7,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # as pytest does
 
-from simulator.command import main  # noqa: E402 - found by the line above
+from simulator.command import main
 
 sys.exit(main(sys.argv[1:]))

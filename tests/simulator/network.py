@@ -1,10 +1,9 @@
 """A network inside the process: the kernel's Unix sockets, which behave as TCP where our code can tell the difference.
 
-The server listens on a real Unix socket and its transport on the other side connects through `Network.socket`, which
-stands in for `socket.socket`. So all of our code runs unchanged, trio waits for real descriptors, and nothing depends on
-a network card, a port or a thread. What TCP has and Unix sockets lack is added here: a reset (which drops what is in
-flight), a connection that takes its time, is refused or never completes, and TCP's options, which are accepted and
-ignored.
+The server listens on a real Unix socket, and our transport connects through `Network.socket`, which stands in for
+`socket.socket`. So all of our code runs unchanged, trio waits for real descriptors, and nothing depends on a network
+card, a port or a thread. What TCP has and Unix sockets lack is added here: a reset (which drops what is in flight), a
+connection that takes its time, is refused or never completes, and TCP's options, which are accepted and ignored.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
+import pytest
 import trio
 
 from stages.upstreams.transport import dial
@@ -249,6 +249,7 @@ class Network:
         self.open_to_upstreams: set[End] = set()
         self.open_to_clients: set[End] = set()
         self.listener = Listener(self)
+        self._seam = pytest.MonkeyPatch()
 
     # What our transport uses of the module `socket`; everything else is the module's own.
 
@@ -301,14 +302,13 @@ class Network:
         end.link.ours_closed.set()
 
     def __enter__(self) -> Self:
-        self._real = dial.socket
-        dial.socket = self  # type: ignore[assignment]  # it has what dial uses of the module
+        self._seam.setattr(dial, "socket", self)  # it has what dial uses of the module
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        dial.socket = self._real
+        self._seam.undo()
         self.listener.close()
         for end in [*self.open_to_upstreams, *self.open_to_clients]:
             end.close()

@@ -1,4 +1,4 @@
-"""What a seed draws: the deployments, how each upstream answers each attempt, what each client does, and the operator."""
+"""What a seed draws: the deployments, how upstreams answer each attempt, what clients do, and what the operator does."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
 from simulator.network import LEAST_PIPE_BYTES, Connecting
+
+from pipeline.gateway.config.settings import Execution
 
 Kind = Literal["responses", "chat", "anthropic"]
 
@@ -162,11 +164,12 @@ class WorldPlan:
         self.request_timeout_s = draw.choice([None, REQUEST_TIMEOUT_S])
         self.comments_s = draw.choice([0.0, 0.7])
         self.max_upstream_connections = draw.choice([1, 2, 1000, 1000])
-        self.executes = draw.choice(["fused", "fused", "fused", "tasks"])
+        self.executes: Execution = "fused" if draw.random() < 0.75 else "tasks"
         self.least_pipe_bytes = draw.choice([LEAST_PIPE_BYTES, 16 * 1024, 200 * 1024])
         # A third of the worlds have upstreams and connections without faults: their clients must be served.
         self.fault_share = draw.choice([0.0, 0.3, 0.7])
-        self.operation: Operation = draw.choice(["none"] * 9 + ["drains", "drains", "cuts off", "stops hard"])
+        operations: list[Operation] = ["drains", "drains", "cuts off", "stops hard"]
+        self.operation: Operation = draw.choice(operations) if draw.random() < 0.3 else "none"
         self.operation_s = draw.choice([0.0, 0.01, 0.3, 2.0, 6.0])
         self.requests: list[RequestPlan] = []
         self.clients = [self._client(number) for number in range(draw.choice([1, 1, 2, 2, 3, 6]))]

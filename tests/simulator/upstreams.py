@@ -228,4 +228,3 @@ class Upstreams:
         while await end.receive():
             pass
         raise _Left
-

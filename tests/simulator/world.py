@@ -1,4 +1,4 @@
-"""One world: the whole gateway on a simulated network and a virtual clock, with scheduling that follows from the seed."""
+"""One world: the gateway on a simulated network and a virtual clock, scheduled by its seed."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from simulator.plans import (
     GRACEFUL_S,
     HEADERS_S,
     IDLE_S,
-    LONGEST_GAP_S,
     KEEP_ALIVE_TIMEOUT_S,
+    LONGEST_GAP_S,
     MAX_BODY_BYTES,
     WRITE_TIMEOUT_S,
     AnswerPlan,
@@ -120,7 +120,10 @@ def deployment(id: str, model_name: str, kind: Kind, host: str, order: int) -> D
 def settings_of(plan: WorldPlan) -> Settings:
     """Return the configuration of a world."""
     kinds = plan.kinds
-    deployments = [deployment("a", "first", kinds[0], "10.0.0.1", 1), deployment("b", "second", kinds[1], "10.0.0.2", 1)]
+    deployments = [
+        deployment("a", "first", kinds[0], "10.0.0.1", 1),
+        deployment("b", "second", kinds[1], "10.0.0.2", 1),
+    ]
     if plan.has_second:
         deployments.append(deployment("c", "first", kinds[2], "10.0.0.3", 1))
     return Settings(
@@ -173,7 +176,7 @@ def _logging_to(errors: list[str]) -> Iterator[None]:
 @contextmanager
 def deterministic(seed: int) -> Iterator[None]:
     """Have trio draw the order of its tasks from the seed, as hypothesis does for its tests."""
-    run: Any = trio._core._run  # type: ignore[attr-defined]  # not exported by that name
+    run: Any = trio._core._run  # private, but hypothesis uses it too
     before = run._ALLOW_DETERMINISTIC_SCHEDULING
     run._ALLOW_DETERMINISTIC_SCHEDULING = True
     run._r.seed(seed)
@@ -347,5 +350,3 @@ class _Running:
                 rest.append(f"I2: deployment {id} has {health.in_flight} requests in flight")
             if health._is_probed:
                 rest.append(f"I2: deployment {id} is still being tried")
-
-
