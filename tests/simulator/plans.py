@@ -1,4 +1,4 @@
-"""What a seed draws: the deployments, how upstreams answer each attempt, what clients do, and what the operator does."""
+"""What a seed draws: deployments, how upstreams answer each attempt, what clients do, and what the operator does."""
 
 from __future__ import annotations
 

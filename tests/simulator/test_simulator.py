@@ -23,7 +23,31 @@ MOST_SEEDS: Final = 300
 WORLDS_TO_REPEAT: Final = 12
 ROOT: Final = Path(__file__).parent.parent.parent
 
-CAUGHT_BY: Final[dict[str, int]] = {}
+CAUGHT_BY: Final = {
+    "disconnect_without_cancel": 14,
+    "half_close_ignored": 0,
+    "half_read_connection_kept": 6,
+    "slot_kept_after_failed_dial": 39,
+    "connection_left_open": 7,
+    "done_without_terminal_event": 2,
+    "retried_after_first_event": 2,
+    "error_told_twice": 2,
+    "probe_never_ended": 38,
+    "in_flight_not_decremented": 2,
+    "route_not_ended": 2,
+    "cut_off_forgets_a_request": 171,
+    "active_request_forgotten": 0,
+    "write_without_waiting": 18,
+    "partial_write_lost": 18,
+    "pipelined_bodies_mixed": 21,
+    "body_timeout_removed": 8,
+    "write_timeout_removed": 30,
+    "silent_upstream_never_expires": 49,
+    "stale_connection_not_replaced": 85,
+    "record_lost_on_disconnect": 25,
+    "reader_never_resumed": 59,
+    "early_response_keeps_connection": 4,
+}
 """For each mutant, a seed whose world finds it, so that the test need not search. If the plans change, so do they:
 the test then searches, and `python -m tests.simulator --worlds 300 --mutant NAME` shows new ones."""
 
