@@ -66,7 +66,7 @@ test-clients: $(VENV)/.dev $(CLIENTS)/.installed
 	HEADRACE_NODE_CLIENTS=$(CURDIR)/$(CLIENTS) $(BIN)/pytest -q tests/test_clients
 
 # Tries 20,000 examples of each property; CI tries 500. Plays 100 chats against each vendor's double; CI plays 3. Runs
-# 20,000 simulated worlds (docs/simulator.md); CI runs 2,000, `make test` alone 100.
+# 20,000 simulated worlds (docs/simulator.md); CI runs 2,000, `make test` alone 60.
 nightly: $(VENV)/.dev
 	HEADRACE_WORLDS=20000 $(BIN)/pytest -q tests/simulator
 	HYPOTHESIS_PROFILE=nightly $(BIN)/pytest -q tests/test_wire

@@ -42,9 +42,7 @@ def main(arguments: Sequence[str]) -> int:
                     print(f"seed {seed}: {violation}")
                 print(f"    repeat it: python -m tests.simulator --worlds 1 --seed {seed}")
     took_s = time.process_time() - began
-    print(
-        print(f"{given.worlds} worlds, {failed} with violations, {given.worlds / took_s:.0f} a second of CPU time")
-        print(f"ends of requests: {dict(ends.most_common())}")
-    )
+    print(f"{given.worlds} worlds, {failed} with violations, {given.worlds / took_s:.0f} a second of CPU time")
+    print(f"ends of requests: {dict(ends.most_common())}")
     print(f"digest of all worlds: {hashlib.sha256(''.join(digests).encode()).hexdigest()}")
     return 1 if failed else 0

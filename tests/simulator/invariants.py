@@ -130,7 +130,7 @@ def _of_response(world: World, request: RequestPlan, received: Received, where: 
         if not folded.is_done:
             yield f"I3: {where}: a clean end with neither an answer nor a failure"
         elif not any(one.is_whole and one.text == text for one in attempts):
-            yield f"I4: {where}: {len(text)} characters are no whole answer of {[len(one.text) for one in attempts]}"
+            yield f"I4: {where}: {len(text)} characters, not the whole of any of {[len(one.text) for one in attempts]}"
         if any(record.record.end != "OK" for record in records):
             yield f"I7: {where}: it is complete, but its record says {records[0].record.end}"
         return

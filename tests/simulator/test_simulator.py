@@ -17,7 +17,7 @@ from simulator.mutants import MUTANTS, mutated
 from simulator.plans import WorldPlan
 from simulator.world import run_world
 
-WORLDS: Final = int(os.environ.get("HEADRACE_WORLDS", "100"))
+WORLDS: Final = int(os.environ.get("HEADRACE_WORLDS", "60"))
 MOST_SEEDS: Final = 300
 """Within so many worlds each mutant must be found."""
 WORLDS_TO_REPEAT: Final = 12
