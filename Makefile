@@ -65,8 +65,10 @@ $(CLIENTS)/.installed: clients/package.json clients/package-lock.json clients/.n
 test-clients: $(VENV)/.dev $(CLIENTS)/.installed
 	HEADRACE_NODE_CLIENTS=$(CURDIR)/$(CLIENTS) $(BIN)/pytest -q tests/test_clients
 
-# Tries 20,000 examples of each property; CI tries 500. Plays 100 chats against each vendor's double; CI plays 3.
+# Tries 20,000 examples of each property; CI tries 500. Plays 100 chats against each vendor's double; CI plays 3. Runs
+# 20,000 simulated worlds (docs/simulator.md); CI runs 2,000, `make test` alone 60.
 nightly: $(VENV)/.dev
+	HEADRACE_WORLDS=20000 $(BIN)/pytest -q tests/simulator
 	HYPOTHESIS_PROFILE=nightly $(BIN)/pytest -q tests/test_wire
 	HEADRACE_CHATS=100 $(BIN)/pytest -q tests/test_chats
 

@@ -59,6 +59,7 @@ class _WriteSse:
         if not self._is_started:
             self._response.start(200, HEADERS)
         if not self._response.write_nowait(b"", last=True):
+            await lane.own_task()  # the end may be pushed as well, if a stage before this one is done
             with lane.outside(Party.CLIENT):
                 await self._response.drain()
         return []

@@ -32,6 +32,11 @@ class Client(Protocol):
     last_read_ns: int
     """When the last bytes of its head were read; 0 if that is unknown."""
 
+    @property
+    def finished(self) -> bool:
+        """Whether all of the response has been sent, as far as that is known once its last part was written."""
+        ...
+
     def receive_nowait(self) -> Message | None:
         """Return the next part of the body if it has arrived, as ASGI's ``http.request``, else None."""
         ...
@@ -70,6 +75,7 @@ class AsgiClient:
     """
 
     took_some = False  # ASGI does not say
+    finished = True  # nor this
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive

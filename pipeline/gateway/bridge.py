@@ -247,7 +247,7 @@ class _ServedRequest:
 
     def disconnect(self, reason: str) -> None:
         """End this request because its client has disconnected."""
-        if not self.response.ended:
+        if not (self.response.ended and self._client.finished):
             self.ctx.timeline.mark("left")
             self.disconnect_reason = reason
             self._scope.cancel()

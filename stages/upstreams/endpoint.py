@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 import httpx
@@ -20,6 +21,7 @@ _PIECE_BYTES = 256 * 1024
 _ACCEPT = {True: b"text/event-stream", False: b"application/json"}
 
 
+@cache
 def user_agent() -> str:
     """Return the ``user-agent`` that upstreams see."""
     try:

@@ -30,6 +30,7 @@ from kit.upstreams.scripted import (
     full_backlog,
     head,
     in_turn,
+    json_answer,
     scripted_upstream,
     sse,
     sse_head,
@@ -327,6 +328,14 @@ async def test_the_record_distinguishes_a_stalled_reader_from_a_disconnect() -> 
         async with await here.open(receive_buffer_bytes=SMALL_BUFFER_BYTES) as client:
             await client.send(post_bytes(ask()))
             await client.read_until(b'"content":"xxx')
+            with patiently():
+                assert (await here.service.record(1))["end"] == "DS"
+
+
+async def test_a_document_that_its_reader_has_not_taken_is_not_recorded_as_complete() -> None:
+    async with world(json_answer(response_of("x" * 8_000_000)), write_timeout_s=WRITE_TIMEOUT_S) as here:
+        async with await here.open(receive_buffer_bytes=SMALL_BUFFER_BYTES) as client:
+            await client.send(post_bytes(ask(stream=False)))
             with patiently():
                 assert (await here.service.record(1))["end"] == "DS"
 

@@ -9,7 +9,7 @@ import trio
 from kit.engine.lanes import spent_s
 from kit.service.contexts import FakeResponse, context
 
-from pipeline import Pipeline, RequestContext, codec_stage
+from pipeline import Inlet, Outlet, Pipeline, RequestContext, codec_stage
 from pipeline.testing import check_stage, collect, virtual_ns
 from stages.keep_alive import COMMENT
 from stages.write_sse import write_sse
@@ -151,3 +151,42 @@ async def test_a_slow_client_is_waited_for_outside_at_the_end_too(autojump_clock
     ctx = await written(FakeResponse(is_slow=True, drain_s=10), 1.0)
     assert ctx.timeline.client_ns / 1e9 == pytest.approx(10)
     assert ctx.timeline.transits_ns(1) == []
+
+
+class _EndsWithIt:
+    """Ends its input with the last batch, as decode_events does with a failure."""
+
+    done = False
+
+    def __init__(self, ctx: RequestContext) -> None: ...
+
+    def feed(self, batch: list[bytes], /) -> list[bytes]:
+        self.done = batch == [b"the failure"]
+        return batch
+
+    def flush(self) -> list[bytes]:
+        return []
+
+
+class _FullAtTheEnd(FakeResponse):
+    """A client whose socket has room for everything but the end of the response."""
+
+    def write_nowait(self, data: bytes, *, last: bool = False) -> bool:
+        self._is_slow = last
+        return super().write_nowait(data, last=last)
+
+
+async def test_an_end_that_does_not_fit_is_waited_for_in_the_own_task(autojump_clock: trio.abc.Clock) -> None:
+    class Relay:
+        name = "relay"
+        accepts = emits = bytes
+
+        async def run(self, inlet: Inlet[bytes], outlet: Outlet[bytes], ctx: RequestContext) -> None:
+            async for batch in inlet:
+                await outlet.send(batch)
+
+    response = _FullAtTheEnd(drain_s=10)
+    ends = codec_stage("ends_with_it", _EndsWithIt)
+    chain = Pipeline(Relay()).then(ends).then(write_sse).fused()
+    await chain.run(paced(1.0, b"text", 1.0, b"the failure"), context(response=response))
+    assert (response.body, response.ended, response.drains) == (b"textthe failure", True, 1)

@@ -131,16 +131,16 @@ class RequestCycle:
         """Return the next part of the body if it has arrived, else None: wait for it in `receive`."""
         if self._body_delivered or self.fault is not None:
             return None
-        requests = self._peer.requests
+        peer = self._peer
+        requests = peer.requests
         try:
             body = requests.take_body()
         except RefusedRequest as fault:
             self.fault = fault
-            self._peer.mark_gone()
+            peer.mark_gone()
             return None
+        peer.resume_reader()  # if all of the body is here, no task waits for more, and a disconnect must be noticed
         self._body_delivered = requests.body_complete
-        if body:
-            self._peer.resume_reader()  # else nobody would notice that the client leaves while it waits for its answer
         if body or self._body_delivered:
             return {"type": "http.request", "body": body, "more_body": not self._body_delivered}
         return None

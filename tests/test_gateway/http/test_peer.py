@@ -190,3 +190,20 @@ async def test_row_64_a_client_that_leaves_after_a_body_taken_without_waiting_is
             while not left:
                 await trio.sleep(0.001)
         assert left == ["left"]
+
+
+async def test_a_disconnect_is_noticed_after_a_body_that_had_arrived_before_it_was_asked_for() -> None:
+    """The reader has paused because too much had arrived; it must go on although nobody waits for more."""
+    head = b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 150000\r\n\r\n"
+    peer = Peer(FakeTransport(head + bytes(150_000), b""), max_header_bytes=10_000)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.read_on)
+        await trio.testing.wait_all_tasks_blocked()
+        taken = peer.requests.maybe_head()
+        assert taken is not None
+        peer.answering = True
+        cycle = RequestCycle(peer, taken, DateHeader())
+        assert cycle.receive_nowait() == {"type": "http.request", "body": bytes(150_000), "more_body": False}
+        await trio.testing.wait_all_tasks_blocked()
+        assert peer.gone
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,270 @@
+"""Clients that follow their plan: what they send, when they leave, and what they have received."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import httptools
+import trio
+from kit.clients.chat_posts import CURSOR, OPENAI_LIKE
+from kit.service.running import KEY
+from simulator.network import End, Network
+from simulator.plans import MAX_BODY_BYTES, ClientBehaviour, ClientPlan, RequestPlan
+
+GARBAGE: Final = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200)
+"""The start of a TLS handshake."""
+
+
+@dataclass
+class Received:
+    """A response, as far as it came."""
+
+    status: int = 0
+    body: bytearray = field(default_factory=bytearray)
+    request_id: str = ""
+    is_complete: bool = False
+    closes: bool = False
+
+
+class _Responses:
+    """What a client receives, split into responses; a parser's callbacks."""
+
+    def __init__(self) -> None:
+        self.found: list[Received] = []
+        self.parser = httptools.HttpResponseParser(self)
+
+    def on_message_begin(self) -> None:
+        self.found.append(Received())
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"x-request-id":
+            self.found[-1].request_id = value.decode()
+        elif name.lower() == b"connection":
+            self.found[-1].closes = value.lower() == b"close"
+
+    def on_headers_complete(self) -> None:
+        self.found[-1].status = self.parser.get_status_code()
+
+    def on_body(self, body: bytes) -> None:
+        self.found[-1].body += body
+
+    def on_message_complete(self) -> None:
+        self.found[-1].is_complete = True
+
+
+def request_bytes(plan: RequestPlan, behaviour: ClientBehaviour) -> tuple[bytes, bytes]:
+    """Return the head and the body of a request."""
+    size = 2 * MAX_BODY_BYTES if behaviour == "sends too large a body" else plan.padding_bytes
+    chat = {
+        "model": plan.model,
+        "stream": plan.is_stream,
+        "messages": [{"role": "user", "content": f"#{plan.number}# " + "y" * size}],
+    }
+    body = json.dumps(chat).encode()
+    if behaviour == "sends bad JSON":
+        body = body[:-1]
+    lines = [
+        "POST /cursor/chat/completions HTTP/1.1",
+        "Host: simulated",
+        f"User-Agent: {CURSOR if plan.is_cursor else OPENAI_LIKE}",
+        f"Authorization: Bearer {KEY if behaviour != 'has a wrong key' else 'sk-wrong'}",
+        f"X-Request-Id: r{plan.number}",
+    ]
+    if behaviour == "sends Connection: close":
+        lines.append("Connection: close")
+    if behaviour == "uploads in chunks":
+        half = len(body) // 2
+        parts = [body[:half], body[half:]]
+        body = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+        lines.append("Transfer-Encoding: chunked")
+    else:
+        length = 100 * MAX_BODY_BYTES if behaviour == "declares too large a body" else len(body)
+        lines.append(f"Content-Length: {length}")
+    return "\r\n".join([*lines, "", ""]).encode(), body
+
+
+class Client:
+    """One client and its connection.
+
+    Attributes:
+        received: the responses, in their order; those to requests that were never sent are missing.
+        asked: the requests of which anything was sent.
+        left_at: when it closed, reset or half-closed its connection; infinite if it did not.
+        answered: how many responses were complete then.
+        broke: what was wrong with the bytes that it received.
+        was_refused: whether nobody listened.
+        was_reset: whether the server reset the connection.
+        opened_at, ended_at: of its connection.
+    """
+
+    def __init__(self, plan: ClientPlan, network: Network, log: Callable[..., None]) -> None:
+        self.plan = plan
+        self._network = network
+        self._log = log
+        self._responses = _Responses()
+        self._news = trio.Event()
+        self._reading = trio.CancelScope()
+        self._is_over = False
+        self.asked: list[RequestPlan] = []
+        self.left_at = math.inf
+        self.answered = 0
+        self.broke = ""
+        self.was_refused = self.was_reset = False
+        self.ended_at = math.inf
+
+    @property
+    def received(self) -> list[Received]:
+        """The responses."""
+        return self._responses.found
+
+    async def run(self) -> None:
+        """Do what the plan says."""
+        plan = self.plan
+        await trio.sleep(plan.starts_s)
+        try:
+            end = self._network.connect_client()
+        except OSError:
+            self.was_refused = True
+            self._log("client refused", plan.number)
+            return
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read, end)
+                await self._ask_all(end)
+                nursery.cancel_scope.cancel()
+        finally:
+            self.ended_at = trio.current_time()
+            if end.fileno() >= 0:
+                trio.lowlevel.notify_closing(end)
+                end.close()
+            self._log("client ends", plan.number, len(self.received))
+
+    async def _ask_all(self, end: End) -> None:
+        plan = self.plan
+        for index, request in enumerate(plan.requests):
+            is_last = index == len(plan.requests) - 1
+            is_pipelined = plan.behaviour.startswith("pipelines") and index == len(plan.requests) - 2
+            behaviour = plan.behaviour if is_last or is_pipelined else "reads well"
+            if not (is_last and plan.behaviour.startswith("pipelines")):
+                end.link.request = request.number
+                self.asked.append(request)
+                data = b"".join(request_bytes(request, behaviour))
+                if is_pipelined:
+                    self.asked.append(plan.requests[-1])
+                    data += b"".join(request_bytes(plan.requests[-1], behaviour))
+                self._log("client asks", plan.number, request.number)
+                try:
+                    await self._send(end, data, request, behaviour)
+                except OSError:
+                    await self._until(math.inf)  # it may have answered before it closed
+                    return
+            if await self._leave(end, behaviour):
+                return
+            if not await self._until(index + 1) or self.received[index].closes:
+                break
+        if plan.behaviour == "sends Connection: close" or plan.idles:
+            await self._until(math.inf)
+
+    async def _send(self, end: End, data: bytes, request: RequestPlan, behaviour: ClientBehaviour) -> None:
+        match behaviour:
+            case "stalls" | "stalls and closes":
+                self._reading.cancel()
+                await end.send_everything(data)
+            case "sends stray CRLF" | "sends stray CRLF and closes":
+                await end.send_everything(data + b"\r\n")
+            case "closes during its upload" | "stalls during its upload":
+                await end.send_everything(data[:-5])
+            case "uploads slowly":
+                third = len(data) // 3
+                for part in (data[:third], data[third : 2 * third], data[2 * third :]):
+                    await end.send_everything(part)
+                    await trio.sleep(0.5)
+            case "sends garbage":
+                self.asked.remove(request)
+                await end.send_everything(GARBAGE)
+            case _:
+                await end.send_everything(data)
+
+    async def _leave(self, end: End, behaviour: ClientBehaviour) -> bool:
+        """Leave, if the behaviour is to do so; return whether nothing more is expected."""
+        plan = self.plan
+        if behaviour == "stalls":
+            await end.link.ours_closed.wait()
+            await self._read_now(end)
+            return True
+        if behaviour not in (
+            "closes",
+            "resets",
+            "half-closes",
+            "stalls and closes",
+            "pipelines and closes",
+            "sends stray CRLF and closes",
+            "closes during its upload",
+        ):
+            return False
+        await trio.sleep(plan.after_s)
+        self.answered = sum(response.is_complete for response in self.received)
+        self.left_at = trio.current_time()
+        self._log("client leaves", plan.number, behaviour)
+        if behaviour == "half-closes":
+            try:
+                end.shutdown(1)
+            except OSError:
+                return True
+            await self._until(math.inf)
+        elif behaviour == "resets":
+            end.reset()
+        else:
+            trio.lowlevel.notify_closing(end)
+            end.close()
+        return True
+
+    async def _until(self, count: float) -> bool:
+        """Wait for so many complete responses; return False if the connection ends before that."""
+        while sum(response.is_complete for response in self.received) < count:
+            if self._is_over:
+                return False
+            self._news = trio.Event()
+            await self._news.wait()
+        return True
+
+    async def _read(self, end: End) -> None:
+        plan = self.plan
+        with self._reading:
+            while not self._is_over:
+                try:
+                    chunk = await end.receive(plan.reads_bytes)
+                except OSError:
+                    self.was_reset = True
+                    chunk = b""
+                except trio.ClosedResourceError:
+                    chunk = b""
+                self._feed(chunk)
+                if plan.pause_s and chunk:
+                    await trio.sleep(plan.pause_s)
+        self._is_over = True
+        self._news.set()
+
+    async def _read_now(self, end: End) -> None:
+        """Read what has arrived before the server closed."""
+        try:
+            while chunk := await end.receive():
+                self._feed(chunk)
+        except OSError:
+            self.was_reset = True
+
+    def _feed(self, chunk: bytes) -> None:
+        if chunk:
+            try:
+                self._responses.parser.feed_data(chunk)
+            except httptools.HttpParserError as error:
+                self.broke = f"{type(error).__name__} on {chunk[:60]!r}"
+                self._is_over = True
+        else:
+            self._is_over = True
+        self._log("client received", self.plan.number, len(chunk))
+        self._news.set()
