@@ -38,6 +38,7 @@ from kit.service.running import KEY, Service, model, serving
 from kit.time.patience import patiently
 from kit.upstreams.kinds import ANSWERS
 from kit.upstreams.kinds import TEXT as TEXT_OF_ANSWERS
+from kit.upstreams.names import Names
 from kit.upstreams.scripted import (
     Exchange,
     Step,
@@ -56,10 +57,12 @@ from kit.upstreams.scripted import (
 )
 
 from pipeline import Plugin, per_event
+from pipeline.gateway import upstream_clients
 from pipeline.gateway.config import model_list
 from pipeline.registry import NoOptions
 from stages.events import StreamEvent, TextDelta
 from stages.upstreams import Timeouts
+from stages.upstreams.transport.resolve import Resolver
 
 UPSTREAM_KEY = "sk-upstream-secret-0123456789"
 """The key of the deployments of `kit.service.running.model`."""
@@ -234,38 +237,28 @@ async def test_row_2_a_connection_that_hangs_is_a_504() -> None:
             await assert_nothing_is_left(service)
 
 
-class NoNames(trio.abc.HostnameResolver):
-    """Knows no name, after a delay."""
-
-    def __init__(self, delay_s: float = 0) -> None:
-        self._delay_s = delay_s
-
-    async def getaddrinfo(self, *args: Any, **more: Any) -> Any:
-        await trio.sleep(self._delay_s)
-        raise socket.gaierror(socket.EAI_NONAME, "no such name")
-
-    async def getnameinfo(self, *args: Any) -> Any:
-        raise NotImplementedError
-
-
 @pytest.mark.usefixtures("short_connect")
 @pytest.mark.parametrize(
-    ("delay_s", "outcome"),
+    ("is_dead", "outcome"),
     [
-        (0, Outcome(502, "upstream_unreachable", "UC", "its name does not resolve; check api_base")),
-        (60, too_late(f"did not accept our connection within {CONNECT_S} s")),
+        (False, Outcome(502, "upstream_unreachable", "UC", "its name does not resolve; check api_base")),
+        (True, too_late(f"did not accept our connection within {CONNECT_S} s")),
     ],
     ids=["unknown", "slow"],
 )
-async def test_row_3_a_name_that_does_not_resolve_is_a_502_or_a_504(delay_s: float, outcome: Outcome) -> None:
+async def test_row_3_a_name_that_does_not_resolve_is_a_502_or_a_504(
+    is_dead: bool, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The upstream's name does not resolve: 502 `upstream_unreachable`; or not in time: 504 `upstream_timeout`."""
-    trio.socket.set_custom_hostname_resolver(NoNames(delay_s))
+    names = Names(is_dead=is_dead)
+    monkeypatch.setattr(upstream_clients, "Resolver", partial(Resolver, names))
     async with serving(model("up", "http://no.such.name")) as service:
         answer = await answer_to(service)
         assert (answer.status, error_of(answer)["code"]) == (outcome.status, outcome.code)
         assert outcome.message in error_of(answer)["message"]
         assert (await last_record(service))["end"] == outcome.end
         await assert_nothing_is_left(service)
+    names.answers.set()
 
 
 @pytest.mark.usefixtures("short_connect")
