@@ -169,7 +169,9 @@ class ChatHistory:
             waiting, self._turn = self._turn, None  # a message between a call and its result goes before the call
         self.close()
         said = user_content(content, f"{where}.content", self._mended, has_files=self._quirks.is_openai)
-        if role == "user":
+        if not said:
+            pass  # its parts were left out, and several upstreams refuse an empty message
+        elif role == "user":
             self._say_as_user(said)
         else:
             self.add("developer" if role == "developer" and self._quirks.is_openai else "system", said)

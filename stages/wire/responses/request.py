@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from stages.wire.custom_tools import as_function, as_function_item, object_arguments, usable_choice
 from stages.wire.foreign_json import Json, is_list, is_object
-from stages.wire.normal_form import ENCRYPTED, LATE_TOOLS, LOGPROBS, all_tools, group, note_left_out
+from stages.wire.normal_form import ENCRYPTED, LATE_TOOLS, LOGPROBS, all_tools, group, note_left_out, nothing_to_answer
 from stages.wire.openai_models import ModelFamily, family_of
 from stages.wire.responses.quirks import ResponsesQuirks
 
@@ -49,6 +49,9 @@ def native_request(
         model: the upstream's name for the model.
         stream: whether to ask for server-sent events.
         mended: receives the words for what had to be mended.
+
+    Raises:
+        BadRequest: if the upstream can take none of the items.
     """
     mended = set[str]() if mended is None else mended
     request = {key: value for key, value in body.items() if key not in _FOREIGN and key not in quirks.refused}
@@ -72,6 +75,8 @@ def native_request(
             items = [item for item in items if item.get("type") != "reasoning"]
         form = _form_of_texts(quirks, model)
         request["input"] = _items(items, quirks, form, mended, is_stored=body.get("store") is not False)
+        if not request["input"]:
+            raise nothing_to_answer()
     return request
 
 

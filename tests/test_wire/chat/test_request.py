@@ -821,6 +821,13 @@ def test_every_call_is_followed_by_its_results_and_nothing_is_lost(items: list[d
     json.dumps(got)
 
 
+def test_a_message_of_which_nothing_is_left_is_not_sent() -> None:
+    unknown = {"type": "from_the_future", "text": "x"}
+    assert messages(user([unknown]), user()) == [user()]
+    with pytest.raises(BadRequest, match="holds nothing"):
+        messages(user([unknown]))
+
+
 # --- payloads --------------------------------------------------------------------------------------------------------
 
 
