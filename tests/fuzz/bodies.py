@@ -21,7 +21,23 @@ from stages.request import ResponsesRequest
 
 Json = dict[str, Any]
 
-_WORDS = (b'"', b"{", b"}", b"[", b"]", b",", b":", b"\\", b"\\u", b"\x00", b"\xff", b"null", b"1e9", b'{"a":', b'"model":"m",')
+_WORDS = (
+    b'"',
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b"\\",
+    b"\\u",
+    b"\x00",
+    b"\xff",
+    b"null",
+    b"1e9",
+    b'{"a":',
+    b'"model":"m",',
+)
 
 
 class Bodies(Target):

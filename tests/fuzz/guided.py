@@ -38,6 +38,12 @@ def fuzz(name: str, count: int, seed: int, folder: Path) -> None:
             traceback.print_exc()
             raise
 
-    options = [f"-runs={count}", f"-seed={seed or 1}", "-max_len=200000", f"-artifact_prefix={folder}/{name}-", "-timeout=20"]
+    options = [
+        f"-runs={count}",
+        f"-seed={seed or 1}",
+        "-max_len=200000",
+        f"-artifact_prefix={folder}/{name}-",
+        "-timeout=20",
+    ]
     atheris.Setup([sys.argv[0], *options, str(corpus)], try_one, custom_mutator=mutate)
     atheris.Fuzz()

@@ -24,17 +24,48 @@ MOST_BYTES: Final = 200_000
 
 _WORDS: Final = (
     *(b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b";", b",", b"\xff", b"\r\n\r\n", b"\r\n ", b"\x0b", b"\x85"),
-    *(b"0\r\n\r\n", b"5\r\nhello\r\n", b"5;a=b\r\n", b"ffffffffffffffff\r\n", b"-1\r\n", b"0x5\r\n", b"+5\r\n", b"5 \r\n", b"00\r\n"),
+    *(
+        b"0\r\n\r\n",
+        b"5\r\nhello\r\n",
+        b"5;a=b\r\n",
+        b"ffffffffffffffff\r\n",
+        b"-1\r\n",
+        b"0x5\r\n",
+        b"+5\r\n",
+        b"5 \r\n",
+        b"00\r\n",
+    ),
     *(b"Content-Length: 5\r\n", b"Content-Length: 0\r\n", b"Content-Length: +5\r\n", b"Content-Length: 5, 5\r\n"),
-    *(b"content-length:5\r\n", b"Content-Length : 5\r\n", b"Content-Length: 99999999999999999999\r\n", b"Content-Length: 0x5\r\n"),
+    *(
+        b"content-length:5\r\n",
+        b"Content-Length : 5\r\n",
+        b"Content-Length: 99999999999999999999\r\n",
+        b"Content-Length: 0x5\r\n",
+    ),
     *(b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: identity\r\n", b"Transfer-Encoding: gzip, chunked\r\n"),
-    *(b"Transfer-Encoding:\x0bchunked\r\n", b"Transfer-Encoding: chunked, chunked\r\n", b"Transfer-Encoding : chunked\r\n"),
+    *(
+        b"Transfer-Encoding:\x0bchunked\r\n",
+        b"Transfer-Encoding: chunked, chunked\r\n",
+        b"Transfer-Encoding : chunked\r\n",
+    ),
     *(b"Transfer_Encoding: chunked\r\n", b" Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: xchunked\r\n"),
-    *(b"Connection: close\r\n", b"Connection: keep-alive\r\n", b"Connection: transfer-encoding\r\n", b"Expect: 100-continue\r\n"),
+    *(
+        b"Connection: close\r\n",
+        b"Connection: keep-alive\r\n",
+        b"Connection: transfer-encoding\r\n",
+        b"Expect: 100-continue\r\n",
+    ),
     *(b"Upgrade: h2c\r\nConnection: upgrade\r\n", b"Host: a\r\n", b"Host: b\r\n", b"Host:\r\n", b"x: y\r\n z\r\n"),
     *(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", b"POST /x HTTP/1.1\r\n", b"GET / HTTP/1.0\r\n", b"HTTP/1.1 200 OK\r\n"),
     *(b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 101 X\r\n", b"HTTP/1.1 204 No\r\n\r\n", b"HTTP/1.1 304 No\r\n\r\n"),
-    *(b"HTTP/1.0 200 OK\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"HTTP/0.9", b"HTTP/1.2", b"HTTP/2.0", b"x" * 300),
+    *(
+        b"HTTP/1.0 200 OK\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"HTTP/0.9",
+        b"HTTP/1.2",
+        b"HTTP/2.0",
+        b"x" * 300,
+    ),
 )
 _LINES: Final = re.compile(rb"[^\n]*\n|[^\n]+")
 
@@ -62,7 +93,9 @@ class HttpBytes(Target):
                 lines[at], lines[other] = lines[other], lines[at]
             case 3:
                 other = rng.choice(self.seeds)
-                lines[at:at] = _LINES.findall(other) if rng.random() < 0.3 else rng.choices(_LINES.findall(other) or [b""], k=2)
+                lines[at:at] = (
+                    _LINES.findall(other) if rng.random() < 0.3 else rng.choices(_LINES.findall(other) or [b""], k=2)
+                )
             case 4:
                 lines[at] = lines[at].swapcase()
             case 5:

@@ -14,13 +14,30 @@ MANY: Final = 300
 """So often an element of an array is repeated at most."""
 LONG: Final = (64, 65, 256, 513, 70_000)
 """Lengths of texts, around limits of ids, names and reads."""
-_PAIR: Final = re.compile(rb'"(?:[^"\\]|\\.){0,40}":\s*(?:"(?:[^"\\]|\\.){0,40}"|[0-9.]{1,9}|true|false|null|\{\}|\[\])')
-_NUMBER: Final = re.compile(rb'(?<=[:\[,])\s*-?[0-9.]{1,9}(?=[,\]}])')
+_PAIR: Final = re.compile(
+    rb'"(?:[^"\\]|\\.){0,40}":\s*(?:"(?:[^"\\]|\\.){0,40}"|[0-9.]{1,9}|true|false|null|\{\}|\[\])'
+)
+_NUMBER: Final = re.compile(rb"(?<=[:\[,])\s*-?[0-9.]{1,9}(?=[,\]}])")
 _TEXT: Final = re.compile(rb'"(?:[^"\\]|\\.){1,40}"')
 
 ODD: Final[tuple[Any, ...]] = (
     *(None, True, False, 0, -1, 1, 2**31, -(2**63), 2**64, 10**40, 0.5, -0.0, 1e308),
-    *("", " ", "\n", "\0", "\ud83d", "\ude00", "a\ud83d\ude00", "\u2028", "\ufeff", "é", "{}", "[", '{"a":1}', "data: x\n\n"),
+    *(
+        "",
+        " ",
+        "\n",
+        "\0",
+        "\ud83d",
+        "\ude00",
+        "a\ud83d\ude00",
+        "\u2028",
+        "\ufeff",
+        "é",
+        "{}",
+        "[",
+        '{"a":1}',
+        "data: x\n\n",
+    ),
     *("<think>", "</think>", "__proto__", "data:image/png;base64,AA==", "https://u", "../x", "%00", "*", "[DONE]"),
     *([], {}, [None], [[]], [{}], {"": None}, {"type": None}, {"type": "text", "text": ""}, [""], ["a", 1]),
 )
@@ -83,7 +100,9 @@ def _changed(tree: Any, others: list[Any], rng: Random) -> Any:
             del holder[last]
         case 4:  # the same kind of thing, from elsewhere
             other = rng.choice(others) if others and rng.random() < 0.7 else tree
-            alike = [it for it in places(other) if it[-1] == last or (isinstance(last, int) and isinstance(it[-1], int))]
+            alike = [
+                it for it in places(other) if it[-1] == last or (isinstance(last, int) and isinstance(it[-1], int))
+            ]
             if alike:
                 holder[last] = copy.deepcopy(_at(other, rng.choice(alike)))
         case 5:
@@ -111,9 +130,13 @@ def _changed(tree: Any, others: list[Any], rng: Random) -> Any:
             if isinstance(text := holder[last], str):
                 at = rng.randrange(len(text) + 1)
                 inner = rng.choice([odd for odd in ODD if isinstance(odd, str)])
-                holder[last] = text[:at] + (rng.choice("ab<\n{") * rng.choice(LONG) if rng.random() < 0.1 else inner) + text[at:]
+                holder[last] = (
+                    text[:at] + (rng.choice("ab<\n{") * rng.choice(LONG) if rng.random() < 0.1 else inner) + text[at:]
+                )
             else:
-                holder[last] = [holder[last]] if rng.random() < 0.5 else {last if isinstance(last, str) else "a": holder[last]}
+                holder[last] = (
+                    [holder[last]] if rng.random() < 0.5 else {last if isinstance(last, str) else "a": holder[last]}
+                )
         case 11:
             if rng.random() < 0.2:
                 inner = holder[last]
@@ -148,13 +171,35 @@ def encoded(tree: Any, rng: Random) -> bytes:
             if pairs := _PAIR.findall(data):
                 at = [i for i, byte in enumerate(data[:5000]) if byte == ord("{")]
                 place = rng.choice(at or [0]) + 1
-                data = data[:place] + rng.choice(pairs) + (b"" if data[place : place + 1] == b"}" else b",") + data[place:]
+                data = (
+                    data[:place] + rng.choice(pairs) + (b"" if data[place : place + 1] == b"}" else b",") + data[place:]
+                )
         case 1:
-            data = _replaced(data, _NUMBER, rng.choice((b"1e999", b"-1e999", b"9" * 400, b"NaN", b"01", b"1.", b"-0", b"1e-999")), rng)
+            data = _replaced(
+                data,
+                _NUMBER,
+                rng.choice((b"1e999", b"-1e999", b"9" * 400, b"NaN", b"01", b"1.", b"-0", b"1e-999")),
+                rng,
+            )
         case 2:
-            data = _replaced(data, _TEXT, rng.choice((rb'"\ud83d"', rb'"\ude00\ud83d"', rb'"\u0000"', b'"\xff"', b'"\xed\xa0\xbd"', rb'"\x"', b'"\n"')), rng)
+            data = _replaced(
+                data,
+                _TEXT,
+                rng.choice(
+                    (rb'"\ud83d"', rb'"\ude00\ud83d"', rb'"\u0000"', b'"\xff"', b'"\xed\xa0\xbd"', rb'"\x"', b'"\n"')
+                ),
+                rng,
+            )
         case 3:
-            data = rng.choice((b"\xef\xbb\xbf" + data, text.encode("utf-16", "surrogatepass"), data + data, data + b"\n", b" " * 2000 + data))
+            data = rng.choice(
+                (
+                    b"\xef\xbb\xbf" + data,
+                    text.encode("utf-16", "surrogatepass"),
+                    data + data,
+                    data + b"\n",
+                    b" " * 2000 + data,
+                )
+            )
     return data
 
 

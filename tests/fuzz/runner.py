@@ -61,7 +61,9 @@ class Findings:
         cause = error.__cause__
         while cause is not None:
             frames, cause = [*frames, *traceback.extract_tb(cause.__traceback__)], cause.__cause__
-        place = next((f"{it.filename}:{it.lineno}" for it in reversed(frames) if "/fuzz/runner" not in it.filename), "?")
+        place = next(
+            (f"{it.filename}:{it.lineno}" for it in reversed(frames) if "/fuzz/runner" not in it.filename), "?"
+        )
         key = f"{name} {type(error).__name__} at {place}"
         if key in self.found:
             return
@@ -152,7 +154,11 @@ def main() -> None:
     parser.add_argument("--guided", action="store_true", help="let atheris choose what to mutate, by coverage")
     parser.add_argument("--input", type=Path, help="try this file only")
     options = parser.parse_args()
-    names = ["bodies", *STREAMS, *GROUPS["http"]] if options.target == "all" else GROUPS.get(options.target, [options.target])
+    names = (
+        ["bodies", *STREAMS, *GROUPS["http"]]
+        if options.target == "all"
+        else GROUPS.get(options.target, [options.target])
+    )
     if options.guided:
         from fuzz.guided import fuzz
 

@@ -27,7 +27,12 @@ _MODELS: Final = (
     *("openai/gpt-5.4", "openai/gpt-4.1", "azure_ai/gpt-5.1", "openai/chat_completions/gpt-4.1"),
     *("openai/chat_completions/gpt-5.1", "deepseek/deepseek-chat", "gemini/gemini-3.1-pro", "xai/grok-4"),
     *("openrouter/anthropic/claude-sonnet-5", "hosted_vllm/Qwen/Qwen3.5-8B", "mistral/mistral-large-latest"),
-    *("anthropic/claude-opus-5-5", "anthropic/claude-sonnet-4-5", "anthropic/claude-haiku-5-5", "anthropic/claude-opus-4-7"),
+    *(
+        "anthropic/claude-opus-5-5",
+        "anthropic/claude-sonnet-4-5",
+        "anthropic/claude-haiku-5-5",
+        "anthropic/claude-opus-4-7",
+    ),
     "anthropic/claude-3-5-haiku-latest",
 )
 
@@ -35,7 +40,9 @@ _MODELS: Final = (
 def _deployments() -> tuple[Deployment, ...]:
     rows = "".join(_ROW.format(name=model.replace("/", "."), model=model) for model in (*_MODELS,))
     text = f"model_list:\n{rows}" + _ROW.format(name="*", model="openai/*")
-    return parse_settings(text, source="fuzz.yaml", environ={"HEADRACE_MASTER_KEY": "sk-fuzz-0123456789abcdef"}).deployments
+    return parse_settings(
+        text, source="fuzz.yaml", environ={"HEADRACE_MASTER_KEY": "sk-fuzz-0123456789abcdef"}
+    ).deployments
 
 
 DEPLOYMENTS: Final = _deployments()
@@ -126,7 +133,9 @@ class Service:
         """Return the body for the upstream."""
         return self._preparing[call.deployment.kind].prepare(call).body
 
-    async def answered(self, call: UpstreamCall, ctx: RequestContext, given: list[bytes], *, is_stream: bool) -> FakeResponse:
+    async def answered(
+        self, call: UpstreamCall, ctx: RequestContext, given: list[bytes], *, is_stream: bool
+    ) -> FakeResponse:
         """Return what the client gets if the upstream answers with ``given``."""
         self.upstream.given, self.upstream.is_stream = given, is_stream
         ctx[CALL], ctx[PRINCIPAL] = call, Principal("fuzz")

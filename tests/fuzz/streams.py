@@ -30,9 +30,32 @@ SHARE_BY_SCHEMA: Final = 20
 """One answer in so many is compared with the schema too, which takes ten times as long as all the rest."""
 
 _JUNK: Final = (
-    *(b": ping\n\n", b"\n", b"\n\n\n", b"event: x\n", b"data:\n\n", b"data: \n\n", b"data\n\n", b"id: 7\n", b"retry: 1\n\n"),
-    *(b"data: [DONE]\n\n", b"data: {}\n\n", b"data: null\n\n", b"data: [", b"\r", b"\r\n\r\n", b"\xef\xbb\xbf", b"\xff", b"\x00"),
-    *(b'data: {"error":{"message":"no","code":"x"}}\n\n', b'event: error\ndata: {"type":"error","error":{"type":"x"}}\n\n'),
+    *(
+        b": ping\n\n",
+        b"\n",
+        b"\n\n\n",
+        b"event: x\n",
+        b"data:\n\n",
+        b"data: \n\n",
+        b"data\n\n",
+        b"id: 7\n",
+        b"retry: 1\n\n",
+    ),
+    *(
+        b"data: [DONE]\n\n",
+        b"data: {}\n\n",
+        b"data: null\n\n",
+        b"data: [",
+        b"\r",
+        b"\r\n\r\n",
+        b"\xef\xbb\xbf",
+        b"\xff",
+        b"\x00",
+    ),
+    *(
+        b'data: {"error":{"message":"no","code":"x"}}\n\n',
+        b'event: error\ndata: {"type":"error","error":{"type":"x"}}\n\n',
+    ),
     *("\u2028".encode(), "\x85".encode(), b'{"a":1}\n', b"<html>", b"event: ping\ndata: {}\n\n", b"data: \xf0\x9f"),
 )
 _ENDS: Final = (b"\n", b"\n", b"\n", b"\r\n", b"\r")
@@ -51,7 +74,9 @@ class Streams(Target):
         return [path.read_bytes() for path in sorted((DATA / "streams" / self.name).glob("*.sse"))]
 
     def mutated(self, data: bytes, rng: Random) -> bytes:
-        frames = [frame for frame in data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n") if frame] or [b""]
+        frames = [frame for frame in data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n") if frame] or [
+            b""
+        ]
         for _ in range(rng.choice((1, 1, 2, 3, 5))):
             self._change(frames, rng)
         end = rng.choice(_ENDS)
@@ -83,7 +108,9 @@ class Streams(Target):
             case _:
                 if (found := _read(frames[at])) is not None:
                     prefix, tree = found
-                    frames[at] = prefix + b"data: " + encoded(mutated(tree, self._trees, rng), rng).replace(b"\n", b"\ndata: ")
+                    frames[at] = (
+                        prefix + b"data: " + encoded(mutated(tree, self._trees, rng), rng).replace(b"\n", b"\ndata: ")
+                    )
 
     async def outcome(self, data: bytes) -> str:
         rng = seeded(data)

@@ -243,7 +243,7 @@ def _item(
         return item if quirks.has_late_tools else None
     item = _noted_off(item, quirks)
     role = item.get("role")
-    if role is not None:
+    if role is not None and (kind is None or kind == "message"):
         content = item.get("content")
         if is_list(content):
             item = _with_content(item, "content", content)

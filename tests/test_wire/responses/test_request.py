@@ -418,6 +418,12 @@ def test_tools_that_items_declare_stay_there_only_where_that_is_known(provider: 
     assert sent["tool_choice"] == "auto"
 
 
+def test_an_unknown_item_with_a_role_is_not_taken_for_a_message() -> None:
+    odd = {"type": "from_the_future", "role": "assistant", "content": ["text"]}
+    assert items("xai", USER, odd) == [USER]
+    assert items("openai", USER, odd) == [USER, odd]
+
+
 @pytest.mark.parametrize("item", [{"id": "msg_1"}, {"type": "web_search_call", "id": "ws_1"}])
 def test_what_other_models_do_not_miss_is_left_out_without_a_word(item: dict[str, Any]) -> None:
     mended: set[str] = set()
