@@ -56,7 +56,7 @@ class Script:
         ending: what comes after the last delta, including the last chunk.
         whole: the complete response, if it is sent as fast as possible and needs no stamps.
         fault: one of `FAULTS`, how it is aborted after ``abort_after`` events; "" if it is not.
-        last_words: what is sent before that.
+        parting: the bytes that are sent before that.
     """
 
     opening: bytes
@@ -70,7 +70,7 @@ class Script:
     has_random_phase: bool = False
     abort_after: int = 0
     fault: str = ""
-    last_words: bytes = b""
+    parting: bytes = b""
 
 
 def parse_model(model: str) -> dict[str, int]:
@@ -110,11 +110,11 @@ def script(model: str, *, chat: bool, stream: bool) -> Script:
         has_random_phase=bool(numbers["r"]),
         abort_after=0 if fault in _BEFORE_HEAD else numbers["x"],
         fault=fault,
-        last_words=_last_words(fault, is_chat=chat),
+        parting=_parting(fault, is_chat=chat),
     )
 
 
-def _last_words(fault: str, *, is_chat: bool) -> bytes:
+def _parting(fault: str, *, is_chat: bool) -> bytes:
     error = {"message": "mock error", "code": "server_error", "type": "server_error"}
     failed = (
         {"error": error} if is_chat else {"type": "response.failed", "response": {"status": "failed", "error": error}}

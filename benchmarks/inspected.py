@@ -1,7 +1,7 @@
 """headrace that says what it holds. Not a mode of the product: `soak` runs it.
 
-Run ``python -m benchmarks.inspected serve ...`` instead of ``headrace serve ...``. On SIGUSR2 it writes to the file that
-$HEADRACE_HELD names how many tasks, requests, connections to upstreams and objects there are.
+Run ``python -m benchmarks.inspected serve ...`` instead of ``headrace serve ...``. On SIGUSR2 it writes to the file
+that $HEADRACE_HELD names how many tasks, requests, connections to upstreams and objects there are.
 """
 
 from __future__ import annotations

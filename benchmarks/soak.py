@@ -1,10 +1,10 @@
 """Run headrace for a long time under mixed load with random faults, then look for what is left behind.
 
-Run: ``python -m benchmarks.soak --minutes 10`` (``make soak MINUTES=10``). With ``--paced`` the load is 5 000 streams of
-1.5 events a second, 1 % of whose clients leave and 1 % of whose upstreams fail; at the end 1 000 clients vanish at once.
-It prints a report, and exits with 1 and the reasons if an answer was not as planned, a connection failed, or anything was
-left: tasks, requests, connections, descriptors, memory. Times are judged with ``--strict`` only: on a busy machine they
-say more about the machine.
+Run: ``python -m benchmarks.soak --minutes 10`` (``make soak MINUTES=10``). With ``--paced`` the load is 5 000 streams
+of 1.5 events a second, 1 % of whose clients leave and 1 % of whose upstreams fail; at the end 1 000 clients vanish at
+once. It prints a report, and exits with 1 and the reasons if an answer was not as planned, a connection failed, or
+anything was left: tasks, requests, connections, descriptors, memory. Times are judged with ``--strict`` only: on a busy
+machine they say more about the machine.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ from benchmarks.soak_plans import Plans
 
 STREAMS, PACED_STREAMS = 120, 5000
 PACED_GAP_US = 666_667
+PACED_EVENTS = 60
+WRITE_TIMEOUT_S = 3
+"""So that readers that stall are reset while the load runs; nobody stalls in the paced one."""
 VANISHING = 1000
 CANCEL_P99_MS, ADDED_P99_MS, VANISH_S = 100.0, 50.0, 1.0
 """What the times must be at most, if they are judged."""
@@ -57,7 +60,8 @@ model_list:
   - model_name: "mock-*"
     litellm_params: {{model: "openai/mock-*", api_base: "http://127.0.0.1:{port}/v1", api_key: sk-upstream, timeout: 8}}
 general_settings: {{master_key: {key}}}
-pipeline_settings: {{log_level: warning, write_timeout_s: 3, max_connections: 20000, upstream_max_connections: 20000}}
+pipeline_settings:
+  {{log_level: warning, write_timeout_s: {write_s}, max_connections: 20000, upstream_max_connections: 20000}}
 """
 
 
@@ -96,12 +100,12 @@ class Service:
 
 
 @contextlib.contextmanager
-def serving() -> Generator[Service]:
+def serving(write_timeout_s: int) -> Generator[Service]:
     """Run the service and its upstream for the duration of a block."""
     port, upstream_port = free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="headrace-soak-") as folder:
         config = Path(folder, "config.yaml")
-        config.write_text(_CONFIG.format(port=upstream_port, key=KEY))
+        config.write_text(_CONFIG.format(port=upstream_port, key=KEY, write_s=write_timeout_s))
         held_file = Path(folder, "held.json")
         command = python("-m", "benchmarks.inspected", "serve", "--config", str(config), "--host", "127.0.0.1")
         upstream = python("-m", "benchmarks.upstream", "--port", str(upstream_port))
@@ -121,12 +125,12 @@ def serving() -> Generator[Service]:
 def soak(options: argparse.Namespace) -> list[str]:
     """Put the load on the service, print a report, and return what is wrong."""
     problems: list[str] = []
-    with serving() as service:
+    with serving(WRITE_TIMEOUT_S if not options.paced else 20) as service:
         plans = Plans(
             options.seed,
             faults=options.faults,
             paced=options.paced,
-            events=30 if options.paced else 20,
+            events=PACED_EVENTS if options.paced else 20,
             gap_us=PACED_GAP_US if options.paced else 50_000,
         )
         clients = Clients(service.port, plans)
@@ -157,7 +161,7 @@ def _warm_up(clients: Clients, service: Service, options: argparse.Namespace) ->
 
 
 def _load(clients: Clients, service: Service, options: argparse.Namespace) -> None:
-    per_s = options.streams / (30 * PACED_GAP_US / 1e6) if options.paced else 100.0
+    per_s = options.streams / (PACED_EVENTS * PACED_GAP_US / 1e6) if options.paced else 100.0
     clients.start(options.streams, per_s)
     began = time.monotonic()
     ramp_s = options.streams / per_s + 1
@@ -263,8 +267,8 @@ def _judge_memory(service: Service, problems: list[str]) -> None:
     early, late = statistics.median(sizes[fifth : 2 * fifth]), statistics.median(sizes[-fifth:])
     minutes = (service.rss[-1][0] - service.rss[0][0]) * 0.7 / 60
     print(
-        f"memory: {early / 1024:.1f} MiB early, {late / 1024:.1f} MiB late, {(late - early) / minutes / 1024:+.2f} MiB/min; "
-        f"highest {max(sizes) / 1024:.1f}"
+        f"memory: {early / 1024:.1f} MiB early, {late / 1024:.1f} MiB late, "
+        f"{(late - early) / minutes / 1024:+.2f} MiB/min; highest {max(sizes) / 1024:.1f}"
     )
     most = GROWTH_KB + GROWTH_SHARE * early
     if late - early > most:

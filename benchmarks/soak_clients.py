@@ -1,4 +1,4 @@
-"""The clients of a soak: many connections in one epoll loop, each of which carries out plans and checks their outcome."""
+"""The clients of a soak: many connections in one epoll loop, which carry out plans and check their outcome."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from benchmarks.behaviour import FAULTS
 from benchmarks.gateways import KEY
 
 Outcome = Literal["complete", "document", "told", "refused", "gone", "reset"]
-"""What a plan expects. ``told``: a failure as a status or in the stream; ``refused``: a 4xx; ``gone``: the client leaves;
-``reset``: the server gives up on a client that does not read."""
+"""What a plan expects. ``told``: a failure as a status or in the stream; ``refused``: a 4xx; ``gone``: the client
+leaves; ``reset``: the server gives up on a client that does not read."""
 
 TEXT = "xxxxx "
 _STAMP = re.compile(r"@[0-9a-f]{16}@")

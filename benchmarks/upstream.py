@@ -239,7 +239,7 @@ class Upstream:
             return
         if "reset" in answer.fault:
             connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        elif answer.last_words and not self._write(connection, answer.last_words):
+        elif answer.parting and not self._write(connection, answer.parting):
             return
         if answer.fault in ("error event", "early end"):  # it is a complete response
             connection.script = None

@@ -16,7 +16,7 @@ def fuzz(name: str, count: int, seed: int, folder: Path) -> None:
     What reaches a branch that no other input has reached is kept in ``folder/corpus``, for the next run as well.
     """
     try:
-        import atheris
+        import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]  # it has no types
     except ImportError:
         sys.exit("--guided needs atheris: pip install --group fuzz (or: make fuzz)")
     with atheris.instrument_imports(include=["stages", "pipeline"]):

@@ -139,10 +139,8 @@ def _changed(tree: Any, others: list[Any], rng: Random) -> Any:
                 )
         case 11:
             if rng.random() < 0.2:
-                inner = holder[last]
                 for _ in range(rng.choice(DEEP)):
-                    inner = [inner] if rng.random() < 0.5 else {"a": inner}
-                holder[last] = inner
+                    holder[last] = [holder[last]] if rng.random() < 0.5 else {"a": holder[last]}
             else:
                 holder[last] = rng.choice((-1, 0, 1, 2, 99, 2**53, 10**25, 1.5))
         case _:

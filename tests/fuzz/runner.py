@@ -57,7 +57,7 @@ class Findings:
 
     def note(self, name: str, data: bytes, error: BaseException) -> None:
         """Keep an input, unless one that failed in the same place is known."""
-        frames = traceback.extract_tb(error.__traceback__)
+        frames = list(traceback.extract_tb(error.__traceback__))
         cause = error.__cause__
         while cause is not None:
             frames, cause = [*frames, *traceback.extract_tb(cause.__traceback__)], cause.__cause__

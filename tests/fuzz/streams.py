@@ -1,7 +1,7 @@
 """Answers of upstreams: decoded, encoded and written to the client, by the pipelines that the service has.
 
-An input is the body of an upstream's answer. What was
-asked is drawn from its bytes. It becomes chunks that every client reads, complete, or a failure that the client is told.
+An input is the body of an upstream's answer; what was asked is drawn from its bytes. It becomes chunks that clients
+can read, and an end that says that they are complete or why they are not.
 """
 
 from __future__ import annotations
@@ -149,11 +149,9 @@ class Streams(Target):
         rng = Random(seed)
         ctx = service.context(rng)
         try:
-            response = await service.answered(call, ctx, given, is_stream=not data.lstrip()[:1] == b"{")
+            response = await service.answered(call, ctx, given, is_stream=data.lstrip()[:1] != b"{")
         except UpstreamFault as fault:
-            assert not _written(ctx), "a failure after the first byte is told in the stream"
-            assert TABLE[fault.code].status >= 400
-            return Folded(error={"code": fault.code, "message": fault.public})
+            return _told(fault, ctx)
         assert response.status == 200
         assert response.ended
         is_checked = not rng.randrange(SHARE_BY_SCHEMA)
@@ -180,10 +178,12 @@ def _by_schema(validate: Any, value: Any) -> None:
         raise AssertionError(f"not by the schema: {error.message[:300]}") from None
 
 
-def _written(ctx: RequestContext) -> bytes:
+def _told(fault: UpstreamFault, ctx: RequestContext) -> Folded:
     response = ctx[RESPONSE]
     assert isinstance(response, FakeResponse)
-    return response.body
+    assert not response.body, "a failure after the first byte is told in the stream"
+    assert TABLE[fault.code].status >= 400
+    return Folded(error={"code": fault.code, "message": fault.public})
 
 
 def _read(frame: bytes) -> tuple[bytes, Any] | None:

@@ -42,7 +42,7 @@ class Target(ABC):
         """Return in a word what becomes of an input.
 
         Raises:
-            AssertionError: if it is none of what may become of it. Whatever else is raised is a finding too.
+            AssertionError: if it must not become that. Any other exception is a finding as well.
         """
 
     async def check(self, data: bytes) -> str:

@@ -209,7 +209,7 @@ def _items(
             continue
         # Produced by the model: everything but messages of other roles, outputs, and references to unknown items.
         is_answer_next = (
-            item.get("role") not in _NOT_SAID
+            not (isinstance(role := item.get("role"), str) and role in _NOT_SAID)
             and kind not in _NOT_PRODUCED
             and not (isinstance(kind, str) and kind.endswith("_output"))
         )

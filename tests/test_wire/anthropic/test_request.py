@@ -847,6 +847,17 @@ def test_they_are_kept_from_openai(name: str) -> None:
     assert name not in RESPONSES.build_request(asked, "m", ResponsesQuirks())
 
 
+def test_a_call_does_not_get_the_id_that_another_was_given_before() -> None:
+    [numbered] = [
+        block["id"] for block in messages(user(), call("1"), output("1"), call("1"), output("1"))[3]["content"]
+    ]
+    shell = {"type": "shell_call", "call_id": "1", "action": {"commands": ["ls"]}}
+    sent = messages(user(), call("1"), output("1"), call(numbered), output(numbered), shell)
+    ids = [block["id"] for message in sent for block in message["content"] if block["type"] == "tool_use"]
+    assert ids[:2] == ["1", numbered]
+    assert len(set(ids)) == 3
+
+
 def test_a_hosted_tool_with_a_name_that_is_not_a_text_is_left_out() -> None:
     hosted: dict[str, Any] = {"type": "from_the_future", "name": [{}]}
     assert [tool["name"] for tool in ask(tools=[hosted, FUNCTION])["tools"]] == ["f"]

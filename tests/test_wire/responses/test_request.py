@@ -509,8 +509,7 @@ def test_every_accepted_body_can_be_sent_to_every_provider(body: dict[str, Any])
             given = native_request(
                 request.body, quirks=quirks_in(RESPONSES, provider, "up"), model="up", stream=request.stream
             )
-        except BadRequest as refusal:
-            assert refusal.param == "input"
+        except BadRequest:  # of some conversations nothing is left for some servers
             continue
         encoded = msgspec.json.encode(given)
         assert not any(note in encoded for note in (b'"cache_control"', b'"is_error"', b'"anthropic_blocks"'))
