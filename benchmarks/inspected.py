@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from typing import Any
 
 import trio
@@ -19,26 +20,34 @@ OBJECTS = 15
 """So many types are listed, those with the most objects."""
 
 
+_kept: dict[type, list[Any]] = {}
+"""All bridges, healths and pools: the collector does not list them, because they are frozen after the start."""
+
+
+def _keep(kind: type[Any]) -> None:
+    """Keep each object of a class that is made from now on; there are few, and they live as long as the process."""
+    original = kind.__init__
+    made = _kept[kind] = []
+
+    def init(self: Any, *given: Any, **named: Any) -> None:
+        original(self, *given, **named)
+        made.append(self)
+
+    kind.__init__ = init
+
+
 def held() -> dict[str, Any]:
     """Return what this process holds, after a collection."""
     gc.collect()
-    from pipeline.gateway.bridge import Bridge
-    from stages.routing.health import Health
-    from stages.upstreams.transport.pool import Pool
-
-    counts: dict[str, int] = {}
-    found = {"requests": 0, "in_flight": 0, "upstream_active": 0}
-    for one in gc.get_objects():
-        kind = type(one)
-        counts[kind.__name__] = counts.get(kind.__name__, 0) + 1
-        if kind is Bridge:
-            found["requests"] += len(one.active)
-        elif kind is Health:
-            found["in_flight"] += one.in_flight
-        elif kind is Pool:
-            found["upstream_active"] += one.active_connections
-    most = sorted(counts.items(), key=lambda each: -each[1])[:OBJECTS]
-    return {"tasks": _tasks(), **found, "objects": dict(most)}
+    counts = Counter(type(one).__name__ for one in gc.get_objects())
+    bridges, healths, pools = _kept.values()
+    return {
+        "tasks": _tasks(),
+        "requests": sum(len(bridge.active) for bridge in bridges),
+        "in_flight": sum(health.in_flight for health in healths),
+        "upstream_active": sum(pool.active_connections for pool in pools),
+        "objects": dict(counts.most_common(OBJECTS)),
+    }
 
 
 def _tasks() -> int:
@@ -53,7 +62,13 @@ def _tasks() -> int:
 
 def main() -> int:
     """Run the ``headrace`` command, ready to be inspected."""
+    from pipeline.gateway.bridge import Bridge
     from pipeline.gateway.cli import main as headrace
+    from stages.routing.health import Health
+    from stages.upstreams.transport.pool import Pool
+
+    for kind in (Bridge, Health, Pool):
+        _keep(kind)
 
     def write(*_: object) -> None:
         file = os.environ["HEADRACE_HELD"]

@@ -2,8 +2,8 @@
 
 Run: ``python -m benchmarks.upstream --port 9100``. It answers ``POST .../responses`` and ``POST .../chat/completions``
 as the model's name specifies (`behaviour`), ``GET /stats`` with its counters (``GET /reset`` sets them to zero),
-``GET /closed`` with the time at which the peer closed each running stream whose request names a `MARK`, and any other
-GET with a list of models.
+``GET /closed`` with the time at which the peer closed each running stream whose request names a `MARK`, and with the
+marks of those that run, and any other GET with a list of models.
 
 A time stamp is the time at which the event was written to the socket; if backpressure delayed the stream, it is the
 time at which the event was due, so that a gateway that does not read cannot hide the delay.
@@ -120,6 +120,12 @@ class Upstream:
         self._connections.pop(connection.socket.fileno(), None)
         connection.socket.close()  # which also removes it from the epoll
 
+    def _lost(self, connection: Connection) -> None:
+        """Take the end of a connection that the peer has closed."""
+        if connection.script is not None and connection.mark:
+            self._closed_ns[connection.mark] = time.monotonic_ns()
+        self._close(connection)
+
     def _read(self, connection: Connection) -> None:
         try:
             data = connection.socket.recv(_READ_BYTES)
@@ -128,9 +134,7 @@ class Upstream:
         except OSError:
             data = b""
         if not data:
-            if connection.script is not None and connection.mark:
-                self._closed_ns[connection.mark] = time.monotonic_ns()
-            self._close(connection)
+            self._lost(connection)
             return
         connection.incoming += data
         if connection.script is None:
@@ -181,7 +185,8 @@ class Upstream:
             self._reset()
         value: object = {"object": "list", "data": [{"id": "mock-n20", "object": "model", "owned_by": "mock"}]}
         if path == b"/closed":
-            value = self._closed_ns
+            running = [other.mark for other in self._connections.values() if other.script is not None]
+            value = {"closed_ns": self._closed_ns, "running": running}
         elif path in (b"/stats", b"/reset"):
             active = sum(other.script is not None for other in self._connections.values())
             value = {
@@ -254,7 +259,7 @@ class Upstream:
         except BlockingIOError:
             sent = 0
         except OSError:
-            self._close(connection)
+            self._lost(connection)
             return False
         if sent == len(data):
             if connection.script is None and connection.incoming:
@@ -270,7 +275,7 @@ class Upstream:
         except BlockingIOError:
             return
         except OSError:
-            self._close(connection)
+            self._lost(connection)
             return
         connection.outgoing = connection.outgoing[sent:]
         if connection.outgoing:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import traceback
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import trio
 
@@ -16,7 +18,7 @@ def fuzz(name: str, count: int, seed: int, folder: Path) -> None:
     What reaches a branch that no other input has reached is kept in ``folder/corpus``, for the next run as well.
     """
     try:
-        import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]  # it has no types
+        atheris: Any = importlib.import_module("atheris")  # it has no types
     except ImportError:
         sys.exit("--guided needs atheris: pip install --group fuzz (or: make fuzz)")
     with atheris.instrument_imports(include=["stages", "pipeline"]):

@@ -238,5 +238,5 @@ def _read_reply(chunks: list[bytes], method: str) -> Reply:
         is_broken = True
     assert not reader.is_reusable
     assert not (is_broken and is_reusable), "a broken response on a connection that goes on"
-    head = (reader.status, tuple(reader.headers)) if reader.has_head else (0, ())
-    return *head, body, reader.is_done, is_reusable
+    headers = tuple(reader.headers) if reader.has_head else ()
+    return reader.status, headers, body, reader.is_done, is_reusable

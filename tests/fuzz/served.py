@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from random import Random
 from typing import Any, Final
 
@@ -145,7 +145,7 @@ class Service:
         return response
 
 
-async def _each(body: list[bytes]) -> Any:
+async def _each(body: list[bytes]) -> AsyncIterator[list[bytes]]:
     for part in body:
         yield [part]
 

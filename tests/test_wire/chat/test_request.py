@@ -16,8 +16,7 @@ from stages.request import ResponsesRequest
 from stages.upstreams.providers import quirks_in
 from stages.wire.answers.request_traits import RequestTraits
 from stages.wire.bad_request import BadRequest
-from stages.wire.call_ids import numbered_call_id
-from stages.wire.call_ids import nine_character_call_id
+from stages.wire.call_ids import nine_character_call_id, numbered_call_id
 from stages.wire.chat.api import CHAT
 from stages.wire.chat.decoder import decode_chat_document
 from stages.wire.chat.request import chat_request
