@@ -4,7 +4,7 @@ PORT ?= 4000
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup run fmt check test coverage test-clients nightly bench docs lock audit clean
+.PHONY: setup run fmt check test coverage test-clients nightly fuzz fuzz-guided soak bench docs lock audit clean
 
 # Creates the virtual environment, or fails with a clear sentence if Python is too old.
 $(BIN)/python:
@@ -72,6 +72,27 @@ nightly: $(VENV)/.dev
 	HYPOTHESIS_PROFILE=nightly $(BIN)/pytest -q tests/test_wire
 	HEADRACE_CHATS=100 $(BIN)/pytest -q tests/test_chats
 
+	$(MAKE) fuzz COUNT=1000000 SEED=$$(date +%Y%m%d)
+
+# Tries COUNT odd inputs each of request bodies, upstream streams and HTTP bytes. What fails is kept in .fuzz/.
+COUNT ?= 50000
+SEED ?= 0
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.fuzz bodies --count $(COUNT) --seed $(SEED)
+	$(BIN)/python -m tests.fuzz streams --count $(COUNT) --seed $(SEED)
+	$(BIN)/python -m tests.fuzz http --count $(COUNT) --seed $(SEED)
+
+# The same for one target, with inputs chosen by coverage: make fuzz-guided TARGET=bodies. Ends at the first that fails.
+TARGET ?= bodies
+fuzz-guided: $(VENV)/.dev requirements/fuzz.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements/fuzz.txt
+	$(BIN)/python -m tests.fuzz $(TARGET) --guided --count $(COUNT) --seed $(SEED)
+
+# Runs mixed load with random faults for MINUTES, then looks for what is left. SOAK=--paced: 5 000 streams at a model's pace.
+MINUTES ?= 10
+soak: $(VENV)/.run
+	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) $(SOAK)
+
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
@@ -89,6 +110,8 @@ lock: | $(BIN)/python
 	  --group dev pyproject.toml --constraint requirements/run.txt --output-file requirements/dev.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade \
 	  --python-version 3.11 requirements/audit.in --output-file requirements/audit.txt
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade \
+	  --group fuzz --output-file requirements/fuzz.txt
 
 # Checks all locked packages for published advisories. Fails if there are some (1), and if its index of advisories cannot
 # be reached (3); a line for each file says which. Not a part of CI, which may have no network.

@@ -4,7 +4,8 @@ The model name is the script: ``mock-`` and letters with numbers, as in the C to
 n delta events · d microseconds between bursts (0 = as fast as possible) · k events per burst · l extra text length ·
 s microseconds before the first event · w 1 = one HTTP chunk per write, 0 = one per event · t 1 = a time stamp in each
 delta, 0 = a constant one (a whole burst is then precomputed) · r 1 = random phase · e 1 = escapes and
-non-ASCII text · x abort after x events · z bytes of extra fields in response.created · h HTTP status to answer with.
+non-ASCII text · x abort after x events · f how it aborts (`FAULTS`; with f, x may be 0) · z bytes of extra fields in
+response.created · h HTTP status to answer with.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ STAMP = re.compile(rb"@([0-9a-f]{16})@")
 Stream: TypeAlias = tuple[list[bytes], Callable[[int], bytes], list[bytes]]
 """The frames before the deltas, the frame of the i-th delta, the frames after them."""
 
-_DEFAULTS = {"n": 20, "d": 0, "k": 1, "l": 5, "s": 0, "w": 0, "t": 1, "r": 1, "e": 0, "x": 0, "z": 400, "h": 0}
+_DEFAULTS = {"n": 20, "d": 0, "k": 1, "l": 5, "s": 0, "w": 0, "t": 1, "r": 1, "e": 0, "x": 0, "z": 400, "h": 0, "f": 0}
 _NO_STAMP = b"@" + b"0" * 16 + b"@"
 _ITEM = "msg_68af0c1de2a4819c9d3f7b1c2a5e4f6008a1b2c3d4e5f607"
 _RESPONSE = "resp_68af0c1dd9b8819c8f0a1b2c3d4e5f6008a1b2c3d4e5f607"
@@ -37,6 +38,14 @@ _HEAD = (
 )
 
 
+FAULTS = (
+    *("close", "reset", "garbage", "error event", "bad JSON", "early end", "silence"),
+    *("no head", "bad status line", "early reset"),
+)
+"""How a stream is aborted: by the letter f. From "no head" on it happens before the answer begins, whatever x is."""
+_BEFORE_HEAD = FAULTS[FAULTS.index("no head") :]
+
+
 @dataclass(frozen=True, slots=True)
 class Script:
     """One behaviour, ready to send.
@@ -46,6 +55,8 @@ class Script:
         deltas: one template per event; ``template % stamp_ns`` if ``is_stamped``, otherwise the bytes themselves.
         ending: what comes after the last delta, including the last chunk.
         whole: the complete response, if it is sent as fast as possible and needs no stamps.
+        fault: one of `FAULTS`, how it is aborted after ``abort_after`` events; "" if it is not.
+        parting: the bytes that are sent before that.
     """
 
     opening: bytes
@@ -58,6 +69,8 @@ class Script:
     silence_ns: int = 0
     has_random_phase: bool = False
     abort_after: int = 0
+    fault: str = ""
+    parting: bytes = b""
 
 
 def parse_model(model: str) -> dict[str, int]:
@@ -82,10 +95,11 @@ def script(model: str, *, chat: bool, stream: bool) -> Script:
     deltas = [_chunk(make(i), is_template=is_stamped) for i in range(numbers["n"])]
     opening = _HEAD + b"".join(map(_chunk, before))
     ending = b"".join(map(_chunk, after)) + b"0\r\n\r\n"
-    is_burst = not (is_stamped or numbers["d"] or numbers["s"] or numbers["x"])
+    fault = FAULTS[numbers["f"]] if numbers["f"] or numbers["x"] else ""
+    is_burst = not (is_stamped or numbers["d"] or numbers["s"] or fault)
     joined = _chunk(b"".join(map(make, range(numbers["n"])))) if numbers["w"] and is_burst else b"".join(deltas)
     return Script(
-        opening=opening,
+        opening=b"" if fault in _BEFORE_HEAD else opening,
         deltas=deltas,
         ending=ending,
         whole=opening + joined + ending if is_burst else None,
@@ -94,8 +108,24 @@ def script(model: str, *, chat: bool, stream: bool) -> Script:
         burst=max(1, numbers["k"]) if numbers["d"] else 200,
         silence_ns=numbers["s"] * 1000,
         has_random_phase=bool(numbers["r"]),
-        abort_after=numbers["x"],
+        abort_after=0 if fault in _BEFORE_HEAD else numbers["x"],
+        fault=fault,
+        parting=_parting(fault, is_chat=chat),
     )
+
+
+def _parting(fault: str, *, is_chat: bool) -> bytes:
+    error = {"message": "mock error", "code": "server_error", "type": "server_error"}
+    failed = (
+        {"error": error} if is_chat else {"type": "response.failed", "response": {"status": "failed", "error": error}}
+    )
+    return {
+        "garbage": b"zz\r\n",
+        "error event": _chunk(b"data: %b\n\n" % msgspec.json.encode(failed)) + b"0\r\n\r\n",
+        "bad JSON": _chunk(b"data: {nope\n\n"),
+        "early end": b"0\r\n\r\n",
+        "bad status line": b"HTP/1.1 abc\r\n\r\n",
+    }.get(fault, b"")
 
 
 def _text(numbers: dict[str, int], stamp: str) -> str:

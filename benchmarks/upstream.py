@@ -1,8 +1,9 @@
 """A mock upstream that must never be the bottleneck: precomputed bytes, and one epoll loop over raw sockets.
 
 Run: ``python -m benchmarks.upstream --port 9100``. It answers ``POST .../responses`` and ``POST .../chat/completions``
-as the model's name specifies (`behaviour`), ``GET /stats`` with its counters (``GET /reset`` sets them to zero), and
-any other GET with a list of models.
+as the model's name specifies (`behaviour`), ``GET /stats`` with its counters (``GET /reset`` sets them to zero),
+``GET /closed`` with the time at which the peer closed each running stream whose request names a `MARK`, and with the
+marks of those that run, and any other GET with a list of models.
 
 A time stamp is the time at which the event was written to the socket; if backpressure delayed the stream, it is the
 time at which the event was due, so that a gateway that does not read cannot hide the delay.
@@ -17,6 +18,7 @@ import random
 import re
 import select
 import socket
+import struct
 import time
 from array import array
 
@@ -29,8 +31,11 @@ from benchmarks.timer import Timer
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 _MODEL = re.compile(rb"mock-[a-z0-9-]*")  # in the model's name, or in the message if only that reaches the upstream
+MARK = re.compile(rb"mark-[0-9]+")
+"""In the message: the name of a request."""
 _STREAM = re.compile(rb'"stream": ?true')
 _READ_BYTES = 65536
+_RESET = struct.pack("ii", 1, 0)
 _SLACK_NS = 50_000
 """Events that are due within this time are sent together: less than the jitter of a scheduler."""
 
@@ -38,13 +43,14 @@ _SLACK_NS = 50_000
 class Connection:
     """One client: what it has sent, and what is still to be sent to it."""
 
-    __slots__ = ("due_ns", "incoming", "is_late", "outgoing", "script", "sent", "socket")
+    __slots__ = ("due_ns", "incoming", "is_late", "mark", "outgoing", "script", "sent", "socket")
 
     def __init__(self, accepted: socket.socket) -> None:
         self.socket = accepted
         self.incoming = b""
         self.outgoing = memoryview(b"")  # what did not fit into the socket's buffer
         self.script: Script | None = None  # the current stream
+        self.mark = ""  # of its request
         self.sent = 0
         self.due_ns = 0
         self.is_late = False  # whether backpressure has delayed it
@@ -68,6 +74,7 @@ class Upstream:
     def _reset(self) -> None:
         self.requests = self.finished = self.aborted = self.accepted = 0
         self._lag_ns = array("q")
+        self._closed_ns: dict[str, int] = {}
 
     def run(self) -> None:
         """Serve until killed."""
@@ -113,6 +120,12 @@ class Upstream:
         self._connections.pop(connection.socket.fileno(), None)
         connection.socket.close()  # which also removes it from the epoll
 
+    def _lost(self, connection: Connection) -> None:
+        """Take the end of a connection that the peer has closed."""
+        if connection.script is not None and connection.mark:
+            self._closed_ns[connection.mark] = time.monotonic_ns()
+        self._close(connection)
+
     def _read(self, connection: Connection) -> None:
         try:
             data = connection.socket.recv(_READ_BYTES)
@@ -121,7 +134,7 @@ class Upstream:
         except OSError:
             data = b""
         if not data:
-            self._close(connection)
+            self._lost(connection)
             return
         connection.incoming += data
         if connection.script is None:
@@ -158,6 +171,7 @@ class Upstream:
             self._write(connection, answer.whole)
             return
         connection.script = answer
+        connection.mark = mark[0].decode() if (mark := MARK.search(incoming, head, end)) else ""
         connection.sent = 0
         connection.is_late = False
         connection.due_ns = time.monotonic_ns() + answer.silence_ns
@@ -170,7 +184,10 @@ class Upstream:
         if path == b"/reset":
             self._reset()
         value: object = {"object": "list", "data": [{"id": "mock-n20", "object": "model", "owned_by": "mock"}]}
-        if path in (b"/stats", b"/reset"):
+        if path == b"/closed":
+            running = [other.mark for other in self._connections.values() if other.script is not None]
+            value = {"closed_ns": self._closed_ns, "running": running}
+        elif path in (b"/stats", b"/reset"):
             active = sum(other.script is not None for other in self._connections.values())
             value = {
                 "active": active,
@@ -178,6 +195,7 @@ class Upstream:
                 "finished": self.finished,
                 "aborted": self.aborted,
                 "accepted": self.accepted,
+                "connections": len(self._connections) - 1,  # without this one
                 "lag_ms": percentiles(self._lag_ns, 1e6),
             }
         body = msgspec.json.encode(value)
@@ -193,8 +211,8 @@ class Upstream:
         answer = connection.script
         assert answer is not None
         start = connection.sent
-        if answer.abort_after and start >= answer.abort_after:
-            self._close(connection)
+        if answer.fault and start >= answer.abort_after:
+            self._break(connection, answer)
             return
         end = min(start + answer.burst, len(answer.deltas))
         now = time.monotonic_ns()
@@ -220,6 +238,20 @@ class Upstream:
         if self._write(connection, burst) and not is_last:
             self._schedule(connection)
 
+    def _break(self, connection: Connection, answer: Script) -> None:
+        """Abort a stream."""
+        if answer.fault == "silence":  # until the peer closes
+            return
+        if "reset" in answer.fault:
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        elif answer.parting and not self._write(connection, answer.parting):
+            return
+        if answer.fault in ("error event", "early end"):  # it is a complete response
+            connection.script = None
+            self.aborted += 1
+        else:
+            self._close(connection)
+
     def _write(self, connection: Connection, data: bytes) -> bool:
         """Send, and return whether everything was sent; the rest and the stream continue when the socket has room."""
         try:
@@ -227,7 +259,7 @@ class Upstream:
         except BlockingIOError:
             sent = 0
         except OSError:
-            self._close(connection)
+            self._lost(connection)
             return False
         if sent == len(data):
             if connection.script is None and connection.incoming:
@@ -243,7 +275,7 @@ class Upstream:
         except BlockingIOError:
             return
         except OSError:
-            self._close(connection)
+            self._lost(connection)
             return
         connection.outgoing = connection.outgoing[sent:]
         if connection.outgoing:

@@ -7,10 +7,11 @@ what a tool is called where there are no namespaces.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from stages.wire.bad_request import BadRequest
+from stages.wire.call_ids import numbered_call_id
 from stages.wire.foreign_json import Json, encode, is_list, is_object
 from stages.wire.slices import paced
 from stages.wire.tool_names import ToolNames
@@ -136,6 +137,27 @@ def nearest_efforts(*known: str) -> dict[str, str]:
 def call_id_of(item: dict[str, Json]) -> str:
     """Return the id that a call and its output have in common."""
     return str(item.get("call_id") or item.get("id") or "")
+
+
+def own_call_ids(items: list[dict[str, Json]], legal: Callable[[str], str]) -> dict[int, str]:
+    """Map the position of each call to an id that no other call has.
+
+    Args:
+        items: the conversation.
+        legal: returns an id in the form that the upstream accepts.
+    """
+    own_ids: dict[int, str] = {}
+    taken: set[str] = set()
+    counts: dict[str, int] = {}
+    for position, item in enumerate(paced(items)):
+        if item.get("type") in CALLS:
+            call_id = own_id = legal(call_id_of(item) or "call")
+            while own_id in taken:  # perhaps by a call of another type: `pair_calls` knows functions and custom tools
+                number = counts[call_id] = counts.get(call_id, 1) + 1
+                own_id = legal(numbered_call_id(call_id, number))
+            taken.add(own_id)
+            own_ids[position] = own_id
+    return own_ids
 
 
 def call_ids_of(body: Mapping[str, Any]) -> frozenset[str]:  # the client's JSON

@@ -198,7 +198,8 @@ class ResponseReader:
         self.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        if not self.has_head:  # else it is a trailer, which must not be read as a header (RFC 9110 section 6.5.1)
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None  # the parser is the caller

@@ -156,6 +156,7 @@ class HttpxTransport(httpx.AsyncHTTPTransport):
         for connection in closing:
             pool._connections.remove(connection)
         if closing:
+            closing += pool._assign_requests_to_connections()  # one may have waited for the place of what we remove
             with trio.CancelScope(deadline=trio.current_time() + CLOSE_LIMIT_S, shield=True):
                 for connection in closing:
                     await connection.aclose()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any, Final
 
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 from msgspec.json import Decoder
 
-from stages.wire.foreign_json import encode, read_list, text
+from stages.wire.foreign_json import encode, read, read_list, text
 
 
 class TopLogProb(Struct):
@@ -30,6 +30,7 @@ class TokenLogProb(Struct):
 
 TOKEN_LOGPROB = Decoder(TokenLogProb)
 TOP_LOGPROB = Decoder(TopLogProb)
+_BYTES: Final = Decoder(list[Annotated[int, Meta(ge=0, le=255)]])
 
 
 def chat_logprobs(logprobs: Raw) -> Iterable[Raw]:
@@ -54,4 +55,4 @@ def chat_logprobs(logprobs: Raw) -> Iterable[Raw]:
 
 
 def _bytes(value: Raw) -> Raw | None:
-    return value if bytes(value).startswith(b"[") else None
+    return value if read(_BYTES, value) is not None else None

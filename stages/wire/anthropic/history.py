@@ -16,17 +16,17 @@ import msgspec
 
 from stages.wire.anthropic.content import content_blocks, marked, text_blocks
 from stages.wire.anthropic.tools import AnthropicTools
-from stages.wire.call_ids import legal_call_id, numbered_call_id
+from stages.wire.call_ids import legal_call_id
 from stages.wire.foreign_json import Json, is_list, is_object
 from stages.wire.normal_form import (
     CALLS,
     OUTPUTS,
-    call_id_of,
     kind_of,
     leave_out,
     native_task,
     output_of,
     output_places,
+    own_call_ids,
 )
 from stages.wire.slices import paced
 from stages.wire.unwrap import FIELD
@@ -85,7 +85,7 @@ class AnthropicHistory:
         Raises:
             BadRequest: if it refers to something that only another upstream has.
         """
-        call_ids, outputs = _own_ids(items), output_places(items)
+        call_ids, outputs = own_call_ids(items, legal_call_id), output_places(items)
         for position, item in enumerate(paced(items)):
             kind = kind_of(item)
             where = f"input[{position}]"
@@ -180,18 +180,6 @@ class AnthropicHistory:
             pass
         self._mended.add("truncated_arguments")
         return {FIELD: arguments}
-
-
-def _own_ids(items: list[dict[str, Json]]) -> dict[int, str]:
-    """Map the position of each call to a legal id that no other call has."""
-    own_ids: dict[int, str] = {}
-    counts: dict[str, int] = {}
-    for position, item in enumerate(paced(items)):
-        if item.get("type") in CALLS:
-            call_id = call_id_of(item)
-            number = counts[call_id] = counts.get(call_id, 0) + 1
-            own_ids[position] = numbered_call_id(legal_call_id(call_id) or "call", number)
-    return own_ids
 
 
 def _fill(result: dict[str, Json], item: dict[str, Json], where: str) -> None:

@@ -37,7 +37,7 @@ class AnthropicTools:
     def __init__(self, tools: list[Json]) -> None:
         self.names: dict[str, str] = {}
         self._flat = FlatTools(tools)
-        marks = {tool.get("name"): tool for tool in tools}
+        marks = {name: tool for tool in tools if isinstance(name := tool.get("name"), str)}
         declared: dict[str, dict[str, Json]] = {}
         for flat, flat_name in self._flat.tools:
             function = plain_function(flat, flat_name)

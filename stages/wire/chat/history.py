@@ -18,12 +18,12 @@ from stages.wire.foreign_json import Json, encode, is_list, is_object
 from stages.wire.normal_form import (
     CALLS,
     OUTPUTS,
-    call_id_of,
     kind_of,
     leave_out,
     native_task,
     output_of,
     output_places,
+    own_call_ids,
 )
 from stages.wire.slices import paced
 from stages.wire.unwrap import FIELD
@@ -82,12 +82,13 @@ class ChatHistory:
             BadRequest: if it refers to something that only another upstream has.
         """
         outputs = output_places(items)
+        own_ids = own_call_ids(items, nine_character_call_id if self._quirks.short_ids else str)
         for position, item in enumerate(paced(items)):
             kind = kind_of(item)
             where = f"input[{position}]"
             if kind in CALLS:
                 place = outputs.get(position)
-                self._add_call(kind, item, place, items)
+                self._add_call(kind, item, own_ids[position], place, items)
                 if place is not None and place > position and self._turn is not None:
                     self._turn.awaited.add(place)
             elif kind in OUTPUTS:
@@ -170,7 +171,9 @@ class ChatHistory:
             waiting, self._turn = self._turn, None  # a message between a call and its result goes before the call
         self.close()
         said = user_content(content, f"{where}.content", self._mended, has_files=self._quirks.is_openai)
-        if role == "user":
+        if not said:
+            pass  # its parts were left out, and several upstreams refuse an empty message
+        elif role == "user":
             self._say_as_user(said)
         else:
             self.add("developer" if role == "developer" and self._quirks.is_openai else "system", said)
@@ -193,14 +196,13 @@ class ChatHistory:
         self._reasoning.clear()
         self._details.clear()
 
-    def _add_call(self, kind: str, item: dict[str, Json], place: int | None, items: list[dict[str, Json]]) -> None:
+    def _add_call(
+        self, kind: str, item: dict[str, Json], call_id: str, place: int | None, items: list[dict[str, Json]]
+    ) -> None:
         if self._turn is not None and self._turn.has_output:
             self.close()
         turn = self._turn = self._turn or _AssistantTurn()
         self._move_reasoning(turn)
-        call_id = call_id_of(item)
-        if self._quirks.short_ids:
-            call_id = nine_character_call_id(call_id)
         call: dict[str, Json] = {"id": call_id, **self._body_of(kind, item)}
         if self._extra is not None:
             if self._quirks.signs_calls:

@@ -72,6 +72,11 @@ _CHAT_ONLY: Final = frozenset(
 _THOUGHTS: Final = frozenset({"reasoning_content", "reasoning", "reasoning_details"})
 """Fields in which a client may send reasoning back."""
 
+_WITHOUT_ROLE: Final = frozenset(
+    {"function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"}
+)
+"""Items that OpenAI refuses with a role ("Unknown parameter"), which would make messages of them besides."""
+
 _NO_BLOCKS: Final = Blocks()
 
 
@@ -159,6 +164,9 @@ class History:
     # Typed items of the Responses API.
 
     def _add_typed(self, kind: Json, item: dict[str, Json], where: str) -> None:
+        if "role" in item and isinstance(kind, str) and kind in _WITHOUT_ROLE:
+            self.mended.add("odd_value")
+            item = {key: value for key, value in item.items() if key != "role"}
         match kind:
             case "function_call":
                 self._add_call(item.get("name"), item.get("call_id"), item.get("arguments"), item)

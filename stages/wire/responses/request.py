@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from stages.wire.custom_tools import as_function, as_function_item, object_arguments, usable_choice
 from stages.wire.foreign_json import Json, is_list, is_object
-from stages.wire.normal_form import ENCRYPTED, LATE_TOOLS, LOGPROBS, all_tools, group, note_left_out
+from stages.wire.normal_form import ENCRYPTED, LATE_TOOLS, LOGPROBS, all_tools, group, note_left_out, nothing_to_answer
 from stages.wire.openai_models import ModelFamily, family_of
 from stages.wire.responses.quirks import ResponsesQuirks
 from stages.wire.slices import paced
@@ -50,6 +50,9 @@ def native_request(
         model: the upstream's name for the model.
         stream: whether to ask for server-sent events.
         mended: receives the words for what had to be mended.
+
+    Raises:
+        BadRequest: if the upstream can take none of the items.
     """
     mended = set[str]() if mended is None else mended
     request = {key: value for key, value in body.items() if key not in _FOREIGN and key not in quirks.refused}
@@ -73,6 +76,8 @@ def native_request(
             items = [item for item in items if item.get("type") != "reasoning"]
         form = _form_of_texts(quirks, model)
         request["input"] = _items(items, quirks, form, mended, is_stored=body.get("store") is not False)
+        if not request["input"]:
+            raise nothing_to_answer()
     return request
 
 
@@ -205,7 +210,7 @@ def _items(
             continue
         # Produced by the model: everything but messages of other roles, outputs, and references to unknown items.
         is_answer_next = (
-            item.get("role") not in _NOT_SAID
+            not (isinstance(role := item.get("role"), str) and role in _NOT_SAID)
             and kind not in _NOT_PRODUCED
             and not (isinstance(kind, str) and kind.endswith("_output"))
         )
@@ -239,7 +244,7 @@ def _item(
         return item if quirks.has_late_tools else None
     item = _noted_off(item, quirks)
     role = item.get("role")
-    if role is not None:
+    if role is not None and (kind is None or kind == "message"):
         content = item.get("content")
         if is_list(content):
             item = _with_content(item, "content", content)

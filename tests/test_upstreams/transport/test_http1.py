@@ -80,6 +80,14 @@ def test_an_extra_response_makes_the_connection_unusable_but_not_the_first_respo
     assert (reader.take(), reader.is_done, reader.is_reusable) == (b"hello", True, False)
 
 
+def test_a_trailer_is_not_read_as_a_header() -> None:
+    reader = ResponseReader()
+    reader.begin("POST")
+    reader.feed(RESPONSES[3])
+    assert reader.is_done
+    assert reader.headers == [(b"transfer-encoding", b"Chunked"), (b"x", b"y")]
+
+
 def test_a_body_that_ends_with_the_connection_is_complete_at_its_end() -> None:
     reader = ResponseReader()
     reader.begin("POST")

@@ -16,7 +16,7 @@ from stages.request import ResponsesRequest
 from stages.upstreams.providers import quirks_in
 from stages.wire.answers.request_traits import RequestTraits
 from stages.wire.bad_request import BadRequest
-from stages.wire.call_ids import nine_character_call_id
+from stages.wire.call_ids import nine_character_call_id, numbered_call_id
 from stages.wire.chat.api import CHAT
 from stages.wire.chat.decoder import decode_chat_document
 from stages.wire.chat.request import chat_request
@@ -238,11 +238,12 @@ def test_a_call_without_a_result_gets_an_empty_one_and_a_result_without_a_call_i
 
 
 def test_a_repeated_call_id_is_paired_with_its_own_result() -> None:
+    second = numbered_call_id("1", 2)
     assert messages(call("1"), output("1", "a"), call("1"), output("1", "b")) == [
         made("1"),
         result("1", "a"),
-        made("1"),
-        result("1", "b"),
+        made(second),
+        result(second, "b"),
     ]
 
 
@@ -819,6 +820,22 @@ def test_every_call_is_followed_by_its_results_and_nothing_is_lost(items: list[d
     assert calls == kinds.count("function_call") + kinds.count("custom_tool_call")
     assert sum(it == user() for it in got) == sum(it == user() for it in items)
     json.dumps(got)
+
+
+def test_calls_of_different_types_with_one_id_get_ids_of_their_own() -> None:
+    shell = {"type": "shell_call", "call_id": "1", "action": {"commands": ["ls"]}}
+    for provider in ("hosted_vllm", "mistral"):
+        message, *results = messages(user(), shell, call("1"), output("1"), provider=provider)[1:]
+        ids = [one["id"] for one in message["tool_calls"]]
+        assert len(set(ids)) == 2
+        assert [result["tool_call_id"] for result in results] == ids
+
+
+def test_a_message_of_which_nothing_is_left_is_not_sent() -> None:
+    unknown = {"type": "from_the_future", "text": "x"}
+    assert messages(user([unknown]), user()) == [user()]
+    with pytest.raises(BadRequest, match="holds nothing"):
+        messages(user([unknown]))
 
 
 # --- payloads --------------------------------------------------------------------------------------------------------

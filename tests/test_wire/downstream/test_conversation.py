@@ -765,6 +765,12 @@ def test_a_message_of_one_block_is_that_block() -> None:
     assert [part["type"] for part in refused["content"]] == ["output_text", "refusal"]
 
 
+def test_a_role_on_an_output_does_not_make_a_message_of_it() -> None:
+    call = {"type": "custom_tool_call", "call_id": "p", "name": "P", "input": "x"}
+    output = {"type": "custom_tool_call_output", "call_id": "p", "output": "ok"}
+    assert mended(call, {**output, "role": "user"}, field="input") == ([call, output], {"odd_value"})
+
+
 # Refusals
 
 

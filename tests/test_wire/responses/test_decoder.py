@@ -708,6 +708,13 @@ def logprobs_in(events: list[StreamEvent]) -> list[Any]:
     return [json.loads(bytes(raw)) for event in events if isinstance(event, LogProbs) for raw in event.content]
 
 
+@pytest.mark.parametrize("odd", [[97, 256], [-1], ["a"], [[]], {}, "a"])
+def test_what_are_not_the_bytes_of_a_token_is_left_out(odd: Any) -> None:
+    delta = text("a", logprobs=[{**LOGPROB, "bytes": odd}])
+    events = body(delta, completed(), wants_logprobs=True)
+    assert logprobs_in(events) == [{**CHAT_LOGPROB, "bytes": None}]
+
+
 def test_requested_log_probabilities_come_before_their_text() -> None:
     delta = text("a", logprobs=[LOGPROB])
     events = body(delta, text("", logprobs=[LOGPROB]), completed(), wants_logprobs=True)

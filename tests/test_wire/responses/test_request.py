@@ -418,6 +418,12 @@ def test_tools_that_items_declare_stay_there_only_where_that_is_known(provider: 
     assert sent["tool_choice"] == "auto"
 
 
+def test_an_unknown_item_with_a_role_is_not_taken_for_a_message() -> None:
+    odd = {"type": "from_the_future", "role": "assistant", "content": ["text"]}
+    assert items("xai", USER, odd) == [USER]
+    assert items("openai", USER, odd) == [USER, odd]
+
+
 @pytest.mark.parametrize("item", [{"id": "msg_1"}, {"type": "web_search_call", "id": "ws_1"}])
 def test_what_other_models_do_not_miss_is_left_out_without_a_word(item: dict[str, Any]) -> None:
     mended: set[str] = set()
@@ -486,6 +492,11 @@ def test_local_servers_get_only_items_that_they_know(provider: str) -> None:
     ]  # fmt: skip
 
 
+def test_a_conversation_of_which_nothing_is_left_is_refused() -> None:
+    with pytest.raises(BadRequest, match="holds nothing"):
+        items("xai", {"type": "output_text", "text": "so"})
+
+
 @given(bodies)
 def test_every_accepted_body_can_be_sent_to_every_provider(body: dict[str, Any]) -> None:
     try:
@@ -494,9 +505,12 @@ def test_every_accepted_body_can_be_sent_to_every_provider(body: dict[str, Any])
         return
     before = msgspec.json.encode(request.body)
     for provider in providers_with_quirks(RESPONSES):
-        given = native_request(
-            request.body, quirks=quirks_in(RESPONSES, provider, "up"), model="up", stream=request.stream
-        )
+        try:
+            given = native_request(
+                request.body, quirks=quirks_in(RESPONSES, provider, "up"), model="up", stream=request.stream
+            )
+        except BadRequest:  # of some conversations nothing is left for some servers
+            continue
         encoded = msgspec.json.encode(given)
         assert not any(note in encoded for note in (b'"cache_control"', b'"is_error"', b'"anthropic_blocks"'))
         again = native_request(

@@ -1,0 +1,84 @@
+"""headrace that says what it holds. Not a mode of the product: `soak` runs it.
+
+Run ``python -m benchmarks.inspected serve ...`` instead of ``headrace serve ...``. On SIGUSR2 it writes to the file
+that $HEADRACE_HELD names how many tasks, requests, connections to upstreams and objects there are.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from typing import Any
+
+import trio
+
+OBJECTS = 15
+"""So many types are listed, those with the most objects."""
+
+
+_kept: dict[type, list[Any]] = {}
+"""All bridges, healths and pools: the collector does not list them, because they are frozen after the start."""
+
+
+def _keep(kind: type[Any]) -> None:
+    """Keep each object of a class that is made from now on; there are few, and they live as long as the process."""
+    original = kind.__init__
+    made = _kept[kind] = []
+
+    def init(self: Any, *given: Any, **named: Any) -> None:
+        original(self, *given, **named)
+        made.append(self)
+
+    kind.__init__ = init
+
+
+def held() -> dict[str, Any]:
+    """Return what this process holds, after a collection."""
+    gc.collect()
+    counts = Counter(type(one).__name__ for one in gc.get_objects())
+    bridges, healths, pools = _kept.values()
+    return {
+        "tasks": _tasks(),
+        "requests": sum(len(bridge.active) for bridge in bridges),
+        "in_flight": sum(health.in_flight for health in healths),
+        "upstream_active": sum(pool.active_connections for pool in pools),
+        "objects": dict(counts.most_common(OBJECTS)),
+    }
+
+
+def _tasks() -> int:
+    root = trio.lowlevel.current_root_task()
+    waiting, count = [root] if root else [], 0
+    while waiting:
+        task = waiting.pop()
+        count += 1
+        waiting += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    return count
+
+
+def main() -> int:
+    """Run the ``headrace`` command, ready to be inspected."""
+    from pipeline.gateway.bridge import Bridge
+    from pipeline.gateway.cli import main as headrace
+    from stages.routing.health import Health
+    from stages.upstreams.transport.pool import Pool
+
+    for kind in (Bridge, Health, Pool):
+        _keep(kind)
+
+    def write(*_: object) -> None:
+        file = os.environ["HEADRACE_HELD"]
+        with open(f"{file}.part", "w") as part:
+            json.dump(held(), part)
+        os.replace(f"{file}.part", file)  # so that it is complete as soon as it exists
+
+    signal.signal(signal.SIGUSR2, write)
+    return headrace()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
