@@ -120,8 +120,8 @@ def index(value: object) -> int:
 
 
 def count(value: object) -> int | None:
-    """Return ``value`` as a whole number, or None if it is not one."""
-    if type(value) is int or (type(value) is float and value.is_integer()):
+    """Return ``value`` as a whole number that is not negative, or None if it is not one."""
+    if (type(value) is int or (type(value) is float and value.is_integer())) and value >= 0:
         return int(value)
     return None
 

@@ -97,7 +97,7 @@ class HttpBytes(Target):
             case 4:
                 lines[at] = lines[at].swapcase()
             case 5:
-                lines[at] = lines[at] * rng.choice((2, 1000, 5000))
+                lines[at] *= min(rng.choice((2, 1000, 5000)), MOST_BYTES // len(lines[at]))
             case _:
                 lines.insert(at, rng.choice(_WORDS))
         return b"".join(lines)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.json import Decoder
 
-from stages.wire.foreign_json import read, whole_characters
+from stages.wire.foreign_json import count, read, whole_characters
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,10 @@ def test_one_half_does_not_make_a_long_body_slow() -> None:
     begun = thread_time()
     assert whole_characters(body) == body.replace(rb"\ud83d", rb"\ufffd")
     assert thread_time() - begun < 0.12  # 0.03 s, and 0.3 s when each escape was looked at in Python
+
+
+@pytest.mark.parametrize(
+    ("value", "counted"), [(3, 3), (3.0, 3), (0, 0), (-1, None), (-1.0, None), (0.5, None), (True, None)]
+)
+def test_a_count_is_whole_and_not_negative(value: object, counted: int | None) -> None:
+    assert count(value) == counted
