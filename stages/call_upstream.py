@@ -31,6 +31,7 @@ from stages.reasoning.refused import refuses_reasoning, without_reasoning
 from stages.slots import IS_STREAM, SENT_REASONING
 from stages.upstreams import Mark, Upstream, UpstreamAnswer, UpstreamCall, UpstreamKind
 from stages.upstreams.faults import failed_from
+from stages.wire.slices import LARGE_BYTES
 
 
 class CallUpstream:
@@ -99,7 +100,12 @@ class CallUpstream:
     async def _asked(self, call: UpstreamCall, waiting: Outside, mark: Mark) -> UpstreamAnswer:
         """Ask, and wait for a good head. The encoded request, which may be megabytes, is not kept."""
         upstream = self._upstreams[call.deployment.kind]
-        prepared = await in_slices(call.request.size_bytes, partial(upstream.prepare, call))
+        size_bytes = call.request.size_bytes
+        prepared = (
+            upstream.prepare(call)
+            if size_bytes < LARGE_BYTES
+            else await in_slices(size_bytes, partial(upstream.prepare, call))
+        )
         with waiting:
             answer = await upstream.open(prepared, mark)
             waiting.arrived_ns = answer.arrived_ns

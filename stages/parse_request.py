@@ -15,6 +15,7 @@ from stages.request import ResponsesRequest
 from stages.slots import HEAD, ReceivedHead
 from stages.wire.bad_request import BadRequest
 from stages.wire.downstream.request import parse_body
+from stages.wire.slices import LARGE_BYTES
 
 
 class _BodyParser:
@@ -33,7 +34,8 @@ class _BodyParser:
         return []
 
     async def flush(self, lane: Lane, /) -> list[ResponsesRequest]:
-        return [await in_slices(len(self._body), self._parse)]
+        size_bytes = len(self._body)
+        return [self._parse() if size_bytes < LARGE_BYTES else await in_slices(size_bytes, self._parse)]
 
     def _parse(self) -> ResponsesRequest:
         body, self._body = self._body, bytearray()

@@ -293,7 +293,7 @@ def _differing(headers: list[tuple[bytes, bytes]]) -> frozenset[bytes]:
 class _BodySource:
     """The request's body as a pipeline's source; an iterator and not a generator, so that nothing is left to close."""
 
-    __slots__ = ("_client", "_complete", "_deadline", "_on_disconnect", "_timeline", "_upload")
+    __slots__ = ("_client", "_complete", "_deadline", "_on_disconnect", "_timeline", "_timeout_s", "_upload")
 
     def __init__(
         self,
@@ -305,7 +305,8 @@ class _BodySource:
     ) -> None:
         self._client = client
         self._timeline = timeline
-        self._deadline = trio.current_time() + timeout_s
+        self._timeout_s = timeout_s
+        self._deadline: float | None = None  # until the body is waited for
         self._on_disconnect = on_disconnect
         self._complete = False
         self._upload = upload
@@ -341,11 +342,14 @@ class _BodySource:
     async def _make_room(self, upload: Upload) -> None:
         since_s = trio.current_time()
         await upload.make_room()
-        self._deadline += trio.current_time() - since_s  # the client could not send meanwhile
+        if self._deadline is not None:
+            self._deadline += trio.current_time() - since_s  # the client could not send meanwhile
 
     async def _receive(self) -> Message:
         timeline = self._timeline
         since_ns = timeline.clock()
+        if self._deadline is None:
+            self._deadline = trio.current_time() + self._timeout_s
         try:
             with trio.CancelScope(deadline=self._deadline):
                 return await self._client.receive()
