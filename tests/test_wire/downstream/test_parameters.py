@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from stages.wire.bad_request import BadRequest
+from stages.wire.downstream.parameters import expected_type
 from stages.wire.downstream.request import parse_body
 
 FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}
@@ -144,3 +145,13 @@ def test_the_message_about_an_invalid_number_is_accurate(field: str, expected: s
     with pytest.raises(BadRequest) as refused:
         parse_body(b'{"model":"m","input":"x",%b}' % field.encode())
     assert refused.value.message == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [("temperature", "warm", "a number"), ("temperature", 0.5, None), ("unknown", "anything", None)],
+)
+def test_what_a_parameter_must_be_is_said_only_if_it_is_something_else(
+    name: str, value: str | float, expected: str | None
+) -> None:
+    assert expected_type(name, value) == expected
