@@ -45,6 +45,10 @@ class Client(Protocol):
         """Wait for the next part of the body, or for ASGI's ``http.disconnect``, and return it."""
         ...
 
+    def watch_upload(self, work: Coroutine[Any, Any, T], on_disconnect: OnDisconnect) -> Coroutine[Any, Any, T]:
+        """As `watch_during`, for work that receives the body: `receive` may have to say it."""
+        ...
+
     def watch_during(self, work: Coroutine[Any, Any, T], on_disconnect: OnDisconnect) -> Coroutine[Any, Any, T]:
         """Do ``work``, which raises nothing, and call ``on_disconnect`` with the reason if the client disconnects."""
         ...
@@ -89,6 +93,10 @@ class AsgiClient:
     async def receive(self) -> Message:
         """Wait for the server's next message."""
         return await self._receive()
+
+    def watch_upload(self, work: Coroutine[Any, Any, T], on_disconnect: OnDisconnect) -> Coroutine[Any, Any, T]:
+        """Return ``work``: only one task may receive, so a disconnect is known when it does."""
+        return work
 
     async def watch_during(self, work: Coroutine[Any, Any, T], on_disconnect: OnDisconnect) -> T:
         """Do ``work`` beside a task that waits for ``http.disconnect``."""
@@ -186,7 +194,6 @@ class AsgiResponse:
         self._timeline.mark("last_byte_out")
 
 
-@lru_cache(1024)
 @lru_cache(1024)
 def _answered_by(deployment: str, attempts: int) -> list[tuple[bytes, bytes]]:
     return [(DEPLOYMENT, ascii(deployment)[1:-1].encode()), (ATTEMPTS, b"%d" % attempts)]

@@ -226,7 +226,7 @@ class _ServedRequest:
             raise Overloaded("this server is still starting: try again shortly", code="draining")
         upload = self.upload
         body = _BodySource(self._client, self._bridge.body_timeout_s, self.disconnect, self.ctx.timeline, upload)
-        calls = await assembly.accept(body, self.ctx)
+        calls = await self._client.watch_upload(assembly.accept(body, self.ctx), self.disconnect)
         self.ctx.timeline.mark("routed")
         if len(calls) != 1:  # only a plugin can do that
             bug = StageBug(f"an added stage turned one request into {len(calls)} calls; it must pass on exactly one")

@@ -36,7 +36,7 @@ class Proxies:
     def __init__(self, allowed: Iterable[str] = ()) -> None:
         names = list(allowed)
         self._trusts_all = "*" in names
-        self._networks: list[Network] = [ipaddress.ip_network(name, strict=False) for name in names if name != "*"]
+        self._networks: list[Network] = [_network(name) for name in names if name != "*"]
         self._has_any = bool(names)
 
     def client_of(self, peer: str | None, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
@@ -64,6 +64,15 @@ class Proxies:
             return True
         known = None if address is None else _read(address)
         return known is not None and any(known in network for network in self._networks)
+
+
+def _network(name: str) -> Network:
+    """Return a network; that of an IPv4 address within IPv6 is the address's, as those of connections are."""
+    network = ipaddress.ip_network(name, strict=False)
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < 96:
+        return network
+    return ipaddress.ip_network((mapped, network.prefixlen - 96), strict=False)
 
 
 def _hops(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -115,9 +116,11 @@ def named_files() -> dict[str, str]:
 
 
 @asynccontextmanager
-async def world(*script: Step, transport: str = "headrace", write_timeout_s: float = 60) -> AsyncIterator[World]:
+async def world(
+    *script: Step, transport: str = "headrace", write_timeout_s: float = 60, more: str = ""
+) -> AsyncIterator[World]:
     """Serve with an upstream that answers every request successfully, except the second, which follows ``script``."""
-    pipeline = f"  write_timeout_s: {write_timeout_s}\n  transport: {transport}"
+    pipeline = f"  write_timeout_s: {write_timeout_s}\n  transport: {transport}\n{more}"
     async with (
         scripted_upstream(in_turn(LAST, script, LAST)) as upstream,
         serving(model("up", upstream.url), pipeline) as service,
@@ -168,6 +171,31 @@ async def test_row_34_a_disconnect_during_the_upload_calls_no_upstream(disconnec
         await here.assert_nothing_leaks()
         assert len(here.upstream.requests) == 1
         await here.assert_the_next_request_is_served(1)
+
+
+@each_way
+async def test_row_34_a_disconnect_while_an_upload_waits_for_its_turn_ends_it_at_once(disconnect: Disconnect) -> None:
+    """The client leaves while its upload waits for memory: the request ends at once, and gives up its place."""
+    async with world(*LAST, more="  max_upload_mb_total: 16\n") as here:
+        uploads = here.service.app.bridge.uploads
+        async with await here.open() as first, await here.open() as second:
+            await first.send(post_bytes(ask(), length=5 << 20))
+            with patiently():
+                while not uploads.reserved_bytes:
+                    await trio.sleep(0.002)
+            await second.send(post_bytes(ask(), length=5 << 20))
+            with patiently():
+                while not uploads.waiting:
+                    await trio.sleep(0.002)
+            left_at = trio.current_time()
+            disconnect(second)
+            assert (await here.service.record(1))["end"] == "DC"
+            assert trio.current_time() - left_at < AT_ONCE_S
+            assert uploads.waiting == 0
+            disconnect(first)
+            assert (await here.service.record(2))["end"] == "DC"
+        await here.assert_nothing_leaks()
+        assert uploads.reserved_bytes == 0
 
 
 HALF_A_DOCUMENT = (
@@ -270,6 +298,20 @@ async def test_row_39_a_stalled_reader_is_reset_at_the_write_deadline(transport:
         await here.assert_the_next_request_is_served(2)
 
 
+async def test_row_39_a_stalled_reader_that_only_waits_is_told_of_the_reset() -> None:
+    """The client never reads again and only waits for news of its socket: it gets the reset all the same."""
+    async with world(endless, write_timeout_s=WRITE_TIMEOUT_S) as here:
+        async with await here.open(receive_buffer_bytes=SMALL_BUFFER_BYTES) as client:
+            await client.send(post_bytes(ask()))
+            await client.read_until(b'"content":"xxx')
+            news = select.poll()
+            news.register(client.sock.fileno(), 0)
+            with patiently():
+                while not news.poll(0):
+                    await trio.sleep(0.01)
+            assert (await here.service.record(1))["end"] == "DS"
+
+
 @each_transport
 async def test_rows_26_39_a_client_that_does_not_read_holds_its_upstream_back(transport: str) -> None:
     """The client does not read, the upstream sends a thousand events at once: it is held back, in bounded memory."""
@@ -310,6 +352,7 @@ async def test_row_41_a_client_whose_host_vanishes_is_noticed(is_silent: bool, m
         probes = {"KEEPALIVE_IDLE_S": 1, "KEEPALIVE_INTERVAL_S": 1, "KEEPALIVE_PROBES": 1}
         for name, limit in probes.items():
             monkeypatch.setattr(sockets, name, limit)
+    monkeypatch.setattr(sockets, "KERNEL_LATER_S", 0.5)
     script = (*begun("Hello, "), stall()) if is_silent else (endless,)
     async with world(*script, write_timeout_s=WRITE_TIMEOUT_S) as here:
         async with await here.open() as client:

@@ -158,6 +158,9 @@ class RequestCycle:
             peer.on_gone()
         return work
 
+    watch_upload = watch_during
+    """The reader of the connection notices it, whoever receives the body."""
+
     @property
     def _reason(self) -> str:
         if self.fault is not None:

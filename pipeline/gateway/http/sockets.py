@@ -59,6 +59,10 @@ def bind_socket(host: str, port: int) -> socket.socket:
     return listener
 
 
+KERNEL_LATER_S = 5.0
+"""What the kernel gives a client that takes nothing beyond our own limit."""
+
+
 def prepare_listener(listener: socket.socket) -> None:
     """Set the options that accepted sockets inherit (on Linux), and listen; the socket may be our own or inherited."""
     listener.setblocking(False)
@@ -75,13 +79,15 @@ def prepare_listener(listener: socket.socket) -> None:
 
 
 def limit_writes(listener: socket.socket, write_timeout_s: float) -> None:
-    """Let the kernel give up a client of this listener that takes no byte for ``write_timeout_s``.
+    """Let the kernel give up a client of this listener that takes no byte for `KERNEL_LATER_S` over the limit.
 
-    `TcpTransport` does so while it waits to send. This is for what waits in the kernel's buffer only: the client may
-    have vanished (docs/facts/http-stack.md, "Clients that vanish").
+    `TcpTransport` does so at the limit, while it waits to send, and resets the connection, which the kernel does not.
+    This is for what waits in the kernel's buffer only: the client may have vanished (docs/facts/http-stack.md,
+    "Clients that vanish").
     """
     if listener.family in (socket.AF_INET, socket.AF_INET6):
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(write_timeout_s * 1000)))
+        limit_ms = int((write_timeout_s + KERNEL_LATER_S) * 1000)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit_ms)
 
 
 class ByteTransport(Protocol):

@@ -38,7 +38,7 @@ def test_an_accepted_socket_inherits_the_options_of_its_listener(host: str) -> N
         with client, accepted:
             tcp = socket.IPPROTO_TCP
             assert accepted.getsockopt(tcp, socket.TCP_NODELAY) == 1
-            assert accepted.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == 33_500
+            assert accepted.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == 38_500
             assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
             probes = [socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT]
             assert [accepted.getsockopt(tcp, option) for option in probes] == [15, 5, 3]
