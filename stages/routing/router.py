@@ -497,9 +497,9 @@ class Route:
             self._note("newly_ejected", candidate)
 
     def _ask(self, candidate: Candidate, now_s: float) -> Candidate:
-        on_chat = candidate.deployment.on_chat
-        if on_chat is not None and (on_chat.id in self.by_chat or on_chat.id in self.router.asked_by_chat):
-            candidate = Candidate(on_chat, candidate.model)
+        if (on_chat := candidate.deployment.on_chat) is not None:
+            is_by_chat = on_chat.id in self.by_chat
+            candidate = Candidate(on_chat, candidate.model) if is_by_chat else self.router.known_form(candidate)
         self.candidate = candidate
         self._asked[candidate.deployment.id] = self._asked.get(candidate.deployment.id, 0) + 1
         self._since_s = now_s

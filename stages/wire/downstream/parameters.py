@@ -136,10 +136,8 @@ def check_types(raw: dict[str, Json]) -> None:
         BadRequest: if one is of the wrong type.
     """
     for key, value in raw.items():
-        if value is not None and key in _TYPES:
-            is_right, expected = _TYPES[key]
-            if not is_right(value):
-                raise wrong_type(key, expected, value)
+        if value is not None and (expected := expected_type(key, value)) is not None:
+            raise wrong_type(key, expected, value)
 
 
 def expected_type(key: str, value: Json) -> str | None:
