@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from array import array
+from collections import Counter
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ from benchmarks.processes import (
     TOOL_CORES,
     Server,
     cpu_ns,
+    family,
     free_port,
     get,
     percentiles,
@@ -72,21 +74,30 @@ class Service:
     port: int
     upstream_port: int
     server: Server
-    held_file: Path
+    held_folder: Path
     rss: list[tuple[float, int]] = field(default_factory=list)
 
-    def held(self) -> dict[str, Any]:
-        """Return what it holds; see `inspected`."""
-        self.held_file.unlink(missing_ok=True)
-        os.kill(self.server.pid, signal.SIGUSR2)
+    @property
+    def pids(self) -> list[int]:
+        """The processes that serve: the workers if it has several, else itself."""
+        return family(self.server.pid)[1:] or [self.server.pid]
+
+    def held(self) -> dict[str, int]:
+        """Return what its processes hold, in all; see `inspected`."""
+        files = {pid: Path(self.held_folder, f"held-{pid}") for pid in self.pids}
+        for pid, file in files.items():
+            file.unlink(missing_ok=True)
+            os.kill(pid, signal.SIGUSR2)
         until = time.monotonic() + 30
-        while not self.held_file.exists():
+        while not all(file.exists() for file in files.values()):
             if time.monotonic() > until or self.server.process.poll() is not None:
                 raise SystemExit(f"the service does not answer; it printed:\n{self.server.printed()[-3000:]}")
             time.sleep(0.01)
-        found: dict[str, Any] = msgspec.json.decode(self.held_file.read_bytes())
-        descriptors = len(os.listdir(f"/proc/{self.server.pid}/fd"))
-        return found | {"descriptors": descriptors, "upstream_idle": self.upstream()["connections"]}
+        total: Counter[str] = Counter(upstream_idle=self.upstream()["connections"])
+        for pid, file in files.items():
+            total.update(msgspec.json.decode(file.read_bytes()))
+            total["descriptors"] += len(os.listdir(f"/proc/{pid}/fd"))
+        return total
 
     def upstream(self, path: str = "/stats") -> dict[str, Any]:
         """Return what the upstream has counted."""
@@ -96,36 +107,35 @@ class Service:
 
     def note_rss(self) -> None:
         """Note how much memory it has now."""
-        self.rss.append((time.monotonic(), rss_kb([self.server.pid])))
+        self.rss.append((time.monotonic(), rss_kb(self.pids)))
 
 
 @contextlib.contextmanager
-def serving(write_timeout_s: int) -> Generator[Service]:
-    """Run the service and its upstream for the duration of a block."""
+def serving(write_timeout_s: int, workers: int) -> Generator[Service]:
+    """Run the service and its upstream for the duration of a block; several workers may use all cores."""
     port, upstream_port = free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="headrace-soak-") as folder:
         config = Path(folder, "config.yaml")
         config.write_text(_CONFIG.format(port=upstream_port, key=KEY, write_s=write_timeout_s))
-        held_file = Path(folder, "held.json")
         command = python("-m", "benchmarks.inspected", "serve", "--config", str(config), "--host", "127.0.0.1")
         upstream = python("-m", "benchmarks.upstream", "--port", str(upstream_port))
         with (
             running(upstream, cores=TOOL_CORES[:1]) as mock,
             running(
-                [*command, "--port", str(port), "--workers", "1"],
-                cores=SERVER_CORES,
-                environ={"HEADRACE_HELD": str(held_file)},
+                [*command, "--port", str(port), "--workers", str(workers)],
+                cores=SERVER_CORES if workers == 1 else (),
+                environ={"HEADRACE_HELD": folder},
             ) as server,
         ):
             mock.wait_ready(upstream_port, "/stats")
             server.wait_ready(port)
-            yield Service(port, upstream_port, server, held_file)
+            yield Service(port, upstream_port, server, Path(folder))
 
 
 def soak(options: argparse.Namespace) -> list[str]:
     """Put the load on the service, print a report, and return what is wrong."""
     problems: list[str] = []
-    with serving(WRITE_TIMEOUT_S if not options.paced else 20) as service:
+    with serving(WRITE_TIMEOUT_S if not options.paced else 20, options.workers) as service:
         plans = Plans(
             options.seed,
             faults=options.faults,
@@ -201,7 +211,7 @@ def _wait_idle(service: Service) -> dict[str, Any]:
         time.sleep(0.2)
 
 
-def _settled(service: Service, before: dict[str, Any]) -> dict[str, Any]:
+def _settled(service: Service, before: dict[str, int]) -> dict[str, int]:
     """Return what is held when it is as little as before, or when time is up."""
     until = time.monotonic() + SETTLE_S
     while True:
@@ -212,7 +222,7 @@ def _settled(service: Service, before: dict[str, Any]) -> dict[str, Any]:
         time.sleep(0.5)
 
 
-def _left(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+def _left(before: dict[str, int], after: dict[str, int]) -> list[str]:
     """Return what is more than before. Connections to the upstream that are kept for further requests are not."""
     found = [f"{after[name]} {name} are left" for name in ("requests", "in_flight", "upstream_active") if after[name]]
     if after["tasks"] > before["tasks"]:
@@ -226,8 +236,8 @@ def _left(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 def _judge(
     clients: Clients,
     service: Service,
-    before: dict[str, Any],
-    after: dict[str, Any],
+    before: dict[str, int],
+    after: dict[str, int],
     vanished: array[int],
     options: argparse.Namespace,
     problems: list[str],
@@ -245,9 +255,9 @@ def _judge(
     if options.paced:
         print(f"added latency, ms: {added}")
         print(f"{len(vanished)} clients vanished at once, upstreams closed after ms: {percentiles(vanished, 1e6)}")
-    print(f"held before: { {k: v for k, v in before.items() if k != 'objects'} }")
-    print(f"held after:  { {k: v for k, v in after.items() if k != 'objects'} }")
-    print(f"CPU of the service: {cpu_ns([service.server.pid]) / 1e9:.1f} s; load of the machine: {os.getloadavg()}")
+    print(f"held before: {dict(before)}")
+    print(f"held after:  {dict(after)}")
+    print(f"CPU of the service: {cpu_ns(service.pids) / 1e9:.1f} s; load of the machine: {os.getloadavg()}")
     problems += [f"{count} x {what}" for what, count in clients.faults.items()]
     problems += [f"connection error: {count} x {what}" for what, count in clients.connection_errors.items()]
     problems += _left(before, after)
@@ -286,6 +296,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="of load, without warm-up (%(default)s)")
     parser.add_argument("--streams", type=int, help=f"at a time ({STREAMS}; with --paced {PACED_STREAMS})")
+    parser.add_argument("--workers", type=int, default=1, help="processes that serve (%(default)s)")
     parser.add_argument("--paced", action="store_true", help="thousands of streams at the pace of a model")
     parser.add_argument("--faults", type=float, default=0.01, help="share of failing upstreams, and of leaving clients")
     parser.add_argument("--strict", action="store_true", help="fail if a time is over its limit, too")
