@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec import Struct
+
+from stages.limits import NO_LIMITS, Limits
 
 
 class Principal(Struct, frozen=True):
@@ -12,11 +16,15 @@ class Principal(Struct, frozen=True):
         name: the key's name in the configuration; a log field and a metric label.
         is_master: whether it is the master key, which may use everything.
         models: the names that it may use, each with any number of ``*``; None means every model.
+        limits: what it may have in all.
+        model_limits: what it may have of each model, by the model's configured name.
     """
 
     name: str
     is_master: bool = False
     models: tuple[str, ...] | None = None
+    limits: Limits = NO_LIMITS
+    model_limits: Mapping[str, Limits] = {}
 
     def may_use(self, model: str) -> bool:
         """Return whether this key may use ``model``; names are compared whole, and case matters."""

@@ -9,6 +9,7 @@ from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 from msgspec import Struct
 
 from pipeline.timeline import Point
+from stages.limits import NO_LIMITS, Limits
 from stages.request import ResponsesRequest
 from stages.upstreams.parameters import Parameters
 from stages.wire.redaction import secrets_in
@@ -68,6 +69,10 @@ class Deployment(Struct, frozen=True, kw_only=True):
     """How often a request is repeated at this deployment; None: as the settings of its group say."""
     max_input_tokens: int | None = None
     """The window of its model; None if it is not known."""
+    limits: Limits = NO_LIMITS
+    """What it may be given: while it is full, others of its group are asked."""
+    key_limits: Limits = NO_LIMITS
+    """What each key may have of its model, unless the key says otherwise."""
     forward_fields: frozenset[str] = frozenset()
     """The fields of a client's body that are sent although they choose another model or name something stored."""
     parameters: Parameters | None = None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
+from stages.limits import NO_LIMITS, Limits
 from stages.principal import Principal
 
 MASTER_NAME = "master"
@@ -25,11 +26,14 @@ class KeySettings(Struct, frozen=True):
         name: its name in logs.
         digest: the SHA-256 of the key, 32 bytes.
         models: the model names that it may use, as in `Principal.models`.
+        limits, model_limits: what it may have in all, and of each model, as in `Principal`.
     """
 
     name: str
     digest: bytes
     models: tuple[str, ...] | None = None
+    limits: Limits = NO_LIMITS
+    model_limits: Mapping[str, Limits] = {}
 
     def __repr__(self) -> str:
         """Return the name without the digest, with which a guess could be checked offline."""
@@ -77,7 +81,10 @@ class KeyStore:
         if master_key is not None:
             self._add(key_digest(master_key), Principal(name=MASTER_NAME, is_master=True))
         for key in keys:
-            self._add(key.digest, Principal(name=key.name, models=key.models))
+            self._add(
+                key.digest,
+                Principal(name=key.name, models=key.models, limits=key.limits, model_limits=key.model_limits),
+            )
 
     def _add(self, digest: bytes, principal: Principal) -> None:
         if digest in self._principals:

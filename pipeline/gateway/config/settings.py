@@ -84,6 +84,17 @@ class PipelineSettings(Struct, frozen=True, kw_only=True):
     body_timeout_s: Seconds = 60.0
     write_timeout_s: Seconds = 20.0
     graceful_timeout_s: SecondsOrOff = 120.0
+    shutdown_delay_s: SecondsOrOff = 0.0
+    max_requests: Count | None = None
+    max_age_s: Seconds | None = None
+    watch_config: Annotated[bool, Meta(description="true or false")] = False
+    max_requests_in_flight: Count | None = None
+    max_queued_requests: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="a whole number, such as 100, or 0 for no queue")
+    ] = 100
+    queue_timeout_s: SecondsOrOff = 5.0
+    max_lag_ms: Annotated[float, Meta(ge=0, le=60_000, description="milliseconds, such as 100, or 0 for never")] = 100.0
+    ignore_limits: Annotated[bool, Meta(description="true or false")] = False
     max_body_mb: Annotated[float, Meta(gt=0, le=2048, description="a number of MiB, such as 100")] = 100.0
     max_upload_mb_total: (
         Annotated[float, Meta(gt=0, le=1_048_576, description="a number of MiB, such as 768")] | None
