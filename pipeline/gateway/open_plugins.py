@@ -34,18 +34,22 @@ class OpenPlugins:
     Args:
         planned: what the user has added.
         deployments: what plugins see of the configuration, by id.
+        shared: the stores of the process, by name; None for new ones.
 
     Attributes:
+        shared: as above.
         hosts: of the plugins that are open, by name; their figures are there, and are logged when they are closed.
         are_stuck: whether one of them could not be given up: it waits for a thread, or shields its waits. Then the loop
             cannot end either, and the process has to end without it.
     """
 
-    def __init__(self, planned: Sequence[Planned], *, deployments: Mapping[str, Deployment]) -> None:
+    def __init__(
+        self, planned: Sequence[Planned], *, deployments: Mapping[str, Deployment], shared: Shared | None = None
+    ) -> None:
         self._planned = planned
-        self._shared = Shared()
+        self.shared = Shared() if shared is None else shared
         self.hosts = {
-            one.plugin.name: Host(one.plugin.name, shared=self._shared, deployments=deployments) for one in planned
+            one.plugin.name: Host(one.plugin.name, shared=self.shared, deployments=deployments) for one in planned
         }
         self.are_stuck = False
         self._closing = trio.Event()

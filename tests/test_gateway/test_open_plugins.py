@@ -283,7 +283,7 @@ async def test_what_was_open_is_closed_if_the_start_fails() -> None:
     async def send(event: MutableMapping[str, Any]) -> None:
         said.append(event["type"])
         with pytest.raises(RuntimeError, match="after it has ended"):
-            app.clients.transport_for(settings.deployments[0])
+            app.generations.current.clients.transport_for(settings.deployments[0])
 
     await app({"type": "lifespan", "asgi": {"version": "3.0"}}, receive, send)
     assert said[0] == "lifespan.startup.failed"
