@@ -171,10 +171,13 @@ def _clients(own: PipelineSettings, before: Lasting[UpstreamClients] | None) -> 
         proxy=own.proxy,
         http2=own.http2,
     )
-    made_of = (settings, None if own.ca_file is None else _stamp(own.ca_file))
-    if before is not None and before.made_of == made_of:
-        return before
-    return Lasting(UpstreamClients(settings), made_of, "the connections to upstreams")
+    try:
+        made_of = (settings, None if own.ca_file is None else _stamp(own.ca_file))
+        if before is not None and before.made_of == made_of:
+            return before
+        return Lasting(UpstreamClients(settings), made_of, "the connections to upstreams")
+    except OSError as error:
+        raise OSError(f"the certificates of ca_file, {own.ca_file}, cannot be used: {error}") from error
 
 
 def _stamp(file: str) -> tuple[int, int, int]:
