@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import trio
@@ -199,7 +199,8 @@ class Application:
 
 def _generation() -> Generation:
     """Return the generation that the current request for a page belongs to."""
-    found: Generation = request.scope[_GENERATION]
+    scope: Mapping[str, Any] = request.scope
+    found: Generation = scope[_GENERATION]
     return found
 
 

@@ -79,12 +79,12 @@ class Generation:
         self.number = number
         self.keys = KeyStore(settings.master_key, settings.keys)
         self.anonymous = ANONYMOUS if own.allow_anonymous else None
-        self._health_log = HealthLog() if before is None else before._health_log
+        self._health_log: HealthLog = HealthLog() if before is None else before._health_log
         self.deployments = Deployments(settings.deployments, settings.routing, on_change=self._health_log.note)
         self.deployments.router.on_chat_only = _log_chat_only
-        self._clients = _clients(own, None if before is None else before._clients)
+        self._clients: Lasting[UpstreamClients] = _clients(own, None if before is None else before._clients)
         self.clients = self._clients.resource
-        self._store = _store(own, None if before is None else before._store)
+        self._store: Lasting[ReasoningStore] | None = _store(own, None if before is None else before._store)
         self.reasoning = None if self._store is None else self._store.resource
         parts = Parts(
             keys=self.keys,
@@ -106,7 +106,7 @@ class Generation:
             if interval_s is None
             else health_checks(self.deployments.router, settings.deployments, parts.upstreams, interval_s)
         )
-        self.plugins = OpenPlugins(
+        self.plugins: OpenPlugins = OpenPlugins(
             plan(own.stages, plugins),
             deployments={one.id: one for one in settings.deployments},
             shared=None if before is None else before.plugins.shared,

@@ -418,7 +418,7 @@ async def test_nothing_of_a_generation_is_left_after_its_end_without_the_collect
     use = "  stages: [{use: a}]"
     async with scripted_upstream(*good_answer()) as upstream:
         async with serving(model("up", upstream.url), use, plugins=plugins) as service:
-            left = []
+            left: list[weakref.ref[Any]] = []
             gc.collect()
             gc.disable()
             try:
