@@ -11,9 +11,9 @@ from typing import Final
 import httptools
 import trio
 from kit.clients.chat_posts import CURSOR, OPENAI_LIKE
-from kit.service.running import KEY
+from simulator.configurations import KEYS, MAX_BODY_BYTES
 from simulator.network import End, Network
-from simulator.plans import MAX_BODY_BYTES, ClientBehaviour, ClientPlan, RequestPlan
+from simulator.plans import ClientBehaviour, ClientPlan, RequestPlan
 
 GARBAGE: Final = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200)
 """The start of a TLS handshake."""
@@ -71,7 +71,7 @@ def request_bytes(plan: RequestPlan, behaviour: ClientBehaviour) -> tuple[bytes,
         "POST /cursor/chat/completions HTTP/1.1",
         "Host: simulated",
         f"User-Agent: {CURSOR if plan.is_cursor else OPENAI_LIKE}",
-        f"Authorization: Bearer {KEY if behaviour != 'has a wrong key' else 'sk-wrong'}",
+        f"Authorization: Bearer {KEYS[plan.key] if behaviour != 'has a wrong key' else 'sk-wrong'}",
         f"X-Request-Id: r{plan.number}",
     ]
     if behaviour == "sends Connection: close":
@@ -101,9 +101,16 @@ class Client:
         opened_at, ended_at: of its connection.
     """
 
-    def __init__(self, plan: ClientPlan, network: Network, log: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        plan: ClientPlan,
+        network: Network,
+        log_of_request: Callable[[str, object, int], None],
+        log: Callable[..., object],
+    ) -> None:
         self.plan = plan
         self._network = network
+        self._log_of_request = log_of_request
         self._log = log
         self._responses = _Responses()
         self._news = trio.Event()
@@ -156,7 +163,7 @@ class Client:
                 if is_pipelined:
                     self.asked.append(plan.requests[-1])
                     data += b"".join(request_bytes(plan.requests[-1], behaviour))
-                self._log("client asks", plan.number, request.number)
+                self._log_of_request("client asks", plan.number, request.number)
                 try:
                     await self._send(end, data, request, behaviour)
                 except OSError:

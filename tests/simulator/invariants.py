@@ -4,10 +4,11 @@
 * I2: no request is active, and no deployment has one in flight.
 * I3: what a client receives is valid HTTP; a clean end is exactly one complete answer or one failure, and nothing more.
 * I4: text is a prefix of what one attempt's upstream has sent, and complete only if all of it was sent, with its end.
-* I5: a client that leaves is noticed within `NOTICED_S`; no connection is older than `world.LONGEST_S`.
+* I5: a client that leaves, or the operator's cut-off, is noticed within `NOTICED_S`; no connection is older than `world.LONGEST_S`.
 * I6: of a stream that its client reads slowly, or not at all, at most `MOST_WAITING_BYTES` are read ahead.
 * I7: each request has exactly one record, with an end code that fits, and nothing is logged as a bug.
 * I8: a client that does nothing wrong gets the whole answer, unless an upstream or the operator does.
+* I9: each request is answered by one generation of the configuration; see `generation_invariants`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ from typing import Final
 
 from kit.clients.chat_fold import Folded, fold_document, fold_stream
 from simulator.clients import Client, Received
+from simulator.generation_invariants import configurations_for, of_generations, was_request_cut_by_reload
 from simulator.plans import HARMLESS, LEAVING, PATIENT, RequestPlan
 from simulator.upstreams import Sent
 from simulator.world import World
+
+from pipeline.gateway.wrong_keys import LONGEST_DELAY_S
 
 NOTICED_S: Final = 0.1
 MOST_WAITING_BYTES: Final = {"fused": 4 * 64 * 1024, "tasks": 12 * 64 * 1024}
@@ -30,6 +34,9 @@ stage has its own task, each holds one, and so does each of the links between th
 
 NOTE: Final = "\n\n[upstream error: "
 """How a failure begins that is shown as text."""
+
+READING: Final = PATIENT - {"reads slowly"}
+"""Such a client receives at once what it is sent."""
 
 REFUSED_AS: Final = {
     "sends bad JSON": {"invalid_request"},
@@ -48,6 +55,7 @@ def violations(world: World) -> list[str]:
         found += _of_client(world, client)
     found += _of_records(world)
     found += _of_waiting(world)
+    found += of_generations(world)
     return found
 
 
@@ -73,10 +81,18 @@ def _of_client(world: World, client: Client) -> Iterator[str]:
             yield f"I3: {where}: the response was cut after {received and len(received.body)} bytes"
         if not is_answered and _must_be_answered(world, client, request, index):
             yield f"I8: {where}: nothing went wrong, but it got {received and bytes(received.body[-200:])!r}"
+    if world.plan.operation == "cuts off" and world.operated_at is not None and client.plan.behaviour in READING:
+        for request in client.asked:
+            asked_at = world.asked_at.get(request.number, math.inf)
+            for record in world.records.get(f"r{request.number}", ()):
+                if asked_at < world.operated_at < record.at - NOTICED_S:
+                    yield f"I5: request {request.number} of {name}: cut off after {record.at - world.operated_at:.3f} s"
     if client.left_at < math.inf:
         for request in client.asked[client.answered :]:
             for record in world.records.get(f"r{request.number}", ()):
-                if client.left_at + NOTICED_S < record.at:
+                # Of what was sent with a wrong key, only a part is read: the rest hides that its client has left.
+                delay_s = LONGEST_DELAY_S if record.record.error == "unauthorized" else 0.0
+                if client.left_at + NOTICED_S + delay_s < record.at:
                     yield f"I5: request {request.number} of {name}: noticed after {record.at - client.left_at:.3f} s"
 
 
@@ -154,7 +170,11 @@ def _must_be_answered(world: World, client: Client, request: RequestPlan, index:
         (behaviour in PATIENT or (not is_last and not behaviour.startswith("pipelines")))
         and world.operated_at is None
         and not plan.has_connect_faults
-        and plan.max_upstream_connections >= 1000
+        and all(
+            one.max_upstream_connections >= 1000 and one.accepts(request.key) and one.has_model(request.model)
+            for one in configurations_for(world, request)
+        )
+        and not was_request_cut_by_reload(world, request)
         and all(answer.fault in HARMLESS for answer in request.answers)
         and sum(answer.gap_s * (len(answer.texts) + 4) for answer in request.answers) < 15
     )
@@ -176,7 +196,7 @@ def _of_records(world: World) -> Iterator[str]:
     for client in world.clients:
         if client.was_reset and client.plan.behaviour == "stalls" and world.operated_at is None:
             ends = [record.record.end for record in world.records.get(f"r{client.asked[-1].number}", ())]
-            if ends != ["DS"]:
+            if ends != ["DS"] and not was_request_cut_by_reload(world, client.asked[-1]):
                 yield f"I7: client {client.plan.number}, which stalls, was reset, but its record says {ends}"
         for request, received in zip(client.asked, client.received, strict=False):
             if received.request_id and f"r{request.number}" not in world.records:
@@ -186,7 +206,11 @@ def _of_records(world: World) -> Iterator[str]:
         last = len(client.plan.requests) - 1
         if len(client.received) > last and (received := client.received[last]).is_complete:
             told = None if received.status == 200 else _told(received)
-            if told not in REFUSED_AS[client.plan.behaviour]:
+            request = client.asked[last]
+            may_be_told = set(REFUSED_AS[client.plan.behaviour])
+            if not all(one.accepts(request.key) for one in configurations_for(world, request)):
+                may_be_told.add("unauthorized")
+            if told not in may_be_told and not was_request_cut_by_reload(world, request):
                 yield f"I7: client {client.plan.number}, which {client.plan.behaviour}, was told {told}"
 
 

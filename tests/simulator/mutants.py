@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import pytest
 import trio
+from simulator.change_mutants import CHANGE_MUTANTS
 
 from pipeline.gateway import attempts
 from pipeline.gateway.asgi_client import AsgiResponse
@@ -302,6 +303,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         record_lost_on_disconnect,
         reader_never_resumed,
         early_response_keeps_connection,
+        *CHANGE_MUTANTS,
     )
 }
 

@@ -6,11 +6,11 @@ import random
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
+from simulator.changes import Changes
+from simulator.configurations import REQUEST_TIMEOUT_S, Configuration, KeyName, Kind
 from simulator.network import LEAST_PIPE_BYTES, Connecting
 
 from pipeline.gateway.config.settings import Execution
-
-Kind = Literal["responses", "chat", "anthropic"]
 
 AnswerFault = Literal[
     "none",
@@ -87,16 +87,6 @@ LEAVING: Final = frozenset[ClientBehaviour](
 
 Operation = Literal["none", "drains", "cuts off", "stops hard"]
 
-MAX_BODY_BYTES: Final = 160 * 1024
-"""More than our server reads ahead."""
-CONNECT_S: Final = 2.0
-HEADERS_S: Final = 3.0
-IDLE_S: Final = 4.0
-BODY_TIMEOUT_S: Final = 6.0
-WRITE_TIMEOUT_S: Final = 8.0
-KEEP_ALIVE_TIMEOUT_S: Final = 20.0
-GRACEFUL_S: Final = 1.0
-REQUEST_TIMEOUT_S: Final = 25.0
 LONGEST_GAP_S: Final = 1.0
 
 
@@ -131,6 +121,7 @@ class RequestPlan:
     is_cursor: bool
     padding_bytes: int
     is_large: bool
+    key: KeyName = "master"
     answers: list[AnswerPlan] = field(default_factory=list)
 
 
@@ -157,20 +148,29 @@ class WorldPlan:
 
     def __init__(self, seed: int) -> None:
         self.random = draw = random.Random(seed)
-        self.kinds: list[Kind] = [draw.choice(get_args(Kind)) for _ in range(3)]
-        self.has_second = draw.random() < 0.5
-        self.has_fallback = draw.random() < 0.5
-        self.retries = draw.choice([0, 0, 1, 2])
-        self.request_timeout_s = draw.choice([None, REQUEST_TIMEOUT_S])
-        self.comments_s = draw.choice([0.0, 0.7])
-        self.max_upstream_connections = draw.choice([1, 2, 1000, 1000])
-        self.executes: Execution = "fused" if draw.random() < 0.75 else "tasks"
+        kinds: dict[str, Kind] = {f"10.0.0.{number}": draw.choice(get_args(Kind)) for number in (1, 2, 3)}
+        has_two = draw.random() < 0.5
+        first = Configuration(
+            kinds=kinds,
+            first=("10.0.0.1", "10.0.0.3") if has_two else ("10.0.0.1",),
+            second=("10.0.0.2",),
+            has_fallback=draw.random() < 0.5,
+            retries=draw.choice([0, 0, 1, 2]),
+            request_timeout_s=draw.choice([None, REQUEST_TIMEOUT_S]),
+            comments_s=draw.choice([0.0, 0.7]),
+            max_upstream_connections=draw.choice([1, 2, 1000, 1000]),
+            executes="fused" if draw.random() < 0.75 else "tasks",
+        )
+        self.executes: Execution = first.executes
+        self.changes = Changes(seed, first)
         self.least_pipe_bytes = draw.choice([LEAST_PIPE_BYTES, 16 * 1024, 200 * 1024])
         # A third of the worlds have upstreams and connections without faults: their clients must be served.
         self.fault_share = draw.choice([0.0, 0.3, 0.7])
         operations: list[Operation] = ["drains", "drains", "cuts off", "stops hard"]
         self.operation: Operation = draw.choice(operations) if draw.random() < 0.3 else "none"
         self.operation_s = draw.choice([0.0, 0.01, 0.3, 2.0, 6.0])
+        if self.operation == "none" and (cut_off_s := self.changes.cut_off_s()) is not None:
+            self.operation, self.operation_s = "cuts off", cut_off_s
         self.requests: list[RequestPlan] = []
         self.clients = [self._client(number) for number in range(draw.choice([1, 1, 2, 2, 3, 6]))]
         self.has_connect_faults = False
@@ -207,6 +207,7 @@ class WorldPlan:
             is_cursor=draw.random() < 0.4,
             padding_bytes=draw.choice([0, 0, 100, 3000, 30_000, 120_000]),
             is_large=False,
+            key=self.changes.key,
         )
         self.requests.append(request)
         return request

@@ -16,10 +16,12 @@ import trio.testing
 from kit.service.running import KEY
 from kit.time.cancel_at import CancelAt
 from simulator.clients import Client, request_bytes
+from simulator.configurations import Kind, deployment
 from simulator.network import Connecting, End, Network
-from simulator.plans import AnswerPlan, ClientPlan, Kind, RequestPlan
+from simulator.plans import AnswerPlan, ClientPlan, RequestPlan
+from simulator.servers import SimulatedApplication
 from simulator.upstreams import Upstreams
-from simulator.world import SimulatedApplication, deployment, deterministic
+from simulator.world import deterministic
 
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.failures import refusal
@@ -60,7 +62,7 @@ class Simulated:
     def __init__(self, nursery: trio.Nursery, kind: Kind, case: Case) -> None:
         self._case = case
         self._answers = 0
-        self.upstreams = Upstreams({HOST: kind, SECOND: kind}, self._next_answer, lambda *_: None)
+        self.upstreams = Upstreams({HOST: kind, SECOND: kind}, self._next_answer, lambda *_: None, lambda *_: None)
         connecting: Connecting = "slow" if case == "a slow connection" else "ok"
 
         def serve_upstream(host: str, end: End) -> None:
@@ -127,7 +129,9 @@ async def end_at_every_step(kind: Kind, way: Way, case: Case, *, is_stream: bool
                 step += 1
                 here.begin()
                 plan = RequestPlan(0, "first", is_stream, False, 0, False)
-                client = Client(ClientPlan(0, 0.0, [plan], "reads well", 0.0), network, lambda *_: None)
+                client = Client(
+                    ClientPlan(0, 0.0, [plan], "reads well", 0.0), network, lambda *_: None, lambda *_: None
+                )
 
                 def end_requests() -> None:
                     for request in generation.bridge.active:

@@ -12,12 +12,14 @@ import trio
 from kit.clients.chat_posts import CREATED, completed, delta, failed_event, response_of
 from kit.upstreams import anthropic_stream, chat_stream
 from kit.upstreams.scripted import sse
+from simulator.configurations import Kind
 from simulator.network import End
-from simulator.plans import AnswerFault, AnswerPlan, Kind
+from simulator.plans import AnswerFault, AnswerPlan
 
 MARK: Final = re.compile(rb"#(\d+)#")
 """Where a request's body says which one it is."""
 _LENGTH: Final = re.compile(rb"(?i)\r\ncontent-length: (\d+)\r\n")
+_SECRET: Final = re.compile(rb"(?i)\r\n(?:authorization: bearer|x-api-key:) ([^\r]*)\r\n")
 _JUNK: Final = b": a comment\n\nid: 7\n\nretry: 5\n\n"
 _FAILED: Final = "the simulated upstream failed"
 _STATUSES: Final[dict[AnswerFault, bytes]] = {
@@ -33,11 +35,15 @@ class Sent:
     """What an upstream has sent in one attempt.
 
     Attributes:
+        host: who was asked.
+        secret: with what.
         text: the text of the deltas that were sent, or were about to be.
         is_whole: whether the event that ends the answer well was sent.
     """
 
     plan: AnswerPlan
+    host: str
+    secret: str
     text: str = ""
     is_whole: bool = False
 
@@ -92,7 +98,8 @@ class Upstreams:
     Args:
         kinds: the API of each host.
         next_answer: returns the plan of the next attempt at the request with this number.
-        log: is told what happens.
+        log_of_request: is told that an upstream is asked.
+        log: is told what else happens.
 
     Attributes:
         sent: for each request, what was sent in each attempt.
@@ -100,7 +107,8 @@ class Upstreams:
 
     kinds: dict[str, Kind]
     next_answer: Callable[[int], AnswerPlan]
-    log: Callable[..., None]
+    log_of_request: Callable[[str, object, int], None]
+    log: Callable[..., object]
     sent: dict[int, list[Sent]] = field(default_factory=dict)
 
     async def serve(self, host: str, end: End) -> None:
@@ -117,12 +125,14 @@ class Upstreams:
                 while (mark := MARK.search(received)) is None:
                     received += await self._more(end)
                 number = end.link.request = int(mark[1])
-                self.log("upstream asked", host, number)
+                self.log_of_request("upstream asked", host, number)
                 if closes_next:
                     self.log("upstream closes a kept connection", host, number)
                     raise _Left
                 plan = self.next_answer(number)
-                sent = Sent(plan)
+                secret = _SECRET.search(received)
+                assert secret is not None, "each deployment has one"
+                sent = Sent(plan, host, secret[1].decode())
                 self.sent.setdefault(number, []).append(sent)
                 if plan.fault == "refuses the body early":
                     await end.send_everything(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\n\r\n")

@@ -12,51 +12,20 @@ from typing import Any, Final
 
 import trio
 import trio.testing
-from kit.service.running import KEY
+from simulator.changes import ReloadPlan
 from simulator.clients import Client
+from simulator.configurations import GRACEFUL_S
 from simulator.network import Link, Network
-from simulator.plans import (
-    BODY_TIMEOUT_S,
-    CONNECT_S,
-    GRACEFUL_S,
-    HEADERS_S,
-    IDLE_S,
-    KEEP_ALIVE_TIMEOUT_S,
-    LONGEST_GAP_S,
-    MAX_BODY_BYTES,
-    WRITE_TIMEOUT_S,
-    AnswerPlan,
-    Kind,
-    WorldPlan,
-)
+from simulator.plans import LONGEST_GAP_S, AnswerPlan, WorldPlan
+from simulator.servers import Course, Record, Server
 from simulator.upstreams import Upstreams
 
 from pipeline import alarm
-from pipeline.gateway.app import Application
-from pipeline.gateway.config.settings import PipelineSettings, Settings
-from pipeline.gateway.failures import refusal
-from pipeline.gateway.http.server import hypercorn_config, serve
-from pipeline.gateway.request_record import FinishedRequest, RequestRecord, request_record
-from pipeline.gateway.service import server_settings
-from stages.routing.settings import RoutingSettings
-from stages.upstreams import Deployment, Timeouts
 
 LONGEST_S: Final = 300.0
 """No connection may be older, whatever its client and its upstream do."""
 SETTLE_S: Final = 0.2
 """How long after the last client everything must have come to rest."""
-
-_TIMEOUTS: Final = Timeouts(connect_s=CONNECT_S, headers_s=HEADERS_S, first_event_s=IDLE_S, idle_s=IDLE_S)
-_PATHS: Final[dict[Kind, str]] = {"responses": "responses", "chat": "chat/completions", "anthropic": "messages"}
-_PROVIDERS: Final[dict[Kind, str]] = {"responses": "openai", "chat": "deepseek", "anthropic": "anthropic"}
-
-
-@dataclass
-class Record:
-    """A request's record, and when it came."""
-
-    record: RequestRecord
-    at: float
 
 
 @dataclass
@@ -65,6 +34,9 @@ class World:
 
     Attributes:
         plan: what was drawn.
+        servers: those that have served, the first one first.
+        first_steps: for each request, the step at which something first happened to it, by what happened.
+        asked_at: for each request, when its client began to send it.
         records: for each request id, its records.
         peaks: for each request, the most bytes of its answer that we had read and not yet sent on.
         rest: what was found wrong when everything had come to rest.
@@ -76,6 +48,9 @@ class World:
     plan: WorldPlan
     clients: list[Client] = field(default_factory=list)
     upstreams: Upstreams | None = None
+    servers: list[Server] = field(default_factory=list)
+    first_steps: dict[tuple[str, int], int] = field(default_factory=dict)
+    asked_at: dict[int, float] = field(default_factory=dict)
     records: defaultdict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
     peaks: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
     rest: list[str] = field(default_factory=list)
@@ -83,59 +58,6 @@ class World:
     seconds: float = 0.0
     digest: str = ""
     operated_at: float | None = None
-
-
-class SimulatedApplication(Application):
-    """The application without its pages, of which a world needs none, and which take longer than all the rest."""
-
-    def _make_pages(self) -> Any:
-        return None
-
-
-def deployment(id: str, model_name: str, kind: Kind, host: str, order: int) -> Deployment:
-    """Return a deployment at a simulated host."""
-    return Deployment(
-        id=id,
-        model_name=model_name,
-        model="m",
-        provider=_PROVIDERS[kind],
-        kind=kind,
-        url=f"http://{host}/v1/{_PATHS[kind]}",
-        headers=(("authorization", "Bearer sk-simulated"),),
-        timeouts=_TIMEOUTS,
-        order=order,
-    )
-
-
-def settings_of(plan: WorldPlan) -> Settings:
-    """Return the configuration of a world."""
-    kinds = plan.kinds
-    deployments = [
-        deployment("a", "first", kinds[0], "10.0.0.1", 1),
-        deployment("b", "second", kinds[1], "10.0.0.2", 1),
-    ]
-    if plan.has_second:
-        deployments.append(deployment("c", "first", kinds[2], "10.0.0.3", 1))
-    return Settings(
-        deployments=tuple(deployments),
-        master_key=KEY,
-        routing=RoutingSettings(
-            num_retries=plan.retries, fallbacks={"first": ("second",)} if plan.has_fallback else {}, cooldown_s=2.0
-        ),
-        pipeline=PipelineSettings(
-            max_body_mb=MAX_BODY_BYTES / 1024 / 1024,
-            header_timeout_s=5.0,
-            body_timeout_s=BODY_TIMEOUT_S,
-            write_timeout_s=WRITE_TIMEOUT_S,
-            keep_alive_timeout_s=KEEP_ALIVE_TIMEOUT_S,
-            graceful_timeout_s=GRACEFUL_S,
-            keep_alive_interval_s=plan.comments_s,
-            request_timeout_s=plan.request_timeout_s,
-            upstream_max_connections=plan.max_upstream_connections,
-            upstream_idle_expiry_s=10.0,
-            execution=plan.executes,
-        ),
-    )
 
 
 class _Errors(logging.Handler):
@@ -213,17 +135,21 @@ class _Running:
     def __init__(self, world: World) -> None:
         self._world = world
         self._trace = hashlib.sha256()
+        self._course = Course(self._note)
         self._read: defaultdict[int, int] = defaultdict(int)
         self._sent: defaultdict[int, int] = defaultdict(int)
-        self._app: Application | None = None
 
-    def log(self, *what: object) -> None:
+    def _note(self, *what: object) -> None:
         self._trace.update(f"{trio.current_time():.6f} {what}\n".encode())
 
-    def _note_end(self, finished: Callable[[], FinishedRequest]) -> None:
-        record = request_record(finished())
-        self._world.records[record.request_id].append(Record(record, trio.current_time()))
-        self.log("record", record.request_id, record.end, record.status, record.error)
+    def _log_of_request(self, what: str, who: object, number: int) -> None:
+        step = self._course.log(what, who, number)
+        self._world.first_steps.setdefault((what, number), step)
+        if what == "client asks":
+            self._world.asked_at[number] = trio.current_time()
+
+    def _note_record(self, record: Record) -> None:
+        self._world.records[record.record.request_id].append(record)
 
     def _note_received(self, link: Link, count: int) -> None:
         if (number := link.request) is not None:
@@ -240,15 +166,39 @@ class _Running:
         plan = self._world.plan
         return plan.answer(plan.requests[number])
 
+    def _new_server(self) -> Server:
+        """Make a server with what was configured last."""
+        world, changes = self._world, self._world.plan.changes
+        number = len(world.servers)
+        server = Server(number, changes.first, self._course, world.rest, self._note_record)
+        server.app.generations.current.deployments.router.draw = world.plan.random.random
+        world.servers.append(server)
+        return server
+
+    async def _operate(self) -> None:
+        world, plan = self._world, self._world.plan
+        await trio.sleep(plan.operation_s)
+        world.operated_at = trio.current_time()
+        self._course.log("operator", plan.operation)
+        for server in world.servers:
+            server.shutdown.set()
+            if plan.operation == "cuts off":
+                server.app.generations.cut_off()
+            elif plan.operation == "stops hard":
+                server.hard_stop.set()
+
+    async def _reload(self, plan: ReloadPlan) -> None:
+        await trio.sleep(plan.at_s)
+        for server in self._world.servers:
+            if not server.ended.is_set():
+                await server.reload(plan)
+
     async def main(self) -> None:
         world, plan = self._world, self._world.plan
         began = trio.lowlevel.current_statistics().tasks_living
-        hosts: dict[str, Kind] = {f"10.0.0.{index + 1}": kind for index, kind in enumerate(plan.kinds)}
-        world.upstreams = upstreams = Upstreams(hosts, self._next_answer, self.log)
-        app = self._app = SimulatedApplication(settings_of(plan), plugins={}, on_end=self._note_end)
-        app.generations.current.deployments.router.draw = plan.random.random
-        limits = server_settings(app.generations.current.settings.pipeline)
-        shutdown, hard_stop, ended = trio.Event(), trio.Event(), trio.Event()
+        log = self._course.log
+        world.upstreams = upstreams = Upstreams(plan.changes.first.kinds, self._next_answer, self._log_of_request, log)
+        server = self._new_server()
 
         async with trio.open_nursery() as peers:
             network = Network(
@@ -260,54 +210,34 @@ class _Running:
                 on_received=self._note_received,
                 on_sent=self._note_sent,
             )
-
-            async def run_server(task_status: trio.TaskStatus[list[str]]) -> None:
-                await serve(
-                    app,
-                    hypercorn_config(limits),
-                    [network.listener],
-                    limits,
-                    make_refusal=refusal,
-                    shutdown=shutdown,
-                    hard_stop=hard_stop,
-                    on_shutdown=app.generations.drain,
-                    on_drain_deadline=app.generations.cut_off,
-                    task_status=task_status,
-                )
-                ended.set()
-
-            async def operate() -> None:
-                await trio.sleep(plan.operation_s)
-                world.operated_at = trio.current_time()
-                self.log("operator", plan.operation)
-                shutdown.set()
-                if plan.operation == "cuts off":
-                    app.generations.cut_off()
-                elif plan.operation == "stops hard":
-                    hard_stop.set()
-
             with network:
-                await peers.start(run_server)
-                world.clients = [Client(one, network, self.log) for one in plan.clients]
+                await peers.start(server.run, network.listener)
+                world.clients = [Client(one, network, self._log_of_request, log) for one in plan.clients]
                 with trio.move_on_after(LONGEST_S) as scope:
                     async with trio.open_nursery() as clients:
                         for client in world.clients:
                             clients.start_soon(client.run)
                         if plan.operation != "none":
-                            clients.start_soon(operate)
+                            clients.start_soon(self._operate)
+                        for reload in plan.changes.reloads:
+                            clients.start_soon(self._reload, reload)
                 if scope.cancelled_caught:
                     world.rest.append(f"I5: a client was still busy after {LONGEST_S:g} s")
                 await trio.sleep(SETTLE_S)
                 self._inspect(network)
-                shutdown.set()
+                for server in world.servers:
+                    server.shutdown.set()
                 with trio.move_on_after(2 * GRACEFUL_S + 10) as scope:
-                    await ended.wait()
+                    for server in world.servers:
+                        await server.ended.wait()
                 if scope.cancelled_caught:
                     world.rest.append("I1: the server did not end")
                     peers.cancel_scope.cancel()
                     return
                 if left := len(network.open_to_clients) + len(network.open_to_upstreams):
                     world.rest.append(f"I1: {left} sockets are open after the end of the server")
+                for server in world.servers:
+                    server.inspect_end()
                 world.seconds = trio.current_time()
                 await trio.sleep(LONGEST_GAP_S + SETTLE_S)  # an upstream may be in a gap of its answer
             await trio.testing.wait_all_tasks_blocked()
@@ -315,29 +245,16 @@ class _Running:
             if left > 0:
                 world.rest.append(f"I1: {left} tasks are left: {_task_names()}")
             peers.cancel_scope.cancel()
-        self.log("end")
+        log("end")
         world.digest = self._trace.hexdigest()
 
     def _inspect(self, network: Network) -> None:
         """Note what is not at rest although no client is left."""
-        app, rest = self._app, self._world.rest
-        assert app is not None
-        generation = app.generations.current
-        clients = generation.clients
-        if clients.active_connections:
-            rest.append(f"I1: {clients.active_connections} connections to upstreams are in use")
-        if (open_ends := len(network.open_to_upstreams)) != clients.idle_connections:
-            rest.append(f"I1: {open_ends} sockets to upstreams, but {clients.idle_connections} idle connections")
-        for transport in clients._transports.values():
-            slots = transport._pool._slots  # type: ignore[union-attr]  # it is our own
-            if slots is not None and slots.value != self._world.plan.max_upstream_connections:
-                rest.append(f"I1: {slots.value} of {self._world.plan.max_upstream_connections} slots are free")
+        world = self._world
+        for server in world.servers:
+            server.inspect()
+        idle = sum(server.idle_connections for server in world.servers)
+        if (open_ends := len(network.open_to_upstreams)) != idle:
+            world.rest.append(f"I1: {open_ends} sockets to upstreams, but {idle} idle connections")
         if network.open_to_clients:
-            rest.append(f"I1: {len(network.open_to_clients)} sockets to clients are open")
-        if generation.bridge.active:
-            rest.append(f"I2: {len(generation.bridge.active)} requests are active")
-        for id, health in generation.deployments.router.health.items():
-            if health.in_flight:
-                rest.append(f"I2: deployment {id} has {health.in_flight} requests in flight")
-            if health._is_probed:
-                rest.append(f"I2: deployment {id} is still being tried")
+            world.rest.append(f"I1: {len(network.open_to_clients)} sockets to clients are open")

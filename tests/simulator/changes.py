@@ -1,0 +1,128 @@
+"""What a seed draws of what the operator changes while clients are served: reloads, and servers that take over.
+
+It is drawn from a source of its own, so that a world without changes is the same as if there were none.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from typing import Final, Literal, get_args
+
+from simulator.configurations import REQUEST_TIMEOUT_S, WITNESS, Configuration, KeyName, Kind
+
+ReloadOutcome = Literal["works", "is invalid", "fails to open"]
+
+MISSING_STAGE: Final = "missing"
+"""A stage that is not installed: it makes a configuration invalid."""
+PATIENT_GRACEFUL_S: Final = 60.0
+"""So long that no request is cut off because its generation has ended."""
+SPARE_HOSTS: Final = ("10.0.0.4", "10.0.0.5")
+"""Deployments that only come with a reload."""
+
+_MOMENTS_S: Final = (0.0, 0.0005, 0.005, 0.05, 0.2, 0.5, 1.0, 1.0, 2.0, 5.0)
+_SHARE_OF_RELOADS: Final = 0.3
+_SHARE_OF_CUT_OFFS: Final = 0.2
+
+
+@dataclass(frozen=True)
+class ReloadPlan:
+    """One reload.
+
+    Attributes:
+        at_s: when.
+        configuration: what is read.
+        outcome: what comes of it, if the server does not stop meanwhile.
+        opens_s: how long its added stage takes to open.
+    """
+
+    at_s: float
+    configuration: Configuration
+    outcome: ReloadOutcome = "works"
+    opens_s: float = 0.0
+
+
+class Changes:
+    """The changes of a world.
+
+    Args:
+        seed: that of the world.
+        first: what it begins with, as far as it is drawn elsewhere.
+
+    Attributes:
+        first: what it begins with.
+        reloads: in no particular order.
+    """
+
+    def __init__(self, seed: int, first: Configuration) -> None:
+        self.random = draw = random.Random(f"changes of {seed}")
+        kinds: dict[str, Kind] = {host: draw.choice(get_args(Kind)) for host in SPARE_HOSTS}
+        self.first = replace(first, kinds=first.kinds | kinds)
+        self.reloads: list[ReloadPlan] = []
+        self._configurations = 1
+        if draw.random() < _SHARE_OF_RELOADS:
+            self.first = replace(
+                self.first,
+                graceful_s=draw.choice([first.graceful_s, PATIENT_GRACEFUL_S, PATIENT_GRACEFUL_S]),
+                stage=draw.choice([None, WITNESS]),
+            )
+            self._draw_reloads()
+
+    def cut_off_s(self) -> float | None:
+        """Draw when the operator ends what runs, shortly after a reload; None if never."""
+        if not self.reloads or self.random.random() > _SHARE_OF_CUT_OFFS:
+            return None
+        return self.random.choice(self.reloads).at_s + self.random.choice([0.0, 0.05, 0.3])
+
+    @property
+    def key(self) -> KeyName:
+        """Draw the key of a request."""
+        if not self.reloads:
+            return "master"
+        return self.random.choice(["master", "master", "early", "early", "late"])
+
+    def _draw_reloads(self) -> None:
+        draw, current = self.random, self.first
+        moments = [draw.choice(_MOMENTS_S) for _ in range(draw.choice([1, 1, 2, 2, 3]))]
+        if len(moments) > 1 and draw.random() < 0.3:
+            moments[1] = moments[0]
+        for at_s in sorted(moments):
+            outcome: ReloadOutcome = draw.choice(["works", "works", "works", "works", "is invalid", "fails to open"])
+            configuration = self._next(current, outcome)
+            opens_s = draw.choice([0.0, 0.0, 0.01, 0.5]) if configuration.stage == WITNESS else 0.0
+            self.reloads.append(ReloadPlan(at_s, configuration, outcome, opens_s))
+            if outcome == "works":
+                current = configuration
+
+    def _next(self, current: Configuration, outcome: ReloadOutcome) -> Configuration:
+        """Draw the configuration of a reload: often one or two things of it are others."""
+        draw, number = self.random, self._configurations
+        self._configurations += 1
+        new = replace(current, number=number)
+        for what in draw.sample(
+            ["keys", "host", "secret", "second", "ways", "pool", "nothing"], draw.choice([1, 2, 3])
+        ):
+            match what:
+                case "keys":
+                    new = replace(new, keys=frozenset(draw.choice([["late"], ["early", "late"], [], ["early"]])))
+                case "host":
+                    new = replace(new, first=(draw.choice(SPARE_HOSTS), *new.first[1:]))
+                case "secret":
+                    new = replace(new, secret=f"sk-simulated-{number}")
+                case "second":
+                    new = replace(new, second=() if new.second else ("10.0.0.2",))
+                case "ways":
+                    new = replace(
+                        new,
+                        retries=draw.choice([0, 1, 2]),
+                        comments_s=draw.choice([0.0, 0.3, 0.7]),
+                        request_timeout_s=draw.choice([None, REQUEST_TIMEOUT_S]),
+                        graceful_s=draw.choice([new.graceful_s, PATIENT_GRACEFUL_S]),
+                    )
+                case "pool":
+                    new = replace(new, max_upstream_connections=draw.choice([2, 1000, 1001]))
+                case _:
+                    pass
+        if outcome == "is invalid":
+            return replace(new, stage=MISSING_STAGE)
+        return replace(new, stage=WITNESS if outcome == "fails to open" else draw.choice([None, WITNESS, WITNESS]))
