@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import resource
@@ -13,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import trio
 
 from pipeline.gateway.app import Application
+from pipeline.gateway.collector import start_collector, watch_streams
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.event_log import EventLog
 from pipeline.gateway.failures import refusal
@@ -30,25 +30,6 @@ KILL_MARGIN_S = 10.0
 
 SPARE_FILES = 64
 """Descriptors besides those of streams, which need one to the client and one to the upstream."""
-
-GC_THRESHOLDS = (20_000, 2, 500)
-"""Objects between two collections of the youngest generation, and collections between two of the older ones. A request
-makes a few hundred objects and leaves none in cycles (the engine's tests check that, and
-``test_memory.py`` for failed ones), so with CPython's default of 700 the collector runs often and finds nothing.
-
-The CPU time of the collector, by ``benchmarks.bench_memory collector`` (2026-11-29, CPython 3.11, in us; the memory is
-that with 2 000 streams):
-
-    thresholds     of a request   of an event, 100 streams   while 2 000 streams open, per event   longest   memory
-    700, 10, 10            25.2                       0.80                                   45.6     67 ms   79 MiB
-    5 000, 20, 50           0.0                       0.32                                   18.5     39 ms   83 MiB
-    20 000, 20, 50          0.0                       0.26                                   12.9     63 ms   86 MiB
-    50 000, 20, 50          0.0                       0.00                                    9.8     64 ms   84 MiB
-
-Beyond 20 000 nothing is gained that could be told from noise, and a cycle of a plugin's would live longer.
-
-A collection holds the loop for 0.1 to 0.25 us for each object: the middle one walks at most 60 000 new ones. With
-(20 000, 20, 50) it walked 420 000 of a body of 150 000 messages, for 85 ms. The oldest one comes as often as there."""
 
 log = logging.getLogger("headrace")
 
@@ -146,9 +127,10 @@ def _run(
 
     async def main() -> None:
         refused: StartupError | None = None
-        with watch_loop(events.note_stall):
+        with watch_loop(events.note_stall) as loop:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(events.run)
+                nursery.start_soon(watch_streams, loop)
                 try:
                     await serve_until_signalled(
                         app,
@@ -174,11 +156,7 @@ def _run(
             raise refused
 
     return_large_blocks()
-    # What exists now stays: unless it is frozen, each full collection walks all modules, which shows in the p99 of
-    # added latency (docs/facts/http-stack.md, "Garbage collection").
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
+    start_collector()
     try:
         trio.run(main, clock=LoopClock())
     except StartupError as error:

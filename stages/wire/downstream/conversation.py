@@ -124,6 +124,8 @@ class History:
         if kind is not None and kind != "message":
             self._add_typed(kind, element, where)
             return
+        if kind is None and "type" in element:
+            element = {key: value for key, value in element.items() if key != "type"}
         role = element.get("role")
         if role in _SPEAKERS and not isinstance(element.get("content"), str | list | None):
             element = {**element, "content": listed_content(element["content"], self.mended)}

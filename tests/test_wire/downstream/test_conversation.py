@@ -444,6 +444,11 @@ def test_an_item_in_responses_form_is_kept_as_the_same_object(item: dict[str, An
     assert passed is item
 
 
+@pytest.mark.parametrize("message", [{"role": "user", "content": "hi"}, {"id": "msg_1"}])
+def test_a_type_that_is_null_is_left_out(message: dict[str, Any]) -> None:
+    assert flat({"type": None, **message}, field="input") == [message]
+
+
 def test_chat_fields_in_an_item_are_translated_and_the_rest_of_the_item_is_kept() -> None:
     assert flat(
         {"role": "user", "content": [{"type": "text", "text": "a"}], "id": "m1", "name": "bob"},
