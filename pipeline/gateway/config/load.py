@@ -67,7 +67,8 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
     """
     problems = Problems()
     environment = Environment(environ, problems)
-    top = Section(_with_included(read_yaml(text, source, problems), problems), environment)
+    included, files = _with_included(read_yaml(text, source, problems), problems)
+    top = Section(included, environment)
     _add_file_variables(top, environment)
     warn_ignored(top, TOP_LEVEL, problems)
 
@@ -123,6 +124,7 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
         health_check_interval_s=interval_s,
         warnings=problems.warnings,
         source=source,
+        files=files,
     )
 
 
@@ -144,10 +146,15 @@ def _read_file(path: Path) -> str:
         raise ConfigError([f"{path}:{line}: is not UTF-8: save the file in that encoding"]) from None
 
 
-def _with_included(top: Node, problems: Problems) -> Node:
-    """Add the files that ``include`` names, as LiteLLM does: lists are continued, any other field is replaced."""
+def _with_included(top: Node, problems: Problems) -> tuple[Node, tuple[str, ...]]:
+    """Add the files that ``include`` names, as LiteLLM does: lists are continued, any other field is replaced.
+
+    Returns:
+        All of it, and the names of the files.
+    """
     assert isinstance(top.value, dict)  # read_yaml guarantees it
     fields = dict(top.value)
+    files = [top.source]
     waiting, seen = [top], {str(Path(top.source).resolve())}
     while waiting:
         including = waiting.pop(0)
@@ -160,6 +167,7 @@ def _with_included(top: Node, problems: Problems) -> Node:
                 problems.error(item.where, f"is included file {len(seen)}: at most {MAX_INCLUDED_FILES} are allowed")
                 continue
             seen.add(str(file.resolve()))
+            files.append(str(file))
             try:
                 included = read_yaml(_read_file(file), str(file), problems)
             except ConfigError as error:
@@ -174,7 +182,7 @@ def _with_included(top: Node, problems: Problems) -> Node:
                     fields[name] = Node([*there.value, *node.value], there.source, there.line, there.path)
                 elif name != "include":
                     fields[name] = node
-    return Node(fields, top.source, top.line, top.path)
+    return Node(fields, top.source, top.line, top.path), tuple(files)
 
 
 def _listed(names: Node | None, problems: Problems) -> list[Node]:

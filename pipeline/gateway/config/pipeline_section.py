@@ -206,6 +206,8 @@ def _check_together(
         problems.error(place("proxy"), problem)
     if values.get("http2") and importlib.util.find_spec("h2") is None:
         problems.error(place("http2"), "needs a package that is not installed: pip install 'headrace[http2]'")
+    if values.get("watch_config") and importlib.util.find_spec("watchfiles") is None:
+        problems.error(place("watch_config"), "needs a package that is not installed: pip install 'headrace[watch]'")
     for name in _FILES:
         if file_name := values.get(name):
             file = _beside(section, name, file_name)

@@ -561,6 +561,7 @@ def test_included_files_continue_lists_and_replace_fields_and_keep_their_own_nam
         f"{tmp_path}/more.yaml:4: model_list[0].litellm_params.tags is not supported yet and is ignored",
     )
     assert settings.source == str(tmp_path / "config.yaml")
+    assert settings.files == (str(tmp_path / "config.yaml"), str(tmp_path / "more.yaml"))
 
 
 def test_variables_of_the_file_are_used_if_the_process_has_none() -> None:
