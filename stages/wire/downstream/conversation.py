@@ -73,7 +73,7 @@ _THOUGHTS: Final = frozenset({"reasoning_content", "reasoning", "reasoning_detai
 """Fields in which a client may send reasoning back."""
 
 _WITHOUT_ROLE: Final = frozenset(
-    {"function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"}
+    {"function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output", "item_reference"}
 )
 """Items that OpenAI refuses with a role ("Unknown parameter"), which would make messages of them besides."""
 

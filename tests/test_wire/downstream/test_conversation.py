@@ -776,6 +776,11 @@ def test_a_role_on_an_output_does_not_make_a_message_of_it() -> None:
     assert mended(call, {**output, "role": "user"}, field="input") == ([call, output], {"odd_value"})
 
 
+def test_a_role_on_a_reference_does_not_make_a_message_of_it() -> None:
+    reference = {"type": "item_reference", "id": "msg_1"}
+    assert mended({**reference, "role": "user"}, field="input") == ([reference], {"odd_value"})
+
+
 # Refusals
 
 
