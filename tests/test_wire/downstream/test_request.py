@@ -266,7 +266,8 @@ def test_the_tools_that_an_item_declares_count_when_the_history_is_read() -> Non
     assert parse(input=[items[0], late({"type": "web_search"})]).has_hosted_tools
     assert parse(input=[items[0], late(tools=None)]).body["input"] == items[:1]
     chat = parse(
-        messages=[{"role": "user", "content": "hi"}, late({"type": "custom", "name": "Patch"}), late(tools=None)]
+        input=None,
+        messages=[{"role": "user", "content": "hi"}, late({"type": "custom", "name": "Patch"}), late(tools=None)],
     )
     assert (chat.custom_tools, len(chat.body["input"])) == ({"Patch"}, 2)
 
