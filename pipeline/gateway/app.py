@@ -199,7 +199,10 @@ class Application:
 
 def _generation() -> Generation:
     """Return the generation that the current request for a page belongs to."""
-    scope: Mapping[str, Any] = request.scope
+    return _generation_of(request.scope)
+
+
+def _generation_of(scope: Mapping[str, Any]) -> Generation:
     found: Generation = scope[_GENERATION]
     return found
 

@@ -8,7 +8,7 @@ be (ADR 0003). Where stages are added for some requests only, there is one pipel
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, Never
 from weakref import WeakMethod
 
@@ -90,8 +90,8 @@ class Assembly:
         self._pipelines: dict[tuple[str, tuple[bool, ...]], AnyPipeline] = {}
         self._has_choice = any(one.planned.is_conditional for one in self._answering)
         self._arounds = [one.planned for one in self._answering if one.planned.plugin.kind == "around"]
-        answering = self._answering  # not a method, here and below: what holds its owner only the collector would free
-        self._flags_of = lru_cache(MAX_ASKED)(lambda asked: _flags(answering, asked))
+        # Not a method: a cache that holds its owner is garbage that only the collector would free, after each reload.
+        self._flags_of = lru_cache(MAX_ASKED)(partial(_flags, self._answering))
         # Built now: then what does not fit together fails at start-up.
         self._accept = self._built(self._accept_stages(self._accepting))
         self._stream = self._built(self._answer_stages(self._answering, is_stream=True))

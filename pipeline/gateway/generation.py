@@ -173,7 +173,7 @@ def _clients(own: PipelineSettings, before: Lasting[UpstreamClients] | None) -> 
     )
     try:
         made_of = (settings, None if own.ca_file is None else _stamp(own.ca_file))
-        if before is not None and before.made_of == made_of:
+        if before is not None and before.made_of == made_of and not before.has_failed:
             return before
         return Lasting(UpstreamClients(settings), made_of, "the connections to upstreams")
     except OSError as error:
@@ -191,7 +191,7 @@ def _store(own: PipelineSettings, before: Lasting[ReasoningStore] | None) -> Las
         return None
     limits = (own.reasoning_max_entries, own.reasoning_max_mb, own.reasoning_max_age_h)
     made_of = (own.reasoning_store, own.reasoning_store_file, limits)
-    if before is not None and before.made_of == made_of:
+    if before is not None and before.made_of == made_of and not before.has_failed:
         return before
     store = open_store(
         own.reasoning_store,

@@ -398,6 +398,17 @@ def system_tasks(name: str) -> int:
     return sum(task.name == name for nursery in root.child_nurseries for task in nursery.child_tasks)
 
 
+async def test_what_has_failed_is_opened_anew() -> None:
+    async with serving() as service:
+        before = service.app
+        assert before._store is not None
+        before._store.has_failed = before._clients.has_failed = True
+        await service.reload()
+        assert service.app.reasoning is not before.reasoning
+        assert service.app.clients is not before.clients
+        assert (await service.post(HELLO)).status_code == 200
+
+
 async def test_only_the_current_generation_asks_deployments_in_the_background() -> None:
     checks = "{{master_key: {key}, background_health_checks: true, health_check_interval: 60}}"
     config = CONFIG.replace("{{master_key: {key}}}", checks)
