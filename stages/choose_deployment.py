@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
+from weakref import WeakMethod
 
 import trio
 from msgspec import Struct
@@ -121,7 +122,7 @@ class Deployments:
         self.router = Router(routing, deployments, on_change=on_change)
         self._aliases = routing.aliases
         self._routed_names = routing.names()
-        self.match = lru_cache(MATCH_CACHE_SIZE)(self.find)
+        self.match = lru_cache(MATCH_CACHE_SIZE)(_weakly(self.find))
         self._exact = {name: group for name, group in groups.items() if "*" not in name}
         self._wild: list[tuple[str, str, list[Deployment]]] = []
         for name in sorted(groups, key=len, reverse=True):
@@ -232,6 +233,21 @@ class Deployments:
     def visible_to(self, principal: Principal) -> list[str]:
         """Return the names that a key may use, in the order of the configuration."""
         return [name for name in self.names if principal.may_use(name)]
+
+
+def _weakly(find: Callable[[str, str | None], Match | None]) -> Callable[..., Match | None]:
+    """Return a method without its object: a cache that holds its owner is garbage that only the collector frees.
+
+    Each reload of the configuration makes other deployments.
+    """
+    weak = WeakMethod(find)
+
+    def found(model: str, effort: str | None = None) -> Match | None:
+        method = weak()
+        assert method is not None  # who calls has its object
+        return method(model, effort)
+
+    return found
 
 
 class _Choose:

@@ -1,15 +1,16 @@
-"""The ASGI application: the chat routes go to the bridge, everything else to a Quart-Trio app.
+"""The ASGI application: the chat routes go to a bridge, everything else to a Quart-Trio app.
 
-It is a plain ASGI application that any server can run; our own (`pipeline.gateway.http.server`) runs it fastest.
+It is a plain ASGI application that any server can run; our own (`pipeline.gateway.http.server`) runs it fastest. What
+answers a request is made of the configuration, and belongs to the generation that is current when the request comes
+(`pipeline.gateway.generations`).
 """
 
 from __future__ import annotations
 
-import logging
 import re
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Mapping
+from typing import Any, Final
 
 import msgspec
 import trio
@@ -18,39 +19,16 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from pipeline import ClientFault, PipelineError
-from pipeline.gateway.assembly import Assembly, Parts
-from pipeline.gateway.bridge import Bridge, OnEnd
-from pipeline.gateway.client_address import Proxies
-from pipeline.gateway.config.keys import KeyStore
-from pipeline.gateway.config.settings import PipelineSettings, Settings
-from pipeline.gateway.cors import Cors
+from pipeline.gateway.bridge import OnEnd
+from pipeline.gateway.config.settings import Settings
 from pipeline.gateway.failures import render
-from pipeline.gateway.health_checks import health_checks, running
-from pipeline.gateway.health_log import HealthLog
+from pipeline.gateway.generation import Generation
+from pipeline.gateway.generations import Generations
 from pipeline.gateway.health_page import PATH, health_page
 from pipeline.gateway.http.asgi import Receive, Scope, Send
-from pipeline.gateway.insertions import plan
-from pipeline.gateway.memory import memory_limit_bytes
-from pipeline.gateway.open_plugins import OpenPlugins
-from pipeline.gateway.upload_budget import UploadBudget, default_total_bytes
-from pipeline.gateway.upstream_clients import ClientSettings, UpstreamClients
 from pipeline.registry import AnyPlugin
 from stages.authenticate import identify, key_names
-from stages.choose_deployment import Deployments
 from stages.principal import Principal
-from stages.reasoning.opening import open_store
-from stages.reasoning.store import ReasoningStore
-from stages.upstreams import Deployment
-from stages.upstreams.apis import APIS
-from stages.upstreams.canned.upstream import CannedUpstream
-from stages.upstreams.http import HttpUpstream
-from stages.wire.downstream.profiles import CURSOR, OPENAI, Profile
-from stages.wire.redaction import redact
-
-log = logging.getLogger("headrace")
-
-ANONYMOUS = Principal("anonymous")
-"""The principal of a request without a key if `allow_anonymous` is on."""
 
 CHAT_PATHS = frozenset(
     {"/cursor/chat/completions", "/cursor/v1/chat/completions", "/v1/chat/completions", "/chat/completions"}
@@ -63,6 +41,9 @@ READY_PATHS = ("/health/readiness", "/readyz")
 
 CORS_METHODS = "GET, POST, OPTIONS"
 
+_GENERATION: Final = "headrace.generation"
+"""Where the scope of a request for a page has the generation that it belongs to."""
+
 
 class Application:
     """The whole service as an ASGI application.
@@ -73,136 +54,87 @@ class Application:
         on_end: called at the end of each request with what makes a `FinishedRequest` of it.
 
     Attributes:
-        parts: what the built-in stages are made of.
+        generations: what answers requests.
 
     Raises:
         PluginError: if a configured stage does not exist or does not fit in its place.
+        OSError: if ``ca_file`` cannot be read.
     """
 
     def __init__(self, settings: Settings, *, plugins: Mapping[str, AnyPlugin], on_end: OnEnd) -> None:
-        own = settings.pipeline
-        self.keys = KeyStore(settings.master_key, settings.keys)
-        self.anonymous = ANONYMOUS if own.allow_anonymous else None
-        self._settings = settings
-        self.deployments = Deployments(settings.deployments, settings.routing, on_change=HealthLog().note)
-        self.deployments.router.on_chat_only = _log_chat_only
-        self.clients = UpstreamClients(
-            ClientSettings(
-                max_connections=own.upstream_max_connections,
-                idle_expiry_s=own.upstream_idle_expiry_s,
-                ca_file=own.ca_file,
-                proxy=own.proxy,
-                http2=own.http2,
-            )
-        )
-        self.reasoning = _reasoning_store(own)
+        self.generations = Generations(settings, plugins=plugins, on_end=on_end)
         self.started_s = int(time.time())  # noqa: TID251 - shown as `created` of the models
-        parts = Parts(
-            keys=self.keys,
-            anonymous=self.anonymous,
-            key_header=own.key_header,
-            deployments=self.deployments,
-            upstreams={
-                **{name: HttpUpstream(api, self.clients.transport_for) for name, api in APIS.items()},
-                "canned": CannedUpstream(),
-            },
-            max_body_bytes=own.max_body_bytes,
-            keep_alive_interval_s=own.keep_alive_interval_s,
-            reasoning=self.reasoning,
-            execution=own.execution,
-        )
-        interval_s = settings.health_check_interval_s
-        self._health_checks = (
-            None
-            if interval_s is None
-            else health_checks(self.deployments.router, settings.deployments, parts.upstreams, interval_s)
-        )
-        self.plugins = OpenPlugins(plan(own.stages, plugins), deployments={one.id: one for one in settings.deployments})
-        self.parts = parts
-        self._cors = Cors(own.allowed_origins)
-        self.bridge = Bridge(
-            None if self.plugins.have_lifetimes else Assembly(parts, self.plugins.made()),
-            profile_of=_profile_chooser(own),
-            on_end=on_end,
-            cors=self._cors,
-            proxies=Proxies(own.forwarded_allow_ips),
-            request_timeout_s=own.request_timeout_s,
-            body_timeout_s=own.body_timeout_s,
-            uploads=_upload_budget(own),
-        )
         self._pages = self._make_pages()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Dispatch by path; lifespan goes to Quart, which opens and closes our resources."""
+        """Dispatch by path; the lifespan opens and closes what the generations need."""
         if scope["type"] == "http" and scope["method"] == "POST":
             path = str(scope["path"]).rstrip("/")
             if path in CHAT_PATHS:
-                return await self.bridge(scope, receive, send)
+                return await self.generations.current.bridge(scope, receive, send)
             if (match := CHAT_PATH_OF_DEPLOYMENT.fullmatch(path)) is not None:
-                return await self.bridge(scope, receive, send, model_in_path=match["name"])
+                return await self.generations.current.bridge(scope, receive, send, model_in_path=match["name"])
+        if scope["type"] == "lifespan":
+            return await self._live(receive, send)
+        scope[_GENERATION] = self.generations.current
         await self._pages(scope, receive, send)  # type: ignore[arg-type]  # Quart expects hypercorn's TypedDicts
 
-    def _identify(self) -> Principal:
-        """Return the principal of the current request for a page; raises as `identify` does."""
-        head = self.bridge.head_of(request.scope)
-        return identify(head, self.keys, self.anonymous, key_names(self._settings.pipeline.key_header))
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Open what requests need, and close it when the server ends."""
+        await receive()
+        try:
+            await self.generations.open()
+        except Exception as error:  # of a plugin, a store or a library: the server says so and ends
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        try:
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        finally:
+            with trio.CancelScope(shield=True):  # all that it closes has a time limit
+                await self.generations.close()
+        await send({"type": "lifespan.shutdown.complete"})
 
     def _make_pages(self) -> QuartTrio:
         pages = QuartTrio("headrace", static_folder=None)
         pages.json.sort_keys = False  # type: ignore[attr-defined]  # Quart's default provider has it
-        opened = AsyncExitStack()
-
-        @pages.before_serving
-        async def open_clients() -> None:
-            async with AsyncExitStack() as opening:  # what is open is closed again if something after it fails
-                await opening.enter_async_context(self.clients)
-                if self.reasoning is not None:
-                    await opening.enter_async_context(self.reasoning)
-                if self.plugins.have_lifetimes:
-                    self.bridge.assembly = Assembly(self.parts, await opening.enter_async_context(self.plugins))
-                if self._health_checks is not None:
-                    await opening.enter_async_context(running(self._health_checks))
-                await opened.enter_async_context(opening.pop_all())
-
-        @pages.after_serving
-        async def close_clients() -> None:
-            await opened.aclose()
 
         async def models() -> Response:
-            principal = self._identify()
+            principal = _identify()
             return _json(
                 {
                     "object": "list",
                     "data": [
                         {"id": name, "object": "model", "created": self.started_s, "owned_by": "headrace"}
-                        for name in self.deployments.visible_to(principal)
+                        for name in _generation().deployments.visible_to(principal)
                     ],
                 }
             )
 
         async def health() -> Response:
-            if not self._identify().is_master:
+            if not _identify().is_master:
                 raise ClientFault(
                     "only the master key may see the state of the deployments", code="master_key_required"
                 )
-            settings = self._settings
-            router, now_s = self.deployments.router, trio.current_time()
-            workers, wrong_keys = settings.pipeline.workers, self.bridge.wrong_keys.total
+            generation, now_s = _generation(), trio.current_time()
+            settings, router = generation.settings, generation.deployments.router
+            workers, wrong_keys = settings.pipeline.workers, generation.bridge.wrong_keys.total
             return _json(health_page(router, settings.deployments, now_s, workers=workers, wrong_keys=wrong_keys))
 
         async def alive() -> Response:
             return _json("I'm alive!")
 
         async def ready() -> Response:
-            if self.bridge.draining:
+            if _generation().bridge.draining:
                 return _json({"status": "draining"}, 503)
-            if self.bridge.assembly is None:
+            if not self.generations.is_open:
                 return _json({"status": "starting"}, 503)
             return _json({"status": "healthy", "db": "Not connected"})
 
         async def fail(error: Exception) -> Response:
             assert isinstance(error, PipelineError)
-            await trio.sleep(self.bridge.delay_of(error, self.bridge.head_of(request.scope).client))
+            bridge = _generation().bridge
+            await trio.sleep(bridge.delay_of(error, bridge.head_of(request.scope).client))
             rendered = render(error)
             return Response(rendered.body, rendered.status, {k.decode(): v.decode() for k, v in rendered.headers})
 
@@ -226,10 +158,11 @@ class Application:
             return response
 
         async def allow(response: Response) -> Response:
-            headers = self.bridge.head_of(request.scope).headers
-            for name, value in self._cors.headers_for(headers.get(b"origin")):
+            bridge = _generation().bridge
+            headers = bridge.head_of(request.scope).headers
+            for name, value in bridge.cors.headers_for(headers.get(b"origin")):
                 response.headers[name.decode()] = value.decode()
-            response.headers["x-request-id"] = self.bridge.request_id_of(headers)
+            response.headers["x-request-id"] = bridge.request_id_of(headers)
             return response
 
         async def preflight() -> Response | None:
@@ -264,46 +197,23 @@ class Application:
         return pages
 
 
+def _generation() -> Generation:
+    """Return the generation that the current request for a page belongs to."""
+    return _generation_of(request.scope)
+
+
+def _generation_of(scope: Mapping[str, Any]) -> Generation:
+    found: Generation = scope[_GENERATION]
+    return found
+
+
+def _identify() -> Principal:
+    """Return the principal of the current request for a page; raises as `identify` does."""
+    generation = _generation()
+    head = generation.bridge.head_of(request.scope)
+    names = key_names(generation.settings.pipeline.key_header)
+    return identify(head, generation.keys, generation.anonymous, names)
+
+
 def _json(value: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, content_type="application/json")
-
-
-def _log_chat_only(deployment: Deployment) -> None:
-    log.warning(
-        "the server of deployment %s has no /responses and is asked by /chat/completions from now on: "
-        "use_chat_completions_api: true in its litellm_params saves the first attempt after each start",
-        redact(deployment.id),
-    )
-
-
-def _reasoning_store(own: PipelineSettings) -> ReasoningStore | None:
-    if not own.restore_reasoning:
-        return None
-    return open_store(
-        own.reasoning_store,
-        file=own.reasoning_store_file,
-        max_entries=own.reasoning_max_entries,
-        max_mb=own.reasoning_max_mb,
-        max_age_h=own.reasoning_max_age_h,
-    )
-
-
-def _upload_budget(own: PipelineSettings) -> UploadBudget:
-    if own.max_upload_mb_total is None:
-        total_bytes = default_total_bytes(memory_limit_bytes(), own.workers)
-    else:
-        total_bytes = int(own.max_upload_mb_total * 1024 * 1024)
-    return UploadBudget(total_bytes, max_body_bytes=own.max_body_bytes)
-
-
-def _profile_chooser(own: PipelineSettings) -> Callable[[dict[bytes, bytes]], Profile]:
-    """Return a function from a request's headers to its client profile."""
-    display = own.reasoning_display
-    openai = msgspec.structs.replace(OPENAI, reasoning_display=display)
-    errors_as_400 = own.cursor_error_status == 400
-    cursor = msgspec.structs.replace(CURSOR, errors_as_400=errors_as_400, reasoning_display=display)
-    if own.client_profile == "cursor":
-        return lambda headers: cursor
-    if own.client_profile == "openai":
-        return lambda headers: openai
-    return lambda headers: cursor if headers.get(b"user-agent", b"")[:7].lower() == b"cursor/" else openai

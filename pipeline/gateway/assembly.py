@@ -8,8 +8,9 @@ be (ADR 0003). Where stages are added for some requests only, there is one pipel
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, Never
+from weakref import WeakMethod
 
 from msgspec import Struct
 
@@ -89,7 +90,8 @@ class Assembly:
         self._pipelines: dict[tuple[str, tuple[bool, ...]], AnyPipeline] = {}
         self._has_choice = any(one.planned.is_conditional for one in self._answering)
         self._arounds = [one.planned for one in self._answering if one.planned.plugin.kind == "around"]
-        self._flags_of = lru_cache(MAX_ASKED)(self._find_flags)
+        # Not a method: a cache that holds its owner is garbage that only the collector would free, after each reload.
+        self._flags_of = lru_cache(MAX_ASKED)(partial(_flags, self._answering))
         # Built now: then what does not fit together fails at start-up.
         self._accept = self._built(self._accept_stages(self._accepting))
         self._stream = self._built(self._answer_stages(self._answering, is_stream=True))
@@ -233,7 +235,16 @@ class Assembly:
         """Return what restores reasoning, unless each attempt does: it must be done anew for another deployment."""
         if any(not planned.is_conditional for planned in self._arounds):
             return []
-        return [restore_reasoning(self._parts.reasoning, self._has_around if self._arounds else None)]
+        if not self._arounds:
+            return [restore_reasoning(self._parts.reasoning)]
+        weak = WeakMethod(self._has_around)
+
+        def has_around(call: UpstreamCall, ctx: RequestContext) -> bool:
+            method = weak()
+            assert method is not None  # a request that runs holds its assembly
+            return method(call, ctx)
+
+        return [restore_reasoning(self._parts.reasoning, has_around)]
 
     def _has_around(self, call: UpstreamCall, ctx: RequestContext) -> bool:
         flags = self._flags_of(self._asked(call.request, ctx))
@@ -241,10 +252,6 @@ class Assembly:
             is_for_it and one.planned.plugin.kind == "around"
             for one, is_for_it in zip(self._answering, flags, strict=True)
         )
-
-    def _find_flags(self, asked: Asked) -> tuple[bool, ...]:
-        """Return which of the stages that may be added to an answer are for such a request."""
-        return tuple(applies(one.planned.settings.when, asked) for one in self._answering)
 
     def _attempt(self, added: Sequence[Installed]) -> AnyPipeline:
         """Return the pipeline of one attempt, which is run inside what is around the call."""
@@ -275,3 +282,8 @@ class Assembly:
         if parts.keep_alive_interval_s > 0:
             frames.append(keep_alive(parts.keep_alive_interval_s))
         return [*frames, write_sse]
+
+
+def _flags(added: Sequence[Installed], asked: Asked) -> tuple[bool, ...]:
+    """Return which of the stages that may be added to an answer are for such a request."""
+    return tuple(applies(one.planned.settings.when, asked) for one in added)

@@ -65,6 +65,7 @@ class Bridge:
         request_timeout_s: the time budget of the answer; None for no limit.
         body_timeout_s: how long the upload may take.
         uploads: the memory that large requests share.
+        generation: the number of the configuration that it is made of, for the records.
         clock: returns the time of the figures, in ns.
     """
 
@@ -79,6 +80,7 @@ class Bridge:
         request_timeout_s: float | None,
         body_timeout_s: float,
         uploads: UploadBudget,
+        generation: int = 1,
         clock: Clock = perf_counter_ns,
     ) -> None:
         self.assembly = assembly
@@ -90,9 +92,11 @@ class Bridge:
         self.request_timeout_s = request_timeout_s
         self.body_timeout_s = body_timeout_s
         self.uploads = uploads
+        self.generation = generation
         self.clock = clock
         self.draining = False
         self.active: set[_ServedRequest] = set()
+        self._is_idle: trio.Event | None = None  # while somebody waits for that
         self._id_prefix = secrets.token_hex(8)
         self._numbers = itertools.count(1)
 
@@ -120,6 +124,8 @@ class Bridge:
                 record = request_record(request.finished())
                 for observer in observers:
                     self._tell(observer, observer.on_end, record)
+            if self._is_idle is not None and not self.active:
+                self._is_idle.set()
 
     def _tell(self, observer: Observer, tell: Callable[[Any], object], what: object) -> None:
         """Tell an observer something; if it fails, that is its own problem."""
@@ -149,6 +155,19 @@ class Bridge:
         if given is not None and _REQUEST_ID.fullmatch(given):
             return given.decode("ascii")
         return f"{self._id_prefix}{next(self._numbers):08x}"
+
+    def take_over(self, before: Bridge) -> None:
+        """Go on with what the bridge of another configuration knows: who tries keys, and what uploads have reserved."""
+        self.wrong_keys = before.wrong_keys
+        before.uploads.resize_as(self.uploads)
+        self.uploads = before.uploads
+        self.draining = before.draining
+
+    async def wait_until_idle(self) -> None:
+        """Wait until no request is left; it is for a bridge that gets no more."""
+        while self.active:
+            self._is_idle = trio.Event()
+            await self._is_idle.wait()
 
     def drain(self) -> None:
         """Refuse all further requests with 503: the process is about to stop."""
@@ -278,7 +297,13 @@ class _ServedRequest:
 
     def finished(self) -> FinishedRequest:
         """Return what its record needs, when it has ended."""
-        return finished_request(self.ctx, self.response, error=self.error, disconnect_reason=self.disconnect_reason)
+        return finished_request(
+            self.ctx,
+            self.response,
+            error=self.error,
+            disconnect_reason=self.disconnect_reason,
+            generation=self._bridge.generation,
+        )
 
 
 _NO_NAMES: Final = frozenset[bytes]()

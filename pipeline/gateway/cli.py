@@ -134,7 +134,12 @@ def _serve(options: argparse.Namespace) -> int:
         inherited = int(listener), int(lifeline)
     plugins = discover()
     settings = _with_warnings(settings, plugins)
-    return serve(settings, plugins=plugins, worker_arguments=arguments, inherited=inherited)
+
+    def reread() -> tuple[Settings, Plugins]:
+        found = discover()
+        return _with_warnings(load_settings(options.config, {**os.environ, **flags}), found), found
+
+    return serve(settings, plugins=plugins, worker_arguments=arguments, inherited=inherited, reread=reread)
 
 
 def _with_warnings(settings: Settings, plugins: Plugins) -> Settings:
@@ -201,10 +206,10 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _check_config(options: argparse.Namespace) -> int:
     settings: Settings = load_settings(options.file)
-    from pipeline.gateway.app import Application
+    from pipeline.gateway.generation import Generation
 
     plugins = discover()
-    Application(settings, plugins=plugins, on_end=lambda record: None)  # checks that the configured stages fit
+    Generation(settings, plugins=plugins, on_end=lambda record: None)  # checks that the configured stages fit
     print(describe(_with_warnings(settings, plugins)))
     return 0
 

@@ -11,9 +11,9 @@ from typing import Any, Final
 import msgspec
 
 from pipeline import Inlet, Outlet, RequestContext
-from pipeline.gateway.app import Application
 from pipeline.gateway.assembly import Assembly
 from pipeline.gateway.config.settings import Settings, When
+from pipeline.gateway.generation import Generation
 from pipeline.gateway.health_page import HealthPage
 from pipeline.gateway.insertions import Installed, Planned, plan, type_words
 from pipeline.gateway.models_page import models_page
@@ -55,7 +55,7 @@ def graph_page(settings: Settings, plugins: Mapping[str, AnyPlugin], live: Healt
     Raises:
         PluginError: if a configured stage does not exist or does not fit in its place.
     """
-    parts = Application(settings, plugins=plugins, on_end=lambda record: None).parts
+    parts = Generation(settings, plugins=plugins, on_end=lambda record: None).parts
     planned = plan(settings.pipeline.stages, plugins)
     assembly = Assembly(parts, [Installed.of(one, _made(one)) for one in planned])
     lines = [*_page(settings, planned, assembly.describe()), "", *models_page(settings, live)]

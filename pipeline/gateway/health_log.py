@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Set
 from typing import Final
 
 from stages.routing.health import Change
@@ -21,6 +22,13 @@ class HealthLog:
         self._last_s: dict[str, float] = {}
         self._is_out: set[str] = set()
         self._unlogged: dict[str, int] = {}
+
+    def keep_only(self, ids: Set[str]) -> None:
+        """Forget the deployments that are configured no more."""
+        self._is_out &= ids
+        for known in (self._last_s, self._unlogged):
+            for id in known.keys() - ids:
+                del known[id]
 
     def note(self, change: Change) -> None:
         """Log a change, unless it is the first ejection after another one that was logged a short while ago."""

@@ -67,9 +67,19 @@ class Log:
 
     def __init__(self, sink: LineSink, format: LogFormat, level: LogLevel) -> None:
         self.sink = sink
+        self._is_json = format == "json"
+        self.level = level
+
+    @property
+    def level(self) -> LogLevel:
+        """From which level on it writes; see `set_level`."""
+        return self._level
+
+    @level.setter
+    def level(self, level: LogLevel) -> None:
+        self._level: LogLevel = level
         self.writes_requests = level in ("debug", "info")
         self._writes_stalls = level != "error"
-        self._is_json = format == "json"
         self._is_detailed = level == "debug"
 
     def requests(self, records: Sequence[RequestRecord], ended_s: Sequence[float]) -> None:
@@ -105,13 +115,21 @@ def configure_logging(format: LogFormat, level: LogLevel, *, fd: int = 2) -> Log
     handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     logging.captureWarnings(True)
     # Otherwise each record collects them, and none of our lines shows them (logging HOWTO, "Optimization").
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    return Log(sink, format, level)
+    log = Log(sink, format, level)
+    set_level(log, level)
+    return log
+
+
+def set_level(log: Log, level: LogLevel) -> None:
+    """Write messages, and what ``log`` writes, from this level on."""
+    log.level = level
+    root = logging.getLogger()
+    root.setLevel(level.upper())
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
 class JsonFormatter(logging.Formatter):

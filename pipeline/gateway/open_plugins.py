@@ -1,4 +1,4 @@
-"""The plugins of one serving process: opened before it is ready, and closed after its last request."""
+"""The plugins of one generation: opened before it serves, and closed after its last request."""
 
 from __future__ import annotations
 
@@ -34,18 +34,22 @@ class OpenPlugins:
     Args:
         planned: what the user has added.
         deployments: what plugins see of the configuration, by id.
+        shared: the stores of the process, by name; None for new ones.
 
     Attributes:
+        shared: as above.
         hosts: of the plugins that are open, by name; their figures are there, and are logged when they are closed.
         are_stuck: whether one of them could not be given up: it waits for a thread, or shields its waits. Then the loop
             cannot end either, and the process has to end without it.
     """
 
-    def __init__(self, planned: Sequence[Planned], *, deployments: Mapping[str, Deployment]) -> None:
+    def __init__(
+        self, planned: Sequence[Planned], *, deployments: Mapping[str, Deployment], shared: Shared | None = None
+    ) -> None:
         self._planned = planned
-        self._shared = Shared()
+        self.shared = Shared() if shared is None else shared
         self.hosts = {
-            one.plugin.name: Host(one.plugin.name, shared=self._shared, deployments=deployments) for one in planned
+            one.plugin.name: Host(one.plugin.name, shared=self.shared, deployments=deployments) for one in planned
         }
         self.are_stuck = False
         self._closing = trio.Event()
@@ -159,11 +163,11 @@ class _Life:
                     await self.closing.wait()
                     scope.deadline = trio.current_time() + CLOSE_LIMIT_S
                 if not self.closing.is_set():
-                    log.error("stage %s has closed by itself: restart the server to open it again", name)
+                    log.error("stage %s has closed by itself: reload (SIGHUP) or restart to open it again", name)
             except Exception as error:
                 if is_open and not self.closing.is_set():
                     log.error(
-                        "stage %s has failed and is closed: restart the server to open it again: %s",
+                        "stage %s has failed and is closed: reload (SIGHUP) or restart to open it again: %s",
                         name,
                         places_of(error),
                     )

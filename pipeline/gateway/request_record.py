@@ -90,6 +90,7 @@ class RequestRecord(Struct, kw_only=True):
     status: int | None
     bytes: int
     events: int
+    generation: int
     total_ms: float
     before_ms: float | None
     first_byte_ms: float | None
@@ -119,6 +120,7 @@ class FinishedRequest(Struct, kw_only=True):
     Attributes:
         ended_s: when it ended, in seconds since the epoch.
         client: the address of its client.
+        generation: the number of the configuration that it was served with: the first of a process has 1.
         error: what ended it, or broke its answer off, if anything did.
         upstream_code: the upstream's own code for it.
         failure: the same, if it came as an exception.
@@ -136,6 +138,7 @@ class FinishedRequest(Struct, kw_only=True):
     end: EndCode
     status: int | None
     size_bytes: int
+    generation: int
     error: str | None
     upstream_code: str | None
     failure: PipelineError | None
@@ -151,7 +154,12 @@ class FinishedRequest(Struct, kw_only=True):
 
 
 def finished_request(
-    ctx: RequestContext, response: AsgiResponse, *, error: PipelineError | None, disconnect_reason: str | None
+    ctx: RequestContext,
+    response: AsgiResponse,
+    *,
+    error: PipelineError | None,
+    disconnect_reason: str | None,
+    generation: int = 1,
 ) -> FinishedRequest:
     """Take from a request that has just ended what its record needs.
 
@@ -161,6 +169,7 @@ def finished_request(
         error: what ended the request, if anything did.
         disconnect_reason: why the client is gone, if it is: ``left``, ``stalled``, or the code of what was wrong with
             its body.
+        generation: the number of the configuration that it was served with.
     """
     call, principal, failed = ctx.get(CALL), ctx.get(PRINCIPAL), ctx.get(FAILURE)
     route = ctx.get(ROUTE)
@@ -176,6 +185,7 @@ def finished_request(
         end=_end_code(ctx, response, error, disconnect_reason),
         status=response.status,
         size_bytes=response.size_bytes,
+        generation=generation,
         error=error.code if error is not None else failed.code if failed is not None else None,
         upstream_code=(error.upstream_code if error is not None else None)
         or (failed.upstream_code if failed else None),
@@ -214,6 +224,7 @@ def request_record(finished: FinishedRequest) -> RequestRecord:
         status=finished.status,
         bytes=finished.size_bytes,
         events=next((stages[name].events_out for name in _ANSWERING if name in stages), 0),
+        generation=finished.generation,
         total_ms=points_ms["ended"],
         before_ms=None if arrived_ms is None else points_ms.get("head_read"),
         first_byte_ms=points_ms.get("first_byte_out"),

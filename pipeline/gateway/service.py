@@ -7,7 +7,7 @@ import os
 import resource
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import trio
 
@@ -22,6 +22,7 @@ from pipeline.gateway.http.sockets import bind_socket, prepare_listener
 from pipeline.gateway.http.supervisor import run_workers
 from pipeline.gateway.logs import configure_logging
 from pipeline.gateway.memory import return_large_blocks
+from pipeline.gateway.reloading import Reloader, Reread
 from pipeline.loop import LoopClock, watch_loop
 from pipeline.registry import AnyPlugin
 
@@ -41,6 +42,7 @@ def serve(
     worker_arguments: Sequence[str] = (),
     inherited: tuple[int, int] | None = None,
     on_listening: Callable[[str, int], None] | None = None,
+    reread: Reread | None = None,
 ) -> int:
     """Serve until a signal ends it, in this process or under a supervisor; return the exit status.
 
@@ -50,19 +52,22 @@ def serve(
         worker_arguments: the arguments of a worker process, if there are several.
         inherited: in a worker, the descriptors of the listening socket and of its lifeline.
         on_listening: called with the host and port once the socket is bound.
+        reread: reads the configuration again, for a reload; None if it comes from nowhere that can change.
 
     Raises:
         OSError: if the address cannot be bound; the message names it.
     """
     own = settings.pipeline
-    events = EventLog(configure_logging(own.log_format, own.log_level))
+    written = configure_logging(own.log_format, own.log_level)
+    events = EventLog(written)
     files = _allow_many_files()
     # A misconfigured stage fails here, not in each worker.
     app = Application(settings, plugins=plugins, on_end=events.note_request)
+    on_hangup = None if reread is None else Reloader(app.generations, reread, written)
     if inherited is not None:
         listener, lifeline = (socket.socket(fileno=fd) for fd in inherited)
         prepare_listener(listener)
-        return _run(app, own, listener, lifeline, events)
+        return _run(app, own, listener, lifeline, events, on_hangup)
     for warning in settings.warnings:
         log.warning(warning)
     if 0 < files < 2 * own.max_connections + SPARE_FILES:
@@ -79,7 +84,7 @@ def serve(
     if on_listening is not None:
         on_listening(own.host, port)
     if own.workers == 1:
-        return _run(app, own, listener, None, events)
+        return _run(app, own, listener, None, events, on_hangup)
 
     def worker_command(listeners: Sequence[int], lifeline: int) -> list[str]:
         program = [sys.executable, "-m", "pipeline.gateway", *worker_arguments]
@@ -120,6 +125,7 @@ def _run(
     listener: socket.socket,
     lifeline: socket.socket | None,
     events: EventLog,
+    on_hangup: Callable[[], Awaitable[None]] | None,
 ) -> int:
     """Serve in this process."""
     limits = server_settings(own)
@@ -139,14 +145,15 @@ def _run(
                         limits,
                         make_refusal=refusal,
                         lifeline=lifeline,
-                        on_shutdown=app.bridge.drain,
-                        on_drain_deadline=app.bridge.cut_off,
+                        on_shutdown=app.generations.drain,
+                        on_drain_deadline=app.generations.cut_off,
+                        on_hangup=on_hangup,
                         task_status=_Announcement(),
                     )
                 except StartupError as error:
                     refused = error  # raised here, it would come in a group
                 nursery.cancel_scope.cancel()
-        if app.plugins.are_stuck:
+        if app.generations.are_stuck:
             if refused is not None:
                 log.error("%s", refused)
             events.flush_requests()

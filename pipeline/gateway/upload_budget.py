@@ -71,6 +71,11 @@ class UploadBudget:
         """How many uploads wait for their turn."""
         return len(self._waiting)
 
+    def resize_as(self, other: UploadBudget) -> None:
+        """Be as large as another one from now on; what is reserved stays so."""
+        self._total_bytes, self._max_body_bytes = other._total_bytes, other._max_body_bytes
+        self._admit()
+
     def begin(self, content_length: bytes | None) -> Upload | None:
         """Return what reserves memory for a request with this header; None if it needs none."""
         if content_length is None or not content_length.isdigit():

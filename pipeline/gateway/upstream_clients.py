@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 import urllib.request
+from collections.abc import Iterable
 from types import TracebackType
 
 import httpx
@@ -113,6 +114,27 @@ class UpstreamClients:
             transport = self._transports[key] = self._open(deployment, url)
         self._by_url[deployment.transport, deployment.url] = transport
         return transport
+
+    async def keep_only(self, deployments: Iterable[Deployment]) -> None:
+        """Close the idle connections to whom none of these deployments is at, and forget those upstreams.
+
+        One that a request is using stays; a plugin may have made its deployment.
+        """
+        forms = [form for one in deployments for form in (one, one.on_chat, one.on_responses) if form is not None]
+        wanted = {(one.transport, one.url) for one in forms}
+        kept = {id(transport) for url, transport in self._by_url.items() if url in wanted}
+        closing = {
+            key: transport
+            for key, transport in self._transports.items()
+            if id(transport) not in kept and not transport.active_connections
+        }
+        for key in closing:
+            del self._transports[key]
+        closed = {id(transport) for transport in closing.values()}
+        self._by_url = {url: transport for url, transport in self._by_url.items() if id(transport) not in closed}
+        with trio.CancelScope(deadline=trio.current_time() + _CLOSE_LIMIT_S, shield=True):
+            for transport in closing.values():
+                await transport.aclose()
 
     def _open(self, deployment: Deployment, url: httpx.URL) -> HeadraceTransport | HttpxTransport:
         settings = self._settings

@@ -83,6 +83,10 @@ class Health:
         self.ejections = 0
         self.retry_at_s = 0.0
 
+    def follow(self, settings: RoutingSettings) -> None:
+        """Judge by other settings from now on; what is known stays."""
+        self._settings = settings
+
     def is_ready(self, now_s: float) -> bool:
         """Whether it may be asked: it is not ejected, or its time is over and no other request tries it."""
         return self._until_s is None or (now_s >= self._until_s and not self._is_probed)

@@ -87,13 +87,29 @@ class Router:
     ) -> None:
         self.settings = settings
         self.budget = RetryBudget()
-        self.health = {deployment.id: Health(settings) for deployment in deployments}
+        self._deployments = {deployment.id: deployment for deployment in deployments}
+        self.health = {id: Health(settings) for id in self._deployments}
         self.draw = draw
         self._on_change = on_change
         self.asked_by_chat: set[str] = set()
         self.on_chat_only: Callable[[Deployment], object] = lambda deployment: None
         self.keeps = settings.strategy != "simple-shuffle"
         self._sticky: OrderedDict[tuple[str, str], str] = OrderedDict()  # by group and conversation
+
+    def take_over(self, before: Router) -> None:
+        """Go on with what the router of another configuration knows, of deployments that are asked as before.
+
+        What both learn from now on of these, of conversations and of repetitions, both know. Only which servers have
+        Chat Completions alone each learns for itself.
+        """
+        for id, own in self._deployments.items():
+            known = before._deployments.get(id)
+            if known is not None and _is_asked_as(own, known):
+                health = self.health[id] = before.health[id]
+                health.follow(self.settings)
+                if id in before.asked_by_chat:
+                    self.asked_by_chat.add(id)
+        self.budget, self._sticky, self.draw = before.budget, before._sticky, before.draw
 
     def ordered(self, candidates: Sequence[Candidate], conversation: str) -> Sequence[Candidate]:
         """Return the candidates in the order in which they are to be asked: those of the lowest ``order`` first."""
@@ -162,6 +178,13 @@ class Router:
             return 0.0  # it is not known yet: it will be, once it is asked
         known = [found for one in candidates if (found := self.health[one.deployment.id].latency_s) is not None]
         return 0.0 if health.latency_s <= min(known) * (1 + self.settings.latency_buffer) else health.latency_s
+
+
+def _is_asked_as(one: Deployment, other: Deployment) -> bool:
+    """Return whether both are the same model of the same server with the same key."""
+    return (one.kind, one.url, one.headers, one.model, one.provider, one.transport) == (
+        (other.kind, other.url, other.headers, other.model, other.provider, other.transport)
+    )
 
 
 def _score(candidate: Candidate, conversation: str) -> float:

@@ -105,6 +105,7 @@ async def end_at_every_step(kind: Kind, way: Way, case: Case, *, is_stream: bool
             pipeline=PipelineSettings(upstream_idle_expiry_s=here.idle_expiry_s, upstream_max_connections=1),
         )
         app = SimulatedApplication(settings, plugins={}, on_end=lambda finished: finished())
+        generation = app.generations.current
         limits = server_settings(settings.pipeline)
         shutdown = trio.Event()
 
@@ -129,7 +130,7 @@ async def end_at_every_step(kind: Kind, way: Way, case: Case, *, is_stream: bool
                 client = Client(ClientPlan(0, 0.0, [plan], "reads well", 0.0), network, lambda *_: None)
 
                 def end_requests() -> None:
-                    for request in app.bridge.active:
+                    for request in generation.bridge.active:
                         request.cut_off()
 
                 with trio.CancelScope() as scope:
@@ -139,14 +140,14 @@ async def end_at_every_step(kind: Kind, way: Way, case: Case, *, is_stream: bool
                 trio.lowlevel.remove_instrument(ending)
                 await trio.sleep(REST_S)
                 found = (
-                    len(app.bridge.active),
-                    {health.in_flight for health in app.deployments.router.health.values()},
-                    app.clients.active_connections,
-                    {transport._pool._slots.value for transport in app.clients._transports.values()},  # type: ignore[union-attr]
+                    len(generation.bridge.active),
+                    {health.in_flight for health in generation.deployments.router.health.values()},
+                    generation.clients.active_connections,
+                    {transport._pool._slots.value for transport in generation.clients._transports.values()},  # type: ignore[union-attr]
                     len(network.open_to_clients),
-                    len(network.open_to_upstreams) - app.clients.idle_connections,
+                    len(network.open_to_upstreams) - generation.clients.idle_connections,
                 )
-                slots = {1} if app.clients._transports else set[int]()
+                slots = {1} if generation.clients._transports else set[int]()
                 assert found == (0, {0}, 0, slots, 0, 0), f"after step {step}"
                 if way == "the request is cancelled" or not ending.has_hit:
                     [received] = client.received

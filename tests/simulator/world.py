@@ -35,7 +35,6 @@ from pipeline import alarm
 from pipeline.gateway.app import Application
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.failures import refusal
-from pipeline.gateway.http.asgi import Receive, Scope, Send
 from pipeline.gateway.http.server import hypercorn_config, serve
 from pipeline.gateway.request_record import FinishedRequest, RequestRecord, request_record
 from pipeline.gateway.service import server_settings
@@ -90,16 +89,7 @@ class SimulatedApplication(Application):
     """The application without its pages, of which a world needs none, and which take longer than all the rest."""
 
     def _make_pages(self) -> Any:
-        async def pages(scope: Scope, receive: Receive, send: Send) -> None:
-            assert scope["type"] == "lifespan"
-            await receive()
-            assert self.reasoning is not None
-            async with self.clients, self.reasoning:
-                await send({"type": "lifespan.startup.complete"})
-                await receive()
-            await send({"type": "lifespan.shutdown.complete"})
-
-        return pages
+        return None
 
 
 def deployment(id: str, model_name: str, kind: Kind, host: str, order: int) -> Deployment:
@@ -256,8 +246,8 @@ class _Running:
         hosts: dict[str, Kind] = {f"10.0.0.{index + 1}": kind for index, kind in enumerate(plan.kinds)}
         world.upstreams = upstreams = Upstreams(hosts, self._next_answer, self.log)
         app = self._app = SimulatedApplication(settings_of(plan), plugins={}, on_end=self._note_end)
-        app.deployments.router.draw = plan.random.random
-        limits = server_settings(app._settings.pipeline)
+        app.generations.current.deployments.router.draw = plan.random.random
+        limits = server_settings(app.generations.current.settings.pipeline)
         shutdown, hard_stop, ended = trio.Event(), trio.Event(), trio.Event()
 
         async with trio.open_nursery() as peers:
@@ -280,8 +270,8 @@ class _Running:
                     make_refusal=refusal,
                     shutdown=shutdown,
                     hard_stop=hard_stop,
-                    on_shutdown=app.bridge.drain,
-                    on_drain_deadline=app.bridge.cut_off,
+                    on_shutdown=app.generations.drain,
+                    on_drain_deadline=app.generations.cut_off,
                     task_status=task_status,
                 )
                 ended.set()
@@ -292,7 +282,7 @@ class _Running:
                 self.log("operator", plan.operation)
                 shutdown.set()
                 if plan.operation == "cuts off":
-                    app.bridge.cut_off()
+                    app.generations.cut_off()
                 elif plan.operation == "stops hard":
                     hard_stop.set()
 
@@ -332,7 +322,8 @@ class _Running:
         """Note what is not at rest although no client is left."""
         app, rest = self._app, self._world.rest
         assert app is not None
-        clients = app.clients
+        generation = app.generations.current
+        clients = generation.clients
         if clients.active_connections:
             rest.append(f"I1: {clients.active_connections} connections to upstreams are in use")
         if (open_ends := len(network.open_to_upstreams)) != clients.idle_connections:
@@ -343,9 +334,9 @@ class _Running:
                 rest.append(f"I1: {slots.value} of {self._world.plan.max_upstream_connections} slots are free")
         if network.open_to_clients:
             rest.append(f"I1: {len(network.open_to_clients)} sockets to clients are open")
-        if app.bridge.active:
-            rest.append(f"I2: {len(app.bridge.active)} requests are active")
-        for id, health in app.deployments.router.health.items():
+        if generation.bridge.active:
+            rest.append(f"I2: {len(generation.bridge.active)} requests are active")
+        for id, health in generation.deployments.router.health.items():
             if health.in_flight:
                 rest.append(f"I2: deployment {id} has {health.in_flight} requests in flight")
             if health._is_probed:

@@ -24,9 +24,9 @@ from kit.service.running import CONFIG, KEY, as_logged, model
 from kit.time.patience import patiently_with_processes
 from kit.upstreams.scripted import Exchange, end, scripted_upstream, sse, sse_head
 
-from pipeline.gateway.app import Application
 from pipeline.gateway.asgi_client import AsgiClient
 from pipeline.gateway.config.load import parse_settings
+from pipeline.gateway.generation import Generation
 from pipeline.gateway.http.asgi import REQUEST_CYCLE
 from pipeline.gateway.request_record import FinishedRequest
 from pipeline.gateway.upstream_clients import UpstreamClients
@@ -344,7 +344,7 @@ def test_the_records_name_the_culprit_when_nothing_else_takes_time(
         models = "".join(model(name, "http://up", upstream=f"deepseek/{name}") for name in [*WANTED, "blocked-loop"])
         settings = parse_settings(CONFIG.format(models=models, pipeline=added, key=KEY), source="test", environ={})
         hold_loop = Plugin("hold_loop", lambda _: make_hold_loop(clock.hold), NoOptions)
-        app = Application(settings, plugins={"hold_loop": hold_loop}, on_end=add)
+        app = Generation(settings, plugins={"hold_loop": hold_loop}, on_end=add)
         app.bridge.clock = clock
 
         async def post(name: str, arrived_ns: int = 0) -> None:

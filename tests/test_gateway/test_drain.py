@@ -15,42 +15,12 @@ from pathlib import Path
 import pytest
 import trio
 from kit.clients.chat_fold import fold_stream
-from kit.clients.chat_posts import CREATED, CURSOR, OPENAI_LIKE, ask, begun, completed, delta, post_bytes
+from kit.clients.chat_posts import CURSOR, ask, begun, delta, post_bytes
+from kit.clients.held_streams import Held, open_stream, read_body
 from kit.clients.raw import RESET, RawClient
 from kit.service.running import KEY, model, serving
 from kit.time.patience import patiently, patiently_with_processes
-from kit.upstreams.scripted import Exchange, ScriptedUpstream, end, event, events, scripted_upstream, sse_head, stall
-
-
-class Held:
-    """An upstream's script that sends "Hello, " and, once ``go`` is set, the rest."""
-
-    def __init__(self) -> None:
-        self.go = trio.Event()
-
-    async def __call__(self, exchange: Exchange) -> None:
-        await exchange.send(sse_head())
-        await events([CREATED, delta("Hello, ")])(exchange)
-        await self.go.wait()
-        await events([delta("you"), completed("Hello, you")])(exchange)
-        await exchange.send(b"0\r\n\r\n")
-
-
-async def open_stream(port: int, *, agent: str = OPENAI_LIKE) -> RawClient:
-    """Return a client that has read the start of its response."""
-    client = await RawClient.open(("127.0.0.1", port))
-    await client.send(post_bytes(ask(), agent=agent))
-    assert (await client.read_head()).status == 200
-    return client
-
-
-async def read_body(client: RawClient) -> bytes:
-    """Read a chunked body up to its last chunk."""
-    body = b""
-    while size := int((await client.read_until(b"\r\n"))[:-2], 16):
-        body += (await client.read_exactly(size + 2))[:-2]
-    assert await client.read_exactly(2) == b"\r\n"
-    return body
+from kit.upstreams.scripted import ScriptedUpstream, end, event, scripted_upstream, stall
 
 
 async def test_row_54_a_shutdown_completes_the_running_streams() -> None:

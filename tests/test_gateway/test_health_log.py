@@ -48,3 +48,16 @@ def test_one_that_does_not_come_back_is_logged_at_its_next_failed_try(lines: pyt
     assert lines.messages[-1] == "deployment eu answers again"
     log.note(Change("eu", 7.0, CODE, 10.0, 2))
     assert "ejection 2" in lines.messages[-1]
+
+
+def test_of_what_is_configured_no_more_nothing_is_kept(lines: pytest.LogCaptureFixture) -> None:
+    log = HealthLog()
+    for id in ("eu", "us"):
+        log.note(Change(id, 0.0, CODE, 5.0, 1))
+        log.note(Change(id, 1.0))
+        log.note(Change(id, 2.0, CODE, 5.0, 1))
+    log.keep_only({"us"})
+    lines.clear()
+    log.note(Change("eu", 3.0, CODE, 5.0, 1))  # another one of that name
+    log.note(Change("us", 3.0, CODE, 5.0, 1))
+    assert lines.messages == ["deployment eu is left out for 5 s after upstream_rate_limited (ejection 1 in a row)"]

@@ -49,6 +49,7 @@ REQUEST = RequestRecord(
     status=200,
     bytes=1700,
     events=205,
+    generation=2,
     total_ms=5121.9,
     before_ms=None,
     first_byte_ms=412.1,

@@ -68,7 +68,15 @@ async def test_a_record_has_all_fields_and_its_figures_add_up(
     record = await recorded(upstream, stream=stream, execution=execution)
     assert list(record) == [
         *("request_id", "client", "key", "model", "deployment", "stream", "end", "status", "bytes", "events"),
-        *("total_ms", "before_ms", "first_byte_ms", "first_token_ms", "prompt_tokens", "completion_tokens"),
+        *(
+            "generation",
+            "total_ms",
+            "before_ms",
+            "first_byte_ms",
+            "first_token_ms",
+            "prompt_tokens",
+            "completion_tokens",
+        ),
         *("party_ms", "points_ms", "lanes", "stages", "links", "transit_ms"),
     ]
     assert (record["key"], record["model"], record["deployment"], record["stream"]) == ("master", "up", "up-1", stream)

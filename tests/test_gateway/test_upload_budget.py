@@ -217,3 +217,16 @@ def test_the_default_is_a_fourth_of_the_memory_within_bounds() -> None:
     assert default_total_bytes(64 * gib, 4) == MAX_DEFAULT_BYTES
     assert default_total_bytes(128 * MIB, 8) == MIN_DEFAULT_BYTES
     assert default_total_bytes(None, 3) == MAX_DEFAULT_BYTES
+
+
+async def test_it_may_become_as_large_as_another_one_while_some_wait() -> None:
+    budget = budget_of(10)
+    await budget.reserve(10 * MIB)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(budget.reserve, 5 * MIB)
+        await trio.testing.wait_all_tasks_blocked()
+        budget.resize_as(UploadBudget(12 * MIB, max_body_bytes=2 * MIB))
+        assert (budget.waiting, budget.reserved_bytes) == (1, 10 * MIB)
+        budget.resize_as(UploadBudget(15 * MIB, max_body_bytes=2 * MIB))
+        assert (budget.waiting, budget.reserved_bytes) == (0, 15 * MIB)
+    assert budget.begin(b"%d" % (3 * MIB)) is None  # it will be refused

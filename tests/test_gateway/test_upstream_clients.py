@@ -157,3 +157,27 @@ async def test_http2_is_offered_where_it_is_configured(authority: tuple[str, ssl
                 assert await ask(clients, deployment(f"https://localhost:{port}/r", "httpx")) == b"data: two\n\n"
             assert clients.idle_connections == 1
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("transport", ["headrace", "httpx"])
+async def test_upstreams_that_are_wanted_no_more_are_forgotten_unless_they_are_in_use(transport: Transport) -> None:
+    async with (
+        scripted_upstream(*GOOD) as kept,
+        scripted_upstream(*GOOD) as left,
+        scripted_upstream(sse_head(), events([b"data: x\n\n"]), stall()) as used,
+        UpstreamClients(client_settings()) as clients,
+    ):
+        deployments = [deployment(f"{up.url}/r", transport) for up in (kept, left, used)]
+        for one in deployments[:2]:
+            await ask(clients, one)
+        request = ResponsesRequest(requested_model="m", stream=True, include_usage=False, body={"input": "hi"})
+        call = UpstreamCall(request=request, deployment=deployments[2], model="m")
+        async with aclosing(await open_answer(HttpUpstream(RESPONSES, clients.transport_for), call)) as answer:
+            assert await answer.receive()
+            before = [clients.transport_for(one) for one in deployments]
+            await clients.keep_only(deployments[:1])
+            after = [clients.transport_for(one) for one in deployments]
+            assert [one is other for one, other in zip(before, after, strict=True)] == [True, False, True]
+            assert (clients.idle_connections, clients.active_connections) == (1, 1)
+        await ask(clients, deployments[1])
+        assert len(left.connections) == 2

@@ -518,3 +518,63 @@ def test_a_second_call_of_something_around_it_does_not_ask_what_the_first_has_ej
     second = route.from_candidate(own, 0.0)
     assert second.candidate is not None
     assert second.candidate.deployment.id == "b"
+
+
+def taken_over(before: Routed, groups: Groups, **settings: Any) -> Routed:
+    now = Routed(groups, **settings)
+    now.router.take_over(before.router)
+    return now
+
+
+def test_what_is_known_of_deployments_goes_on_if_they_are_asked_as_before() -> None:
+    before = Routed({"m": group("m", "a", "b", "c")}, allowed_fails=0)
+    for id in "abc":
+        before.router.note_failure(Candidate(deployment("m", id=id), "m"), NO_KEY, now_s=1.0, asked_s=0.0)
+    headers = (("authorization", "Bearer another key"),)
+    groups = {"m": [*group("m", "a", weight=7, order=3), *group("m", "b", headers=headers), *group("m", "d")]}
+    now = taken_over(before, groups)
+    assert {id: health.state(2.0) for id, health in now.router.health.items()} == {
+        "a": "ejected",
+        "b": "unknown",
+        "d": "unknown",
+    }
+
+
+def test_other_rules_count_from_now_on_for_what_is_known() -> None:
+    before = Routed({"m": group("m", "a")}, allowed_fails=1000, allowed_fails_policy={"timeout": 1000})
+    now = taken_over(before, {"m": group("m", "a")}, allowed_fails=0, cooldown_s=7.0)
+    [candidate] = now.groups["m"]
+    late = UpstreamFault("late", code="upstream_timeout")
+    assert now.router.note_failure(candidate, late, now_s=1.0, asked_s=0.0)
+    assert before.router.health["a"].ejected_until_s == 8.0  # it knows that, too
+
+
+def test_requests_in_flight_of_both_are_counted_together() -> None:
+    before = Routed({"m": group("m", "a")})
+    running = before.route()
+    running.begin(0.0)
+    now = taken_over(before, {"m": group("m", "a")})
+    other = now.route()
+    other.begin(0.0)
+    assert now.router.health["a"].in_flight == 2
+    running.end()
+    other.end()
+    assert now.router.health["a"].in_flight == 0
+
+
+def test_conversations_and_the_budget_of_repetitions_go_on() -> None:
+    before = Routed({"m": group("m", "a", "b")}, strategy="least-busy")
+    before.router.keep("c", before.groups["m"][1].deployment)
+    now = taken_over(before, {"m": group("m", "a", "b")}, strategy="least-busy")
+    assert now.outcome()[0] == "b"
+    assert now.router.budget is before.router.budget
+    assert now.router.draw is before.router.draw
+
+
+def test_how_a_server_is_asked_is_known_unless_it_is_another_one() -> None:
+    before = Routed({"m": group("m", "a", "b")})
+    before.router.asked_by_chat |= {"a", "b"}
+    now = taken_over(before, {"m": [*group("m", "a"), *group("m", "b", url="http://other/v1/responses")]})
+    assert now.router.asked_by_chat == {"a"}
+    now.router.asked_by_chat.add("b")
+    assert before.router.asked_by_chat == {"a", "b"}

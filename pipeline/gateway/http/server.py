@@ -18,7 +18,7 @@ import logging
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -162,11 +162,14 @@ async def serve_until_signalled(
     lifeline: socket.socket | None = None,
     on_shutdown: Callable[[], None] | None = None,
     on_drain_deadline: Callable[[], None] | None = None,
+    on_hangup: Callable[[], Awaitable[None]] | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """`serve`, where SIGTERM or SIGINT begins the drain, and a second signal is the hard stop.
 
     Args:
+        on_hangup: called after SIGHUP. Those that come while it runs cause one more call after it. Without it, SIGHUP
+            does nothing.
         lifeline: in a worker process, its end of the supervisor's socket: when that closes, the supervisor is dead,
             and the worker drains.
 
@@ -174,14 +177,27 @@ async def serve_until_signalled(
         StartupError: as `serve`.
     """
     shutdown, hard_stop = trio.Event(), trio.Event()
+    hangups = trio.Event()
 
     async def handle_signals(signals: AsyncIterator[int]) -> None:
         async for number in signals:
-            if shutdown.is_set():
+            if number == signal.SIGHUP:
+                hangups.set()
+            elif shutdown.is_set():
                 hard_stop.set()
             else:
                 log.info("%s: draining", signal.Signals(number).name)
                 shutdown.set()
+
+    async def handle_hangups() -> None:
+        nonlocal hangups
+        while True:
+            await hangups.wait()
+            hangups = trio.Event()
+            if on_hangup is None:
+                log.info("SIGHUP: there is nothing to reload")
+            else:
+                await on_hangup()
 
     async def watch_lifeline(lifeline: socket.socket) -> None:
         await trio.lowlevel.wait_readable(lifeline)
@@ -189,9 +205,10 @@ async def serve_until_signalled(
         shutdown.set()
 
     refusal: StartupError | None = None
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(handle_signals, signals)
+            nursery.start_soon(handle_hangups)
             if lifeline is not None:
                 nursery.start_soon(watch_lifeline, lifeline)
             try:

@@ -14,7 +14,12 @@ AGENTS = (OPENAI_LIKE, CURSOR)
 
 
 def post_bytes(
-    body: Any, *, agent: str = OPENAI_LIKE, path: str = "/cursor/chat/completions", length: int | None = None
+    body: Any,
+    *,
+    agent: str = OPENAI_LIKE,
+    path: str = "/cursor/chat/completions",
+    length: int | None = None,
+    key: str = KEY,
 ) -> bytes:
     """Return a complete POST; ``length`` declares a length other than the body's."""
     content = json.dumps(body).encode()
@@ -22,7 +27,7 @@ def post_bytes(
         f"POST {path} HTTP/1.1",
         "Host: test",
         f"User-Agent: {agent}",
-        f"Authorization: Bearer {KEY}",
+        f"Authorization: Bearer {key}",
         f"Content-Length: {len(content) if length is None else length}",
         "",
         "",

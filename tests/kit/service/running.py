@@ -17,6 +17,7 @@ from kit.service.certificates import Certificate
 from pipeline.gateway.app import Application
 from pipeline.gateway.config.load import parse_settings
 from pipeline.gateway.failures import refusal
+from pipeline.gateway.generation import Generation
 from pipeline.gateway.http.server import hypercorn_config, serve
 from pipeline.gateway.http.sockets import bind_socket
 from pipeline.gateway.request_record import FinishedRequest, request_record
@@ -57,12 +58,17 @@ class Service:
     """A running service and the records of its requests."""
 
     url: str
-    app: Application
+    application: Application
     shutdown: trio.Event
     hard_stop: trio.Event
     ended: trio.Event = field(default_factory=trio.Event)
     records: list[Logged] = field(default_factory=list)
     recorded: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def app(self) -> Generation:
+        """The current generation."""
+        return self.application.generations.current
 
     @property
     def port(self) -> int:
@@ -78,6 +84,20 @@ class Service:
         while len(self.records) <= number:
             await self.recorded.wait()
         return self.records[number]
+
+    async def reload(
+        self,
+        models: str = "",
+        pipeline: str = "",
+        *,
+        plugins: Mapping[str, AnyPlugin] | None = None,
+        config: str = CONFIG,
+    ) -> None:
+        """Reload with another configuration, which is made as in `serving`."""
+        settings = parse_settings(
+            config.format(models=models, pipeline=pipeline, key=KEY), source="test.yaml", environ={}
+        )
+        await self.application.generations.reload(settings, plugins or {})
 
     async def post(
         self, body: Any, *, path: str = "/cursor/chat/completions", key: str | None = KEY, **headers: str
@@ -155,8 +175,8 @@ async def serving(
             make_refusal=refusal,
             shutdown=service.shutdown,
             hard_stop=service.hard_stop,
-            on_shutdown=app.bridge.drain,
-            on_drain_deadline=app.bridge.cut_off,
+            on_shutdown=app.generations.drain,
+            on_drain_deadline=app.generations.cut_off,
             task_status=task_status,
         )
         service.ended.set()

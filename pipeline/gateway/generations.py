@@ -1,0 +1,186 @@
+"""The generations of one process: the current one, and those before it that still have requests.
+
+A request belongs to the generation that is current when it comes, to its end. A reload makes the next generation
+beside the current one, opens what it needs, and puts it into the place of the current one in one step; if anything of
+that fails, the current one goes on as if nothing had happened. The one before ends after its last request.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+import trio
+
+from pipeline.errors import places_of
+from pipeline.gateway.bridge import OnEnd
+from pipeline.gateway.config.settings import Settings
+from pipeline.gateway.generation import Generation
+from pipeline.registry import AnyPlugin
+
+MAX_OLD: Final = 4
+"""So many may have requests beside the current one. A further reload cuts off those of the oldest."""
+CUT_OFF_LIMIT_S: Final = 60.0
+"""How long requests that are cut off may take to end. A client that does not read is reset (`write_timeout_s`)."""
+
+log = logging.getLogger("headrace")
+
+
+class ReloadRefusedError(Exception):
+    """There is no reload now; the message says why."""
+
+
+class Generations:
+    """Holds the generations.
+
+    Args:
+        settings: the configuration of the first one.
+        plugins: the stages that are installed, by name.
+        on_end: called at the end of each request with what makes a `FinishedRequest` of it.
+
+    Attributes:
+        current: the one that new requests belong to.
+        is_open: whether it is open.
+        is_draining: whether the process is about to stop.
+
+    Raises:
+        PluginError, OSError: as `Generation` does.
+    """
+
+    def __init__(self, settings: Settings, *, plugins: Mapping[str, AnyPlugin], on_end: OnEnd) -> None:
+        self.current = Generation(settings, plugins=plugins, on_end=on_end)
+        self.is_open = self.is_draining = False
+        self._on_end = on_end
+        self._ending: dict[Generation, trio.Event] = {}
+        self._changing = trio.Lock()
+        self._reloading = trio.CancelScope()
+        self._were_stuck = False
+
+    @property
+    def living(self) -> list[Generation]:
+        """All of them, the oldest first."""
+        return [*self._ending, self.current]
+
+    @property
+    def are_stuck(self) -> bool:
+        """Whether a plugin of any of them could not be closed, so that the loop cannot end."""
+        return self._were_stuck or any(one.plugins.are_stuck for one in self.living)
+
+    async def open(self) -> None:
+        """Open the first one.
+
+        Raises:
+            PluginError, StoreError: as `Generation.open` does.
+        """
+        async with self._changing:
+            await self.current.open()
+            await self.current.begin_checks()
+            self.is_open = True
+
+    async def reload(self, settings: Settings, plugins: Mapping[str, AnyPlugin]) -> None:
+        """Put a new generation into the place of the current one.
+
+        Cancelled, or if it fails, nothing has changed, and what was opened for the new one is closed again.
+
+        Raises:
+            PluginError, StoreError, OSError: if the new one cannot be made or opened.
+            ReloadRefusedError: if the process is about to stop, or begins to meanwhile.
+        """
+        async with self._changing:
+            if not self.is_open or self.is_draining:
+                raise ReloadRefusedError("this process is about to stop")
+            before = self.current
+            new = Generation(settings, plugins=plugins, on_end=self._on_end, number=before.number + 1, before=before)
+            with trio.CancelScope() as self._reloading:
+                await new.open()
+            if self._reloading.cancelled_caught:
+                raise ReloadRefusedError("this process is about to stop")
+            new.take_over(before)
+            self.current = new
+            self._log_switch(new, before)
+            self._end_later(before)
+            await new.begin_checks()
+
+    def drain(self) -> None:
+        """Let no further generation begin: the process is about to stop."""
+        self.is_draining = True
+        self._reloading.cancel()
+        for one in self.living:
+            one.bridge.drain()
+
+    def cut_off(self) -> None:
+        """End the requests of all of them: with a 503, or in the stream."""
+        self.drain()
+        for one in self.living:
+            one.bridge.cut_off()
+
+    async def close(self) -> None:
+        """Close all of them; by now, none should have requests."""
+        self.drain()
+        async with self._changing:
+            if not self.is_open:
+                return
+            self.is_open = False
+            for old in self._ending:
+                old.bridge.cut_off()
+            await self.current.close()
+            for ended in list(self._ending.values()):
+                await ended.wait()
+
+    def _log_switch(self, new: Generation, before: Generation) -> None:
+        active = len(before.bridge.active)
+        log.info(
+            "configuration reloaded: %s, %s (generation %d)%s",
+            counted(len(new.deployments.names), "model"),
+            counted(len(new.keys), "key"),
+            new.number,
+            f"; {counted(active, 'request')} still running in generation {before.number}" if active else "",
+        )
+
+    def _end_later(self, old: Generation) -> None:
+        """End a generation after its last request, in a task of its own."""
+        self._ending[old] = trio.Event()
+        for older in list(self._ending)[:-MAX_OLD]:
+            if older.bridge.active:
+                log.warning(
+                    "%s of generation %d cut off: the configuration has been reloaded %d times since it began",
+                    counted(len(older.bridge.active), "request"),
+                    older.number,
+                    self.current.number - older.number,
+                )
+            older.bridge.cut_off()
+        trio.lowlevel.spawn_system_task(self._end, old, name=f"the end of generation {old.number}")
+
+    async def _end(self, old: Generation) -> None:
+        limit_s = self.current.settings.pipeline.graceful_timeout_s
+        bridge = old.bridge
+        try:
+            await old.end_checks()
+            with trio.move_on_after(limit_s):
+                await bridge.wait_until_idle()
+            if bridge.active:
+                log.warning(
+                    "%s of generation %d cut off: still running %g s after the reload (graceful_timeout_s)",
+                    counted(len(bridge.active), "request"),
+                    old.number,
+                    limit_s,
+                )
+                bridge.cut_off()
+                with trio.move_on_after(CUT_OFF_LIMIT_S):
+                    await bridge.wait_until_idle()
+            await old.close()
+            if self.current.clients is old.clients:
+                others = [one.settings.deployments for one in self.living if one is not old]
+                await old.clients.keep_only(deployment for each in others for deployment in each)
+            log.info("generation %d has ended", old.number)
+        except Exception as error:
+            log.error("generation %d could not be closed: %s", old.number, places_of(error))
+        finally:
+            self._were_stuck |= old.plugins.are_stuck
+            self._ending.pop(old).set()
+
+
+def counted(count: int, noun: str) -> str:
+    """Return ``1 model`` or ``3 models``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

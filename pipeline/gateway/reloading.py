@@ -1,0 +1,122 @@
+"""A reload: read the configuration again, and have a new generation serve it; or say why not, and change nothing."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import trio
+
+from pipeline.errors import places_of
+from pipeline.gateway.config.problems import ConfigError
+from pipeline.gateway.config.settings import PipelineSettings, Settings
+from pipeline.gateway.generations import Generations, ReloadRefusedError
+from pipeline.gateway.logs import Log, set_level
+from pipeline.registry import PluginError, Plugins
+from stages.reasoning.store import StoreError
+
+Reread = Callable[[], tuple[Settings, Plugins]]
+"""Reads the configuration as at the start, with the same command line, and finds the plugins that are installed now."""
+
+OF_A_PROCESS: Final = (
+    "max_connections",
+    "keep_alive_timeout_s",
+    "header_timeout_s",
+    "write_timeout_s",
+    "graceful_timeout_s",
+    "shutdown_delay_s",
+    "max_requests",
+    "tls_certfile",
+    "tls_keyfile",
+    "log_format",
+)
+"""What a worker reads when it starts. (A new ``graceful_timeout_s`` counts at once for the generations that end, and
+only then for the end of the process.)"""
+OF_THE_SERVICE: Final = ("host", "port", "workers", "max_age_s", "watch_config")
+"""What is read when the service starts, before any worker."""
+
+_LINE: Final = re.compile(r":\d+")
+
+log = logging.getLogger("headrace")
+
+
+class Reloader:
+    """Reloads when it is called, one call after the other. It logs what came of it, and never raises.
+
+    Args:
+        generations: what serves.
+        reread: reads the configuration; it is called in a thread.
+        log: where requests are logged, for ``log_level``.
+    """
+
+    def __init__(self, generations: Generations, reread: Reread, log: Log) -> None:
+        self._generations = generations
+        self._reread = reread
+        self._log = log
+        self._started = generations.current.settings.pipeline
+        self._turn = trio.Lock()
+
+    async def __call__(self) -> None:
+        """Reload. A call during a reload makes one of its own after it, which reads the files again."""
+        async with self._turn:
+            before = self._generations.current
+            try:
+                settings, plugins = await trio.to_thread.run_sync(self._reread)
+                await self._generations.reload(settings, plugins)
+            except ConfigError as error:
+                self._log_failure("; ".join(error.problems))
+            except PluginError as error:
+                self._log_failure("; ".join(error.problems) or str(error))
+            except (StoreError, OSError, ReloadRefusedError) as error:
+                self._log_failure(str(error))
+            except Exception as error:  # a plugin's, or a bug: its text may be anything
+                self._log_failure(places_of(error))
+            else:
+                set_level(self._log, settings.pipeline.log_level)
+                for warning in new_warnings(before.settings.warnings, settings.warnings):
+                    log.warning(warning)
+                if self._generations.current.reasoning is not before.reasoning and before.reasoning is not None:
+                    log.warning("%s", _changed_store(settings.pipeline))
+                for remark in needed_restarts(self._started, settings.pipeline):
+                    log.warning(remark)
+
+    def _log_failure(self, reason: str) -> None:
+        number = self._generations.current.number
+        log.error("configuration not reloaded, generation %d goes on: %s", number, reason)
+
+
+def new_warnings(before: Iterable[str], now: Iterable[str]) -> list[str]:
+    """Return the warnings that the configuration before did not cause; a line that has only moved causes no new one."""
+    known = {_LINE.sub("", warning) for warning in before}
+    return [warning for warning in now if _LINE.sub("", warning) not in known]
+
+
+def needed_restarts(started: PipelineSettings, now: PipelineSettings) -> list[str]:
+    """Return what to do about the settings that have changed and that a reload cannot change."""
+    remarks: list[str] = []
+    if changed := _changed(OF_THE_SERVICE, started, now):
+        remarks.append(f"{_have(changed)} changed: restart the service to use the new value")
+    if changed := _changed(OF_A_PROCESS, started, now):
+        remarks.append(f"{_have(changed)} changed: new workers use the new value; SIGUSR1 replaces all of them")
+    return remarks
+
+
+def _changed(names: Iterable[str], started: PipelineSettings, now: PipelineSettings) -> list[str]:
+    return [name for name in names if getattr(started, name) != getattr(now, name)]
+
+
+def _have(names: list[str]) -> str:
+    return f"{', '.join(names)} {'has' if len(names) == 1 else 'have'}"
+
+
+def _changed_store(own: PipelineSettings) -> str:
+    if not own.restore_reasoning:
+        return "restore_reasoning is off now: what was remembered of the models' reasoning is forgotten"
+    if own.reasoning_store == "memory":
+        return (
+            "the settings of the reasoning store have changed: it is a new one, and running conversations go on "
+            "without the reasoning of their earlier turns"
+        )
+    return "the settings of the reasoning store have changed: it was opened anew"
