@@ -29,11 +29,15 @@ from pipeline.gateway.health_checks import health_checks, running
 from pipeline.gateway.health_log import HealthLog
 from pipeline.gateway.health_page import PATH, health_page
 from pipeline.gateway.http.asgi import Receive, Scope, Send
+from pipeline.gateway.http.door import Answer
+from pipeline.gateway.http.http1 import RequestHead
 from pipeline.gateway.insertions import plan
 from pipeline.gateway.memory import memory_limit_bytes
 from pipeline.gateway.open_plugins import OpenPlugins
+from pipeline.gateway.shedding import Shedding
 from pipeline.gateway.upload_budget import UploadBudget, default_total_bytes
 from pipeline.gateway.upstream_clients import ClientSettings, UpstreamClients
+from pipeline.loop import current_loop
 from pipeline.registry import AnyPlugin
 from stages.authenticate import identify, key_names
 from stages.choose_deployment import Deployments
@@ -74,6 +78,7 @@ class Application:
 
     Attributes:
         parts: what the built-in stages are made of.
+        answers: the answers to health checks, by path: our own server gives them without the application.
 
     Raises:
         PluginError: if a configured stage does not exist or does not fit in its place.
@@ -129,7 +134,9 @@ class Application:
             request_timeout_s=own.request_timeout_s,
             body_timeout_s=own.body_timeout_s,
             uploads=_upload_budget(own),
+            shedding=Shedding(own.max_lag_ms),
         )
+        self.answers = dict.fromkeys(LIVE_PATHS, self._alive) | dict.fromkeys(READY_PATHS, self._ready)
         self._pages = self._make_pages()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -141,6 +148,21 @@ class Application:
             if (match := CHAT_PATH_OF_DEPLOYMENT.fullmatch(path)) is not None:
                 return await self.bridge(scope, receive, send, model_in_path=match["name"])
         await self._pages(scope, receive, send)  # type: ignore[arg-type]  # Quart expects hypercorn's TypedDicts
+
+    def shed(self, head: RequestHead) -> Answer | None:
+        """Return how a chat request is refused while the loop is overloaded; None for any other request."""
+        path = head.path.rstrip("/")
+        if head.method != "POST" or (path not in CHAT_PATHS and CHAT_PATH_OF_DEPLOYMENT.fullmatch(path) is None):
+            return None
+        return self.bridge.shed(dict(head.headers))
+
+    def _alive(self) -> Answer:
+        return _ALIVE
+
+    def _ready(self) -> Answer:
+        if self.bridge.draining:
+            return _DRAINING
+        return _STARTING if self.bridge.assembly is None else _READY
 
     def _identify(self) -> Principal:
         """Return the principal of the current request for a page; raises as `identify` does."""
@@ -163,6 +185,7 @@ class Application:
                 if self._health_checks is not None:
                     await opening.enter_async_context(running(self._health_checks))
                 await opened.enter_async_context(opening.pop_all())
+                self.bridge.shedding.watch(current_loop())
 
         @pages.after_serving
         async def close_clients() -> None:
@@ -190,15 +213,9 @@ class Application:
             workers, wrong_keys = settings.pipeline.workers, self.bridge.wrong_keys.total
             return _json(health_page(router, settings.deployments, now_s, workers=workers, wrong_keys=wrong_keys))
 
-        async def alive() -> Response:
-            return _json("I'm alive!")
-
-        async def ready() -> Response:
-            if self.bridge.draining:
-                return _json({"status": "draining"}, 503)
-            if self.bridge.assembly is None:
-                return _json({"status": "starting"}, 503)
-            return _json({"status": "healthy", "db": "Not connected"})
+        async def health_check() -> Response:
+            answer = self.answers[request.path]()
+            return Response(answer.body, answer.status, {k.decode(): v.decode() for k, v in answer.headers})
 
         async def fail(error: Exception) -> Response:
             assert isinstance(error, PipelineError)
@@ -251,10 +268,8 @@ class Application:
         for path in MODELS_PATHS:
             pages.add_url_rule(path, f"models {path}", models, methods=["GET"])
         pages.add_url_rule(PATH, "health", health, methods=["GET"])
-        for path in LIVE_PATHS:
-            pages.add_url_rule(path, f"alive {path}", alive, methods=["GET"])
-        for path in READY_PATHS:
-            pages.add_url_rule(path, f"ready {path}", ready, methods=["GET"])
+        for path in self.answers:
+            pages.add_url_rule(path, f"health check {path}", health_check, methods=["GET"])
         for path in CHAT_PATHS:
             pages.add_url_rule(path, f"chat {path}", chat_is_post, methods=["GET", "PUT", "PATCH", "DELETE"])
         pages.before_request(preflight)
@@ -262,6 +277,17 @@ class Application:
         pages.register_error_handler(HTTPException, fail_http)
         pages.after_request(allow)
         return pages
+
+
+def _answer(value: object, status: int = 200) -> Answer:
+    body = msgspec.json.encode(value)
+    return Answer(status, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))], body)
+
+
+_ALIVE = _answer("I'm alive!")
+_READY = _answer({"status": "healthy", "db": "Not connected"})
+_STARTING = _answer({"status": "starting"}, 503)
+_DRAINING = _answer({"status": "draining"}, 503)
 
 
 def _json(value: object, status: int = 200) -> Response:

@@ -31,7 +31,9 @@ from pipeline.gateway.client_address import NO_PROXIES, Proxies
 from pipeline.gateway.cors import NO_ORIGINS, Cors
 from pipeline.gateway.failures import render
 from pipeline.gateway.http.asgi import REQUEST_CYCLE, Message, Receive, Scope, Send
+from pipeline.gateway.http.door import Answer
 from pipeline.gateway.request_record import FinishedRequest, finished_request, request_record
+from pipeline.gateway.shedding import Shedding
 from pipeline.gateway.upload_budget import Upload, UploadBudget
 from pipeline.gateway.wrong_keys import WrongKeys
 from pipeline.kernel_time import Clock
@@ -65,6 +67,7 @@ class Bridge:
         request_timeout_s: the time budget of the answer; None for no limit.
         body_timeout_s: how long the upload may take.
         uploads: the memory that large requests share.
+        shedding: refuses requests while the loop is overloaded.
         clock: returns the time of the figures, in ns.
     """
 
@@ -79,6 +82,7 @@ class Bridge:
         request_timeout_s: float | None,
         body_timeout_s: float,
         uploads: UploadBudget,
+        shedding: Shedding | None = None,
         clock: Clock = perf_counter_ns,
     ) -> None:
         self.assembly = assembly
@@ -90,6 +94,7 @@ class Bridge:
         self.request_timeout_s = request_timeout_s
         self.body_timeout_s = body_timeout_s
         self.uploads = uploads
+        self.shedding = Shedding(0) if shedding is None else shedding
         self.clock = clock
         self.draining = False
         self.active: set[_ServedRequest] = set()
@@ -150,6 +155,18 @@ class Bridge:
             return given.decode("ascii")
         return f"{self._id_prefix}{next(self._numbers):08x}"
 
+    def shed(self, headers: dict[bytes, bytes]) -> Answer | None:
+        """Return how a request with these headers is refused at the door of our own server, without a record.
+
+        None if it is not.
+        """
+        if not self.shedding.is_due():
+            return None
+        rendered = render(self.shedding.refuse(trio.current_time()), as_400=self.profile_of(headers).errors_as_400)
+        request_id = self.request_id_of(headers).encode("ascii")
+        more = [(b"x-request-id", request_id), *self.cors.headers_for(headers.get(b"origin"))]
+        return Answer(rendered.status, [*more, *rendered.headers], rendered.body)
+
     def drain(self) -> None:
         """Refuse all further requests with 503: the process is about to stop."""
         self.draining = True
@@ -206,6 +223,8 @@ class _ServedRequest:
         """Run the pipelines, and report a failure to the client."""
         if self._bridge.draining:
             self.error = Overloaded("this server is restarting: try again at once", code="draining")
+        elif not self._client.is_let_in and self._bridge.shedding.is_due():
+            self.error = self._bridge.shedding.refuse(trio.current_time())
         else:
             with self._scope:
                 try:

@@ -156,6 +156,8 @@ def _run(
                         [listener],
                         limits,
                         make_refusal=refusal,
+                        answers=app.answers,
+                        shed=app.shed,
                         lifeline=lifeline,
                         on_shutdown=app.bridge.drain,
                         on_drain_deadline=app.bridge.cut_off,
