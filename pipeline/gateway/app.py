@@ -29,7 +29,7 @@ from pipeline.gateway.health_checks import health_checks, running
 from pipeline.gateway.health_log import HealthLog
 from pipeline.gateway.health_page import PATH, health_page
 from pipeline.gateway.http.asgi import Receive, Scope, Send
-from pipeline.gateway.http.door import Answer
+from pipeline.gateway.http.door import OwnAnswer
 from pipeline.gateway.http.http1 import RequestHead
 from pipeline.gateway.insertions import plan
 from pipeline.gateway.memory import memory_limit_bytes
@@ -149,17 +149,17 @@ class Application:
                 return await self.bridge(scope, receive, send, model_in_path=match["name"])
         await self._pages(scope, receive, send)  # type: ignore[arg-type]  # Quart expects hypercorn's TypedDicts
 
-    def shed(self, head: RequestHead) -> Answer | None:
+    def shed(self, head: RequestHead) -> OwnAnswer | None:
         """Return how a chat request is refused while the loop is overloaded; None for any other request."""
         path = head.path.rstrip("/")
         if head.method != "POST" or (path not in CHAT_PATHS and CHAT_PATH_OF_DEPLOYMENT.fullmatch(path) is None):
             return None
         return self.bridge.shed(dict(head.headers))
 
-    def _alive(self) -> Answer:
+    def _alive(self) -> OwnAnswer:
         return _ALIVE
 
-    def _ready(self) -> Answer:
+    def _ready(self) -> OwnAnswer:
         if self.bridge.draining:
             return _DRAINING
         return _STARTING if self.bridge.assembly is None else _READY
@@ -279,9 +279,9 @@ class Application:
         return pages
 
 
-def _answer(value: object, status: int = 200) -> Answer:
+def _answer(value: object, status: int = 200) -> OwnAnswer:
     body = msgspec.json.encode(value)
-    return Answer(status, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))], body)
+    return OwnAnswer(status, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))], body)
 
 
 _ALIVE = _answer("I'm alive!")

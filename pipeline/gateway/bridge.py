@@ -31,7 +31,7 @@ from pipeline.gateway.client_address import NO_PROXIES, Proxies
 from pipeline.gateway.cors import NO_ORIGINS, Cors
 from pipeline.gateway.failures import render
 from pipeline.gateway.http.asgi import REQUEST_CYCLE, Message, Receive, Scope, Send
-from pipeline.gateway.http.door import Answer
+from pipeline.gateway.http.door import OwnAnswer
 from pipeline.gateway.request_record import FinishedRequest, finished_request, request_record
 from pipeline.gateway.shedding import Shedding
 from pipeline.gateway.upload_budget import Upload, UploadBudget
@@ -155,7 +155,7 @@ class Bridge:
             return given.decode("ascii")
         return f"{self._id_prefix}{next(self._numbers):08x}"
 
-    def shed(self, headers: dict[bytes, bytes]) -> Answer | None:
+    def shed(self, headers: dict[bytes, bytes]) -> OwnAnswer | None:
         """Return how a request with these headers is refused at the door of our own server, without a record.
 
         None if it is not.
@@ -165,7 +165,7 @@ class Bridge:
         rendered = render(self.shedding.refuse(trio.current_time()), as_400=self.profile_of(headers).errors_as_400)
         request_id = self.request_id_of(headers).encode("ascii")
         more = [(b"x-request-id", request_id), *self.cors.headers_for(headers.get(b"origin"))]
-        return Answer(rendered.status, [*more, *rendered.headers], rendered.body)
+        return OwnAnswer(rendered.status, [*more, *rendered.headers], rendered.body)
 
     def drain(self) -> None:
         """Refuse all further requests with 503: the process is about to stop."""

@@ -19,7 +19,7 @@ import trio
 
 from pipeline.alarm import Alarm
 from pipeline.gateway.http.asgi import REQUEST_CYCLE, App, Scope
-from pipeline.gateway.http.door import Answer, Door, answer_to
+from pipeline.gateway.http.door import Door, OwnAnswer, answer_to
 from pipeline.gateway.http.http1 import RequestHead, refusal_bytes
 from pipeline.gateway.http.peer import Peer
 from pipeline.gateway.http.refusals import MakeRefusal, RefusalCode, RefusedRequest
@@ -128,7 +128,7 @@ class ServerConnection:
             self._transport.close()
 
     async def refuse(self) -> None:
-        """Answer without reading a request: there are too many connections."""
+        """OwnAnswer without reading a request: there are too many connections."""
         try:
             message = "the server has too many connections: try again shortly"
             await self._send_refusal("too_many_connections", message)
@@ -261,7 +261,7 @@ class ServerConnection:
         }
 
     async def _send_refusal(self, code: RefusalCode, message: str) -> None:
-        """Answer with an error of the server's own, and end the connection so that the client can read it."""
+        """OwnAnswer with an error of the server's own, and end the connection so that the client can read it."""
         data = refusal_bytes(self._make_refusal(code, message), self._date.current())
         try:
             await self._transport.send_all(data)
@@ -281,7 +281,7 @@ class ServerConnection:
                 pass
 
 
-async def _give(answer: Answer, cycle: RequestCycle) -> None:
+async def _give(answer: OwnAnswer, cycle: RequestCycle) -> None:
     cycle.start(answer.status, answer.headers)
     cycle.write_nowait(answer.body, last=True)
     await cycle.drain()

@@ -59,7 +59,7 @@ log = logging.getLogger("headrace.server")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class OwnAnswer:
     """A response that needs no application.
 
     Attributes:
@@ -71,9 +71,9 @@ class Answer:
     body: bytes
 
 
-Answers = Mapping[str, Callable[[], Answer]]
+Answers = Mapping[str, Callable[[], OwnAnswer]]
 """What the server answers itself to GET and HEAD, by path."""
-Shed = Callable[[RequestHead], Answer | None]
+Shed = Callable[[RequestHead], OwnAnswer | None]
 """Returns how to refuse a request while the loop is overloaded, or None if it is to be served nevertheless."""
 Admit = Callable[[socket.socket, Any, bool], None]
 """Takes an accepted socket, the client's address, and whether something of a request is known to have arrived."""
@@ -81,7 +81,7 @@ SeeOff = Callable[[socket.socket, Any], None]
 """Takes an accepted socket and the client's address."""
 
 
-def answer_to(head: RequestHead, answers: Answers) -> Answer | None:
+def answer_to(head: RequestHead, answers: Answers) -> OwnAnswer | None:
     """Return what the server itself answers to a request; None if the application does."""
     make = answers.get(head.path)
     return make() if make is not None and head.method in _HEALTH_METHODS else None
@@ -212,7 +212,7 @@ class Door:
                 self._greet(sock, address, now_ns)
 
     def _greet(self, sock: socket.socket, address: Any, now_ns: int) -> None:
-        """Answer a new client, or else have it wait for its own request, or admit it."""
+        """OwnAnswer a new client, or else have it wait for its own request, or admit it."""
         if not self._can_read:
             self._admit(sock, address, False)
             return
@@ -251,7 +251,7 @@ class Door:
                     self._admit(sock, address, False)
 
     def _is_unanswered(self, sock: socket.socket, address: Any) -> bool:
-        """Answer or admit a client whose request has arrived; return whether it has not."""
+        """OwnAnswer or admit a client whose request has arrived; return whether it has not."""
         try:
             sent = sock.recv(PEEK_BYTES, socket.MSG_PEEK)
         except BlockingIOError:
@@ -282,7 +282,7 @@ class Door:
             self._give(answer, head, sock, address, len(sent), is_read=requests.body_has_arrived)
         return False
 
-    def _answer(self, head: RequestHead, *, is_simple: bool, is_overloaded: bool) -> Answer | None:
+    def _answer(self, head: RequestHead, *, is_simple: bool, is_overloaded: bool) -> OwnAnswer | None:
         """Return the answer to a request; None if it is to be served.
 
         Args:
@@ -298,7 +298,7 @@ class Door:
             return None
 
     def _give(
-        self, answer: Answer, head: RequestHead, sock: socket.socket, address: Any, size: int, *, is_read: bool
+        self, answer: OwnAnswer, head: RequestHead, sock: socket.socket, address: Any, size: int, *, is_read: bool
     ) -> None:
         """Send an answer, and end the connection so that the client can read it."""
         data = response_head(

@@ -14,7 +14,7 @@ import trio.testing
 from kit.clients.raw import RESET, RawClient, get, serving
 from kit.time.patience import AT_ONCE_S, patiently
 
-from pipeline.gateway.http.door import Answer
+from pipeline.gateway.http.door import OwnAnswer
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -796,8 +796,8 @@ async def test_a_thousand_disconnects_within_a_head_leave_nothing_behind() -> No
 async def test_a_health_check_is_answered_without_the_application_and_in_order() -> None:
     states = iter((200, 200, 503, 200))
 
-    def state() -> Answer:
-        return Answer(next(states), [(b"content-type", b"text/plain"), (b"content-length", b"5")], b"state")
+    def state() -> OwnAnswer:
+        return OwnAnswer(next(states), [(b"content-type", b"text/plain"), (b"content-length", b"5")], b"state")
 
     get_state = b"GET /state HTTP/1.1\r\nHost: t\r\n\r\n"
     async with serving(echo, answers={"/state": state}) as served, await RawClient.open(served.address) as client:
@@ -810,7 +810,7 @@ async def test_a_health_check_is_answered_without_the_application_and_in_order()
         assert json.loads(second.body)["path"] == "/other"
         posted = await client.ask("POST", "/state", b"x")
         assert json.loads(posted.body)["method"] == "POST"
-    async with serving(echo, answers={"/state": lambda: Answer(200, [(b"content-length", b"0")], b"")}) as served:
+    async with serving(echo, answers={"/state": lambda: OwnAnswer(200, [(b"content-length", b"0")], b"")}) as served:
         async with await RawClient.open(served.address) as client:
             await client.send(b"GET /state HTTP/1.0\r\n\r\n")
             assert (await client.read_answer()).headers["connection"] == "close"

@@ -11,19 +11,19 @@ import trio.testing
 from kit.clients.held import Holding, ask_while_held
 from kit.clients.raw import serving
 
-from pipeline.gateway.http.door import MAX_ACCEPTS, MAX_WAITING, Answer, Door
+from pipeline.gateway.http.door import MAX_ACCEPTS, MAX_WAITING, Door, OwnAnswer
 from pipeline.gateway.http.http1 import RequestHead
 from pipeline.gateway.http.sockets import bind_socket
 from pipeline.loop import Loop, watch_loop
 
-ALIVE = Answer(200, [(b"content-type", b"text/plain"), (b"content-length", b"5")], b"alive")
-FULL = Answer(503, [(b"retry-after", b"1"), (b"content-length", b"4")], b"full")
+ALIVE = OwnAnswer(200, [(b"content-type", b"text/plain"), (b"content-length", b"5")], b"alive")
+FULL = OwnAnswer(503, [(b"retry-after", b"1"), (b"content-length", b"4")], b"full")
 ANSWERS = {"/livez": lambda: ALIVE}
 CHECK = b"GET /livez HTTP/1.1\r\nHost: t\r\n\r\n"
 POST = b"POST /chat HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhello"
 
 
-def shed(head: RequestHead) -> Answer | None:
+def shed(head: RequestHead) -> OwnAnswer | None:
     return FULL if head.path == "/chat" else None
 
 
@@ -105,7 +105,7 @@ async def test_a_refusal_reaches_a_client_whose_body_has_not_been_read() -> None
 
 
 async def test_a_failure_to_make_an_answer_costs_nobody_anything(caplog: pytest.LogCaptureFixture) -> None:
-    def fail(head: RequestHead) -> Answer:
+    def fail(head: RequestHead) -> OwnAnswer:
         raise OSError("secret")
 
     app = Holding()
