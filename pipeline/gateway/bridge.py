@@ -31,7 +31,9 @@ from pipeline.gateway.client_address import NO_PROXIES, Proxies
 from pipeline.gateway.cors import NO_ORIGINS, Cors
 from pipeline.gateway.failures import render
 from pipeline.gateway.http.asgi import REQUEST_CYCLE, Message, Receive, Scope, Send
+from pipeline.gateway.http.door import OwnAnswer
 from pipeline.gateway.request_record import FinishedRequest, finished_request, request_record
+from pipeline.gateway.shedding import Shedding
 from pipeline.gateway.upload_budget import Upload, UploadBudget
 from pipeline.gateway.wrong_keys import WrongKeys
 from pipeline.kernel_time import Clock
@@ -66,6 +68,7 @@ class Bridge:
         body_timeout_s: how long the upload may take.
         uploads: the memory that large requests share.
         generation: the number of the configuration that it is made of, for the records.
+        shedding: refuses requests while the loop is overloaded.
         clock: returns the time of the figures, in ns.
     """
 
@@ -81,6 +84,7 @@ class Bridge:
         body_timeout_s: float,
         uploads: UploadBudget,
         generation: int = 1,
+        shedding: Shedding | None = None,
         clock: Clock = perf_counter_ns,
     ) -> None:
         self.assembly = assembly
@@ -93,6 +97,7 @@ class Bridge:
         self.body_timeout_s = body_timeout_s
         self.uploads = uploads
         self.generation = generation
+        self.shedding = Shedding(0) if shedding is None else shedding
         self.clock = clock
         self.draining = False
         self.active: set[_ServedRequest] = set()
@@ -169,6 +174,18 @@ class Bridge:
             self._is_idle = trio.Event()
             await self._is_idle.wait()
 
+    def shed(self, headers: dict[bytes, bytes]) -> OwnAnswer | None:
+        """Return how a request with these headers is refused at the door of our own server, without a record.
+
+        None if it is not.
+        """
+        if not self.shedding.is_due():
+            return None
+        rendered = render(self.shedding.refuse(trio.current_time()), as_400=self.profile_of(headers).errors_as_400)
+        request_id = self.request_id_of(headers).encode("ascii")
+        more = [(b"x-request-id", request_id), *self.cors.headers_for(headers.get(b"origin"))]
+        return OwnAnswer(rendered.status, [*more, *rendered.headers], rendered.body)
+
     def drain(self) -> None:
         """Refuse all further requests with 503: the process is about to stop."""
         self.draining = True
@@ -225,6 +242,8 @@ class _ServedRequest:
         """Run the pipelines, and report a failure to the client."""
         if self._bridge.draining:
             self.error = Overloaded("this server is restarting: try again at once", code="draining")
+        elif not self._client.is_let_in and self._bridge.shedding.is_due():
+            self.error = self._bridge.shedding.refuse(trio.current_time())
         else:
             with self._scope:
                 try:

@@ -79,7 +79,8 @@ TABLE: dict[str, Row] = {
     "overloaded": Row(
         503,
         "OV",
-        "The gateway is overloaded, or large requests take all of `pipeline_settings.max_upload_mb_total`. Try again.",
+        "The gateway is overloaded (`pipeline_settings.max_lag_ms`), or large requests take all of "
+        "`max_upload_mb_total`. Try again.",
         1,
     ),
     "draining": Row(503, "DR", "This worker is about to stop. Try again at once.", 1),

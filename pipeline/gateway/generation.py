@@ -26,6 +26,7 @@ from pipeline.gateway.insertions import plan
 from pipeline.gateway.lasting import Lasting
 from pipeline.gateway.memory import memory_limit_bytes
 from pipeline.gateway.open_plugins import OpenPlugins
+from pipeline.gateway.shedding import Shedding
 from pipeline.gateway.upload_budget import UploadBudget, default_total_bytes
 from pipeline.gateway.upstream_clients import ClientSettings, UpstreamClients
 from pipeline.registry import AnyPlugin
@@ -122,6 +123,7 @@ class Generation:
             request_timeout_s=own.request_timeout_s,
             body_timeout_s=own.body_timeout_s,
             uploads=_upload_budget(own),
+            shedding=Shedding(own.max_lag_ms),
             generation=number,
         )
         self._opened = AsyncExitStack()

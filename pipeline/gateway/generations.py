@@ -17,6 +17,7 @@ from pipeline.errors import places_of
 from pipeline.gateway.bridge import OnEnd
 from pipeline.gateway.config.settings import Settings
 from pipeline.gateway.generation import Generation
+from pipeline.loop import current_loop
 from pipeline.registry import AnyPlugin
 
 MAX_OLD: Final = 4
@@ -76,6 +77,7 @@ class Generations:
         async with self._changing:
             await self.current.open()
             await self.current.begin_checks()
+            self.current.bridge.shedding.watch(current_loop())
             self.is_open = True
 
     async def reload(self, settings: Settings, plugins: Mapping[str, AnyPlugin]) -> None:
@@ -97,6 +99,7 @@ class Generations:
             if self._reloading.cancelled_caught:
                 raise ReloadRefusedError("this process is about to stop")
             new.take_over(before)
+            new.bridge.shedding.watch(current_loop())
             self.current = new
             self._log_switch(new, before)
             self._end_later(before)

@@ -144,6 +144,8 @@ def _run(
                         [listener],
                         limits,
                         make_refusal=refusal,
+                        answers=app.answers,
+                        shed=app.shed,
                         lifeline=lifeline,
                         on_shutdown=app.generations.drain,
                         on_drain_deadline=app.generations.cut_off,

@@ -12,9 +12,12 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import aclosing, asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
+
+if TYPE_CHECKING:  # the extra `watch`
+    from watchfiles.main import FileChange
 
 DEBOUNCE_MS: Final = 300
 """What changes within this time is one change: an editor writes more than once."""
@@ -67,9 +70,7 @@ def _contents(files: Iterable[Path]) -> dict[Path, bytes | None]:
 
 
 @asynccontextmanager
-async def _changes(
-    folders: Collection[Path], *, recursive: bool
-) -> AsyncIterator[AsyncIterator[set[tuple[object, str]]]]:
+async def _changes(folders: Collection[Path], *, recursive: bool) -> AsyncIterator[AsyncIterator[set[FileChange]]]:
     """Return the changes in some folders, as they happen."""
     from watchfiles import awatch
 

@@ -105,8 +105,11 @@ class Opens:
 class Arrived(AsgiClient):
     """A client of a server that knows, as ours does, when a request arrived."""
 
-    def __init__(self, receive: Receive, send: Send, arrived_ns: int, first_read_ns: int, last_read_ns: int) -> None:
+    def __init__(
+        self, receive: Receive, send: Send, arrived_ns: int, first_read_ns: int, last_read_ns: int, *, is_let_in: bool
+    ) -> None:
         super().__init__(receive, send)
+        self.is_let_in = is_let_in
         self.arrived_ns, self.first_read_ns, self.last_read_ns = arrived_ns, first_read_ns, last_read_ns
 
 
@@ -120,6 +123,7 @@ class Browser:
         pieces: in how many parts the body comes.
         gap_s: the time before each of them.
         read_ns: when the request's head reached the kernel, when it was first read and when last, if that is known.
+        is_let_in: whether the server has decided already that it is not to be refused; only with ``read_ns``.
         headers: more headers.
     """
 
@@ -132,11 +136,13 @@ class Browser:
         pieces: int = 1,
         gap_s: float = 0,
         read_ns: tuple[int, int, int] | None = None,
+        is_let_in: bool = False,
         **headers: str,
     ) -> None:
         self._bridge = bridge
         self._gap_s = gap_s
         self._read_ns = read_ns
+        self._is_let_in = is_let_in
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         size = -(-len(content) // pieces)
         self._parts = [content[at : at + size] for at in range(0, len(content), size)] or [b""]
@@ -182,7 +188,9 @@ class Browser:
             "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in self._headers.items()],
         }
         if self._read_ns is not None:
-            scope["extensions"] = {REQUEST_CYCLE: Arrived(self._receive, self._send, *self._read_ns)}
+            scope["extensions"] = {
+                REQUEST_CYCLE: Arrived(self._receive, self._send, *self._read_ns, is_let_in=self._is_let_in)
+            }
         await self._bridge(scope, self._receive, self._send)
 
     @property

@@ -173,6 +173,8 @@ async def serving(
             [listener],
             limits,
             make_refusal=refusal,
+            answers=app.answers,
+            shed=app.shed,
             shutdown=service.shutdown,
             hard_stop=service.hard_stop,
             on_shutdown=app.generations.drain,

@@ -269,7 +269,8 @@ def test_the_tools_that_an_item_declares_count_when_the_history_is_read() -> Non
         input=None,
         messages=[{"role": "user", "content": "hi"}, late({"type": "custom", "name": "Patch"}), late(tools=None)],
     )
-    assert (chat.custom_tools, len(chat.body["input"])) == ({"Patch"}, 2)
+    assert chat.custom_tools == {"Patch"}
+    assert len(chat.body["input"]) == 2
 
 
 def test_names_of_tools_that_an_upstream_refuses_are_the_same_wherever_they_occur() -> None:
