@@ -18,10 +18,12 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from pipeline import ClientFault, PipelineError
+from pipeline.gateway.admission import admission_of, has_limits, quotas_of
 from pipeline.gateway.assembly import Assembly, Parts
 from pipeline.gateway.bridge import Bridge, OnEnd
 from pipeline.gateway.client_address import Proxies
 from pipeline.gateway.config.keys import KeyStore
+from pipeline.gateway.config.problems import ConfigError
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.cors import Cors
 from pipeline.gateway.failures import render
@@ -35,6 +37,7 @@ from pipeline.gateway.open_plugins import OpenPlugins
 from pipeline.gateway.upload_budget import UploadBudget, default_total_bytes
 from pipeline.gateway.upstream_clients import ClientSettings, UpstreamClients
 from pipeline.registry import AnyPlugin
+from stages.admission.counts import Counts, CountsFullError
 from stages.authenticate import identify, key_names
 from stages.choose_deployment import Deployments
 from stages.principal import Principal
@@ -71,21 +74,34 @@ class Application:
         settings: the configuration, resolved.
         plugins: the stages that are installed, by name.
         on_end: called at the end of each request with what makes a `FinishedRequest` of it.
+        counts: where limits are counted, with other processes or by an earlier generation; None to count here only.
 
     Attributes:
         parts: what the built-in stages are made of.
+        counts: where limits are counted; None if there are none.
 
     Raises:
         PluginError: if a configured stage does not exist or does not fit in its place.
+        ConfigError: if there are more limits than can be counted.
     """
 
-    def __init__(self, settings: Settings, *, plugins: Mapping[str, AnyPlugin], on_end: OnEnd) -> None:
+    def __init__(
+        self, settings: Settings, *, plugins: Mapping[str, AnyPlugin], on_end: OnEnd, counts: Counts | None = None
+    ) -> None:
         own = settings.pipeline
         self.keys = KeyStore(settings.master_key, settings.keys)
         self.anonymous = ANONYMOUS if own.allow_anonymous else None
         self._settings = settings
         self.deployments = Deployments(settings.deployments, settings.routing, on_change=HealthLog().note)
         self.deployments.router.on_chat_only = _log_chat_only
+        self.counts = counts or (Counts() if has_limits(settings) else None)
+        admission = None
+        if self.counts is not None:
+            try:
+                self.deployments.router.quotas = quotas_of(settings, self.counts)
+                admission = admission_of(settings, self.counts)
+            except CountsFullError as full:
+                raise ConfigError([f"{settings.source}: {full}"]) from None
         self.clients = UpstreamClients(
             ClientSettings(
                 max_connections=own.upstream_max_connections,
@@ -110,6 +126,7 @@ class Application:
             keep_alive_interval_s=own.keep_alive_interval_s,
             reasoning=self.reasoning,
             execution=own.execution,
+            admission=admission,
         )
         interval_s = settings.health_check_interval_s
         self._health_checks = (

@@ -24,6 +24,7 @@ from pipeline.gateway.logs import configure_logging
 from pipeline.gateway.memory import return_large_blocks
 from pipeline.loop import LoopClock, watch_loop
 from pipeline.registry import AnyPlugin
+from stages.admission.counts import Counts, shared_file
 
 KILL_MARGIN_S = 10.0
 """What the supervisor adds to the longest drain before it kills a worker."""
@@ -58,7 +59,7 @@ def serve(
     *,
     plugins: Mapping[str, AnyPlugin],
     worker_arguments: Sequence[str] = (),
-    inherited: tuple[int, int] | None = None,
+    inherited: tuple[int, ...] | None = None,
     on_listening: Callable[[str, int], None] | None = None,
 ) -> int:
     """Serve until a signal ends it, in this process or under a supervisor; return the exit status.
@@ -67,7 +68,8 @@ def serve(
         settings: the configuration, resolved.
         plugins: the installed stages.
         worker_arguments: the arguments of a worker process, if there are several.
-        inherited: in a worker, the descriptors of the listening socket and of its lifeline.
+        inherited: in a worker, the descriptors of the listening socket, of its lifeline and of the file in which all
+            workers count what is limited.
         on_listening: called with the host and port once the socket is bound.
 
     Raises:
@@ -77,9 +79,10 @@ def serve(
     events = EventLog(configure_logging(own.log_format, own.log_level))
     files = _allow_many_files()
     # A misconfigured stage fails here, not in each worker.
-    app = Application(settings, plugins=plugins, on_end=events.note_request)
+    counts = None if inherited is None else Counts(inherited[2])
+    app = Application(settings, plugins=plugins, on_end=events.note_request, counts=counts)
     if inherited is not None:
-        listener, lifeline = (socket.socket(fileno=fd) for fd in inherited)
+        listener, lifeline = (socket.socket(fileno=fd) for fd in inherited[:2])
         prepare_listener(listener)
         return _run(app, own, listener, lifeline, events)
     for warning in settings.warnings:
@@ -100,14 +103,16 @@ def serve(
     if own.workers == 1:
         return _run(app, own, listener, None, events)
 
+    counts_file = shared_file()  # even without limits: a reload may bring some
+
     def worker_command(listeners: Sequence[int], lifeline: int) -> list[str]:
         program = [sys.executable, "-m", "pipeline.gateway", *worker_arguments]
-        return [*program, "--inherited", f"{listeners[0]},{lifeline}"]
+        return [*program, "--inherited", f"{listeners[0]},{lifeline},{counts_file}"]
 
     log.info("%d workers on %s port %d", own.workers, own.host, port)
     limits = server_settings(own)
     longest_drain_s = limits.graceful_timeout_s + limits.final_message_timeout_s + KILL_MARGIN_S
-    return run_workers(own.workers, [listener], worker_command, stop_timeout_s=longest_drain_s)
+    return run_workers(own.workers, [listener], worker_command, stop_timeout_s=longest_drain_s, more_fds=[counts_file])
 
 
 def _allow_many_files() -> int:
