@@ -235,6 +235,8 @@ class Deployments:
 
         route = Route(self.router, group, fitting(match.candidates, tokens), name_of, group_of, size_of)
         if not route.has_candidates and route.go_elsewhere("context_window", trio.current_time()) is None:
+            if (refusal := route.refusal()) is not None:
+                raise refusal
             window = max(one.deployment.max_input_tokens or 0 for one in match.candidates)
             raise ClientFault(sentence_of(window, tokens), code=CONTEXT_LENGTH_EXCEEDED)
         return route

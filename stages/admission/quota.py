@@ -7,6 +7,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from stages.admission.counts import Counts
+from stages.admission.window import BUCKETS
 from stages.limits import Limits
 
 LimitName = Literal["rpm", "tpm", "parallel"]
@@ -226,10 +227,11 @@ class Quota:
         assert tpm is not None  # else nobody asks
         used = self._tokens.advance(int(now_s))
         over = used + (tokens or 1) - tpm
-        return self._tokens.relief_s(min(used, over), now_s) if used and over > 0 else 0.0
+        return self._tokens.relief_s(min(used, over), now_s) if over > 0 and (used or not tpm) else 0.0
 
     def _full(self, limit: LimitName, retry_after_s: float, now_s: float) -> Full:
-        return Full(self, limit, retry_after_s, self._standing(now_s) if self._shows else None)
+        # Of nothing there is never a place.
+        return Full(self, limit, retry_after_s or BUCKETS, self._standing(now_s) if self._shows else None)
 
     def _standing(self, now_s: float) -> Standing:
         requests = tokens = None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from stages.reasoning.sqlite_store import SqliteStore
-from stages.reasoning.store import DISK_LIMITS, HOUR_S, MEMORY_LIMITS, StoreLimits, MemoryStore, ReasoningStore
+from stages.reasoning.store import DISK_LIMITS, HOUR_S, MEMORY_LIMITS, MemoryStore, ReasoningStore, StoreLimits
 
 StoreKind = Literal["memory", "sqlite"]
 

@@ -26,9 +26,9 @@ from stages.reasoning.store import (
     ENTRY_OVERHEAD_BYTES,
     HOUR_S,
     MEMORY_LIMITS,
-    StoreLimits,
     MemoryStore,
     StoreError,
+    StoreLimits,
 )
 
 APPLICATION_ID: Final = 0x68647263

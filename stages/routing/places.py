@@ -69,6 +69,6 @@ class Places:
         other._id, other._held, self._held = self._id, self._held, None
         return other
 
-    def refusal(self, model: str) -> RateLimited:
-        """Return the failure of a request that nobody has had room for."""
-        return all_are_full(model, self._fulls)
+    def refusal(self, model: str) -> RateLimited | None:
+        """Return the failure of a request that nobody has had room for; None if nobody was full."""
+        return all_are_full(model, self._fulls) if self._fulls else None

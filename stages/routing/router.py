@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from pipeline import ClientFault, Overloaded, PipelineError, Slot, UpstreamFault
 from stages.admission.quota import Quota
+from stages.admission.refusals import RateLimited
 from stages.events import Usage
 from stages.routing.affinity import score
 from stages.routing.budget import RetryBudget
@@ -475,11 +476,18 @@ class Route:
 
     def _elsewhere(self, now_s: float) -> Candidate:
         """Return whom to ask of the fallbacks, because the group has reached its limits."""
-        asked = self.group
         if (again := self.go_elsewhere("rate_limit", now_s)) is None:
-            assert self._places is not None  # else somebody had been asked
-            raise self._places.refusal(asked)
+            raise self._refusal()
         return again.candidate
+
+    def refusal(self) -> RateLimited | None:
+        """Return what a request is refused with that had nobody to ask because of limits; None if they were not it."""
+        return None if self._places is None else self._places.refusal(self._groups_asked[0])
+
+    def _refusal(self) -> RateLimited:
+        refusal = self.refusal()
+        assert refusal is not None  # else somebody had been asked
+        return refusal
 
     def _any_of_group(self, now_s: float) -> Candidate | None:
         """Return whom to ask of the group; None if all have reached their limits."""
@@ -491,8 +499,7 @@ class Route:
         if is_ready and self._has_place(candidate):
             chosen = candidate
         elif self._is_named:
-            assert self._places is not None  # else it had been asked
-            raise self._places.refusal(self.group)
+            raise self._refusal()
         elif other := self._next(now_s, untried_only=False):
             chosen = other
         elif not is_ready and self._has_place(candidate):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -162,7 +163,7 @@ def test_a_digest_is_found_at_its_own_place_only(monkeypatch: pytest.MonkeyPatch
         def digest(self) -> bytes:
             return digests[self._name]
 
-    monkeypatch.setattr(module.hashlib, "blake2b", Digest)
+    monkeypatch.setattr(hashlib, "blake2b", Digest)
     counts = Counts()
     assert [counts.index_of(name) for name in ("a", "b", "c", "c", "b", "a")] == [0, 1, 2, 2, 1, 0]
 

@@ -162,6 +162,14 @@ def test_the_same_name_has_the_same_counts_with_other_limits_too() -> None:
     assert world.full().retry_after_s == 61
 
 
+def test_with_a_limit_of_0_nothing_is_let_in() -> None:
+    for limits in ({"rpm": 0}, {"tpm": 0}, {"parallel": 0}):
+        full = Limited(**limits).full()
+        assert [full.limit] == list(limits)
+        assert full.retry_after_s >= 1
+        assert not Limited(**limits).quota.has_room()
+
+
 def test_a_refusal_says_what_is_full() -> None:
     assert Limited(rpm=0).full().sentence == "the API key 'one' has had its 0 requests a minute (rpm)"
     world = Limited(tpm=5)

@@ -61,7 +61,7 @@ async def test_a_turn_that_does_not_come_in_time_is_a_503_and_so_is_a_queue_that
         for name in "abcd":
             await asked.ask(name, one, 7.0)
         assert asked.refused == [("d", 0)]
-    assert asked.refused == [("d", 0), ("b", 5), ("c", 5)]
+    assert sorted(asked.refused) == [("b", 5), ("c", 5), ("d", 0)]
     assert one.waiting == 0
     taken = one.take_nowait()
     assert taken is not None

@@ -15,7 +15,7 @@ import trio
 
 from stages.reasoning import sqlite_store
 from stages.reasoning.sqlite_store import PRUNE_EVERY_WRITES, SqliteStore
-from stages.reasoning.store import ENTRY_OVERHEAD_BYTES, StoreLimits, StoreError
+from stages.reasoning.store import ENTRY_OVERHEAD_BYTES, StoreError, StoreLimits
 
 LIMITS = StoreLimits(max_entries=1000, max_bytes=1 << 20, max_age_s=1000)
 

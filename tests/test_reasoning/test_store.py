@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stages.reasoning.keys import TextDigest, digest_of
 from stages.reasoning.opening import open_store
 from stages.reasoning.sqlite_store import SqliteStore
-from stages.reasoning.store import ENTRY_OVERHEAD_BYTES, StoreLimits, MemoryStore
+from stages.reasoning.store import ENTRY_OVERHEAD_BYTES, MemoryStore, StoreLimits
 
 LIMITS = StoreLimits(max_entries=3, max_bytes=10_000, max_age_s=100)
 
