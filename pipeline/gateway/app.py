@@ -29,6 +29,7 @@ from pipeline.gateway.http.asgi import Receive, Scope, Send
 from pipeline.gateway.http.door import OwnAnswer
 from pipeline.gateway.http.http1 import RequestHead
 from pipeline.registry import AnyPlugin
+from stages.admission.counts import Counts
 from stages.authenticate import identify, key_names
 from stages.principal import Principal
 
@@ -54,6 +55,7 @@ class Application:
         settings: the configuration, resolved.
         plugins: the stages that are installed, by name.
         on_end: called at the end of each request with what makes a `FinishedRequest` of it.
+        counts: where limits are counted together with other processes; None to count here only.
 
     Attributes:
         generations: what answers requests.
@@ -61,11 +63,14 @@ class Application:
 
     Raises:
         PluginError: if a configured stage does not exist or does not fit in its place.
+        ConfigError: if there are more limits than can be counted.
         OSError: if ``ca_file`` cannot be read.
     """
 
-    def __init__(self, settings: Settings, *, plugins: Mapping[str, AnyPlugin], on_end: OnEnd) -> None:
-        self.generations = Generations(settings, plugins=plugins, on_end=on_end)
+    def __init__(
+        self, settings: Settings, *, plugins: Mapping[str, AnyPlugin], on_end: OnEnd, counts: Counts | None = None
+    ) -> None:
+        self.generations = Generations(settings, plugins=plugins, on_end=on_end, counts=counts)
         self.started_s = int(time.time())  # noqa: TID251 - shown as `created` of the models
         self.answers = dict.fromkeys(LIVE_PATHS, self._alive) | dict.fromkeys(READY_PATHS, self._ready)
         self._pages = self._make_pages()

@@ -38,9 +38,10 @@ from pipeline.gateway.upload_budget import Upload, UploadBudget
 from pipeline.gateway.wrong_keys import WrongKeys
 from pipeline.kernel_time import Clock
 from pipeline.timeline import Timeline
+from stages.admission.admission import ADMITTED
 from stages.authenticate import UnknownKey
 from stages.routing.router import ROUTE
-from stages.slots import ENCODER, HEAD, PROFILE, RESPONSE, ReceivedHead
+from stages.slots import ENCODER, HEAD, PROFILE, RESPONSE, USAGE, ReceivedHead
 from stages.upstreams.faults import failed_from
 from stages.wire.downstream.profiles import Profile
 
@@ -118,10 +119,13 @@ class Bridge:
         finally:
             self.active.discard(request)
             if (route := request.ctx.get(ROUTE)) is not None:
-                route.end()
+                route.end(request.ctx.get(USAGE))
                 request.ctx.timeline.on_first_token = None  # it holds the request
             if request.upload is not None:
                 request.upload.end()
+            if (admitted := request.ctx.get(ADMITTED)) is not None:
+                was_refused = isinstance(request.error, Overloaded) and "routed" not in request.ctx.timeline.points
+                admitted.end(request.ctx.get(USAGE), was_refused=was_refused)
             if request.error is not None:
                 forget_places(request.error)  # it is kept for the record
             self.on_end(request.finished)
@@ -264,7 +268,11 @@ class _ServedRequest:
             raise Overloaded("this server is still starting: try again shortly", code="draining")
         upload = self.upload
         body = _BodySource(self._client, self._bridge.body_timeout_s, self.disconnect, self.ctx.timeline, upload)
-        calls = await self._client.watch_upload(assembly.accept(body, self.ctx), self.disconnect)
+        try:
+            calls = await self._client.watch_upload(assembly.accept(body, self.ctx), self.disconnect)
+        finally:
+            if (admitted := self.ctx.get(ADMITTED)) is not None:
+                self.response.headers += admitted.headers()
         self.ctx.timeline.mark("routed")
         if len(calls) != 1:  # only a plugin can do that
             bug = StageBug(f"an added stage turned one request into {len(calls)} calls; it must pass on exactly one")

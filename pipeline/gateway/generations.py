@@ -19,6 +19,7 @@ from pipeline.gateway.config.settings import Settings
 from pipeline.gateway.generation import Generation
 from pipeline.loop import current_loop
 from pipeline.registry import AnyPlugin
+from stages.admission.counts import Counts
 
 MAX_OLD: Final = 4
 """So many may have requests beside the current one. A further reload cuts off those of the oldest."""
@@ -39,6 +40,7 @@ class Generations:
         settings: the configuration of the first one.
         plugins: the stages that are installed, by name.
         on_end: called at the end of each request with what makes a `FinishedRequest` of it.
+        counts: where limits are counted together with other processes; None to count here only.
 
     Attributes:
         current: the one that new requests belong to.
@@ -49,8 +51,10 @@ class Generations:
         PluginError, OSError: as `Generation` does.
     """
 
-    def __init__(self, settings: Settings, *, plugins: Mapping[str, AnyPlugin], on_end: OnEnd) -> None:
-        self.current = Generation(settings, plugins=plugins, on_end=on_end)
+    def __init__(
+        self, settings: Settings, *, plugins: Mapping[str, AnyPlugin], on_end: OnEnd, counts: Counts | None = None
+    ) -> None:
+        self.current = Generation(settings, plugins=plugins, on_end=on_end, counts=counts)
         self.is_open = self.is_draining = False
         self._on_end = on_end
         self._ending: dict[Generation, trio.Event] = {}

@@ -25,6 +25,7 @@ from pipeline.gateway.memory import return_large_blocks
 from pipeline.gateway.reloading import Reloader, Reread
 from pipeline.loop import LoopClock, watch_loop
 from pipeline.registry import AnyPlugin
+from stages.admission.counts import Counts, shared_file
 
 KILL_MARGIN_S = 10.0
 """What the supervisor adds to the longest drain before it kills a worker."""
@@ -40,7 +41,7 @@ def serve(
     *,
     plugins: Mapping[str, AnyPlugin],
     worker_arguments: Sequence[str] = (),
-    inherited: tuple[int, int] | None = None,
+    inherited: tuple[int, ...] | None = None,
     on_listening: Callable[[str, int], None] | None = None,
     reread: Reread | None = None,
 ) -> int:
@@ -50,7 +51,8 @@ def serve(
         settings: the configuration, resolved.
         plugins: the installed stages.
         worker_arguments: the arguments of a worker process, if there are several.
-        inherited: in a worker, the descriptors of the listening socket and of its lifeline.
+        inherited: in a worker, the descriptors of the listening socket, of its lifeline and of the file in which all
+            workers count what is limited.
         on_listening: called with the host and port once the socket is bound.
         reread: reads the configuration again, for a reload; None if it comes from nowhere that can change.
 
@@ -62,10 +64,11 @@ def serve(
     events = EventLog(written)
     files = _allow_many_files()
     # A misconfigured stage fails here, not in each worker.
-    app = Application(settings, plugins=plugins, on_end=events.note_request)
+    counts = None if inherited is None else Counts(inherited[2])
+    app = Application(settings, plugins=plugins, on_end=events.note_request, counts=counts)
     on_hangup = None if reread is None else Reloader(app.generations, reread, written)
     if inherited is not None:
-        listener, lifeline = (socket.socket(fileno=fd) for fd in inherited)
+        listener, lifeline = (socket.socket(fileno=fd) for fd in inherited[:2])
         prepare_listener(listener)
         return _run(app, own, listener, lifeline, events, on_hangup)
     for warning in settings.warnings:
@@ -86,14 +89,16 @@ def serve(
     if own.workers == 1:
         return _run(app, own, listener, None, events, on_hangup)
 
+    counts_file = shared_file()  # even without limits: a reload may bring some
+
     def worker_command(listeners: Sequence[int], lifeline: int) -> list[str]:
         program = [sys.executable, "-m", "pipeline.gateway", *worker_arguments]
-        return [*program, "--inherited", f"{listeners[0]},{lifeline}"]
+        return [*program, "--inherited", f"{listeners[0]},{lifeline},{counts_file}"]
 
     log.info("%d workers on %s port %d", own.workers, own.host, port)
     limits = server_settings(own)
     longest_drain_s = limits.graceful_timeout_s + limits.final_message_timeout_s + KILL_MARGIN_S
-    return run_workers(own.workers, [listener], worker_command, stop_timeout_s=longest_drain_s)
+    return run_workers(own.workers, [listener], worker_command, stop_timeout_s=longest_drain_s, more_fds=[counts_file])
 
 
 def _allow_many_files() -> int:
