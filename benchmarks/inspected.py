@@ -2,7 +2,7 @@
 
 Run ``python -m benchmarks.inspected serve ...`` instead of ``headrace serve ...``. On SIGUSR2 a process that serves
 writes how many tasks, requests and connections to upstreams there are, to the file ``held-PID`` in the folder that
-$HEADRACE_HELD names. It only counts, which takes some ms: a collection of garbage would hold 5 000 streams for a second.
+$HEADRACE_HELD names. It only counts, which takes some ms: a collection of garbage would hold 5 000 streams for long.
 """
 
 from __future__ import annotations
@@ -71,15 +71,17 @@ def main() -> int:
         os.replace(f"{file}.part", file)  # so that it is complete as soon as it exists
 
     signal.signal(signal.SIGUSR2, write)
-    run_workers = service.run_workers
+    own = vars(service)
+    run_workers = own["run_workers"]
 
     def run_inspected(count: int, listeners: Any, command_of: Any, **limits: Any) -> int:
         def inspected(*descriptors: Any) -> Sequence[str]:
             return ["benchmarks.inspected" if word == "pipeline.gateway" else word for word in command_of(*descriptors)]
 
-        return run_workers(count, listeners, inspected, **limits)
+        status: int = run_workers(count, listeners, inspected, **limits)
+        return status
 
-    service.run_workers = run_inspected
+    own["run_workers"] = run_inspected
     return headrace()
 
 

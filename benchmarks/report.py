@@ -15,6 +15,7 @@ from benchmarks import (
     bench_engine,
     bench_gateway,
     bench_meters,
+    bench_overload,
     bench_peers,
     bench_records,
     plots,
@@ -24,7 +25,7 @@ from benchmarks.processes import ROOT
 from benchmarks.recording import RESULTS, Recording, load, table
 from benchmarks.targets import TARGETS
 
-NAMES = ("gateway", "peers", "records", "meters", "arounds", "engine", "codec")
+NAMES = ("gateway", "peers", "records", "meters", "arounds", "overload", "engine", "codec")
 PROFILES = Path(__file__).parent / "profiles"
 MISSED = "missed-targets.md"
 """The text in the folder of the profiles that says, for the newest run, why targets were missed."""
@@ -34,6 +35,7 @@ _OTHERS = (
     ("records", "Is the log right?", bench_records.summary),
     ("meters", "What the figures cost", bench_meters.summary),
     ("arounds", "Around the call", bench_arounds.summary),
+    ("overload", "Twice as much as one process can carry", bench_overload.summary),
     ("engine", "The engine alone", bench_engine.summary),
     ("codec", "The wire code alone", bench_codec.summary),
 )

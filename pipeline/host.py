@@ -1,7 +1,8 @@
 """What a plugin gets for its lifetime, and the figures that it keeps there.
 
 A plugin with a lifetime is opened once in each serving process, before that is ready, and closed after its last
-request. While it is open it may run background tasks, keep figures, and keep values over requests.
+request; a reload of the configuration opens it anew, before it closes the one before. While it is open it may run
+background tasks, keep figures, and keep values over requests.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 A *stall* is a turn of one stage over `STAGE_TURN_NS`, or a turn of the whole loop over `LOOP_TURN_NS` of which no stage
 says that it was its own: many small turns, a collection of garbage, or code outside of the stages.
+
+The *lag* is how long the loop is held at a time, on average: what arrives now waits for about so long.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import exp
 from time import perf_counter, perf_counter_ns
 from typing import Final
 
@@ -22,6 +25,15 @@ STAGE_TURN_NS: Final = 20_000_000
 LOOP_TURN_NS: Final = 50_000_000
 LATE_NS: Final = 10_000_000
 """After a turn this long, what arrived meanwhile has waited for us, and reads ask the kernel since when."""
+COUNTED_NS: Final = 1_000_000
+"""Shorter turns count as nothing for the lag: a paced stream makes one with each event, and need not pay for this."""
+LAG_WINDOW_NS: Final = 500_000_000
+"""What is older than this has lost two thirds of its weight."""
+MOST_OF_LIMIT: Final = 2.0
+"""A turn counts as at most so many times the limit, so that a single long one (a collection of garbage, a plugin's
+computation) does not make the loop overloaded unless it takes 0.7 s."""
+ALL_REFUSED: Final = 1.5
+"""The multiple of the limit at which every new request is refused."""
 MAX_STALLS: Final = 256
 
 
@@ -49,10 +61,12 @@ class Loop(trio.abc.Instrument):
         streams: the pipelines that run now.
         stalls: the newest `MAX_STALLS`.
         on_stall: called with each of them.
+        max_lag_ns: the lag above which it is overloaded; 0 if it never is.
     """
 
     def __init__(self) -> None:
         self.is_late = False
+        self.max_lag_ns = 0
         self.streams = 0
         self.stalls: deque[Stall] = deque(maxlen=MAX_STALLS)
         self.on_stall: Callable[[Stall], object] | None = None
@@ -60,6 +74,9 @@ class Loop(trio.abc.Instrument):
         self._turn_since_ns = 0
         self._explained_ns = 0
         self._is_turning = False
+        self._lag_ns = 0.0  # at `_lag_at_ns`; it has decayed since
+        self._lag_at_ns = 0
+        self._refused = 0.0  # what the shares have come to since the last refusal
 
     def note_stage_turn(self, stage: str, request_id: str, ns: int) -> None:
         """Note that a stage has held the loop for ``ns``, which is over `STAGE_TURN_NS`."""
@@ -72,10 +89,38 @@ class Loop(trio.abc.Instrument):
         """Return whether the loop has waited for IO after ``moment_ns``: then no task has held it since."""
         return moment_ns < self._turn_since_ns
 
+    def is_held(self, now_ns: int) -> bool:
+        """Return whether this turn is long at ``now_ns``, or the last one was."""
+        return self.is_late or 0 < self._turn_since_ns < now_ns - LATE_NS
+
+    @property
+    def lag_ns(self) -> float:
+        """The mean length of the turns of the last second, by their time: an idle loop has turns of no length."""
+        return self._lag_ns * exp((self._lag_at_ns - self.clock()) / LAG_WINDOW_NS)
+
+    @property
+    def is_overloaded(self) -> bool:
+        """Whether the lag is above its limit, so that some new requests are to be refused."""
+        return 0 < self.max_lag_ns < self._lag_ns and self.max_lag_ns < self.lag_ns
+
+    def refuses(self) -> bool:
+        """Return whether to refuse a new request: none up to the limit, all at `ALL_REFUSED` times it.
+
+        In between it is a share of them. With a single threshold, streams that last for seconds would swing: all come
+        in until there are too many, then nobody does until there are too few.
+        """
+        if not self.is_overloaded:
+            return False
+        self._refused += min(1.0, (self.lag_ns / self.max_lag_ns - 1) / (ALL_REFUSED - 1))
+        if self._refused < 1:
+            return False
+        self._refused -= 1
+        return True
+
     def begin_turn(self) -> None:
         """Note that a wait for IO has ended; so has the last turn, if that was not said."""
         now_ns = self.clock()
-        if self._is_turning and (self.is_late or now_ns - self._turn_since_ns > LATE_NS):
+        if self._is_turning and (self.is_late or now_ns - self._turn_since_ns > COUNTED_NS):
             self._judge(now_ns - self._turn_since_ns)
         self._is_turning = True
         self._turn_since_ns = now_ns
@@ -86,7 +131,7 @@ class Loop(trio.abc.Instrument):
         if self._is_turning:
             self._is_turning = False
             turn_ns = self.clock() - self._turn_since_ns
-            if self.is_late or turn_ns > LATE_NS:
+            if self.is_late or turn_ns > COUNTED_NS:
                 self._judge(turn_ns)
 
     def after_io_wait(self, timeout: float) -> None:
@@ -102,9 +147,15 @@ class Loop(trio.abc.Instrument):
         self.on_stall, self.is_late, self.clock = None, False, perf_counter_ns
         self._turn_since_ns = self._explained_ns = 0
         self._is_turning = False
+        self._lag_ns = 0.0
 
     def _judge(self, turn_ns: int) -> None:
         self.is_late = turn_ns > LATE_NS
+        ended_ns = self._turn_since_ns + turn_ns
+        kept = exp((self._lag_at_ns - ended_ns) / LAG_WINDOW_NS)
+        length_ns = min(turn_ns, MOST_OF_LIMIT * self.max_lag_ns) if self.max_lag_ns else turn_ns
+        self._lag_ns = kept * self._lag_ns + (1 - exp(-turn_ns / LAG_WINDOW_NS)) * length_ns
+        self._lag_at_ns = ended_ns
         if turn_ns - self._explained_ns > LOOP_TURN_NS:
             self._note(Stall(None, None, turn_ns - self._explained_ns, self.streams))
 

@@ -17,6 +17,7 @@ from pipeline.kernel_time import Clock
 Point = Literal[
     "client_arrived",
     "head_read",
+    "admitted",
     "body_read",
     "routed",
     "upstream_slot",

@@ -1,7 +1,7 @@
 """Identify the client by its key, before the body is read.
 
 Takes: the body as it arrives (bytes). Gives: the same, 1:1.
-Holds: nothing. Waits: for nothing. Fills: PRINCIPAL.
+Holds: nothing. Waits: for nothing. Fills: PRINCIPAL, unless the gateway has filled it to admit the request.
 Raises: when the stage opens, ClientFault: ``unauthorized`` if the key is missing, `UnknownKey` if it is unknown,
 ``invalid_request`` if there are two different keys: who is asking must not depend on which of them is read.
 Source: OpenAI API reference, Authentication (2026-08): ``Authorization: Bearer``; Azure OpenAI uses ``api-key`` and
@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from pipeline import ClientFault, RequestContext, Stage, codec_stage
+from stages.admission.admission import ADMITTED
 from stages.principal import Principal
 from stages.slots import HEAD, PRINCIPAL, ReceivedHead
 
@@ -58,7 +59,8 @@ def authenticate(
     names = key_names(key_header)
 
     def open(ctx: RequestContext) -> _PassOn:
-        ctx[PRINCIPAL] = identify(ctx[HEAD], keys, anonymous, names)
+        if ctx.get(ADMITTED) is None:
+            ctx[PRINCIPAL] = identify(ctx[HEAD], keys, anonymous, names)
         return _PassOn()
 
     return codec_stage("authenticate", open)

@@ -7,11 +7,14 @@ the name that it asked for.
 Fields that choose another model are removed unless the deployment forwards them, and always if the key is limited to
 some models: only the name that the client asked for is checked.
 
+If the key, or the deployments, have limits, the request takes its part of them here (`stages.admission`).
+
 Takes: ResponsesRequest. Gives: UpstreamCall, 1:1. Fills: CALL, ROUTE.
 Holds: nothing. Waits: for nothing.
 Raises: ClientFault ``model_forbidden`` if the key may use neither the name nor the model that it is a variant of,
 ``model_not_found`` if no deployment has it or it is not for chats, ``invalid_request`` if the request only refers to
 what is stored elsewhere, ``context_length_exceeded`` if it is too long for all of them, if that is checked.
+RateLimited if the key, or each deployment that may answer, has reached a limit.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pipeline import ClientFault, RequestContext, Stage, codec_stage
+from stages.admission.admission import ADMITTED
 from stages.principal import Principal
 from stages.reasoning.keys import conversation_of
 from stages.request import ResponsesRequest
@@ -40,7 +44,7 @@ from stages.wire.answers.context_length import CONTEXT_LENGTH_EXCEEDED, sentence
 from stages.wire.bad_request import BadRequest
 from stages.wire.downstream.forwarding import MODEL_FIELDS, only_forwarded, only_own
 from stages.wire.downstream.model_variants import Variant, variants, with_variant
-from stages.wire.foreign_json import is_object
+from stages.wire.foreign_json import Json, is_object
 from stages.wire.normal_form import EFFORTS
 from stages.wire.openai_models import family_of
 
@@ -190,8 +194,20 @@ class Deployments:
                 return found if chat else replace(found, other_mode=other_mode(candidates[0].model))
         return None
 
-    def route(self, match: Match, request: ResponsesRequest, headers: Mapping[bytes, bytes]) -> Route:
+    def route(
+        self,
+        match: Match,
+        request: ResponsesRequest,
+        headers: Mapping[bytes, bytes],
+        size_of: Callable[[], int] | None = None,
+    ) -> Route:
         """Return the way of a request through the deployments that answer to its name.
+
+        Args:
+            match: the deployments.
+            request: the request.
+            headers: those that it came with.
+            size_of: returns an estimate of the tokens of its prompt, if it was made before.
 
         Raises:
             ClientFault: ``context_length_exceeded`` if it is too long for all of them, if that is checked.
@@ -203,20 +219,25 @@ class Deployments:
             names = (request.target_model or request.requested_model, match.alias, match.variant.name)
             name = next((one for one in names if one in routed), name)
         if self.router.settings.checks_windows:
-            return self._route_by_window(name, match, request, name_of)
-        return Route(self.router, name, match.candidates, name_of, self._group_of)
+            return self._route_by_window(name, match, size_of or PromptSize(request.body), name_of)
+        if not self.router.quotas:
+            return Route(self.router, name, match.candidates, name_of, self._group_of)
+        size_of = size_of or PromptSize(request.body)
+        return Route(self.router, name, match.candidates, name_of, self._group_of, size_of)
 
     def _route_by_window(
-        self, group: str, match: Match, request: ResponsesRequest, name_of: Callable[[], str]
+        self, group: str, match: Match, size_of: Callable[[], int], name_of: Callable[[], str]
     ) -> Route:
         """Return the way of a request through the deployments, and the fallbacks, that it is not too long for."""
-        tokens = estimated_tokens(request.body)
+        tokens = size_of()
 
         def group_of(name: str) -> Sequence[Candidate] | None:
             return fitting(self._group_of(name) or (), tokens)
 
-        route = Route(self.router, group, fitting(match.candidates, tokens), name_of, group_of)
+        route = Route(self.router, group, fitting(match.candidates, tokens), name_of, group_of, size_of)
         if not route.has_candidates and route.go_elsewhere("context_window", trio.current_time()) is None:
+            if (refusal := route.refusal()) is not None:
+                raise refusal
             window = max(one.deployment.max_input_tokens or 0 for one in match.candidates)
             raise ClientFault(sentence_of(window, tokens), code=CONTEXT_LENGTH_EXCEEDED)
         return route
@@ -248,6 +269,22 @@ def _weakly(find: Callable[[str, str | None], Match | None]) -> Callable[..., Ma
         return method(model, effort)
 
     return found
+
+
+class PromptSize:
+    """An estimate of the tokens of a prompt, made when somebody asks for it, and once."""
+
+    __slots__ = ("_body", "_tokens")
+
+    def __init__(self, body: Mapping[str, Json]) -> None:
+        self._body = body
+        self._tokens: int | None = None
+
+    def __call__(self) -> int:
+        """Return it."""
+        if self._tokens is None:
+            self._tokens = estimated_tokens(self._body)
+        return self._tokens
 
 
 class _Choose:
@@ -289,8 +326,14 @@ class _Choose:
                 param="model",
             )
         if (earlier := self._ctx.get(ROUTE)) is not None:  # of another request that an added stage has made
+            earlier.hand_over()
             earlier.end()
-        route = self._ctx[ROUTE] = self._deployments.route(match, request, self._ctx[HEAD].headers)
+        size_of = None
+        if (admitted := self._ctx.get(ADMITTED)) is not None:
+            size_of = PromptSize(request.body)
+            names = (target or asked, match.alias or asked, match.variant.name, match.name)
+            admitted.ask_for(match.name, names, size_of)
+        route = self._ctx[ROUTE] = self._deployments.route(match, request, self._ctx[HEAD].headers, size_of)
         now_s = trio.current_time()
         chosen = route.begin(now_s)
         allowed = match.forwards

@@ -88,7 +88,7 @@ RESPONSE: Slot[ClientResponse] = Slot("response")
 """Filled by the gateway."""
 
 PRINCIPAL: Slot[Principal] = Slot("principal")
-"""Filled by authenticate: the key that the client sent."""
+"""Filled by authenticate, or by the gateway if the key's limits are checked before: the key that the client sent."""
 
 CALL: Slot[UpstreamCall] = Slot("call")
 """Filled by choose_deployment; by what follows if another deployment is asked."""

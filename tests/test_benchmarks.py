@@ -25,6 +25,7 @@ from benchmarks import (  # noqa: E402
     bench_engine,
     bench_gateway,
     bench_meters,
+    bench_overload,
     bench_peers,
     bench_records,
     profile_service,
@@ -424,6 +425,17 @@ def test_a_profile_orders_the_functions_by_their_own_time(tools: Tools, service:
     assert any(re.search(r"pipeline/line\.py: _forward$", line) for line in functions)
     own_us = [float(line.split()[0]) for line in functions]
     assert own_us == sorted(own_us, reverse=True)
+
+
+def test_bench_overload_counts_streams_checks_and_who_is_refused(tools: Tools) -> None:
+    recording = begin("overload", is_quick=True)
+    bench_overload.measure_tree(
+        recording, tools, "headrace", ROOT, [50], bounds=(20, 22), seconds=4 * SECONDS, stream_s=0.5
+    )
+    assert recording.median("headrace", "capacity x 50", "streams") == 20
+    for figure in ("events_per_s", "answered_per_s", "check_ms.p99", "first_ms.p50"):
+        assert (recording.median("headrace", "overload x 50", figure) or 0) > 0, figure
+    assert re.search(r"overload x 50 +headrace", bench_overload.summary(recording))
 
 
 def test_bench_peers_measures_the_peers_it_finds(

@@ -26,7 +26,10 @@ from pipeline.gateway.generation import Generation
 from pipeline.gateway.generations import Generations
 from pipeline.gateway.health_page import PATH, health_page
 from pipeline.gateway.http.asgi import Receive, Scope, Send
+from pipeline.gateway.http.door import OwnAnswer
+from pipeline.gateway.http.http1 import RequestHead
 from pipeline.registry import AnyPlugin
+from stages.admission.counts import Counts
 from stages.authenticate import identify, key_names
 from stages.principal import Principal
 
@@ -52,18 +55,24 @@ class Application:
         settings: the configuration, resolved.
         plugins: the stages that are installed, by name.
         on_end: called at the end of each request with what makes a `FinishedRequest` of it.
+        counts: where limits are counted together with other processes; None to count here only.
 
     Attributes:
         generations: what answers requests.
+        answers: the answers to health checks, by path: our own server gives them without the application.
 
     Raises:
         PluginError: if a configured stage does not exist or does not fit in its place.
+        ConfigError: if there are more limits than can be counted.
         OSError: if ``ca_file`` cannot be read.
     """
 
-    def __init__(self, settings: Settings, *, plugins: Mapping[str, AnyPlugin], on_end: OnEnd) -> None:
-        self.generations = Generations(settings, plugins=plugins, on_end=on_end)
+    def __init__(
+        self, settings: Settings, *, plugins: Mapping[str, AnyPlugin], on_end: OnEnd, counts: Counts | None = None
+    ) -> None:
+        self.generations = Generations(settings, plugins=plugins, on_end=on_end, counts=counts)
         self.started_s = int(time.time())  # noqa: TID251 - shown as `created` of the models
+        self.answers = dict.fromkeys(LIVE_PATHS, self._alive) | dict.fromkeys(READY_PATHS, self._ready)
         self._pages = self._make_pages()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,6 +104,21 @@ class Application:
                 await self.generations.close()
         await send({"type": "lifespan.shutdown.complete"})
 
+    def shed(self, head: RequestHead) -> OwnAnswer | None:
+        """Return how a chat request is refused while the loop is overloaded; None for any other request."""
+        path = head.path.rstrip("/")
+        if head.method != "POST" or (path not in CHAT_PATHS and CHAT_PATH_OF_DEPLOYMENT.fullmatch(path) is None):
+            return None
+        return self.generations.current.bridge.shed(dict(head.headers))
+
+    def _alive(self) -> OwnAnswer:
+        return _ALIVE
+
+    def _ready(self) -> OwnAnswer:
+        if self.generations.is_draining:
+            return _DRAINING
+        return _READY if self.generations.is_open else _STARTING
+
     def _make_pages(self) -> QuartTrio:
         pages = QuartTrio("headrace", static_folder=None)
         pages.json.sort_keys = False  # type: ignore[attr-defined]  # Quart's default provider has it
@@ -121,15 +145,9 @@ class Application:
             workers, wrong_keys = settings.pipeline.workers, generation.bridge.wrong_keys.total
             return _json(health_page(router, settings.deployments, now_s, workers=workers, wrong_keys=wrong_keys))
 
-        async def alive() -> Response:
-            return _json("I'm alive!")
-
-        async def ready() -> Response:
-            if _generation().bridge.draining:
-                return _json({"status": "draining"}, 503)
-            if not self.generations.is_open:
-                return _json({"status": "starting"}, 503)
-            return _json({"status": "healthy", "db": "Not connected"})
+        async def health_check() -> Response:
+            answer = self.answers[request.path]()
+            return Response(answer.body, answer.status, {k.decode(): v.decode() for k, v in answer.headers})
 
         async def fail(error: Exception) -> Response:
             assert isinstance(error, PipelineError)
@@ -184,10 +202,8 @@ class Application:
         for path in MODELS_PATHS:
             pages.add_url_rule(path, f"models {path}", models, methods=["GET"])
         pages.add_url_rule(PATH, "health", health, methods=["GET"])
-        for path in LIVE_PATHS:
-            pages.add_url_rule(path, f"alive {path}", alive, methods=["GET"])
-        for path in READY_PATHS:
-            pages.add_url_rule(path, f"ready {path}", ready, methods=["GET"])
+        for path in self.answers:
+            pages.add_url_rule(path, f"health check {path}", health_check, methods=["GET"])
         for path in CHAT_PATHS:
             pages.add_url_rule(path, f"chat {path}", chat_is_post, methods=["GET", "PUT", "PATCH", "DELETE"])
         pages.before_request(preflight)
@@ -199,7 +215,10 @@ class Application:
 
 def _generation() -> Generation:
     """Return the generation that the current request for a page belongs to."""
-    scope: Mapping[str, Any] = request.scope
+    return _generation_of(request.scope)
+
+
+def _generation_of(scope: Mapping[str, Any]) -> Generation:
     found: Generation = scope[_GENERATION]
     return found
 
@@ -210,6 +229,17 @@ def _identify() -> Principal:
     head = generation.bridge.head_of(request.scope)
     names = key_names(generation.settings.pipeline.key_header)
     return identify(head, generation.keys, generation.anonymous, names)
+
+
+def _answer(value: object, status: int = 200) -> OwnAnswer:
+    body = msgspec.json.encode(value)
+    return OwnAnswer(status, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))], body)
+
+
+_ALIVE = _answer("I'm alive!")
+_READY = _answer({"status": "healthy", "db": "Not connected"})
+_STARTING = _answer({"status": "starting"}, 503)
+_DRAINING = _answer({"status": "draining"}, 503)
 
 
 def _json(value: object, status: int = 200) -> Response:

@@ -31,6 +31,8 @@ class Client(Protocol):
     """When its first bytes were read; 0 if that is unknown."""
     last_read_ns: int
     """When the last bytes of its head were read; 0 if that is unknown."""
+    is_let_in: bool
+    """Whether it is already decided that it need not be refused for the lag of the loop."""
 
     @property
     def finished(self) -> bool:
@@ -80,6 +82,7 @@ class AsgiClient:
 
     took_some = False  # ASGI does not say
     finished = True  # nor this
+    is_let_in = False
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive

@@ -8,24 +8,26 @@ be (ADR 0003). Where stages are added for some requests only, there is one pipel
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, Never
 from weakref import WeakMethod
 
 from msgspec import Struct
 
-from pipeline import Observer, Pipeline, RequestContext, Stage
+from pipeline import Observer, Pipeline, PipelineError, RequestContext, Stage
 from pipeline.gateway.config.settings import Execution
 from pipeline.gateway.insertions import ACCEPTING, Asked, Installed, applies
 from pipeline.graph import TaskDescription
+from stages.admission.admission import Admission
 from stages.answer import Around
 from stages.answer_call import answer_call
-from stages.authenticate import Keys, authenticate
+from stages.authenticate import Keys, authenticate, identify, key_names
 from stages.call_upstream import call_upstream
 from stages.choose_deployment import Deployments, choose_deployment
 from stages.collect_completion import collect_completion
 from stages.decode_events import decode_events
 from stages.encode_chunks import encode_chunks
+from stages.events import Usage
 from stages.keep_alive import keep_alive
 from stages.parse_request import parse_request
 from stages.principal import Principal
@@ -34,7 +36,7 @@ from stages.remember_reasoning import remember_reasoning
 from stages.request import ResponsesRequest
 from stages.restore_reasoning import restore_reasoning
 from stages.routing.around import RouteCall
-from stages.slots import PRINCIPAL, PROFILE
+from stages.slots import CALL, HEAD, PRINCIPAL, PROFILE, USAGE
 from stages.upstreams import Upstream, UpstreamCall, UpstreamKind
 from stages.write_json import write_json
 from stages.write_sse import write_sse
@@ -62,6 +64,8 @@ class Parts(Struct, frozen=True, kw_only=True):
     reasoning: ReasoningStore | None = None
     anonymous: Principal | None = None
     key_header: str | None = None
+    admission: Admission | None = None
+    """What limits the requests that come in; None if nothing does."""
 
 
 class Assembly:
@@ -90,8 +94,8 @@ class Assembly:
         self._pipelines: dict[tuple[str, tuple[bool, ...]], AnyPipeline] = {}
         self._has_choice = any(one.planned.is_conditional for one in self._answering)
         self._arounds = [one.planned for one in self._answering if one.planned.plugin.kind == "around"]
-        answering = self._answering  # not a method, here and below: what holds its owner only the collector would free
-        self._flags_of = lru_cache(MAX_ASKED)(lambda asked: _flags(answering, asked))
+        # Not a method: a cache that holds its owner is garbage that only the collector would free, after each reload.
+        self._flags_of = lru_cache(MAX_ASKED)(partial(_flags, self._answering))
         # Built now: then what does not fit together fails at start-up.
         self._accept = self._built(self._accept_stages(self._accepting))
         self._stream = self._built(self._answer_stages(self._answering, is_stream=True))
@@ -103,6 +107,8 @@ class Assembly:
         Raises:
             PipelineError: as `Pipeline.run` does.
         """
+        if self._parts.admission is not None:
+            await self._admit(self._parts.admission, ctx)
         if not self._is_split:
             return await self._accept.run(body, ctx)
         parts = self._parts
@@ -125,6 +131,19 @@ class Assembly:
         choosing = self._chosen("choose", [*placed["request"], *placed["call"]], asked, stages)
         calls: list[UpstreamCall] = await choosing.run([requests], ctx)
         return calls
+
+    async def _admit(self, admission: Admission, ctx: RequestContext) -> None:
+        """Identify the client, and let it in or refuse it: before anything of the body is read.
+
+        Not in a stage, because a stage asks for the body's first part first, and that may have to wait for memory.
+        """
+        parts = self._parts
+        try:
+            ctx[PRINCIPAL] = identify(ctx[HEAD], parts.keys, parts.anonymous, key_names(parts.key_header))
+        except PipelineError as error:
+            error.stage = "authenticate"
+            raise
+        await admission.begin(ctx[PRINCIPAL], ctx)
 
     def answer(
         self, call: UpstreamCall, ctx: RequestContext, *, is_again: bool = False
@@ -270,7 +289,7 @@ class Assembly:
         arounds: list[Around] = [one.made for one in added if one.planned.plugin.kind == "around"]
         events: list[AnyStage] = self._call_stages(added)
         if arounds:
-            events = [answer_call([*arounds, RouteCall()], self._attempt(added))]
+            events = [answer_call([*arounds, RouteCall(_usage_of)], self._attempt(added))]
         elif is_again:
             events.insert(0, restore_reasoning(parts.reasoning))
         if parts.reasoning is not None:
@@ -287,3 +306,8 @@ class Assembly:
 def _flags(added: Sequence[Installed], asked: Asked) -> tuple[bool, ...]:
     """Return which of the stages that may be added to an answer are for such a request."""
     return tuple(applies(one.planned.settings.when, asked) for one in added)
+
+
+def _usage_of(ctx: RequestContext, call: UpstreamCall) -> Usage | None:
+    """Return what a call has used, if its answer is the one that is passed on and says so."""
+    return ctx.get(USAGE) if ctx.get(CALL) is call else None

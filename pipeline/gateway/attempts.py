@@ -14,6 +14,7 @@ import trio
 from pipeline import ClientFault, Overloaded, PipelineError, RequestContext, UpstreamFault
 from pipeline.gateway.asgi_client import AsgiResponse
 from pipeline.gateway.assembly import Assembly
+from stages.admission.refusals import RateLimited
 from stages.answer import attempt_at
 from stages.routing.router import ROUTE, Candidate, Route
 from stages.slots import ATTEMPTS, CALL, ENCODER, FAILURE, SENT_REASONING, USAGE
@@ -52,7 +53,10 @@ async def answer_in_turn(
     elif route.candidate is None or route.candidate.deployment.id != call.deployment.id:
         # An added stage has chosen another one than routing.
         route.hand_over()
-        route = ctx[ROUTE] = route.from_candidate(Candidate(call.deployment, call.model), trio.current_time())
+        try:
+            route = ctx[ROUTE] = route.from_candidate(Candidate(call.deployment, call.model), trio.current_time())
+        except RateLimited as full:
+            return full
     if not is_routed_within:
         ctx.timeline.on_first_token = note_first_token
     chosen = ctx[CALL]  # without restored reasoning

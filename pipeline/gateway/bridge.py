@@ -31,14 +31,17 @@ from pipeline.gateway.client_address import NO_PROXIES, Proxies
 from pipeline.gateway.cors import NO_ORIGINS, Cors
 from pipeline.gateway.failures import render
 from pipeline.gateway.http.asgi import REQUEST_CYCLE, Message, Receive, Scope, Send
+from pipeline.gateway.http.door import OwnAnswer
 from pipeline.gateway.request_record import FinishedRequest, finished_request, request_record
+from pipeline.gateway.shedding import Shedding
 from pipeline.gateway.upload_budget import Upload, UploadBudget
 from pipeline.gateway.wrong_keys import WrongKeys
 from pipeline.kernel_time import Clock
 from pipeline.timeline import Timeline
+from stages.admission.admission import ADMITTED
 from stages.authenticate import UnknownKey
 from stages.routing.router import ROUTE
-from stages.slots import ENCODER, HEAD, PROFILE, RESPONSE, ReceivedHead
+from stages.slots import ENCODER, HEAD, PROFILE, RESPONSE, USAGE, ReceivedHead
 from stages.upstreams.faults import failed_from
 from stages.wire.downstream.profiles import Profile
 
@@ -66,6 +69,7 @@ class Bridge:
         body_timeout_s: how long the upload may take.
         uploads: the memory that large requests share.
         generation: the number of the configuration that it is made of, for the records.
+        shedding: refuses requests while the loop is overloaded.
         clock: returns the time of the figures, in ns.
     """
 
@@ -81,6 +85,7 @@ class Bridge:
         body_timeout_s: float,
         uploads: UploadBudget,
         generation: int = 1,
+        shedding: Shedding | None = None,
         clock: Clock = perf_counter_ns,
     ) -> None:
         self.assembly = assembly
@@ -93,6 +98,7 @@ class Bridge:
         self.body_timeout_s = body_timeout_s
         self.uploads = uploads
         self.generation = generation
+        self.shedding = Shedding(0) if shedding is None else shedding
         self.clock = clock
         self.draining = False
         self.active: set[_ServedRequest] = set()
@@ -113,10 +119,13 @@ class Bridge:
         finally:
             self.active.discard(request)
             if (route := request.ctx.get(ROUTE)) is not None:
-                route.end()
+                route.end(request.ctx.get(USAGE))
                 request.ctx.timeline.on_first_token = None  # it holds the request
             if request.upload is not None:
                 request.upload.end()
+            if (admitted := request.ctx.get(ADMITTED)) is not None:
+                was_refused = isinstance(request.error, Overloaded) and "routed" not in request.ctx.timeline.points
+                admitted.end(request.ctx.get(USAGE), was_refused=was_refused)
             if request.error is not None:
                 forget_places(request.error)  # it is kept for the record
             self.on_end(request.finished)
@@ -168,6 +177,18 @@ class Bridge:
         while self.active:
             self._is_idle = trio.Event()
             await self._is_idle.wait()
+
+    def shed(self, headers: dict[bytes, bytes]) -> OwnAnswer | None:
+        """Return how a request with these headers is refused at the door of our own server, without a record.
+
+        None if it is not.
+        """
+        if not self.shedding.is_due():
+            return None
+        rendered = render(self.shedding.refuse(trio.current_time()), as_400=self.profile_of(headers).errors_as_400)
+        request_id = self.request_id_of(headers).encode("ascii")
+        more = [(b"x-request-id", request_id), *self.cors.headers_for(headers.get(b"origin"))]
+        return OwnAnswer(rendered.status, [*more, *rendered.headers], rendered.body)
 
     def drain(self) -> None:
         """Refuse all further requests with 503: the process is about to stop."""
@@ -225,6 +246,8 @@ class _ServedRequest:
         """Run the pipelines, and report a failure to the client."""
         if self._bridge.draining:
             self.error = Overloaded("this server is restarting: try again at once", code="draining")
+        elif not self._client.is_let_in and self._bridge.shedding.is_due():
+            self.error = self._bridge.shedding.refuse(trio.current_time())
         else:
             with self._scope:
                 try:
@@ -245,7 +268,11 @@ class _ServedRequest:
             raise Overloaded("this server is still starting: try again shortly", code="draining")
         upload = self.upload
         body = _BodySource(self._client, self._bridge.body_timeout_s, self.disconnect, self.ctx.timeline, upload)
-        calls = await self._client.watch_upload(assembly.accept(body, self.ctx), self.disconnect)
+        try:
+            calls = await self._client.watch_upload(assembly.accept(body, self.ctx), self.disconnect)
+        finally:
+            if (admitted := self.ctx.get(ADMITTED)) is not None:
+                self.response.headers += admitted.headers()
         self.ctx.timeline.mark("routed")
         if len(calls) != 1:  # only a plugin can do that
             bug = StageBug(f"an added stage turned one request into {len(calls)} calls; it must pass on exactly one")

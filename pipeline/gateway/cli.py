@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", help="address to listen on (pipeline_settings.host)")
     serve.add_argument("--port", type=int, help="port to listen on (pipeline_settings.port)")
     serve.add_argument("--workers", type=int, help="processes (pipeline_settings.workers)")
-    serve.add_argument("--inherited", metavar="FD,FD", help=argparse.SUPPRESS)  # from the supervisor to its workers
+    serve.add_argument("--inherited", metavar="FD,FD,FD", help=argparse.SUPPRESS)  # from the supervisor to its workers
     serve.set_defaults(run=_serve)
 
     demo = commands.add_parser("demo", help="serve the embedded models: no key, no network")
@@ -130,8 +130,7 @@ def _serve(options: argparse.Namespace) -> int:
     arguments = ["serve", "--config", options.config, *(f"{flag}={given}" for flag, given in flags.items())]
     inherited = None
     if options.inherited is not None:
-        listener, _, lifeline = options.inherited.partition(",")
-        inherited = int(listener), int(lifeline)
+        inherited = tuple(map(int, options.inherited.split(",")))
     plugins = discover()
     settings = _with_warnings(settings, plugins)
 

@@ -25,7 +25,7 @@ END_CODES: dict[EndCode, str] = {
     "UC": "the upstream could not be reached",
     "UE": "the upstream answered with an error",
     "UP": "the upstream broke its protocol",
-    "RL": "the upstream limited the rate",
+    "RL": "a limit of the rate was reached: the upstream's, or one of the configuration",
     "AU": "the key is missing, unknown, or not allowed to do this",
     "BR": "the request is not valid",
     "OV": "the gateway or the upstream's connections are overloaded",
@@ -75,11 +75,18 @@ TABLE: dict[str, Row] = {
         502, "UE", "The upstream has no such model or path. Check `model`, `api_base` and `use_chat_completions_api`."
     ),
     "upstream_rate_limited": Row(429, "RL", "The upstream limits the rate. Wait for `Retry-After`."),
+    "rate_limited": Row(
+        429,
+        "RL",
+        "The key, or each deployment of the model, has reached one of its limits; the message names it. Wait for "
+        "`Retry-After`.",
+    ),
     "upstream_pool_full": Row(503, "OV", "All connections to the upstream are in use. Try again.", 1),
     "overloaded": Row(
         503,
         "OV",
-        "The gateway is overloaded, or large requests take all of `pipeline_settings.max_upload_mb_total`. Try again.",
+        "The gateway is overloaded: `pipeline_settings.max_requests_in_flight` run and no turn came in time, the "
+        "loop is held for `max_lag_ms`, or large requests take all of `max_upload_mb_total`. Try again.",
         1,
     ),
     "draining": Row(503, "DR", "This worker is about to stop. Try again at once.", 1),

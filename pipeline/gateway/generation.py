@@ -14,10 +14,12 @@ from typing import Final
 
 import msgspec
 
+from pipeline.gateway.admission import admission_of, has_limits, quotas_of
 from pipeline.gateway.assembly import Assembly, Parts
 from pipeline.gateway.bridge import Bridge, OnEnd
 from pipeline.gateway.client_address import Proxies
 from pipeline.gateway.config.keys import KeyStore
+from pipeline.gateway.config.problems import ConfigError
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.cors import Cors
 from pipeline.gateway.health_checks import health_checks, running
@@ -26,9 +28,11 @@ from pipeline.gateway.insertions import plan
 from pipeline.gateway.lasting import Lasting
 from pipeline.gateway.memory import memory_limit_bytes
 from pipeline.gateway.open_plugins import OpenPlugins
+from pipeline.gateway.shedding import Shedding
 from pipeline.gateway.upload_budget import UploadBudget, default_total_bytes
 from pipeline.gateway.upstream_clients import ClientSettings, UpstreamClients
 from pipeline.registry import AnyPlugin
+from stages.admission.counts import Counts, CountsFullError
 from stages.choose_deployment import Deployments
 from stages.principal import Principal
 from stages.reasoning.opening import open_store
@@ -55,13 +59,17 @@ class Generation:
         on_end: called at the end of each request with what makes a `FinishedRequest` of it.
         number: of the generation; the first one of a process has 1.
         before: the current generation, whose place this one is to take. Nothing of it changes until `take_over`.
+        counts: where limits are counted together with other processes; None to go on with those of ``before``, or to
+            count here only.
 
     Attributes:
         parts: what the built-in stages are made of.
         bridge: serves the requests.
+        counts: where limits are counted; None if there are none.
 
     Raises:
         PluginError: if a configured stage does not exist or does not fit in its place.
+        ConfigError: if there are more limits than can be counted.
         OSError: if ``ca_file`` cannot be read.
     """
 
@@ -73,6 +81,7 @@ class Generation:
         on_end: OnEnd,
         number: int = 1,
         before: Generation | None = None,
+        counts: Counts | None = None,
     ) -> None:
         own = settings.pipeline
         self.settings = settings
@@ -82,6 +91,16 @@ class Generation:
         self._health_log: HealthLog = HealthLog() if before is None else before._health_log
         self.deployments = Deployments(settings.deployments, settings.routing, on_change=self._health_log.note)
         self.deployments.router.on_chat_only = _log_chat_only
+        self.counts: Counts | None = counts if before is None else before.counts
+        admission = None
+        if self.counts is None and has_limits(settings):
+            self.counts = Counts()
+        if self.counts is not None:
+            try:
+                self.deployments.router.quotas = quotas_of(settings, self.counts)
+                admission = admission_of(settings, self.counts)
+            except CountsFullError as full:
+                raise ConfigError([f"{settings.source}: {full}"]) from None
         self._clients: Lasting[UpstreamClients] = _clients(own, None if before is None else before._clients)
         self.clients = self._clients.resource
         self._store: Lasting[ReasoningStore] | None = _store(own, None if before is None else before._store)
@@ -99,6 +118,7 @@ class Generation:
             keep_alive_interval_s=own.keep_alive_interval_s,
             reasoning=self.reasoning,
             execution=own.execution,
+            admission=admission,
         )
         interval_s = settings.health_check_interval_s
         self._health_checks = (
@@ -122,6 +142,7 @@ class Generation:
             request_timeout_s=own.request_timeout_s,
             body_timeout_s=own.body_timeout_s,
             uploads=_upload_budget(own),
+            shedding=Shedding(own.max_lag_ms),
             generation=number,
         )
         self._opened = AsyncExitStack()
@@ -173,7 +194,7 @@ def _clients(own: PipelineSettings, before: Lasting[UpstreamClients] | None) -> 
     )
     try:
         made_of = (settings, None if own.ca_file is None else _stamp(own.ca_file))
-        if before is not None and before.made_of == made_of:
+        if before is not None and before.made_of == made_of and not before.has_failed:
             return before
         return Lasting(UpstreamClients(settings), made_of, "the connections to upstreams")
     except OSError as error:
@@ -191,7 +212,7 @@ def _store(own: PipelineSettings, before: Lasting[ReasoningStore] | None) -> Las
         return None
     limits = (own.reasoning_max_entries, own.reasoning_max_mb, own.reasoning_max_age_h)
     made_of = (own.reasoning_store, own.reasoning_store_file, limits)
-    if before is not None and before.made_of == made_of:
+    if before is not None and before.made_of == made_of and not before.has_failed:
         return before
     store = open_store(
         own.reasoning_store,

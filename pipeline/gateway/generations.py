@@ -17,7 +17,9 @@ from pipeline.errors import places_of
 from pipeline.gateway.bridge import OnEnd
 from pipeline.gateway.config.settings import Settings
 from pipeline.gateway.generation import Generation
+from pipeline.loop import current_loop
 from pipeline.registry import AnyPlugin
+from stages.admission.counts import Counts
 
 MAX_OLD: Final = 4
 """So many may have requests beside the current one. A further reload cuts off those of the oldest."""
@@ -38,6 +40,7 @@ class Generations:
         settings: the configuration of the first one.
         plugins: the stages that are installed, by name.
         on_end: called at the end of each request with what makes a `FinishedRequest` of it.
+        counts: where limits are counted together with other processes; None to count here only.
 
     Attributes:
         current: the one that new requests belong to.
@@ -48,8 +51,10 @@ class Generations:
         PluginError, OSError: as `Generation` does.
     """
 
-    def __init__(self, settings: Settings, *, plugins: Mapping[str, AnyPlugin], on_end: OnEnd) -> None:
-        self.current = Generation(settings, plugins=plugins, on_end=on_end)
+    def __init__(
+        self, settings: Settings, *, plugins: Mapping[str, AnyPlugin], on_end: OnEnd, counts: Counts | None = None
+    ) -> None:
+        self.current = Generation(settings, plugins=plugins, on_end=on_end, counts=counts)
         self.is_open = self.is_draining = False
         self._on_end = on_end
         self._ending: dict[Generation, trio.Event] = {}
@@ -76,6 +81,7 @@ class Generations:
         async with self._changing:
             await self.current.open()
             await self.current.begin_checks()
+            self.current.bridge.shedding.watch(current_loop())
             self.is_open = True
 
     async def reload(self, settings: Settings, plugins: Mapping[str, AnyPlugin]) -> None:
@@ -97,6 +103,7 @@ class Generations:
             if self._reloading.cancelled_caught:
                 raise ReloadRefusedError("this process is about to stop")
             new.take_over(before)
+            new.bridge.shedding.watch(current_loop())
             self.current = new
             self._log_switch(new, before)
             self._end_later(before)

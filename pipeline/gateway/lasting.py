@@ -28,11 +28,15 @@ class Lasting(Generic[Resource]):
         resource: an async context manager.
         made_of: what it was made of. Another configuration that says the same can use it, too.
         name: of the resource, in the log.
+
+    Attributes:
+        has_failed: whether it has closed by itself because of an error; the next generation should not use it.
     """
 
     def __init__(self, resource: Resource, made_of: object, name: str) -> None:
         self.resource = resource
         self.made_of = made_of
+        self.has_failed = False
         self._name = name
         self._users = 0
         self._failure: Exception | None = None
@@ -87,8 +91,11 @@ class Lasting(Generic[Resource]):
                     await self._closing.wait()
         except Exception as error:
             if self._opened.is_set():
+                self.has_failed = True
                 log.error(
-                    "%s has failed and is closed: restart the server to open it again: %s", self._name, places_of(error)
+                    "%s has failed and is closed: reload (SIGHUP) or restart to open it again: %s",
+                    self._name,
+                    places_of(error),
                 )
             else:
                 self._failure = error

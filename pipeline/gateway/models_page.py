@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pipeline.gateway.config.describe import target_of
+from pipeline.gateway.config.describe import limits_of, target_of
 from pipeline.gateway.config.settings import Settings
 from pipeline.gateway.health_page import EndpointHealth, HealthPage
 from stages.routing.faults import FaultKind
@@ -78,7 +78,7 @@ def _group(
     for one in sorted(deployments, key=lambda one: one.order):
         is_checked = settings.health_check_interval_s is not None and one.health_check is not None
         checked = ", asked in the background" if is_checked else ""
-        yield f"    order {one.order}, weight {one.weight:g}: {redact(target_of(one))}{checked}"
+        yield f"    order {one.order}, weight {one.weight:g}: {redact(target_of(one))}{checked}{limits_of(one)}"
         if states is not None:
             yield f"      {_state(states.get(one.id))}"
 

@@ -1,4 +1,4 @@
-"""The plugins of one serving process: opened before it is ready, and closed after its last request."""
+"""The plugins of one generation: opened before it serves, and closed after its last request."""
 
 from __future__ import annotations
 
@@ -163,11 +163,11 @@ class _Life:
                     await self.closing.wait()
                     scope.deadline = trio.current_time() + CLOSE_LIMIT_S
                 if not self.closing.is_set():
-                    log.error("stage %s has closed by itself: restart the server to open it again", name)
+                    log.error("stage %s has closed by itself: reload (SIGHUP) or restart to open it again", name)
             except Exception as error:
                 if is_open and not self.closing.is_set():
                     log.error(
-                        "stage %s has failed and is closed: restart the server to open it again: %s",
+                        "stage %s has failed and is closed: reload (SIGHUP) or restart to open it again: %s",
                         name,
                         places_of(error),
                     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import resource
@@ -13,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import trio
 
 from pipeline.gateway.app import Application
+from pipeline.gateway.collector import start_collector, watch_streams
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.event_log import EventLog
 from pipeline.gateway.failures import refusal
@@ -25,31 +25,13 @@ from pipeline.gateway.memory import return_large_blocks
 from pipeline.gateway.reloading import Reloader, Reread
 from pipeline.loop import LoopClock, watch_loop
 from pipeline.registry import AnyPlugin
+from stages.admission.counts import Counts, shared_file
 
 KILL_MARGIN_S = 10.0
 """What the supervisor adds to the longest drain before it kills a worker."""
 
 SPARE_FILES = 64
 """Descriptors besides those of streams, which need one to the client and one to the upstream."""
-
-GC_THRESHOLDS = (20_000, 2, 500)
-"""Objects between two collections of the youngest generation, and collections between two of the older ones. A request
-makes a few hundred objects and leaves none in cycles (the engine's tests check that, and
-``test_memory.py`` for failed ones), so with CPython's default of 700 the collector runs often and finds nothing.
-
-The CPU time of the collector, by ``benchmarks.bench_memory collector`` (2026-11-29, CPython 3.11, in us; the memory is
-that with 2 000 streams):
-
-    thresholds     of a request   of an event, 100 streams   while 2 000 streams open, per event   longest   memory
-    700, 10, 10            25.2                       0.80                                   45.6     67 ms   79 MiB
-    5 000, 20, 50           0.0                       0.32                                   18.5     39 ms   83 MiB
-    20 000, 20, 50          0.0                       0.26                                   12.9     63 ms   86 MiB
-    50 000, 20, 50          0.0                       0.00                                    9.8     64 ms   84 MiB
-
-Beyond 20 000 nothing is gained that could be told from noise, and a cycle of a plugin's would live longer.
-
-A collection holds the loop for 0.1 to 0.25 us for each object: the middle one walks at most 60 000 new ones. With
-(20 000, 20, 50) it walked 420 000 of a body of 150 000 messages, for 85 ms. The oldest one comes as often as there."""
 
 log = logging.getLogger("headrace")
 
@@ -59,7 +41,7 @@ def serve(
     *,
     plugins: Mapping[str, AnyPlugin],
     worker_arguments: Sequence[str] = (),
-    inherited: tuple[int, int] | None = None,
+    inherited: tuple[int, ...] | None = None,
     on_listening: Callable[[str, int], None] | None = None,
     reread: Reread | None = None,
 ) -> int:
@@ -69,7 +51,8 @@ def serve(
         settings: the configuration, resolved.
         plugins: the installed stages.
         worker_arguments: the arguments of a worker process, if there are several.
-        inherited: in a worker, the descriptors of the listening socket and of its lifeline.
+        inherited: in a worker, the descriptors of the listening socket, of its lifeline and of the file in which all
+            workers count what is limited.
         on_listening: called with the host and port once the socket is bound.
         reread: reads the configuration again, for a reload; None if it comes from nowhere that can change.
 
@@ -81,10 +64,11 @@ def serve(
     events = EventLog(written)
     files = _allow_many_files()
     # A misconfigured stage fails here, not in each worker.
-    app = Application(settings, plugins=plugins, on_end=events.note_request)
+    counts = None if inherited is None else Counts(inherited[2])
+    app = Application(settings, plugins=plugins, on_end=events.note_request, counts=counts)
     on_hangup = None if reread is None else Reloader(app.generations, reread, written)
     if inherited is not None:
-        listener, lifeline = (socket.socket(fileno=fd) for fd in inherited)
+        listener, lifeline = (socket.socket(fileno=fd) for fd in inherited[:2])
         prepare_listener(listener)
         return _run(app, own, listener, lifeline, events, on_hangup)
     for warning in settings.warnings:
@@ -105,14 +89,16 @@ def serve(
     if own.workers == 1:
         return _run(app, own, listener, None, events, on_hangup)
 
+    counts_file = shared_file()  # even without limits: a reload may bring some
+
     def worker_command(listeners: Sequence[int], lifeline: int) -> list[str]:
         program = [sys.executable, "-m", "pipeline.gateway", *worker_arguments]
-        return [*program, "--inherited", f"{listeners[0]},{lifeline}"]
+        return [*program, "--inherited", f"{listeners[0]},{lifeline},{counts_file}"]
 
     log.info("%d workers on %s port %d", own.workers, own.host, port)
     limits = server_settings(own)
     longest_drain_s = limits.graceful_timeout_s + limits.final_message_timeout_s + KILL_MARGIN_S
-    return run_workers(own.workers, [listener], worker_command, stop_timeout_s=longest_drain_s)
+    return run_workers(own.workers, [listener], worker_command, stop_timeout_s=longest_drain_s, more_fds=[counts_file])
 
 
 def _allow_many_files() -> int:
@@ -152,9 +138,10 @@ def _run(
 
     async def main() -> None:
         refused: StartupError | None = None
-        with watch_loop(events.note_stall):
+        with watch_loop(events.note_stall) as loop:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(events.run)
+                nursery.start_soon(watch_streams, loop)
                 try:
                     await serve_until_signalled(
                         app,
@@ -162,6 +149,8 @@ def _run(
                         [listener],
                         limits,
                         make_refusal=refusal,
+                        answers=app.answers,
+                        shed=app.shed,
                         lifeline=lifeline,
                         on_shutdown=app.generations.drain,
                         on_drain_deadline=app.generations.cut_off,
@@ -181,11 +170,7 @@ def _run(
             raise refused
 
     return_large_blocks()
-    # What exists now stays: unless it is frozen, each full collection walks all modules, which shows in the p99 of
-    # added latency (docs/facts/http-stack.md, "Garbage collection").
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
+    start_collector()
     try:
         trio.run(main, clock=LoopClock())
     except StartupError as error:

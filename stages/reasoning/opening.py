@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from stages.reasoning.sqlite_store import SqliteStore
-from stages.reasoning.store import DISK_LIMITS, HOUR_S, MEMORY_LIMITS, Limits, MemoryStore, ReasoningStore
+from stages.reasoning.store import DISK_LIMITS, HOUR_S, MEMORY_LIMITS, MemoryStore, ReasoningStore, StoreLimits
 
 StoreKind = Literal["memory", "sqlite"]
 
@@ -30,7 +30,7 @@ def open_store(
         ValueError: if ``sqlite`` has no file.
     """
     default = MEMORY_LIMITS if kind == "memory" else DISK_LIMITS
-    limits = Limits(
+    limits = StoreLimits(
         max_entries=default.max_entries if max_entries is None else max_entries,
         max_bytes=default.max_bytes if max_mb is None else int(max_mb * (1 << 20)),
         max_age_s=default.max_age_s if max_age_h is None else max_age_h * HOUR_S,

@@ -26,9 +26,9 @@ from stages.reasoning.store import (
     ENTRY_OVERHEAD_BYTES,
     HOUR_S,
     MEMORY_LIMITS,
-    Limits,
     MemoryStore,
     StoreError,
+    StoreLimits,
 )
 
 APPLICATION_ID: Final = 0x68647263
@@ -77,7 +77,7 @@ class Database:
         sqlite3.Error: from any method, if the file cannot be used.
     """
 
-    def __init__(self, file: Path, limits: Limits, *, timeout_s: float) -> None:
+    def __init__(self, file: Path, limits: StoreLimits, *, timeout_s: float) -> None:
         self._limits = limits
         self._writes = 0
         self._connection = sqlite3.connect(file, timeout=timeout_s, isolation_level=None, check_same_thread=False)
@@ -161,7 +161,9 @@ class SqliteStore:
         now_s: the wall clock, in seconds since the epoch.
     """
 
-    def __init__(self, file: Path, limits: Limits = DISK_LIMITS, *, now_s: Callable[[], int] = wall_clock_s) -> None:
+    def __init__(
+        self, file: Path, limits: StoreLimits = DISK_LIMITS, *, now_s: Callable[[], int] = wall_clock_s
+    ) -> None:
         self._file = file
         self._limits = limits
         self._now_s = now_s

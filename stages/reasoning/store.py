@@ -21,7 +21,7 @@ ENTRY_OVERHEAD_BYTES = 300
 """What an entry costs besides its value: the key, two objects and a slot in the table (measured, CPython 3.11)."""
 
 
-class Limits(Struct, frozen=True, kw_only=True):
+class StoreLimits(Struct, frozen=True, kw_only=True):
     """How much is kept, and how long; the least recently used entry is dropped first."""
 
     max_entries: int
@@ -31,8 +31,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     """Counted from the last use, so that an active conversation stays complete, and its prompt cached."""
 
 
-MEMORY_LIMITS = Limits(max_entries=20_000, max_bytes=64 << 20, max_age_s=DAY_S)
-DISK_LIMITS = Limits(max_entries=100_000, max_bytes=512 << 20, max_age_s=30 * DAY_S)
+MEMORY_LIMITS = StoreLimits(max_entries=20_000, max_bytes=64 << 20, max_age_s=DAY_S)
+DISK_LIMITS = StoreLimits(max_entries=100_000, max_bytes=512 << 20, max_age_s=30 * DAY_S)
 
 
 class StoreError(Exception):
@@ -73,7 +73,7 @@ class MemoryStore:
         clock: returns the time in seconds.
     """
 
-    def __init__(self, limits: Limits = MEMORY_LIMITS, *, clock: Callable[[], float] = trio.current_time) -> None:
+    def __init__(self, limits: StoreLimits = MEMORY_LIMITS, *, clock: Callable[[], float] = trio.current_time) -> None:
         self._limits = limits
         self._clock = clock
         self._entries: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()

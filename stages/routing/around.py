@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 
-from pipeline import ClientFault, Overloaded, PipelineError, UpstreamFault
+from pipeline import ClientFault, Overloaded, PipelineError, RequestContext, UpstreamFault
 from stages.answer import Answer, Next
+from stages.events import Usage
 from stages.routing.router import ROUTE, Candidate
 from stages.upstreams import UpstreamCall
 
+UsageOf = Callable[[RequestContext, UpstreamCall], Usage | None]
+"""Returns what a call has used, if it is the one whose answer the client gets and that is known."""
+
 
 class RouteCall:
-    """The innermost around, if anything is around the call."""
+    """The innermost around, if anything is around the call.
+
+    Args:
+        usage_of: says what a call has used.
+    """
 
     name = "route_call"
+
+    def __init__(self, usage_of: UsageOf = lambda ctx, call: None) -> None:
+        self._usage_of = usage_of
 
     @asynccontextmanager
     async def call(self, call: UpstreamCall, next: Next, /) -> AsyncGenerator[Answer]:
@@ -45,4 +56,4 @@ class RouteCall:
                         del failed  # else it would refer to itself by way of this frame
                 call = again.called(call)
         finally:
-            route.end()
+            route.end(self._usage_of(next.ctx, call))

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from pipeline import ClientFault, Overloaded, PipelineError, Slot, UpstreamFault
+from stages.admission.quota import Quota
+from stages.admission.refusals import RateLimited
+from stages.events import Usage
 from stages.routing.affinity import score
 from stages.routing.budget import RetryBudget
 from stages.routing.faults import MOVED, FaultKind, kind_of, says_route_exists
 from stages.routing.health import MAX_RETRY_AFTER_S, Change, Health
+from stages.routing.places import Places
 from stages.routing.settings import RoutingSettings
 from stages.upstreams import Deployment, Reason, UpstreamCall
 from stages.upstreams.unknown_route import is_unknown_route, with_remedy
@@ -53,9 +57,10 @@ class Again(Struct, frozen=True):
         return replace(self.candidate.called(call), pause_s=self.pause_s, reason=self.reason)
 
 
-HealthNote = Literal["ejected", "asked_anyway", "probed", "newly_ejected"]
+HealthNote = Literal["ejected", "asked_anyway", "probed", "newly_ejected", "full"]
 """What the health of deployments has done to a request: one was left out in its turn; one was asked although it is
-ejected, because none was ready; this request was the one that tries it; its failure ejected it."""
+ejected, because none was ready; this request was the one that tries it; its failure ejected it; one was left out
+because it had reached a limit."""
 
 GroupOf = Callable[[str], Sequence[Candidate] | None]
 """Returns the candidates for a name, as a fallback names them; None if it has none."""
@@ -75,6 +80,7 @@ class Router:
         asked_by_chat: the ids of the deployments that are known to have Chat Completions, and not the API that they
             were asked by first.
         on_chat_only: called once for each of them, when that becomes known.
+        quotas: what the deployments that have limits may be given, by id.
     """
 
     def __init__(
@@ -93,6 +99,7 @@ class Router:
         self._on_change = on_change
         self.asked_by_chat: set[str] = set()
         self.on_chat_only: Callable[[Deployment], object] = lambda deployment: None
+        self.quotas: Mapping[str, Quota] = {}
         self.keeps = settings.strategy != "simple-shuffle"
         self._sticky: OrderedDict[tuple[str, str], str] = OrderedDict()  # by group and conversation
 
@@ -203,6 +210,7 @@ class Route:
         candidates: who may answer; at least one, unless `go_elsewhere` comes before `begin`.
         name_of: returns the name of its conversation; it is asked if there are several candidates.
         group_of: finds the groups of fallbacks.
+        size_of: returns an estimate of the tokens of its prompt; it is asked if a deployment limits them.
 
     Attributes:
         candidate: who is asked; None if nobody is.
@@ -224,6 +232,7 @@ class Route:
         "_name",
         "_name_of",
         "_own",
+        "_places",
         "_retries",
         "_since_s",
         "_told",
@@ -243,6 +252,7 @@ class Route:
         candidates: Sequence[Candidate],
         name_of: Callable[[], str],
         group_of: GroupOf,
+        size_of: Callable[[], int] = lambda: 0,
     ) -> None:
         self.router = router
         self.group: str = group
@@ -265,6 +275,7 @@ class Route:
         self._is_probe = False
         self._since_s = 0.0
         self.has_answered = False
+        self._places = Places(router.quotas, size_of) if router.quotas else None
 
     @property
     def has_candidates(self) -> bool:
@@ -272,15 +283,19 @@ class Route:
         return bool(self._candidates)
 
     def begin(self, now_s: float) -> Candidate:
-        """Return whom to ask first. If all are ejected it is the first of them: a cool-down must not refuse anybody."""
+        """Return whom to ask first. If all are ejected it is the first of them: a cool-down must not refuse anybody.
+
+        Raises:
+            RateLimited: if all have reached their limits, and those of the fallbacks too.
+        """
         self.router.budget.note_request(now_s)
-        own = self._ask(self._next(now_s, untried_only=False) or self._first(now_s), now_s)
+        own = self._ask(self._any_of_group(now_s) or self._elsewhere(now_s), now_s)
         self._own = own.deployment.id
         return own
 
     def hand_over(self) -> None:
         """Ask nobody: what is around the call does, and each of its calls has a way of its own (`from_candidate`)."""
-        self.end()
+        self._leave(keeps_place=True)
         self._asked.clear()
 
     def others(self, now_s: float) -> list[Candidate]:
@@ -290,6 +305,7 @@ class Route:
             one
             for one in self._ordered()
             if (id := one.deployment.id) != self._own and id not in self._asked and health[id].is_ready(now_s)
+            if self._places is None or self._places.has_room(id)
         ]
 
     def from_candidate(self, candidate: Candidate, now_s: float) -> Route:
@@ -297,16 +313,18 @@ class Route:
 
         If that has named another ``candidate`` than the request's own, nobody else is asked: it has chosen. All ways of
         one request know whom the others have asked.
+
+        Raises:
+            RateLimited: if the named candidate has reached its limits, or all have.
         """
         route = Route(self.router, self.group, self._candidates, self._name_of, self.group_of)
         route._name = self._name
         route.notes = self.notes = self.notes or {}
         route._asked = self._asked
         route._is_named = candidate.deployment.id != self._own
-        if not route._is_named and not self.router.health_of(candidate).is_ready(now_s):
-            candidate = route._next(now_s, untried_only=False) or candidate
-        route._ask(candidate, now_s)
-        return route
+        if self._places is not None:
+            route._places = self._places.passed_on()
+        return route._begin_with(candidate, now_s)
 
     def answered(self, now_s: float) -> None:
         """Note that the candidate has begun to answer."""
@@ -344,7 +362,7 @@ class Route:
             return None if again is None else replace(again, candidate=self._ask(again.candidate, now_s))
         is_over = now_s >= deadline_s
         if candidate.deployment.on_chat is not None and is_unknown_route(fault) and not is_over:
-            self._leave()
+            self._leave(keeps_place=True)  # it is the same request
             self.by_chat[candidate.deployment.id] = with_remedy(
                 fault, "/responses was tried, then /chat/completions: check api_base"
             )
@@ -380,13 +398,18 @@ class Route:
         if candidate.deployment.id in self.by_chat:
             self.router.note_chat_only(candidate.deployment)
 
-    def end(self) -> None:
-        """Note that nobody is asked any more."""
-        self._leave()
+    def end(self, usage: Usage | None = None) -> None:
+        """Note that nobody is asked any more; ``usage`` is what the last one has used, if that is known."""
+        self._leave(usage)
         if self.by_chat or self._told is not None or self._first_fault is not None:
             self._forget_faults()
 
-    def _leave(self) -> None:
+    def _leave(self, usage: Usage | None = None, *, keeps_place: bool = False) -> None:
+        if (places := self._places) is not None and not keeps_place:
+            if self._health is None:
+                places.undo()  # it was handed over, and nobody has taken it
+            else:
+                places.end(usage, has_answered=self.has_answered)
         if (health := self._health) is not None:
             if self._is_probe:
                 self._end_probe()
@@ -412,7 +435,7 @@ class Route:
             if other := self._next(now_s, untried_only=True):
                 self.router.budget.note_move(now_s)
                 return Again(other, 0.0, "moved")
-            if (other := self._left_out(kind, now_s)) and self.router.budget.take(now_s):
+            if (other := self._left_out(kind, now_s)) and self.router.budget.take(now_s) and self._has_place(other):
                 self._note("asked_anyway", other)
                 return Again(other, 0.0, "moved")
         drawn_s = self.router.draw() * min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**self._retries)
@@ -425,6 +448,8 @@ class Route:
         pause_s = max(pause_s, asked_s)
         if asked_s > MAX_RETRY_AFTER_S or now_s + pause_s >= deadline_s or not self.router.budget.take(now_s):
             return None
+        if not self._has_place(candidate):
+            return None
         self._retries += 1
         if not self.router.health_of(candidate).is_ready(now_s + pause_s):
             self._note("asked_anyway", candidate)
@@ -434,6 +459,8 @@ class Route:
         """Return who may be asked again at a time: who is ready then, else who wants to be asked the soonest."""
         ordered = self._ordered()
         left = [one for one in ordered if self._may_repeat(one.deployment, kind)]
+        if (places := self._places) is not None:
+            left = [one for one in left if places.has_room(one.deployment.id)]
         health = self.router.health
         ready = (one for one in left if health[one.deployment.id].is_ready(at_s) and self._retry_at_s(one) <= at_s)
         return next(ready, None) or min(
@@ -466,8 +493,44 @@ class Route:
             self._groups_asked.append(name)
             if candidates := self.group_of(name):
                 self.group, self._candidates, self._retries = name, candidates, 0
-                return Again(self._next(now_s, untried_only=False) or self._first(now_s), 0.0, "fallback")
+                if candidate := self._any_of_group(now_s):
+                    return Again(candidate, 0.0, "fallback")
         return None
+
+    def _elsewhere(self, now_s: float) -> Candidate:
+        """Return whom to ask of the fallbacks, because the group has reached its limits."""
+        if (again := self.go_elsewhere("rate_limit", now_s)) is None:
+            raise self._refusal()
+        return again.candidate
+
+    def refusal(self) -> RateLimited | None:
+        """Return what a request is refused with that had nobody to ask because of limits; None if they were not it."""
+        return None if self._places is None else self._places.refusal(self._groups_asked[0])
+
+    def _refusal(self) -> RateLimited:
+        refusal = self.refusal()
+        assert refusal is not None  # else somebody had been asked
+        return refusal
+
+    def _any_of_group(self, now_s: float) -> Candidate | None:
+        """Return whom to ask of the group; None if all have reached their limits."""
+        return self._next(now_s, untried_only=False) or self._first(now_s)
+
+    def _begin_with(self, candidate: Candidate, now_s: float) -> Route:
+        """Ask a candidate that something around the call asks for, or whom routing prefers to it."""
+        is_ready = self._is_named or self.router.health_of(candidate).is_ready(now_s)
+        if is_ready and self._has_place(candidate):
+            chosen = candidate
+        elif self._is_named:
+            raise self._refusal()
+        elif other := self._next(now_s, untried_only=False):
+            chosen = other
+        elif not is_ready and self._has_place(candidate):
+            chosen = candidate
+        else:
+            chosen = self._elsewhere(now_s)
+        self._ask(chosen, now_s)
+        return self
 
     @property
     def _conversation(self) -> str:
@@ -486,10 +549,18 @@ class Route:
         for one in self._ordered():
             if untried_only and one.deployment.id in self._asked:
                 continue
-            if health[one.deployment.id].is_ready(now_s):
+            if not health[one.deployment.id].is_ready(now_s):
+                self._note("ejected", one)
+            elif self._has_place(one):
                 return one
-            self._note("ejected", one)
         return None
+
+    def _has_place(self, candidate: Candidate) -> bool:
+        """Take a place at a deployment for `_ask`, if it has limits; return whether it may be asked."""
+        if self._places is None or self._places.take(candidate.deployment.id):
+            return True
+        self._note("full", candidate)
+        return False
 
     def _left_out(self, kind: FaultKind, now_s: float) -> Candidate | None:
         """Return the first candidate that was not asked because it is ejected, if there is no fallback to go on with.
@@ -503,10 +574,13 @@ class Route:
         left = (one for one in ordered if one.deployment.id not in self._asked and self._retry_at_s(one) <= now_s)
         return next(left, None)
 
-    def _first(self, now_s: float) -> Candidate:
-        first = min(self._ordered(), key=lambda one: max(self._retry_at_s(one), now_s))  # the first of those
-        self._note("asked_anyway", first)
-        return first
+    def _first(self, now_s: float) -> Candidate | None:
+        """Return who of the group may be asked the soonest, although none is ready."""
+        for one in sorted(self._ordered(), key=lambda one: max(self._retry_at_s(one), now_s)):  # the first of those
+            if not self.router.health_of(one).is_ready(now_s) and self._has_place(one):
+                self._note("asked_anyway", one)
+                return one
+        return None
 
     def _note(self, what: HealthNote, candidate: Candidate) -> None:
         if self.notes is None:

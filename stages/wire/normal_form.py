@@ -61,19 +61,14 @@ def leave_out(kind: str, item: dict[str, Json], where: str, mended: set[str]) ->
     Raises:
         BadRequest: if it does. References to reasoning do not.
     """
-    note_left_out(kind, mended)
+    if kind not in _WITHOUT_CONTENT:
+        mended.add("unknown_item")
     if kind == "compaction" or (kind == "item_reference" and not str(item.get("id")).startswith("rs_")):
         raise BadRequest(
             f"{where} is of the type {kind}: a part of the conversation that only the upstream that wrote it "
             "can read. Send the conversation itself, or start a new chat.",
             where,
         )
-
-
-def note_left_out(kind: Json, mended: set[str]) -> None:
-    """Note that an item was left out, unless it is one that other models do not miss."""
-    if kind not in _WITHOUT_CONTENT:
-        mended.add("unknown_item")
 
 
 def nothing_to_answer() -> BadRequest:

@@ -13,6 +13,7 @@ from kit.time.patience import AT_ONCE_S
 
 from pipeline import Inlet, Lane, Outlet, Party, Pipeline, RequestContext, codec_stage, per_event
 from pipeline.loop import (
+    LAG_WINDOW_NS,
     LATE_NS,
     LOOP_TURN_NS,
     MAX_STALLS,
@@ -114,6 +115,79 @@ def test_the_loop_has_turned_since_a_moment_before_its_last_wait_for_io() -> Non
     watched.turn(1)
     assert watched.loop.has_turned_since(before_ns)
     assert not watched.loop.has_turned_since(watched.clock())
+
+
+# Its lag.
+
+
+def test_the_lag_is_the_mean_length_of_the_turns_of_the_last_second_by_their_time() -> None:
+    watched = Watched()
+
+    def lag_ms() -> int:
+        return round(watched.loop.lag_ns / MS)
+
+    def turns(ms: int, count: int, idle_ms: int = 0) -> None:
+        for _ in range(count):
+            watched.clock.advance(idle_ms * MS)
+            watched.loop.after_io_wait(0)
+            watched.clock.advance(ms * MS)
+            watched.loop.before_io_wait(0)
+
+    assert lag_ms() == 0
+    turns(40, 100)
+    assert lag_ms() == 40
+    turns(120, 40)
+    assert lag_ms() == 120
+    turns(120, 40, idle_ms=120)
+    assert lag_ms() in range(53, 70)  # for half of the time it is idle; a turn has just ended
+    watched.clock.advance(LAG_WINDOW_NS)
+    assert lag_ms() in range(19, 26)
+    watched.clock.advance(10 * LAG_WINDOW_NS)
+    assert lag_ms() == 0
+    turns(1, 10_000)  # they are too short to count
+    assert lag_ms() == 0
+
+
+def test_a_loop_is_overloaded_above_its_limit_and_one_long_turn_is_not_enough() -> None:
+    watched = Watched()
+    watched.turn(150, 150)
+    assert not watched.loop.is_overloaded  # it has no limit
+    watched.loop.max_lag_ns = 100 * MS
+    watched.clock.advance(10 * LAG_WINDOW_NS)
+    watched.turn(300)
+    assert not watched.loop.is_overloaded
+    for _ in range(20):
+        watched.loop.after_io_wait(0)
+        watched.clock.advance(140 * MS)
+        watched.loop.before_io_wait(0)
+    assert watched.loop.is_overloaded
+    watched.clock.advance(LAG_WINDOW_NS)
+    assert not watched.loop.is_overloaded
+
+
+@pytest.mark.parametrize(("turn_ms", "share"), [(90, 0), (110, 0.2), (125, 0.5), (140, 0.8), (190, 1)])
+def test_the_share_of_refused_requests_grows_with_the_lag(turn_ms: int, share: float) -> None:
+    watched = Watched()
+    watched.loop.max_lag_ns = 100 * MS
+    for _ in range(100):
+        watched.loop.after_io_wait(0)
+        watched.clock.advance(turn_ms * MS)
+        watched.loop.before_io_wait(0)
+    refused = sum(watched.loop.refuses() for _ in range(100))
+    assert refused == pytest.approx(100 * share, abs=1)
+
+
+def test_a_loop_is_held_in_a_long_turn_and_after_one() -> None:
+    watched = Watched()
+    loop = watched.loop
+    assert not loop.is_held(watched.clock())  # nobody watches
+    loop.after_io_wait(0)
+    assert not loop.is_held(watched.clock() + LATE_NS)
+    assert loop.is_held(watched.clock() + LATE_NS + 1)
+    watched.clock.advance(LATE_NS + 1)
+    loop.before_io_wait(0)
+    loop.after_io_wait(0)
+    assert loop.is_held(watched.clock())
 
 
 # In trio.

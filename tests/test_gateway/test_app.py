@@ -11,6 +11,7 @@ from kit.clients.chat_fold import fold_document, fold_stream
 from kit.clients.raw import RawClient
 from kit.service.running import KEY, serving
 
+from pipeline.gateway.http.asgi import Message
 from pipeline.gateway.reference import built_in_stages
 
 LIMITED = "sk-limited-key-0123456789"
@@ -69,6 +70,24 @@ async def test_health_needs_no_key_and_readiness_fails_while_draining() -> None:
         refused = await service.post(HELLO)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
         assert refused.headers["retry-after"] == "1"
+
+
+async def test_other_servers_than_ours_get_the_same_answers_to_health_checks() -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        await trio.lowlevel.checkpoint()
+        sent.append(message)
+
+    async with serving() as service:
+        for path in service.application.answers:
+            sent.clear()
+            scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b""}
+            scope |= {"headers": [(b"host", b"t")], "http_version": "1.1", "scheme": "http", "root_path": ""}
+            await service.application(scope, trio.sleep_forever, send)
+            ours = await service.get(path, key=None)
+            assert sent[0]["status"] == ours.status_code == 200
+            assert b"".join(message.get("body", b"") for message in sent) == ours.content
 
 
 async def test_a_browser_may_send_a_preflight_request() -> None:

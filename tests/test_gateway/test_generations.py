@@ -17,6 +17,7 @@ from kit.clients.chat_fold import fold_stream
 from kit.clients.chat_posts import ask, begun, good_answer, post_bytes
 from kit.clients.held_streams import Held, open_stream, read_body
 from kit.clients.raw import RawClient
+from kit.service.arounds import FunctionAround, pass_on
 from kit.service.running import CONFIG, Service, model, serving
 from kit.time.patience import patiently
 from kit.upstreams.scripted import error, scripted_upstream, stall
@@ -261,7 +262,7 @@ async def test_a_shutdown_drains_and_closes_all_generations() -> None:
                 assert fold_stream(await read_body(client)).is_done
         with patiently():
             await service.ended.wait()
-        assert [record["generation"] for record in service.records] == [1, 2]
+        assert sorted(record["generation"] for record in service.records) == [1, 2]
 
 
 async def test_at_the_drain_deadline_the_requests_of_all_generations_are_cut_off() -> None:
@@ -398,6 +399,17 @@ def system_tasks(name: str) -> int:
     return sum(task.name == name for nursery in root.child_nurseries for task in nursery.child_tasks)
 
 
+async def test_what_has_failed_is_opened_anew() -> None:
+    async with serving() as service:
+        before = service.app
+        assert before._store is not None
+        before._store.has_failed = before._clients.has_failed = True
+        await service.reload()
+        assert service.app.reasoning is not before.reasoning
+        assert service.app.clients is not before.clients
+        assert (await service.post(HELLO)).status_code == 200
+
+
 async def test_only_the_current_generation_asks_deployments_in_the_background() -> None:
     checks = "{{master_key: {key}, background_health_checks: true, health_check_interval: 60}}"
     config = CONFIG.replace("{{master_key: {key}}}", checks)
@@ -412,10 +424,16 @@ async def test_only_the_current_generation_asks_deployments_in_the_background() 
         assert system_tasks("health checks") == 0
 
 
-async def test_nothing_of_a_generation_is_left_after_its_end_without_the_collector() -> None:
+WITHOUT = "  stages: [{use: a}]"
+SOMETIMES = "  stages: [{use: a, when: {stream: true}}, {use: around, when: {models: [up]}}]"
+ALWAYS = "  stages: [{use: a}, {use: around}]"
+
+
+@pytest.mark.parametrize("use", [WITHOUT, SOMETIMES, ALWAYS])
+async def test_nothing_of_a_generation_is_left_after_its_end_without_the_collector(use: str) -> None:
     events: list[str] = []
-    plugins = {"a": living("a", events)}
-    use = "  stages: [{use: a}]"
+    around = Plugin("around", lambda _: FunctionAround(pass_on), NoOptions, kind="around")
+    plugins = {"a": living("a", events), "around": around}
     async with scripted_upstream(*good_answer()) as upstream:
         async with serving(model("up", upstream.url), use, plugins=plugins) as service:
             left: list[weakref.ref[Any]] = []
@@ -423,19 +441,13 @@ async def test_nothing_of_a_generation_is_left_after_its_end_without_the_collect
             gc.disable()
             try:
                 for number in range(50):
-                    left += [
-                        weakref.ref(service.app),
-                        weakref.ref(service.app.bridge),
-                        weakref.ref(service.app.deployments),
-                    ]
-                    if service.app.bridge.assembly is not None:
-                        left.append(weakref.ref(service.app.bridge.assembly))
+                    now = service.app
+                    left += [weakref.ref(one) for one in (now, now.bridge, now.deployments, now.bridge.assembly)]
                     for name, is_stream in (("up", True), ("echo", False)):
-                        body = ask(name, stream=is_stream)
-                        assert (await service.post(body)).status_code == 200
-                    await service.reload(
-                        model("up", upstream.url), f"{use}\n  request_timeout_s: {number + 60}", plugins=plugins
-                    )
+                        assert (await service.post(ask(name, stream=is_stream))).status_code == 200
+                    pipeline = f"{use}\n  request_timeout_s: {number + 60}"
+                    await service.reload(model("up", upstream.url), pipeline, plugins=plugins)
+                del now
                 await ended(service)
                 await trio.testing.wait_all_tasks_blocked()
                 assert [one() for one in left if one() is not None] == []

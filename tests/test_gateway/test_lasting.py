@@ -96,5 +96,6 @@ async def test_one_that_fails_while_it_is_open_is_logged_without_the_text_of_its
             resource.breaks.set()
             await trio.testing.wait_all_tasks_blocked()
     [said] = caplog.messages
-    assert said.startswith("the resource has failed and is closed: restart the server to open it again: ")
+    assert lasting.has_failed
+    assert said.startswith("the resource has failed and is closed: reload (SIGHUP) or restart to open it again: ")
     assert "secret" not in said

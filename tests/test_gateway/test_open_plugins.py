@@ -390,8 +390,8 @@ async def test_one_that_fails_while_it_is_open_is_named_and_harms_no_other(
             assert events == ["open a ", "close c"]
     assert events == ["open a ", "close c", "close a"]
     assert sorted(message.partition(" at\n")[0] for message in caplog.messages) == [
-        "stage b has failed and is closed: restart the server to open it again: builtins.ExceptionGroup",
-        "stage c has closed by itself: restart the server to open it again",
+        "stage b has failed and is closed: reload (SIGHUP) or restart to open it again: builtins.ExceptionGroup",
+        "stage c has closed by itself: reload (SIGHUP) or restart to open it again",
     ]
 
 

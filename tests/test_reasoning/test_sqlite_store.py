@@ -15,9 +15,9 @@ import trio
 
 from stages.reasoning import sqlite_store
 from stages.reasoning.sqlite_store import PRUNE_EVERY_WRITES, SqliteStore
-from stages.reasoning.store import ENTRY_OVERHEAD_BYTES, Limits, StoreError
+from stages.reasoning.store import ENTRY_OVERHEAD_BYTES, StoreError, StoreLimits
 
-LIMITS = Limits(max_entries=1000, max_bytes=1 << 20, max_age_s=1000)
+LIMITS = StoreLimits(max_entries=1000, max_bytes=1 << 20, max_age_s=1000)
 
 
 class Clock:
@@ -82,7 +82,7 @@ async def test_more_keys_than_a_query_allows_are_found(file: Path) -> None:
 async def test_the_least_recently_used_entry_is_dropped_first_and_age_counts_from_the_last_use(file: Path) -> None:
     clock = Clock()
     cost = ENTRY_OVERHEAD_BYTES + 1
-    limits = Limits(max_entries=2, max_bytes=2 * cost, max_age_s=1000)
+    limits = StoreLimits(max_entries=2, max_bytes=2 * cost, max_age_s=1000)
     async with SqliteStore(file, limits, now_s=clock) as store:
         for key in (b"a", b"b", b"c"):
             store.put(key, b"x")
@@ -103,7 +103,7 @@ async def test_the_least_recently_used_entry_is_dropped_first_and_age_counts_fro
 
 
 async def test_its_size_is_bounded_while_values_are_written(file: Path) -> None:
-    limits = Limits(max_entries=10, max_bytes=1 << 20, max_age_s=1000)
+    limits = StoreLimits(max_entries=10, max_bytes=1 << 20, max_age_s=1000)
     async with SqliteStore(file, limits) as store:
         for number in range(3 * PRUNE_EVERY_WRITES):
             store.put(b"%d" % number, b"x")

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from stages.reasoning.keys import TextDigest, digest_of
 from stages.reasoning.opening import open_store
 from stages.reasoning.sqlite_store import SqliteStore
-from stages.reasoning.store import ENTRY_OVERHEAD_BYTES, Limits, MemoryStore
+from stages.reasoning.store import ENTRY_OVERHEAD_BYTES, MemoryStore, StoreLimits
 
-LIMITS = Limits(max_entries=3, max_bytes=10_000, max_age_s=100)
+LIMITS = StoreLimits(max_entries=3, max_bytes=10_000, max_age_s=100)
 
 
 class Clock:

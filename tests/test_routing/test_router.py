@@ -10,6 +10,10 @@ import pytest
 from kit.service.contexts import deployment
 
 from pipeline import ClientFault, Overloaded, PipelineError, UpstreamFault
+from stages.admission.counts import Counts
+from stages.admission.quota import Quota
+from stages.admission.refusals import RateLimited
+from stages.limits import Limits
 from stages.routing.faults import kind_of
 from stages.routing.health import Change
 from stages.routing.router import MAX_STICKY, Candidate, Route, Router
@@ -578,3 +582,40 @@ def test_how_a_server_is_asked_is_known_unless_it_is_another_one() -> None:
     assert now.router.asked_by_chat == {"a"}
     now.router.asked_by_chat.add("b")
     assert before.router.asked_by_chat == {"a", "b"}
+
+
+def test_one_that_is_full_is_not_among_the_others_that_may_be_asked() -> None:
+    world = Routed({"m": group("m", "a", "b", "c")})
+    counts = Counts()
+    world.router.quotas = {id: Quota(counts, id, id, Limits(rpm=rpm)) for id, rpm in (("a", 5), ("b", 5), ("c", 0))}
+    route = world.route()
+    route.begin(0.0)
+    assert {one.deployment.id for one in route.others(0.0)} == {"a", "b"} - {route.candidate.deployment.id}  # type: ignore[union-attr]
+
+
+def test_an_ejected_one_is_asked_anyway_if_the_others_are_full_but_not_if_it_is_full_too() -> None:
+    world = Routed({"m": group("m", "a", "b")})
+    counts = Counts()
+    world.router.quotas = {"a": Quota(counts, "a", "a", Limits(rpm=0)), "b": Quota(counts, "b", "b", Limits(rpm=1))}
+    world.router.health["b"].failed(0.0, "rate_limit")
+    route = world.route()
+    assert route.begin(0.0).deployment.id == "b"
+    assert route.notes == {"full": ["a"], "ejected": ["b"], "asked_anyway": ["b"]}
+    with pytest.raises(RateLimited):
+        world.route().begin(0.0)
+
+
+def test_an_own_call_of_something_around_goes_to_another_one_if_its_own_is_full() -> None:
+    world = Routed({"m": group("m", "a", "b")})
+    counts = Counts()
+    world.router.quotas = {id: Quota(counts, id, id, Limits(rpm=1)) for id in "ab"}
+    route = world.route()
+    own = route.begin(0.0)
+    route.hand_over()
+    first, second = (route.from_candidate(own, 0.0) for _ in range(2))
+    assert first.candidate is not None
+    assert second.candidate is not None
+    assert first.candidate == own
+    assert second.candidate != own
+    with pytest.raises(RateLimited):
+        route.from_candidate(own, 0.0)

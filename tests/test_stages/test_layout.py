@@ -23,6 +23,7 @@ def test_the_table_has_every_stage() -> None:
         "events",
         "faults",
         "large_bodies",
+        "limits",
         "mending",
         "principal",
         "request",

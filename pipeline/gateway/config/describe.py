@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from pipeline.gateway.config.limits import limit_words
 from pipeline.gateway.config.settings import PipelineSettings, Settings, StageSettings
 from stages.upstreams import Deployment
 
@@ -25,13 +26,14 @@ def _lines(settings: Settings) -> Iterator[str]:
     yield f"{_count(len(settings.deployments), 'deployment')}:"
     width = max((len(deployment.model_name) for deployment in settings.deployments), default=0)
     for deployment in settings.deployments:
-        yield f"  {deployment.model_name:<{width}} -> {target_of(deployment)}"
+        yield f"  {deployment.model_name:<{width}} -> {target_of(deployment)}{limits_of(deployment)}"
     names = [*(["master"] if settings.master_key is not None else []), *(key.name for key in settings.keys)]
     yield ""
     yield f"{_count(len(names), 'key')}:{'' if names else ' requests need no key'}"
     for key in settings.keys:
-        limit = f", only {', '.join(key.models)}" if key.models is not None else ""
-        yield f"  {key.name}{limit}"
+        models = f", only {', '.join(key.models)}" if key.models is not None else ""
+        limits = [limit_words(key.limits), *(f"of {name} {limit_words(of)}" for name, of in key.model_limits.items())]
+        yield f"  {key.name}{models}{''.join(f'; {words}' for words in limits if words)}"
     if settings.master_key is not None:
         yield "  master, may use everything"
     if settings.health_check_interval_s is not None:
@@ -57,6 +59,12 @@ def target_of(deployment: Deployment) -> str:
     named = f", id {deployment.id}" if deployment.id != deployment.model_name else ""
     comma = "" if deployment.on_chat is None else ","
     return f"{full_model(deployment)} ({api_words(deployment)}{f'{comma} at {host}' if host else ''}{named})"
+
+
+def limits_of(deployment: Deployment) -> str:
+    """Return what it may be given and what each key may have of it, after a semicolon; empty if all is unlimited."""
+    own, of_keys = limit_words(deployment.limits), limit_words(deployment.key_limits)
+    return (f"; {own}" if own else "") + (f"; each key {of_keys}" if of_keys else "")
 
 
 def full_model(deployment: Deployment) -> str:

@@ -15,6 +15,9 @@ from pipeline.gateway.config.yaml_tree import Node
 
 ENVIRON = "os.environ/"
 
+MAX_WHOLE = 1_000_000_000_000
+"""The largest whole number that is accepted."""
+
 
 class Environment:
     """The variables that ``os.environ/NAME`` can name: the process's own, then the file's ``environment_variables``."""
@@ -138,6 +141,22 @@ class Section:
         if value is not None or not isinstance(node.value, str):  # else it has been recorded
             self.problems.error(node.where, f"{node.found(secret=is_filled_in(node))}, expected {expected}")
         return None
+
+    def whole(self, name: str, *, least: int = 0, most: int = MAX_WHOLE) -> int | None:
+        """Return a whole number; 100.0 is one, and text that reads as one is accepted."""
+        node = self.get(name)
+        return None if node is None else self.whole_in(node, least=least, most=most)
+
+    def whole_in(self, node: Node, *, least: int = 0, most: int = MAX_WHOLE) -> int | None:
+        """Return the same of a node that may lie deeper in the section."""
+        expected = f"a whole number from {least}, such as 100"
+        number = self.number_in(node, expected, most=most)
+        if number is None:
+            return None
+        if number < least or not number.is_integer():
+            self.problems.error(node.where, f"{node.found(secret=is_filled_in(node))}, expected {expected}")
+            return None
+        return int(number)
 
     def flag(self, name: str) -> bool | None:
         """Return a yes/no value; the words true and false are accepted too."""

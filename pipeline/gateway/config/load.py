@@ -13,9 +13,11 @@ from pathlib import Path
 
 from pipeline.gateway.config.describe import describe
 from pipeline.gateway.config.fields import Environment, Section, is_filled_in
+from pipeline.gateway.config.ignored import warn_ignored
 from pipeline.gateway.config.keys import KeySettings
+from pipeline.gateway.config.limits import read_default_parallel, report_limits
 from pipeline.gateway.config.litellm_names import GENERAL_SETTINGS, LITELLM_SETTINGS, ROUTER_SETTINGS, TOP_LEVEL
-from pipeline.gateway.config.model_list import Defaults, read_deployments, warn_ignored
+from pipeline.gateway.config.model_list import Defaults, read_deployments
 from pipeline.gateway.config.pipeline_section import check_key, read_keys, read_pipeline_settings
 from pipeline.gateway.config.problems import ConfigError, Problems, safe_name
 from pipeline.gateway.config.routing_section import read_routing
@@ -23,7 +25,6 @@ from pipeline.gateway.config.settings import HEADER_NAME, PipelineSettings, Sett
 from pipeline.gateway.config.yaml_tree import MAX_FILE_BYTES, Node, read_yaml
 from stages.choose_deployment import Deployments
 from stages.routing.settings import RoutingSettings
-from stages.upstreams import Deployment
 
 __all__ = [
     "ConfigError",
@@ -39,6 +40,9 @@ __all__ = [
 MASTER_KEY_NAMES = ("HEADRACE_MASTER_KEY", "LITELLM_MASTER_KEY")
 """Variables that hold the master key if the file does not; the second is LiteLLM's."""
 MAX_INCLUDED_FILES = 100
+
+MAX_IN_FLIGHT = 1_000_000
+"""The largest ``max_requests_in_flight``."""
 
 HEALTH_CHECK_INTERVAL_S = 300.0
 """LiteLLM's default of ``health_check_interval``."""
@@ -63,7 +67,8 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
     """
     problems = Problems()
     environment = Environment(environ, problems)
-    top = Section(_with_included(read_yaml(text, source, problems), problems), environment)
+    included, files = _with_included(read_yaml(text, source, problems), problems)
+    top = Section(included, environment)
     _add_file_variables(top, environment)
     warn_ignored(top, TOP_LEVEL, problems)
 
@@ -78,23 +83,25 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
         top.get("pipeline_settings"), environment, environ, _fallbacks(general, litellm, environment)
     )
     own = top.get("pipeline_settings")
-    keys = read_keys(Section(own if own is not None and isinstance(own.value, dict) else None, environment))
-    master_key = _master_key(general, keys, environment)
     defaults = Defaults(
         # LiteLLM's request_timeout is the default of its `timeout`, and does not bound a stream that continues.
         timeout_s=router.seconds("timeout") or litellm.seconds("request_timeout"),
         stream_timeout_s=router.seconds("stream_timeout"),
         total_s=pipeline.request_timeout_s,
+        parallel=read_default_parallel(router, general, litellm),
         transport=pipeline.transport,
     )
     deployments = read_deployments(_model_list(top), environment, defaults)
     if not deployments:
         problems.warn(source, "has no deployment that can be used: every request will be answered with model_not_found")
     routing = read_routing(router, litellm)
+    known = Deployments(deployments, routing)
+    keys = read_keys(Section(own if own is not None and isinstance(own.value, dict) else None, environment), known)
+    master_key = _master_key(general, keys, environment)
     interval_s = None
     if general.flag("background_health_checks"):
         interval_s = general.seconds("health_check_interval") or HEALTH_CHECK_INTERVAL_S
-    _check_names(source, routing, deployments, problems)
+    _check_names(source, routing, known, problems)
     if routing.checks_windows and not any(deployment.max_input_tokens for deployment in deployments):
         problems.warn(
             source,
@@ -104,6 +111,9 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
     has_key = master_key is not None or bool(keys)
     is_configured = general.get("master_key") is not None or (own is not None and own.child("keys") is not None)
     _check_access(source, has_key, is_configured, pipeline, problems)
+    assert isinstance(top.node, Node)
+    assert isinstance(top.node.value, dict)
+    report_limits(problems, ignored=pipeline.ignore_limits, own=top.node.value.get("pipeline_settings"))
     problems.raise_errors()
     return Settings(
         deployments=deployments,
@@ -114,6 +124,7 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
         health_check_interval_s=interval_s,
         warnings=problems.warnings,
         source=source,
+        files=files,
     )
 
 
@@ -135,10 +146,15 @@ def _read_file(path: Path) -> str:
         raise ConfigError([f"{path}:{line}: is not UTF-8: save the file in that encoding"]) from None
 
 
-def _with_included(top: Node, problems: Problems) -> Node:
-    """Add the files that ``include`` names, as LiteLLM does: lists are continued, any other field is replaced."""
+def _with_included(top: Node, problems: Problems) -> tuple[Node, tuple[str, ...]]:
+    """Add the files that ``include`` names, as LiteLLM does: lists are continued, any other field is replaced.
+
+    Returns:
+        All of it, and the names of the files.
+    """
     assert isinstance(top.value, dict)  # read_yaml guarantees it
     fields = dict(top.value)
+    files = [top.source]
     waiting, seen = [top], {str(Path(top.source).resolve())}
     while waiting:
         including = waiting.pop(0)
@@ -151,6 +167,7 @@ def _with_included(top: Node, problems: Problems) -> Node:
                 problems.error(item.where, f"is included file {len(seen)}: at most {MAX_INCLUDED_FILES} are allowed")
                 continue
             seen.add(str(file.resolve()))
+            files.append(str(file))
             try:
                 included = read_yaml(_read_file(file), str(file), problems)
             except ConfigError as error:
@@ -165,7 +182,7 @@ def _with_included(top: Node, problems: Problems) -> Node:
                     fields[name] = Node([*there.value, *node.value], there.source, there.line, there.path)
                 elif name != "include":
                     fields[name] = node
-    return Node(fields, top.source, top.line, top.path)
+    return Node(fields, top.source, top.line, top.path), tuple(files)
 
 
 def _listed(names: Node | None, problems: Problems) -> list[Node]:
@@ -209,6 +226,9 @@ def _fallbacks(general: Section, litellm: Section, environment: Environment) -> 
             environment.problems.error(
                 limit.where, f"{limit.found(secret=True)}, expected a number of MiB, such as 100"
             )
+    # Zero would refuse every request, which nobody wants of a gateway: it is an error.
+    if (in_flight := general.whole("global_max_parallel_requests", least=1, most=MAX_IN_FLIGHT)) is not None:
+        fallbacks["max_requests_in_flight"] = in_flight
     expected = "the name of a header, such as x-api-key"
     if (header := general.text("litellm_key_header_name", expected)) is not None:
         if re.fullmatch(HEADER_NAME, header):
@@ -270,11 +290,8 @@ def _check_access(
         )
 
 
-def _check_names(
-    source: str, routing: RoutingSettings, deployments: tuple[Deployment, ...], problems: Problems
-) -> None:
+def _check_names(source: str, routing: RoutingSettings, known: Deployments, problems: Problems) -> None:
     """Warn of names in the routing settings that nothing answers to: found out in an outage, it is too late."""
-    known = Deployments(deployments, routing)
     special = (routing.fallbacks, routing.context_window_fallbacks, routing.content_policy_fallbacks)
     names = {name for fallbacks in special for group in fallbacks.items() for name in (group[0], *group[1])}
     names |= {*routing.default_fallbacks, *routing.group_retry_policy, *routing.aliases.values()}

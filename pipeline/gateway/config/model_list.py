@@ -15,7 +15,9 @@ from msgspec.structs import replace
 
 from pipeline.gateway.config.fields import Environment, Section
 from pipeline.gateway.config.headers import HeaderReader
-from pipeline.gateway.config.litellm_names import LITELLM_PARAMS, MODEL_INFO, MODEL_LIST_ENTRY, Names, split_model
+from pipeline.gateway.config.ignored import warn_ignored
+from pipeline.gateway.config.limits import read_deployment_limits, strictest
+from pipeline.gateway.config.litellm_names import LITELLM_PARAMS, MODEL_INFO, MODEL_LIST_ENTRY, split_model
 from pipeline.gateway.config.problems import Problems, did_you_mean, safe_name, safe_word
 from pipeline.gateway.config.request_parameters import read_parameters
 from pipeline.gateway.config.urls import (
@@ -27,6 +29,7 @@ from pipeline.gateway.config.urls import (
     is_same_owner,
 )
 from pipeline.gateway.config.yaml_tree import Node
+from stages.limits import NO_LIMITS
 from stages.upstreams import Deployment, HealthCheck, Timeouts, Transport, UpstreamKind
 from stages.upstreams.apis import APIS
 from stages.upstreams.model_modes import other_mode
@@ -49,11 +52,15 @@ _RESPONSES_PREFIX = "responses/"
 
 
 class Defaults(Struct, frozen=True, kw_only=True):
-    """What applies to each deployment unless its entry says otherwise; durations in seconds."""
+    """What applies to each deployment unless its entry says otherwise; durations in seconds.
+
+    ``parallel`` is how many requests it may have at a time.
+    """
 
     timeout_s: float | None = None
     stream_timeout_s: float | None = None
     total_s: float | None = None
+    parallel: int | None = None
     transport: Transport
 
 
@@ -72,23 +79,6 @@ def read_deployments(nodes: list[Node], environment: Environment, defaults: Defa
     return _with_ids(found, environment.problems)
 
 
-def warn_ignored(section: Section, names: Names, problems: Problems, *, near_misses_only: bool = False) -> None:
-    """Note one warning for each field of the section that is not supported yet, or not known."""
-    for name, node in section:
-        if name in names.honoured or name in names.harmless:
-            continue
-        asks_nothing = node.value in (None, False, 0, "") or node.value in ([], {})
-        if name in names.unsupported:
-            if not asks_nothing or name in names.reported_when_false:
-                topic = re.sub(r"\[\d+\]", "[]", node.path)
-                problems.warn_once(topic, node.where, "is not supported yet and is ignored", node.line)
-            continue
-        hint = did_you_mean(name, names.honoured if near_misses_only else names.known, cutoff=0.8)
-        if hint or not near_misses_only:
-            topic = re.sub(r"\[\d+\]", "[]", node.path)
-            problems.warn_once(topic, node.where, f"is not a known setting and is ignored{hint}", node.line)
-
-
 class _Entry:
     """Reads one entry of ``model_list``."""
 
@@ -104,6 +94,7 @@ class _Entry:
         self.id: str | None = None
         self._is_chat = False
         self._names_api = False
+        self._limits = self._key_limits = NO_LIMITS
 
     def read(self) -> Deployment | None:
         """Return the deployment; None if it is left out, or if an error was noted that prevents reading it."""
@@ -152,6 +143,9 @@ class _Entry:
                 where, "contains a *, but model_name does not: write the same * there, or name one model here"
             )
         self.id = self._read_id()
+        self._limits, self._key_limits = read_deployment_limits(
+            self._entry, self._params, self._info, self._defaults.parallel
+        )
         timeouts = self._timeouts()
         if provider == "canned":
             return self._canned(model_name, model, timeouts)
@@ -258,7 +252,7 @@ class _Entry:
             return None
         return Deployment(
             id="", model_name=model_name, model=model, provider="canned", kind="canned", url="", timeouts=timeouts,
-            transport=self._defaults.transport,
+            transport=self._defaults.transport, limits=self._limits, key_limits=self._key_limits,
         )  # fmt: skip
 
     def _remote(
@@ -276,6 +270,7 @@ class _Entry:
             parameters=read_parameters(self._params), is_chat=self._is_chat,
             health_check=self._health_check(provider, model),
             max_retries=self._max_retries(), max_input_tokens=self._max_input_tokens(),
+            limits=self._limits, key_limits=self._key_limits,
         )  # fmt: skip
         return self._with_chat(self._with_tools(deployment, known), known)
 
@@ -406,7 +401,14 @@ def _usual_kind(known: Provider, model: str) -> UpstreamKind | None:
 
 
 def _with_ids(found: list[tuple[Node, str | None, Deployment]], problems: Problems) -> tuple[Deployment, ...]:
-    """Set each deployment's id: the one in the file, or its name, numbered when that is taken."""
+    """Set each deployment's id: the one in the file, or its name, numbered when that is taken.
+
+    What a key may have of a model is the same for all deployments of the group, as in LiteLLM: the least that one says.
+    """
+    groups: dict[str, list[Deployment]] = {}
+    for _, _, deployment in found:
+        groups.setdefault(deployment.model_name, []).append(deployment)
+    of_keys = {name: strictest(one.key_limits for one in group) for name, group in groups.items()}
     taken: dict[str, Node] = {}
     for node, chosen, _ in found:
         if chosen is not None:
@@ -425,10 +427,11 @@ def _with_ids(found: list[tuple[Node, str | None, Deployment]], problems: Proble
                 count += 1
                 name = f"{deployment.model_name}#{count}"
             taken[name] = node
+        key_limits = of_keys[deployment.model_name]
         forms = {
-            field: replace(form, id=name)
+            field: replace(form, id=name, key_limits=key_limits)
             for field in ("on_responses", "on_chat")
             if (form := getattr(deployment, field)) is not None
         }
-        named.append(replace(deployment, id=name, **forms))
+        named.append(replace(deployment, id=name, key_limits=key_limits, **forms))
     return tuple(named)

@@ -18,10 +18,13 @@ from msgspec import Meta, Struct
 from pipeline.gateway.client_address import is_proxy
 from pipeline.gateway.config.fields import Environment, Section, is_filled_in, plain
 from pipeline.gateway.config.keys import MASTER_NAME, KeySettings, key_digest
+from pipeline.gateway.config.limits import KEY_LIMITS, MODEL_LIMITS, note_limit, read_key_limits
+from pipeline.gateway.config.litellm_names import KEY_BUDGETS, KEY_HARMLESS
 from pipeline.gateway.config.problems import Problems, did_you_mean, safe_name, safe_word
 from pipeline.gateway.config.settings import PipelineSettings, StageSettings, When
 from pipeline.gateway.config.urls import url_problem
 from pipeline.gateway.config.yaml_tree import Node
+from stages.choose_deployment import Deployments
 
 PREFIX = "HEADRACE_"
 FLAGS = ("host", "port", "workers")
@@ -34,7 +37,7 @@ _SCALARS = tuple(name for name in _FIELDS if name not in ("stages", "allowed_ori
 _FILES = ("ca_file", "tls_certfile", "tls_keyfile")
 _SECRET = ("proxy", *_FILES, "reasoning_store_file")
 """Settings whose value is not shown in any message."""
-_KEY_FIELDS = ("name", "key", "models")
+_KEY_FIELDS = ("name", "key", "models", *KEY_LIMITS, *MODEL_LIMITS)
 _STAGE_FIELDS = tuple(field.name for field in msgspec.structs.fields(StageSettings) if field.name != "where")
 _WHEN_FIELDS = tuple(field.name for field in msgspec.structs.fields(When))
 
@@ -60,8 +63,8 @@ def read_pipeline_settings(
     return PipelineSettings(**values)
 
 
-def read_keys(section: Section) -> tuple[KeySettings, ...]:
-    """Read ``keys``: a list of mappings with ``name``, ``key`` and, optionally, ``models``."""
+def read_keys(section: Section, known: Deployments) -> tuple[KeySettings, ...]:
+    """Read ``keys``: a list of mappings with ``name``, ``key`` and, optionally, ``models`` and limits."""
     node, problems = section.get("keys"), section.problems
     if node is None:
         return ()
@@ -69,10 +72,14 @@ def read_keys(section: Section) -> tuple[KeySettings, ...]:
     owners: dict[bytes, str] = {}
     for item in _items(node, problems, "a list of keys, each with name and key"):
         entry = Section(item, section.environment)
-        _refuse_unknown(entry, _KEY_FIELDS)
+        _refuse_unknown(entry, _KEY_FIELDS, KEY_BUDGETS | KEY_HARMLESS)
+        for word, field in entry:
+            if word in KEY_BUDGETS:
+                note_limit(word, field, entry)
         name = _needed(entry, "name", "the name of the key in logs, such as anna-laptop")
         text = _needed(entry, "key", "a key, sha256: and 64 hexadecimal digits, or os.environ/NAME", secret=True)
         models = entry.texts("models", 'a list of model names, such as ["gpt-5", "openai/*"]')
+        limits, model_limits = read_key_limits(entry, known)
         if name is None or text is None:
             continue
         digest = check_key(entry.get("key"), text, problems)
@@ -88,7 +95,7 @@ def read_keys(section: Section) -> tuple[KeySettings, ...]:
             )
         elif digest is not None:
             owners[digest] = name
-            keys.append(KeySettings(name, digest, models))
+            keys.append(KeySettings(name, digest, models, limits, model_limits))
     return tuple(keys)
 
 
@@ -199,6 +206,8 @@ def _check_together(
         problems.error(place("proxy"), problem)
     if values.get("http2") and importlib.util.find_spec("h2") is None:
         problems.error(place("http2"), "needs a package that is not installed: pip install 'headrace[http2]'")
+    if values.get("watch_config") and importlib.util.find_spec("watchfiles") is None:
+        problems.error(place("watch_config"), "needs a package that is not installed: pip install 'headrace[watch]'")
     for name in _FILES:
         if file_name := values.get(name):
             file = _beside(section, name, file_name)
@@ -332,9 +341,9 @@ def _needed(section: Section, name: str, expected: str, *, secret: bool = False)
     return section.secret(name, expected) if secret else section.text(name, expected)
 
 
-def _refuse_unknown(section: Section, known: tuple[str, ...]) -> None:
+def _refuse_unknown(section: Section, known: tuple[str, ...], accepted: frozenset[str] = frozenset()) -> None:
     for name, node in section:
-        if name not in known:
+        if name not in known and name not in accepted:
             hint = did_you_mean(name, known, cutoff=0.5) or f": expected {', '.join(known)}"
             section.problems.error(node.where, f"is not a setting{hint}")
 

@@ -10,6 +10,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from stages.wire.redaction import redact
 
@@ -26,10 +27,28 @@ class ConfigError(Exception):
         super().__init__("\n".join(self.problems))
 
 
+class LimitPlace(NamedTuple):
+    """Where the configuration has a limit that is not enforced."""
+
+    path: str
+    source: str
+    line: int
+
+    @property
+    def where(self) -> str:
+        """The position and the path: ``config.yaml:12: litellm_settings.max_budget``."""
+        return f"{self.source}:{self.line}: {self.path}"
+
+
 class Problems:
-    """Collects errors and warnings while a configuration is read, so that one run reports all of them."""
+    """Collects errors and warnings while a configuration is read, so that one run reports all of them.
+
+    Attributes:
+        limits: limits that are not enforced; they are reported together.
+    """
 
     def __init__(self) -> None:
+        self.limits: list[LimitPlace] = []
         self._errors: list[str] = []
         self._warnings: list[str] = []
         self._repeated: dict[str, tuple[int, list[int]]] = {}

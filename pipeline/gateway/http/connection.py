@@ -19,6 +19,7 @@ import trio
 
 from pipeline.alarm import Alarm
 from pipeline.gateway.http.asgi import REQUEST_CYCLE, App, Scope
+from pipeline.gateway.http.door import Door, OwnAnswer, answer_to
 from pipeline.gateway.http.http1 import RequestHead, refusal_bytes
 from pipeline.gateway.http.peer import Peer
 from pipeline.gateway.http.refusals import MakeRefusal, RefusalCode, RefusedRequest
@@ -68,6 +69,7 @@ class ServerConnection:
         date: shared among all connections.
         base_scope: scope entries that are the same for each request here: scheme, client, server, root path.
         state: the lifespan state; each request gets a shallow copy.
+        door: the one that it came through; its table says what is answered without the application.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class ServerConnection:
         date: DateHeader,
         base_scope: Scope,
         state: dict[str, Any],
+        door: Door,
     ) -> None:
         self._app = app
         self._transport = transport
@@ -88,17 +91,27 @@ class ServerConnection:
         self._date = date
         self._base_scope = base_scope
         self._state = state
-        self._peer = Peer(transport, max_header_bytes=settings.max_header_bytes)
+        self._answers = door.answers
+        self._peer = Peer(transport, max_header_bytes=settings.max_header_bytes, door=door)
+        self._is_let_in = False  # the next request
         self._idle = False
         self._idle_alarm: Alarm | None = None
 
-    async def run(self) -> None:
-        """Serve until the connection ends; closes the transport, even if cancelled."""
+    async def run(self, *, has_sent: bool = False) -> None:
+        """Serve until the connection ends; closes the transport, even if cancelled.
+
+        Args:
+            has_sent: whether the client is known to have sent something: it is then read at once, and not only when the
+                loop has looked for IO, two turns later.
+        """
         try:
             with trio.move_on_after(self._settings.header_timeout_s) as handshake:
                 await self._transport.start()
             if handshake.cancelled_caught:
                 return
+            if has_sent:
+                self._is_let_in = True
+                self._peer.read_nowait()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._peer.read_on)
                 end = await self._serve_all()
@@ -115,10 +128,17 @@ class ServerConnection:
             self._transport.close()
 
     async def refuse(self) -> None:
-        """Answer without reading a request: there are too many connections."""
+        """OwnAnswer without reading a request: there are too many connections."""
         try:
             message = "the server has too many connections: try again shortly"
             await self._send_refusal("too_many_connections", message)
+        finally:
+            self._transport.close()
+
+    async def see_off(self) -> None:
+        """Close a connection whose answer has been sent at the door, but whose request has not been read to its end."""
+        try:
+            await self._linger()
         finally:
             self._transport.close()
 
@@ -152,9 +172,13 @@ class ServerConnection:
         """
         peer = self._peer
         cycle = RequestCycle(peer, head, self._date)
+        cycle.is_let_in, self._is_let_in = self._is_let_in, False
         peer.answering = True
         try:
-            await self._app(self._scope(head, cycle), cycle.receive, cycle.send)
+            if (answer := answer_to(head, self._answers)) is None:
+                await self._app(self._scope(head, cycle), cycle.receive, cycle.send)
+            else:
+                await _give(answer, cycle)
         except* Exception as failure:
             # except* and not except: under cancellation a failure comes in a group with Cancelled, which must propagate
             log.error(
@@ -237,7 +261,7 @@ class ServerConnection:
         }
 
     async def _send_refusal(self, code: RefusalCode, message: str) -> None:
-        """Answer with an error of the server's own, and end the connection so that the client can read it."""
+        """OwnAnswer with an error of the server's own, and end the connection so that the client can read it."""
         data = refusal_bytes(self._make_refusal(code, message), self._date.current())
         try:
             await self._transport.send_all(data)
@@ -255,6 +279,12 @@ class ServerConnection:
                     left -= len(chunk)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
+
+
+async def _give(answer: OwnAnswer, cycle: RequestCycle) -> None:
+    cycle.start(answer.status, answer.headers)
+    cycle.write_nowait(answer.body, last=True)
+    await cycle.drain()
 
 
 def describe_failure(failure: BaseExceptionGroup[Exception]) -> str:

@@ -16,6 +16,7 @@ from typing import Final
 import outcome
 import trio
 
+from pipeline.gateway.http.door import Door
 from pipeline.gateway.http.http1 import RequestBuffer
 from pipeline.gateway.http.sockets import ByteTransport
 
@@ -32,6 +33,7 @@ class Peer:
     Args:
         transport: the connected socket.
         max_header_bytes: limit of one request head.
+        door: looked at if the loop is held; None if there is none.
 
     Attributes:
         requests: what it has sent and is not consumed yet.
@@ -43,6 +45,7 @@ class Peer:
     """
 
     __slots__ = (
+        "_door",
         "_paused_reader",
         "_sending",
         "_transport",
@@ -57,7 +60,7 @@ class Peer:
         "requests",
     )
 
-    def __init__(self, transport: ByteTransport, *, max_header_bytes: int) -> None:
+    def __init__(self, transport: ByteTransport, *, max_header_bytes: int, door: Door | None = None) -> None:
         self.requests = RequestBuffer(max_header_bytes)
         self.gone = False
         self.on_gone: Callable[[], None] | None = None
@@ -65,6 +68,7 @@ class Peer:
         self.closing = False
         self.arrived_ns = self.first_read_ns = self.last_read_ns = 0
         self._transport = transport
+        self._door = door
         self._waiting: list[trio.lowlevel.Task] = []
         self._paused_reader: trio.lowlevel.Task | None = None
         self._sending = trio.Lock()
@@ -91,6 +95,7 @@ class Peer:
                 self.mark_gone()
                 return
             requests.feed(chunk)
+            self._look_at_door()
             del chunk  # the next wait may be long, and this may be 64 KiB
             self._wake_waiting(True)
 
@@ -162,8 +167,15 @@ class Peer:
         self._transport.abort()
         self.mark_gone()
 
+    def _look_at_door(self) -> None:
+        """Let new clients in within a long turn of the loop: each request, and each batch of a stream, comes by."""
+        if (door := self._door) is not None and perf_counter_ns() >= door.look_at_ns:
+            door.look()
+
     def send_nowait(self, data: bytes) -> int:
         """Send what fits now and return the number of bytes; 0 while another task's send is waiting."""
+        if (door := self._door) is not None and perf_counter_ns() >= door.look_at_ns:  # `_look_at_door`, without a call
+            door.look()
         if self._sending.locked():
             return 0
         try:

@@ -57,6 +57,7 @@ class RequestCycle:
         first_read_ns: when its first bytes were read. For a request that was pipelined, that is when the earlier
             response was complete: until then it waited for its turn.
         last_read_ns: the last read before its head was taken: the same, if all of the head came at once.
+        is_let_in: whether it was looked at when its client came, and not refused.
     """
 
     __slots__ = (
@@ -76,6 +77,7 @@ class RequestCycle:
         "fault",
         "finished",
         "first_read_ns",
+        "is_let_in",
         "keep_alive",
         "last_read_ns",
         "on_the_wire",
@@ -86,6 +88,7 @@ class RequestCycle:
         self._peer = peer
         self._date = date
         self._head = head
+        self.is_let_in = False
         self.took_some = False
         self.arrived_ns = peer.arrived_ns
         self.first_read_ns = peer.first_read_ns

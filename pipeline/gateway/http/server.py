@@ -13,7 +13,6 @@ that last step.
 
 from __future__ import annotations
 
-import errno
 import logging
 import signal
 import socket
@@ -31,21 +30,25 @@ from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 
 from pipeline.gateway.http.asgi import App, Scope
 from pipeline.gateway.http.connection import ServerConnection, ServerSettings, describe_failure
+from pipeline.gateway.http.door import Answers, Door, Shed
+from pipeline.gateway.http.http1 import RequestHead
 from pipeline.gateway.http.refusals import MakeRefusal
 from pipeline.gateway.http.request_cycle import DateHeader
-from pipeline.gateway.http.sockets import ByteTransport, TcpTransport, TlsTransport, limit_writes
+from pipeline.gateway.http.sockets import TcpTransport, TlsTransport, limit_writes
 from pipeline.kernel_time import StampedReader
+from pipeline.loop import current_loop
 
 STARTUP_TIMEOUT_S: Final = 600.0
 """What the application opens has limits of its own, each with a name; this one only says that something took long."""
-ACCEPT_PAUSE_S: Final = 0.1
-"""How long to wait before the next accept if the process has no file descriptor or memory for a connection."""
-ACCEPT_LOG_PAUSE_S: Final = 10.0
 MAX_REFUSALS: Final = 64
 """Refusals in progress at once; further connections are closed without a response."""
-_NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_NO_ANSWERS: Final[Answers] = {}
 
 log = logging.getLogger("headrace.server")
+
+
+def _shed_none(_: RequestHead) -> None:
+    """Serve every request, however overloaded the loop is."""
 
 
 class StartupError(Exception):
@@ -71,6 +74,8 @@ async def serve(
     settings: ServerSettings,
     *,
     make_refusal: MakeRefusal,
+    answers: Answers = _NO_ANSWERS,
+    shed: Shed = _shed_none,
     shutdown: trio.Event,
     hard_stop: trio.Event | None = None,
     on_shutdown: Callable[[], None] | None = None,
@@ -87,6 +92,8 @@ async def serve(
         sockets: listening sockets (`bind_socket`, or `prepare_listener` on an inherited one); closed on return.
         settings: the limits of connections and of the drain.
         make_refusal: makes the responses to requests that never reach the application.
+        answers: what is answered to GET and HEAD without the application, by path, however busy the process is.
+        shed: how new clients' requests are refused without the application while the loop is overloaded.
         shutdown: set it to begin the drain; before the application is up, its start is cancelled.
         hard_stop: set it to end at once, before or during the drain.
         on_shutdown: called when the drain begins, while new connections are still accepted.
@@ -127,7 +134,7 @@ async def serve(
             if lifespan.shutdown.is_set():  # it has already ended; if that was a failure, we are being cancelled
                 await ended.wait()
                 await trio.lowlevel.checkpoint_if_cancelled()
-            worker = _Worker(app, config, settings, make_refusal, state)
+            worker = _Worker(app, config, settings, make_refusal, answers, shed, state)
             urls = [worker.url(listener) for listener in sockets]
             await worker.run(
                 sockets,
@@ -159,6 +166,8 @@ async def serve_until_signalled(
     settings: ServerSettings,
     *,
     make_refusal: MakeRefusal,
+    answers: Answers = _NO_ANSWERS,
+    shed: Shed = _shed_none,
     lifeline: socket.socket | None = None,
     on_shutdown: Callable[[], None] | None = None,
     on_drain_deadline: Callable[[], None] | None = None,
@@ -218,6 +227,8 @@ async def serve_until_signalled(
                     sockets,
                     settings,
                     make_refusal=make_refusal,
+                    answers=answers,
+                    shed=shed,
                     shutdown=shutdown,
                     hard_stop=hard_stop,
                     on_shutdown=on_shutdown,
@@ -235,11 +246,20 @@ class _Worker:
     """All connections of one process."""
 
     def __init__(
-        self, app: App, config: Config, settings: ServerSettings, make_refusal: MakeRefusal, state: dict[str, Any]
+        self,
+        app: App,
+        config: Config,
+        settings: ServerSettings,
+        make_refusal: MakeRefusal,
+        answers: Answers,
+        shed: Shed,
+        state: dict[str, Any],
     ) -> None:
         self._app = app
         self._settings = settings
         self._make_refusal = make_refusal
+        self._answers = answers
+        self._shed = shed
         self._state = state
         self._tls = _tls_context(config)
         self._date = DateHeader()
@@ -266,11 +286,12 @@ class _Worker:
         started: Callable[[], None],
     ) -> None:
         async with trio.open_nursery() as running:
+            door = self._open_door(listeners, running)
             try:
                 async with trio.open_nursery() as accepting:
                     for listener in listeners:
                         limit_writes(listener, self._settings.write_timeout_s)
-                        accepting.start_soon(self._accept, listener, running)
+                        accepting.start_soon(door.accept_on, listener)
                     started()
                     await _first_of(shutdown, hard_stop)
                     if on_shutdown is not None:
@@ -278,6 +299,7 @@ class _Worker:
                     with trio.move_on_after(self._settings.shutdown_delay_s):
                         await hard_stop.wait()
                     accepting.cancel_scope.cancel()
+                door.close()
                 for listener in listeners:
                     listener.close()
                 for connection in self._connections:
@@ -302,54 +324,54 @@ class _Worker:
             self._all_closed = trio.Event()
             await _first_of(self._all_closed, hard_stop)
 
-    async def _accept(self, listener: socket.socket, running: trio.Nursery) -> None:
-        log_again_at = trio.current_time()
-        while True:
-            try:
-                sock, address = listener.accept()
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(listener)
-                continue
-            except OSError as error:
-                if error.errno in _NO_ROOM:
-                    if trio.current_time() >= log_again_at:
-                        log_again_at = trio.current_time() + ACCEPT_LOG_PAUSE_S
-                        log.error(
-                            "cannot accept connections: %s; raise the limit of open files (ulimit -n) "
-                            "or lower max_connections",
-                            error.strerror,
-                        )
-                    await trio.sleep(ACCEPT_PAUSE_S)
-                elif error.errno in (errno.EBADF, errno.EINVAL, errno.ENOTSOCK):
-                    raise  # the listener itself is broken
-                else:
-                    await trio.lowlevel.checkpoint()  # accept(2): the error of one connection that has already ended
-                continue
-            self._admit(sock, address, running)
-            # One at a time, so that in a burst all workers that share this listener get some.
-            await trio.lowlevel.checkpoint()
+    def _open_door(self, listeners: Sequence[socket.socket], running: trio.Nursery) -> Door:
+        door = Door(
+            listeners,
+            current_loop(),
+            admit=lambda sock, address, has_sent: self._admit(door, sock, address, running, has_sent=has_sent),
+            see_off=lambda sock, address: self._see_off(door, sock, address, running),
+            spawn=running.start_soon,
+            answers=self._answers,
+            shed=self._shed,
+            date=self._date.current,
+            max_header_bytes=self._settings.max_header_bytes,
+            can_read=self._tls is None,
+        )
+        return door
 
-    def _admit(self, sock: socket.socket, address: Any, running: trio.Nursery) -> None:
+    def _connection(self, door: Door, sock: socket.socket, address: Any) -> ServerConnection:
         tcp = TcpTransport(sock, write_timeout_s=self._settings.write_timeout_s, stamps=self._stamps)
-        transport: ByteTransport = tcp if self._tls is None else TlsTransport(tcp, self._tls)
-        connection = ServerConnection(
+        return ServerConnection(
             self._app,
-            transport,
+            tcp if self._tls is None else TlsTransport(tcp, self._tls),
             self._settings,
             make_refusal=self._make_refusal,
             date=self._date,
             base_scope=self._base_scope(sock, address),
             state=self._state,
+            door=door,
         )
+
+    def _admit(self, door: Door, sock: socket.socket, address: Any, running: trio.Nursery, *, has_sent: bool) -> None:
+        connection = self._connection(door, sock, address)
         if len(self._connections) - self._refusals < self._settings.max_connections:
             self._connections.add(connection)
-            running.start_soon(self._run_connection, connection)
+            running.start_soon(self._run_connection, connection, has_sent)
         elif self._refusals < MAX_REFUSALS and self._tls is None:
             self._connections.add(connection)
             self._refusals += 1
-            running.start_soon(self._refuse, connection)
+            running.start_soon(self._refuse, connection, connection.refuse)
         else:
-            transport.close()
+            sock.close()
+
+    def _see_off(self, door: Door, sock: socket.socket, address: Any, running: trio.Nursery) -> None:
+        if self._refusals < MAX_REFUSALS:
+            connection = self._connection(door, sock, address)
+            self._connections.add(connection)
+            self._refusals += 1
+            running.start_soon(self._refuse, connection, connection.see_off)
+        else:
+            sock.close()
 
     def _base_scope(self, sock: socket.socket, address: Any) -> Scope:
         internet = sock.family in (socket.AF_INET, socket.AF_INET6)
@@ -360,17 +382,17 @@ class _Worker:
             "root_path": "",
         }
 
-    async def _run_connection(self, connection: ServerConnection) -> None:
+    async def _run_connection(self, connection: ServerConnection, has_sent: bool) -> None:
         try:
-            await connection.run()
+            await connection.run(has_sent=has_sent)
         except* Exception as failure:  # a bug of ours costs one connection, never the process
             log.error("a connection failed\n%s", describe_failure(failure))
         finally:
             self._forget(connection)
 
-    async def _refuse(self, connection: ServerConnection) -> None:
+    async def _refuse(self, connection: ServerConnection, end: Callable[[], Awaitable[None]]) -> None:
         try:
-            await connection.refuse()
+            await end()
         except* Exception as failure:
             log.error("a refusal of a connection failed\n%s", describe_failure(failure))
         finally:

@@ -41,7 +41,12 @@ program of a worker and its arguments."""
 
 
 def run_workers(
-    count: int, listeners: Sequence[socket.socket], command_of: WorkerCommand, *, stop_timeout_s: float
+    count: int,
+    listeners: Sequence[socket.socket],
+    command_of: WorkerCommand,
+    *,
+    stop_timeout_s: float,
+    more_fds: Sequence[int] = (),
 ) -> int:
     """Keep ``count`` workers running until SIGTERM or SIGINT, then let them drain; a second signal ends them at once.
 
@@ -50,18 +55,25 @@ def run_workers(
         listeners: the sockets that they inherit; closed here when the drain begins, so that listening ends.
         command_of: returns the command of one worker.
         stop_timeout_s: workers that still run this long after the first signal are killed; longer than a drain.
+        more_fds: further file descriptors that they inherit.
 
     Returns:
         The exit status of the process: 0 after a drain, 1 if the workers cannot be kept running.
     """
-    return trio.run(partial(supervise, count, listeners, command_of, stop_timeout_s=stop_timeout_s))
+    running = partial(supervise, count, listeners, command_of, stop_timeout_s=stop_timeout_s, more_fds=more_fds)
+    return trio.run(running)
 
 
 async def supervise(
-    count: int, listeners: Sequence[socket.socket], command_of: WorkerCommand, *, stop_timeout_s: float
+    count: int,
+    listeners: Sequence[socket.socket],
+    command_of: WorkerCommand,
+    *,
+    stop_timeout_s: float,
+    more_fds: Sequence[int] = (),
 ) -> int:
     """`run_workers` for a caller with a trio loop of its own."""
-    supervisor = _Supervisor(listeners, command_of, stop_timeout_s)
+    supervisor = _Supervisor(listeners, command_of, stop_timeout_s, more_fds)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(supervisor.handle_signals, signals)
@@ -75,8 +87,15 @@ async def supervise(
 
 
 class _Supervisor:
-    def __init__(self, listeners: Sequence[socket.socket], command_of: WorkerCommand, stop_timeout_s: float) -> None:
+    def __init__(
+        self,
+        listeners: Sequence[socket.socket],
+        command_of: WorkerCommand,
+        stop_timeout_s: float,
+        more_fds: Sequence[int] = (),
+    ) -> None:
         self._listeners = listeners
+        self._more_fds = more_fds
         self._command_of = command_of
         self._stop_timeout_s = stop_timeout_s
         self._running: dict[trio.Process, float] = {}
@@ -129,7 +148,7 @@ class _Supervisor:
                 process = await trio.lowlevel.open_process(
                     list(command),
                     stdin=subprocess.DEVNULL,
-                    pass_fds=(*fds, theirs.fileno()),
+                    pass_fds=(*fds, theirs.fileno(), *self._more_fds),
                     process_group=0,
                 )
             except OSError as error:

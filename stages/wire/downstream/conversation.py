@@ -73,7 +73,7 @@ _THOUGHTS: Final = frozenset({"reasoning_content", "reasoning", "reasoning_detai
 """Fields in which a client may send reasoning back."""
 
 _WITHOUT_ROLE: Final = frozenset(
-    {"function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"}
+    {"function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output", "item_reference"}
 )
 """Items that OpenAI refuses with a role ("Unknown parameter"), which would make messages of them besides."""
 
@@ -124,6 +124,8 @@ class History:
         if kind is not None and kind != "message":
             self._add_typed(kind, element, where)
             return
+        if kind is None and "type" in element:
+            element = {key: value for key, value in element.items() if key != "type"}
         role = element.get("role")
         if role in _SPEAKERS and not isinstance(element.get("content"), str | list | None):
             element = {**element, "content": listed_content(element["content"], self.mended)}

@@ -206,7 +206,7 @@ def _conversation(raw: dict[str, Json]) -> tuple[Literal["input", "messages"], J
 
 def _with_late_tools(field: Literal["input", "messages"], conversation: Json, names: ToolNames) -> tuple[Json, Toolbox]:
     """Bring the tools that items of the conversation declare into Responses form; return them, too, all together."""
-    if field == "messages" or isinstance(conversation, str):
+    if isinstance(conversation, str):
         return conversation, Toolbox()
     places = [at for at, item in enumerate(conversation) if is_object(item) and item.get("type") == LATE_TOOLS]
     if not places:
@@ -214,7 +214,7 @@ def _with_late_tools(field: Literal["input", "messages"], conversation: Json, na
     flat: list[Json] = list(conversation)
     tools: list[Json] = []
     for place in places:
-        declared = open_toolbox(flat[place].get("tools"), f"input[{place}].tools", names).tools
+        declared = open_toolbox(flat[place].get("tools"), f"{field}[{place}].tools", names).tools
         tools += declared
         flat[place] = {**flat[place], "tools": declared} if declared else None
     return flat, open_toolbox(tools, names=names)

@@ -15,7 +15,16 @@ from typing import Final, Literal
 
 from stages.wire.custom_tools import as_function, as_function_item, object_arguments, usable_choice
 from stages.wire.foreign_json import Json, is_list, is_object
-from stages.wire.normal_form import ENCRYPTED, LATE_TOOLS, LOGPROBS, all_tools, group, note_left_out, nothing_to_answer
+from stages.wire.normal_form import (
+    ENCRYPTED,
+    LATE_TOOLS,
+    LOGPROBS,
+    all_tools,
+    group,
+    kind_of,
+    leave_out,
+    nothing_to_answer,
+)
 from stages.wire.openai_models import ModelFamily, family_of
 from stages.wire.responses.quirks import ResponsesQuirks
 from stages.wire.slices import paced
@@ -195,10 +204,14 @@ def _is_custom(tool: Json) -> bool:
 def _items(
     items: list[dict[str, Json]], quirks: ResponsesQuirks, form: _Form, mended: set[str], *, is_stored: bool
 ) -> list[dict[str, Json]]:
-    """Translate the items, from the last to the first, to know for each reasoning item whether its result follows."""
+    """Translate the items, from the last to the first, to know for each reasoning item whether its result follows.
+
+    Raises:
+        BadRequest: if a part of the conversation is stored where the upstream does not find it.
+    """
     sent: list[dict[str, Json]] = []
     is_answer_next = False
-    for item in paced(items[::-1]):
+    for position, item in enumerate(paced(items[::-1]), 1):
         kind = item.get("type")
         if kind == "reasoning":
             reasoning = _reasoning(item, quirks, is_stored=is_stored) if is_answer_next else None
@@ -207,6 +220,8 @@ def _items(
             continue
         usable = _item(item, kind, quirks, form, mended)
         if usable is None:
+            if kind != LATE_TOOLS:
+                leave_out(kind_of(item), item, f"input[{len(items) - position}]", mended)
             continue
         # Produced by the model: everything but messages of other roles, outputs, and references to unknown items.
         is_answer_next = (
@@ -259,10 +274,7 @@ def _item(
         return as_function_item(item)
     if kind == "function_call" and quirks.parses_arguments:
         return {**item, "arguments": object_arguments(item["arguments"], mended)}
-    if not quirks.is_basic or kind in _BASIC_ITEMS:
-        return item
-    note_left_out(kind or "item_reference", mended)
-    return None
+    return item if not quirks.is_basic or kind in _BASIC_ITEMS else None
 
 
 def _noted_off(item: dict[str, Json], quirks: ResponsesQuirks) -> dict[str, Json]:

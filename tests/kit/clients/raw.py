@@ -17,6 +17,7 @@ from kit.time.patience import patiently
 from pipeline.gateway.failures import refusal
 from pipeline.gateway.http.asgi import App
 from pipeline.gateway.http.connection import ServerSettings
+from pipeline.gateway.http.door import Answers, Shed
 from pipeline.gateway.http.server import hypercorn_config, serve
 from pipeline.gateway.http.sockets import bind_socket
 
@@ -68,6 +69,8 @@ async def serving(
     send_buffer_bytes: int | None = None,
     certfile: str | None = None,
     keyfile: str | None = None,
+    answers: Answers | None = None,
+    shed: Shed = lambda _: None,
     on_shutdown: Callable[[], None] | None = None,
     on_drain_deadline: Callable[[], None] | None = None,
     **changed: Any,
@@ -90,6 +93,8 @@ async def serving(
             [listener],
             settings,
             make_refusal=refusal,
+            answers=answers or {},
+            shed=shed,
             shutdown=served.shutdown,
             hard_stop=served.hard_stop,
             on_shutdown=on_shutdown,

@@ -12,17 +12,19 @@ from kit.service.running import KEY, Logged, as_logged
 from kit.upstreams.fake_answer import FakeAnswer
 
 from pipeline import Plugin
+from pipeline.gateway.admission import admission_of, quotas_of
 from pipeline.gateway.asgi_client import AsgiClient
 from pipeline.gateway.assembly import Assembly, Parts
 from pipeline.gateway.bridge import Bridge
-from pipeline.gateway.config.keys import KeyStore
-from pipeline.gateway.config.settings import Execution, PipelineSettings, StageSettings
+from pipeline.gateway.config.keys import KeySettings, KeyStore
+from pipeline.gateway.config.settings import Execution, PipelineSettings, Settings, StageSettings
 from pipeline.gateway.http.asgi import REQUEST_CYCLE, Message, Receive, Scope, Send
 from pipeline.gateway.insertions import plan
 from pipeline.gateway.open_plugins import OpenPlugins
 from pipeline.gateway.upload_budget import UploadBudget
 from pipeline.registry import NoOptions
 from pipeline.testing import virtual_ns
+from stages.admission.counts import Counts
 from stages.choose_deployment import Deployments
 from stages.routing.settings import RoutingSettings
 from stages.upstreams import Deployment, Mark, Upstream, UpstreamAnswer, UpstreamCall
@@ -32,6 +34,7 @@ from stages.wire.downstream.profiles import OPENAI as OPENAI_PROFILE
 KEEP_ALIVE_S = 15.0
 COMMENT = b": keepalive\n\n"
 MAX_BODY_BYTES = 4 << 20
+QUEUE_SETTINGS = {"max_requests_in_flight", "max_queued_requests", "queue_timeout_s"}
 
 Step = bytes | float | Exception
 Insertion = tuple[str | None, Plugin[NoOptions]]
@@ -105,8 +108,11 @@ class Opens:
 class Arrived(AsgiClient):
     """A client of a server that knows, as ours does, when a request arrived."""
 
-    def __init__(self, receive: Receive, send: Send, arrived_ns: int, first_read_ns: int, last_read_ns: int) -> None:
+    def __init__(
+        self, receive: Receive, send: Send, arrived_ns: int, first_read_ns: int, last_read_ns: int, *, is_let_in: bool
+    ) -> None:
         super().__init__(receive, send)
+        self.is_let_in = is_let_in
         self.arrived_ns, self.first_read_ns, self.last_read_ns = arrived_ns, first_read_ns, last_read_ns
 
 
@@ -120,6 +126,7 @@ class Browser:
         pieces: in how many parts the body comes.
         gap_s: the time before each of them.
         read_ns: when the request's head reached the kernel, when it was first read and when last, if that is known.
+        is_let_in: whether the server has decided already that it is not to be refused; only with ``read_ns``.
         headers: more headers.
     """
 
@@ -132,11 +139,13 @@ class Browser:
         pieces: int = 1,
         gap_s: float = 0,
         read_ns: tuple[int, int, int] | None = None,
+        is_let_in: bool = False,
         **headers: str,
     ) -> None:
         self._bridge = bridge
         self._gap_s = gap_s
         self._read_ns = read_ns
+        self._is_let_in = is_let_in
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         size = -(-len(content) // pieces)
         self._parts = [content[at : at + size] for at in range(0, len(content), size)] or [b""]
@@ -182,7 +191,9 @@ class Browser:
             "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in self._headers.items()],
         }
         if self._read_ns is not None:
-            scope["extensions"] = {REQUEST_CYCLE: Arrived(self._receive, self._send, *self._read_ns)}
+            scope["extensions"] = {
+                REQUEST_CYCLE: Arrived(self._receive, self._send, *self._read_ns, is_let_in=self._is_let_in)
+            }
         await self._bridge(scope, self._receive, self._send)
 
     @property
@@ -214,11 +225,14 @@ def bridge_to(
     deployments: Sequence[Deployment] = (),
     routing: RoutingSettings | None = None,
     count: int = 1,
+    keys: Sequence[KeySettings] = (),
+    counts: Counts | None = None,
     **settings: Any,
 ) -> tuple[Bridge, list[Logged]]:
     """Return a bridge whose model ``up`` is ``upstream``, of this kind, and the list of its records.
 
-    The model has ``count`` deployments, ``up-1`` and so on, or else ``deployments``, all of them at ``upstream``.
+    The model has ``count`` deployments, ``up-1`` and so on, or else ``deployments``, all of them at ``upstream``. The
+    limits of ``keys`` and deployments, and those among the ``settings``, are counted in ``counts``.
     """
     defaults = PipelineSettings()
     limits = {
@@ -234,15 +248,24 @@ def bridge_to(
     plugins = {plugin.name: plugin for _, plugin in added}
     insertions = [StageSettings(use=plugin.name, after=after, where="here") for after, plugin in added]
     records: list[Logged] = []
+    limited = Settings(
+        deployments=tuple(deployments),
+        keys=tuple(keys),
+        pipeline=PipelineSettings(**{name: settings.pop(name) for name in QUEUE_SETTINGS & settings.keys()}),
+    )
+    counts = counts or Counts(clock=trio.current_time)
+    routed = Deployments(deployments, routing or RoutingSettings(num_retries=retries))
+    routed.router.quotas = quotas_of(limited, counts)
     bridge = Bridge(
         Assembly(
             Parts(
-                keys=KeyStore(KEY, ()),
-                deployments=Deployments(deployments, routing or RoutingSettings(num_retries=retries)),
+                keys=KeyStore(KEY, keys),
+                deployments=routed,
                 upstreams={kind: Opens(upstream) if isinstance(upstream, FakeUpstream) else upstream},
                 max_body_bytes=MAX_BODY_BYTES,
                 keep_alive_interval_s=keep_alive_interval_s,
                 execution=execution,
+                admission=admission_of(limited, counts),
             ),
             OpenPlugins(plan(insertions, plugins), deployments={one.id: one for one in deployments}).made(),
         ),

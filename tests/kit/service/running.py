@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ import trio
 from kit.service.certificates import Certificate
 
 from pipeline.gateway.app import Application
-from pipeline.gateway.config.load import parse_settings
+from pipeline.gateway.config.load import Settings, parse_settings
 from pipeline.gateway.failures import refusal
 from pipeline.gateway.generation import Generation
 from pipeline.gateway.http.server import hypercorn_config, serve
@@ -147,13 +147,14 @@ async def serving(
     plugins: Mapping[str, AnyPlugin] | None = None,
     config: str = CONFIG,
     certificate: Certificate | None = None,
+    change: Callable[[Settings], Settings] = lambda settings: settings,
 ) -> AsyncIterator[Service]:
     """Run the service with the embedded models, ``models``, and ``pipeline`` added to ``pipeline_settings``.
 
-    With a ``certificate`` it speaks TLS.
+    With a ``certificate`` it speaks TLS. ``change`` is applied to what the configuration was parsed to.
     """
     text = config.format(models=models, pipeline=pipeline, key=KEY)
-    settings = parse_settings(text, source="test.yaml", environ={})
+    settings = change(parse_settings(text, source="test.yaml", environ={}))
     services: list[Service] = []
     app = Application(
         settings, plugins=plugins or {}, on_end=lambda finished: services[0].add_record(as_logged(finished()))
@@ -173,6 +174,8 @@ async def serving(
             [listener],
             limits,
             make_refusal=refusal,
+            answers=app.answers,
+            shed=app.shed,
             shutdown=service.shutdown,
             hard_stop=service.hard_stop,
             on_shutdown=app.generations.drain,

@@ -31,6 +31,7 @@ FULL_ENVIRON = {
     "GEMINI_API_KEY": "gemini-0123456789",
     "DEEPSEEK_API_KEY": "deepseek-0123456789",
     "LITELLM_MASTER_KEY": MASTER,
+    "HEADRACE_IGNORE_LIMITS": "true",  # it has a budget
 }
 
 
@@ -41,8 +42,6 @@ def test_an_unmodified_litellm_file_starts_with_one_warning_for_each_unsupported
     settings = load_settings(FULL, FULL_ENVIRON)
     warnings = [warning.removeprefix(f"{FULL}:") for warning in settings.warnings]
     assert warnings == [
-        "15: model_list[0].litellm_params.rpm is not supported yet and is ignored (also on line 50)",
-        "16: model_list[0].litellm_params.tpm is not supported yet and is ignored",
         "19: model_list[0].litellm_params.tags is not supported yet and is ignored",
         "20: model_list[0].litellm_params.keepalive_seconds is not supported yet and is ignored",
         "40: model_list[4] (text-embedding-3-large) is for embedding, not for chats, and is left out; "
@@ -53,8 +52,7 @@ def test_an_unmodified_litellm_file_starts_with_one_warning_for_each_unsupported
         "70: litellm_settings.success_callback is not supported yet and is ignored",
         "71: litellm_settings.cache is not supported yet and is ignored",
         "72: litellm_settings.cache_params is not supported yet and is ignored",
-        "75: litellm_settings.max_budget is not supported yet and is ignored",
-        "76: litellm_settings.budget_duration is not supported yet and is ignored",
+        "75: litellm_settings.max_budget is a limit that is not enforced (ignore_limits)",
         "80: litellm_settings.ssl_verify is not supported yet and is ignored",
         "92: router_settings.redis_host is not supported yet and is ignored",
         "93: router_settings.redis_password is not supported yet and is ignored",
@@ -63,6 +61,17 @@ def test_an_unmodified_litellm_file_starts_with_one_warning_for_each_unsupported
         "100: general_settings.forward_client_headers_to_llm_api is not supported yet and is ignored",
         "104: guardrails is not supported yet and is ignored",
     ]
+
+
+def test_row_83_a_litellm_file_with_a_budget_does_not_start_without_the_line_that_ignores_it() -> None:
+    """A LiteLLM file has a budget: headrace does not start until it is removed or `ignore_limits` is set."""
+    environ = {name: value for name, value in FULL_ENVIRON.items() if name != "HEADRACE_IGNORE_LIMITS"}
+    with pytest.raises(ConfigError) as caught:
+        load_settings(FULL, environ)
+    assert caught.value.problems == (
+        f"{FULL}:75: litellm_settings.max_budget: is a limit that headrace does not enforce: remove it, or add this "
+        "line to start without it: pipeline_settings: {ignore_limits: true}",
+    )
 
 
 def test_the_deployments_of_a_litellm_file_are_resolved() -> None:
@@ -107,7 +116,7 @@ def test_check_config_prints_everything_but_secrets() -> None:
     assert f"  qwen          -> hosted_vllm/Qwen/Qwen3-Coder ({words})\n" in text
     assert "\n  master, may use everything\n" in text
     assert "\n  max_body_mb: 50.0\n" in text
-    assert text.startswith(f"{FULL}: usable, 20 warnings\n")
+    assert text.startswith(f"{FULL}: usable, 17 warnings\n")
     for secret in (*FULL_ENVIRON.values(), "hunter2", "sk-from-the-file"):
         assert secret.strip() not in text
 
@@ -541,15 +550,18 @@ def test_timeouts_fall_back_from_the_deployment_to_the_router_to_ours() -> None:
 def test_included_files_continue_lists_and_replace_fields_and_keep_their_own_names(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("include: [more.yaml]\n" + model("{model: canned/echo}", name="a"))
     (tmp_path / "more.yaml").write_text(
-        "include: [config.yaml]\n" + model("{model: canned/echo, rpm: 3}", name="b") + "pipeline_settings: {port: 1}\n"
+        "include: [config.yaml]\n"
+        + model("{model: canned/echo, tags: [a]}", name="b")
+        + "pipeline_settings: {port: 1}\n"
     )
     settings = load_settings(tmp_path / "config.yaml", {"LITELLM_MASTER_KEY": MASTER})
     assert [deployment.model_name for deployment in settings.deployments] == ["a", "b"]
     assert settings.pipeline.port == 1
     assert settings.warnings == (
-        f"{tmp_path}/more.yaml:4: model_list[0].litellm_params.rpm is not supported yet and is ignored",
+        f"{tmp_path}/more.yaml:4: model_list[0].litellm_params.tags is not supported yet and is ignored",
     )
     assert settings.source == str(tmp_path / "config.yaml")
+    assert settings.files == (str(tmp_path / "config.yaml"), str(tmp_path / "more.yaml"))
 
 
 def test_variables_of_the_file_are_used_if_the_process_has_none() -> None:

@@ -14,6 +14,8 @@ import trio.testing
 from kit.clients.raw import RESET, RawClient, get, serving
 from kit.time.patience import AT_ONCE_S, patiently
 
+from pipeline.gateway.http.door import OwnAnswer
+
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -786,3 +788,30 @@ async def test_a_thousand_disconnects_within_a_head_leave_nothing_behind() -> No
                 await client.send((HEAD + b"\r\n")[: number + round_])
                 client.reset() if number % 2 else client.close()
         assert (await get(served.address, "/before")).status == 200
+
+
+# What is answered without the application.
+
+
+async def test_a_health_check_is_answered_without_the_application_and_in_order() -> None:
+    states = iter((200, 200, 503, 200))
+
+    def state() -> OwnAnswer:
+        return OwnAnswer(next(states), [(b"content-type", b"text/plain"), (b"content-length", b"5")], b"state")
+
+    get_state = b"GET /state HTTP/1.1\r\nHost: t\r\n\r\n"
+    async with serving(echo, answers={"/state": state}) as served, await RawClient.open(served.address) as client:
+        answer = await client.ask(path="/state?verbose")
+        assert (answer.status, answer.body, answer.headers["content-type"]) == (200, b"state", "text/plain")
+        assert (await client.ask("HEAD", "/state")).headers["content-length"] == "5"
+        await client.send(get_state + b"GET /other HTTP/1.1\r\nHost: t\r\n\r\n" + get_state)
+        first, second, third = [await client.read_answer() for _ in range(3)]
+        assert (first.status, third.status) == (503, 200)
+        assert json.loads(second.body)["path"] == "/other"
+        posted = await client.ask("POST", "/state", b"x")
+        assert json.loads(posted.body)["method"] == "POST"
+    async with serving(echo, answers={"/state": lambda: OwnAnswer(200, [(b"content-length", b"0")], b"")}) as served:
+        async with await RawClient.open(served.address) as client:
+            await client.send(b"GET /state HTTP/1.0\r\n\r\n")
+            assert (await client.read_answer()).headers["connection"] == "close"
+            assert await client.read_to_end() == (b"", "fin")

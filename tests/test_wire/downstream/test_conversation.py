@@ -444,6 +444,11 @@ def test_an_item_in_responses_form_is_kept_as_the_same_object(item: dict[str, An
     assert passed is item
 
 
+@pytest.mark.parametrize("message", [{"role": "user", "content": "hi"}, {"id": "msg_1"}])
+def test_a_type_that_is_null_is_left_out(message: dict[str, Any]) -> None:
+    assert flat({"type": None, **message}, field="input") == [message]
+
+
 def test_chat_fields_in_an_item_are_translated_and_the_rest_of_the_item_is_kept() -> None:
     assert flat(
         {"role": "user", "content": [{"type": "text", "text": "a"}], "id": "m1", "name": "bob"},
@@ -769,6 +774,11 @@ def test_a_role_on_an_output_does_not_make_a_message_of_it() -> None:
     call = {"type": "custom_tool_call", "call_id": "p", "name": "P", "input": "x"}
     output = {"type": "custom_tool_call_output", "call_id": "p", "output": "ok"}
     assert mended(call, {**output, "role": "user"}, field="input") == ([call, output], {"odd_value"})
+
+
+def test_a_role_on_a_reference_does_not_make_a_message_of_it() -> None:
+    reference = {"type": "item_reference", "id": "msg_1"}
+    assert mended({**reference, "role": "user"}, field="input") == ([reference], {"odd_value"})
 
 
 # Refusals

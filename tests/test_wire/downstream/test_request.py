@@ -265,6 +265,12 @@ def test_the_tools_that_an_item_declares_count_when_the_history_is_read() -> Non
     assert [tool["name"] for tool in declared["tools"]] == ["Patch", "Read"]
     assert parse(input=[items[0], late({"type": "web_search"})]).has_hosted_tools
     assert parse(input=[items[0], late(tools=None)]).body["input"] == items[:1]
+    chat = parse(
+        input=None,
+        messages=[{"role": "user", "content": "hi"}, late({"type": "custom", "name": "Patch"}), late(tools=None)],
+    )
+    assert chat.custom_tools == {"Patch"}
+    assert len(chat.body["input"]) == 2
 
 
 def test_names_of_tools_that_an_upstream_refuses_are_the_same_wherever_they_occur() -> None:

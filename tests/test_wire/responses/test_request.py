@@ -424,7 +424,7 @@ def test_an_unknown_item_with_a_role_is_not_taken_for_a_message() -> None:
     assert items("openai", USER, odd) == [USER, odd]
 
 
-@pytest.mark.parametrize("item", [{"id": "msg_1"}, {"type": "web_search_call", "id": "ws_1"}])
+@pytest.mark.parametrize("item", [{"id": "rs_1"}, {"type": "web_search_call", "id": "ws_1"}])
 def test_what_other_models_do_not_miss_is_left_out_without_a_word(item: dict[str, Any]) -> None:
     mended: set[str] = set()
     hi = {"role": "user", "content": "hi"}
@@ -480,7 +480,7 @@ def test_local_servers_get_only_items_that_they_know(provider: str) -> None:
         provider,
         {"role": "developer", "content": "d"},
         {"type": "web_search_call", "id": "ws_1"},
-        {"type": "item_reference", "id": "msg_1"},
+        {"type": "item_reference", "id": "rs_1"},
         {"role": "assistant", "content": [*texts, {"type": "from_the_future"}, {"type": "output_text", "text": 5}]},
         PATCH,
         PATCHED,
@@ -490,6 +490,17 @@ def test_local_servers_get_only_items_that_they_know(provider: str) -> None:
         {"type": "function_call", "call_id": "p", "name": "P", "arguments": '{"input":"a\\"b"}'},
         {"type": "function_call_output", "call_id": "p", "output": "Done"},
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("provider", BASIC)
+@pytest.mark.parametrize(
+    "item",
+    [{"type": "item_reference", "id": "msg_1"}, {"id": "fc_1"}, {"type": "compaction", "encrypted_content": "x"}],
+)
+def test_local_servers_cannot_read_what_is_stored_elsewhere(provider: str, item: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest, match="only the upstream that wrote it") as refused:
+        items(provider, {"role": "user", "content": "u"}, item, OUTPUT)
+    assert refused.value.param == "input[1]"
 
 
 def test_a_conversation_of_which_nothing_is_left_is_refused() -> None:

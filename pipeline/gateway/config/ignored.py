@@ -1,0 +1,31 @@
+"""Warnings of settings that nobody reads: one for each, with the lines of all places."""
+
+from __future__ import annotations
+
+import re
+
+from pipeline.gateway.config.fields import Section
+from pipeline.gateway.config.limits import note_limit, note_limits_within
+from pipeline.gateway.config.litellm_names import Names
+from pipeline.gateway.config.problems import Problems, did_you_mean
+
+
+def warn_ignored(section: Section, names: Names, problems: Problems, *, near_misses_only: bool = False) -> None:
+    """Note one warning for each field of the section that is not supported yet, or not known; of limits, the place."""
+    for name, node in section:
+        if name in names.honoured or name in names.harmless:
+            continue
+        if name in names.limits:
+            note_limit(name, node, section, names.unset_by_zero)
+            continue
+        note_limits_within(name, node, problems)
+        asks_nothing = node.value in (None, False, 0, "") or node.value in ([], {})
+        if name in names.unsupported:
+            if not asks_nothing or name in names.reported_when_false:
+                topic = re.sub(r"\[\d+\]", "[]", node.path)
+                problems.warn_once(topic, node.where, "is not supported yet and is ignored", node.line)
+            continue
+        hint = did_you_mean(name, names.honoured if near_misses_only else names.known, cutoff=0.8)
+        if hint or not near_misses_only:
+            topic = re.sub(r"\[\d+\]", "[]", node.path)
+            problems.warn_once(topic, node.where, f"is not a known setting and is ignored{hint}", node.line)

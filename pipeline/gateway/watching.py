@@ -1,0 +1,98 @@
+"""Notice that files have changed: those of the configuration (``watch_config``), or code (``headrace dev --reload``).
+
+Folders are watched, not files: editors and Kubernetes do not write into a file but put another one in its place. A
+mounted ConfigMap is a link to a link, of which only the inner one is replaced, in the same folder. So every change in
+the folder is a reason to look, and only another content is told.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from contextlib import aclosing, asynccontextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+if TYPE_CHECKING:  # the extra `watch`
+    from watchfiles.main import FileChange
+
+DEBOUNCE_MS: Final = 300
+"""What changes within this time is one change: an editor writes more than once."""
+STEP_MS: Final = 50
+
+log = logging.getLogger("headrace")
+
+
+async def watch_files(files: Callable[[], Iterable[Path]], on_change: Callable[[], object]) -> None:
+    """Call ``on_change`` whenever the content of a file has changed, until cancelled.
+
+    Args:
+        files: returns the files; it is asked again after each change, as a file may name others.
+        on_change: must not raise.
+    """
+    seen: dict[Path, bytes | None] = {}
+    while True:
+        watched = list(files())
+        seen = {**_contents(watched), **{file: seen[file] for file in watched if file in seen}}
+        async with _changes({file.parent for file in watched}, recursive=False) as changes:
+            async for (
+                _
+            ) in changes:  # also when nothing is told for a while: something may have changed before we watched
+                found = _contents(watched)
+                if None not in found.values() and found != seen:  # a file that is just being replaced is not there
+                    seen = found
+                    break
+        on_change()
+
+
+async def watch_code(folders: Collection[Path], on_change: Callable[[], object]) -> None:
+    """Call ``on_change`` whenever a Python file in one of the folders, at any depth, has changed, until cancelled."""
+    from watchfiles import PythonFilter
+
+    is_code = PythonFilter()
+    async with _changes(folders, recursive=True) as changes:
+        async for changed in changes:
+            if any(is_code(kind, name) for kind, name in changed):
+                on_change()
+
+
+def _contents(files: Iterable[Path]) -> dict[Path, bytes | None]:
+    found: dict[Path, bytes | None] = {}
+    for file in files:
+        try:
+            found[file] = sha256(file.read_bytes()).digest()
+        except OSError:
+            found[file] = None
+    return found
+
+
+@asynccontextmanager
+async def _changes(folders: Collection[Path], *, recursive: bool) -> AsyncIterator[AsyncIterator[set[FileChange]]]:
+    """Return the changes in some folders, as they happen."""
+    from watchfiles import awatch
+
+    is_over = trio.Event()  # its thread looks at it every `STEP_MS`; a cancellation alone would wait for seconds
+
+    async def end_with_us() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            is_over.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end_with_us)
+        watching = awatch(
+            *folders,
+            watch_filter=None,
+            debounce=DEBOUNCE_MS,
+            step=STEP_MS,
+            stop_event=is_over,
+            recursive=recursive,
+            yield_on_timeout=True,
+        )
+        async with aclosing(watching):
+            yield watching
+        nursery.cancel_scope.cancel()
