@@ -1,4 +1,4 @@
-"""What a seed draws of what the operator changes while clients are served: reloads, and servers that take over.
+"""What a seed draws of what an operator does to a service: limits, reloads, and servers that take over.
 
 It is drawn from a source of its own, so that a world without changes is the same as if there were none.
 """
@@ -11,8 +11,11 @@ from typing import Final, Literal, get_args
 
 from simulator.configurations import REQUEST_TIMEOUT_S, WITNESS, Configuration, KeyName, Kind
 
+from stages.limits import Limits
+
 ReloadOutcome = Literal["works", "is invalid", "fails to open"]
 
+LONGEST_QUEUE_S: Final = 5.0
 MISSING_STAGE: Final = "missing"
 """A stage that is not installed: it makes a configuration invalid."""
 PATIENT_GRACEFUL_S: Final = 60.0
@@ -22,6 +25,7 @@ SPARE_HOSTS: Final = ("10.0.0.4", "10.0.0.5")
 
 _MOMENTS_S: Final = (0.0, 0.0005, 0.005, 0.05, 0.2, 0.5, 1.0, 1.0, 2.0, 5.0)
 _SHARE_OF_RELOADS: Final = 0.3
+_SHARE_OF_LIMITS: Final = 0.25
 _SHARE_OF_CUT_OFFS: Final = 0.2
 
 
@@ -52,6 +56,7 @@ class Changes:
     Attributes:
         first: what it begins with.
         reloads: in no particular order.
+        least_clients: how many clients it needs at least.
     """
 
     def __init__(self, seed: int, first: Configuration) -> None:
@@ -60,6 +65,10 @@ class Changes:
         self.first = replace(first, kinds=first.kinds | kinds)
         self.reloads: list[ReloadPlan] = []
         self._configurations = 1
+        self.least_clients = 1
+        if draw.random() < _SHARE_OF_LIMITS:
+            self.first = self._limited(self.first)
+            self.least_clients = draw.choice([3, 4, 5])
         if draw.random() < _SHARE_OF_RELOADS:
             self.first = replace(
                 self.first,
@@ -75,9 +84,14 @@ class Changes:
         return self.random.choice(self.reloads).at_s + self.random.choice([0.0, 0.05, 0.3])
 
     @property
+    def configurations(self) -> list[Configuration]:
+        """All of them."""
+        return [self.first, *(reload.configuration for reload in self.reloads)]
+
+    @property
     def key(self) -> KeyName:
         """Draw the key of a request."""
-        if not self.reloads:
+        if not self.reloads and not self.first.key_limits:
             return "master"
         return self.random.choice(["master", "master", "early", "early", "late"])
 
@@ -93,6 +107,23 @@ class Changes:
             self.reloads.append(ReloadPlan(at_s, configuration, outcome, opens_s))
             if outcome == "works":
                 current = configuration
+
+    def _limited(self, configuration: Configuration) -> Configuration:
+        """Draw the limits of a configuration: often only one of them."""
+        draw = self.random
+        kinds = draw.choice([["turns"], ["turns"], ["turns"], ["key"], ["hosts"], ["turns", "key", "hosts"]])
+        new = replace(configuration, in_flight=None, key_limits={}, host_limits={})
+        if "turns" in kinds:
+            queue_s = draw.choice([0.0, 0.5, 2.0, LONGEST_QUEUE_S])
+            new = replace(new, in_flight=draw.choice([1, 1, 2]), queued=draw.choice([0, 1, 2, 100]), queue_s=queue_s)
+        if "key" in kinds:
+            new = replace(new, key_limits={"early": self._limits()})
+        if "hosts" in kinds:
+            new = replace(new, host_limits={host: self._limits() for host in new.hosts if draw.random() < 0.8})
+        return new
+
+    def _limits(self) -> Limits:
+        return self.random.choice([Limits(parallel=1), Limits(parallel=2), Limits(rpm=1), Limits(rpm=3, parallel=2)])
 
     def _next(self, current: Configuration, outcome: ReloadOutcome) -> Configuration:
         """Draw the configuration of a reload: often one or two things of it are others."""

@@ -28,6 +28,7 @@ class Received:
     request_id: str = ""
     is_complete: bool = False
     closes: bool = False
+    retry_after: str = ""
 
 
 class _Responses:
@@ -43,6 +44,8 @@ class _Responses:
     def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() == b"x-request-id":
             self.found[-1].request_id = value.decode()
+        elif name.lower() == b"retry-after":
+            self.found[-1].retry_after = value.decode()
         elif name.lower() == b"connection":
             self.found[-1].closes = value.lower() == b"close"
 

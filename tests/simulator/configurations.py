@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from kit.service.running import KEY
 
 from pipeline.gateway.config.keys import KeySettings, key_digest
 from pipeline.gateway.config.settings import Execution, PipelineSettings, Settings, StageSettings
+from stages.limits import NO_LIMITS, Limits
 from stages.routing.settings import RoutingSettings
 from stages.upstreams import Deployment, Timeouts
 
@@ -53,6 +54,9 @@ class Configuration:
         secret: with what the upstreams are asked.
         keys: the names of the keys that are valid besides the master key.
         stage: the name of an added stage; None without any.
+        in_flight, queued, queue_s: how many requests may run at a time, and how many may wait for how long.
+        key_limits: of each key that has limits.
+        host_limits: of the deployment at each host that has limits.
     """
 
     number: int = 0
@@ -69,6 +73,21 @@ class Configuration:
     graceful_s: float = GRACEFUL_S
     executes: Execution
     stage: str | None = None
+    in_flight: int | None = None
+    queued: int = 0
+    queue_s: float = 0.0
+    key_limits: dict[KeyName, Limits] = field(default_factory=dict)
+    host_limits: dict[str, Limits] = field(default_factory=dict)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Those of all deployments."""
+        return self.first + self.second
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether anything is limited."""
+        return self.in_flight is not None or bool(self.key_limits) or bool(self.host_limits)
 
     def accepts(self, key: KeyName) -> bool:
         """Whether a key is valid."""
@@ -85,6 +104,10 @@ class Configuration:
             hosts += self.second
         return {(host, self.secret) for host in hosts}
 
+    def id_of(self, host: str) -> str:
+        """Return the id of the deployment at a host."""
+        return "b" if host in self.second else "ac"[self.first.index(host)]
+
     def settings(self) -> Settings:
         """Return the settings of the gateway."""
         return Settings(
@@ -93,7 +116,10 @@ class Configuration:
                 *(self._deployment("b", "second", host) for host in self.second),
             ),
             master_key=KEY,
-            keys=tuple(KeySettings(name, key_digest(KEYS[name])) for name in sorted(self.keys)),
+            keys=tuple(
+                KeySettings(name, key_digest(KEYS[name]), limits=self.key_limits.get(name, NO_LIMITS))
+                for name in sorted(self.keys)
+            ),
             routing=RoutingSettings(
                 num_retries=self.retries,
                 fallbacks={"first": ("second",)} if self._falls_back else {},
@@ -111,6 +137,9 @@ class Configuration:
                 upstream_max_connections=self.max_upstream_connections,
                 upstream_idle_expiry_s=10.0,
                 execution=self.executes,
+                max_requests_in_flight=self.in_flight,
+                max_queued_requests=self.queued,
+                queue_timeout_s=self.queue_s,
                 stages=() if self.stage is None else (StageSettings(use=self.stage),),
             ),
         )
@@ -123,11 +152,19 @@ class Configuration:
         return self.first if model == "first" else self.second
 
     def _deployment(self, id: str, model_name: str, host: str) -> Deployment:
-        return deployment(id, model_name, self.kinds[host], host, 1, secret=self.secret)
+        limits = self.host_limits.get(host, NO_LIMITS)
+        return deployment(id, model_name, self.kinds[host], host, 1, secret=self.secret, limits=limits)
 
 
 def deployment(
-    id: str, model_name: str, kind: Kind, host: str, order: int, *, secret: str = "sk-simulated-0"
+    id: str,
+    model_name: str,
+    kind: Kind,
+    host: str,
+    order: int,
+    *,
+    secret: str = "sk-simulated-0",
+    limits: Limits = NO_LIMITS,
 ) -> Deployment:
     """Return a deployment at a simulated host."""
     return Deployment(
@@ -140,4 +177,5 @@ def deployment(
         headers=(("authorization", f"Bearer {secret}"),),
         timeouts=_TIMEOUTS,
         order=order,
+        limits=limits,
     )

@@ -9,6 +9,7 @@
 * I7: each request has exactly one record, with an end code that fits, and nothing is logged as a bug.
 * I8: a client that does nothing wrong gets the whole answer, unless an upstream or the operator does.
 * I9: each request is answered by one generation of the configuration; see `generation_invariants`.
+* I10: limits are kept, and nobody is refused within them; see `overload_invariants`.
 """
 
 from __future__ import annotations
@@ -20,11 +21,19 @@ from typing import Final
 
 from kit.clients.chat_fold import Folded, fold_document, fold_stream
 from simulator.clients import Client, Received
-from simulator.generation_invariants import configurations_for, of_generations, was_request_cut_by_reload
+from simulator.generation_invariants import (
+    configuration_of,
+    configurations_for,
+    of_generations,
+    was_request_cut_by_reload,
+)
+from simulator.overload_invariants import of_overload, was_refused
 from simulator.plans import HARMLESS, LEAVING, PATIENT, RequestPlan
+from simulator.servers import Record
 from simulator.upstreams import Sent
 from simulator.world import World
 
+from pipeline.gateway.http.peer import MAX_AHEAD_BYTES
 from pipeline.gateway.wrong_keys import LONGEST_DELAY_S
 
 NOTICED_S: Final = 0.1
@@ -35,8 +44,8 @@ stage has its own task, each holds one, and so does each of the links between th
 NOTE: Final = "\n\n[upstream error: "
 """How a failure begins that is shown as text."""
 
-READING: Final = PATIENT - {"reads slowly"}
-"""Such a client receives at once what it is sent."""
+READING: Final = PATIENT - {"reads slowly", "uploads slowly"}
+"""Such a client sends its request at once, and receives at once what it is sent."""
 
 REFUSED_AS: Final = {
     "sends bad JSON": {"invalid_request"},
@@ -56,6 +65,7 @@ def violations(world: World) -> list[str]:
     found += _of_records(world)
     found += _of_waiting(world)
     found += of_generations(world)
+    found += of_overload(world)
     return found
 
 
@@ -90,10 +100,18 @@ def _of_client(world: World, client: Client) -> Iterator[str]:
     if client.left_at < math.inf:
         for request in client.asked[client.answered :]:
             for record in world.records.get(f"r{request.number}", ()):
-                # Of what was sent with a wrong key, only a part is read: the rest hides that its client has left.
-                delay_s = LONGEST_DELAY_S if record.record.error == "unauthorized" else 0.0
-                if client.left_at + NOTICED_S + delay_s < record.at:
+                if client.left_at + NOTICED_S + _unread_s(request, record) < record.at:
                     yield f"I5: request {request.number} of {name}: noticed after {record.at - client.left_at:.3f} s"
+
+
+def _unread_s(request: RequestPlan, record: Record) -> float:
+    """Return for how long nobody may have read on: what has arrived and is not read hides that a client has left."""
+    if record.record.error == "unauthorized":
+        return LONGEST_DELAY_S
+    configuration = configuration_of(record)
+    if request.padding_bytes < MAX_AHEAD_BYTES or configuration is None or configuration.in_flight is None:
+        return 0.0
+    return configuration.queue_s
 
 
 def _may_be_cut(world: World, client: Client, index: int) -> bool:
@@ -175,6 +193,7 @@ def _must_be_answered(world: World, client: Client, request: RequestPlan, index:
             for one in configurations_for(world, request)
         )
         and not was_request_cut_by_reload(world, request)
+        and not was_refused(world, request)
         and all(answer.fault in HARMLESS for answer in request.answers)
         and sum(answer.gap_s * (len(answer.texts) + 4) for answer in request.answers) < 15
     )
@@ -210,6 +229,8 @@ def _of_records(world: World) -> Iterator[str]:
             may_be_told = set(REFUSED_AS[client.plan.behaviour])
             if not all(one.accepts(request.key) for one in configurations_for(world, request)):
                 may_be_told.add("unauthorized")
+            if was_refused(world, request):
+                may_be_told |= {"overloaded", "rate_limited"}
             if told not in may_be_told and not was_request_cut_by_reload(world, request):
                 yield f"I7: client {client.plan.number}, which {client.plan.behaviour}, was told {told}"
 

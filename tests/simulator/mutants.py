@@ -14,6 +14,7 @@ from typing import Any, Final
 import pytest
 import trio
 from simulator.change_mutants import CHANGE_MUTANTS
+from simulator.overload_mutants import OVERLOAD_MUTANTS
 
 from pipeline.gateway import attempts
 from pipeline.gateway.asgi_client import AsgiResponse
@@ -304,6 +305,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         reader_never_resumed,
         early_response_keeps_connection,
         *CHANGE_MUTANTS,
+        *OVERLOAD_MUTANTS,
     )
 }
 

@@ -36,11 +36,13 @@ class Link:
         is_reset: whether one end was reset: then nothing more is received, not even what has arrived.
         ours_closed: set when our code has closed its end.
         request: the number of the request that it carries now.
+        host: of the upstream, if it is to one.
     """
 
     is_reset: bool = False
     ours_closed: trio.Event = field(default_factory=trio.Event)
     request: int | None = None
+    host: str = ""
 
 
 class End(socket.socket):

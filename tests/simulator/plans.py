@@ -172,7 +172,8 @@ class WorldPlan:
         if self.operation == "none" and (cut_off_s := self.changes.cut_off_s()) is not None:
             self.operation, self.operation_s = "cuts off", cut_off_s
         self.requests: list[RequestPlan] = []
-        self.clients = [self._client(number) for number in range(draw.choice([1, 1, 2, 2, 3, 6]))]
+        count = max(draw.choice([1, 1, 2, 2, 3, 6]), self.changes.least_clients)
+        self.clients = [self._client(number) for number in range(count)]
         self.has_connect_faults = False
 
     def _client(self, number: int) -> ClientPlan:

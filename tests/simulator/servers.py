@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import trio
@@ -12,13 +12,17 @@ from simulator.configurations import Configuration
 from simulator.network import Listener
 from simulator.witness import Witness
 
+from pipeline import RequestContext
 from pipeline.gateway.app import Application
 from pipeline.gateway.failures import refusal
+from pipeline.gateway.generation import Generation
 from pipeline.gateway.generations import ReloadRefusedError
 from pipeline.gateway.http.server import hypercorn_config, serve
 from pipeline.gateway.request_record import FinishedRequest, RequestRecord, request_record
 from pipeline.gateway.service import server_settings
 from pipeline.registry import PluginError
+from stages.admission.counts import Counts
+from stages.principal import Principal
 
 
 class SimulatedApplication(Application):
@@ -60,16 +64,26 @@ class Switch:
 
 
 @dataclass
+class Turns:
+    """The requests of a generation that have asked for a turn, and those that have got one, in their order."""
+
+    asked: list[str] = field(default_factory=list)
+    given: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Course:
     """The course of a world.
 
     Attributes:
         step: how many events there were so far.
         note: is told each of them.
+        waiting: the requests that wait for their turn.
     """
 
     note: Callable[..., None]
     step: int = 0
+    waiting: set[str] = field(default_factory=set)
 
     def log(self, *what: object) -> int:
         """Note an event, and return its step."""
@@ -87,12 +101,14 @@ class Server:
         course: of the world.
         rest: where is written what is wrong.
         on_record: called with each record.
+        counts: where limits are counted; None if there are none.
 
     Attributes:
         app: the application.
         switches: the generations that were the current one, by number.
         witnesses: the added stage of each configuration that was read.
         witnessed: for each request, the numbers of the configurations whose stage has worked for it.
+        turns: who has asked for a turn in each generation, and got it.
         shutdown, hard_stop, ended: of the process.
     """
 
@@ -103,6 +119,7 @@ class Server:
         course: Course,
         rest: list[str],
         on_record: Callable[[Record], object],
+        counts: Counts | None,
     ) -> None:
         self.number = number
         self._course = course
@@ -112,7 +129,9 @@ class Server:
         self.witnesses: list[Witness] = []
         self.witnessed: dict[str, set[int]] = {}
         plugins = self._witness(configuration).plugins
-        self.app = SimulatedApplication(configuration.settings(), plugins=plugins, on_end=self._note_end)
+        self.app = SimulatedApplication(configuration.settings(), plugins=plugins, on_end=self._note_end, counts=counts)
+        self.turns: dict[int, Turns] = {}
+        self._watch_turns(self.app.generations.current)
         self.switches: dict[int, Switch] = {1: Switch(configuration, 0, 0, 0.0)}
 
     async def run(self, listener: Listener, task_status: trio.TaskStatus[list[str]]) -> None:
@@ -125,6 +144,8 @@ class Server:
             [listener],
             limits,
             make_refusal=refusal,
+            answers=self.app.answers,
+            shed=self.app.shed,
             shutdown=self.shutdown,
             hard_stop=self.hard_stop,
             on_shutdown=generations.drain,
@@ -160,6 +181,7 @@ class Server:
             elif current.settings is not settings or current.number in self.switches:
                 self._rest.append(f"I9: {name} is not the current one after it was loaded")
             else:
+                self._watch_turns(current)
                 self.switches[current.number] = Switch(configuration, began, done, trio.current_time())
 
     def inspect(self) -> None:
@@ -168,6 +190,9 @@ class Server:
         if len(generations.living) != 1:
             rest.append(f"I9: {len(generations.living)} generations {name} live")
         for generation in generations.living:
+            admission = generation.parts.admission
+            if admission is not None and admission.turns is not None and admission.turns.waiting:
+                rest.append(f"I10: {admission.turns.waiting} requests {name} wait for their turn")
             if generation.bridge.active:
                 rest.append(f"I2: {len(generation.bridge.active)} requests {name} are active")
             for id, health in generation.deployments.router.health.items():
@@ -212,6 +237,28 @@ class Server:
         witness = Witness(opens_s, fails=fails, on_event=note)
         self.witnesses.append(witness)
         return witness
+
+    def _watch_turns(self, generation: Generation) -> None:
+        admission = generation.parts.admission
+        if admission is None or admission.turns is None:
+            return
+        begin, turns = admission.begin, Turns()
+        self.turns[generation.number] = turns
+
+        async def begin_in_turn(principal: Principal, ctx: RequestContext) -> None:
+            waiting = self._course.waiting
+            before = sorted(waiting)
+            waiting.add(ctx.request_id)
+            turns.asked.append(ctx.request_id)
+            try:
+                await begin(principal, ctx)
+            finally:
+                waiting.discard(ctx.request_id)
+            turns.given.append(ctx.request_id)
+            if before and "admitted" not in ctx.timeline.points:
+                self._rest.append(f"I10: {ctx.request_id} did not wait for its turn although {before} waited")
+
+        admission.begin = begin_in_turn  # type: ignore[method-assign]  # it is watched, and does the same
 
     def _note_end(self, finished: Callable[[], FinishedRequest]) -> None:
         record = request_record(finished())

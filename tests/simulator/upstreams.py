@@ -37,6 +37,7 @@ class Sent:
     Attributes:
         host: who was asked.
         secret: with what.
+        at: when.
         text: the text of the deltas that were sent, or were about to be.
         is_whole: whether the event that ends the answer well was sent.
     """
@@ -44,6 +45,7 @@ class Sent:
     plan: AnswerPlan
     host: str
     secret: str
+    at: float
     text: str = ""
     is_whole: bool = False
 
@@ -114,6 +116,7 @@ class Upstreams:
     async def serve(self, host: str, end: End) -> None:
         """Serve one connection until it ends."""
         closes_next = False
+        end.link.host = host
         received = b""
         try:
             while True:
@@ -132,7 +135,7 @@ class Upstreams:
                 plan = self.next_answer(number)
                 secret = _SECRET.search(received)
                 assert secret is not None, "each deployment has one"
-                sent = Sent(plan, host, secret[1].decode())
+                sent = Sent(plan, host, secret[1].decode(), trio.current_time())
                 self.sent.setdefault(number, []).append(sent)
                 if plan.fault == "refuses the body early":
                     await end.send_everything(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\n\r\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -21,6 +21,7 @@ from simulator.servers import Course, Record, Server
 from simulator.upstreams import Upstreams
 
 from pipeline import alarm
+from stages.admission.counts import Counts
 
 LONGEST_S: Final = 300.0
 """No connection may be older, whatever its client and its upstream do."""
@@ -39,6 +40,8 @@ class World:
         asked_at: for each request, when its client began to send it.
         records: for each request id, its records.
         peaks: for each request, the most bytes of its answer that we had read and not yet sent on.
+        busy: each time that an upstream was asked, the requests that upstreams were answering then, and their hosts; only
+            in worlds with limits.
         rest: what was found wrong when everything had come to rest.
         errors: what our code has logged as an error.
         seconds: how long it took, in virtual time.
@@ -53,6 +56,7 @@ class World:
     asked_at: dict[int, float] = field(default_factory=dict)
     records: defaultdict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
     peaks: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
+    busy: list[set[tuple[int, str]]] = field(default_factory=list)
     rest: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -138,6 +142,10 @@ class _Running:
         self._course = Course(self._note)
         self._read: defaultdict[int, int] = defaultdict(int)
         self._sent: defaultdict[int, int] = defaultdict(int)
+        self._network: Network | None = None
+        changes = world.plan.changes
+        has_limits = any(one.has_limits for one in changes.configurations)
+        self._counts = Counts(clock=trio.current_time) if has_limits else None
 
     def _note(self, *what: object) -> None:
         self._trace.update(f"{trio.current_time():.6f} {what}\n".encode())
@@ -145,8 +153,17 @@ class _Running:
     def _log_of_request(self, what: str, who: object, number: int) -> None:
         step = self._course.log(what, who, number)
         self._world.first_steps.setdefault((what, number), step)
+        if what == "upstream asked" and self._counts is not None:
+            self._note_busy()
         if what == "client asks":
             self._world.asked_at[number] = trio.current_time()
+
+    def _note_busy(self) -> None:
+        """Note which requests upstreams are answering."""
+        assert self._network is not None
+        links = [end.link for end in self._network.open_to_upstreams]
+        busy = {(one.request, one.host) for one in links if one.request is not None}
+        self._world.busy.append({one for one in busy if f"r{one[0]}" not in self._world.records})
 
     def _note_record(self, record: Record) -> None:
         self._world.records[record.record.request_id].append(record)
@@ -170,7 +187,7 @@ class _Running:
         """Make a server with what was configured last."""
         world, changes = self._world, self._world.plan.changes
         number = len(world.servers)
-        server = Server(number, changes.first, self._course, world.rest, self._note_record)
+        server = Server(number, changes.first, self._course, world.rest, self._note_record, self._counts)
         server.app.generations.current.deployments.router.draw = world.plan.random.random
         world.servers.append(server)
         return server
@@ -201,7 +218,7 @@ class _Running:
         server = self._new_server()
 
         async with trio.open_nursery() as peers:
-            network = Network(
+            network = self._network = Network(
                 peers,
                 on_connect=lambda host, end: peers.start_soon(upstreams.serve, host, end),
                 connecting=plan.connecting,
@@ -256,5 +273,7 @@ class _Running:
         idle = sum(server.idle_connections for server in world.servers)
         if (open_ends := len(network.open_to_upstreams)) != idle:
             world.rest.append(f"I1: {open_ends} sockets to upstreams, but {idle} idle connections")
+        if (counts := self._counts) is not None and (held := sum(map(counts.in_flight, range(counts._header[0])))):
+            world.rest.append(f"I10: {held} places of what is limited were not given back")
         if network.open_to_clients:
             world.rest.append(f"I1: {len(network.open_to_clients)} sockets to clients are open")
