@@ -29,7 +29,7 @@ from pipeline.gateway.health_checks import health_checks, running
 from pipeline.gateway.health_log import HealthLog
 from pipeline.gateway.health_page import PATH, health_page
 from pipeline.gateway.http.asgi import Receive, Scope, Send
-from pipeline.gateway.http.door import OwnAnswer
+from pipeline.gateway.http.door import Answers, OwnAnswer
 from pipeline.gateway.http.http1 import RequestHead
 from pipeline.gateway.insertions import plan
 from pipeline.gateway.memory import memory_limit_bytes
@@ -136,7 +136,10 @@ class Application:
             uploads=_upload_budget(own),
             shedding=Shedding(own.max_lag_ms),
         )
-        self.answers = dict.fromkeys(LIVE_PATHS, self._alive) | dict.fromkeys(READY_PATHS, self._ready)
+        self.answers: Answers = {
+            **dict.fromkeys(LIVE_PATHS, self._alive),
+            **dict.fromkeys(READY_PATHS, self._ready),
+        }
         self._pages = self._make_pages()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
