@@ -26,7 +26,7 @@ from pipeline.gateway.generation import Generation
 from pipeline.gateway.generations import Generations
 from pipeline.gateway.health_page import PATH, health_page
 from pipeline.gateway.http.asgi import Receive, Scope, Send
-from pipeline.gateway.http.door import OwnAnswer
+from pipeline.gateway.http.door import Answers, OwnAnswer
 from pipeline.gateway.http.http1 import RequestHead
 from pipeline.registry import AnyPlugin
 from stages.admission.counts import Counts
@@ -72,7 +72,10 @@ class Application:
     ) -> None:
         self.generations = Generations(settings, plugins=plugins, on_end=on_end, counts=counts)
         self.started_s = int(time.time())  # noqa: TID251 - shown as `created` of the models
-        self.answers = dict.fromkeys(LIVE_PATHS, self._alive) | dict.fromkeys(READY_PATHS, self._ready)
+        self.answers: Answers = {
+            **dict.fromkeys(LIVE_PATHS, self._alive),
+            **dict.fromkeys(READY_PATHS, self._ready),
+        }
         self._pages = self._make_pages()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -21,10 +21,8 @@ from pipeline.loop import current_loop
 from pipeline.registry import AnyPlugin
 from stages.admission.counts import Counts
 
-MAX_OLD: Final = 4
+MAX_OLD: Final = 16
 """So many may have requests beside the current one. A further reload cuts off those of the oldest."""
-CUT_OFF_LIMIT_S: Final = 60.0
-"""How long requests that are cut off may take to end. A client that does not read is reset (`write_timeout_s`)."""
 
 log = logging.getLogger("headrace")
 
@@ -160,22 +158,9 @@ class Generations:
         trio.lowlevel.spawn_system_task(self._end, old, name=f"the end of generation {old.number}")
 
     async def _end(self, old: Generation) -> None:
-        limit_s = self.current.settings.pipeline.graceful_timeout_s
-        bridge = old.bridge
         try:
             await old.end_checks()
-            with trio.move_on_after(limit_s):
-                await bridge.wait_until_idle()
-            if bridge.active:
-                log.warning(
-                    "%s of generation %d cut off: still running %g s after the reload (graceful_timeout_s)",
-                    counted(len(bridge.active), "request"),
-                    old.number,
-                    limit_s,
-                )
-                bridge.cut_off()
-                with trio.move_on_after(CUT_OFF_LIMIT_S):
-                    await bridge.wait_until_idle()
+            await old.bridge.wait_until_idle()
             await old.close()
             if self.current.clients is old.clients:
                 others = [one.settings.deployments for one in self.living if one is not old]

@@ -32,8 +32,7 @@ OF_A_PROCESS: Final = (
     "tls_keyfile",
     "log_format",
 )
-"""What a worker reads when it starts. (A new ``graceful_timeout_s`` counts at once for the generations that end, and
-only then for the end of the process.)"""
+"""What a worker reads when it starts."""
 OF_THE_SERVICE: Final = ("host", "port", "workers", "max_age_s", "watch_config")
 """What is read when the service starts, before any worker."""
 

@@ -65,7 +65,7 @@ async def test_health_needs_no_key_and_readiness_fails_while_draining() -> None:
             assert (alive.status_code, alive.json()) == (200, "I'm alive!")
         for path in ("/health/readiness", "/readyz"):
             assert (await service.get(path, key=None)).json()["status"] == "healthy"
-        service.app.bridge.drain()
+        service.application.generations.drain()
         assert (await service.get("/readyz", key=None)).status_code == 503
         refused = await service.post(HELLO)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")

@@ -325,11 +325,17 @@ class _Worker:
             await _first_of(self._all_closed, hard_stop)
 
     def _open_door(self, listeners: Sequence[socket.socket], running: trio.Nursery) -> Door:
+        def admit(sock: socket.socket, address: Any, has_sent: bool) -> None:
+            self._admit(door, sock, address, running, has_sent=has_sent)
+
+        def see_off(sock: socket.socket, address: Any) -> None:
+            self._see_off(door, sock, address, running)
+
         door = Door(
             listeners,
             current_loop(),
-            admit=lambda sock, address, has_sent: self._admit(door, sock, address, running, has_sent=has_sent),
-            see_off=lambda sock, address: self._see_off(door, sock, address, running),
+            admit=admit,
+            see_off=see_off,
             spawn=running.start_soon,
             answers=self._answers,
             shed=self._shed,
