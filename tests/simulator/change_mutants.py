@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import pytest
@@ -78,10 +79,8 @@ def generation_serves_although_it_is_not_open(patch: pytest.MonkeyPatch) -> None
     open_it = Generation.open
 
     async def begin(self: Generation) -> None:
-        try:
+        with suppress(PluginError):
             await open_it(self)
-        except PluginError:
-            pass  # this is the defect
 
     patch.setattr(Generation, "open", begin)
 
@@ -97,6 +96,17 @@ def connections_closed_with_the_old_generation(patch: pytest.MonkeyPatch) -> Non
     patch.setattr(Lasting, "_leave", leave)
 
 
+def reload_cuts_what_runs(patch: pytest.MonkeyPatch) -> None:
+    """A reload ends the requests of the generation before."""
+    end_later = Generations._end_later
+
+    def end(self: _Any, old: Generation) -> None:
+        old.bridge.cut_off()
+        end_later(self, old)
+
+    patch.setattr(Generations, "_end_later", end)
+
+
 def old_generations_forgotten_at_the_end(patch: pytest.MonkeyPatch) -> None:
     """At the drain deadline, only the requests of the current generation are told."""
     patch.setattr(Generations, "cut_off", lambda self: self.current.bridge.cut_off())
@@ -110,5 +120,6 @@ CHANGE_MUTANTS: Final[tuple[Callable[[pytest.MonkeyPatch], None], ...]] = (
     generation_serves_before_it_is_open,
     generation_serves_although_it_is_not_open,
     connections_closed_with_the_old_generation,
+    reload_cuts_what_runs,
     old_generations_forgotten_at_the_end,
 )

@@ -72,7 +72,6 @@ class Changes:
         if draw.random() < _SHARE_OF_RELOADS:
             self.first = replace(
                 self.first,
-                graceful_s=draw.choice([first.graceful_s, PATIENT_GRACEFUL_S, PATIENT_GRACEFUL_S]),
                 stage=draw.choice([None, WITNESS]),
             )
             self._draw_reloads()
@@ -148,7 +147,6 @@ class Changes:
                         retries=draw.choice([0, 1, 2]),
                         comments_s=draw.choice([0.0, 0.3, 0.7]),
                         request_timeout_s=draw.choice([None, REQUEST_TIMEOUT_S]),
-                        graceful_s=draw.choice([new.graceful_s, PATIENT_GRACEFUL_S]),
                     )
                 case "pool":
                     new = replace(new, max_upstream_connections=draw.choice([2, 1000, 1001]))

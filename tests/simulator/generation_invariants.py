@@ -2,12 +2,11 @@
 
 * Each request belongs to one generation, to its end: the one that was current when it came.
 * It is served with the keys, models, upstreams and stages of that generation, and of no other.
-* Only a request of a generation before the current one is cut off by a reload, after ``graceful_timeout_s``.
+* A reload cuts no request off.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from simulator.configurations import Configuration
@@ -27,18 +26,6 @@ def configurations_for(world: World, request: RequestPlan) -> list[Configuration
     records = world.records.get(f"r{request.number}", ())
     found = [one for record in records if (one := configuration_of(record)) is not None]
     return found or [switch.configuration for server in world.servers for switch in server.switches.values()]
-
-
-def was_cut_by_reload(record: Record) -> bool:
-    """Return whether a request may have been cut off because its generation had ended long ago."""
-    later = [switch for number, switch in record.server.switches.items() if number > record.record.generation]
-    limit_s = min((switch.configuration.graceful_s for switch in later), default=math.inf)
-    return any(record.at >= switch.at + limit_s for switch in later)
-
-
-def was_request_cut_by_reload(world: World, request: RequestPlan) -> bool:
-    """Return the same of a request."""
-    return any(was_cut_by_reload(record) for record in world.records.get(f"r{request.number}", ()))
 
 
 def of_generations(world: World) -> Iterator[str]:
@@ -75,7 +62,7 @@ def _of_request(world: World, request: RequestPlan, record: Record, *, has_wrong
         yield f"{where} has met the stages of the configurations {sorted(strange)}"
     elif end == "OK" and (configuration.stage is not None) != (f"r{request.number}" in record.server.witnessed):
         yield f"{where} has not met the stages of its configuration, or has met one although there is none"
-    if end == "DR" and world.operated_at is None and not was_cut_by_reload(record):
+    if end == "DR" and world.operated_at is None:
         yield f"{where} was cut off although nothing was about to stop"
 
 

@@ -4,7 +4,8 @@
 * I2: no request is active, and no deployment has one in flight.
 * I3: what a client receives is valid HTTP; a clean end is exactly one complete answer or one failure, and nothing more.
 * I4: text is a prefix of what one attempt's upstream has sent, and complete only if all of it was sent, with its end.
-* I5: a client that leaves, or the operator's cut-off, is noticed within `NOTICED_S`; no connection is older than `world.LONGEST_S`.
+* I5: a client that leaves, and the operator's cut-off, is noticed within `NOTICED_S`; no connection is older than
+  `world.LONGEST_S`.
 * I6: of a stream that its client reads slowly, or not at all, at most `MOST_WAITING_BYTES` are read ahead.
 * I7: each request has exactly one record, with an end code that fits, and nothing is logged as a bug.
 * I8: a client that does nothing wrong gets the whole answer, unless an upstream or the operator does.
@@ -25,7 +26,6 @@ from simulator.generation_invariants import (
     configuration_of,
     configurations_for,
     of_generations,
-    was_request_cut_by_reload,
 )
 from simulator.overload_invariants import of_overload, was_refused
 from simulator.plans import HARMLESS, LEAVING, PATIENT, RequestPlan
@@ -192,8 +192,8 @@ def _must_be_answered(world: World, client: Client, request: RequestPlan, index:
             one.max_upstream_connections >= 1000 and one.accepts(request.key) and one.has_model(request.model)
             for one in configurations_for(world, request)
         )
-        and not was_request_cut_by_reload(world, request)
         and not was_refused(world, request)
+        and not any(response.closes for response in client.received[:index])
         and all(answer.fault in HARMLESS for answer in request.answers)
         and sum(answer.gap_s * (len(answer.texts) + 4) for answer in request.answers) < 15
     )
@@ -215,7 +215,7 @@ def _of_records(world: World) -> Iterator[str]:
     for client in world.clients:
         if client.was_reset and client.plan.behaviour == "stalls" and world.operated_at is None:
             ends = [record.record.end for record in world.records.get(f"r{client.asked[-1].number}", ())]
-            if ends != ["DS"] and not was_request_cut_by_reload(world, client.asked[-1]):
+            if ends != ["DS"]:
                 yield f"I7: client {client.plan.number}, which stalls, was reset, but its record says {ends}"
         for request, received in zip(client.asked, client.received, strict=False):
             if received.request_id and f"r{request.number}" not in world.records:
@@ -231,7 +231,7 @@ def _of_records(world: World) -> Iterator[str]:
                 may_be_told.add("unauthorized")
             if was_refused(world, request):
                 may_be_told |= {"overloaded", "rate_limited"}
-            if told not in may_be_told and not was_request_cut_by_reload(world, request):
+            if told not in may_be_told:
                 yield f"I7: client {client.plan.number}, which {client.plan.behaviour}, was told {told}"
 
 

@@ -40,8 +40,8 @@ class World:
         asked_at: for each request, when its client began to send it.
         records: for each request id, its records.
         peaks: for each request, the most bytes of its answer that we had read and not yet sent on.
-        busy: each time that an upstream was asked, the requests that upstreams were answering then, and their hosts; only
-            in worlds with limits.
+        busy: each time that an upstream was asked, the requests that upstreams were answering then, and their hosts;
+            only in worlds with limits.
         rest: what was found wrong when everything had come to rest.
         errors: what our code has logged as an error.
         seconds: how long it took, in virtual time.
