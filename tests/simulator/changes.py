@@ -19,13 +19,14 @@ LONGEST_QUEUE_S: Final = 5.0
 MISSING_STAGE: Final = "missing"
 """A stage that is not installed: it makes a configuration invalid."""
 PATIENT_GRACEFUL_S: Final = 60.0
-"""So long that no request is cut off because its generation has ended."""
+"""So long that no request is cut off because its server is replaced."""
 SPARE_HOSTS: Final = ("10.0.0.4", "10.0.0.5")
 """Deployments that only come with a reload."""
 
 _MOMENTS_S: Final = (0.0, 0.0005, 0.005, 0.05, 0.2, 0.5, 1.0, 1.0, 2.0, 5.0)
 _SHARE_OF_RELOADS: Final = 0.3
 _SHARE_OF_LIMITS: Final = 0.25
+_SHARE_OF_RESTARTS: Final = 0.25
 _SHARE_OF_CUT_OFFS: Final = 0.2
 
 
@@ -56,6 +57,7 @@ class Changes:
     Attributes:
         first: what it begins with.
         reloads: in no particular order.
+        restarts_s: when the server is replaced by another one.
         least_clients: how many clients it needs at least.
     """
 
@@ -66,6 +68,10 @@ class Changes:
         self.reloads: list[ReloadPlan] = []
         self._configurations = 1
         self.least_clients = 1
+        self.restarts_s: list[float] = []
+        if draw.random() < _SHARE_OF_RESTARTS:
+            self.restarts_s = [draw.choice(_MOMENTS_S) for _ in range(draw.choice([1, 1, 2]))]
+            self.first = replace(self.first, graceful_s=PATIENT_GRACEFUL_S)
         if draw.random() < _SHARE_OF_LIMITS:
             self.first = self._limited(self.first)
             self.least_clients = draw.choice([3, 4, 5])
@@ -81,6 +87,10 @@ class Changes:
         if not self.reloads or self.random.random() > _SHARE_OF_CUT_OFFS:
             return None
         return self.random.choice(self.reloads).at_s + self.random.choice([0.0, 0.05, 0.3])
+
+    def thinking_s(self) -> float | None:
+        """Draw how long a client thinks between its requests; None if it does not connect again after a restart."""
+        return self.random.choice([0.0, 0.0, 0.3, 1.0, 2.5]) if self.restarts_s else None
 
     @property
     def configurations(self) -> list[Configuration]:

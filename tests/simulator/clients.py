@@ -19,6 +19,10 @@ GARBAGE: Final = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200)
 """The start of a TLS handshake."""
 
 
+LONG_S: Final = 1.9
+"""A connection that was idle for so long may be closed by a server that ends, just when the next request comes."""
+
+
 @dataclass
 class Received:
     """A response, as far as it came."""
@@ -34,8 +38,8 @@ class Received:
 class _Responses:
     """What a client receives, split into responses; a parser's callbacks."""
 
-    def __init__(self) -> None:
-        self.found: list[Received] = []
+    def __init__(self, found: list[Received]) -> None:
+        self.found = found
         self.parser = httptools.HttpResponseParser(self)
 
     def on_message_begin(self) -> None:
@@ -91,7 +95,7 @@ def request_bytes(plan: RequestPlan, behaviour: ClientBehaviour) -> tuple[bytes,
 
 
 class Client:
-    """One client and its connection.
+    """One client and its connection; a further one only if the server is replaced (`ClientPlan.thinking_s`).
 
     Attributes:
         received: the responses, in their order; those to requests that were never sent are missing.
@@ -101,7 +105,7 @@ class Client:
         broke: what was wrong with the bytes that it received.
         was_refused: whether nobody listened.
         was_reset: whether the server reset the connection.
-        opened_at, ended_at: of its connection.
+        connected_at: for each request, when its connection was opened.
     """
 
     def __init__(
@@ -115,7 +119,6 @@ class Client:
         self._network = network
         self._log_of_request = log_of_request
         self._log = log
-        self._responses = _Responses()
         self._news = trio.Event()
         self._reading = trio.CancelScope()
         self._is_over = False
@@ -124,60 +127,98 @@ class Client:
         self.answered = 0
         self.broke = ""
         self.was_refused = self.was_reset = False
-        self.ended_at = math.inf
-
-    @property
-    def received(self) -> list[Received]:
-        """The responses."""
-        return self._responses.found
+        self.received: list[Received] = []
+        self.connected_at: dict[int, float] = {}
+        self._responses = _Responses(self.received)
+        self._next = self._first = 0
+        self._opened_at = 0.0
 
     async def run(self) -> None:
         """Do what the plan says."""
+        await trio.sleep(self.plan.starts_s)
+        while await self._ask_over_a_connection():
+            pass
+
+    async def _ask_over_a_connection(self) -> bool:
+        """Ask over a new connection; return whether to go on over another one."""
         plan = self.plan
-        await trio.sleep(plan.starts_s)
         try:
             end = self._network.connect_client()
         except OSError:
             self.was_refused = True
             self._log("client refused", plan.number)
-            return
+            return False
+        self._responses = _Responses(self.received)
+        self._reading, self._is_over = trio.CancelScope(), False
+        self._first, self._opened_at = self._next, trio.current_time()
+        goes_on = False
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read, end)
-                await self._ask_all(end)
+                goes_on = await self._ask_all(end)
                 nursery.cancel_scope.cancel()
         finally:
-            self.ended_at = trio.current_time()
             if end.fileno() >= 0:
                 trio.lowlevel.notify_closing(end)
                 end.close()
             self._log("client ends", plan.number, len(self.received))
+        return goes_on
 
-    async def _ask_all(self, end: End) -> None:
-        plan = self.plan
-        for index, request in enumerate(plan.requests):
-            is_last = index == len(plan.requests) - 1
+    async def _ask_all(self, end: End) -> bool:
+        """Ask what is left to ask; return whether to go on over another connection."""
+        plan, connects_again = self.plan, self.plan.thinking_s is not None
+        while self._next < len(plan.requests):
+            index, is_last = self._next, self._next == len(plan.requests) - 1
             is_pipelined = plan.behaviour.startswith("pipelines") and index == len(plan.requests) - 2
             behaviour = plan.behaviour if is_last or is_pipelined else "reads well"
-            if not (is_last and plan.behaviour.startswith("pipelines")):
-                end.link.request = request.number
-                self.asked.append(request)
-                data = b"".join(request_bytes(request, behaviour))
-                if is_pipelined:
-                    self.asked.append(plan.requests[-1])
-                    data += b"".join(request_bytes(plan.requests[-1], behaviour))
-                self._log_of_request("client asks", plan.number, request.number)
+            was_sent = is_last and plan.behaviour.startswith("pipelines") and index > self._first
+            idle_s = 0.0
+            if not was_sent:
+                if index > self._first and plan.thinking_s:
+                    idle_s = plan.thinking_s
+                    await trio.sleep(idle_s)
+                if index > self._first and connects_again and self._is_over:
+                    return True
                 try:
-                    await self._send(end, data, request, behaviour)
+                    await self._ask(end, plan.requests[index], behaviour, plan.requests[-1] if is_pipelined else None)
                 except OSError:
                     await self._until(math.inf)  # it may have answered before it closed
-                    return
+                    return connects_again and idle_s >= LONG_S and len(self.received) == index
             if await self._leave(end, behaviour):
-                return
-            if not await self._until(index + 1) or self.received[index].closes:
+                return False
+            if not await self._until(index + 1):
+                # The server may close a connection that was idle for long, and cross a request.
+                return connects_again and idle_s >= LONG_S and len(self.received) == index
+            self._next += 1
+            if self.received[index].closes:
+                if connects_again:
+                    return self._next < len(plan.requests)
                 break
         if plan.behaviour == "sends Connection: close" or plan.idles:
             await self._until(math.inf)
+        return False
+
+    async def _ask(
+        self, end: End, request: RequestPlan, behaviour: ClientBehaviour, pipelined: RequestPlan | None
+    ) -> None:
+        """Send a request, and perhaps the next one with it.
+
+        Raises:
+            OSError: if the server closes the connection meanwhile.
+        """
+        end.link.request = request.number
+        data = b"".join(request_bytes(request, behaviour))
+        self._note_asked(request)
+        if pipelined is not None:
+            self._note_asked(pipelined)
+            data += b"".join(request_bytes(pipelined, behaviour))
+        self._log_of_request("client asks", self.plan.number, request.number)
+        await self._send(end, data, request, behaviour)
+
+    def _note_asked(self, request: RequestPlan) -> None:
+        self.connected_at[request.number] = self._opened_at
+        if request not in self.asked:
+            self.asked.append(request)
 
     async def _send(self, end: End, data: bytes, request: RequestPlan, behaviour: ClientBehaviour) -> None:
         match behaviour:

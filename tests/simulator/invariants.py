@@ -11,6 +11,7 @@
 * I8: a client that does nothing wrong gets the whole answer, unless an upstream or the operator does.
 * I9: each request is answered by one generation of the configuration; see `generation_invariants`.
 * I10: limits are kept, and nobody is refused within them; see `overload_invariants`.
+* I11: a client does not notice that its server is replaced: it can connect, and nothing is cut or refused (I3, I8).
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def violations(world: World) -> list[str]:
         found += _of_client(world, client)
     found += _of_records(world)
     found += _of_waiting(world)
+    found += _of_servers(world)
     found += of_generations(world)
     found += of_overload(world)
     return found
@@ -123,7 +125,7 @@ def _may_be_cut(world: World, client: Client, index: int) -> bool:
     return (
         (index >= len(client.asked) - affected and behaviour in LEAVING)
         or (world.operated_at is not None and not is_told)
-        or any(response.closes for response in client.received[:index])
+        or (client.plan.thinking_s is None and any(response.closes for response in client.received[:index]))
     )
 
 
@@ -193,7 +195,7 @@ def _must_be_answered(world: World, client: Client, request: RequestPlan, index:
             for one in configurations_for(world, request)
         )
         and not was_refused(world, request)
-        and not any(response.closes for response in client.received[:index])
+        and (client.plan.thinking_s is not None or not any(one.closes for one in client.received[:index]))
         and all(answer.fault in HARMLESS for answer in request.answers)
         and sum(answer.gap_s * (len(answer.texts) + 4) for answer in request.answers) < 15
     )
@@ -233,6 +235,17 @@ def _of_records(world: World) -> Iterator[str]:
                 may_be_told |= {"overloaded", "rate_limited"}
             if told not in may_be_told:
                 yield f"I7: client {client.plan.number}, which {client.plan.behaviour}, was told {told}"
+
+
+def _of_servers(world: World) -> Iterator[str]:
+    for client in world.clients:
+        name = f"client {client.plan.number}, which {client.plan.behaviour}"
+        if client.was_refused and world.operated_at is None:
+            yield f"I11: {name} could not connect"
+        for request in client.asked:
+            for record in world.records.get(f"r{request.number}", ()):
+                if client.connected_at[request.number] > record.server.retired_at:
+                    yield f"I11: request {request.number} of {name} came to server {record.server.number} too late"
 
 
 def _of_waiting(world: World) -> Iterator[str]:

@@ -9,6 +9,7 @@ connection that takes its time, is refused or never completes, and TCP's options
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -139,15 +140,21 @@ class End(socket.socket):
 
 
 class Listener(socket.socket):
-    """Our server's listening socket, at an address of its own."""
+    """Our server's listening socket, at an address of its own.
 
-    def __init__(self, network: Network) -> None:
-        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
+    Args:
+        network: makes the accepted ends.
+        other: the one that this is to share its queue with, as that of another process; None for a new one.
+    """
+
+    def __init__(self, network: Network, other: Listener | None = None) -> None:
+        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM, fileno=None if other is None else os.dup(other.fileno()))
         self._network = network
-        self.waiting: deque[Link] = deque()
-        self.bind(b"")  # the kernel chooses an abstract name (unix(7), "Autobind feature")
+        self.waiting: deque[Link] = deque() if other is None else other.waiting
         self.setblocking(False)
-        self.listen(100)
+        if other is None:
+            self.bind(b"")  # the kernel chooses an abstract name (unix(7), "Autobind feature")
+            self.listen(100)
 
     def accept(self) -> tuple[End, Any]:
         """Accept a connection; the kernel keeps their order."""
@@ -227,6 +234,8 @@ class Network:
         on_sent: called when our server has sent to a client.
 
     Attributes:
+        listener: of the first server.
+        address: of all servers.
         open_to_upstreams, open_to_clients: the ends that our code holds open.
     """
 
@@ -251,6 +260,7 @@ class Network:
         self.open_to_upstreams: set[End] = set()
         self.open_to_clients: set[End] = set()
         self.listener = Listener(self)
+        self.address: Any = self.listener.getsockname()
         self._seam = pytest.MonkeyPatch()
 
     # What our transport uses of the module `socket`; everything else is the module's own.
@@ -290,13 +300,22 @@ class Network:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         client = End(made.detach(), Link())
         try:
-            client.connect(self.listener.getsockname())
+            client.connect(self.address)
         except OSError:
             client.close()
             raise
         client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.pipe_bytes())
         self.listener.waiting.append(client.link)
         return client
+
+    def share_listener(self) -> Listener:
+        """Return the listening socket of a further server, which gets its connections from the same queue.
+
+        Raises:
+            OSError: if no server listens any more.
+        """
+        self.listener = Listener(self, self.listener)
+        return self.listener
 
     def _note_closed(self, end: End) -> None:
         self.open_to_upstreams.discard(end)

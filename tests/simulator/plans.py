@@ -127,7 +127,12 @@ class RequestPlan:
 
 @dataclass
 class ClientPlan:
-    """A client's connection: its requests one after the other; the behaviour concerns the last one."""
+    """A client: its requests one after the other, over one connection; the behaviour concerns the last one.
+
+    Attributes:
+        thinking_s: how long it waits between two requests. Unless this is None, it connects again when the server has
+            closed the connection between them.
+    """
 
     number: int
     starts_s: float
@@ -137,6 +142,7 @@ class ClientPlan:
     reads_bytes: int = 64 * 1024
     pause_s: float = 0.0
     idles: bool = False
+    thinking_s: float | None = None
 
 
 class WorldPlan:
@@ -197,6 +203,7 @@ class WorldPlan:
             reads_bytes=draw.choice([4000, 8000]) if behaviour == "reads slowly" else 64 * 1024,
             pause_s=0.01 if behaviour == "reads slowly" else 0.0,
             idles=draw.random() < 0.2,
+            thinking_s=self.changes.thinking_s(),
         )
 
     def _request(self) -> RequestPlan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,6 +64,16 @@ class Switch:
     at: float
 
 
+class _Up(trio.TaskStatus[list[str]]):
+    """Sets an event when the application is up."""
+
+    def __init__(self, up: trio.Event) -> None:
+        self._up = up
+
+    def started(self, value: list[str] | None = None) -> None:
+        self._up.set()
+
+
 @dataclass
 class Turns:
     """The requests of a generation that have asked for a turn, and those that have got one, in their order."""
@@ -109,6 +120,8 @@ class Server:
         witnesses: the added stage of each configuration that was read.
         witnessed: for each request, the numbers of the configurations whose stage has worked for it.
         turns: who has asked for a turn in each generation, and got it.
+        up: set when it serves.
+        retire, retired_at: of its replacement by another one.
         shutdown, hard_stop, ended: of the process.
     """
 
@@ -125,16 +138,19 @@ class Server:
         self._course = course
         self._rest = rest
         self._on_record = on_record
+        self.up, self.retire = trio.Event(), trio.Event()
         self.shutdown, self.hard_stop, self.ended = trio.Event(), trio.Event(), trio.Event()
+        self.retired_at = math.inf
         self.witnesses: list[Witness] = []
         self.witnessed: dict[str, set[int]] = {}
         plugins = self._witness(configuration).plugins
         self.app = SimulatedApplication(configuration.settings(), plugins=plugins, on_end=self._note_end, counts=counts)
         self.turns: dict[int, Turns] = {}
         self._watch_turns(self.app.generations.current)
-        self.switches: dict[int, Switch] = {1: Switch(configuration, 0, 0, 0.0)}
+        began = course.log("server", number, configuration.number)
+        self.switches: dict[int, Switch] = {1: Switch(configuration, began, began, trio.current_time())}
 
-    async def run(self, listener: Listener, task_status: trio.TaskStatus[list[str]]) -> None:
+    async def run(self, listener: Listener) -> None:
         """Serve until the operator ends it."""
         generations = self.app.generations
         limits = server_settings(generations.current.settings.pipeline)
@@ -148,14 +164,25 @@ class Server:
             shed=self.app.shed,
             shutdown=self.shutdown,
             hard_stop=self.hard_stop,
+            retire=self.retire,
             on_shutdown=generations.drain,
             on_drain_deadline=generations.cut_off,
-            task_status=task_status,
+            task_status=_Up(self.up),
         )
+        self.up.set()  # it may have been ended before
         self.ended.set()
+
+    def replace(self) -> None:
+        """Let it end: another one serves."""
+        self.retired_at = trio.current_time()
+        self._course.log("replaced", self.number)
+        self.retire.set()
 
     async def reload(self, plan: ReloadPlan) -> None:
         """Read a configuration."""
+        await self.up.wait()
+        if self.retire.is_set() or self.ended.is_set():
+            return
         configuration, generations = plan.configuration, self.app.generations
         name = f"configuration {configuration.number}"
         settings = configuration.settings()
@@ -187,6 +214,8 @@ class Server:
     def inspect(self) -> None:
         """Note what is not at rest although no client is left."""
         rest, generations, name = self._rest, self.app.generations, f"of server {self.number}"
+        if self.retire.is_set() and not self.ended.is_set():
+            rest.append(f"I11: server {self.number} was replaced, but has not ended")
         if len(generations.living) != 1:
             rest.append(f"I9: {len(generations.living)} generations {name} live")
         for generation in generations.living:

@@ -143,7 +143,9 @@ class _Running:
         self._read: defaultdict[int, int] = defaultdict(int)
         self._sent: defaultdict[int, int] = defaultdict(int)
         self._network: Network | None = None
+        self._replacing = trio.Lock()
         changes = world.plan.changes
+        self._configuration = changes.first
         has_limits = any(one.has_limits for one in changes.configurations)
         self._counts = Counts(clock=trio.current_time) if has_limits else None
 
@@ -185,9 +187,8 @@ class _Running:
 
     def _new_server(self) -> Server:
         """Make a server with what was configured last."""
-        world, changes = self._world, self._world.plan.changes
-        number = len(world.servers)
-        server = Server(number, changes.first, self._course, world.rest, self._note_record, self._counts)
+        world, number = self._world, len(self._world.servers)
+        server = Server(number, self._configuration, self._course, world.rest, self._note_record, self._counts)
         server.app.generations.current.deployments.router.draw = world.plan.random.random
         world.servers.append(server)
         return server
@@ -206,9 +207,23 @@ class _Running:
 
     async def _reload(self, plan: ReloadPlan) -> None:
         await trio.sleep(plan.at_s)
-        for server in self._world.servers:
-            if not server.ended.is_set():
-                await server.reload(plan)
+        if plan.outcome == "works":
+            self._configuration = plan.configuration
+        async with trio.open_nursery() as nursery:
+            for server in self._world.servers:
+                nursery.start_soon(server.reload, plan)
+
+    async def _replace(self, at_s: float, peers: trio.Nursery) -> None:
+        """Replace the server, as the supervisor does: the new one serves before the old one ends."""
+        await trio.sleep(at_s)
+        async with self._replacing:
+            if self._world.operated_at is not None:
+                return
+            assert self._network is not None
+            old, new = self._world.servers[-1], self._new_server()
+            peers.start_soon(new.run, self._network.share_listener())
+            await new.up.wait()
+            old.replace()
 
     async def main(self) -> None:
         world, plan = self._world, self._world.plan
@@ -228,7 +243,8 @@ class _Running:
                 on_sent=self._note_sent,
             )
             with network:
-                await peers.start(server.run, network.listener)
+                peers.start_soon(server.run, network.listener)
+                await server.up.wait()
                 world.clients = [Client(one, network, self._log_of_request, log) for one in plan.clients]
                 with trio.move_on_after(LONGEST_S) as scope:
                     async with trio.open_nursery() as clients:
@@ -238,6 +254,8 @@ class _Running:
                             clients.start_soon(self._operate)
                         for reload in plan.changes.reloads:
                             clients.start_soon(self._reload, reload)
+                        for at_s in plan.changes.restarts_s:
+                            clients.start_soon(self._replace, at_s, peers)
                 if scope.cancelled_caught:
                     world.rest.append(f"I5: a client was still busy after {LONGEST_S:g} s")
                 await trio.sleep(SETTLE_S)
