@@ -8,7 +8,7 @@ the folder is a reason to look, and only another content is told.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable
 from contextlib import aclosing, asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -70,7 +70,7 @@ def _contents(files: Iterable[Path]) -> dict[Path, bytes | None]:
 
 
 @asynccontextmanager
-async def _changes(folders: Collection[Path], *, recursive: bool) -> AsyncIterator[AsyncIterator[set[FileChange]]]:
+async def _changes(folders: Collection[Path], *, recursive: bool) -> AsyncGenerator[AsyncIterator[set[FileChange]]]:
     """Return the changes in some folders, as they happen."""
     from watchfiles import awatch
 
