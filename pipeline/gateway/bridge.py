@@ -66,6 +66,10 @@ class Bridge:
         body_timeout_s: how long the upload may take.
         uploads: the memory that large requests share.
         clock: returns the time of the figures, in ns.
+
+    Attributes:
+        draining: whether the process is about to stop, so that it is not ready; what still comes is served.
+        is_over: whether further requests are refused, because the time for running ones is over.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class Bridge:
         self.uploads = uploads
         self.clock = clock
         self.draining = False
+        self.is_over = False
         self.active: set[_ServedRequest] = set()
         self._id_prefix = secrets.token_hex(8)
         self._numbers = itertools.count(1)
@@ -151,12 +156,13 @@ class Bridge:
         return f"{self._id_prefix}{next(self._numbers):08x}"
 
     def drain(self) -> None:
-        """Refuse all further requests with 503: the process is about to stop."""
+        """Note that the process is about to stop: readiness fails, and what still comes is served."""
         self.draining = True
 
     def cut_off(self) -> None:
-        """End all running requests: with a 503, or in the stream."""
+        """End all running requests, with a 503 or in the stream, and refuse further ones with a 503."""
         self.drain()
+        self.is_over = True
         for request in self.active:
             request.cut_off()
 
@@ -204,7 +210,7 @@ class _ServedRequest:
 
     async def serve(self) -> None:
         """Run the pipelines, and report a failure to the client."""
-        if self._bridge.draining:
+        if self._bridge.is_over:
             self.error = Overloaded("this server is restarting: try again at once", code="draining")
         else:
             with self._scope:

@@ -17,6 +17,7 @@ from pipeline.gateway.config.keys import HASH_PREFIX
 from pipeline.gateway.config.load import MASTER_KEY_NAMES, ConfigError, describe, load_settings, parse_settings
 from pipeline.gateway.config.pipeline_section import FLAGS
 from pipeline.gateway.config.settings import PipelineSettings, Settings
+from pipeline.gateway.supervision import Inherited
 from pipeline.registry import PluginError, Plugins, discover
 
 DISTRIBUTION = "headrace"
@@ -29,6 +30,9 @@ SHOWN = ("events", "figures", "both")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status: 0, 1 for a failure, 2 for an invalid configuration or command line."""
     options = _parser().parse_args(arguments)
+    # As this process was started: in a worker, whatever has replaced a part of it does so too.
+    again = sys.orig_argv[1:] if arguments is None else ["-m", "pipeline.gateway", *arguments]
+    options.program = [sys.executable, *again]
     try:
         check_ownership()
         status: int = options.run(options)
@@ -79,7 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", help="address to listen on (pipeline_settings.host)")
     serve.add_argument("--port", type=int, help="port to listen on (pipeline_settings.port)")
     serve.add_argument("--workers", type=int, help="processes (pipeline_settings.workers)")
-    serve.add_argument("--inherited", metavar="FD,FD", help=argparse.SUPPRESS)  # from the supervisor to its workers
+    serve.add_argument("--inherited", type=Inherited.parse, help=argparse.SUPPRESS)  # from the supervisor to a worker
+    serve.add_argument("--check", action="store_true", help=argparse.SUPPRESS)  # by the supervisor, before a reload
     serve.set_defaults(run=_serve)
 
     demo = commands.add_parser("demo", help="serve the embedded models: no key, no network")
@@ -121,20 +126,28 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from pipeline.gateway.service import (
-        serve,  # here because it takes half a second, and the other commands do not serve
-    )
-
     flags = {f"--{name}": str(value) for name in FLAGS if (value := getattr(options, name)) is not None}
     settings = load_settings(options.config, {**os.environ, **flags})
-    arguments = ["serve", "--config", options.config, *(f"{flag}={given}" for flag, given in flags.items())]
-    inherited = None
-    if options.inherited is not None:
-        listener, _, lifeline = options.inherited.partition(",")
-        inherited = int(listener), int(lifeline)
+    if options.check:
+        _check_stages(settings)
+        return 0
+    if options.inherited is None:
+        from pipeline.gateway.supervision import supervise
+
+        return supervise(settings, options.program)
+    from pipeline.gateway.service import serve  # here because it takes half a second
+
     plugins = discover()
-    settings = _with_warnings(settings, plugins)
-    return serve(settings, plugins=plugins, worker_arguments=arguments, inherited=inherited)
+    return serve(_with_warnings(settings, plugins), plugins=plugins, inherited=options.inherited)
+
+
+def _check_stages(settings: Settings) -> Plugins:
+    """Check that the configured stages fit; return what is installed."""
+    from pipeline.gateway.app import Application
+
+    plugins = discover()
+    Application(settings, plugins=plugins, on_end=lambda record: None)
+    return plugins
 
 
 def _with_warnings(settings: Settings, plugins: Plugins) -> Settings:
@@ -201,11 +214,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _check_config(options: argparse.Namespace) -> int:
     settings: Settings = load_settings(options.file)
-    from pipeline.gateway.app import Application
-
-    plugins = discover()
-    Application(settings, plugins=plugins, on_end=lambda record: None)  # checks that the configured stages fit
-    print(describe(_with_warnings(settings, plugins)))
+    print(describe(_with_warnings(settings, _check_stages(settings))))
     return 0
 
 
