@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from hashlib import sha256
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
+
+from pipeline.registry import GROUP
 
 if TYPE_CHECKING:  # the extra `watch`
     from watchfiles.main import FileChange
@@ -57,6 +61,19 @@ async def watch_code(folders: Collection[Path], on_change: Callable[[], object])
         async for changed in changes:
             if any(is_code(kind, name) for kind, name in changed):
                 on_change()
+
+
+def code_folders() -> set[Path]:
+    """Return the folders of the packages of all installed stages; a module that is no package brings its folder."""
+    folders: set[Path] = set()
+    for point in entry_points(group=GROUP):
+        with suppress(ImportError, ValueError):  # it is reported where it is loaded
+            if (spec := find_spec(point.module.partition(".")[0])) is not None:
+                parts = spec.submodule_search_locations or (
+                    [] if spec.origin is None else [str(Path(spec.origin).parent)]
+                )
+                folders.update(map(Path, parts))
+    return folders
 
 
 def _contents(files: Iterable[Path]) -> dict[Path, bytes | None]:
