@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import SERVER_CORES, TOOL_CORES, cpu_ns, free_port, on_cores, python, running
+from benchmarks.processes import SERVER_CORES, TOOL_CORES, cpu_ns, free_port, on_cores, python, running, worker_of
 
 KEY = "sk-benchmark-0123456789"
 PACE_S = 0.005
@@ -167,6 +167,7 @@ def _measure(kind: str, names: list[str], rounds: int) -> None:
             command = python("-m", "pipeline.gateway", "serve", "--config", str(config))
             with running(command, cores=SERVER_CORES) as server:
                 server.wait_ready(port)
+                worker = worker_of(server.pid)
                 ours, theirs = fork.Pipe()
                 reader = fork.Process(target=_read_paced, args=(port, theirs), daemon=True)
                 reader.start()
@@ -175,16 +176,16 @@ def _measure(kind: str, names: list[str], rounds: int) -> None:
                 for _ in range(rounds):
                     ours.send(None)
                     ours.recv()
-                    before = cpu_ns([server.pid])
+                    before = cpu_ns([worker])
                     if name:
                         seconds.append(_post(port, body))
                     else:
                         time.sleep(1.0)
-                    cpus.append(cpu_ns([server.pid]) - before)
+                    cpus.append(cpu_ns([worker]) - before)
                     time.sleep(0.2)
                     ours.send(None)
                     largest.append(ours.recv())
-                status = Path(f"/proc/{server.pid}/status").read_text()
+                status = Path(f"/proc/{worker}/status").read_text()
                 [peak] = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")]
                 reader.terminate()
                 shown = " ".join(f"{1000 * gap:5.0f}" for gap in largest)

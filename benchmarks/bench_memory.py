@@ -42,6 +42,7 @@ from benchmarks.processes import (
     raise_descriptor_limit,
     rss_kb,
     running,
+    worker_of,
 )
 
 MIB: Final = 1024 * 1024
@@ -236,7 +237,7 @@ async def growth_mib(kind: str, *, count: int, first: int, size_mib: float, sour
                 await fail(kind, at, port, body)
                 if at + 1 in (first, count):
                     await trio.sleep(0.5)
-                    now_mib = rss_kb([server.pid]) / 1024
+                    now_mib = rss_kb([worker_of(server.pid)]) / 1024
                     early_mib = now_mib if at + 1 == first else early_mib
     return early_mib, now_mib
 
@@ -291,7 +292,7 @@ async def upload_all(
             async def watch() -> None:
                 nonlocal most_mib
                 while True:
-                    most_mib = max(most_mib, rss_kb([server.pid]) / 1024)
+                    most_mib = max(most_mib, rss_kb([worker_of(server.pid)]) / 1024)
                     await trio.sleep(0.005)
 
             async with trio.open_nursery() as beside:
@@ -369,7 +370,7 @@ def _collected(subject: Subject) -> list[int]:
     """Return what the collector has done since the last call."""
     assert subject.server is not None
     seen = subject.server.printed().count(MARK)
-    os.kill(subject.server.pid, signal.SIGUSR1)
+    os.kill(worker_of(subject.server.pid), signal.SIGUSR2)
     limit = time.monotonic() + 10
     while (printed := subject.server.printed()).count(MARK) == seen and time.monotonic() < limit:
         time.sleep(0.01)

@@ -1,8 +1,9 @@
 """headrace with other thresholds of the garbage collector. Not a mode of the product: `bench_memory` runs it.
 
 Run ``python -m benchmarks.collected serve ...`` instead of ``headrace serve ...``. $HEADRACE_GC holds the three
-thresholds, such as ``700,10,10``; ``0`` for no collections. SIGUSR1 prints what the collector has done since the last
-one: the CPU time of all collections and of the longest in ns, their number, and how many objects they have freed.
+thresholds, such as ``700,10,10``; ``0`` for no collections. In a worker SIGUSR2 prints what the collector has done
+since the last one: the CPU time of all collections and of the longest in ns, their number, and how many objects they
+have freed.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def main() -> int:
         done[:] = 0, 0, 0, 0
 
     gc.callbacks.append(note)
-    signal.signal(signal.SIGUSR1, show)
+    signal.signal(signal.SIGUSR2, show)
     return headrace()
 
 

@@ -1,8 +1,8 @@
 """headrace that says what it holds. Not a mode of the product: `soak` runs it.
 
-Run ``python -m benchmarks.inspected serve ...`` instead of ``headrace serve ...``. On SIGUSR2 a process that serves
-writes how many tasks, requests and connections to upstreams there are, to the file ``held-PID`` in the folder that
-$HEADRACE_HELD names. It only counts, which takes some ms: a collection of garbage would hold 5 000 streams for long.
+Run ``python -m benchmarks.inspected serve ...`` instead of ``headrace serve ...``. On SIGUSR2 a worker writes how many
+tasks, requests and connections to upstreams it has, to the file ``held-PID`` in the folder that $HEADRACE_HELD names.
+It only counts, which takes some ms: a collection of garbage would hold 5 000 streams for a second.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import trio
@@ -55,7 +54,6 @@ def _tasks() -> int:
 
 def main() -> int:
     """Run the ``headrace`` command, ready to be inspected."""
-    from pipeline.gateway import service
     from pipeline.gateway.bridge import Bridge
     from pipeline.gateway.cli import main as headrace
     from stages.routing.health import Health
@@ -71,17 +69,6 @@ def main() -> int:
         os.replace(f"{file}.part", file)  # so that it is complete as soon as it exists
 
     signal.signal(signal.SIGUSR2, write)
-    own = vars(service)
-    run_workers = own["run_workers"]
-
-    def run_inspected(count: int, listeners: Any, command_of: Any, **limits: Any) -> int:
-        def inspected(*descriptors: Any) -> Sequence[str]:
-            return ["benchmarks.inspected" if word == "pipeline.gateway" else word for word in command_of(*descriptors)]
-
-        status: int = run_workers(count, listeners, inspected, **limits)
-        return status
-
-    own["run_workers"] = run_inspected
     return headrace()
 
 

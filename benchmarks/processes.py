@@ -190,6 +190,11 @@ def family(pid: int) -> list[int]:
     return found
 
 
+def worker_of(pid: int) -> int:
+    """Return the process that serves: the worker of a supervisor that has one, or the process itself."""
+    return (family(pid)[1:] or [pid])[0]
+
+
 def cpu_ns(pids: Iterable[int]) -> int:
     """Return the CPU time that processes have used so far, exact where the kernel provides it (schedstat)."""
     total = 0

@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.gateways import serving
 from benchmarks.loads import LOADS, Subject, Tools, measure, open_tools, shape
-from benchmarks.processes import ROOT
+from benchmarks.processes import ROOT, worker_of
 from benchmarks.recording import commit, table
 
 TOP = 40
@@ -44,9 +44,10 @@ def profiled(tools: Tools, source: Path = ROOT, **options: Any) -> Generator[tup
 def top_list(tools: Tools, subject: Subject, file: Path, load: str, source: Path, seconds: float) -> str:
     """Profile a service under one load, and return the table."""
     measure(tools, subject, shape(load, subject, seconds=min(seconds, 1.0)))  # the first requests are slower
-    os.kill(subject.pids[0], signal.SIGUSR1)
+    worker = worker_of(subject.pids[0])
+    os.kill(worker, signal.SIGUSR2)
     figures, _ = measure(tools, subject, shape(load, subject, seconds=seconds, warmup_s=0.0))
-    os.kill(subject.pids[0], signal.SIGUSR2)
+    os.kill(worker, signal.SIGUSR2)
     until = time.monotonic() + _WRITE_LIMIT_S
     while not file.exists() and time.monotonic() < until:
         time.sleep(0.02)

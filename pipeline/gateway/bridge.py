@@ -71,6 +71,10 @@ class Bridge:
         generation: the number of the configuration that it is made of, for the records.
         shedding: refuses requests while the loop is overloaded.
         clock: returns the time of the figures, in ns.
+
+    Attributes:
+        draining: whether the process is about to stop, so that it is not ready; what still comes is served.
+        is_over: whether further requests are refused, because the time for running ones is over.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class Bridge:
         self.shedding = Shedding(0) if shedding is None else shedding
         self.clock = clock
         self.draining = False
+        self.is_over = False
         self.active: set[_ServedRequest] = set()
         self._is_idle: trio.Event | None = None  # while somebody waits for that
         self._id_prefix = secrets.token_hex(8)
@@ -191,12 +196,13 @@ class Bridge:
         return OwnAnswer(rendered.status, [*more, *rendered.headers], rendered.body)
 
     def drain(self) -> None:
-        """Refuse all further requests with 503: the process is about to stop."""
+        """Note that the process is about to stop: readiness fails, and what still comes is served."""
         self.draining = True
 
     def cut_off(self) -> None:
-        """End all running requests: with a 503, or in the stream."""
+        """End all running requests, with a 503 or in the stream, and refuse further ones with a 503."""
         self.drain()
+        self.is_over = True
         for request in self.active:
             request.cut_off()
 
@@ -244,7 +250,7 @@ class _ServedRequest:
 
     async def serve(self) -> None:
         """Run the pipelines, and report a failure to the client."""
-        if self._bridge.draining:
+        if self._bridge.is_over:
             self.error = Overloaded("this server is restarting: try again at once", code="draining")
         elif not self._client.is_let_in and self._bridge.shedding.is_due():
             self.error = self._bridge.shedding.refuse(trio.current_time())

@@ -1,4 +1,4 @@
-"""The ``headrace`` command: serve · demo · check-config · graph · stages · new-stage · run-stage · docs."""
+"""The ``headrace`` command: serve · dev · demo · check-config · graph · stages · new-stage · run-stage · docs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import secrets
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import distributions, version
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from pipeline.gateway.config.keys import HASH_PREFIX
 from pipeline.gateway.config.load import MASTER_KEY_NAMES, ConfigError, describe, load_settings, parse_settings
 from pipeline.gateway.config.pipeline_section import FLAGS
 from pipeline.gateway.config.settings import PipelineSettings, Settings
+from pipeline.gateway.supervision import Inherited
+from pipeline.gateway.watching import code_folders
 from pipeline.registry import PluginError, Plugins, discover
 
 DISTRIBUTION = "headrace"
@@ -29,6 +32,9 @@ SHOWN = ("events", "figures", "both")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status: 0, 1 for a failure, 2 for an invalid configuration or command line."""
     options = _parser().parse_args(arguments)
+    # As this process was started: in a worker, whatever has replaced a part of it does so too.
+    again = sys.orig_argv[1:] if arguments is None else ["-m", "pipeline.gateway", *arguments]
+    options.program = [sys.executable, *again]
     try:
         check_ownership()
         status: int = options.run(options)
@@ -75,12 +81,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     serve = commands.add_parser("serve", help="serve a configuration")
-    serve.add_argument("--config", "-c", metavar="FILE", required=True, help="a LiteLLM-compatible config.yaml")
-    serve.add_argument("--host", help="address to listen on (pipeline_settings.host)")
-    serve.add_argument("--port", type=int, help="port to listen on (pipeline_settings.port)")
-    serve.add_argument("--workers", type=int, help="processes (pipeline_settings.workers)")
-    serve.add_argument("--inherited", metavar="FD,FD,FD", help=argparse.SUPPRESS)  # from the supervisor to its workers
-    serve.set_defaults(run=_serve)
+    dev = commands.add_parser("dev", help="serve a configuration while you work on it, or on a stage")
+    for command in (serve, dev):
+        _add_serve_arguments(command)
+    serve.set_defaults(reload=False, watch=[], environ={})
+    dev.add_argument("--reload", action="store_true", help="new workers when the code of an installed stage changes")
+    dev.add_argument("--watch", metavar="FOLDER", action="append", default=[], help="with --reload: another folder")
+    dev.set_defaults(environ={"HEADRACE_LOG_FORMAT": "text", "HEADRACE_WATCH_CONFIG": "true"})
 
     demo = commands.add_parser("demo", help="serve the embedded models: no key, no network")
     demo.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
@@ -120,25 +127,50 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _serve(options: argparse.Namespace) -> int:
-    from pipeline.gateway.service import (
-        serve,  # here because it takes half a second, and the other commands do not serve
-    )
+def _add_serve_arguments(serve: argparse.ArgumentParser) -> None:
+    serve.add_argument("--config", "-c", metavar="FILE", required=True, help="a LiteLLM-compatible config.yaml")
+    serve.add_argument("--host", help="address to listen on (pipeline_settings.host)")
+    serve.add_argument("--port", type=int, help="port to listen on (pipeline_settings.port)")
+    serve.add_argument("--workers", type=int, help="processes (pipeline_settings.workers)")
+    serve.add_argument("--inherited", type=Inherited.parse, help=argparse.SUPPRESS)  # from the supervisor to a worker
+    serve.add_argument("--check", action="store_true", help=argparse.SUPPRESS)  # by the supervisor, before a reload
+    serve.set_defaults(run=_serve)
 
+
+def _serve(options: argparse.Namespace) -> int:
     flags = {f"--{name}": str(value) for name in FLAGS if (value := getattr(options, name)) is not None}
-    settings = load_settings(options.config, {**os.environ, **flags})
-    arguments = ["serve", "--config", options.config, *(f"{flag}={given}" for flag, given in flags.items())]
-    inherited = None
-    if options.inherited is not None:
-        inherited = tuple(map(int, options.inherited.split(",")))
-    plugins = discover()
-    settings = _with_warnings(settings, plugins)
+    environ = {**options.environ, **os.environ, **flags}
+    settings = load_settings(options.config, environ)
+    if options.check:
+        _check_stages(settings)
+        return 0
+    if options.inherited is None:
+        from pipeline.gateway.supervision import supervise
+
+        def files() -> tuple[str, ...]:
+            with suppress(ConfigError):
+                return load_settings(options.config, environ).files
+            return settings.files
+
+        code = [*code_folders(), *map(Path, options.watch)] if options.reload else []
+        return supervise(settings, options.program, files=files, code=code)
+    from pipeline.gateway.service import serve  # here because it takes half a second
 
     def reread() -> tuple[Settings, Plugins]:
         found = discover()
-        return _with_warnings(load_settings(options.config, {**os.environ, **flags}), found), found
+        return _with_warnings(load_settings(options.config, environ), found), found
 
-    return serve(settings, plugins=plugins, worker_arguments=arguments, inherited=inherited, reread=reread)
+    plugins = discover()
+    return serve(_with_warnings(settings, plugins), plugins=plugins, inherited=options.inherited, reread=reread)
+
+
+def _check_stages(settings: Settings) -> Plugins:
+    """Check that the configured stages fit; return what is installed."""
+    from pipeline.gateway.generation import Generation
+
+    plugins = discover()
+    Generation(settings, plugins=plugins, on_end=lambda record: None)
+    return plugins
 
 
 def _with_warnings(settings: Settings, plugins: Plugins) -> Settings:
@@ -205,11 +237,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _check_config(options: argparse.Namespace) -> int:
     settings: Settings = load_settings(options.file)
-    from pipeline.gateway.generation import Generation
-
-    plugins = discover()
-    Generation(settings, plugins=plugins, on_end=lambda record: None)  # checks that the configured stages fit
-    print(describe(_with_warnings(settings, plugins)))
+    print(describe(_with_warnings(settings, _check_stages(settings))))
     return 0
 
 

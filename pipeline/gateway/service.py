@@ -1,13 +1,11 @@
-"""The running service: what ``headrace serve`` does once it knows its settings."""
+"""A process that serves: a worker of ``headrace serve``, or ``headrace demo``, once it knows its settings."""
 
 from __future__ import annotations
 
 import logging
 import os
-import resource
 import socket
-import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 
 import trio
 
@@ -17,21 +15,19 @@ from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.event_log import EventLog
 from pipeline.gateway.failures import refusal
 from pipeline.gateway.http.connection import ServerSettings
-from pipeline.gateway.http.server import StartupError, hypercorn_config, serve_until_signalled
+from pipeline.gateway.http.lifeline import Lifeline
+from pipeline.gateway.http.server import StartupError, hypercorn_config
 from pipeline.gateway.http.sockets import bind_socket, prepare_listener
-from pipeline.gateway.http.supervisor import run_workers
+from pipeline.gateway.http.until_signalled import serve_until_signalled
 from pipeline.gateway.logs import configure_logging
 from pipeline.gateway.memory import return_large_blocks
+from pipeline.gateway.open_files import allow_many_files
+from pipeline.gateway.recycling import RequestLimit
 from pipeline.gateway.reloading import Reloader, Reread
+from pipeline.gateway.supervision import Inherited
 from pipeline.loop import LoopClock, watch_loop
 from pipeline.registry import AnyPlugin
-from stages.admission.counts import Counts, shared_file
-
-KILL_MARGIN_S = 10.0
-"""What the supervisor adds to the longest drain before it kills a worker."""
-
-SPARE_FILES = 64
-"""Descriptors besides those of streams, which need one to the client and one to the upstream."""
+from stages.admission.counts import Counts
 
 log = logging.getLogger("headrace")
 
@@ -40,77 +36,48 @@ def serve(
     settings: Settings,
     *,
     plugins: Mapping[str, AnyPlugin],
-    worker_arguments: Sequence[str] = (),
-    inherited: tuple[int, ...] | None = None,
+    inherited: Inherited | None = None,
     on_listening: Callable[[str, int], None] | None = None,
     reread: Reread | None = None,
 ) -> int:
-    """Serve until a signal ends it, in this process or under a supervisor; return the exit status.
+    """Serve in this process until a signal ends it; return the exit status.
 
     Args:
         settings: the configuration, resolved.
         plugins: the installed stages.
-        worker_arguments: the arguments of a worker process, if there are several.
-        inherited: in a worker, the descriptors of the listening socket, of its lifeline and of the file in which all
-            workers count what is limited.
-        on_listening: called with the host and port once the socket is bound.
+        inherited: what a worker has from its supervisor.
+        on_listening: without a supervisor: called with the host and port once the socket is bound.
         reread: reads the configuration again, for a reload; None if it comes from nowhere that can change.
 
     Raises:
         OSError: if the address cannot be bound; the message names it.
+        PluginError: if a configured stage does not fit.
     """
     own = settings.pipeline
     written = configure_logging(own.log_format, own.log_level)
     events = EventLog(written)
-    files = _allow_many_files()
-    # A misconfigured stage fails here, not in each worker.
-    counts = None if inherited is None else Counts(inherited[2])
-    app = Application(settings, plugins=plugins, on_end=events.note_request, counts=counts)
-    on_hangup = None if reread is None else Reloader(app.generations, reread, written)
+    lifeline: Lifeline | None = None
+    counts: Counts | None = None
+    on_end = events.note_request
     if inherited is not None:
-        listener, lifeline = (socket.socket(fileno=fd) for fd in inherited[:2])
+        lifeline = Lifeline(socket.socket(fileno=inherited.lifeline))
+        counts = Counts(inherited.counts)
+        if own.max_requests is not None:
+            on_end = RequestLimit(own.max_requests, lifeline, on_end).note_request
+    app = Application(settings, plugins=plugins, on_end=on_end, counts=counts)
+    on_hangup = None if reread is None else Reloader(app.generations, reread, written)
+    if inherited is None or inherited.number == 1:  # of several workers, one reports them
+        for warning in settings.warnings:
+            log.warning(warning)
+    if inherited is not None:
+        listener = socket.socket(fileno=inherited.listener)
         prepare_listener(listener)
-        return _run(app, own, listener, lifeline, events, on_hangup)
-    for warning in settings.warnings:
-        log.warning(warning)
-    if 0 < files < 2 * own.max_connections + SPARE_FILES:
-        log.warning(
-            "at most %d files may be open, but max_connections: %d can need %d: raise the limit (ulimit -n, systemd's "
-            "LimitNOFILE, docker's --ulimit nofile), or set max_connections to at most %d",
-            files,
-            own.max_connections,
-            2 * own.max_connections + SPARE_FILES,
-            max(1, (files - SPARE_FILES) // 2),
-        )
-    listener = bind_socket(own.host, own.port)
-    port = listener.getsockname()[1]
+    else:
+        allow_many_files(own.max_connections)
+        listener = bind_socket(own.host, own.port)
     if on_listening is not None:
-        on_listening(own.host, port)
-    if own.workers == 1:
-        return _run(app, own, listener, None, events, on_hangup)
-
-    counts_file = shared_file()  # even without limits: a reload may bring some
-
-    def worker_command(listeners: Sequence[int], lifeline: int) -> list[str]:
-        program = [sys.executable, "-m", "pipeline.gateway", *worker_arguments]
-        return [*program, "--inherited", f"{listeners[0]},{lifeline},{counts_file}"]
-
-    log.info("%d workers on %s port %d", own.workers, own.host, port)
-    limits = server_settings(own)
-    longest_drain_s = limits.graceful_timeout_s + limits.final_message_timeout_s + KILL_MARGIN_S
-    return run_workers(own.workers, [listener], worker_command, stop_timeout_s=longest_drain_s, more_fds=[counts_file])
-
-
-def _allow_many_files() -> int:
-    """Raise the limit of open files to what the system allows, and return it (-1: unlimited).
-
-    Each stream needs two, and a common default is 1024.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        log.info("the limit of open files was %d and is now %d", soft, hard)
-    return hard
+        on_listening(own.host, listener.getsockname()[1])
+    return _run(app, own, listener, lifeline, events, on_hangup)
 
 
 def server_settings(own: PipelineSettings) -> ServerSettings:
@@ -120,6 +87,7 @@ def server_settings(own: PipelineSettings) -> ServerSettings:
         keep_alive_timeout_s=own.keep_alive_timeout_s,
         header_timeout_s=own.header_timeout_s,
         write_timeout_s=own.write_timeout_s,
+        shutdown_delay_s=own.shutdown_delay_s,
         graceful_timeout_s=own.graceful_timeout_s,
     )
 
@@ -128,7 +96,7 @@ def _run(
     app: Application,
     own: PipelineSettings,
     listener: socket.socket,
-    lifeline: socket.socket | None,
+    lifeline: Lifeline | None,
     events: EventLog,
     on_hangup: Callable[[], Awaitable[None]] | None,
 ) -> int:

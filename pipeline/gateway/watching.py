@@ -8,13 +8,17 @@ the folder is a reason to look, and only another content is told.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable
+from contextlib import aclosing, asynccontextmanager, suppress
 from hashlib import sha256
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
+
+from pipeline.registry import GROUP
 
 if TYPE_CHECKING:  # the extra `watch`
     from watchfiles.main import FileChange
@@ -59,6 +63,19 @@ async def watch_code(folders: Collection[Path], on_change: Callable[[], object])
                 on_change()
 
 
+def code_folders() -> set[Path]:
+    """Return the folders of the packages of all installed stages; a module that is no package brings its folder."""
+    folders: set[Path] = set()
+    for point in entry_points(group=GROUP):
+        with suppress(ImportError, ValueError):  # it is reported where it is loaded
+            if (spec := find_spec(point.module.partition(".")[0])) is not None:
+                parts = spec.submodule_search_locations or (
+                    [] if spec.origin is None else [str(Path(spec.origin).parent)]
+                )
+                folders.update(map(Path, parts))
+    return folders
+
+
 def _contents(files: Iterable[Path]) -> dict[Path, bytes | None]:
     found: dict[Path, bytes | None] = {}
     for file in files:
@@ -70,7 +87,7 @@ def _contents(files: Iterable[Path]) -> dict[Path, bytes | None]:
 
 
 @asynccontextmanager
-async def _changes(folders: Collection[Path], *, recursive: bool) -> AsyncIterator[AsyncIterator[set[FileChange]]]:
+async def _changes(folders: Collection[Path], *, recursive: bool) -> AsyncGenerator[AsyncIterator[set[FileChange]]]:
     """Return the changes in some folders, as they happen."""
     from watchfiles import awatch
 

@@ -20,9 +20,6 @@ PAGE = ROOT / "docs" / "reliability.md"
 ROWS = range(1, 89)
 """The numbers of the list. A number keeps its meaning for good."""
 
-NOT_YET = frozenset({69, 70, 71, 72})
-"""Rows that need no test yet. A row that gets one is on the page all the same."""
-
 _NAME = re.compile(r"test_row_(\d+)_|test_rows_((?:\d+_){2,})")
 
 

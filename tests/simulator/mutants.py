@@ -148,6 +148,7 @@ def cut_off_forgets_a_request(patch: pytest.MonkeyPatch) -> None:
 
     def cut_off(self: Bridge) -> None:
         self.drain()
+        self.is_over = True
         for request in sorted(self.active, key=lambda one: one.ctx.request_id)[1:]:
             request.cut_off()
 

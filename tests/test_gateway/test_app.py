@@ -67,6 +67,8 @@ async def test_health_needs_no_key_and_readiness_fails_while_draining() -> None:
             assert (await service.get(path, key=None)).json()["status"] == "healthy"
         service.application.generations.drain()
         assert (await service.get("/readyz", key=None)).status_code == 503
+        assert (await service.post(HELLO)).status_code == 200
+        service.app.bridge.cut_off()
         refused = await service.post(HELLO)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
         assert refused.headers["retry-after"] == "1"

@@ -21,7 +21,7 @@ from kit.clients.chat_fold import fold_document, fold_stream
 from kit.service.plugins import install
 from kit.time.patience import PATIENCE_S, PROCESSES_S, patiently_with_processes
 
-from pipeline.gateway import cli, service
+from pipeline.gateway import cli, supervision
 
 pytestmark = pytest.mark.timeout(300)  # processes
 
@@ -79,15 +79,15 @@ BAD = {
 @pytest.mark.parametrize("text", BAD, ids=["no list", "unknown setting", "unknown embedded model", "type", "stage"])
 @pytest.mark.parametrize("command", ["check-config", "serve"])
 def test_an_invalid_configuration_is_status_2_and_names_the_line(
-    command: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    command: str, text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        service, "configure_logging", lambda format, level: None
+        supervision, "configure_logging", lambda format, level: None
     )  # it would change the logging of this process
     path = write(tmp_path, text)
     arguments = [command, path] if command == "check-config" else [command, "--config", path, "--port", "0"]
     assert cli.main(arguments) == 2
-    out, err = capsys.readouterr()
+    out, err = capfd.readouterr()
     assert out == ""
     assert re.search(rf"config\.yaml\D+{BAD[text]}\b", err), err
     assert "Traceback" not in err

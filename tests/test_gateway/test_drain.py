@@ -51,10 +51,25 @@ async def test_row_54_a_shutdown_completes_the_running_streams() -> None:
             await RawClient.open(("127.0.0.1", service.port))
 
 
-async def test_row_55_while_draining_readiness_fails_requests_are_refused_and_liveness_succeeds() -> None:
-    """A request comes while the server drains: 503 `draining` with Retry-After."""
+async def test_row_55_a_request_on_an_open_connection_is_served_during_the_drain_which_then_closes_it() -> None:
+    """A request comes on an open connection while the server drains: it is served, and the connection is closed."""
+    async with serving() as service, await RawClient.open(("127.0.0.1", service.port)) as client:
+        assert (await client.ask(path="/readyz")).status == 200
+        service.shutdown.set()
+        with patiently():
+            while not service.app.bridge.draining:
+                await trio.sleep(0.01)
+        await client.send(post_bytes(ask("echo", stream=False)))
+        answer = await client.read_answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert await client.read_to_end() == (b"", "fin")
+        assert (await service.record())["end"] == "OK"
+
+
+async def test_row_55_after_the_drain_deadline_readiness_fails_requests_are_refused_and_liveness_succeeds() -> None:
+    """A request comes after that: 503 `draining` with Retry-After."""
     async with serving() as service:
-        service.app.bridge.drain()
+        service.app.bridge.cut_off()
         assert (await service.get("/health/readiness", key=None)).status_code == 503
         assert (await service.get("/health/liveliness", key=None)).status_code == 200
         refused = await service.post(ask("echo"))
@@ -135,7 +150,7 @@ class Headrace:
     @property
     def port(self) -> int:
         """The port that the log names."""
-        named = re.search(rb"workers on 127\.0\.0\.1 port (\d+)", self.log)
+        named = re.search(rb"workers? on 127\.0\.0\.1 port (\d+)", self.log)
         assert named is not None, self.log
         return int(named[1])
 

@@ -52,7 +52,7 @@ def logging() -> Iterator[Logging]:
 async def finish(events: EventLog, count: int) -> None:
     bridge, _ = bridge_to(FakeUpstream())
     bridge.on_end = events.note_request
-    bridge.drain()
+    bridge.cut_off()
     for _ in range(count):
         await Browser(bridge, ask()).ask()
 

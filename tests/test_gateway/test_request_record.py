@@ -382,11 +382,11 @@ async def test_a_client_that_disconnects_during_its_upload_has_only_that(
     assert (record["first_byte_ms"], record["first_token_ms"]) == (None, None)
 
 
-async def test_a_request_that_is_refused_while_draining_has_seen_no_stage(
+async def test_a_request_that_is_refused_after_the_drain_has_seen_no_stage(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     bridge, records = bridge_to(FakeUpstream())
-    bridge.drain()
+    bridge.cut_off()
     await Browser(bridge, ask()).ask()
     [record] = records
     assert_sums(record)

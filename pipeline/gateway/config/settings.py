@@ -15,7 +15,7 @@ from pipeline.gateway.logs import LogFormat, LogLevel
 from stages.reasoning.opening import StoreKind
 from stages.routing.settings import DEFAULT_ROUTING, RoutingSettings
 from stages.upstreams import DEFAULT_TRANSPORT, Deployment, Transport
-from stages.upstreams.transport.pool import IDLE_EXPIRY_S
+from stages.upstreams.transport.defaults import IDLE_EXPIRY_S
 from stages.wire.downstream.profiles import ReasoningDisplay
 
 Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=604_800, description="seconds, more than 0, such as 30")]

@@ -52,6 +52,8 @@ class ServerSettings:
     max_header_bytes: int = 64 * KIB
     shutdown_delay_s: float = 0
     """How long we accept connections after a shutdown has begun, so that load balancers see that we are not ready."""
+    drain_idle_s: float = 2
+    """How long after that a connection without a request is kept, for one that may be on its way."""
     graceful_timeout_s: float
     """How long running requests may take after that."""
     final_message_timeout_s: float = 5
@@ -95,6 +97,7 @@ class ServerConnection:
         self._peer = Peer(transport, max_header_bytes=settings.max_header_bytes, door=door)
         self._is_let_in = False  # the next request
         self._idle = False
+        self._drain_idle_s = 0.0
         self._idle_alarm: Alarm | None = None
 
     async def run(self, *, has_sent: bool = False) -> None:
@@ -142,9 +145,15 @@ class ServerConnection:
         finally:
             self._transport.close()
 
-    def drain(self) -> None:
-        """Accept no further request: close now if idle, otherwise after the current response."""
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for a request, of which nothing has arrived."""
+        return self._idle
+
+    def drain(self, *, idle_s: float) -> None:
+        """Close the connection after a response that says so to the client, or after ``idle_s`` without a request."""
         self._peer.closing = True
+        self._drain_idle_s = idle_s
         if self._idle:
             self._peer.wake()
 
@@ -197,17 +206,17 @@ class ServerConnection:
             log.error("the response to %s %s was not finished: connection reset", head.method, head.raw_path.decode())
             peer.abort()
             return False
-        if not cycle.keep_alive or peer.closing:
+        if not cycle.keep_alive:
             return False
         peer.requests.take_body()
         return peer.requests.body_complete
 
     async def _next_head(self, *, first: bool) -> RequestHead | None:
-        """Wait for a request; return None if the client disconnects or idles too long, or if we are draining."""
+        """Wait for a request; return None if the client disconnects, or is idle for too long."""
         settings = self._settings
         peer = self._peer
         has_begun = first
-        deadline = math.inf
+        deadline = idle_until = math.inf
         if first:
             deadline = trio.current_time() + settings.header_timeout_s
         else:
@@ -215,13 +224,18 @@ class ServerConnection:
         while True:
             head = peer.requests.maybe_head()
             if head is not None:
+                self._idle = False
                 return head
             self._idle = len(peer.requests) == 0
             if peer.gone:
                 return None
             if self._idle and peer.closing:
+                now = trio.current_time()
+                idle_until = min(idle_until, now + self._drain_idle_s)
+                if idle_until > now:
+                    await peer.read_more(idle_until)
                 # A request may have arrived while we decided to close: serve it instead of resetting it.
-                if not peer.read_nowait():
+                elif not peer.read_nowait():
                     return None
                 continue
             if not self._idle and not has_begun:

@@ -75,10 +75,15 @@ Answers = Mapping[str, Callable[[], OwnAnswer]]
 """What the server answers itself to GET and HEAD, by path."""
 Shed = Callable[[RequestHead], OwnAnswer | None]
 """Returns how to refuse a request while the loop is overloaded, or None if it is to be served nevertheless."""
+NO_ANSWERS: Final[Answers] = {}
 Admit = Callable[[socket.socket, Any, bool], None]
 """Takes an accepted socket, the client's address, and whether something of a request is known to have arrived."""
 SeeOff = Callable[[socket.socket, Any], None]
 """Takes an accepted socket and the client's address."""
+
+
+def shed_none(_: RequestHead) -> None:
+    """Serve every request, however overloaded the loop is."""
 
 
 def answer_to(head: RequestHead, answers: Answers) -> OwnAnswer | None:

@@ -5,19 +5,21 @@ and `ServerConnection`. Hypercorn's own connections are not used: one malformed 
 stalled reader outlives every timeout (docs/facts/http-stack.md, "hypercorn as a server").
 
 A process ends in this order: ``shutdown`` is set; ``on_shutdown`` is called (the readiness check fails from then on)
-and ``shutdown_delay_s`` passes; listening stops and idle connections close; running requests have
+and ``shutdown_delay_s`` passes, in which everything is served; listening stops; running requests have
 ``graceful_timeout_s``; ``on_drain_deadline`` is called or, without one, the applications are cancelled: either way they
 have ``final_message_timeout_s`` to end their streams properly; the remaining sockets are reset. ``hard_stop`` skips to
-that last step.
+that last step. ``retire`` begins with the end of listening: another process serves on the same socket.
+
+While requests may still run, one that comes on an open connection is served, and the connection is closed after it. A
+connection that is idle is closed after ``drain_idle_s``: closing it at once could cross a request on its way.
 """
 
 from __future__ import annotations
 
 import logging
-import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -30,11 +32,10 @@ from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 
 from pipeline.gateway.http.asgi import App, Scope
 from pipeline.gateway.http.connection import ServerConnection, ServerSettings, describe_failure
-from pipeline.gateway.http.door import Answers, Door, Shed
-from pipeline.gateway.http.http1 import RequestHead
+from pipeline.gateway.http.door import NO_ANSWERS, Answers, Door, Shed, shed_none
 from pipeline.gateway.http.refusals import MakeRefusal
 from pipeline.gateway.http.request_cycle import DateHeader
-from pipeline.gateway.http.sockets import TcpTransport, TlsTransport, limit_writes
+from pipeline.gateway.http.sockets import BACKLOG, TcpTransport, TlsTransport, limit_writes
 from pipeline.kernel_time import StampedReader
 from pipeline.loop import current_loop
 
@@ -42,13 +43,8 @@ STARTUP_TIMEOUT_S: Final = 600.0
 """What the application opens has limits of its own, each with a name; this one only says that something took long."""
 MAX_REFUSALS: Final = 64
 """Refusals in progress at once; further connections are closed without a response."""
-_NO_ANSWERS: Final[Answers] = {}
 
 log = logging.getLogger("headrace.server")
-
-
-def _shed_none(_: RequestHead) -> None:
-    """Serve every request, however overloaded the loop is."""
 
 
 class StartupError(Exception):
@@ -74,10 +70,12 @@ async def serve(
     settings: ServerSettings,
     *,
     make_refusal: MakeRefusal,
-    answers: Answers = _NO_ANSWERS,
-    shed: Shed = _shed_none,
+    answers: Answers = NO_ANSWERS,
+    shed: Shed = shed_none,
     shutdown: trio.Event,
     hard_stop: trio.Event | None = None,
+    retire: trio.Event | None = None,
+    on_stopping: Callable[[int], object] | None = None,
     on_shutdown: Callable[[], None] | None = None,
     on_drain_deadline: Callable[[], None] | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
@@ -96,7 +94,9 @@ async def serve(
         shed: how new clients' requests are refused without the application while the loop is overloaded.
         shutdown: set it to begin the drain; before the application is up, its start is cancelled.
         hard_stop: set it to end at once, before or during the drain.
-        on_shutdown: called when the drain begins, while new connections are still accepted.
+        retire: set it to begin the drain without a delay and without ``on_shutdown``: the service goes on elsewhere.
+        on_stopping: called when either begins, with the number of requests that run.
+        on_shutdown: called when the shutdown begins, while new connections are still accepted.
         on_drain_deadline: called when the graceful time is over; the application should then end its requests itself,
             in-band. Without it the applications are cancelled, and may send a final message in a shielded scope.
         task_status: receives the URLs that are served, once the application is up.
@@ -140,6 +140,8 @@ async def serve(
                 sockets,
                 shutdown=shutdown,
                 hard_stop=hard_stop if hard_stop is not None else trio.Event(),
+                retire=retire if retire is not None else trio.Event(),
+                on_stopping=on_stopping,
                 on_shutdown=on_shutdown,
                 on_drain_deadline=on_drain_deadline,
                 started=lambda: task_status.started(urls),
@@ -155,89 +157,6 @@ async def serve(
     finally:
         for listener in sockets:
             listener.close()
-    if refusal is not None:
-        raise refusal
-
-
-async def serve_until_signalled(
-    app: App,
-    config: Config,
-    sockets: Sequence[socket.socket],
-    settings: ServerSettings,
-    *,
-    make_refusal: MakeRefusal,
-    answers: Answers = _NO_ANSWERS,
-    shed: Shed = _shed_none,
-    lifeline: socket.socket | None = None,
-    on_shutdown: Callable[[], None] | None = None,
-    on_drain_deadline: Callable[[], None] | None = None,
-    on_hangup: Callable[[], Awaitable[None]] | None = None,
-    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """`serve`, where SIGTERM or SIGINT begins the drain, and a second signal is the hard stop.
-
-    Args:
-        on_hangup: called after SIGHUP. Those that come while it runs cause one more call after it. Without it, SIGHUP
-            does nothing.
-        lifeline: in a worker process, its end of the supervisor's socket: when that closes, the supervisor is dead,
-            and the worker drains.
-
-    Raises:
-        StartupError: as `serve`.
-    """
-    shutdown, hard_stop = trio.Event(), trio.Event()
-    hangups = trio.Event()
-
-    async def handle_signals(signals: AsyncIterator[int]) -> None:
-        async for number in signals:
-            if number == signal.SIGHUP:
-                hangups.set()
-            elif shutdown.is_set():
-                hard_stop.set()
-            else:
-                log.info("%s: draining", signal.Signals(number).name)
-                shutdown.set()
-
-    async def handle_hangups() -> None:
-        nonlocal hangups
-        while True:
-            await hangups.wait()
-            hangups = trio.Event()
-            if on_hangup is None:
-                log.info("SIGHUP: there is nothing to reload")
-            else:
-                await on_hangup()
-
-    async def watch_lifeline(lifeline: socket.socket) -> None:
-        await trio.lowlevel.wait_readable(lifeline)
-        log.warning("the supervisor has died: draining")
-        shutdown.set()
-
-    refusal: StartupError | None = None
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(handle_signals, signals)
-            nursery.start_soon(handle_hangups)
-            if lifeline is not None:
-                nursery.start_soon(watch_lifeline, lifeline)
-            try:
-                await serve(
-                    app,
-                    config,
-                    sockets,
-                    settings,
-                    make_refusal=make_refusal,
-                    answers=answers,
-                    shed=shed,
-                    shutdown=shutdown,
-                    hard_stop=hard_stop,
-                    on_shutdown=on_shutdown,
-                    on_drain_deadline=on_drain_deadline,
-                    task_status=task_status,
-                )
-            except StartupError as error:
-                refusal = error
-            nursery.cancel_scope.cancel()
     if refusal is not None:
         raise refusal
 
@@ -281,6 +200,8 @@ class _Worker:
         *,
         shutdown: trio.Event,
         hard_stop: trio.Event,
+        retire: trio.Event,
+        on_stopping: Callable[[int], object] | None,
         on_shutdown: Callable[[], None] | None,
         on_drain_deadline: Callable[[], None] | None,
         started: Callable[[], None],
@@ -293,21 +214,29 @@ class _Worker:
                         limit_writes(listener, self._settings.write_timeout_s)
                         accepting.start_soon(door.accept_on, listener)
                     started()
-                    await _first_of(shutdown, hard_stop)
-                    if on_shutdown is not None:
-                        on_shutdown()
-                    with trio.move_on_after(self._settings.shutdown_delay_s):
-                        await hard_stop.wait()
+                    await _first_of(shutdown, hard_stop, retire)
+                    if on_stopping is not None:
+                        on_stopping(self._busy())
+                    if not retire.is_set():
+                        if on_shutdown is not None:
+                            on_shutdown()
+                        with trio.move_on_after(self._settings.shutdown_delay_s):
+                            await hard_stop.wait()
                     accepting.cancel_scope.cancel()
                 door.close()
                 for listener in listeners:
+                    if shutdown.is_set():
+                        self._admit_waiting(door, listener, running)
                     listener.close()
                 for connection in self._connections:
-                    connection.drain()
+                    connection.drain(idle_s=self._settings.drain_idle_s)
                 with trio.move_on_after(self._settings.graceful_timeout_s):
                     await self._closed_or(hard_stop)
                 if self._connections and not hard_stop.is_set():
-                    log.warning("%d requests are still running at the drain deadline", len(self._connections))
+                    if busy := self._busy():
+                        log.warning("%d requests are still running at the drain deadline", busy)
+                    for connection in self._connections:
+                        connection.drain(idle_s=0)
                     if on_drain_deadline is not None:
                         on_drain_deadline()
                     else:
@@ -318,6 +247,10 @@ class _Worker:
                 running.cancel_scope.cancel()
                 for connection in self._connections:
                     connection.abort()
+
+    def _busy(self) -> int:
+        """Return the number of connections that are not idle."""
+        return sum(not connection.is_idle for connection in self._connections)
 
     async def _closed_or(self, hard_stop: trio.Event) -> None:
         if self._connections:
@@ -344,6 +277,12 @@ class _Worker:
             can_read=self._tls is None,
         )
         return door
+
+    def _admit_waiting(self, door: Door, listener: socket.socket, running: trio.Nursery) -> None:
+        """Admit what waits to be accepted: the kernel would reset it with the end of listening."""
+        with suppress(OSError):
+            for _ in range(BACKLOG):
+                self._admit(door, *listener.accept(), running, has_sent=False)
 
     def _connection(self, door: Door, sock: socket.socket, address: Any) -> ServerConnection:
         tcp = TcpTransport(sock, write_timeout_s=self._settings.write_timeout_s, stamps=self._stamps)

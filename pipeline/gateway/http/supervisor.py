@@ -1,27 +1,33 @@
-"""Several worker processes on one inherited listening socket, under a supervisor that serves nothing itself.
+"""Worker processes on one inherited listening socket, under a supervisor that serves nothing itself.
 
 The death of one worker must cut only its own streams, and a drain must let every stream of every worker finish.
 Hypercorn's own workers do neither: the first to finish ends the others, and a killed one ends the service
 (docs/facts/http-stack.md, "Several workers"). The workers share one socket instead of using SO_REUSEPORT, so that no
 queued connection is lost with a worker.
 
-Workers are new programs (``exec``), not forks: they inherit no interpreter state, and a restart after an upgrade runs
-the new code. Each is in a process group of its own, so that Ctrl-C in a terminal reaches only the supervisor, which
-passes it on once. Each holds one end of a socket pair, its lifeline: when the supervisor dies, for whatever reason, the
-lifeline ends and the worker drains (`pipeline.gateway.http.server.serve_until_signalled`).
+A worker is replaced without the loss of a request: its successor serves before it is told to drain. This happens to
+all of them in turn on SIGUSR1, and to one that asks for it or is old. One whose loop does not turn is killed first.
+
+The first worker is started alone, so that what is wrong with the configuration or the machine is reported once, and
+ends the service before there is one. Later, a worker that does not start leaves those alone that serve.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import random
 import signal
 import socket
-import subprocess
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 
 import trio
+
+from pipeline.gateway.http.coalesced import Coalesced
+from pipeline.gateway.http.crew import Crew
+from pipeline.gateway.http.worker_process import WorkerCommand, WorkerProcess, start_worker
 
 EARLY_DEATH_S: Final = 5.0
 """A worker that dies sooner has not served: its restart is delayed, each time for longer."""
@@ -29,15 +35,19 @@ FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 10.0
 GIVE_UP_AFTER: Final = 5
 """Early deaths in a row, over all workers, while none is up: the cause must be in how they are started."""
-KILL_AFTER_S: Final = 5.0
-"""From the second signal to SIGKILL, for a worker that ignores the signal."""
+RETRY_S: Final = 60.0
+"""The pause after a worker could not be replaced that is old, or has asked for it."""
+JITTER: Final = 0.1
+"""How much sooner or later than configured a worker is replaced, so that they do not all have their turn at once."""
+
+RESTART: Final = "SIGUSR1"
+MAX_REQUESTS: Final = "max_requests"
+MAX_AGE: Final = "max_age_s"
+
+Check = Callable[[], Awaitable[str | None]]
+"""Returns what is wrong with the configuration as it is now, or None."""
 
 log = logging.getLogger("headrace.supervisor")
-
-
-WorkerCommand = Callable[[Sequence[int], int], Sequence[str]]
-"""Takes the file descriptors of the listening sockets and of the lifeline, which are valid in the worker; returns the
-program of a worker and its arguments."""
 
 
 def run_workers(
@@ -46,22 +56,33 @@ def run_workers(
     command_of: WorkerCommand,
     *,
     stop_timeout_s: float,
+    max_age_s: float | None = None,
+    check: Check | None = None,
     more_fds: Sequence[int] = (),
+    beside: Callable[[], Awaitable[None]] = trio.sleep_forever,
 ) -> int:
     """Keep ``count`` workers running until SIGTERM or SIGINT, then let them drain; a second signal ends them at once.
+
+    SIGUSR1 replaces all of them, one after the other. SIGHUP has all of them read the configuration again.
 
     Args:
         count: the number of processes.
         listeners: the sockets that they inherit; closed here when the drain begins, so that listening ends.
         command_of: returns the command of one worker.
-        stop_timeout_s: workers that still run this long after the first signal are killed; longer than a drain.
+        stop_timeout_s: workers that still run this long after they were told to drain are killed; longer than a drain.
+        max_age_s: a worker that is older is replaced.
+        check: checks the configuration before the workers are told of a new one.
         more_fds: further file descriptors that they inherit.
+        beside: what else to do, in a task, until the end.
 
     Returns:
-        The exit status of the process: 0 after a drain, 1 if the workers cannot be kept running.
+        The exit status of the process: 0 after a drain, 1 if the workers cannot be kept running or one did not drain;
+        if the first one ends before it is ready, its exit status.
     """
-    running = partial(supervise, count, listeners, command_of, stop_timeout_s=stop_timeout_s, more_fds=more_fds)
-    return trio.run(running)
+    supervised = partial(
+        supervise, stop_timeout_s=stop_timeout_s, max_age_s=max_age_s, check=check, more_fds=more_fds, beside=beside
+    )
+    return trio.run(supervised, count, listeners, command_of)
 
 
 async def supervise(
@@ -70,59 +91,154 @@ async def supervise(
     command_of: WorkerCommand,
     *,
     stop_timeout_s: float,
+    max_age_s: float | None = None,
+    check: Check | None = None,
     more_fds: Sequence[int] = (),
+    beside: Callable[[], Awaitable[None]] = trio.sleep_forever,
 ) -> int:
     """`run_workers` for a caller with a trio loop of its own."""
-    supervisor = _Supervisor(listeners, command_of, stop_timeout_s, more_fds)
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(supervisor.handle_signals, signals)
             async with trio.open_nursery() as workers:
-                for index in range(count):
-                    workers.start_soon(supervisor.keep_running, index)
+                crew = Crew(
+                    partial(start_worker, listeners, command_of, more_fds), listeners, workers, nursery, stop_timeout_s
+                )
+                supervisor = _Supervisor(count, crew, max_age_s, check)
+                nursery.start_soon(supervisor.obey, signals)
+                nursery.start_soon(crew.check_heartbeats)
+                nursery.start_soon(beside)
+                await supervisor.run(workers)
             nursery.cancel_scope.cancel()
     for listener in listeners:
         listener.close()
-    return supervisor.status
+    return supervisor.status or int(crew.has_failed)
+
+
+class _WorkerPlace:
+    """A worker's place: whether whoever has it is to be replaced.
+
+    Attributes:
+        number: from 1.
+        news: set when there is something to do.
+        due_to: why the worker is to be replaced; empty if it is not.
+        due_at: when it is to be replaced anyway, because of ``due_at_to``.
+        decided: set when it has been replaced, or could not be; ``succeeded`` says which.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.news = trio.Event()
+        self.due_to = ""
+        self.due_at, self.due_at_to = math.inf, ""
+        self.decided = trio.Event()
+        self.succeeded = False
+
+    def note_news(self) -> None:
+        """Wake its keeper."""
+        self.news.set()
+
+    def ask(self, why: str) -> None:
+        """Have its worker replaced."""
+        self.due_to = why
+        self.decided = trio.Event()
+        self.news.set()
+
+    def decide(self, succeeded: bool) -> None:
+        """Note what has become of that."""
+        self.due_to = ""
+        self.succeeded = succeeded
+        self.decided.set()
 
 
 class _Supervisor:
-    def __init__(
-        self,
-        listeners: Sequence[socket.socket],
-        command_of: WorkerCommand,
-        stop_timeout_s: float,
-        more_fds: Sequence[int] = (),
-    ) -> None:
-        self._listeners = listeners
-        self._more_fds = more_fds
-        self._command_of = command_of
-        self._stop_timeout_s = stop_timeout_s
-        self._running: dict[trio.Process, float] = {}
-        self._stopping = trio.Event()
+    def __init__(self, count: int, crew: Crew, max_age_s: float | None, check: Check | None) -> None:
+        self._places = [_WorkerPlace(number) for number in range(1, count + 1)]
+        self._crew = crew
+        self._max_age_s = max_age_s
+        self._check = check
+        self._first_is_decided = trio.Event()
+        self._replacing = trio.Lock()
         self._early_deaths = 0
         self.status = 0
 
-    async def handle_signals(self, signals: AsyncIterator[int]) -> None:
-        async with trio.open_nursery() as nursery:
-            async for number in signals:
-                name = signal.Signals(number).name
-                if not self._stopping.is_set():
-                    log.info("%s: %d workers are draining", name, len(self._running))
-                    self._stop()
-                    nursery.start_soon(self._kill_after, self._stop_timeout_s)
-                else:
-                    log.warning("%s again: stopping at once", name)
-                    self._signal_all(signal.SIGTERM)
-                    nursery.start_soon(self._kill_after, KILL_AFTER_S)
+    async def run(self, nursery: trio.Nursery) -> None:
+        """Keep a worker in each place, in the nursery, until the drain begins."""
+        first, *others = self._places
+        nursery.start_soon(self._keep, first)
+        await self._first_is_decided.wait()
+        for place in others:
+            nursery.start_soon(self._keep, place)
 
-    async def keep_running(self, index: int) -> None:
-        """Run worker ``index``, and start it again whenever it dies, until the drain begins."""
-        pause_s = FIRST_PAUSE_S
-        while not self._stopping.is_set():
-            died_early = await self._run_worker(index)
-            if self._stopping.is_set():
+    # Signals.
+
+    async def obey(self, signals: AsyncIterator[int]) -> None:
+        """Do what the signals say, until cancelled."""
+        restarts, reloads = Coalesced(self._replace_all), Coalesced(self._reload_all)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(restarts.run)
+            nursery.start_soon(reloads.run)
+            async for code in signals:
+                number = signal.Signals(code)
+                if number in (signal.SIGTERM, signal.SIGINT):
+                    self._stop(number)
+                elif self._crew.stopping.is_set():
+                    log.info("%s: ignored, since all workers are draining", number.name)
+                elif number == signal.SIGUSR1:
+                    log.info("SIGUSR1: replacing %s, one at a time", _workers(len(self._places)))
+                    restarts.ask()
+                else:
+                    reloads.ask()
+
+    def _stop(self, number: signal.Signals) -> None:
+        if self._crew.stopping.is_set():
+            log.warning("%s again: stopping at once", number.name)
+            self._crew.stop_at_once()
+        else:
+            log.info("%s: draining %s; again to stop now", number.name, _workers(len(self._crew)))
+            self._crew.stop(number)
+
+    async def _replace_all(self) -> None:
+        for place in self._places:
+            place.ask(RESTART)
+            await place.decided.wait()
+            if not place.succeeded:
+                log.error("the restart has ended at worker %d; what serves goes on as it is", place.number)
                 return
+        log.info("restarted: %s replaced", _workers(len(self._places)))
+
+    async def _reload_all(self) -> None:
+        problem = None if self._check is None else await self._check()
+        if self._crew.stopping.is_set():
+            return
+        if problem is not None:
+            log.error("SIGHUP: the configuration is invalid, so nothing changes: %s", problem)
+            return
+        told = [worker for worker in self._crew if not worker.is_draining]
+        log.info("SIGHUP: the configuration is valid; %s to reload it", _workers(len(told)))
+        for worker in told:
+            worker.reload()
+
+    # Workers.
+
+    async def _keep(self, place: _WorkerPlace) -> None:
+        """Have a worker in a place, and another one whenever it dies, until the drain begins."""
+        stopping = self._crew.stopping
+        pause_s = FIRST_PAUSE_S
+        while not stopping.is_set():
+            worker = await self._start(place)
+            is_first = not self._first_is_decided.is_set()
+            self._first_is_decided.set()
+            if stopping.is_set():
+                return
+            if worker is None and is_first:
+                self._end(self._crew.last_status)
+                return
+            place.decide(worker is not None)
+            if worker is not None:
+                worker = await self._keep_up(place, worker)
+            if stopping.is_set():
+                return
+            died_early = worker is None or trio.current_time() - worker.started_at < EARLY_DEATH_S
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S) if died_early else FIRST_PAUSE_S
             self._early_deaths = self._early_deaths + 1 if died_early and not self._anyone_is_up() else 0
             if self._early_deaths >= GIVE_UP_AFTER:
@@ -132,65 +248,69 @@ class _Supervisor:
                     self._early_deaths,
                     EARLY_DEATH_S,
                 )
-                self.status = 1
-                self._stop()
+                self._end(1)
                 return
             with trio.move_on_after(pause_s):
-                await self._stopping.wait()
+                await stopping.wait()
 
-    async def _run_worker(self, index: int) -> bool:
-        """Run one process to its end; return whether that came early."""
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            fds = [listener.fileno() for listener in self._listeners]
-            command = self._command_of(fds, theirs.fileno())
-            try:
-                process = await trio.lowlevel.open_process(
-                    list(command),
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=(*fds, theirs.fileno(), *self._more_fds),
-                    process_group=0,
-                )
-            except OSError as error:
-                log.error("worker %d cannot be started: %s", index, error.strerror)
-                return True
-            theirs.close()
-            started_at = trio.current_time()
-            self._running[process] = started_at
-            if self._stopping.is_set():  # the signal came while the process was being started
-                process.send_signal(signal.SIGTERM)
-            log.info("worker %d is process %d", index, process.pid)
-            try:
-                status = await process.wait()
-            finally:
-                del self._running[process]
-                if process.returncode is None:  # cancelled from outside: do not leave an orphan
-                    process.kill()
-        if not self._stopping.is_set():
-            log.error("worker %d (process %d) ended by itself: %s", index, process.pid, _ending(status))
-        elif status != 0:
-            log.warning("worker %d (process %d) did not drain: %s", index, process.pid, _ending(status))
-        return trio.current_time() - started_at < EARLY_DEATH_S
+    async def _keep_up(self, place: _WorkerPlace, worker: WorkerProcess) -> WorkerProcess:
+        """Replace the worker of a place whenever it is due; return the last one when it is lost, or is to drain."""
+        while not (worker.is_lost or self._crew.stopping.is_set()):
+            place.news = trio.Event()
+            if worker.wants_successor:
+                worker.wants_successor = False
+                place.ask(MAX_REQUESTS)
+            elif trio.current_time() >= place.due_at:
+                place.ask(place.due_at_to)
+            if place.due_to:
+                worker = await self._replace(place, worker)
+            else:
+                with trio.move_on_at(place.due_at):
+                    await place.news.wait()
+        return worker
+
+    async def _replace(self, place: _WorkerPlace, old: WorkerProcess) -> WorkerProcess:
+        """Start a successor, and have the old worker drain when it is up; return which of them serves."""
+        async with self._replacing:  # one at a time: starting takes time and memory
+            await self._crew.wait_for_room(len(self._places))
+            if old.is_lost or self._crew.stopping.is_set():
+                return old
+            why = place.due_to
+            new = await self._start(place, for_process=old.pid)
+        if self._crew.stopping.is_set():
+            return old
+        if new is not None:
+            log.info("%s replaces process %d: %s", new, old.pid, why)
+            self._crew.retire(old)
+        else:
+            log.error("%s goes on: what was to replace it (%s) does not serve", old, why)
+            if why != RESTART:
+                place.due_at, place.due_at_to = trio.current_time() + RETRY_S, why
+        place.decide(new is not None)
+        return new or old
+
+    async def _start(self, place: _WorkerPlace, *, for_process: int | None = None) -> WorkerProcess | None:
+        worker = await self._crew.start(place.number, for_process=for_process)
+        if worker is not None:
+            worker.on_news = place.note_news
+            place.due_at, place.due_at_to = math.inf, MAX_AGE
+            if self._max_age_s is not None:
+                place.due_at = trio.current_time() + jittered(self._max_age_s)
+        return worker
 
     def _anyone_is_up(self) -> bool:
         up_since = trio.current_time() - EARLY_DEATH_S
-        return any(started_at <= up_since for started_at in self._running.values())
+        return any(one.is_ready and not one.is_lost and one.started_at <= up_since for one in self._crew)
 
-    def _stop(self) -> None:
-        self._stopping.set()
-        for listener in self._listeners:
-            listener.close()
-        self._signal_all(signal.SIGTERM)
-
-    async def _kill_after(self, seconds: float) -> None:
-        await trio.sleep(seconds)
-        log.warning("%d workers did not stop in time: killed", len(self._running))
-        self._signal_all(signal.SIGKILL)
-
-    def _signal_all(self, number: signal.Signals) -> None:
-        for process in self._running:
-            process.send_signal(number)
+    def _end(self, status: int) -> None:
+        self.status = status if status > 0 else 1
+        self._crew.stop(signal.SIGTERM)
 
 
-def _ending(status: int) -> str:
-    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+def jittered(amount: float) -> float:
+    """Return an amount that differs by up to `JITTER`."""
+    return amount * random.uniform(1 - JITTER, 1 + JITTER)
+
+
+def _workers(count: int) -> str:
+    return "1 worker" if count == 1 else f"{count} workers"

@@ -24,9 +24,9 @@ import httpx
 import trio
 from httpcore._backends.trio import TrioBackend, TrioStream
 
+from stages.upstreams.transport.defaults import IDLE_EXPIRY_S
 from stages.upstreams.transport.dial import connect_to
 from stages.upstreams.transport.exchange import CLOSE_LIMIT_S, Mark, unmarked
-from stages.upstreams.transport.pool import IDLE_EXPIRY_S
 from stages.upstreams.transport.resolve import Resolver
 
 MAX_IDLE = 20

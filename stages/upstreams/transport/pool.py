@@ -20,8 +20,6 @@ from stages.upstreams.transport.tls import client_context
 
 MAX_IDLE_CONNECTIONS: Final = 1000
 """Idle connections kept for each origin: about the number of calls that end within a second."""
-IDLE_EXPIRY_S: Final = 30.0
-"""How long an idle connection is kept."""
 
 Origin = tuple[str, str, int]
 """Scheme, host and port: requests to one origin may share connections."""

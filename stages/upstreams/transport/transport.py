@@ -15,10 +15,11 @@ import httpx
 import trio
 
 from stages.upstreams.transport.connection import UpstreamConnection
+from stages.upstreams.transport.defaults import IDLE_EXPIRY_S
 from stages.upstreams.transport.exchange import Mark, unmarked
 from stages.upstreams.transport.http1 import request_bytes
 from stages.upstreams.transport.lag import GATHER_BYTES
-from stages.upstreams.transport.pool import IDLE_EXPIRY_S, MAX_IDLE_CONNECTIONS, Origin, Pool
+from stages.upstreams.transport.pool import MAX_IDLE_CONNECTIONS, Origin, Pool
 from stages.upstreams.transport.resolve import Resolver
 
 RECV_BUFFER_BYTES = 256 * 1024

@@ -71,6 +71,8 @@ async def serving(
     keyfile: str | None = None,
     answers: Answers | None = None,
     shed: Shed = lambda _: None,
+    retire: trio.Event | None = None,
+    on_stopping: Callable[[int], object] | None = None,
     on_shutdown: Callable[[], None] | None = None,
     on_drain_deadline: Callable[[], None] | None = None,
     **changed: Any,
@@ -97,6 +99,8 @@ async def serving(
             shed=shed,
             shutdown=served.shutdown,
             hard_stop=served.hard_stop,
+            retire=retire,
+            on_stopping=on_stopping,
             on_shutdown=on_shutdown,
             on_drain_deadline=on_drain_deadline,
             task_status=task_status,
@@ -185,15 +189,21 @@ class RawClient:
         assert len(headers) == len(lines), f"a header came twice: {lines}"
         return Answer(int(status_line.split(" ")[1]), headers, b"", raw)
 
+    async def read_chunks(self) -> bytes:
+        """Read a chunked body up to its last chunk."""
+        body = b""
+        while size := int((await self.read_until(b"\r\n"))[:-2], 16):
+            body += (await self.read_exactly(size + 2))[:-2]
+        assert await self.read_exactly(2) == b"\r\n"
+        return body
+
     async def read_answer(self, *, method: str = "GET") -> Answer:
         """Read one response by its framing."""
         answer = await self.read_head()
         if method == "HEAD" or answer.status in (204, 304):
             return answer
         if answer.headers.get("transfer-encoding") == "chunked":
-            while size := int((await self.read_until(b"\r\n"))[:-2], 16):
-                answer.body += (await self.read_exactly(size + 2))[:-2]
-            assert await self.read_exactly(2) == b"\r\n"
+            answer.body = await self.read_chunks()
         elif "content-length" in answer.headers:
             answer.body = await self.read_exactly(int(answer.headers["content-length"]))
         else:

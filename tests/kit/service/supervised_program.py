@@ -1,4 +1,4 @@
-"""The program of the supervisor's tests: ``supervise WORKERS STOP_TIMEOUT_S KIND`` or ``worker KIND FD LIFELINE``."""
+"""The program of the supervisor's tests: ``supervise OPTIONS``, or ``worker OPTIONS FD LIFELINE``; see `Options`."""
 
 from __future__ import annotations
 
@@ -8,67 +8,145 @@ import signal
 import socket
 import sys
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
+import msgspec
 import trio
+from msgspec import Struct
+
+REPLACE = "/replace"
+"""The path of a request that has its worker ask for a successor."""
+SPIN = "/spin"
+"""The path of a request that never gives the loop back."""
 
 
-async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Answer with the process id; a stream ends when the client sends its request's body, at whatever time."""
-    if scope["type"] == "lifespan":
-        os.write(2, b"a worker has started\n")
-        return
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"%d" % os.getpid(), "more_body": scope["path"] == "/stream"})
-    if scope["path"] == "/stream":
-        await receive()
-        await send({"type": "http.response.body", "body": b"end"})
+class Options(Struct, frozen=True, kw_only=True):
+    """What is supervised.
+
+    Attributes:
+        workers: how many.
+        kind: what they are: a server, what ignores signals, or what cannot start.
+        stop_timeout_s, max_age_s: as in `run_workers`.
+        shutdown_delay_s: as in `ServerSettings`.
+        broken: while this file exists, workers that are started end with its text and status 3, and the configuration
+            is invalid.
+    """
+
+    workers: int = 2
+    kind: Literal["good", "stubborn", "broken"] = "good"
+    stop_timeout_s: float = 120
+    max_age_s: float | None = None
+    shutdown_delay_s: float = 0
+    broken: str = "/no/such/file"
 
 
-def work(kind: str, fd: int, lifeline_fd: int) -> None:
-    if kind == "stubborn":
+def problem(options: Options) -> str | None:
+    file = Path(options.broken)
+    return file.read_text() if file.exists() else None
+
+
+def work(options: Options, fd: int, lifeline_fd: int) -> None:
+    if options.kind == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        with socket.socket(fileno=lifeline_fd) as lifeline:
+        with socket.socket(fileno=lifeline_fd) as plain:
+            plain.send(b"R")
             os.write(2, b"ignoring SIGTERM\n")
-            lifeline.recv(1)
-        return
+            while True:
+                plain.settimeout(1)
+                try:
+                    plain.recv(1)
+                    return
+                except TimeoutError:
+                    plain.send(b".")
     # Imported here because it takes a while, and not every process needs it.
     from pipeline.gateway.http.connection import ServerSettings
+    from pipeline.gateway.http.lifeline import REPLACE_ME, Lifeline
     from pipeline.gateway.http.refusals import RefusalResponse
-    from pipeline.gateway.http.server import hypercorn_config, serve_until_signalled
+    from pipeline.gateway.http.server import hypercorn_config
     from pipeline.gateway.http.sockets import prepare_listener
+    from pipeline.gateway.http.until_signalled import serve_until_signalled
+
+    if (why := problem(options)) is not None:
+        os.write(2, f"{why}\n".encode())
+        sys.exit(3)
+    lifeline = Lifeline(socket.socket(fileno=lifeline_fd))
+    is_ready = True
+
+    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Answer with the process id; a stream ends when the client sends its request's body, at whatever time."""
+        path = scope.get("path")
+        if scope["type"] == "lifespan":
+            os.write(2, b"a worker has started\n")
+            return
+        if path == REPLACE:
+            lifeline.report(REPLACE_ME)
+        while path == SPIN:
+            pass
+        status = 503 if path == "/readyz" and not is_ready else 200
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b"%d" % os.getpid(), "more_body": path == "/stream"})
+        if path == "/stream":
+            await receive()
+            await send({"type": "http.response.body", "body": b"end"})
+
+    def stop_being_ready() -> None:
+        nonlocal is_ready
+        is_ready = False
+
+    async def reload() -> None:
+        os.write(2, b"%d has reloaded\n" % os.getpid())
 
     listener = socket.socket(fileno=fd)
     prepare_listener(listener)
     settings = ServerSettings(
-        max_connections=100, keep_alive_timeout_s=60, header_timeout_s=60, write_timeout_s=60, graceful_timeout_s=60
+        max_connections=100,
+        keep_alive_timeout_s=60,
+        header_timeout_s=60,
+        write_timeout_s=60,
+        shutdown_delay_s=options.shutdown_delay_s,
+        graceful_timeout_s=60,
     )
     serve = partial(
         serve_until_signalled,
         make_refusal=lambda code, message: RefusalResponse(500, b"text/plain", message.encode()),
-        lifeline=socket.socket(fileno=lifeline_fd),
+        lifeline=lifeline,
+        on_hangup=reload,
+        on_shutdown=stop_being_ready,
     )
     trio.run(serve, app, hypercorn_config(settings), [listener], settings)
 
 
-def supervise(workers: int, stop_timeout_s: float, kind: str) -> int:
+def supervise(options: Options) -> int:
     from pipeline.gateway.http.sockets import bind_socket
     from pipeline.gateway.http.supervisor import run_workers
 
     listener = bind_socket("127.0.0.1", 0)
     os.write(1, b"%d\n" % listener.getsockname()[1])
+    given = msgspec.json.encode(options).decode()
 
-    def worker_command(fds: Any, lifeline_fd: int) -> list[str]:
-        if kind == "broken":  # not Python, which on a slow machine starts too slowly to count as an early death
-            return ["sh", "-c", "echo this worker cannot start >&2; exit 1"]
-        return [sys.executable, __file__, "worker", kind, str(fds[0]), str(lifeline_fd)]
+    def worker_command(fds: Any, lifeline_fd: int, number: int) -> list[str]:
+        if options.kind == "broken":
+            return ["sh", "-c", "echo this worker cannot start >&2; exit 4"]
+        return [sys.executable, __file__, "worker", given, str(fds[0]), str(lifeline_fd)]
 
-    return run_workers(workers, [listener], worker_command, stop_timeout_s=stop_timeout_s)
+    async def check() -> str | None:
+        return problem(options)
+
+    return run_workers(
+        options.workers,
+        [listener],
+        worker_command,
+        stop_timeout_s=options.stop_timeout_s,
+        max_age_s=options.max_age_s,
+        check=check,
+    )
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    parsed = msgspec.json.decode(sys.argv[2], type=Options)
     if sys.argv[1] == "worker":
-        work(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+        work(parsed, int(sys.argv[3]), int(sys.argv[4]))
     else:
-        sys.exit(supervise(int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]))
+        sys.exit(supervise(parsed))

@@ -118,10 +118,20 @@ async def test_row_53_running_out_of_file_descriptors_is_survived_and_logged_onc
 # Drain.
 
 
-async def test_a_drain_lets_streams_finish_and_closes_idle_connections_at_once() -> None:
+async def is_refused(address: tuple[str, int]) -> None:
+    """Connect until nobody listens anymore."""
+    with patiently():
+        while True:
+            try:
+                (await RawClient.open(address)).close()
+            except OSError:  # refused, or reset if it came in between
+                return
+
+
+async def test_a_drain_lets_streams_finish_and_closes_connections_that_stay_idle() -> None:
     app = Streams()
     calls: list[str] = []
-    async with serving(app, on_shutdown=lambda: calls.append("shutdown")) as served:
+    async with serving(app, drain_idle_s=0.1, on_shutdown=lambda: calls.append("shutdown")) as served:
         async with await app.open(served.address) as stream, await RawClient.open(served.address) as idle:
             await idle.ask()
             served.shutdown.set()
@@ -134,6 +144,59 @@ async def test_a_drain_lets_streams_finish_and_closes_idle_connections_at_once()
         with patiently():
             await served.ended.wait()
     assert calls == ["shutdown"]
+
+
+async def test_a_request_on_a_connection_that_idles_in_a_drain_is_served_and_the_connection_closed() -> None:
+    app = Streams()
+    async with (
+        serving(app, drain_idle_s=60) as served,
+        await RawClient.open(served.address) as idle,
+        await RawClient.open(served.address) as fresh,
+        await app.open(served.address) as stream,
+    ):
+        assert (await idle.ask()).headers.get("connection") is None
+        served.shutdown.set()
+        await is_refused(served.address)
+        for client in (idle, fresh):
+            answer = await client.ask()
+            assert (answer.body, answer.headers["connection"]) == (b"ended", "close")
+            assert await client.read_to_end() == (b"", "fin")
+        app.end.set()
+        assert await stream.read_exactly(15) == b"5\r\nended\r\n0\r\n\r\n"
+        answer = await stream.ask()  # its response had begun before the drain, and did not say that it is the last
+        assert (answer.body, answer.headers["connection"]) == (b"ended", "close")
+
+
+async def test_a_connection_that_idles_is_closed_at_the_drain_deadline_and_is_not_called_a_request(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving(Streams(), drain_idle_s=60, graceful_timeout_s=0.1) as served:
+        async with await RawClient.open(served.address) as idle:
+            await idle.ask()
+            served.shutdown.set()
+            assert await idle.read_to_end() == (b"", "fin")
+    assert not caplog.records
+
+
+async def test_a_server_that_retires_drains_at_once_and_is_ready_to_the_end() -> None:
+    app, retire = Streams(), trio.Event()
+    calls: list[Any] = []
+    async with serving(
+        app,
+        shutdown_delay_s=60,
+        retire=retire,
+        on_stopping=calls.append,
+        on_shutdown=lambda: calls.append("shutdown"),
+    ) as served:
+        async with await app.open(served.address) as stream:
+            retire.set()
+            await trio.testing.wait_all_tasks_blocked()
+            await is_refused(served.address)
+            app.end.set()
+            await stream.read_exactly(15)
+        with patiently():
+            await served.ended.wait()
+    assert calls == [1]
 
 
 async def test_while_the_shutdown_is_delayed_new_requests_are_served() -> None:

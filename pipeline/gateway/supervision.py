@@ -1,0 +1,127 @@
+"""``headrace serve``: the process that checks the configuration, listens, and keeps workers running.
+
+It serves nothing itself and stays small: what it needs to know of a configuration is read here, and whether the
+configured stages fit together is found out by the first worker, or on a reload by a process of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import trio
+
+from pipeline.gateway.config.settings import Settings
+from pipeline.gateway.http.sockets import bind_socket
+from pipeline.gateway.http.supervisor import run_workers
+from pipeline.gateway.logs import configure_logging
+from pipeline.gateway.open_files import allow_many_files
+from pipeline.gateway.watching import watch_code, watch_files
+from stages.admission.counts import shared_file
+
+KILL_MARGIN_S: Final = 20.0
+"""What the supervisor adds to the longest drain, before it kills a worker: its final messages, and its plugins' end."""
+CHECK_LIMIT_S: Final = 60.0
+SHOWN_CHARACTERS: Final = 2000
+"""Of what is wrong with a configuration."""
+
+log = logging.getLogger("headrace")
+
+
+class Inherited(NamedTuple):
+    """What a worker has from its supervisor.
+
+    Attributes:
+        listener, lifeline: descriptors of sockets.
+        number: its place among the workers, from 1.
+        counts: the descriptor of the file in which all workers count what is limited.
+    """
+
+    listener: int
+    lifeline: int
+    number: int
+    counts: int
+
+    @classmethod
+    def parse(cls, argument: str) -> Inherited:
+        """Return what `__str__` has written."""
+        return cls(*map(int, argument.split(",")))
+
+    def __str__(self) -> str:
+        """Return it as the argument of a worker."""
+        return ",".join(map(str, self))
+
+
+def supervise(
+    settings: Settings,
+    program: Sequence[str],
+    *,
+    files: Callable[[], Iterable[str]] = tuple,
+    code: Collection[Path] = (),
+) -> int:
+    """Serve with worker processes until a signal ends it; return the exit status.
+
+    Args:
+        settings: the configuration, resolved.
+        files: returns the names of the configuration's files, which are watched if that is configured.
+        code: folders of Python code: if any of it changes, all workers are replaced.
+        program: the command that runs this process; a worker's has ``--inherited`` and an `Inherited` added, and one
+            that checks the configuration ``--check``.
+
+    Raises:
+        OSError: if the address cannot be bound; the message names it.
+    """
+    own = settings.pipeline
+    configure_logging(own.log_format, own.log_level)
+    allow_many_files(own.max_connections)
+    listener = bind_socket(own.host, own.port)
+
+    async def watch() -> None:
+        async with trio.open_nursery() as nursery:
+            if own.watch_config:
+                reload = partial(_note_change, "the configuration", signal.SIGHUP)
+                nursery.start_soon(watch_files, lambda: map(Path, files()), reload)
+            if code:
+                nursery.start_soon(watch_code, code, partial(_note_change, "the code of stages", signal.SIGUSR1))
+
+    counts = shared_file()  # even without limits: a reload may bring some
+
+    def command_of(listeners: Sequence[int], lifeline: int, number: int) -> list[str]:
+        return [*program, "--inherited", str(Inherited(listeners[0], lifeline, number, counts))]
+
+    async def check() -> str | None:
+        return await problem_of([*program, "--check"])
+
+    workers = "1 worker" if own.workers == 1 else f"{own.workers} workers"
+    log.info("%s on %s port %d", workers, own.host, listener.getsockname()[1])
+    return run_workers(
+        own.workers,
+        [listener],
+        command_of,
+        stop_timeout_s=own.shutdown_delay_s + own.graceful_timeout_s + KILL_MARGIN_S,
+        max_age_s=own.max_age_s,
+        check=check,
+        more_fds=[counts],
+        beside=watch,
+    )
+
+
+def _note_change(what: str, number: signal.Signals) -> None:
+    log.info("%s has changed", what)
+    signal.raise_signal(number)
+
+
+async def problem_of(command: Sequence[str]) -> str | None:
+    """Run a command that checks the configuration; return what it says is wrong, or None."""
+    with trio.move_on_after(CHECK_LIMIT_S):
+        ran = await trio.run_process(command, stdin=subprocess.DEVNULL, capture_stderr=True, check=False)
+        if ran.returncode == 0:
+            return None
+        said = "; ".join(ran.stderr.decode(errors="replace").strip().splitlines())
+        return said[-SHOWN_CHARACTERS:] or f"its check ended with status {ran.returncode}"
+    return f"its check took longer than {CHECK_LIMIT_S:g} s"

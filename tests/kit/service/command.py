@@ -1,0 +1,103 @@
+"""The real command, ``headrace serve``, in a process of its own, and its log."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import trio
+from kit.service.running import KEY
+from kit.time.patience import patiently_with_processes
+
+ROOT = Path(__file__).parents[3]
+
+
+class Command:
+    """A running ``headrace serve``.
+
+    Attributes:
+        process: the supervisor.
+        config: its configuration file.
+        log: what it and its workers have logged, but for the records of requests, as of the last `logged`.
+        ended: set at its end.
+    """
+
+    def __init__(self, process: trio.Process, config: Path, log: BinaryIO) -> None:
+        self.process = process
+        self.config = config
+        self.log = b""
+        self.ended = trio.Event()
+        self._file = log
+        self._rest = b""
+
+    async def wait(self) -> None:
+        """Wait for its end."""
+        await self.process.wait()
+        self.ended.set()
+
+    def read(self) -> None:
+        """Read what has been logged meanwhile."""
+        *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
+        self.log += b"".join(line + b"\n" for line in lines if b'"event":"request"' not in line)
+
+    async def logged(self, words: bytes, times: int = 1) -> None:
+        """Wait until ``words`` have been logged so many times."""
+        with patiently_with_processes():
+            while True:
+                has_ended = self.ended.is_set()
+                self.read()
+                if self.log.count(words) >= times:
+                    return
+                assert not has_ended, self.log.decode()
+                await trio.sleep(0.01)
+
+    async def exit(self) -> int | None:
+        """Wait for its end, and return its status."""
+        with patiently_with_processes():
+            await self.ended.wait()
+        self.read()
+        return self.process.returncode
+
+    @property
+    def port(self) -> int:
+        """The port that the log names."""
+        named = re.search(rb"workers? on 127\.0\.0\.1 port (\d+)", self.log)
+        assert named is not None, self.log
+        return int(named[1])
+
+
+def configured(models: str, settings: str = "") -> str:
+    """Return a configuration for any free port."""
+    return (
+        f"model_list:\n{models}"
+        f"general_settings: {{master_key: {KEY}}}\n"
+        f"pipeline_settings: {{port: 0, host: 127.0.0.1, graceful_timeout_s: 600{settings and ', '}{settings}}}\n"
+    )
+
+
+@asynccontextmanager
+async def headrace_serve(folder: Path, text: str, *, workers: int) -> AsyncIterator[Command]:
+    """Run it with this configuration, and wait until all workers serve; at the end kill it."""
+    config = folder / "config.yaml"
+    config.write_text(text)
+    command = [sys.executable, "-m", "pipeline.gateway", "serve", "--config", str(config), "--workers", str(workers)]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # A file and no pipe: what does not fit into a pipe is not logged.
+    with (folder / "log").open("wb") as log, (folder / "log").open("rb") as to_read:
+        process = await trio.lowlevel.open_process(command, stderr=log, env=environ)
+        running = Command(process, config, to_read)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(running.wait)
+            try:
+                await running.logged(b"is up after", times=workers)
+                yield running
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                with trio.CancelScope(shield=True):
+                    await process.wait()
