@@ -15,6 +15,7 @@ import pytest
 import trio
 from simulator.change_mutants import CHANGE_MUTANTS
 from simulator.overload_mutants import OVERLOAD_MUTANTS
+from simulator.restart_mutants import RESTART_MUTANTS
 
 from pipeline.gateway import attempts
 from pipeline.gateway.asgi_client import AsgiResponse
@@ -307,6 +308,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
         early_response_keeps_connection,
         *CHANGE_MUTANTS,
         *OVERLOAD_MUTANTS,
+        *RESTART_MUTANTS,
     )
 }
 

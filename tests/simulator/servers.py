@@ -192,7 +192,7 @@ class Server:
             await generations.reload(settings, witness.plugins)
         except ReloadRefusedError:
             self._course.log("reload refused", self.number, configuration.number)
-            if not self.shutdown.is_set():
+            if not (self.shutdown.is_set() or self.retire.is_set()):
                 self._rest.append(f"I9: {name} was refused although its server does not stop")
         except PluginError as error:
             self._course.log("reload failed", self.number, configuration.number)
