@@ -106,6 +106,8 @@ class Client:
         was_refused: whether nobody listened.
         was_reset: whether the server reset the connection.
         connected_at: for each request, when its connection was opened.
+        heard_at: when it last received anything.
+        closed_at: when the server last closed a connection; 0 if it has closed none.
     """
 
     def __init__(
@@ -129,6 +131,7 @@ class Client:
         self.was_refused = self.was_reset = False
         self.received: list[Received] = []
         self.connected_at: dict[int, float] = {}
+        self.heard_at = self.closed_at = 0.0
         self._responses = _Responses(self.received)
         self._next = self._first = 0
         self._opened_at = 0.0
@@ -310,6 +313,7 @@ class Client:
 
     def _feed(self, chunk: bytes) -> None:
         if chunk:
+            self.heard_at = trio.current_time()
             try:
                 self._responses.parser.feed_data(chunk)
             except httptools.HttpParserError as error:
@@ -317,5 +321,6 @@ class Client:
                 self._is_over = True
         else:
             self._is_over = True
+            self.closed_at = trio.current_time()
         self._log("client received", self.plan.number, len(chunk))
         self._news.set()

@@ -242,6 +242,11 @@ def _of_servers(world: World) -> Iterator[str]:
         name = f"client {client.plan.number}, which {client.plan.behaviour}"
         if client.was_refused and world.operated_at is None:
             yield f"I11: {name} could not connect"
+        if client.plan.idles and client.plan.behaviour in PATIENT and client.asked:
+            for record in world.records.get(f"r{client.asked[-1].number}", ()):
+                since = max(client.heard_at, record.server.retired_at)
+                if client.closed_at > since + record.server.limits.drain_idle_s + NOTICED_S:
+                    yield f"I11: {name} kept server {record.server.number} for {client.closed_at - since:.3f} s"
         for request in client.asked:
             for record in world.records.get(f"r{request.number}", ()):
                 if client.connected_at[request.number] > record.server.retired_at:

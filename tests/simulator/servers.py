@@ -116,6 +116,7 @@ class Server:
 
     Attributes:
         app: the application.
+        limits: of its connections and of its end.
         switches: the generations that were the current one, by number.
         witnesses: the added stage of each configuration that was read.
         witnessed: for each request, the numbers of the configurations whose stage has worked for it.
@@ -145,6 +146,7 @@ class Server:
         self.witnessed: dict[str, set[int]] = {}
         plugins = self._witness(configuration).plugins
         self.app = SimulatedApplication(configuration.settings(), plugins=plugins, on_end=self._note_end, counts=counts)
+        self.limits = server_settings(self.app.generations.current.settings.pipeline)
         self.turns: dict[int, Turns] = {}
         self._watch_turns(self.app.generations.current)
         began = course.log("server", number, configuration.number)
@@ -153,7 +155,7 @@ class Server:
     async def run(self, listener: Listener) -> None:
         """Serve until the operator ends it."""
         generations = self.app.generations
-        limits = server_settings(generations.current.settings.pipeline)
+        limits = self.limits
         await serve(
             self.app,
             hypercorn_config(limits),
