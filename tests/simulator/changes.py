@@ -26,7 +26,7 @@ SPARE_HOSTS: Final = ("10.0.0.4", "10.0.0.5")
 _MOMENTS_S: Final = (0.0, 0.0005, 0.005, 0.05, 0.2, 0.5, 1.0, 1.0, 2.0, 5.0)
 _SHARE_OF_RELOADS: Final = 0.3
 _SHARE_OF_LIMITS: Final = 0.25
-_SHARE_OF_RESTARTS: Final = 0.25
+_SHARE_OF_RESTARTS: Final = 0.2
 _SHARE_OF_CUT_OFFS: Final = 0.2
 
 
@@ -123,8 +123,8 @@ class Changes:
         kinds = draw.choice([["turns"], ["turns"], ["turns"], ["key"], ["hosts"], ["turns", "key", "hosts"]])
         new = replace(configuration, in_flight=None, key_limits={}, host_limits={})
         if "turns" in kinds:
-            queue_s = draw.choice([0.0, 0.5, 2.0, LONGEST_QUEUE_S])
-            new = replace(new, in_flight=draw.choice([1, 1, 2]), queued=draw.choice([0, 1, 2, 100]), queue_s=queue_s)
+            queue_s = draw.choice([0.0, 0.5, 2.0, LONGEST_QUEUE_S, LONGEST_QUEUE_S])
+            new = replace(new, in_flight=draw.choice([1, 1, 2]), queued=draw.choice([0, 1, 2, 100, 100]), queue_s=queue_s)
         if "key" in kinds:
             new = replace(new, key_limits={"early": self._limits()})
         if "hosts" in kinds:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -16,6 +17,8 @@ from simulator.generation_invariants import configuration_of
 from simulator.plans import RequestPlan
 from simulator.servers import Record
 from simulator.world import World
+
+from stages.admission.turns import POLL_S
 
 MINUTE_S = 60.0
 
@@ -124,10 +127,21 @@ class _Served:
             yield f"{where} after {record.at - asked_at:.3f} s although only {others} ran or waited"
 
     def _others_at(self, number: int) -> list[int]:
-        """Return the other requests that lived at some time during one."""
+        """Return the other requests that lived at some time during one, or had a turn that nobody knew was free."""
         began, ended = self._life(number)
         lives = {other: self._life(other) for other in self._records if other != number}
-        return sorted(other for other, (since, until) in lives.items() if since < ended and until > began)
+        return sorted(
+            other
+            for other, (since, until) in lives.items()
+            if since < ended and (until > began or self._has_just_ended(other, number))
+        )
+
+    def _has_just_ended(self, other: int, number: int) -> bool:
+        """Return whether those who wait in another server or generation may not have noticed yet that a turn is free."""
+        changes = self._world.plan.changes
+        if not (changes.reloads or changes.restarts_s):
+            return False
+        return self._records[other].at >= self._world.asked_at.get(number, math.inf) - POLL_S
 
     def _life(self, number: int) -> tuple[int, int]:
         return self._world.first_steps.get(("client asks", number), 0), self._records[number].step

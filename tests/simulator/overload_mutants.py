@@ -36,16 +36,6 @@ def last_in_first_out(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Turns, "__init__", begin)
 
 
-def newcomers_do_not_wait(patch: pytest.MonkeyPatch) -> None:
-    """A request takes a free turn although others wait for it."""
-
-    def take_nowait(self: _Any) -> Taken | None:
-        taken = self._running.take()
-        return taken if isinstance(taken, Taken) else None
-
-    patch.setattr(Turns, "take_nowait", take_nowait)
-
-
 def waiting_client_keeps_its_place(patch: pytest.MonkeyPatch) -> None:
     """A client that leaves while it waits keeps its place in the queue."""
     wait = Turns.wait
@@ -133,7 +123,6 @@ def refusal_without_retry_after(patch: pytest.MonkeyPatch) -> None:
 
 OVERLOAD_MUTANTS: Final[tuple[Callable[[pytest.MonkeyPatch], None], ...]] = (
     last_in_first_out,
-    newcomers_do_not_wait,
     waiting_client_keeps_its_place,
     turn_kept_without_an_answer,
     one_more_than_allowed,
