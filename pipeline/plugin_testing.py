@@ -319,6 +319,7 @@ def new_record(**changes: Any) -> Any:
     """Return what an observer may get at the end of a request: like the gateway's record of one that went well."""
     fields: dict[str, Any] = {
         "request_id": "test",
+        "generation": 1,
         "client": "127.0.0.1",
         "key": "me",
         "model": "model",

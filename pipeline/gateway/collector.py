@@ -70,7 +70,7 @@ def let_it_rest(streams: int) -> None:
 
 
 async def watch_streams(loop: Loop) -> None:
-    """Call `let_it_rest` each second, for ever; the collector works again when this is cancelled."""
+    """Call `let_it_rest` each second until cancelled; then the collector works again."""
     try:
         while True:
             let_it_rest(loop.streams)

@@ -44,7 +44,7 @@ async def watch_files(files: Callable[[], Iterable[Path]], on_change: Callable[[
         async with _changes({file.parent for file in watched}, recursive=False) as changes:
             async for (
                 _
-            ) in changes:  # also when nothing is told for a while: something may have changed before we watched
+            ) in changes:  # and when nothing is told for a while: something may have changed before we watched
                 found = _contents(watched)
                 if None not in found.values() and found != seen:  # a file that is just being replaced is not there
                     seen = found
@@ -64,7 +64,7 @@ async def watch_code(folders: Collection[Path], on_change: Callable[[], object])
 
 
 def code_folders() -> set[Path]:
-    """Return the folders of the packages of all installed stages; a module that is no package brings its folder."""
+    """Return the folders of the packages of all installed stages; of a single module, its folder."""
     folders: set[Path] = set()
     for point in entry_points(group=GROUP):
         with suppress(ImportError, ValueError):  # it is reported where it is loaded

@@ -17,7 +17,7 @@ from pipeline.loop import Loop
 
 @pytest.fixture(autouse=True)
 def _own_collector() -> Iterator[None]:
-    """Give the collector back as it was."""
+    """Leave the collector as it was."""
     was_enabled, thresholds = gc.isenabled(), gc.get_threshold()
     yield
     gc.set_threshold(*thresholds)

@@ -208,7 +208,8 @@ def _with_late_tools(field: Literal["input", "messages"], conversation: Json, na
     """Bring the tools that items of the conversation declare into Responses form; return them, too, all together."""
     if isinstance(conversation, str):
         return conversation, Toolbox()
-    places = [at for at, item in enumerate(conversation) if is_object(item) and item.get("type") == LATE_TOOLS]
+    looked_at = enumerate(paced(conversation))
+    places = [at for at, item in looked_at if is_object(item) and item.get("type") == LATE_TOOLS]
     if not places:
         return conversation, Toolbox()
     flat: list[Json] = list(conversation)

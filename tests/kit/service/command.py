@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -81,15 +81,19 @@ def configured(models: str, settings: str = "") -> str:
 
 
 @asynccontextmanager
-async def headrace_serve(folder: Path, text: str, *, workers: int) -> AsyncIterator[Command]:
-    """Run it with this configuration, and wait until all workers serve; at the end kill it."""
+async def headrace_serve(
+    folder: Path, text: str, *, workers: int, command: Sequence[str] = ("serve",)
+) -> AsyncIterator[Command]:
+    """Run it, or another command that serves, and wait until all workers do; at the end kill it."""
     config = folder / "config.yaml"
     config.write_text(text)
-    command = [sys.executable, "-m", "pipeline.gateway", "serve", "--config", str(config), "--workers", str(workers)]
+    arguments = [*command, "--config", str(config), "--workers", str(workers)]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     # A file and no pipe: what does not fit into a pipe is not logged.
     with (folder / "log").open("wb") as log, (folder / "log").open("rb") as to_read:
-        process = await trio.lowlevel.open_process(command, stderr=log, env=environ)
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "pipeline.gateway", *arguments], stderr=log, env=environ
+        )
         running = Command(process, config, to_read)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(running.wait)
