@@ -124,7 +124,9 @@ class Changes:
         new = replace(configuration, in_flight=None, key_limits={}, host_limits={})
         if "turns" in kinds:
             queue_s = draw.choice([0.0, 0.5, 2.0, LONGEST_QUEUE_S, LONGEST_QUEUE_S])
-            new = replace(new, in_flight=draw.choice([1, 1, 2]), queued=draw.choice([0, 1, 2, 100, 100]), queue_s=queue_s)
+            new = replace(
+                new, in_flight=draw.choice([1, 1, 2]), queued=draw.choice([0, 1, 2, 100, 100]), queue_s=queue_s
+            )
         if "key" in kinds:
             new = replace(new, key_limits={"early": self._limits()})
         if "hosts" in kinds:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Final
 
 from simulator.configurations import Configuration
 from simulator.generation_invariants import configuration_of
@@ -19,8 +20,9 @@ from simulator.servers import Record
 from simulator.world import World
 
 from stages.admission.turns import POLL_S
+from stages.limits import Limits
 
-MINUTE_S = 60.0
+MINUTE_S: Final = 60.0
 
 Group = tuple[str, str]
 """What is limited: the service, a key or a deployment, and its name."""
@@ -104,12 +106,11 @@ class _Served:
             if record.record.error == "overloaded":
                 yield from self._of_turns(number, record, configuration, where)
             elif record.record.error == "rate_limited":
-                key = self._limits_of(number, "").get(("key", self._requests[number].key))
-                model = self._requests[number].model
-                may_ask = {host for host, _ in configuration.may_ask(model)}
-                if not (
-                    (key is not None and self._may_be_full("key", self._requests[number].key, key, number))
-                    or all(self._may_be_full("deployment", *one, number) for one in self._deployments(number, may_ask))
+                request = self._requests[number]
+                those = {other for other in self._records if self._requests[other].key == request.key}
+                hosts = {host for host, _ in configuration.may_ask(request.model)}
+                if not self._may_be_full(configuration.key_limits.get(request.key), those, number) and not all(
+                    self._may_be_full(configuration.host_limits.get(host), set(self._records), number) for host in hosts
                 ):
                     yield f"{where} although neither its key nor each deployment can have reached a limit"
 
@@ -137,7 +138,7 @@ class _Served:
         )
 
     def _has_just_ended(self, other: int, number: int) -> bool:
-        """Return whether those who wait in another server or generation may not have noticed yet that a turn is free."""
+        """Return whether who waits in another server or generation may not have noticed yet that its turn is free."""
         changes = self._world.plan.changes
         if not (changes.reloads or changes.restarts_s):
             return False
@@ -146,25 +147,15 @@ class _Served:
     def _life(self, number: int) -> tuple[int, int]:
         return self._world.first_steps.get(("client asks", number), 0), self._records[number].step
 
-    def _may_be_full(self, kind: str, name: str, limits: tuple[int | None, int | None], number: int) -> bool:
-        rpm, parallel = limits
-        ended = self._life(number)[1]
-        if kind == "key":
-            members = {other for other in self._records if self._requests[other].key == name}
-        else:
-            members = set(self._records)
-        before = [other for other in members - {number} if self._life(other)[0] < ended]
+    def _may_be_full(self, limits: Limits | None, members: set[int], number: int) -> bool:
+        """Return whether the requests that count, besides one, can have reached the limits before it was refused."""
+        if limits is None:
+            return False
+        before = [other for other in members - {number} if self._life(other)[0] < self._life(number)[1]]
         alive = [other for other in self._others_at(number) if other in members]
-        return (rpm is not None and len(before) >= rpm) or (parallel is not None and len(alive) >= parallel)
-
-    def _deployments(self, number: int, hosts: set[str]) -> list[tuple[str, tuple[int | None, int | None]]]:
-        """Return the names and the limits of deployments; without limits, those that are never reached."""
-        configuration = self._configurations[number]
-        found: list[tuple[str, tuple[int | None, int | None]]] = []
-        for host in sorted(hosts):
-            limits = configuration.host_limits.get(host)
-            found.append((host, (None, None) if limits is None else (limits.rpm, limits.parallel)))
-        return found
+        return (limits.rpm is not None and len(before) >= limits.rpm) or (
+            limits.parallel is not None and len(alive) >= limits.parallel
+        )
 
     def _limits_of(self, number: int, host: str) -> dict[Group, tuple[int | None, int | None]]:
         """Return the limits, by the minute and at a time, that concern a request at a host."""

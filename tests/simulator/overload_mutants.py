@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 import trio
 
-from pipeline.gateway import bridge
+from pipeline.gateway.asgi_client import AsgiResponse
 from stages.admission.admission import Admitted
 from stages.admission.counts import Counts
 from stages.admission.quota import Quota, Taken
@@ -111,14 +111,12 @@ def requests_are_not_counted(patch: pytest.MonkeyPatch) -> None:
 
 def refusal_without_retry_after(patch: pytest.MonkeyPatch) -> None:
     """A refused client is not told when to try again."""
-    render = bridge.render
+    start = AsgiResponse.start
 
-    def rendered(error: _Any, **named: _Any) -> _Any:
-        made = render(error, **named)
-        made.headers[:] = [header for header in made.headers if header[0] != b"retry-after"]
-        return made
+    def start_it(self: AsgiResponse, status: int, headers: _Any) -> None:
+        start(self, status, [header for header in headers if header[0] != b"retry-after"])
 
-    patch.setattr(bridge, "render", rendered)
+    patch.setattr(AsgiResponse, "start", start_it)
 
 
 OVERLOAD_MUTANTS: Final[tuple[Callable[[pytest.MonkeyPatch], None], ...]] = (
