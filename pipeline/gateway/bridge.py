@@ -73,7 +73,6 @@ class Bridge:
         clock: returns the time of the figures, in ns.
 
     Attributes:
-        draining: whether the process is about to stop, so that it is not ready; what still comes is served.
         is_over: whether further requests are refused, because the time for running ones is over.
     """
 
@@ -104,7 +103,6 @@ class Bridge:
         self.generation = generation
         self.shedding = Shedding(0) if shedding is None else shedding
         self.clock = clock
-        self.draining = False
         self.is_over = False
         self.active: set[_ServedRequest] = set()
         self._is_idle: trio.Event | None = None  # while somebody waits for that
@@ -175,7 +173,6 @@ class Bridge:
         self.wrong_keys = before.wrong_keys
         before.uploads.resize_as(self.uploads)
         self.uploads = before.uploads
-        self.draining = before.draining
 
     async def wait_until_idle(self) -> None:
         """Wait until no request is left; it is for a bridge that gets no more."""
@@ -195,13 +192,8 @@ class Bridge:
         more = [(b"x-request-id", request_id), *self.cors.headers_for(headers.get(b"origin"))]
         return OwnAnswer(rendered.status, [*more, *rendered.headers], rendered.body)
 
-    def drain(self) -> None:
-        """Note that the process is about to stop: readiness fails, and what still comes is served."""
-        self.draining = True
-
     def cut_off(self) -> None:
         """End all running requests, with a 503 or in the stream, and refuse further ones with a 503."""
-        self.drain()
         self.is_over = True
         for request in self.active:
             request.cut_off()

@@ -111,8 +111,6 @@ class Generations:
         """Let no further generation begin: the process is about to stop."""
         self.is_draining = True
         self._reloading.cancel()
-        for one in self.living:
-            one.bridge.drain()
 
     def cut_off(self) -> None:
         """End the requests of all of them: with a 503, or in the stream."""

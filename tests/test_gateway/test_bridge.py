@@ -158,24 +158,21 @@ async def test_an_upload_that_stops_is_a_408(autojump_clock: trio.testing.MockCl
     assert upstream.calls == []
 
 
-async def test_while_draining_requests_are_served_and_after_the_deadline_they_are_refused(
+async def test_after_the_deadline_requests_are_refused(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     bridge, records = bridge_to(FakeUpstream(HELLO, 10.0, END))
-    running, late, too_late = (Browser(bridge, ask()) for _ in range(3))
+    running, too_late = Browser(bridge, ask()), Browser(bridge, ask())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(running.ask)
-        await trio.sleep(1)
-        bridge.drain()
-        await late.ask()
+        await trio.sleep(11)
         bridge.cut_off()
         await too_late.ask()
         assert (too_late.status, too_late.error["code"]) == (503, "draining")
         assert too_late.started is not None
         assert dict(too_late.started["headers"])[b"retry-after"] == b"1"
-    for browser in (running, late):
-        assert fold_stream(browser.body).content == "Hello"
-    assert [record["end"] for record in records] == ["OK", "OK", "DR"]
+    assert fold_stream(running.body).content == "Hello"
+    assert [record["end"] for record in records] == ["OK", "DR"]
 
 
 async def test_requests_that_run_at_the_deadline_end_with_a_message(autojump_clock: trio.testing.MockClock) -> None:

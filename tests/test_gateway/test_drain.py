@@ -36,7 +36,7 @@ async def test_row_54_a_shutdown_completes_the_running_streams() -> None:
         service.shutdown.set()
         assert await idle.read_to_end() == (b"", "fin")
         idle.close()
-        assert service.app.bridge.draining
+        assert service.application.generations.is_draining
         assert not service.ended.is_set()
         held.go.set()
         for client in clients:
@@ -57,7 +57,7 @@ async def test_row_55_a_request_on_an_open_connection_is_served_during_the_drain
         assert (await client.ask(path="/readyz")).status == 200
         service.shutdown.set()
         with patiently():
-            while not service.app.bridge.draining:
+            while not service.application.generations.is_draining:
                 await trio.sleep(0.01)
         await client.send(post_bytes(ask("echo", stream=False)))
         answer = await client.read_answer()
@@ -69,7 +69,7 @@ async def test_row_55_a_request_on_an_open_connection_is_served_during_the_drain
 async def test_row_55_after_the_drain_deadline_readiness_fails_requests_are_refused_and_liveness_succeeds() -> None:
     """A request comes after that: 503 `draining` with Retry-After."""
     async with serving() as service:
-        service.app.bridge.cut_off()
+        service.application.generations.cut_off()
         assert (await service.get("/health/readiness", key=None)).status_code == 503
         assert (await service.get("/health/liveliness", key=None)).status_code == 200
         refused = await service.post(ask("echo"))

@@ -340,13 +340,12 @@ async def test_at_the_drain_deadline_those_that_wait_get_a_503_and_before_it_the
         for client in clients:
             nursery.start_soon(client.ask)
             await trio.testing.wait_all_tasks_blocked()
-        bridge.drain()
         await trio.sleep(3)
         bridge.cut_off()
     assert [one.status for one in clients] == [200, 200, 503]
     assert clients[2].error["code"] == "draining"
     assert [record["end"] for record in records][-1] == "DR"
-    bridge.draining = False
+    bridge.is_over = False
     assert (await answered(bridge, None)).status == 200
 
 
