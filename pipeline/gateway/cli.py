@@ -7,7 +7,7 @@ import os
 import secrets
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from functools import partial
 from importlib.metadata import distributions, version
 from pathlib import Path
 
@@ -15,7 +15,14 @@ from msgspec.structs import replace
 
 from pipeline.gateway.command_error import CommandError
 from pipeline.gateway.config.keys import HASH_PREFIX
-from pipeline.gateway.config.load import MASTER_KEY_NAMES, ConfigError, describe, load_settings, parse_settings
+from pipeline.gateway.config.load import (
+    MASTER_KEY_NAMES,
+    ConfigError,
+    config_files,
+    describe,
+    load_settings,
+    parse_settings,
+)
 from pipeline.gateway.config.pipeline_section import FLAGS
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.supervision import Inherited
@@ -86,7 +93,9 @@ def _parser() -> argparse.ArgumentParser:
         _add_serve_arguments(command)
     serve.set_defaults(reload=False, watch=[], environ={})
     dev.add_argument("--reload", action="store_true", help="new workers when the code of an installed stage changes")
-    dev.add_argument("--watch", metavar="FOLDER", action="append", default=[], help="with --reload: another folder")
+    dev.add_argument(
+        "--watch", metavar="FOLDER", action="append", default=[], help="another folder of code; may be repeated"
+    )
     dev.set_defaults(environ={"HEADRACE_LOG_FORMAT": "text", "HEADRACE_WATCH_CONFIG": "true"})
 
     demo = commands.add_parser("demo", help="serve the embedded models: no key, no network")
@@ -147,13 +156,11 @@ def _serve(options: argparse.Namespace) -> int:
     if options.inherited is None:
         from pipeline.gateway.supervision import supervise
 
-        def files() -> tuple[str, ...]:
-            with suppress(ConfigError):
-                return load_settings(options.config, environ).files
-            return settings.files
-
-        code = [*code_folders(), *map(Path, options.watch)] if options.reload else []
-        return supervise(settings, options.program, files=files, code=code)
+        for folder in options.watch:
+            if not os.path.isdir(folder):
+                raise CommandError(f"--watch {folder}: there is no such folder")
+        code = [*code_folders(), *map(Path, options.watch)] if options.reload or options.watch else []
+        return supervise(settings, options.program, files=partial(config_files, options.config), code=code)
     from pipeline.gateway.service import serve  # here because it takes half a second
 
     def reread() -> tuple[Settings, Plugins]:

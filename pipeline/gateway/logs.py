@@ -31,7 +31,7 @@ TEXT_LINE_CHARACTERS = 160
 """The length of a request's line in text format; what does not fit is cut from the names."""
 
 # httpx logs whole URLs at INFO, httpcore headers with cookies at DEBUG (docs/facts/http-stack.md, "Logging").
-_TALKATIVE = ("httpx", "httpcore", "h2", "hpack", "hypercorn.access")
+_TALKATIVE = ("httpx", "httpcore", "h2", "hpack", "hypercorn.access", "watchfiles")
 
 _ENCODER = msgspec.json.Encoder()
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")

@@ -25,15 +25,21 @@ OF_A_PROCESS: Final = (
     "keep_alive_timeout_s",
     "header_timeout_s",
     "write_timeout_s",
-    "graceful_timeout_s",
-    "shutdown_delay_s",
     "max_requests",
     "tls_certfile",
     "tls_keyfile",
-    "log_format",
 )
 """What a worker reads when it starts."""
-OF_THE_SERVICE: Final = ("host", "port", "workers", "max_age_s", "watch_config")
+OF_THE_SERVICE: Final = (
+    "host",
+    "port",
+    "workers",
+    "max_age_s",
+    "watch_config",
+    "graceful_timeout_s",
+    "shutdown_delay_s",
+    "log_format",
+)
 """What is read when the service starts, before any worker."""
 
 _LINE: Final = re.compile(r":\d+")

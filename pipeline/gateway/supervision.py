@@ -119,7 +119,10 @@ def _note_change(what: str, number: signal.Signals) -> None:
 async def problem_of(command: Sequence[str]) -> str | None:
     """Run a command that checks the configuration; return what it says is wrong, or None."""
     with trio.move_on_after(CHECK_LIMIT_S):
-        ran = await trio.run_process(command, stdin=subprocess.DEVNULL, capture_stderr=True, check=False)
+        try:
+            ran = await trio.run_process(command, stdin=subprocess.DEVNULL, capture_stderr=True, check=False)
+        except OSError as error:
+            return f"its check cannot be started: {error.strerror}"
         if ran.returncode == 0:
             return None
         said = "; ".join(ran.stderr.decode(errors="replace").strip().splitlines())

@@ -8,7 +8,7 @@ the folder is a reason to look, and only another content is told.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import aclosing, asynccontextmanager, suppress
 from hashlib import sha256
 from importlib.metadata import entry_points
@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # the extra `watch`
 DEBOUNCE_MS: Final = 300
 """What changes within this time is one change: an editor writes more than once."""
 STEP_MS: Final = 50
+RETRY_S: Final = 30.0
 
 log = logging.getLogger("headrace")
 
@@ -38,18 +39,27 @@ async def watch_files(files: Callable[[], Iterable[Path]], on_change: Callable[[
         on_change: must not raise.
     """
     seen: dict[Path, bytes | None] = {}
-    while True:
+
+    async def watch_once() -> None:
+        nonlocal seen
         watched = list(files())
         seen = {**_contents(watched), **{file: seen[file] for file in watched if file in seen}}
-        async with _changes({file.parent for file in watched}, recursive=False) as changes:
-            async for (
-                _
-            ) in changes:  # and when nothing is told for a while: something may have changed before we watched
+        folders, vanished = _parents(watched), set[Path]()
+        async with _changes(folders, recursive=False) as changes:
+            # It also looks when nothing is told for a while: something may have changed before we watched.
+            async for _ in changes:
                 found = _contents(watched)
-                if None not in found.values() and found != seen:  # a file that is just being replaced is not there
-                    seen = found
+                missing = {file for file in watched if found[file] is None and seen[file] is not None}
+                is_certain = missing <= vanished  # a file that is being replaced is not there for a moment
+                vanished = missing
+                if (found != seen and is_certain) or _parents(watched) != folders:
                     break
-        on_change()
+        if found != seen:
+            seen = found
+            on_change()
+
+    while True:
+        await _despite_failures(watch_once)
 
 
 async def watch_code(folders: Collection[Path], on_change: Callable[[], object]) -> None:
@@ -57,10 +67,15 @@ async def watch_code(folders: Collection[Path], on_change: Callable[[], object])
     from watchfiles import PythonFilter
 
     is_code = PythonFilter()
-    async with _changes(folders, recursive=True) as changes:
-        async for changed in changes:
-            if any(is_code(kind, name) for kind, name in changed):
-                on_change()
+
+    async def watch_once() -> None:
+        async with _changes(folders, recursive=True) as changes:
+            async for changed in changes:
+                if any(is_code(kind, name) for kind, name in changed):
+                    on_change()
+
+    while True:
+        await _despite_failures(watch_once)
 
 
 def code_folders() -> set[Path]:
@@ -74,6 +89,25 @@ def code_folders() -> set[Path]:
                 )
                 folders.update(map(Path, parts))
     return folders
+
+
+def _parents(files: Iterable[Path]) -> set[Path]:
+    return {file.parent for file in files if file.parent.is_dir()}
+
+
+async def _despite_failures(watch_once: Callable[[], Awaitable[None]]) -> None:
+    has_failed = False
+    try:
+        await watch_once()
+    except* (OSError, RuntimeError) as failures:  # a folder has vanished, or the system watches no more files
+        has_failed = True
+        log.warning("files cannot be watched, the next try is in %g s: %s", RETRY_S, _leaf(failures))
+    if has_failed:
+        await trio.sleep(RETRY_S)
+
+
+def _leaf(error: BaseException) -> BaseException:
+    return _leaf(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _contents(files: Iterable[Path]) -> dict[Path, bytes | None]:

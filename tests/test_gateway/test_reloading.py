@@ -262,7 +262,7 @@ async def test_row_68_sighup_reloads_a_running_process_and_does_not_end_it(file:
                     assert answer.status == status
                 file.write_text("model_list: [")
                 process.send_signal(signal.SIGHUP)
-                await logged(b"configuration not reloaded, generation 2 goes on: ")
+                await logged(b"SIGHUP: the configuration is invalid, so nothing changes: ")
             process.send_signal(signal.SIGTERM)
             with patiently_with_processes():
                 assert await process.wait() == 0

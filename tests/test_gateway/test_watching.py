@@ -6,12 +6,14 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 import trio
 import trio.testing
 from kit.time.patience import patiently
 
+from pipeline.gateway import watching
 from pipeline.gateway.watching import watch_code, watch_files
 
 pytest.importorskip("watchfiles", reason="the extra `watch` is not installed")
@@ -109,6 +111,39 @@ async def test_only_another_content_is_told(tmp_path: Path) -> None:
         assert told.times == 0
         await told.after(lambda: file.write_text("a: 2\n"))
     assert told.times == 1
+
+
+async def test_a_file_that_is_not_there_yet_and_one_that_vanishes_are_noticed(tmp_path: Path) -> None:
+    """A file is included before its folder exists; the folder comes, and goes again."""
+    file, inner = tmp_path / "config.yaml", tmp_path / "inner" / "more.yaml"
+    file.write_text("a: 1\n")
+
+    def create() -> None:
+        inner.parent.mkdir(exist_ok=True)
+        inner.write_text("b: 1\n")
+
+    async with watched(file, inner) as told:
+        await told.after(create)
+        await told.after(lambda: rmtree(inner.parent, ignore_errors=True))
+        await told.after(lambda: file.write_text("a: 2\n"))
+    assert told.times == 3
+
+
+async def test_what_cannot_be_watched_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The folder of the code is not there, and comes."""
+    monkeypatch.setattr(watching, "RETRY_S", 0.01)
+    folder = tmp_path / "code"
+    told = Told()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch_code, [folder], told)
+        with patiently():
+            while "files cannot be watched" not in caplog.text:
+                await trio.sleep(0.01)
+        folder.mkdir()
+        await told.after(lambda: (folder / "stage.py").write_text(str(os.urandom(4))))
+        nursery.cancel_scope.cancel()
 
 
 async def test_code_is_noticed_at_any_depth_and_other_files_are_not(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
     """
     problems = Problems()
     environment = Environment(environ, problems)
-    included, files = _with_included(read_yaml(text, source, problems), problems)
+    included, _ = _with_included(read_yaml(text, source, problems), problems)
     top = Section(included, environment)
     _add_file_variables(top, environment)
     warn_ignored(top, TOP_LEVEL, problems)
@@ -124,8 +124,16 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
         health_check_interval_s=interval_s,
         warnings=problems.warnings,
         source=source,
-        files=files,
     )
+
+
+def config_files(path: str | Path) -> tuple[str, ...]:
+    """Return the names of a configuration file and of those that it includes, also of those that cannot be read."""
+    problems = Problems()
+    try:
+        return _with_included(read_yaml(_read_file(Path(path)), str(path), problems), problems)[1]
+    except ConfigError:
+        return (str(path),)
 
 
 def _read_file(path: Path) -> str:

@@ -160,7 +160,6 @@ class Settings(Struct, frozen=True, kw_only=True):
         health_check_interval_s: how often each deployment is asked in the background; None if none is.
         warnings: what the file asks for and does not get; each is logged once, at the start.
         source: the configuration file's name.
-        files: the names of that file and of those that it includes.
     """
 
     deployments: tuple[Deployment, ...]
@@ -171,7 +170,6 @@ class Settings(Struct, frozen=True, kw_only=True):
     health_check_interval_s: float | None = None
     warnings: tuple[str, ...] = ()
     source: str = ""
-    files: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Return the numbers of deployments and keys, without the keys."""

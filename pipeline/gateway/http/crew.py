@@ -54,7 +54,7 @@ class Crew:
         self._someone_ended = trio.Event()
         self.stopping = trio.Event()
         self.last_status = 0
-        self.has_failed = False
+        self.has_failed = self._is_hurried = False
 
     def __len__(self) -> int:
         return len(self._running)
@@ -123,6 +123,7 @@ class Crew:
 
     def stop_at_once(self) -> None:
         """Have all end now."""
+        self._is_hurried = True
         for worker in self:
             if worker.is_ready:
                 worker.send(STOP_NOW)
@@ -160,7 +161,8 @@ class Crew:
             when = "by itself" if worker.is_ready else "before it was ready"
             log.error("%s ended %s: %s", worker, when, worker.ending)
         elif worker.status == 0:
-            log.info("%s drained in %.1f s", worker, trio.current_time() - worker.told_at)
+            how = "stopped" if self._is_hurried else "drained"
+            log.info("%s %s in %.1f s", worker, how, trio.current_time() - worker.told_at)
         elif worker.is_ready:
             log.warning("%s did not drain: %s", worker, worker.ending)
 

@@ -139,8 +139,9 @@ class _WorkerPlace:
 
     def ask(self, why: str) -> None:
         """Have its worker replaced."""
+        if not self.due_to:
+            self.decided = trio.Event()
         self.due_to = why
-        self.decided = trio.Event()
         self.news.set()
 
     def decide(self, succeeded: bool) -> None:
@@ -207,6 +208,7 @@ class _Supervisor:
         log.info("restarted: %s replaced", _workers(len(self._places)))
 
     async def _reload_all(self) -> None:
+        log.info("SIGHUP: checking the configuration")
         problem = None if self._check is None else await self._check()
         if self._crew.stopping.is_set():
             return
@@ -270,13 +272,25 @@ class _Supervisor:
         return worker
 
     async def _replace(self, place: _WorkerPlace, old: WorkerProcess) -> WorkerProcess:
-        """Start a successor, and have the old worker drain when it is up; return which of them serves."""
-        async with self._replacing:  # one at a time: starting takes time and memory
-            await self._crew.wait_for_room(len(self._places))
-            if old.is_lost or self._crew.stopping.is_set():
+        """Start a successor, and have the old worker drain when it is up; return which of them serves.
+
+        A worker that is lost while it waits for its turn is returned at once: it is to be started again.
+        """
+        has_turn = False
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_when_lost, old, place, nursery.cancel_scope)
+                await self._replacing.acquire()  # one at a time: starting takes time and memory
+                has_turn = True
+                await self._crew.wait_for_room(len(self._places))
+                nursery.cancel_scope.cancel()
+            if not has_turn or old.is_lost or self._crew.stopping.is_set():
                 return old
             why = place.due_to
             new = await self._start(place, for_process=old.pid)
+        finally:
+            if has_turn:
+                self._replacing.release()
         if self._crew.stopping.is_set():
             return old
         if new is not None:
@@ -305,6 +319,13 @@ class _Supervisor:
     def _end(self, status: int) -> None:
         self.status = status if status > 0 else 1
         self._crew.stop(signal.SIGTERM)
+
+
+async def _cancel_when_lost(worker: WorkerProcess, place: _WorkerPlace, scope: trio.CancelScope) -> None:
+    while not worker.is_lost:
+        place.news = trio.Event()
+        await place.news.wait()
+    scope.cancel()
 
 
 def jittered(amount: float) -> float:

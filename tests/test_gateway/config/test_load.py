@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from kit.service.config_texts import MASTER, model, only, parse, problems
 
 from pipeline.gateway.config.keys import key_digest
-from pipeline.gateway.config.load import ConfigError, PipelineSettings, describe, load_settings, parse_settings
+from pipeline.gateway.config.load import (
+    ConfigError,
+    PipelineSettings,
+    config_files,
+    describe,
+    load_settings,
+    parse_settings,
+)
 from stages.routing.settings import RoutingSettings
 from stages.upstreams import HealthCheck as HealthCheckSettings
 from stages.upstreams import Timeouts
@@ -561,7 +568,11 @@ def test_included_files_continue_lists_and_replace_fields_and_keep_their_own_nam
         f"{tmp_path}/more.yaml:4: model_list[0].litellm_params.tags is not supported yet and is ignored",
     )
     assert settings.source == str(tmp_path / "config.yaml")
-    assert settings.files == (str(tmp_path / "config.yaml"), str(tmp_path / "more.yaml"))
+    assert config_files(tmp_path / "config.yaml") == (str(tmp_path / "config.yaml"), str(tmp_path / "more.yaml"))
+    (tmp_path / "more.yaml").unlink()
+    assert config_files(tmp_path / "config.yaml") == (str(tmp_path / "config.yaml"), str(tmp_path / "more.yaml"))
+    (tmp_path / "config.yaml").unlink()
+    assert config_files(tmp_path / "config.yaml") == (str(tmp_path / "config.yaml"),)
 
 
 def test_variables_of_the_file_are_used_if_the_process_has_none() -> None:
