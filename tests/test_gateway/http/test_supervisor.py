@@ -310,6 +310,23 @@ async def test_no_more_workers_drain_than_there_are_places() -> None:
             await finish(second)
 
 
+async def test_row_59_a_worker_that_dies_while_its_successor_waits_for_room_is_started_again() -> None:
+    """A worker is killed that is to be replaced, but not yet: as many drain as may. Another one takes its place."""
+    async with supervising(1) as supervised:
+        await supervised.logged(b"is up after")
+        draining, _ = await supervised.open_stream()
+        supervised.process.send_signal(signal.SIGUSR1)
+        await supervised.logged(b"restarted: 1 worker replaced")
+        pid = await supervised.pid()
+        supervised.process.send_signal(signal.SIGUSR1)
+        await supervised.logged(b"and another one is to drain")
+        os.kill(pid, signal.SIGKILL)
+        await supervised.logged(b"restarted: 1 worker replaced", times=2)
+        assert await supervised.pid() != pid
+        with draining.sock:
+            await finish(draining)
+
+
 async def test_the_drain_of_a_replaced_worker_goes_on_when_all_are_stopped() -> None:
     async with supervising(1) as supervised:
         stream, _ = await supervised.open_stream()
