@@ -21,7 +21,7 @@ _Any = Any
 
 
 def last_in_first_out(patch: pytest.MonkeyPatch) -> None:
-    """The request that has come last gets the next turn."""
+    """The last that came gets the next turn."""
 
     class Stack(deque[_Any]):
         def append(self, element: _Any, /) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 import trio
 
 from pipeline.gateway.http.heartbeats import CHECK_PAUSE_S, HUNG_AFTER_S, HeartbeatCheck
-from pipeline.gateway.http.worker_process import RETIRE, STOP_NOW, WorkerProcess
+from pipeline.gateway.http.worker_process import RETIRE, RETIRED_LIMIT_S, STOP_NOW, WorkerProcess
 
 READY_LIMIT_S: Final = 660.0
 """How long a worker may take until it serves; more than its application may (`server.STARTUP_TIMEOUT_S`)."""
@@ -99,18 +99,25 @@ class Crew:
             self._timers.start_soon(self._end_in_time, worker)
 
     async def wait_for_room(self, most: int) -> None:
-        """Wait until fewer than ``most`` processes drain, or all of them do."""
-        while sum(one.is_draining for one in self) >= most and not self.stopping.is_set():
+        """Wait until fewer than ``most`` processes drain, or all of them do; the oldest is told to come to its end."""
+        while not self.stopping.is_set():
+            draining = [one for one in self if one.is_draining]
+            if len(draining) < most:
+                return
+            oldest = min(draining, key=lambda one: one.told_at)
+            log.info(
+                "%s has drained for %.0f s, and another one is to drain", oldest, trio.current_time() - oldest.told_at
+            )
+            oldest.send(signal.SIGTERM)
             await self._someone_ended.wait()
 
     def stop(self, number: signal.Signals) -> None:
-        """Have all drain; those that do already are not told again."""
+        """Have all drain; those that are replaced come to their end."""
         self.stopping.set()
         for listener in self._listeners:
             listener.close()
         for worker in self:
-            if not worker.is_draining:
-                worker.drain(number)
+            worker.drain(number)
             worker.on_news()
         self._timers.start_soon(self._kill_all_after, self._stop_timeout_s)
 
@@ -158,7 +165,7 @@ class Crew:
             log.warning("%s did not drain: %s", worker, worker.ending)
 
     async def _end_in_time(self, worker: WorkerProcess) -> None:
-        with trio.move_on_after(self._stop_timeout_s):
+        with trio.move_on_after(RETIRED_LIMIT_S + self._stop_timeout_s):
             await worker.has_ended.wait()
             return
         log.warning("%s did not stop in time: killed", worker)

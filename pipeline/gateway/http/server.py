@@ -36,6 +36,7 @@ from pipeline.gateway.http.door import NO_ANSWERS, Answers, Door, Shed, shed_non
 from pipeline.gateway.http.refusals import MakeRefusal
 from pipeline.gateway.http.request_cycle import DateHeader
 from pipeline.gateway.http.sockets import BACKLOG, TcpTransport, TlsTransport, limit_writes
+from pipeline.gateway.http.worker_process import RETIRED_LIMIT_S
 from pipeline.kernel_time import StampedReader
 from pipeline.loop import current_loop
 
@@ -230,6 +231,9 @@ class _Worker:
                     listener.close()
                 for connection in self._connections:
                     connection.drain(idle_s=self._settings.drain_idle_s)
+                if not shutdown.is_set():  # its place is taken: nobody waits for its end
+                    with trio.move_on_after(RETIRED_LIMIT_S):
+                        await self._closed_or(hard_stop, shutdown)
                 with trio.move_on_after(self._settings.graceful_timeout_s):
                     await self._closed_or(hard_stop)
                 if self._connections and not hard_stop.is_set():
@@ -252,10 +256,10 @@ class _Worker:
         """Return the number of connections that are not idle."""
         return sum(not connection.is_idle for connection in self._connections)
 
-    async def _closed_or(self, hard_stop: trio.Event) -> None:
+    async def _closed_or(self, *events: trio.Event) -> None:
         if self._connections:
             self._all_closed = trio.Event()
-            await _first_of(self._all_closed, hard_stop)
+            await _first_of(self._all_closed, *events)
 
     def _open_door(self, listeners: Sequence[socket.socket], running: trio.Nursery) -> Door:
         def admit(sock: socket.socket, address: Any, has_sent: bool) -> None:

@@ -128,6 +128,9 @@ class _Process(trio.TaskStatus[list[str]]):
             elif number == STOP_NOW or (self.is_stopping and self._lifeline is None):
                 log.warning("%s: stopping at once", number.name)
                 self.hard_stop.set()
+            elif self.retire.is_set() and not self.shutdown.is_set() and number != RETIRE:
+                self._stop(number.name)
+                log.info("%s: the requests that are open have graceful_timeout_s from now on", number.name)
             elif self.is_stopping:
                 log.info("%s: ignored, since this worker is draining; %s stops it now", number.name, STOP_NOW.name)
             elif number == RETIRE:

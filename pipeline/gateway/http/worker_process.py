@@ -4,9 +4,9 @@ A worker is a new program (``exec``), not a fork: it inherits no interpreter sta
 upgrade runs the new code. It is in a process group of its own, so that Ctrl-C in a terminal reaches only the
 supervisor, which passes it on once. What it reports comes over its lifeline (`pipeline.gateway.http.lifeline`).
 
-A worker takes SIGTERM or SIGINT to drain, `RETIRE` to drain because another one has taken its place, `STOP_NOW` to stop
-at once, and SIGHUP to reload. A second SIGTERM changes nothing: service managers may send one to all processes of a
-service, beside ours (systemd does, with its default ``KillMode``).
+A worker takes SIGTERM or SIGINT to drain, `RETIRE` to drain without haste because another one has taken its place,
+`STOP_NOW` to stop at once, and SIGHUP to reload. A second SIGTERM changes nothing: service managers may send one to all
+processes of a service, beside ours (systemd does, with its default ``KillMode``).
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from pipeline.gateway.http.lifeline import READY, REPLACE_ME
 
 RETIRE: Final = signal.SIGUSR1
 STOP_NOW: Final = signal.SIGQUIT
+RETIRED_LIMIT_S: Final = 3600.0
+"""How long the requests of a worker that is replaced may go on before their `graceful_timeout_s` begins."""
 
 WorkerCommand = Callable[[Sequence[int], int, int], Sequence[str]]
 """Takes the file descriptors of the listening sockets and of the lifeline, which are valid in the worker, and the

@@ -199,6 +199,24 @@ async def test_a_server_that_retires_drains_at_once_and_is_ready_to_the_end() ->
     assert calls == [1]
 
 
+async def test_a_server_that_retires_has_an_hour_and_is_hurried_by_a_shutdown(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    app, retire = Streams(), trio.Event()
+    async with (
+        serving(app, graceful_timeout_s=5, final_message_timeout_s=1, retire=retire) as served,
+        await app.open(served.address),
+    ):
+        retire.set()
+        began_s = trio.current_time()
+        with trio.move_on_after(3000):
+            await served.ended.wait()
+        assert not served.ended.is_set()
+        served.shutdown.set()
+        await served.ended.wait()
+        assert 3000 < trio.current_time() - began_s < 3010
+
+
 async def test_while_the_shutdown_is_delayed_new_requests_are_served() -> None:
     async with serving(Streams(), shutdown_delay_s=60) as served:
         served.shutdown.set()
