@@ -18,8 +18,6 @@ ReloadOutcome = Literal["works", "is invalid", "fails to open"]
 LONGEST_QUEUE_S: Final = 5.0
 MISSING_STAGE: Final = "missing"
 """A stage that is not installed: it makes a configuration invalid."""
-PATIENT_GRACEFUL_S: Final = 60.0
-"""So long that no request is cut off because its server is replaced."""
 SPARE_HOSTS: Final = ("10.0.0.4", "10.0.0.5")
 """Deployments that only come with a reload."""
 
@@ -71,7 +69,6 @@ class Changes:
         self.restarts_s: list[float] = []
         if draw.random() < _SHARE_OF_RESTARTS:
             self.restarts_s = [draw.choice(_MOMENTS_S) for _ in range(draw.choice([1, 1, 2]))]
-            self.first = replace(self.first, graceful_s=PATIENT_GRACEFUL_S)
         if draw.random() < _SHARE_OF_LIMITS:
             self.first = self._limited(self.first)
             self.least_clients = draw.choice([3, 4, 5])

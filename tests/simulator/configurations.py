@@ -70,7 +70,6 @@ class Configuration:
     request_timeout_s: float | None
     comments_s: float
     max_upstream_connections: int
-    graceful_s: float = GRACEFUL_S
     executes: Execution
     stage: str | None = None
     in_flight: int | None = None
@@ -131,7 +130,7 @@ class Configuration:
                 body_timeout_s=BODY_TIMEOUT_S,
                 write_timeout_s=WRITE_TIMEOUT_S,
                 keep_alive_timeout_s=KEEP_ALIVE_TIMEOUT_S,
-                graceful_timeout_s=self.graceful_s,
+                graceful_timeout_s=GRACEFUL_S,
                 keep_alive_interval_s=self.comments_s,
                 request_timeout_s=self.request_timeout_s,
                 upstream_max_connections=self.max_upstream_connections,

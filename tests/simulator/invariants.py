@@ -42,6 +42,9 @@ MOST_WAITING_BYTES: Final = {"fused": 4 * 64 * 1024, "tasks": 12 * 64 * 1024}
 """By the setting ``execution``. Fused, a batch is being written, one waits and one is being read, 64 KiB each; if each
 stage has its own task, each holds one, and so does each of the links between them (docs/architecture.md)."""
 
+ADDED_STAGE_BYTES: Final = 2 * 64 * 1024
+"""More, for an added stage and its link."""
+
 NOTE: Final = "\n\n[upstream error: "
 """How a failure begins that is shown as text."""
 
@@ -254,10 +257,13 @@ def _of_servers(world: World) -> Iterator[str]:
 
 
 def _of_waiting(world: World) -> Iterator[str]:
+    most = MOST_WAITING_BYTES[world.plan.executes]
+    if world.plan.executes == "tasks" and any(one.stage is not None for one in world.plan.changes.configurations):
+        most += ADDED_STAGE_BYTES
     for client in world.clients:
         if client.plan.behaviour.startswith("pipelines"):
             continue
         for request in client.asked:
             waiting = world.peaks.get(request.number, 0)
-            if request.is_stream and waiting > MOST_WAITING_BYTES[world.plan.executes]:
+            if request.is_stream and waiting > most:
                 yield f"I6: {waiting} bytes of request {request.number} were read and not sent on"

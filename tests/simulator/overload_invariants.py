@@ -138,7 +138,7 @@ class _Served:
         )
 
     def _has_just_ended(self, other: int, number: int) -> bool:
-        """Return whether who waits in another server or generation may not have noticed yet that its turn is free."""
+        """Return whether what waits in another server or generation may not have noticed yet that a turn is free."""
         changes = self._world.plan.changes
         if not (changes.reloads or changes.restarts_s):
             return False

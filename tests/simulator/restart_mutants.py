@@ -23,7 +23,7 @@ def replaced_server_cuts_what_runs(patch: pytest.MonkeyPatch) -> None:
 def replaced_server_does_not_wait(patch: pytest.MonkeyPatch) -> None:
     """A server that is replaced cuts off at once what runs."""
 
-    async def closed_or(self: _Any, hard_stop: trio.Event) -> None:
+    async def closed_or(self: _Any, *events: trio.Event) -> None:
         await trio.lowlevel.checkpoint()
 
     patch.setattr(_Worker, "_closed_or", closed_or)
