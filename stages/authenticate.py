@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import Protocol
 
 from pipeline import ClientFault, RequestContext, Stage, codec_stage
-from stages.admission.admission import ADMITTED
 from stages.principal import Principal
 from stages.slots import HEAD, PRINCIPAL, ReceivedHead
 
@@ -59,7 +58,7 @@ def authenticate(
     names = key_names(key_header)
 
     def open(ctx: RequestContext) -> _PassOn:
-        if ctx.get(ADMITTED) is None:
+        if ctx.get(PRINCIPAL) is None:
             ctx[PRINCIPAL] = identify(ctx[HEAD], keys, anonymous, names)
         return _PassOn()
 

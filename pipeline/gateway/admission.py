@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.gateway.config.settings import Settings
-from stages.admission.admission import Admission, tightest
+from stages.admission.admission import Admission
 from stages.admission.counts import Counts
 from stages.admission.quota import Quota
 from stages.admission.turns import Turns
-from stages.limits import NO_LIMITS, Limits
+from stages.limits import NO_LIMITS
 from stages.wire.redaction import redact
 
 
@@ -48,14 +48,11 @@ def admission_of(settings: Settings, counts: Counts) -> Admission | None:
             max_queued=own.max_queued_requests,
             timeout_s=own.queue_timeout_s,
         )
-    by_model: dict[str, list[Limits]] = {}
-    for one in settings.deployments:
-        if one.key_limits != NO_LIMITS:
-            by_model.setdefault(one.model_name, []).append(one.key_limits)
     return Admission(
         counts,
         keys={key.name: key.limits for key in settings.keys if key.limits != NO_LIMITS},
-        key_limits={model: tightest(limits) for model, limits in by_model.items()},
+        # All deployments of a model say the same: the configuration has the strictest (`config.model_list`).
+        key_limits={one.model_name: one.key_limits for one in settings.deployments if one.key_limits != NO_LIMITS},
         turns=turns,
     )
 

@@ -62,7 +62,9 @@ class EventLog:
             self.flush_requests()
 
     def flush_requests(self) -> None:
-        """Log all requests that were noted."""
+        """Log all requests that were noted, if there are any."""
+        if not self._finished:
+            return
         self._has_finished = trio.Event()
         finished, self._finished = self._finished, []
         self._log.requests([request_record(one) for one in finished], [one.ended_s for one in finished])

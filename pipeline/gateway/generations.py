@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import Final
 
 import trio
@@ -96,12 +97,15 @@ class Generations:
                 raise ReloadRefusedError("this process is about to stop")
             before = self.current
             new = Generation(settings, plugins=plugins, on_end=self._on_end, number=before.number + 1, before=before)
-            with trio.CancelScope() as self._reloading:
-                await new.open()
-            if self._reloading.cancelled_caught:
-                raise ReloadRefusedError("this process is about to stop")
-            new.take_over(before)
-            new.bridge.shedding.watch(current_loop())
+            async with AsyncExitStack() as undoing:
+                with trio.CancelScope() as self._reloading:
+                    await new.open()
+                    undoing.push_async_callback(new.close)
+                if self.is_draining:  # it may be open all the same, if nothing has waited since
+                    raise ReloadRefusedError("this process is about to stop")
+                new.take_over(before)
+                new.bridge.shedding.watch(current_loop())
+                undoing.pop_all()
             self.current = new
             self._log_switch(new, before)
             self._end_later(before)

@@ -5,7 +5,7 @@ The master key has no limits of its own; it only needs a turn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pipeline import Overloaded, RequestContext, Slot
 from stages.admission.counts import Counts, CountsFullError
@@ -172,13 +172,3 @@ class Admitted:
 
 ADMITTED: Slot[Admitted] = Slot("admitted")
 """Filled by the gateway before the first stage, if anything limits the requests that come in."""
-
-
-def tightest(limits: Iterable[Limits]) -> Limits:
-    """Return the least of each limit."""
-    all_limits = list(limits)
-    return Limits(
-        rpm=min((one.rpm for one in all_limits if one.rpm is not None), default=None),
-        tpm=min((one.tpm for one in all_limits if one.tpm is not None), default=None),
-        parallel=min((one.parallel for one in all_limits if one.parallel is not None), default=None),
-    )

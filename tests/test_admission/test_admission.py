@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline import Overloaded, RequestContext
-from stages.admission.admission import ADMITTED, Admission, tightest
+from stages.admission.admission import ADMITTED, Admission
 from stages.admission.counts import MAX_NAMES, Counts
 from stages.admission.refusals import RateLimited
 from stages.events import Usage
@@ -77,8 +77,3 @@ async def test_a_pair_that_cannot_be_counted_is_refused_and_not_let_in() -> None
     await admission.begin(ALICE, ctx)
     with pytest.raises(Overloaded, match="this request cannot be counted: at most 16384"):
         ctx[ADMITTED].ask_for("gpt-5", ("gpt-5",), no_size)
-
-
-def test_the_tightest_of_several_limits() -> None:
-    assert tightest([Limits(rpm=5, tpm=9), Limits(rpm=3, parallel=2)]) == Limits(rpm=3, tpm=9, parallel=2)
-    assert tightest([]) == NO_LIMITS

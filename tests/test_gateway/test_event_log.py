@@ -32,10 +32,14 @@ class Logging:
 
     def written(self) -> list[dict[str, Any]]:
         """Return what was written since the last call."""
+        return [json.loads(line) for line in self.written_bytes().splitlines()]
+
+    def written_bytes(self) -> bytes:
+        """Return the same as it is."""
         try:
-            return [json.loads(line) for line in os.read(self._reading, 1 << 20).splitlines()]
+            return os.read(self._reading, 1 << 20)
         except BlockingIOError:
-            return []
+            return b""
 
     def close(self) -> None:
         os.close(self._reading)
@@ -80,6 +84,13 @@ async def test_many_requests_are_logged_at_once(logging: Logging) -> None:
     logging.events.flush_requests()
     logging.events.flush_requests()
     assert len(logging.written()) == 1
+
+
+def test_without_requests_nothing_is_written() -> None:
+    logging = Logging()
+    logging.events.flush_requests()
+    assert logging.written_bytes() == b""
+    logging.close()
 
 
 async def test_requests_that_are_not_logged_are_not_kept() -> None:

@@ -23,6 +23,7 @@ from kit.time.patience import patiently
 from kit.upstreams.scripted import error, scripted_upstream, stall
 
 from pipeline import Host, Plugin, per_event
+from pipeline.gateway.generation import Generation
 from pipeline.gateway.generations import MAX_OLD, ReloadRefusedError
 from pipeline.registry import AnyPlugin, NoOptions, PluginError
 from stages.events import StreamEvent
@@ -311,6 +312,43 @@ async def test_a_shutdown_ends_a_reload_that_is_still_opening() -> None:
             await service.ended.wait()
     assert events == ["opening", "opening", "closed", "closed"]
     assert len(refused) == 1
+
+
+async def test_a_shutdown_just_after_the_opening_ends_a_reload_and_closes_what_it_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    events: list[str] = []
+    use, plugins = "  stages: [{use: a}]", {"a": living("a", events)}
+    open_it = Generation.open
+    async with serving(pipeline=use, plugins=plugins) as service:
+        before = service.app
+
+        async def open_and_drain(self: Generation) -> None:
+            await open_it(self)
+            service.application.generations.drain()
+
+        monkeypatch.setattr(Generation, "open", open_and_drain)
+        with pytest.raises(ReloadRefusedError, match="about to stop"):
+            await service.reload(pipeline=use, plugins=plugins)
+        assert events == ["open a 1", "open a 2", "close a 2"]
+        assert service.application.generations.living == [before]
+
+
+async def test_a_generation_that_cannot_take_over_is_closed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    use, plugins = "  stages: [{use: a}]", {"a": living("a", events)}
+
+    def fail(self: Generation, before: Generation) -> None:
+        raise ValueError("no")
+
+    async with serving(pipeline=use, plugins=plugins) as service:
+        before = service.app
+        monkeypatch.setattr(Generation, "take_over", fail)
+        with pytest.raises(ValueError, match="no"):
+            await service.reload(pipeline=use, plugins=plugins)
+        assert events == ["open a 1", "open a 2", "close a 2"]
+        assert service.application.generations.living == [before]
+        assert (await service.post(HELLO)).status_code == 200
 
 
 async def test_what_is_known_of_unchanged_deployments_and_of_clients_goes_on() -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import pytest
-from kit.service.contexts import context
+from kit.service.contexts import RECEIVED_S
 
 from pipeline import ClientFault, RequestContext
 from pipeline.testing import check_stage, collect
 from stages.authenticate import authenticate
 from stages.principal import Principal
-from stages.slots import PRINCIPAL
+from stages.slots import HEAD, PRINCIPAL, ReceivedHead
 
 ALICE = Principal("alice", models=("gpt-*",))
+
+
+def context(headers: dict[bytes, bytes], *, differing: frozenset[bytes] = frozenset()) -> RequestContext:
+    """Return the context of a request that nobody has been identified for yet."""
+    ctx = RequestContext("test-1")
+    ctx[HEAD] = ReceivedHead(headers, RECEIVED_S, None, differing=differing)
+    return ctx
 
 
 class OneKey:
@@ -38,6 +45,13 @@ def test_it_passes_every_check_and_does_not_change_the_body() -> None:
 async def test_every_header_that_clients_use_is_read(headers: dict[bytes, bytes]) -> None:
     ctx = context(headers)
     await collect(authenticate(OneKey()), b"x", context=lambda: ctx)
+    assert ctx[PRINCIPAL] is ALICE
+
+
+async def test_who_is_known_already_is_not_asked_again() -> None:
+    ctx = context({b"authorization": b"Bearer sk-bob"})
+    ctx[PRINCIPAL] = ALICE
+    assert await collect(authenticate(OneKey()), b"x", context=lambda: ctx) == [b"x"]
     assert ctx[PRINCIPAL] is ALICE
 
 

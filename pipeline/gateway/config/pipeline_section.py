@@ -126,7 +126,7 @@ def _from_file(node: Node, name: str, environment: Environment) -> object | None
     except ValueError:
         hint = did_you_mean(node.value, _choices(name), cutoff=0.5) if isinstance(node.value, str) else ""
         found = node.found(secret=is_filled_in(node) or name in _SECRET)
-        environment.problems.error(node.where, f"{found}, expected {_expected(name)}{hint}")
+        environment.problems.error(node.where, f"{found}, expected {_expected(name, value)}{hint}")
         return None
 
 
@@ -149,7 +149,7 @@ def _override(values: dict[str, Any], process: Mapping[str, str], environment: E
         except ValueError:
             word = safe_word(text) if name not in _SECRET else None
             found = f'found "{word}"' if word else "cannot be read"
-            environment.problems.error(where, f"{found}, expected {_expected(name)}")
+            environment.problems.error(where, f"{found}, expected {_expected(name, text)}")
     known = {variable for variable, _ in sources}
     for variable in process:
         if variable.startswith(PREFIX) and variable not in known and variable not in environment.named:
@@ -348,19 +348,34 @@ def _refuse_unknown(section: Section, known: tuple[str, ...], accepted: frozense
             section.problems.error(node.where, f"is not a setting{hint}")
 
 
-def _expected(name: str) -> str:
+def _expected(name: str, found: object = None) -> str:
+    """Return what a setting may be; with the greatest number, if what was ``found`` is greater."""
     if choices := _choices(name):
         return f"one of: {', '.join(choices)}"
-    return _description(_FIELDS[name].type) or "another value"
+    meta = _meta(_FIELDS[name].type)
+    if meta is None or not meta.description:
+        return "another value"
+    if meta.le is not None and _is_greater(found, meta.le) and str(meta.le) not in meta.description:
+        return f"{meta.description}, and at most {meta.le}"
+    return meta.description
 
 
-def _description(type: object) -> str:
+def _is_greater(found: object, greatest: float) -> bool:
+    if isinstance(found, bool) or not isinstance(found, (int, float, str)):
+        return False
+    try:
+        return float(found) > greatest
+    except (ValueError, OverflowError):  # no number; or a whole one beyond all floats
+        return isinstance(found, int) and found > 0
+
+
+def _meta(type: object) -> Meta | None:
     for argument in get_args(type):
         if isinstance(argument, Meta) and argument.description:
-            return argument.description
-        if found := _description(argument):
+            return argument
+        if (found := _meta(argument)) is not None:
             return found
-    return ""
+    return None
 
 
 def _choices(name: str) -> tuple[str, ...]:

@@ -20,6 +20,10 @@ from stages.wire.downstream.profiles import ReasoningDisplay
 
 Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=604_800, description="seconds, more than 0, such as 30")]
 SecondsOrOff: TypeAlias = Annotated[float, Meta(ge=0, le=604_800, description="seconds, such as 15, or 0 for never")]
+SecondsOrAtOnce: TypeAlias = Annotated[
+    float, Meta(ge=0, le=604_800, description="seconds, such as 5, or 0 for at once")
+]
+SecondsOrNone: TypeAlias = Annotated[float, Meta(ge=0, le=604_800, description="seconds, such as 10, or 0 for none")]
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000, description="a whole number from 1, such as 1000")]
 HEADER_NAME = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
 """RFC 9110 section 5.1."""
@@ -83,8 +87,8 @@ class PipelineSettings(Struct, frozen=True, kw_only=True):
     header_timeout_s: Seconds = 15.0
     body_timeout_s: Seconds = 60.0
     write_timeout_s: Seconds = 20.0
-    graceful_timeout_s: SecondsOrOff = 120.0
-    shutdown_delay_s: SecondsOrOff = 0.0
+    graceful_timeout_s: SecondsOrAtOnce = 120.0
+    shutdown_delay_s: SecondsOrNone = 0.0
     max_requests: Count | None = None
     max_age_s: Seconds | None = None
     watch_config: Annotated[bool, Meta(description="true or false")] = False
@@ -92,7 +96,7 @@ class PipelineSettings(Struct, frozen=True, kw_only=True):
     max_queued_requests: Annotated[
         int, Meta(ge=0, le=1_000_000, description="a whole number, such as 100, or 0 for no queue")
     ] = 100
-    queue_timeout_s: SecondsOrOff = 5.0
+    queue_timeout_s: SecondsOrAtOnce = 5.0
     max_lag_ms: Annotated[float, Meta(ge=0, le=60_000, description="milliseconds, such as 100, or 0 for never")] = 100.0
     ignore_limits: Annotated[bool, Meta(description="true or false")] = False
     max_body_mb: Annotated[float, Meta(gt=0, le=2048, description="a number of MiB, such as 100")] = 100.0

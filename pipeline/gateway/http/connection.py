@@ -131,7 +131,7 @@ class ServerConnection:
             self._transport.close()
 
     async def refuse(self) -> None:
-        """OwnAnswer without reading a request: there are too many connections."""
+        """Answer without reading a request: there are too many connections."""
         try:
             message = "the server has too many connections: try again shortly"
             await self._send_refusal("too_many_connections", message)
@@ -275,7 +275,7 @@ class ServerConnection:
         }
 
     async def _send_refusal(self, code: RefusalCode, message: str) -> None:
-        """OwnAnswer with an error of the server's own, and end the connection so that the client can read it."""
+        """Answer with an error of the server's own, and end the connection so that the client can read it."""
         data = refusal_bytes(self._make_refusal(code, message), self._date.current())
         try:
             await self._transport.send_all(data)

@@ -217,7 +217,7 @@ class Door:
                 self._greet(sock, address, now_ns)
 
     def _greet(self, sock: socket.socket, address: Any, now_ns: int) -> None:
-        """OwnAnswer a new client, or else have it wait for its own request, or admit it."""
+        """Answer a new client, or else have it wait for its own request, or admit it."""
         if not self._can_read:
             self._admit(sock, address, False)
             return
@@ -256,7 +256,7 @@ class Door:
                     self._admit(sock, address, False)
 
     def _is_unanswered(self, sock: socket.socket, address: Any) -> bool:
-        """OwnAnswer or admit a client whose request has arrived; return whether it has not."""
+        """Answer or admit a client whose request has arrived; return whether it has not."""
         try:
             sent = sock.recv(PEEK_BYTES, socket.MSG_PEEK)
         except BlockingIOError:

@@ -19,6 +19,7 @@ _TYPES: Final = {
     "model_forbidden": "permission_error",
     "master_key_required": "permission_error",
     "upstream_rate_limited": "rate_limit_error",
+    "rate_limited": "rate_limit_error",
     **dict.fromkeys(
         (
             "invalid_request",

@@ -278,6 +278,16 @@ MISTAKES = [
      "found -1 (a number), expected seconds, more than 0, such as 30"),
     ("pipeline_settings:\n  write_timeout_s: .nan\n", "config.yaml:2: pipeline_settings.write_timeout_s: "
      "found .nan (a number), expected seconds, more than 0, such as 30"),
+    ("pipeline_settings:\n  write_timeout_s: 604801\n", "config.yaml:2: pipeline_settings.write_timeout_s: "
+     "found 604801 (a number), expected seconds, more than 0, such as 30, and at most 604800"),
+    ("pipeline_settings:\n  workers: 257\n", "config.yaml:2: pipeline_settings.workers: "
+     "found 257 (a number), expected a number of processes, such as 2, and at most 256"),
+    ("pipeline_settings:\n  graceful_timeout_s: -1\n", "config.yaml:2: pipeline_settings.graceful_timeout_s: "
+     "found -1 (a number), expected seconds, such as 5, or 0 for at once"),
+    ("pipeline_settings:\n  queue_timeout_s: .inf\n", "config.yaml:2: pipeline_settings.queue_timeout_s: "
+     "found .inf (a number), expected seconds, such as 5, or 0 for at once, and at most 604800"),
+    ("pipeline_settings:\n  shutdown_delay_s: soon\n", "config.yaml:2: pipeline_settings.shutdown_delay_s: "
+     'found "soon" (text), expected seconds, such as 10, or 0 for none'),
     ("pipeline_settings:\n  log_format: jsn\n", "config.yaml:2: pipeline_settings.log_format: "
      'found "jsn" (text), expected one of: json, text; did you mean json?'),
     ("pipeline_settings:\n  cursor_error_status: 500\n", "config.yaml:2: pipeline_settings.cursor_error_status: "
