@@ -11,6 +11,7 @@ import trio
 
 from pipeline.gateway.app import Application
 from pipeline.gateway.collector import start_collector, watch_streams
+from pipeline.gateway.config.problems import ConfigError
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.event_log import EventLog
 from pipeline.gateway.failures import refusal
@@ -27,7 +28,7 @@ from pipeline.gateway.reloading import Reloader, Reread
 from pipeline.gateway.supervision import Inherited
 from pipeline.loop import LoopClock, watch_loop
 from pipeline.registry import AnyPlugin
-from stages.admission.counts import Counts
+from stages.admission.counts import Counts, CountsFullError
 
 log = logging.getLogger("headrace")
 
@@ -52,6 +53,7 @@ def serve(
     Raises:
         OSError: if the address cannot be bound; the message names it.
         PluginError: if a configured stage does not fit.
+        ConfigError: if there are more limits or workers than can be counted.
     """
     own = settings.pipeline
     written = configure_logging(own.log_format, own.log_level)
@@ -61,7 +63,7 @@ def serve(
     on_end = events.note_request
     if inherited is not None:
         lifeline = Lifeline(socket.socket(fileno=inherited.lifeline))
-        counts = Counts(inherited.counts)
+        counts = shared_counts(inherited.counts)
         if own.max_requests is not None:
             on_end = RequestLimit(own.max_requests, lifeline, on_end).note_request
     app = Application(settings, plugins=plugins, on_end=on_end, counts=counts)
@@ -78,6 +80,18 @@ def serve(
     if on_listening is not None:
         on_listening(own.host, listener.getsockname()[1])
     return _run(app, own, listener, lifeline, events, on_hangup)
+
+
+def shared_counts(fd: int) -> Counts:
+    """Return the counts of all workers, in the file that a worker has from its supervisor.
+
+    Raises:
+        ConfigError: if there are too many workers.
+    """
+    try:
+        return Counts(fd)
+    except CountsFullError as full:
+        raise ConfigError([f"pipeline_settings.workers: {full}"]) from None
 
 
 def server_settings(own: PipelineSettings) -> ServerSettings:

@@ -6,7 +6,9 @@ a lock, which the kernel releases if its holder is killed. Requests at a time ar
 worker holds a lock on its row as long as it lives; the row of one that was killed is cleared when somebody would be
 refused because of it.
 
-A process maps the file once: POSIX locks are those of a process, and all of them are gone when it closes the file.
+The locks are Linux' locks of an open file description (``fcntl(2)``, "Open file description locks"), of which each
+`Counts` has its own. POSIX locks are those of a process: all of them would be gone as soon as anything in it closes
+another descriptor of the file, and a living worker's row would be cleared.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ import hashlib
 import logging
 import mmap
 import os
+import struct
 import time
+import weakref
 from collections.abc import Callable
 from typing import Final
 
@@ -24,8 +28,8 @@ from stages.admission.window import WINDOW_WORDS, Minute
 
 MAX_NAMES: Final = 16_384
 """Keys, pairs of a key and a model, and deployments that have limits."""
-MAX_ROWS: Final = 512
-"""Processes at a time: the most workers that can be configured, and as many that are draining."""
+MAX_ROWS: Final = 513
+"""Processes at a time: the most workers that can be configured, as many that are draining, and one that starts."""
 
 LOCK_PATIENCE_NS: Final = 100_000_000
 """The lock is held for microseconds. If it is not free after so long, its holder was stopped (SIGSTOP, a debugger):
@@ -48,6 +52,15 @@ SIZE_BYTES: Final = _ROWS_AT + MAX_ROWS * MAX_NAMES * 4
 _EMPTY_ROW: Final = memoryview(bytes(MAX_NAMES * 4)).cast("i")
 
 log = logging.getLogger("headrace")
+
+
+def _flock(kind: int, at: int) -> bytes:
+    """Return a ``struct flock`` for one byte; its last field, the process, must be 0 for these locks."""
+    return struct.pack("hhqqi4x", kind, os.SEEK_SET, at, 1, 0)
+
+
+_LOCKS: Final = tuple(_flock(fcntl.F_WRLCK, at) for at in range(1 + MAX_ROWS))
+_UNLOCKS: Final = tuple(_flock(fcntl.F_UNLCK, at) for at in range(1 + MAX_ROWS))
 
 
 class CountsFullError(Exception):
@@ -77,8 +90,11 @@ class Counts:
 
     def __init__(self, fd: int | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self._fd = fd
-        self._map = mmap.mmap(-1 if fd is None else fd, SIZE_BYTES)
+        # By its name it is opened anew; a descriptor that is inherited or duplicated shares its locks with others.
+        self._fd = None if fd is None else os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+        if self._fd is not None:
+            weakref.finalize(self, os.close, self._fd)
+        self._map = mmap.mmap(-1 if self._fd is None else self._fd, SIZE_BYTES)
         whole = memoryview(self._map)
         self._header = whole[:_HEADER_BYTES].cast("q")
         self._words = whole[_WINDOWS_AT:_ROWS_AT].cast("q")
@@ -131,8 +147,7 @@ class Counts:
 
     def unlock(self) -> None:
         """Let the others count."""
-        if self._fd is not None:
-            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, 0)
+        self._unlock(0)
 
     def in_flight(self, index: int) -> int:
         """Return how many requests a name has now, perhaps with some of workers that were killed."""
@@ -145,7 +160,7 @@ class Counts:
                 lock_at = 1 + row_at // MAX_NAMES
                 if self._fd is not None and self._lock_nowait(lock_at):  # its owner does not hold it
                     self._rows[row_at : row_at + MAX_NAMES] = _EMPTY_ROW
-                    fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, lock_at)
+                    self._unlock(lock_at)
         return self.in_flight(index)
 
     def enter(self, index: int) -> None:
@@ -171,10 +186,14 @@ class Counts:
         if self._fd is None:
             return True
         try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, at)
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _LOCKS[at])
         except (BlockingIOError, PermissionError):  # POSIX allows both
             return False
         return True
+
+    def _unlock(self, at: int) -> None:
+        if self._fd is not None:
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _UNLOCKS[at])
 
     def _wait_for_lock(self) -> None:
         now_ns = time.monotonic_ns()

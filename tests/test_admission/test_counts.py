@@ -121,6 +121,16 @@ async def test_a_row_is_not_taken_from_a_process_that_lives(file: int, monkeypat
             Counts(file)
 
 
+async def test_a_process_keeps_its_row_when_it_closes_other_descriptors_of_the_file(file: int) -> None:
+    own = quota(Counts(file))
+    async with counting(file) as other:
+        assert await other.do(b"tttc") == [b"done"] * 4
+        assert isinstance(own.take(), Full)
+        assert await other.do(b"e") == [b"done"]
+        assert isinstance(own.take(), Taken)
+        assert isinstance(own.take(), Full)
+
+
 async def test_a_killed_process_releases_the_lock(file: int) -> None:
     own = quota(Counts(file))
     async with counting(file) as other:

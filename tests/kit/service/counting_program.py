@@ -1,7 +1,7 @@
 """A process that counts: ``counting_program.py FD NAME RPM PARALLEL``, for tests of counts that processes share.
 
 It obeys the letters that it reads: ``t`` takes a place, ``e`` ends the one taken last, ``l`` takes the lock and keeps
-it, and answers each with a line.
+it, ``c`` closes another descriptor of the file, and answers each with a line.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ def main(fd: int, name: str, rpm: int, parallel: int) -> None:
                 held.pop().end(None)
             case b"l":
                 counts.lock()
+            case b"c":
+                os.close(os.dup(fd))
+                os.close(fd)
         os.write(1, answer + b"\n")
 
 
