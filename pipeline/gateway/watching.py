@@ -44,7 +44,7 @@ async def watch_files(files: Callable[[], Iterable[Path]], on_change: Callable[[
         nonlocal seen
         watched = list(files())
         seen = {**_contents(watched), **{file: seen[file] for file in watched if file in seen}}
-        folders, vanished = _parents(watched), set[Path]()
+        folders, found, vanished = _parents(watched), seen, set[Path]()
         async with _changes(folders, recursive=False) as changes:
             # It also looks when nothing is told for a while: something may have changed before we watched.
             async for _ in changes:
@@ -106,8 +106,11 @@ async def _despite_failures(watch_once: Callable[[], Awaitable[None]]) -> None:
         await trio.sleep(RETRY_S)
 
 
-def _leaf(error: BaseException) -> BaseException:
-    return _leaf(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+def _leaf(group: BaseExceptionGroup[Exception]) -> BaseException:
+    leaf: BaseException = group
+    while isinstance(leaf, BaseExceptionGroup):
+        leaf = leaf.exceptions[0]
+    return leaf
 
 
 def _contents(files: Iterable[Path]) -> dict[Path, bytes | None]:
