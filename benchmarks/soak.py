@@ -63,7 +63,8 @@ model_list:
     litellm_params: {{model: "openai/mock-*", api_base: "http://127.0.0.1:{port}/v1", api_key: sk-upstream, timeout: 8}}
 general_settings: {{master_key: {key}}}
 pipeline_settings:
-  {{log_level: warning, write_timeout_s: {write_s}, max_connections: 20000, upstream_max_connections: 20000}}
+  {{log_level: warning, write_timeout_s: {write_s}, max_connections: 20000, upstream_max_connections: 20000,
+   max_lag_ms: 0}}
 """
 
 

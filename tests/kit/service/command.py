@@ -72,11 +72,12 @@ class Command:
 
 
 def configured(models: str, settings: str = "") -> str:
-    """Return a configuration for any free port."""
+    """Return a configuration for any free port. Nothing is refused for lag: a busy machine would fail the test."""
     return (
         f"model_list:\n{models}"
         f"general_settings: {{master_key: {KEY}}}\n"
-        f"pipeline_settings: {{port: 0, host: 127.0.0.1, graceful_timeout_s: 600{settings and ', '}{settings}}}\n"
+        "pipeline_settings: {port: 0, host: 127.0.0.1, graceful_timeout_s: 600, max_lag_ms: 0"
+        f"{settings and ', '}{settings}}}\n"
     )
 
 
