@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import trio
 from kit.clients.chat_fold import fold_stream
-from kit.clients.chat_posts import CREATED, ask, completed, delta, post_bytes
+from kit.clients.chat_posts import ask, post_bytes
+from kit.clients.held_streams import Held
 from kit.clients.raw import RawClient
 from kit.service.command import configured, headrace_serve
 from kit.service.running import model
-from kit.upstreams.scripted import Exchange, events, scripted_upstream, sse_head
+from kit.upstreams.scripted import scripted_upstream
 
 from pipeline.gateway.supervision import Inherited, problem_of
 
@@ -26,20 +27,6 @@ KEPT, NEW = 8, 4
 PAUSE_S = 0.05
 CANNED = "  - {model_name: echo, litellm_params: {model: canned/echo}}\n"
 SHORT = post_bytes(ask("echo", stream=False))
-
-
-class Held:
-    """An upstream's script that sends "Hello, " and, once ``go`` is set, the rest."""
-
-    def __init__(self) -> None:
-        self.go = trio.Event()
-
-    async def __call__(self, exchange: Exchange) -> None:
-        await exchange.send(sse_head())
-        await events([CREATED, delta("Hello, ")])(exchange)
-        await self.go.wait()
-        await events([delta("you"), completed("Hello, you")])(exchange)
-        await exchange.send(b"0\r\n\r\n")
 
 
 class ShortRequests:
