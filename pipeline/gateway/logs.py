@@ -28,7 +28,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 _HEAD_CHARACTERS = len("2026-01-31T12:00:00.000Z request ")
 TEXT_LINE_CHARACTERS = 160
-"""The length of a request's line in text format; what does not fit is cut from the names."""
+"""The length of a request's line in text format, without a worker's number; what does not fit is cut from the names."""
 
 # httpx logs whole URLs at INFO, httpcore headers with cookies at DEBUG (docs/facts/http-stack.md, "Logging").
 _TALKATIVE = ("httpx", "httpcore", "h2", "hpack", "hypercorn.access", "watchfiles")
@@ -65,9 +65,10 @@ class Log:
         writes_requests: whether `request` writes anything.
     """
 
-    def __init__(self, sink: LineSink, format: LogFormat, level: LogLevel) -> None:
+    def __init__(self, sink: LineSink, format: LogFormat, level: LogLevel, worker: int | None = None) -> None:
         self.sink = sink
         self._is_json = format == "json"
+        self._mark = f'"worker":{worker},' if worker and self._is_json else _mark(worker)
         self.level = level
 
     @property
@@ -98,27 +99,34 @@ class Log:
         """Write records, whose texts are redacted already. `logging` would take longer than everything else."""
         times = [_timestamp(moment_s) for moment_s in at_s]
         if self._is_json:
-            heads = [f'{{"ts":"{ts}","event":"{event}",'.encode() for ts in times]
+            heads = [f'{{"ts":"{ts}",{self._mark}"event":"{event}",'.encode() for ts in times]
             lines = [head + line[1:] for head, line in zip(heads, _encode_lines(records), strict=True)]
         else:
-            lines = [f"{ts} {event} {as_text(record)}".encode() for ts, record in zip(times, records, strict=True)]
+            lines = [
+                f"{ts} {self._mark}{event} {as_text(record)}".encode()
+                for ts, record in zip(times, records, strict=True)
+            ]
         self.sink.write(lines)
 
 
-def configure_logging(format: LogFormat, level: LogLevel, *, fd: int = 2) -> Log:
+def configure_logging(format: LogFormat, level: LogLevel, *, worker: int | None = None, fd: int = 2) -> Log:
     """Send all logging of this process to file descriptor ``fd``, replacing what was configured before.
 
-    ``level`` applies to messages, and to what the returned log writes of requests (``info``) and stalls (``warning``).
+    Args:
+        format: of the lines.
+        level: applies to messages, and to what the returned log writes of requests (``info``) and stalls (``warning``).
+        worker: the number of this process among others that write to the same place, which each line then has.
+        fd: the descriptor.
     """
     sink = LineSink(fd)
     handler = _SinkHandler(sink)
-    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
+    handler.setFormatter(JsonFormatter(worker) if format == "json" else TextFormatter(worker))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     logging.captureWarnings(True)
     # Otherwise each record collects them, and none of our lines shows them (logging HOWTO, "Optimization").
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    log = Log(sink, format, level)
+    log = Log(sink, format, level, worker)
     set_level(log, level)
     return log
 
@@ -133,12 +141,21 @@ def set_level(log: Log, level: LogLevel) -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object for each message: ``ts``, ``level``, ``logger`` and ``message``."""
+    """One JSON object for each message: ``ts``, ``level``, ``logger`` and ``message``; ``worker`` if there are several.
+
+    Args:
+        worker: the number of this process; None if it is not one of several.
+    """
+
+    def __init__(self, worker: int | None = None) -> None:
+        super().__init__()
+        self._worker = worker
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without any newline."""
         line: dict[str, object] = {
             "ts": _timestamp(record.created),
+            **({"worker": self._worker} if self._worker else {}),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": redact(record.getMessage()),
@@ -152,12 +169,12 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(JsonFormatter):
-    """The same for people: ``2026-01-31T12:00:00.000Z warning headrace: message``, with indented tracebacks."""
+    """The same for people: ``2026-01-31T12:00:00.000Z [2] warning headrace: message``, with indented tracebacks."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; only a traceback adds further lines, each indented."""
         text = _one_line(redact(record.getMessage()))
-        line = f"{_timestamp(record.created)} {record.levelname.lower()} {record.name}: {text}"
+        line = f"{_timestamp(record.created)} {_mark(self._worker)}{record.levelname.lower()} {record.name}: {text}"
         problem = self._exception(record)
         return line + "".join(f"\n    {_one_line(part)}" for part in redact(problem).split("\n") if problem)
 
@@ -285,6 +302,11 @@ def _largest(figures: Mapping[str, float]) -> str:
 
 def _cut(word: str, characters: int) -> str:
     return word if len(word) <= characters else f"{word[: characters - 3]}..."
+
+
+def _mark(worker: int | None) -> str:
+    """Return what is before the text of a line that a worker has written."""
+    return f"[{worker}] " if worker else ""
 
 
 def _timestamp(at_s: float) -> str:

@@ -56,7 +56,8 @@ def serve(
         ConfigError: if there are more limits or workers than can be counted.
     """
     own = settings.pipeline
-    written = configure_logging(own.log_format, own.log_level)
+    number = inherited.number if inherited is not None and own.workers > 1 else None
+    written = configure_logging(own.log_format, own.log_level, worker=number)
     events = EventLog(written)
     lifeline: Lifeline | None = None
     counts: Counts | None = None

@@ -116,6 +116,20 @@ def test_a_message_is_a_json_line_with_level_and_logger(log_file: Path) -> None:
     assert line["message"] == "port 4000 is\ntaken"
 
 
+@pytest.mark.parametrize("format", ["json", "text"])
+def test_each_line_of_one_of_several_workers_has_its_number(log_file: Path, format: LogFormat) -> None:
+    with log_file.open("ab") as file:
+        log = configure_logging(format, "info", worker=2, fd=file.fileno())
+        log.requests([REQUEST], [MOMENT_S])
+        log.stall(STALL, MOMENT_S)
+        logging.getLogger("headrace.test").warning("busy")
+    written = log_file.read_text().splitlines()
+    if format == "json":
+        assert [json.loads(line)["worker"] for line in written] == [2, 2, 2]
+    else:
+        assert [line.split(" ")[1:3] for line in written] == [["[2]", "request"], ["[2]", "stall"], ["[2]", "warning"]]
+
+
 def test_a_traceback_is_part_of_its_line_and_redacted() -> None:
     made = record("it failed")
     try:
