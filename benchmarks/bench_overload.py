@@ -1,8 +1,10 @@
 """What becomes of everybody when twice as many streams come as one process can carry.
 
-Run: ``python -m benchmarks.bench_overload`` (about 3 minutes), or ``--against DIR`` for another tree as well. For each
-speed of the streams it looks for the capacity: the most streams at a time that keep up, without a limit. Then twice as
-many come, at a steady rate, beside health checks, and each client on a connection of its own.
+Run: ``python -m benchmarks.bench_overload`` (about 4 minutes), or ``--against DIR`` for another tree as well. For each
+speed of the streams it looks for the capacity: the most streams at a time that keep up, without a limit. Then, in
+turns, as many come and twice as many, at a steady rate, beside health checks, and each client on a connection of its
+own. How latency and goodput differ between the two is the result: it is computed for each turn, since the machine
+differs between turns.
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks.arrivals import Arrivals
 from benchmarks.children import Child, open_child
@@ -25,13 +26,21 @@ STREAM_S = 8.0
 CHECKS_PER_S = 100.0
 KEEPS_UP = 0.94
 """The share of the offered events that must arrive. A stream that begins 0.2 s late has 2 % less in its 8 seconds."""
-OVERLOAD = 2.0
+AT_CAPACITY, OVERLOAD = 1.0, 2.0
+ROUNDS = 3
 STEP = 1.12
 """How exactly the capacity is found."""
+COMPARED = {
+    "events_per_s": "goodput",
+    "first_ms.p50": "first p50",
+    "first_ms.p99": "first p99",
+    "added_ms.p50": "added p50",
+    "added_ms.p99": "added p99",
+}
+"""What is told as a multiple of that at capacity."""
 
 COLUMNS = {
     "events/s": "events_per_s",
-    "of capacity": "of_capacity",
     "livez p50 ms": "check_ms.p50",
     "livez p99 ms": "check_ms.p99",
     "answered/s": "answered_per_s",
@@ -44,6 +53,7 @@ COLUMNS = {
     "unanswered": "unanswered",
     "cpu": "server_cpu",
     "tools cpu": "tools_cpu",
+    **{f"{title}, x": f"times.{title}" for title in COMPARED.values()},
 }
 
 
@@ -85,19 +95,29 @@ def capacity(
     return best
 
 
-def overload(
-    tools: Tools, clients: Child, subject: Subject, speed: int, found: Figures, seconds: float, stream_s: float
+def come(
+    tools: Tools, clients: Child, subject: Subject, speed: int, count: int, seconds: float, stream_s: float
 ) -> Figures:
-    """Have twice the capacity come, and return the figures."""
+    """Have so many streams come, and return the figures."""
     tools.settle(subject, patience_s=2 * stream_s)
-    load = coming(subject, speed, round(OVERLOAD * found["streams"]), seconds, stream_s)
+    load = coming(subject, speed, count, seconds, stream_s)
     clients.order(Arrivals(load=load, checks_per_s=CHECKS_PER_S))
     figures: Figures = clients.reply(patience_s(load))
-    figures["of_capacity"] = round(figures["events_per_s"] / found["events_per_s"], 3)
     figures["refused_per_s"] = round(figures["refused_ms"]["n"] / figures["seconds"], 1)
     figures["unanswered"] = figures["ends"].get("unanswered", 0)
     figures["tools_cpu"] = figures.pop("load_cpu")
+    figures["streams"] = count
     return figures
+
+
+def times(figures: Figures, base: Figures) -> dict[str, float]:
+    """Return what multiple of ``base`` each compared figure is."""
+    found: dict[str, float] = {}
+    for figure, title in COMPARED.items():
+        value, of = pick(figures, figure), pick(base, figure)
+        if value is not None and of:
+            found[title] = round(value / of, 3)
+    return found
 
 
 def measure_tree(
@@ -109,28 +129,35 @@ def measure_tree(
     *,
     bounds: tuple[int, int],
     seconds: float,
+    rounds: int = ROUNDS,
     stream_s: float = STREAM_S,
 ) -> None:
-    """Find one tree's capacity and put twice as much on it, for each speed."""
+    """Find one tree's capacity, and put that and twice as much on it in turns, for each speed."""
     unlimited = "max_lag_ms: 0" if name == OURS else ""
     with open_child(python("-m", "benchmarks.arrivals"), TOOL_CORES[-1:]) as clients:
         for speed in speeds:
             with serving(tools, name=name, source=source, settings=unlimited) as subject:
                 found = capacity(tools, subject, speed, bounds, seconds / 2, stream_s)
-            recording.add(name, f"capacity x {speed}", found)
             with serving(tools, name=name, source=source) as subject:
-                figures = overload(tools, clients, subject, speed, found, seconds, stream_s)
-            recording.add(name, f"overload x {speed}", figures)
-            shown = ", ".join(f"{title} {number(pick(figures, figure))}" for title, figure in COLUMNS.items())
-            print(f"   {name}, {OVERLOAD:g} x {found['streams']} streams x {speed}: {shown}; {figures['ends']}")
+                for _ in range(rounds):
+                    base: Figures = {}
+                    for factor in (AT_CAPACITY, OVERLOAD):
+                        count = round(factor * found["streams"])
+                        figures = come(tools, clients, subject, speed, count, seconds, stream_s)
+                        if base:
+                            figures["times"] = times(figures, base)
+                        base = base or figures
+                        recording.add(name, f"{speed}/s, {factor:g} x capacity", figures)
+                        shown = ", ".join(f"{title} {number(pick(figures, of))}" for title, of in COLUMNS.items())
+                        print(f"   {name}, {count} x {speed}/s: {shown}; {figures['ends']}", flush=True)
 
 
 def summary(recording: Recording, *, markdown: bool = False) -> str:
     """Format the figures."""
     rows = [["load", "service", "streams", *COLUMNS]]
-    for row in sorted(recording.rows, key=lambda row: (row.measure.partition(" x ")[2], row.measure, row.subject)):
-        streams: Any = row.median("streams")
-        rows.append([row.measure, row.subject, number(streams), *(number(row.median(f)) for f in COLUMNS.values())])
+    for row in sorted(recording.rows, key=lambda row: (float(row.measure.partition("/")[0]), row.measure, row.subject)):
+        figures = ("streams", *COLUMNS.values())
+        rows.append([row.measure, row.subject, *(number(row.median(figure)) for figure in figures)])
     return table(rows, markdown=markdown)
 
 
@@ -139,6 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Twice as many streams as one process can carry.")
     parser.add_argument("--quick", action="store_true", help="short streams and rounds")
     parser.add_argument("--speeds", default="50,100", help="events a second of a stream, separated by commas")
+    parser.add_argument("--rounds", type=int, help=f"turns ({ROUNDS}; quick: 1)")
     parser.add_argument("--seconds", type=float, help="measured seconds of each round (8; quick: 2)")
     parser.add_argument("--between", default="500,2000", help="the bounds of the capacity, in streams (%(default)s)")
     parser.add_argument(
@@ -165,6 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
                     [int(speed) for speed in options.speeds.split(",")],
                     bounds=(least, most),
                     seconds=seconds,
+                    rounds=options.rounds or (1 if options.quick else ROUNDS),
                     stream_s=2.0 if options.quick else STREAM_S,
                 )
     except NotReady as error:

@@ -29,11 +29,11 @@ COUNTED_NS: Final = 1_000_000
 """Shorter turns count as nothing for the lag: a paced stream makes one with each event, and need not pay for this."""
 LAG_WINDOW_NS: Final = 500_000_000
 """What is older than this has lost two thirds of its weight."""
-MOST_OF_LIMIT: Final = 2.0
-"""A turn counts as at most so many times the limit, so that a single long one (a collection of garbage, a plugin's
-computation) does not make the loop overloaded unless it takes 0.7 s."""
 ALL_REFUSED: Final = 1.5
 """The multiple of the limit at which every new request is refused."""
+MOST_OF_LIMIT: Final = 1.6
+"""A turn counts as at most so many times the limit, so that a single long one (a collection of garbage, a plugin's
+computation) does not make the loop overloaded unless it takes half a second."""
 MAX_STALLS: Final = 256
 
 

@@ -97,7 +97,7 @@ class PipelineSettings(Struct, frozen=True, kw_only=True):
         int, Meta(ge=0, le=1_000_000, description="a whole number, such as 100, or 0 for no queue")
     ] = 100
     queue_timeout_s: SecondsOrAtOnce = 5.0
-    max_lag_ms: Annotated[float, Meta(ge=0, le=60_000, description="milliseconds, such as 100, or 0 for never")] = 100.0
+    max_lag_ms: Annotated[float, Meta(ge=0, le=60_000, description="milliseconds, such as 60, or 0 for never")] = 60.0
     ignore_limits: Annotated[bool, Meta(description="true or false")] = False
     max_body_mb: Annotated[float, Meta(gt=0, le=2048, description="a number of MiB, such as 100")] = 100.0
     max_upload_mb_total: (
