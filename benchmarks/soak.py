@@ -100,7 +100,7 @@ class Service:
             total["descriptors"] += len(os.listdir(f"/proc/{pid}/fd"))
         return total
 
-    def upstream(self, path: str = "/stats") -> dict[str, Any]:
+    def upstream(self, path: str = "/counts") -> dict[str, Any]:
         """Return what the upstream has counted."""
         body = get(self.upstream_port, path, timeout_s=10).partition(b"\r\n\r\n")[2]
         counted: dict[str, Any] = msgspec.json.decode(body)
