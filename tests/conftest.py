@@ -1,4 +1,8 @@
-"""Settings of the whole suite: how many examples hypothesis tries, and which skips are allowed.
+"""Settings of the whole suite: how many processes run it, how many examples hypothesis tries, and which skips are
+allowed.
+
+``make test`` runs it in `PROCESSES_PER_CORE` processes for each core (pytest-xdist), since many tests wait for
+processes and timers; a plain ``pytest`` runs in one, as one wants it for a single file.
 
 Hypothesis tries 100 examples of each property; with ``HYPOTHESIS_PROFILE=ci`` 500, with ``nightly`` 20 000.
 A test that fixes ``max_examples`` itself keeps its number.
@@ -14,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from kit.needs import is_known, skipped_line
 
+PROCESSES_PER_CORE = 2
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
 
 settings.register_profile("default", max_examples=100, deadline=None)
@@ -23,12 +28,46 @@ settings.register_profile(
 )
 settings.load_profile(PROFILE)
 
-_SKIPPED = pytest.StashKey[list[tuple[str, str]]]()
-"""Node id and reason of everything that was skipped."""
+
+class Skips:
+    """Everything that was skipped, in whichever process: node id and reason."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, str]] = []
+
+    @property
+    def unknown(self) -> list[tuple[str, str]]:
+        """Those for a reason that `kit.needs` does not list."""
+        return [(node, reason) for node, reason in self.found if not is_known(reason)]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._note(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self._note(report)
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if exitstatus == pytest.ExitCode.OK and self.unknown:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if line := skipped_line(reason for _, reason in self.found):
+            terminalreporter.write_line(line)
+        for node, reason in self.unknown:
+            terminalreporter.write_line(f"skipped for a reason that tests/kit/needs.py does not list: {node}: {reason}")
+
+    def _note(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        if report.skipped and not hasattr(report, "wasxfail") and isinstance(report.longrepr, tuple):
+            self.found.append((report.nodeid, report.longrepr[2].removeprefix("Skipped: ")))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_SKIPPED] = []
+    config.pluginmanager.register(Skips())
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return what ``-n auto`` means."""
+    return PROCESSES_PER_CORE * (os.cpu_count() or 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,38 +89,3 @@ def kernel_stamps() -> Generator[None]:
 
     with stamping():
         yield
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    _note(item.config, report)
-    return report
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(
-    collector: pytest.Collector,
-) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    report = yield
-    _note(collector.config, report)
-    return report
-
-
-def _note(config: pytest.Config, report: pytest.TestReport | pytest.CollectReport) -> None:
-    if report.skipped and not hasattr(report, "wasxfail") and isinstance(report.longrepr, tuple):
-        config.stash[_SKIPPED].append((report.nodeid, report.longrepr[2].removeprefix("Skipped: ")))
-
-
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if exitstatus == pytest.ExitCode.OK and not all(is_known(reason) for _, reason in session.config.stash[_SKIPPED]):
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    skipped = config.stash[_SKIPPED]
-    if line := skipped_line(reason for _, reason in skipped):
-        terminalreporter.write_line(line)
-    for node, reason in skipped:
-        if not is_known(reason):
-            terminalreporter.write_line(f"skipped for a reason that tests/kit/needs.py does not list: {node}: {reason}")

@@ -432,10 +432,10 @@ def test_bench_overload_counts_streams_checks_and_who_is_refused(tools: Tools) -
     bench_overload.measure_tree(
         recording, tools, "headrace", ROOT, [50], bounds=(20, 22), seconds=4 * SECONDS, rounds=1, stream_s=0.5
     )
-    for load, streams in (("50/s, 1 x capacity", 20), ("50/s, 2 x capacity", 40)):
-        assert recording.median("headrace", load, "streams") == streams
+    for coming, streams in (("50/s, 1 x capacity", 20), ("50/s, 2 x capacity", 40)):
+        assert recording.median("headrace", coming, "streams") == streams
         for figure in ("events_per_s", "answered_per_s", "check_ms.p99", "first_ms.p50"):
-            assert (recording.median("headrace", load, figure) or 0) > 0, figure
+            assert (recording.median("headrace", coming, figure) or 0) > 0, figure
     goodput = recording.median("headrace", "50/s, 2 x capacity", "times.goodput")
     assert goodput == pytest.approx(2, rel=0.3)
     assert re.search(r"50/s, 2 x capacity +headrace +40", bench_overload.summary(recording))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from kit import needs
 
 MISSING = """
@@ -26,7 +27,7 @@ WHOLE_MODULE = "import pytest\npytest.skip('not today', allow_module_level=True)
 OVER_NOTHING = "import pytest\n@pytest.mark.parametrize('x', [])\ndef test_d(x: int) -> None: ...\n"
 
 
-def run(folder: Path, *modules: str) -> tuple[int, list[str]]:
+def run(folder: Path, *modules: str, options: tuple[str, ...] = ()) -> tuple[int, list[str]]:
     """Run pytest over modules with these sources, with this project's settings; return its status and its output."""
     kit = folder / "tests" / "kit"
     kit.mkdir(parents=True)
@@ -36,12 +37,14 @@ def run(folder: Path, *modules: str) -> tuple[int, list[str]]:
     for number, module in enumerate(modules):
         (folder / f"test_{number}.py").write_text(module)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder), str(folder)]
+    command += options
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=50)
     return done.returncode, done.stdout.splitlines()
 
 
-def test_known_skips_are_counted_in_one_line(tmp_path: Path) -> None:
-    status, output = run(tmp_path, MISSING + KNOWN)
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["one process", "two processes"])
+def test_known_skips_are_counted_in_one_line(tmp_path: Path, options: tuple[str, ...]) -> None:
+    status, output = run(tmp_path, MISSING + KNOWN, options=options)
     assert status == 0
     assert [line for line in output if "skipped" in line] == [
         "skipped: 2 tests need the recordings of ../shared",
@@ -50,8 +53,9 @@ def test_known_skips_are_counted_in_one_line(tmp_path: Path) -> None:
     assert output[-1].startswith("1 passed, 2 skipped in ")
 
 
-def test_another_skip_fails_the_run(tmp_path: Path) -> None:
-    status, output = run(tmp_path, MISSING + KNOWN, UNKNOWN, WHOLE_MODULE)
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["one process", "two processes"])
+def test_another_skip_fails_the_run(tmp_path: Path, options: tuple[str, ...]) -> None:
+    status, output = run(tmp_path, MISSING + KNOWN, UNKNOWN, WHOLE_MODULE, options=options)
     assert status == 1
     said = "skipped for a reason that tests/kit/needs.py does not list: "
     told = sorted(line.removeprefix(said) for line in output if line.startswith(said))
