@@ -49,6 +49,8 @@ PACED_GAP_US = 666_667
 PACED_EVENTS = 60
 WRITE_TIMEOUT_S = 3
 """So that readers that stall are reset while the load runs; nobody stalls in the paced one."""
+SLACK_US = 1000
+"""How precisely the upstream sends events: all of it runs on the cores of the service."""
 VANISHING = 1000
 CANCEL_P99_MS, ADDED_P99_MS, VANISH_S = 100.0, 50.0, 1.0
 """What the times must be at most, if they are judged."""
@@ -119,7 +121,7 @@ def serving(write_timeout_s: int, workers: int) -> Generator[Service]:
         config = Path(folder, "config.yaml")
         config.write_text(_CONFIG.format(port=upstream_port, key=KEY, write_s=write_timeout_s))
         command = python("-m", "benchmarks.inspected", "serve", "--config", str(config), "--host", "127.0.0.1")
-        upstream = python("-m", "benchmarks.upstream", "--port", str(upstream_port))
+        upstream = python("-m", "benchmarks.upstream", "--port", str(upstream_port), "--slack-us", str(SLACK_US))
         with (
             running(upstream, cores=TOOL_CORES[:1]) as mock,
             running(

@@ -17,9 +17,14 @@ import httptools
 from benchmarks.behaviour import STAMP
 from benchmarks.soak_plans import Plan, Plans, fault_in, mark_of
 
+_EVENT = b'"delta":{"content":"@'
 _RESET = struct.pack("ii", 1, 0)
 REUSED = 0.7
 """The share of connections that carry another request, where the server allows it."""
+SAMPLED = 8
+"""The events of each so many-th request are timed: the clients share the cores with the service."""
+PAUSE_S = 0.001
+"""Before each look at the sockets, for the same reason; so each time that is measured is too long by up to this."""
 SMALL_BUFFER_BYTES = 16_384
 """Of a socket whose client does not read: then the server's own buffers fill."""
 
@@ -27,15 +32,17 @@ SMALL_BUFFER_BYTES = 16_384
 class Client:
     """One connection and its current plan, as httptools calls it back."""
 
-    def __init__(self, plan: Plan, opened: socket.socket) -> None:
+    def __init__(self, plan: Plan, number: int, opened: socket.socket) -> None:
         self.socket = opened
         self.unsent = memoryview(b"")
         self.requests = 0
-        self.begin(plan)
+        self.begin(plan, number)
 
-    def begin(self, plan: Plan) -> None:
-        """Prepare for the answer to a plan."""
+    def begin(self, plan: Plan, number: int) -> None:
+        """Prepare for the answer to a plan; ``number`` is that of the request."""
         self.plan = plan
+        self.is_timed = number % SAMPLED == 0
+        self.is_followed = self.is_timed or plan.leaves_after >= 0 or plan.expects == "gone"
         self.pieces: list[bytes] = []
         self.on_body = self.pieces.append
         self.parser = httptools.HttpResponseParser(self)  # it looks for its callbacks now
@@ -59,7 +66,7 @@ class Clients:
         outcomes: how often each kind of plan ended as planned.
         faults: what was not as planned, and how often.
         connection_errors: connections that were refused, and those that broke without a plan.
-        added_ns: from the upstream's write of each event to its arrival here, while `measures`.
+        added_ns: from the upstream's write of an event to its arrival here, while `measures`; see `SAMPLED`.
         left_ns: when a client closed its connection, by the mark of its request.
     """
 
@@ -96,6 +103,7 @@ class Clients:
         while (now := time.monotonic()) < until and not is_over():
             while self._due and self._due[0][0] <= now:
                 heapq.heappop(self._due)[2]()
+            time.sleep(PAUSE_S)
             next_due = self._due[0][0] - now if self._due else 1.0
             for fd, events in self._epoll.poll(max(0.0, min(next_due, until - now, 0.1)), 1024):
                 if (client := self.open.get(fd)) is not None:
@@ -107,7 +115,7 @@ class Clients:
     def vanish(self, count: int) -> dict[str, int]:
         """Close so many connections whose stream is running at once; return the times by the marks."""
         marks: dict[str, int] = {}
-        running = [client for client in self.open.values() if client.events and client.plan.expects == "complete"]
+        running = [client for client in self.open.values() if client.pieces and client.plan.expects == "complete"]
         for client in running[:count]:
             marks[mark_of(client.plan)] = time.monotonic_ns()
             self._close(client, by_reset=self._rng.random() < 0.5)
@@ -129,7 +137,7 @@ class Clients:
         if plan.rests_s:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER_BYTES)
         opened.connect_ex(("127.0.0.1", self._port))
-        client = Client(plan, opened)
+        client = Client(plan, next(self._numbers), opened)
         client.unsent = memoryview(plan.request)
         self.open[opened.fileno()] = client
         self._epoll.register(opened.fileno(), select.EPOLLOUT)
@@ -168,13 +176,13 @@ class Clients:
         except httptools.HttpParserError:
             self._fault(client, "it is not HTTP")
             return
-        fresh = b"".join(client.pieces[client.seen :])
-        client.seen = len(client.pieces)
-        count = fresh.count(b'"delta":{"content":"@')
-        client.events += count
-        self.events += count
-        if self.measures and count:
-            self.added_ns.extend([now - int(stamp, 16) for stamp in STAMP.findall(fresh) if stamp != b"0" * 16])
+        if client.is_followed:
+            fresh = b"".join(client.pieces[client.seen :])
+            client.seen = len(client.pieces)
+            count = fresh.count(_EVENT)
+            client.events += count
+            if self.measures and count and client.is_timed:
+                self.added_ns.extend([now - int(stamp, 16) for stamp in STAMP.findall(fresh) if stamp != b"0" * 16])
         if plan.leaves_after >= 0 and client.events >= plan.leaves_after and client.status and not client.is_done:
             self.left_ns[mark_of(plan)] = time.monotonic_ns()
             self.outcomes[plan.kind] += 1
@@ -209,7 +217,9 @@ class Clients:
 
     def _finish(self, client: Client) -> None:
         plan = client.plan
-        fault = fault_in(plan, client.status, b"".join(client.pieces))
+        body = b"".join(client.pieces)
+        self.events += body.count(_EVENT)
+        fault = fault_in(plan, client.status, body)
         if plan.expects in ("gone", "reset"):
             fault = "" if plan.expects == "gone" and client.events >= plan.events - 1 else "it ended too early"
         if fault:
@@ -219,7 +229,7 @@ class Clients:
         if client.keeps_alive and self.draws and self._rng.random() < REUSED and not plan.rests_s:
             again = self._plans.draw()
             if not again.rests_s:
-                client.begin(again)
+                client.begin(again, next(self._numbers))
                 client.unsent = memoryview(again.request)
                 self._epoll.modify(client.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
                 return

@@ -36,7 +36,7 @@ MARK = re.compile(rb"mark-[0-9]+")
 _STREAM = re.compile(rb'"stream": ?true')
 _READ_BYTES = 65536
 _RESET = struct.pack("ii", 1, 0)
-_SLACK_NS = 50_000
+SLACK_US = 50
 """Events that are due within this time are sent together: less than the jitter of a scheduler."""
 
 
@@ -57,9 +57,10 @@ class Connection:
 
 
 class Upstream:
-    """The server: call `run`."""
+    """The server: call `run`. Events that are due within ``slack_us`` are sent together."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, slack_us: int = SLACK_US) -> None:
+        self._slack_ns = slack_us * 1000
         self._listener = socket.create_server((host, port), backlog=4096, reuse_port=False)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
@@ -84,7 +85,7 @@ class Upstream:
             timeout = -1.0
             now = time.monotonic_ns()
             if due:
-                timeout = 0 if due[0][0] <= now + _SLACK_NS else self._timer.timeout_s(due[0][0], now)
+                timeout = 0 if due[0][0] <= now + self._slack_ns else self._timer.timeout_s(due[0][0], now)
             for fd, events in self._epoll.poll(timeout, 1024):
                 if fd == listener:
                     self._accept()
@@ -93,7 +94,7 @@ class Upstream:
                         self._read(connection)
                     elif events & select.EPOLLOUT:
                         self._drain(connection)
-            until = time.monotonic_ns() + _SLACK_NS
+            until = time.monotonic_ns() + self._slack_ns
             budget = 256  # then check the sockets again
             while due and budget and due[0][0] <= until:
                 _, _, connection = heapq.heappop(due)
@@ -294,9 +295,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A mock upstream; the model's name specifies what it does.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=9100, help="0: any free port (%(default)s)")
+    parser.add_argument("--slack-us", type=int, default=SLACK_US, help="what is due within it is sent together")
     options = parser.parse_args()
     raise_descriptor_limit()
-    upstream = Upstream(options.host, options.port)
+    upstream = Upstream(options.host, options.port, options.slack_us)
     print(f"listening on {upstream.port}", flush=True)
     gc.freeze()
     gc.disable()  # nothing here creates cycles
