@@ -1,11 +1,11 @@
 """When the garbage collector works: not while many streams run.
 
-A request leaves nothing in cycles (the engine's tests check that, and ``test_memory.py`` for failed ones), so the
-collector finds garbage of plugins only. With many streams it holds all of them for long, and its thresholds do not
-limit for how long: they count objects that were made against objects that were freed, so with as many streams ending as
-beginning the youngest generation is collected about once a minute, and by then it holds nearly all objects that live.
-With 5 000 streams in two workers it took 0.2 to 0.5 s of CPU each time (``benchmarks.soak --paced --workers 2``): the
-p99 of the added latency was 532 ms.
+Requests and their connections leave nothing in cycles, however they end (``tests/test_gateway/test_garbage.py``): the
+collector finds garbage of plugins only, and a little of Quart's pages. With many streams it holds all of them for long,
+and its thresholds do not limit for how long: they count objects that were made against objects that were freed, so with
+as many streams ending as beginning the youngest generation is collected about once a minute, and by then it holds
+nearly all objects that live. With 5 000 streams in two workers it took 0.2 to 0.5 s of CPU each time (``benchmarks.soak
+--paced --workers 2``): the p99 of the added latency was 532 ms.
 
 So it rests while there are at least `MANY_STREAMS`, unless so many more objects have been made than freed that they
 cannot all be the streams': then a plugin makes garbage, which has to go. When there are fewer streams again it goes on

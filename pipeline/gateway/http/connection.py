@@ -128,6 +128,7 @@ class ServerConnection:
         finally:
             if self._idle_alarm is not None:
                 self._idle_alarm.stop()
+                self._idle_alarm = None  # it refers to this connection: no cycle is to be left for the collector
             self._transport.close()
 
     async def refuse(self) -> None:

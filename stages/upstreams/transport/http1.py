@@ -77,7 +77,7 @@ class ResponseReader:
 
     __slots__ = (
         "_bodyless_bytes",
-        "_error",
+        "_fault",
         "_is_close_delimited",
         "_is_to_head",
         "_parser",
@@ -96,7 +96,8 @@ class ResponseReader:
         # one chunk per event makes up to 300 000 such calls a second.
         self.on_body = self._parts.append
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
-        self._error: httpx.RemoteProtocolError | None = None
+        # Not the exception: its traceback would hold frames that hold this reader, until the collector finds them.
+        self._fault = ""
         self.begin("GET")
         self.is_done = True
         self.is_reusable = True
@@ -130,21 +131,19 @@ class ResponseReader:
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if self.is_done:  # bytes that belong to no response: the response is valid, the connection is not
                 self.is_reusable = False
-            elif self._error is None:
-                self._error = httpx.RemoteProtocolError(f"the response is not HTTP/1.1: {error}")
+            elif not self._fault:
+                self._fault = f"the response is not HTTP/1.1: {error}"
         # Trailers, chunk extensions and heads contain no body, and none of them may be endless.
         if len(self._parts) > pieces:
             self._bodyless_bytes = 0
         else:
             self._bodyless_bytes += len(data)
             if self._bodyless_bytes > MAX_HEAD_BYTES and not self.is_done:
-                self._error = httpx.RemoteProtocolError(
-                    f"more than {MAX_HEAD_BYTES} bytes of the response without a body"
-                )
-        if self._error is not None:
+                self._fault = f"more than {MAX_HEAD_BYTES} bytes of the response without a body"
+        if self._fault:
             self.is_reusable = False
             if not (self._parts and self.has_head):
-                raise self._error
+                raise httpx.RemoteProtocolError(self._fault)
 
     def feed_eof(self) -> None:
         """Note that the peer has closed the connection. `take` still returns what it sent before.
@@ -155,16 +154,14 @@ class ResponseReader:
         self.is_reusable = False
         if self.is_done:
             return
-        if self.has_head and self._is_close_delimited and self._error is None:
+        if self.has_head and self._is_close_delimited and not self._fault:
             self.is_done = True
             return
-        if self._error is None:
+        if not self._fault:
             part = "body" if self.has_head else "head"
-            self._error = httpx.RemoteProtocolError(
-                f"the connection was closed before the response's {part} was complete"
-            )
+            self._fault = f"the connection was closed before the response's {part} was complete"
         if not (self._parts and self.has_head):
-            raise self._error
+            raise httpx.RemoteProtocolError(self._fault)
 
     def take(self) -> bytes:
         """Return the body that has been read since the last call, joined; empty if there is none.
@@ -174,8 +171,8 @@ class ResponseReader:
         """
         parts = self._parts
         if not parts:
-            if self._error is not None:
-                raise self._error
+            if self._fault:
+                raise httpx.RemoteProtocolError(self._fault)
             return b""
         taken = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
@@ -220,7 +217,7 @@ class ResponseReader:
         elif size > MAX_HEAD_BYTES:
             fault = f"the response's head is larger than {MAX_HEAD_BYTES} bytes"
         if fault is not None:
-            self._error = httpx.RemoteProtocolError(fault)
+            self._fault = fault
             return
         self._is_close_delimited = close_delimited
         self.status = status
@@ -234,4 +231,4 @@ class ResponseReader:
         if self.has_head and not self.is_done:
             assert self._parser is not None  # the parser is the caller
             self.is_done = True
-            self.is_reusable = self._error is None and self._parser.should_keep_alive()
+            self.is_reusable = not self._fault and self._parser.should_keep_alive()
