@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import SERVER_CORES, TOOL_CORES, cpu_ns, free_port, on_cores, python, running, worker_of
+from benchmarks.processes import SERVER_CORES, TOOL_CORES, cpu_ns, free_port, python, running, worker_of
 
 KEY = "sk-benchmark-0123456789"
 PACE_S = 0.005
@@ -205,8 +205,8 @@ def main() -> None:
     parser.add_argument("--kinds", default=",".join(UPSTREAMS))
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    if (pin := on_cores(TOOL_CORES)) is not None:
-        pin()
+    if TOOL_CORES:
+        os.sched_setaffinity(0, TOOL_CORES)
     for kind in options.kinds.split(","):
         _measure(kind, options.bodies.split(","), options.rounds)
     os._exit(0)  # not to wait for the daemons

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.processes import ROOT, end, on_cores
+from benchmarks.processes import ROOT, at_start, end
 
 PATIENCE_S = 120.0
 
@@ -62,7 +62,7 @@ def open_child(
             cwd=ROOT,
             env={**os.environ, **(environ or {})},
             start_new_session=True,
-            preexec_fn=on_cores(cores),
+            preexec_fn=at_start(cores),
         )
         try:
             yield Child(process, errors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import random
 import resource
@@ -23,6 +24,7 @@ SERVER_CORES = CORES[:1] if len(CORES) > 1 else []
 TOOL_CORES = CORES[1:3]
 """The cores of the tools: the upstream runs on the first of them, the load generator on the last."""
 _PAGE_KB = resource.getpagesize() // 1024
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class NotReady(Exception):
@@ -79,7 +81,7 @@ def running(
                 cwd=cwd,
                 env={**os.environ, **(environ or {})},
                 start_new_session=True,
-                preexec_fn=on_cores(cores),
+                preexec_fn=at_start(cores),
             )
         try:
             yield Server(process, output)
@@ -87,9 +89,18 @@ def running(
             end(process)
 
 
-def on_cores(cores: Sequence[int]) -> Callable[[], None] | None:
-    """Return what a child process does first: stay on ``cores``; None if it may use any."""
-    return partial(os.sched_setaffinity, 0, cores) if cores else None
+def at_start(cores: Sequence[int]) -> Callable[[], None]:
+    """Return what a child process does first: it stays on ``cores``, if any, and is told to end when we have ended."""
+    return partial(_start, cores, os.getpid())
+
+
+def _start(cores: Sequence[int], parent: int) -> None:
+    if cores:
+        os.sched_setaffinity(0, cores)
+    if sys.platform == "linux":  # else a benchmark that is killed leaves its services behind
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
