@@ -48,7 +48,7 @@ log = logging.getLogger("headrace")
 
 
 class Reloader:
-    """Reloads when it is called, one call after the other. It logs what came of it, and never raises.
+    """Reloads when it is called. It logs what came of it, and never raises.
 
     Args:
         generations: what serves.
@@ -61,31 +61,29 @@ class Reloader:
         self._reread = reread
         self._log = log
         self._started = generations.current.settings.pipeline
-        self._turn = trio.Lock()
 
     async def __call__(self) -> None:
-        """Reload. A call during a reload makes one of its own after it, which reads the files again."""
-        async with self._turn:
-            before = self._generations.current
-            try:
-                settings, plugins = await trio.to_thread.run_sync(self._reread)
-                await self._generations.reload(settings, plugins)
-            except ConfigError as error:
-                self._log_failure("; ".join(error.problems))
-            except PluginError as error:
-                self._log_failure("; ".join(error.problems) or str(error))
-            except (StoreError, OSError, ReloadRefusedError) as error:
-                self._log_failure(str(error))
-            except Exception as error:  # a plugin's, or a bug: its text may be anything
-                self._log_failure(places_of(error))
-            else:
-                set_level(self._log, settings.pipeline.log_level)
-                for warning in new_warnings(before.settings.warnings, settings.warnings):
-                    log.warning(warning)
-                if self._generations.current.reasoning is not before.reasoning and before.reasoning is not None:
-                    log.warning("%s", _changed_store(settings.pipeline))
-                for remark in needed_restarts(self._started, settings.pipeline):
-                    log.warning(remark)
+        """Reload. Call it again only when it has returned, as the server does (`http.coalesced`)."""
+        before = self._generations.current
+        try:
+            settings, plugins = await trio.to_thread.run_sync(self._reread)
+            await self._generations.reload(settings, plugins)
+        except ConfigError as error:
+            self._log_failure("; ".join(error.problems))
+        except PluginError as error:
+            self._log_failure("; ".join(error.problems) or str(error))
+        except (StoreError, OSError, ReloadRefusedError) as error:
+            self._log_failure(str(error))
+        except Exception as error:  # a plugin's, or a bug: its text may be anything
+            self._log_failure(places_of(error))
+        else:
+            set_level(self._log, settings.pipeline.log_level)
+            for warning in new_warnings(before.settings.warnings, settings.warnings):
+                log.warning(warning)
+            if self._generations.current.reasoning is not before.reasoning and before.reasoning is not None:
+                log.warning("%s", _changed_store(settings.pipeline))
+            for remark in needed_restarts(self._started, settings.pipeline):
+                log.warning(remark)
 
     def _log_failure(self, reason: str) -> None:
         number = self._generations.current.number

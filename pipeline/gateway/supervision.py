@@ -99,16 +99,15 @@ def supervise(
 
     workers = "1 worker" if own.workers == 1 else f"{own.workers} workers"
     log.info("%s on %s port %d", workers, own.host, listener.getsockname()[1])
-    return run_workers(
-        own.workers,
-        [listener],
-        command_of,
+    serve = partial(
+        run_workers,
         stop_timeout_s=own.shutdown_delay_s + own.graceful_timeout_s + KILL_MARGIN_S,
         max_age_s=own.max_age_s,
         check=check,
         more_fds=[counts],
         beside=watch,
     )
+    return trio.run(serve, own.workers, [listener], command_of)
 
 
 def _note_change(what: str, number: signal.Signals) -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import trio
 from kit.clients.chat_posts import ask
 from kit.clients.raw import RawClient
 from kit.service.running import CONFIG, KEY, Service, serving
-from kit.time.patience import patiently, patiently_with_processes
+from kit.time.patience import patiently_with_processes
 
 from pipeline.gateway.config.load import load_settings
 from pipeline.gateway.config.settings import PipelineSettings, Settings
@@ -129,31 +128,6 @@ async def test_a_reload_while_the_process_stops_is_refused(file: Path, lines: py
         service.application.generations.drain()
         await reloader(service, reading(file))()
         assert lines.messages == ["configuration not reloaded, generation 1 goes on: this process is about to stop"]
-
-
-async def test_calls_come_one_after_the_other_and_each_reads_the_file_again(
-    file: Path, lines: pytest.LogCaptureFixture
-) -> None:
-    reading_now = most = reads = 0
-    lock = threading.Lock()
-
-    def reread() -> tuple[Settings, Plugins]:
-        nonlocal reading_now, most, reads
-        with lock:
-            reading_now += 1
-            most, reads = max(most, reading_now), reads + 1
-        settings = load_settings(file, {})
-        with lock:
-            reading_now -= 1
-        return settings, Plugins()
-
-    async with serving() as service:
-        reload = reloader(service, reread)
-        with patiently():
-            async with trio.open_nursery() as nursery:
-                for _ in range(5):
-                    nursery.start_soon(reload)
-        assert (most, reads, service.app.number) == (1, 5, 6)
 
 
 async def test_the_level_of_the_log_changes_at_once(file: Path) -> None:

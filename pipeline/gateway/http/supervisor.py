@@ -50,7 +50,7 @@ Check = Callable[[], Awaitable[str | None]]
 log = logging.getLogger("headrace.supervisor")
 
 
-def run_workers(
+async def run_workers(
     count: int,
     listeners: Sequence[socket.socket],
     command_of: WorkerCommand,
@@ -79,24 +79,6 @@ def run_workers(
         The exit status of the process: 0 after a drain, 1 if the workers cannot be kept running or one did not drain;
         if the first one ends before it is ready, its exit status.
     """
-    supervised = partial(
-        supervise, stop_timeout_s=stop_timeout_s, max_age_s=max_age_s, check=check, more_fds=more_fds, beside=beside
-    )
-    return trio.run(supervised, count, listeners, command_of)
-
-
-async def supervise(
-    count: int,
-    listeners: Sequence[socket.socket],
-    command_of: WorkerCommand,
-    *,
-    stop_timeout_s: float,
-    max_age_s: float | None = None,
-    check: Check | None = None,
-    more_fds: Sequence[int] = (),
-    beside: Callable[[], Awaitable[None]] = trio.sleep_forever,
-) -> int:
-    """`run_workers` for a caller with a trio loop of its own."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) as signals:
         async with trio.open_nursery() as nursery:
             async with trio.open_nursery() as workers:

@@ -133,14 +133,13 @@ def supervise(options: Options) -> int:
     async def check() -> str | None:
         return problem(options)
 
-    return run_workers(
-        options.workers,
-        [listener],
-        worker_command,
+    serve = partial(
+        run_workers,
         stop_timeout_s=options.stop_timeout_s,
         max_age_s=options.max_age_s,
         check=check,
     )
+    return trio.run(serve, options.workers, [listener], worker_command)
 
 
 if __name__ == "__main__":
