@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import exp
+from math import exp, inf
 from time import perf_counter, perf_counter_ns
 from typing import Final
 
@@ -34,6 +34,14 @@ ALL_REFUSED: Final = 1.5
 MOST_OF_LIMIT: Final = 1.6
 """A turn counts as at most so many times the limit, so that a single long one (a collection of garbage, a plugin's
 computation) does not make the loop overloaded unless it takes half a second."""
+STRAINED: Final = 0.5
+"""The multiple of the limit from which on the streams may grow only slowly: turns take seconds to become as long as the
+streams that run make them, and by then too many have come, which last. From a lag of 30 ms to one of 250 ms it were 500
+streams of 100 events a second, and 2 s."""
+GROWTH_AT_ONCE: Final = 100
+"""By so many streams they may grow at once, from where they were when that began."""
+GROWTH_PER_S: Final = 0.05
+"""By this share of them they may grow further in a second."""
 MAX_STALLS: Final = 256
 
 
@@ -77,6 +85,8 @@ class Loop(trio.abc.Instrument):
         self._lag_ns = 0.0  # at `_lag_at_ns`; it has decayed since
         self._lag_at_ns = 0
         self._refused = 0.0  # what the shares have come to since the last refusal
+        self._most_streams = inf  # so many may run while it is strained
+        self._grown_at_ns = 0
 
     def note_stage_turn(self, stage: str, request_id: str, ns: int) -> None:
         """Note that a stage has held the loop for ``ns``, which is over `STAGE_TURN_NS`."""
@@ -99,23 +109,37 @@ class Loop(trio.abc.Instrument):
         return self._lag_ns * exp((self._lag_at_ns - self.clock()) / LAG_WINDOW_NS)
 
     @property
-    def is_overloaded(self) -> bool:
-        """Whether the lag is above its limit, so that some new requests are to be refused."""
-        return 0 < self.max_lag_ns < self._lag_ns and self.max_lag_ns < self.lag_ns
+    def is_strained(self) -> bool:
+        """Whether the lag is so near to its limit that some new requests may have to be refused."""
+        limit_ns = STRAINED * self.max_lag_ns
+        return 0 < limit_ns < self._lag_ns and limit_ns < self.lag_ns
 
     def refuses(self) -> bool:
-        """Return whether to refuse a new request: none up to the limit, all at `ALL_REFUSED` times it.
+        """Return whether to refuse a new request: none up to `STRAINED` times the limit, all at `ALL_REFUSED` times it.
 
-        In between it is a share of them. With a single threshold, streams that last for seconds would swing: all come
-        in until there are too many, then nobody does until there are too few.
+        In between it is those with which the streams would grow too fast, and from the limit on a share of all. With a
+        single threshold, streams that last for seconds would swing: all come in until there are too many, then nobody
+        does until there are too few.
         """
-        if not self.is_overloaded:
+        if not self.is_strained:
+            self._most_streams = inf
             return False
-        self._refused += min(1.0, (self.lag_ns / self.max_lag_ns - 1) / (ALL_REFUSED - 1))
+        if self._grows_too_fast():
+            return True
+        self._refused += max(0.0, min(1.0, (self.lag_ns / self.max_lag_ns - 1) / (ALL_REFUSED - 1)))
         if self._refused < 1:
             return False
         self._refused -= 1
         return True
+
+    def _grows_too_fast(self) -> bool:
+        now_ns = self.clock()
+        if self._most_streams == inf:
+            self._most_streams = self.streams + GROWTH_AT_ONCE
+        else:
+            self._most_streams += GROWTH_PER_S * self.streams * (now_ns - self._grown_at_ns) / 1e9
+        self._grown_at_ns = now_ns
+        return self.streams >= self._most_streams
 
     def begin_turn(self) -> None:
         """Note that a wait for IO has ended; so has the last turn, if that was not said."""

@@ -50,9 +50,9 @@ class Shedding:
         if now_s >= self._log_again_at_s:
             self._log_again_at_s = now_s + LOG_PAUSE_S
             log.warning(
-                "overloaded: the loop is held for %.0f ms at a time, and max_lag_ms is %g: "
-                "%d requests refused since the last such line, with %d in flight; "
-                "add workers or machines, or set max_requests_in_flight",
+                "overloaded: the loop is held for %.0f ms at a time, and max_lag_ms is %g "
+                "(from half of it on, streams may grow only slowly): %d requests refused since the last such line, "
+                "with %d in flight; add workers or machines, or set max_requests_in_flight",
                 self._loop.lag_ns / 1e6,
                 self._max_lag_ms,
                 self.total - self._logged,

@@ -13,6 +13,8 @@ from kit.time.patience import AT_ONCE_S
 
 from pipeline import Inlet, Lane, Outlet, Party, Pipeline, RequestContext, codec_stage, per_event
 from pipeline.loop import (
+    GROWTH_AT_ONCE,
+    GROWTH_PER_S,
     LAG_WINDOW_NS,
     LATE_NS,
     LOOP_TURN_NS,
@@ -148,33 +150,73 @@ def test_the_lag_is_the_mean_length_of_the_turns_of_the_last_second_by_their_tim
     assert lag_ms() == 0
 
 
-def test_a_loop_is_overloaded_above_its_limit_and_one_long_turn_is_not_enough() -> None:
-    watched = Watched()
-    watched.turn(150, 150)
-    assert not watched.loop.is_overloaded  # it has no limit
-    watched.loop.max_lag_ns = 100 * MS
-    watched.clock.advance(10 * LAG_WINDOW_NS)
-    watched.turn(480)
-    assert not watched.loop.is_overloaded
-    for _ in range(20):
+def work(watched: Watched, turn_ms: int, count: int) -> None:
+    """Let so many turns of this length pass, one after the other."""
+    for _ in range(count):
         watched.loop.after_io_wait(0)
-        watched.clock.advance(140 * MS)
+        watched.clock.advance(turn_ms * MS)
         watched.loop.before_io_wait(0)
-    assert watched.loop.is_overloaded
+
+
+def refused(watched: Watched, *, of: int = 100) -> int:
+    """Return how many of so many requests are refused."""
+    return sum(watched.loop.refuses() for _ in range(of))
+
+
+def test_without_a_limit_a_loop_is_never_strained() -> None:
+    watched = Watched()
+    work(watched, 150, 20)
+    assert not watched.loop.is_strained
+    assert refused(watched) == 0
+
+
+def test_a_loop_is_strained_above_half_of_its_limit_until_that_has_passed() -> None:
+    watched = Watched()
+    watched.loop.max_lag_ns = 100 * MS
+    work(watched, 45, 30)
+    assert not watched.loop.is_strained
+    work(watched, 55, 30)
+    assert watched.loop.is_strained
     watched.clock.advance(LAG_WINDOW_NS)
-    assert not watched.loop.is_overloaded
+    assert not watched.loop.is_strained
+
+
+def test_one_long_turn_is_not_enough_to_refuse_anybody() -> None:
+    watched = Watched()
+    watched.loop.max_lag_ns = 100 * MS
+    watched.turn(480)
+    assert refused(watched) == 0
+
+
+def test_while_a_loop_is_strained_its_streams_grow_slowly() -> None:
+    watched = Watched()
+    loop = watched.loop
+    loop.max_lag_ns = 100 * MS
+
+    def come(count: int) -> int:
+        """Return how many of so many streams are let in; they stay."""
+        for _ in range(count):
+            loop.streams += not loop.refuses()
+        return loop.streams
+
+    work(watched, 40, 30)
+    assert come(1000) == 1000  # it is not strained
+    work(watched, 60, 30)
+    assert come(300) == 1000 + GROWTH_AT_ONCE
+    work(watched, 100, 10)
+    assert come(300) == pytest.approx((1000 + GROWTH_AT_ONCE) * (1 + GROWTH_PER_S), abs=1)  # a second later
+    loop.streams = 900
+    assert come(1) == 901  # as many as have ended may come
+    work(watched, 20, 100)
+    assert come(1000) == 1901
 
 
 @pytest.mark.parametrize(("turn_ms", "share"), [(90, 0), (110, 0.2), (125, 0.5), (140, 0.8), (190, 1)])
 def test_the_share_of_refused_requests_grows_with_the_lag(turn_ms: int, share: float) -> None:
     watched = Watched()
     watched.loop.max_lag_ns = 100 * MS
-    for _ in range(100):
-        watched.loop.after_io_wait(0)
-        watched.clock.advance(turn_ms * MS)
-        watched.loop.before_io_wait(0)
-    refused = sum(watched.loop.refuses() for _ in range(100))
-    assert refused == pytest.approx(100 * share, abs=1)
+    work(watched, turn_ms, 100)
+    assert refused(watched) == pytest.approx(100 * share, abs=1)
 
 
 def test_a_loop_is_held_in_a_long_turn_and_after_one() -> None:

@@ -264,8 +264,8 @@ class Door:
         except OSError:
             sock.close()
             return False
-        is_overloaded = self._loop.is_overloaded
-        if not sent.startswith((b"GET ", b"HEAD ")) and not is_overloaded:
+        is_strained = self._loop.is_strained
+        if not sent.startswith((b"GET ", b"HEAD ")) and not is_strained:
             self._admit(sock, address, True)
             return False
         requests = RequestBuffer(self._max_header_bytes)
@@ -280,24 +280,24 @@ class Door:
         answer = None
         if head is not None:
             is_simple = not requests and requests.body_complete
-            answer = self._answer(head, is_simple=is_simple, is_overloaded=is_overloaded)
+            answer = self._answer(head, is_simple=is_simple, is_strained=is_strained)
         if answer is None or head is None:
             self._admit(sock, address, True)
         else:
             self._give(answer, head, sock, address, len(sent), is_read=requests.body_has_arrived)
         return False
 
-    def _answer(self, head: RequestHead, *, is_simple: bool, is_overloaded: bool) -> OwnAnswer | None:
+    def _answer(self, head: RequestHead, *, is_simple: bool, is_strained: bool) -> OwnAnswer | None:
         """Return the answer to a request; None if it is to be served.
 
         Args:
             head: the request.
             is_simple: whether nothing follows it.
-            is_overloaded: whether it may have to be refused.
+            is_strained: whether it may have to be refused.
         """
         try:
             answer = answer_to(head, self.answers) if is_simple else None
-            return self._shed(head) if answer is None and is_overloaded else answer
+            return self._shed(head) if answer is None and is_strained else answer
         except Exception as failure:  # of the application's, and this is the task of somebody else's request
             log.error("no answer could be made at the door: %s", places_of(failure))
             return None
