@@ -250,7 +250,8 @@ def _judge(
     cancel = percentiles([closed[mark] - left for mark, left in clients.left_ns.items() if mark in closed], 1e6)
     added = percentiles(clients.added_ns, 1e6)
     print(
-        f"\n{sum(clients.outcomes.values()):,} requests as planned, {clients.events:,} events, {clients.bytes:,} bytes"
+        f"\n{sum(clients.outcomes.values()):,} requests as planned, "
+        f"{clients.events:,} events of whole answers, {clients.bytes:,} bytes"
     )
     for kind, count in sorted(clients.outcomes.items()):
         print(f"  {count:8,}  {kind}")

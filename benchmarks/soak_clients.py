@@ -76,7 +76,7 @@ class Clients:
         self._epoll = select.epoll()
         self.open: dict[int, Client] = {}
         self._due: list[tuple[float, int, Callable[[], object]]] = []
-        self._numbers = itertools.count()
+        self._numbers, self._requests = itertools.count(), itertools.count()
         self._buffer = bytearray(262_144)
         self._rng = plans.rng
         self.draws = True
@@ -137,7 +137,7 @@ class Clients:
         if plan.rests_s:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER_BYTES)
         opened.connect_ex(("127.0.0.1", self._port))
-        client = Client(plan, next(self._numbers), opened)
+        client = Client(plan, next(self._requests), opened)
         client.unsent = memoryview(plan.request)
         self.open[opened.fileno()] = client
         self._epoll.register(opened.fileno(), select.EPOLLOUT)
@@ -229,7 +229,7 @@ class Clients:
         if client.keeps_alive and self.draws and self._rng.random() < REUSED and not plan.rests_s:
             again = self._plans.draw()
             if not again.rests_s:
-                client.begin(again, next(self._numbers))
+                client.begin(again, next(self._requests))
                 client.unsent = memoryview(again.request)
                 self._epoll.modify(client.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
                 return

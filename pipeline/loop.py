@@ -36,12 +36,14 @@ MOST_OF_LIMIT: Final = 1.6
 computation) does not make the loop overloaded unless it takes half a second."""
 STRAINED: Final = 0.5
 """The multiple of the limit from which on the streams may grow only slowly: turns take seconds to become as long as the
-streams that run make them, and by then too many have come, which last. From a lag of 30 ms to one of 250 ms it were 500
-streams of 100 events a second, and 2 s."""
+streams that run make them, and by then too many have come, which last. With streams of 100 events a second, 500 more of
+them made 250 ms of 30 ms, but only after 2 s."""
 GROWTH_AT_ONCE: Final = 100
 """By so many streams they may grow at once, from where they were when that began."""
 GROWTH_PER_S: Final = 0.05
 """By this share of them they may grow further in a second."""
+MOST_GROWTH: Final = 1.5
+"""The most that they may grow to in this way, as a multiple of what they are."""
 MAX_STALLS: Final = 256
 
 
@@ -122,7 +124,6 @@ class Loop(trio.abc.Instrument):
         does until there are too few.
         """
         if not self.is_strained:
-            self._most_streams = inf
             return False
         if self._grows_too_fast():
             return True
@@ -137,7 +138,11 @@ class Loop(trio.abc.Instrument):
         if self._most_streams == inf:
             self._most_streams = self.streams + GROWTH_AT_ONCE
         else:
-            self._most_streams += GROWTH_PER_S * self.streams * (now_ns - self._grown_at_ns) / 1e9
+            grown = GROWTH_PER_S * self.streams * (now_ns - self._grown_at_ns) / 1e9
+            most = (
+                GROWTH_AT_ONCE + MOST_GROWTH * self.streams
+            )  # else a strain of minutes would save up room for any burst
+            self._most_streams = min(self._most_streams + grown, most)
         self._grown_at_ns = now_ns
         return self.streams >= self._most_streams
 
@@ -180,6 +185,8 @@ class Loop(trio.abc.Instrument):
         length_ns = min(turn_ns, MOST_OF_LIMIT * self.max_lag_ns) if self.max_lag_ns else turn_ns
         self._lag_ns = kept * self._lag_ns + (1 - exp(-turn_ns / LAG_WINDOW_NS)) * length_ns
         self._lag_at_ns = ended_ns
+        if self._lag_ns <= STRAINED * self.max_lag_ns:
+            self._most_streams = inf
         if turn_ns - self._explained_ns > LOOP_TURN_NS:
             self._note(Stall(None, None, turn_ns - self._explained_ns, self.streams))
 

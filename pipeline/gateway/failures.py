@@ -86,7 +86,8 @@ TABLE: dict[str, Row] = {
         503,
         "OV",
         "The gateway is overloaded: `pipeline_settings.max_requests_in_flight` run and no turn came in time, the "
-        "loop is held for `max_lag_ms`, or large requests take all of `max_upload_mb_total`. Try again.",
+        "loop is held for too long at a time (`max_lag_ms`), or large requests take all of `max_upload_mb_total`. "
+        "Try again.",
         1,
     ),
     "draining": Row(503, "DR", "This worker is about to stop. Try again at once.", 1),

@@ -1,7 +1,8 @@
 """Refusing new requests while the loop is overloaded, so that those that run can be served in time.
 
 A stream costs the loop a part of each turn. When all of them together need more than there is, turns become longer and
-everybody waits, also those who only ask whether the process is alive. So from a lag on, `max_lag_ms`, no more come in.
+everybody waits, also those who only ask whether the process is alive. So from a lag on, `max_lag_ms`, fewer come in,
+and from half of it on only a few more than end.
 """
 
 from __future__ import annotations

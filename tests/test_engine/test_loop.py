@@ -19,6 +19,7 @@ from pipeline.loop import (
     LATE_NS,
     LOOP_TURN_NS,
     MAX_STALLS,
+    MOST_GROWTH,
     STAGE_TURN_NS,
     Loop,
     LoopClock,
@@ -181,34 +182,58 @@ def test_a_loop_is_strained_above_half_of_its_limit_until_that_has_passed() -> N
     assert not watched.loop.is_strained
 
 
-def test_one_long_turn_is_not_enough_to_refuse_anybody() -> None:
+def come(loop: Loop, count: int) -> int:
+    """Return how many of so many streams that come one after the other are let in; they stay."""
+    before = loop.streams
+    for _ in range(count):
+        loop.streams += not loop.refuses()
+    return loop.streams - before
+
+
+def strained(streams: int) -> Watched:
+    """Return a loop with so many streams that is strained."""
+    watched = Watched()
+    watched.loop.max_lag_ns = 100 * MS
+    watched.loop.streams = streams
+    work(watched, 70, 30)
+    return watched
+
+
+def test_after_one_long_turn_nobody_is_refused_unless_many_have_come() -> None:
     watched = Watched()
     watched.loop.max_lag_ns = 100 * MS
     watched.turn(480)
-    assert refused(watched) == 0
+    assert come(watched.loop, GROWTH_AT_ONCE) == GROWTH_AT_ONCE
+    assert come(watched.loop, 10) == 0
 
 
 def test_while_a_loop_is_strained_its_streams_grow_slowly() -> None:
-    watched = Watched()
-    loop = watched.loop
-    loop.max_lag_ns = 100 * MS
-
-    def come(count: int) -> int:
-        """Return how many of so many streams are let in; they stay."""
-        for _ in range(count):
-            loop.streams += not loop.refuses()
-        return loop.streams
-
-    work(watched, 40, 30)
-    assert come(1000) == 1000  # it is not strained
-    work(watched, 60, 30)
-    assert come(300) == 1000 + GROWTH_AT_ONCE
-    work(watched, 100, 10)
-    assert come(300) == pytest.approx((1000 + GROWTH_AT_ONCE) * (1 + GROWTH_PER_S), abs=1)  # a second later
-    loop.streams = 900
-    assert come(1) == 901  # as many as have ended may come
+    watched = strained(1000)
+    assert come(watched.loop, 300) == GROWTH_AT_ONCE
+    work(watched, 100, 10)  # a second
+    assert come(watched.loop, 300) == pytest.approx(1100 * GROWTH_PER_S, abs=1)
+    watched.loop.streams -= 20
+    assert come(watched.loop, 300) == 20
     work(watched, 20, 100)
-    assert come(1000) == 1901
+    assert come(watched.loop, 1000) == 1000  # it is not strained any more
+
+
+def test_a_long_strain_does_not_save_up_room_for_any_burst() -> None:
+    watched = strained(500)
+    for _ in range(60):
+        watched.loop.refuses()
+        work(watched, 70, 15)  # a second
+    most = GROWTH_AT_ONCE + MOST_GROWTH * 500
+    assert come(watched.loop, 1000) == most - 500
+
+
+def test_a_later_strain_begins_anew_even_if_nobody_has_asked_between() -> None:
+    watched = strained(5)
+    assert come(watched.loop, 1) == 1
+    work(watched, 10, 200)
+    watched.loop.streams = 400  # they came while nobody needed to ask
+    work(watched, 70, 30)
+    assert come(watched.loop, 300) == GROWTH_AT_ONCE
 
 
 @pytest.mark.parametrize(("turn_ms", "share"), [(90, 0), (110, 0.2), (125, 0.5), (140, 0.8), (190, 1)])

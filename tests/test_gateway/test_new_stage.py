@@ -31,7 +31,7 @@ def write(name: str, kind: str, *more: str) -> int:
     return cli.main(["new-stage", name, "--kind", kind, *more])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # once: a process that has imported them finds their names taken
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one package of each kind."""
     folder = tmp_path_factory.mktemp("packages")

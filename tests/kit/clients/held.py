@@ -17,8 +17,9 @@ from kit.time.patience import PATIENCE_S, patiently
 from pipeline.gateway.http.asgi import REQUEST_CYCLE
 from pipeline.gateway.http.request_cycle import RequestCycle
 
-STEP_S = 0.002
-"""How long the application works between two writes."""
+STEP_S = 0.01
+"""How long the application works between two writes. Its client does not read meanwhile: with a write each 2 ms the
+socket was full after some hundred, nothing was written any more, and nobody looked at the door."""
 
 
 class Reply(NamedTuple):
