@@ -139,10 +139,8 @@ class Loop(trio.abc.Instrument):
             self._most_streams = self.streams + GROWTH_AT_ONCE
         else:
             grown = GROWTH_PER_S * self.streams * (now_ns - self._grown_at_ns) / 1e9
-            most = (
-                GROWTH_AT_ONCE + MOST_GROWTH * self.streams
-            )  # else a strain of minutes would save up room for any burst
-            self._most_streams = min(self._most_streams + grown, most)
+            # Else a strain of minutes would save up room for any burst.
+            self._most_streams = min(self._most_streams + grown, GROWTH_AT_ONCE + MOST_GROWTH * self.streams)
         self._grown_at_ns = now_ns
         return self.streams >= self._most_streams
 
@@ -181,12 +179,12 @@ class Loop(trio.abc.Instrument):
     def _judge(self, turn_ns: int) -> None:
         self.is_late = turn_ns > LATE_NS
         ended_ns = self._turn_since_ns + turn_ns
+        if self._lag_ns * exp((self._lag_at_ns - self._turn_since_ns) / LAG_WINDOW_NS) <= STRAINED * self.max_lag_ns:
+            self._most_streams = inf  # it was not strained before this turn: the streams count anew
         kept = exp((self._lag_at_ns - ended_ns) / LAG_WINDOW_NS)
         length_ns = min(turn_ns, MOST_OF_LIMIT * self.max_lag_ns) if self.max_lag_ns else turn_ns
         self._lag_ns = kept * self._lag_ns + (1 - exp(-turn_ns / LAG_WINDOW_NS)) * length_ns
         self._lag_at_ns = ended_ns
-        if self._lag_ns <= STRAINED * self.max_lag_ns:
-            self._most_streams = inf
         if turn_ns - self._explained_ns > LOOP_TURN_NS:
             self._note(Stall(None, None, turn_ns - self._explained_ns, self.streams))
 

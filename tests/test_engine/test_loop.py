@@ -230,9 +230,9 @@ def test_a_long_strain_does_not_save_up_room_for_any_burst() -> None:
 def test_a_later_strain_begins_anew_even_if_nobody_has_asked_between() -> None:
     watched = strained(5)
     assert come(watched.loop, 1) == 1
-    work(watched, 10, 200)
+    watched.clock.advance(4 * LAG_WINDOW_NS)
     watched.loop.streams = 400  # they came while nobody needed to ask
-    work(watched, 70, 30)
+    watched.turn(480)
     assert come(watched.loop, 300) == GROWTH_AT_ONCE
 
 
