@@ -207,6 +207,12 @@ class Observed:
 
     # At once.
 
+    def expect_ends(self, ends: Iterable[str]) -> None:
+        """Begin these end codes at 0: of a counter that begins at 1, Prometheus does not see the first step."""
+        for end in ends:
+            if end not in self._ended:
+                self._ended[end] = self._cell(REQUESTS, end)
+
     def begin(self) -> None:
         """Count a request that has begun."""
         self._in_flight[0] += 1.0

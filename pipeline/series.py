@@ -115,11 +115,11 @@ class SeriesWriter:
         self._bytes = segment.series
         self._words = segment.series.cast("q")
         self._floats = segment.series.cast("d")
-        self._cells: dict[tuple[str, Labels], Cell] = {}
+        self._cells: dict[tuple[str, Labels, str], Cell] = {}  # by the limits too: a plugin may have been upgraded
         self._sizes: dict[str, int] = {}
         self.left: dict[tuple[str, Labels], float] = {}
-        for kind, (family, _, _, labels), at, size in _entries(segment.series):
-            cell = self._cells[family, labels] = self._cell(kind, at, size)
+        for kind, (family, _, limits, labels), at, size in _entries(segment.series):
+            cell = self._cells[family, labels, limits] = self._cell(kind, at, size)
             self._sizes[family] = self._sizes.get(family, 0) + 1
             if kind is Kind.GAUGE:
                 self.left[family, labels] = cell[0]
@@ -142,14 +142,15 @@ class SeriesWriter:
             about: what it counts, if readers do not know.
             limits: of the buckets, ascending, the last one infinite.
         """
-        if (cell := self._cells.get((family, labels))) is not None:
+        limits_text = " ".join(map(repr, limits)) if limits else ""
+        if (cell := self._cells.get((family, labels, limits_text))) is not None:
             return cell
         if self._sizes.get(family, 0) >= MAX_SERIES:
             labels = tuple((name, OTHER) for name, _ in labels)
-            if (cell := self._cells.get((family, labels))) is not None:
+            if (cell := self._cells.get((family, labels, limits_text))) is not None:
                 return cell
         size = SLOTS + 1 if kind in _LOG_LINEAR else len(limits) + 1 if kind is Kind.BUCKETS else 1
-        name = _name_bytes((family, about, " ".join(map(repr, limits)), labels))
+        name = _name_bytes((family, about, limits_text, labels))
         at = _HEADER_BYTES + self._words[_USED]
         words_at = at + _ENTRY.size + len(name)
         end = words_at + 8 * size
@@ -160,7 +161,7 @@ class SeriesWriter:
             self._bytes[at:words_at] = _ENTRY.pack(kind, len(name), size) + name
             self._words[_USED] = end - _HEADER_BYTES  # last: then it is complete for readers
             cell = self._cell(kind, words_at, size)
-        self._cells[family, labels] = cell
+        self._cells[family, labels, limits_text] = cell
         self._sizes[family] = self._sizes.get(family, 0) + 1
         return cell
 
@@ -200,10 +201,13 @@ def read_series(file: SegmentFile, *, when_dead: Mapping[str, str] | None = None
                 words: Sequence[float] = [int(view.series[at : at + 8].cast("d")[0])]
             else:
                 words = view.series[at : at + 8 * size].cast("d" if kind in _FLOATS else "q").tolist()
-            _, _, sums = found.setdefault(name, (kind, about, {}))
+            first_kind, _, sums = found.setdefault(name, (kind, about, {}))
+            if kind is not first_kind:  # two versions of a plugin disagree: the older one's is shown
+                continue
             if labels not in sums:
                 sums[labels] = _Sum([0] * len(words), limits)
-            sums[labels].add(words)
+            if limits == sums[labels].limits:  # the same for two versions that have other buckets
+                sums[labels].add(words)
     return {
         name: Family(name, about, kind, [one.series(kind, labels) for labels, one in sums.items()])
         for name, (kind, about, sums) in found.items()
@@ -218,7 +222,7 @@ class _Sum:
     def add(self, words: Sequence[float]) -> None:
         if len(words) == 1:
             self.words[0] += words[0]
-        elif len(words) == len(self.words):  # else two versions of a plugin have other buckets
+        else:
             self.words = [mine + theirs for mine, theirs in zip(self.words, words, strict=True)]
 
     def series(self, kind: Kind, labels: Labels) -> Series:
