@@ -14,12 +14,14 @@ from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 import trio
 
 from pipeline.context import RequestContext
 from pipeline.errors import places_of
+from pipeline.series import Cell, Kind, SeriesWriter
 
 MAX_SERIES: Final = 1000
 """Of one figure: a label whose values a client chooses must not fill the memory."""
@@ -34,7 +36,12 @@ MAX_SHARED: Final = 10_000
 BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """The default limits of a histogram's buckets, for seconds."""
 
+METRIC_PREFIX: Final = "headrace_plugin"
+"""The names of all figures begin with it in the metrics of the service: ``headrace_plugin_<stage>_<name>``."""
+
 Labels = tuple[tuple[str, str], ...]
+CellOf = Callable[[Labels], Cell]
+"""Returns where a series is counted for all to read, beside the figure's own value."""
 
 
 class Observer(Protocol):
@@ -51,12 +58,24 @@ class Observer(Protocol):
 
 
 class _Figure:
-    """A figure with labels: one value for each combination that has occurred."""
+    """A figure with labels: one value for each combination that has occurred.
 
-    def __init__(self, name: str, about: str) -> None:
+    It counts since its plugin was opened. With ``cell_of`` the same is counted in shared memory at once, so that it is
+    not lost with the process, and goes on after a reload.
+    """
+
+    def __init__(self, name: str, about: str, cell_of: CellOf | None = None) -> None:
         self.name = name
         self.about = about
         self.series: dict[Labels, Any] = {}
+        self._cell_of = cell_of
+        self._cells: dict[Labels, Cell] = {}
+
+    def _cell(self, key: Labels) -> Cell | None:
+        """Return where a series is counted in shared memory, if it is."""
+        if (cell := self._cells.get(key)) is None and self._cell_of is not None:
+            cell = self._cells[key] = self._cell_of(key)
+        return cell
 
     def _labels(self, labels: Mapping[str, str]) -> Labels:
         """Return the key of a series; with too many of them, that of the rest."""
@@ -75,6 +94,8 @@ class Counter(_Figure):
             raise ValueError(f"the counter {self.name!r} cannot fall: use a gauge")
         key = self._labels(labels)
         self.series[key] = self.series.get(key, 0) + amount
+        if (cell := self._cell(key)) is not None:
+            cell[0] += amount
 
     def value(self, **labels: str) -> float:
         """Return what has been counted."""
@@ -86,12 +107,14 @@ class Gauge(_Figure):
 
     def set(self, value: float, /, **labels: str) -> None:
         """Set it."""
-        self.series[self._labels(labels)] = value
+        key = self._labels(labels)
+        self.series[key] = value
+        if (cell := self._cell(key)) is not None:
+            cell[0] = value
 
     def inc(self, amount: float = 1, /, **labels: str) -> None:
         """Change it by ``amount``."""
-        key = self._labels(labels)
-        self.series[key] = self.series.get(key, 0) + amount
+        self.set(self.value(**labels) + amount, **labels)
 
     def value(self, **labels: str) -> float:
         """Return it; 0 if it was never set."""
@@ -106,8 +129,8 @@ class Histogram(_Figure):
         buckets: the limits, in ascending order; one without limit is added.
     """
 
-    def __init__(self, name: str, about: str, buckets: Sequence[float]) -> None:
-        super().__init__(name, about)
+    def __init__(self, name: str, about: str, buckets: Sequence[float], cell_of: CellOf | None = None) -> None:
+        super().__init__(name, about, cell_of)
         self.buckets = (*buckets, math.inf)
 
     def observe(self, value: float, /, **labels: str) -> None:
@@ -115,8 +138,12 @@ class Histogram(_Figure):
         key = self._labels(labels)
         if (counts := self.series.get(key)) is None:
             counts = self.series[key] = [0] * len(self.buckets) + [0.0]
-        counts[bisect_left(self.buckets, value)] += 1
+        at = bisect_left(self.buckets, value)
+        counts[at] += 1
         counts[-1] += value
+        if (cell := self._cell(key)) is not None:
+            cell[at] += 1
+            cell[-1] += value
 
     def count(self, **labels: str) -> int:
         """Return how many values were observed."""
@@ -202,6 +229,7 @@ class Host:
         stage: the plugin's name.
         shared: the stores of the process.
         deployments: the configured deployments, by id; their type is the gateway's (`stages.upstreams.Deployment`).
+        series: where the figures are counted for all to read; None to count them here only.
 
     Attributes:
         logger: named after the plugin. Prompts and answers do not belong into it.
@@ -211,25 +239,37 @@ class Host:
 
     # Any: the engine does not know deployments.
     def __init__(
-        self, stage: str, *, shared: Shared | None = None, deployments: Mapping[str, Any] | None = None
+        self,
+        stage: str,
+        *,
+        shared: Shared | None = None,
+        deployments: Mapping[str, Any] | None = None,
+        series: SeriesWriter | None = None,
     ) -> None:
         self.stage = stage
         self.logger = logging.getLogger(f"headrace.plugin.{stage}")
         self.deployments: Mapping[str, Any] = deployments or {}
         self.figures: dict[str, Counter | Gauge | Histogram] = {}
         self._shared = shared or Shared()
+        self._series = series
 
     def counter(self, name: str, about: str = "") -> Counter:
         """Return a counter; its name ends in ``_total``. The same name is the same counter."""
-        return self._figure(name, Counter, lambda: Counter(name, about))
+        return self._figure(name, Counter, lambda: Counter(name, about, self._cells(Kind.AMOUNT, name, about)))
 
     def gauge(self, name: str, about: str = "") -> Gauge:
         """Return a gauge."""
-        return self._figure(name, Gauge, lambda: Gauge(name, about))
+        return self._figure(name, Gauge, lambda: Gauge(name, about, self._cells(Kind.GAUGE, name, about)))
 
     def histogram(self, name: str, about: str = "", buckets: Sequence[float] = BUCKETS_S) -> Histogram:
         """Return a histogram; ``buckets`` are its limits, in ascending order."""
-        return self._figure(name, Histogram, lambda: Histogram(name, about, buckets))
+        cell_of = self._cells(Kind.BUCKETS, name, about, (*buckets, math.inf))
+        return self._figure(name, Histogram, lambda: Histogram(name, about, buckets, cell_of))
+
+    def _cells(self, kind: Kind, name: str, about: str, limits: Sequence[float] = ()) -> CellOf | None:
+        if self._series is None:
+            return None
+        return partial(self._series.cell, kind, f"{METRIC_PREFIX}_{self.stage}_{name}", about=about, limits=limits)
 
     def _figure(self, name: str, kind: type[FigureT], make: Callable[[], FigureT]) -> FigureT:
         found = self.figures.setdefault(name, make())

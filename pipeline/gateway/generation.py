@@ -133,6 +133,7 @@ class Generation:
             plan(own.stages, plugins),
             deployments={one.id: one for one in settings.deployments},
             shared=None if before is None else before.plugins.shared,
+            series=None if observed is None else observed.series,
         )
         self.parts = parts
         self.cors = Cors(own.allowed_origins)

@@ -14,6 +14,7 @@ from pipeline.errors import places_of
 from pipeline.gateway.insertions import Installed, Planned
 from pipeline.host import Host, Shared
 from pipeline.registry import PluginError, opened
+from pipeline.series import SeriesWriter
 from stages.upstreams import Deployment
 
 OPEN_LIMIT_S: Final = 30.0
@@ -35,6 +36,7 @@ class OpenPlugins:
         planned: what the user has added.
         deployments: what plugins see of the configuration, by id.
         shared: the stores of the process, by name; None for new ones.
+        series: where their figures are counted for all to read; None to count them here only.
 
     Attributes:
         shared: as above.
@@ -44,12 +46,18 @@ class OpenPlugins:
     """
 
     def __init__(
-        self, planned: Sequence[Planned], *, deployments: Mapping[str, Deployment], shared: Shared | None = None
+        self,
+        planned: Sequence[Planned],
+        *,
+        deployments: Mapping[str, Deployment],
+        shared: Shared | None = None,
+        series: SeriesWriter | None = None,
     ) -> None:
         self._planned = planned
         self.shared = Shared() if shared is None else shared
         self.hosts = {
-            one.plugin.name: Host(one.plugin.name, shared=self.shared, deployments=deployments) for one in planned
+            one.plugin.name: Host(one.plugin.name, shared=self.shared, deployments=deployments, series=series)
+            for one in planned
         }
         self.are_stuck = False
         self._closing = trio.Event()
