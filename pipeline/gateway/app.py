@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -28,8 +29,11 @@ from pipeline.gateway.health_page import PATH, health_page
 from pipeline.gateway.http.asgi import Receive, Scope, Send
 from pipeline.gateway.http.door import Answers, OwnAnswer
 from pipeline.gateway.http.http1 import RequestHead
+from pipeline.gateway.metrics.access import check_access
+from pipeline.gateway.metrics.text import CONTENT_TYPE, METRICS_PATH, metrics_text
 from pipeline.observe import Observed
 from pipeline.registry import AnyPlugin
+from pipeline.segments import SegmentFile
 from stages.admission.counts import Counts
 from stages.authenticate import identify, key_names
 from stages.principal import Principal
@@ -58,6 +62,7 @@ class Application:
         on_end: called at the end of each request with what makes a `FinishedRequest` of it.
         counts: where limits are counted together with other processes; None to count here only.
         observed: counts the requests of this process; None if nobody does.
+        measurements: what all processes have counted, for ``/metrics``; None to have no such page.
 
     Attributes:
         generations: what answers requests.
@@ -77,7 +82,9 @@ class Application:
         on_end: OnEnd,
         counts: Counts | None = None,
         observed: Observed | None = None,
+        measurements: SegmentFile | None = None,
     ) -> None:
+        self._measurements = measurements
         self.generations = Generations(settings, plugins=plugins, on_end=on_end, counts=counts, observed=observed)
         self.started_s = int(time.time())  # noqa: TID251 - shown as `created` of the models
         self.answers: Answers = {
@@ -156,6 +163,11 @@ class Application:
             workers, wrong_keys = settings.pipeline.workers, generation.bridge.wrong_keys.total
             return _json(health_page(router, settings.deployments, now_s, workers=workers, wrong_keys=wrong_keys))
 
+        async def metrics(measurements: SegmentFile) -> Response:
+            check_access(_generation().settings, _identify)
+            text = await trio.to_thread.run_sync(metrics_text, measurements)  # in a thread: it may take 20 ms
+            return Response(text, 200, {"content-type": CONTENT_TYPE.decode()})
+
         async def health_check() -> Response:
             answer = self.answers[request.path]()
             return Response(answer.body, answer.status, {k.decode(): v.decode() for k, v in answer.headers})
@@ -213,6 +225,8 @@ class Application:
         for path in MODELS_PATHS:
             pages.add_url_rule(path, f"models {path}", models, methods=["GET"])
         pages.add_url_rule(PATH, "health", health, methods=["GET"])
+        if self._measurements is not None:
+            pages.add_url_rule(METRICS_PATH, "metrics", partial(metrics, self._measurements), methods=["GET"])
         for path in self.answers:
             pages.add_url_rule(path, f"health check {path}", health_check, methods=["GET"])
         for path in CHAT_PATHS:

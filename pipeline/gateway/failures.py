@@ -53,6 +53,7 @@ TABLE: dict[str, Row] = {
     "unauthorized": Row(401, "AU", "The API key is missing or unknown. Check the key."),
     "model_forbidden": Row(403, "AU", "The key's `models` do not allow this model."),
     "master_key_required": Row(403, "AU", "Only the master key may use this path."),
+    "metrics_forbidden": Row(403, "AU", "The key may not read the metrics. Use one that has `metrics: true`."),
     "model_not_found": Row(404, "BR", "No entry of `model_list` has this name. `GET /cursor/models` lists them."),
     "route_not_found": Row(404, "BR", "The path does not exist. The README lists the routes."),
     "method_not_allowed": Row(405, "BR", "The path does not support this method."),

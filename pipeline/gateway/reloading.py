@@ -38,6 +38,9 @@ OF_THE_SERVICE: Final = (
     "watch_config",
     "graceful_timeout_s",
     "shutdown_delay_s",
+    "metrics_address",
+    "otlp_endpoint",
+    "otlp_interval_s",
     "log_format",
 )
 """What is read when the service starts, before any worker."""

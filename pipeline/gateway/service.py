@@ -14,7 +14,7 @@ from pipeline.gateway.collector import start_collector, watch_streams
 from pipeline.gateway.config.problems import ConfigError
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.event_log import EventLog
-from pipeline.gateway.failures import refusal
+from pipeline.gateway.failures import END_CODES, refusal
 from pipeline.gateway.http.connection import ServerConnection, ServerSettings
 from pipeline.gateway.http.lifeline import Lifeline
 from pipeline.gateway.http.server import StartupError, hypercorn_config
@@ -63,6 +63,7 @@ def serve(
     written = configure_logging(own.log_format, own.log_level, worker=number)
     file = SegmentFile.create() if inherited is None else SegmentFile(inherited.measurements)
     observed = Observed(file.claim(1 if inherited is None else inherited.number))
+    observed.expect_ends(END_CODES)
     events = EventLog(written, observed)
     lifeline: Lifeline | None = None
     counts: Counts | None = None
@@ -72,7 +73,7 @@ def serve(
         counts = shared_counts(inherited.counts)
         if own.max_requests is not None:
             on_end = RequestLimit(own.max_requests, lifeline, on_end).note_request
-    app = Application(settings, plugins=plugins, on_end=on_end, counts=counts, observed=observed)
+    app = Application(settings, plugins=plugins, on_end=on_end, counts=counts, observed=observed, measurements=file)
     on_hangup = None if reread is None else Reloader(app.generations, reread, written)
     if inherited is None or inherited.number == 1:  # of several workers, one reports them
         for warning in settings.warnings:

@@ -31,9 +31,10 @@ def _lines(settings: Settings) -> Iterator[str]:
     yield ""
     yield f"{_count(len(names), 'key')}:{'' if names else ' requests need no key'}"
     for key in settings.keys:
-        models = f", only {', '.join(key.models)}" if key.models is not None else ""
+        models = "" if key.models is None else f", only {', '.join(key.models)}" if key.models else ", no model"
         limits = [limit_words(key.limits), *(f"of {name} {limit_words(of)}" for name, of in key.model_limits.items())]
-        yield f"  {key.name}{models}{''.join(f'; {words}' for words in limits if words)}"
+        metrics = ", reads the metrics" if key.reads_metrics else ""
+        yield f"  {key.name}{models}{metrics}{''.join(f'; {words}' for words in limits if words)}"
     if settings.master_key is not None:
         yield "  master, may use everything"
     if settings.health_check_interval_s is not None:

@@ -118,7 +118,11 @@ GENERAL_SETTINGS = Names(
 )
 
 LITELLM_SETTINGS = Names(
-    honoured=_set("request_timeout sse_keepalive_ping_interval_seconds max_parallel_requests") | ROUTING,
+    honoured=_set(
+        "request_timeout sse_keepalive_ping_interval_seconds max_parallel_requests "
+        "callbacks success_callback failure_callback require_auth_for_metrics_endpoint"
+    )
+    | ROUTING,
     harmless=_set(
         "drop_params turn_off_message_logging redact_user_api_key_info json_logs suppress_debug_info "
         "telemetry disable_end_user_cost_tracking disable_end_user_cost_tracking_prometheus_only "
@@ -128,7 +132,7 @@ LITELLM_SETTINGS = Names(
         "budget_duration internal_user_budget_duration max_ui_session_budget priority_reservation_settings"
     ),
     unsupported=_set(
-        "callbacks success_callback failure_callback service_callbacks audit_log_callbacks "
+        "service_callbacks audit_log_callbacks "
         "langfuse_default_tags cache cache_params "
         "upperbound_key_generate_params "
         "default_key_generate_params key_generation_settings default_internal_user_params default_team_params "
@@ -137,7 +141,7 @@ LITELLM_SETTINGS = Names(
         "model_group_settings model_alias_map "
         "custom_provider_map add_function_to_prompt post_call_rules pre_call_rules prometheus_metrics_config "
         "prometheus_initialize_budget_metrics custom_prometheus_metadata_labels custom_prometheus_tags "
-        "require_auth_for_metrics_endpoint s3_callback_params datadog_params gcs_params "
+        "s3_callback_params datadog_params gcs_params "
         "public_model_groups forward_traceparent_to_llm_provider "
         "network_mock store_audit_logs guardrail_name_config_map "
         "responses_api_encrypted_content_affinity extra_spend_tag_headers default_redis_ttl api_base api_key "

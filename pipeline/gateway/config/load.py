@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.gateway.config.callbacks import read_callbacks
 from pipeline.gateway.config.describe import describe
 from pipeline.gateway.config.fields import Environment, Section, is_filled_in
 from pipeline.gateway.config.ignored import warn_ignored
@@ -218,7 +219,7 @@ def _add_file_variables(top: Section, environment: Environment) -> None:
 
 def _fallbacks(general: Section, litellm: Section, environment: Environment) -> dict[str, object]:
     """Return the settings of LiteLLM that have the same meaning as some of ours, under our names."""
-    fallbacks: dict[str, object] = {}
+    fallbacks = read_callbacks(litellm)
     ping = litellm.get("sse_keepalive_ping_interval_seconds")
     if ping is not None:
         # LiteLLM turns it off with 0.

@@ -29,15 +29,16 @@ from stages.choose_deployment import Deployments
 PREFIX = "HEADRACE_"
 FLAGS = ("host", "port", "workers")
 """Settings that are command-line flags too. They are among the environment variables, as ``--host``."""
+LAST_PORT = 65535
 WEAK_KEY_CHARACTERS = 16
 """Shorter plain keys get a warning: 16 random letters and digits have 95 bits; LiteLLM's example is ``sk-1234``."""
 
 _FIELDS = {field.name: field for field in msgspec.structs.fields(PipelineSettings)}
 _SCALARS = tuple(name for name in _FIELDS if name not in ("stages", "allowed_origins", "forwarded_allow_ips"))
 _FILES = ("ca_file", "tls_certfile", "tls_keyfile")
-_SECRET = ("proxy", *_FILES, "reasoning_store_file")
+_SECRET = ("proxy", "otlp_endpoint", *_FILES, "reasoning_store_file")
 """Settings whose value is not shown in any message."""
-_KEY_FIELDS = ("name", "key", "models", *KEY_LIMITS, *MODEL_LIMITS)
+_KEY_FIELDS = ("name", "key", "models", "metrics", *KEY_LIMITS, *MODEL_LIMITS)
 _STAGE_FIELDS = tuple(field.name for field in msgspec.structs.fields(StageSettings) if field.name != "where")
 _WHEN_FIELDS = tuple(field.name for field in msgspec.structs.fields(When))
 
@@ -80,6 +81,7 @@ def read_keys(section: Section, known: Deployments) -> tuple[KeySettings, ...]:
         text = _needed(entry, "key", "a key, sha256: and 64 hexadecimal digits, or os.environ/NAME", secret=True)
         models = entry.texts("models", 'a list of model names, such as ["gpt-5", "openai/*"]')
         limits, model_limits = read_key_limits(entry, known)
+        reads_metrics = bool(entry.flag("metrics"))
         if name is None or text is None:
             continue
         digest = check_key(entry.get("key"), text, problems)
@@ -95,7 +97,7 @@ def read_keys(section: Section, known: Deployments) -> tuple[KeySettings, ...]:
             )
         elif digest is not None:
             owners[digest] = name
-            keys.append(KeySettings(name, digest, models, limits, model_limits))
+            keys.append(KeySettings(name, digest, models, limits, model_limits, reads_metrics))
     return tuple(keys)
 
 
@@ -204,6 +206,15 @@ def _check_together(
             values["transport"] = "httpx"
     if (proxy := values.get("proxy")) and (problem := url_problem(proxy)):
         problems.error(place("proxy"), problem)
+    if (address := values.get("metrics_address")) and int(address.rpartition(":")[2]) > LAST_PORT:
+        problems.error(place("metrics_address"), f"there is no such port: the last one is {LAST_PORT}")
+    if endpoint := values.get("otlp_endpoint"):
+        if problem := url_problem(endpoint):
+            problems.error(place("otlp_endpoint"), problem)
+        if not _has_exporter():
+            problems.error(
+                place("otlp_endpoint"), "needs packages that are not installed: pip install 'headrace[otel]'"
+            )
     if values.get("http2") and importlib.util.find_spec("h2") is None:
         problems.error(place("http2"), "needs a package that is not installed: pip install 'headrace[http2]'")
     if values.get("watch_config") and importlib.util.find_spec("watchfiles") is None:
@@ -227,6 +238,13 @@ def _check_together(
             ("tls_certfile", "tls_keyfile") if values.get("tls_certfile") else ("tls_keyfile", "tls_certfile")
         )
         problems.error(place(given), f"needs {missing} too: set both, or neither")
+
+
+def _has_exporter() -> bool:
+    try:
+        return importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http") is not None
+    except ModuleNotFoundError:  # of a parent
+        return False
 
 
 def _check_reasoning_store(

@@ -27,6 +27,8 @@ SecondsOrNone: TypeAlias = Annotated[float, Meta(ge=0, le=604_800, description="
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000, description="a whole number from 1, such as 1000")]
 HEADER_NAME = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
 """RFC 9110 section 5.1."""
+METRICS_ADDRESS = r"^(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+):[0-9]{1,5}$"
+"""A host and a port; an IPv6 address is in brackets."""
 ORIGIN = r"^(\*|null|[A-Za-z][A-Za-z0-9+.-]*://[!-.0-~]+/?)$"
 """An origin as browsers send it, or ``*`` for all."""
 Execution: TypeAlias = Literal["tasks", "fused"]
@@ -139,6 +141,14 @@ class PipelineSettings(Struct, frozen=True, kw_only=True):
     upstream_idle_expiry_s: SecondsOrOff = IDLE_EXPIRY_S
     tls_certfile: Annotated[str, Meta(description="the name of a file with our certificate in PEM form")] | None = None
     tls_keyfile: Annotated[str, Meta(description="the name of a file with its private key in PEM form")] | None = None
+    metrics: Annotated[bool, Meta(description="true or false")] = True
+    metrics_without_key: Annotated[bool, Meta(description="true or false")] = False
+    metrics_address: (
+        Annotated[str, Meta(pattern=METRICS_ADDRESS, description="an address and a port, such as 127.0.0.1:9464")]
+        | None
+    ) = None
+    otlp_endpoint: Annotated[str, Meta(description="a URL, such as http://127.0.0.1:4318")] | None = None
+    otlp_interval_s: Seconds = 60.0
     log_format: LogFormat = "json"
     log_level: LogLevel = "info"
 
@@ -148,7 +158,7 @@ class PipelineSettings(Struct, frozen=True, kw_only=True):
         return int(self.max_body_mb * 1024 * 1024)
 
     def __repr__(self) -> str:
-        """Return only the address: ``proxy`` and the options of stages may hold a secret."""
+        """Return only the address: ``proxy``, ``otlp_endpoint`` and the options of stages may hold a secret."""
         return f"<PipelineSettings {self.host}:{self.port}>"
 
 

@@ -16,13 +16,16 @@ from kit.service.certificates import Certificate
 
 from pipeline.gateway.app import Application
 from pipeline.gateway.config.load import Settings, parse_settings
+from pipeline.gateway.event_log import fold
 from pipeline.gateway.failures import refusal
 from pipeline.gateway.generation import Generation
 from pipeline.gateway.http.server import hypercorn_config, serve
 from pipeline.gateway.http.sockets import bind_socket
 from pipeline.gateway.request_record import FinishedRequest, request_record
 from pipeline.gateway.service import server_settings
+from pipeline.observe import Observed
 from pipeline.registry import AnyPlugin
+from pipeline.segments import SegmentFile
 
 Logged = dict[str, Any]
 """The record of a request, as the JSON log has it."""
@@ -156,9 +159,16 @@ async def serving(
     text = config.format(models=models, pipeline=pipeline, key=KEY)
     settings = change(parse_settings(text, source="test.yaml", environ={}))
     services: list[Service] = []
-    app = Application(
-        settings, plugins=plugins or {}, on_end=lambda finished: services[0].add_record(as_logged(finished()))
-    )
+    measurements = SegmentFile.create(ring_bytes=0)
+    observed = Observed(measurements.claim(1))
+
+    def note_end(finish: Callable[[], FinishedRequest]) -> None:
+        finished = finish()
+        observed.end(finished.end)
+        fold(finished, observed)
+        services[0].add_record(as_logged(finished))
+
+    app = Application(settings, plugins=plugins or {}, on_end=note_end, observed=observed, measurements=measurements)
     listener = bind_socket("127.0.0.1", 0)
     scheme, tls = "http", dict[str, str]()
     if certificate is not None:

@@ -55,8 +55,9 @@ def test_an_unmodified_litellm_file_starts_with_one_warning_for_each_unsupported
         "mode: chat keeps it",
         "60: model_list[11] (bedrock-claude): provider bedrock is not supported yet; the deployment is left out",
         "62: model_list[12] (vertex-gemini): provider vertex_ai is not supported yet; the deployment is left out",
-        "69: litellm_settings.callbacks is not supported yet and is ignored",
-        "70: litellm_settings.success_callback is not supported yet and is ignored",
+        "69: litellm_settings.callbacks[1] (otel) is ignored without an address: set the environment variable "
+        "OTEL_EXPORTER_OTLP_ENDPOINT, or pipeline_settings.otlp_endpoint",
+        "70: litellm_settings.success_callback[0] (langfuse) is not supported yet and is ignored",
         "71: litellm_settings.cache is not supported yet and is ignored",
         "72: litellm_settings.cache_params is not supported yet and is ignored",
         "75: litellm_settings.max_budget is a limit that is not enforced (ignore_limits)",
@@ -660,7 +661,8 @@ def test_every_scalar_setting_can_be_overridden() -> None:
     plain = {"float": "7", "int": "7", "bool": "true", "str": "x"}
     special = {"proxy": "http://p:1", "transport": "httpx", "client_profile": "cursor", "log_format": "text",
                "log_level": "error", "cursor_error_status": "passthrough", "ca_file": str(FULL), "execution": "tasks",
-               "reasoning_display": "none", "restore_reasoning": "false"}  # fmt: skip
+               "reasoning_display": "none", "restore_reasoning": "false", "metrics": "false",
+               "metrics_address": "127.0.0.1:9464", "otlp_endpoint": "http://127.0.0.1:4318"}  # fmt: skip
     for field in msgspec.structs.fields(PipelineSettings):
         if field.name in ("stages", "allowed_origins", "forwarded_allow_ips"):
             continue
