@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import subprocess
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -84,6 +84,9 @@ def supervise(
     allow_many_files(own.max_connections)
     listener = bind_socket(own.host, own.port)
 
+    measurements = SegmentFile.create()
+    beside = [*_metrics_tasks(settings, measurements)]
+
     async def watch() -> None:
         async with trio.open_nursery() as nursery:
             if own.watch_config:
@@ -91,9 +94,10 @@ def supervise(
                 nursery.start_soon(watch_files, lambda: map(Path, files()), reload)
             if code:
                 nursery.start_soon(watch_code, code, partial(_note_change, "the code of stages", signal.SIGUSR1))
+            for run in beside:
+                nursery.start_soon(run)
 
     counts = shared_file()  # even without limits: a reload may bring some
-    measurements = SegmentFile.create()
 
     def command_of(listeners: Sequence[int], lifeline: int, number: int) -> list[str]:
         inherited = Inherited(listeners[0], lifeline, number, counts, measurements.fd)
@@ -113,6 +117,26 @@ def supervise(
         beside=watch,
     )
     return trio.run(serve, own.workers, [listener], command_of)
+
+
+def _metrics_tasks(settings: Settings, measurements: SegmentFile) -> Iterator[Callable[[], Awaitable[None]]]:
+    """Yield what this process does with the metrics; only what is configured is imported.
+
+    Raises:
+        OSError: if ``metrics_address`` cannot be bound.
+    """
+    own = settings.pipeline
+    if own.metrics_address is not None:
+        from pipeline.gateway.metrics.address import metrics_app, open_address, serve_address
+
+        yield partial(serve_address, open_address(own.metrics_address), metrics_app(measurements))
+    if own.otlp_endpoint is not None:
+        from pipeline.gateway.metrics.otlp import Exporter
+
+        exporter = Exporter(
+            measurements, settings.deployments, endpoint=own.otlp_endpoint, interval_s=own.otlp_interval_s
+        )
+        yield exporter.run
 
 
 def _note_change(what: str, number: signal.Signals) -> None:

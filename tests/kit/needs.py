@@ -41,7 +41,12 @@ NODE_CLIENTS = Need(
 )
 LINUX = Need("Linux (they read /proc)", Path("/proc/self/stat").exists())
 
-NEEDS = (RECORDINGS, NODE_CLIENTS, LINUX)
+PROMETHEUS = Need(
+    "Prometheus (Debian's package prometheus)",
+    shutil.which("prometheus") is not None and shutil.which("promtool") is not None,
+)
+
+NEEDS = (RECORDINGS, NODE_CLIENTS, LINUX, PROMETHEUS)
 
 
 def needs(need: Need) -> pytest.MarkDecorator:

@@ -70,6 +70,19 @@ class Command:
         assert named is not None, self.log
         return int(named[1])
 
+    @property
+    def metrics_port(self) -> int:
+        """The port of ``metrics_address``."""
+        named = re.search(rb"metrics on 127\.0\.0\.1 port (\d+)", self.log)
+        assert named is not None, self.log
+        return int(named[1])
+
+    def pid_of_worker(self, number: int) -> int:
+        """The first process that was the worker of this number."""
+        named = re.search(rb"worker %d is process (\d+)" % number, self.log)
+        assert named is not None, self.log
+        return int(named[1])
+
 
 def configured(models: str, settings: str = "") -> str:
     """Return a configuration for any free port. Nothing is refused for lag: a busy machine would fail the test."""
