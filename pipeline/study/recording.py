@@ -172,9 +172,10 @@ class RecordingWriter:
         file.write(msgspec.json.encode(header) + b"\n")
 
     def write(self, lines: Iterable[bytes]) -> None:
-        """Write lines, each one JSON object with or without its newline."""
+        """Write lines, each one JSON object with or without its newline, so that others can read them now."""
         for line in lines:
             self._file.write(line if line.endswith(b"\n") else line + b"\n")
+        self._file.flush()
 
 
 @contextmanager
