@@ -28,6 +28,7 @@ from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.supervision import Inherited
 from pipeline.gateway.watching import code_folders
 from pipeline.registry import PluginError, Plugins, discover
+from pipeline.study.commands import add_commands
 
 DISTRIBUTION = "headrace"
 KINDS = ("event", "codec", "run", "around", "observer")
@@ -129,6 +130,8 @@ def _parser() -> argparse.ArgumentParser:
     run_stage.add_argument("--options", metavar="JSON", default="{}", help="the options of the Plugin, a JSON object")
     run_stage.add_argument("--show", choices=SHOWN, default="both", help="what to print (%(default)s)")
     run_stage.set_defaults(run=_run_stage)
+
+    add_commands(commands)
 
     docs = commands.add_parser("docs", help="write the generated pages of the documentation")
     docs.add_argument("--write", metavar="FOLDER", required=True)

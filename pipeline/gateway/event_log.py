@@ -37,6 +37,7 @@ class EventLog:
         self._finished: list[FinishedRequest] = []
         self._has_finished = trio.Event()
         self._longest: Stall | None = None  # since the last line
+        self._longest_s = 0.0  # when it was over
         self._stalls = 0
 
     def note_request(self, finished: Callable[[], FinishedRequest]) -> None:
@@ -57,6 +58,7 @@ class EventLog:
         self._stalls += 1
         if self._longest is None or stall.ns > self._longest.ns:
             self._longest = stall
+            self._longest_s = time.time()  # noqa: TID251 - compared with the times of requests
 
     async def run(self) -> None:
         """Log until it is cancelled."""
@@ -89,7 +91,7 @@ class EventLog:
         if (stall := self._longest) is not None:
             request_id = None if stall.request_id is None else redact(stall.request_id)
             record = StallRecord(stall.stage, request_id, stall.ns // 1000 / 1000, stall.streams, self._stalls - 1)
-            self._log.stall(record, time.time())  # noqa: TID251 - the time of the log's line
+            self._log.stall(record, self._longest_s)
             self._longest, self._stalls = None, 0
 
 
