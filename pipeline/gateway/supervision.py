@@ -93,7 +93,7 @@ def supervise(
                 nursery.start_soon(watch_code, code, partial(_note_change, "the code of stages", signal.SIGUSR1))
 
     counts = shared_file()  # even without limits: a reload may bring some
-    measurements = SegmentFile.create()
+    measurements = SegmentFile.create(ring_bytes=own.recorder_bytes)
 
     def command_of(listeners: Sequence[int], lifeline: int, number: int) -> list[str]:
         inherited = Inherited(listeners[0], lifeline, number, counts, measurements.fd)
