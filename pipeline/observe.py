@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pipeline.channel import Link
 from pipeline.lane import STATES, Lane
@@ -238,6 +238,11 @@ class Observed:
         count_duration(self._cell("headrace_gc_seconds"), ns)
 
     # Now and then.
+
+    def party_s(self) -> dict[Literal["client", "ours", "upstream"], float]:
+        """Return whose time it was in all requests that have ended, in seconds."""
+        client, ours, upstream = [cell[0] / 1e9 for cell in self._parties]
+        return {"client": client, "ours": ours, "upstream": upstream}
 
     def note_process(self, *, lag_s: float, resident_bytes: int, sockets: Mapping[str, int]) -> None:
         """Say how this process is.

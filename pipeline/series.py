@@ -15,7 +15,7 @@ from enum import IntEnum
 from typing import Any, Final, Protocol, TypeAlias
 
 from pipeline.histogram import SLOTS, slot_of, slot_of_size
-from pipeline.segments import Segment, SegmentFile
+from pipeline.segments import Segment, SegmentFile, SegmentView
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 MAX_SERIES: Final = 1000
@@ -237,6 +237,16 @@ class _Sum:
             return Series(labels, value)
         counts = self.words[:SLOTS]
         return Series(labels, value, slots={slot: int(count) for slot, count in enumerate(counts) if count})
+
+
+def read_segment(view: SegmentView) -> dict[str, Family]:
+    """Return the series of one process, by family; gauges are what it had last, even if it has died."""
+    families: dict[str, Family] = {}
+    for kind, (name, about, limits, labels), at, size in _entries(view.series):
+        words: list[float] = [*view.series[at : at + 8 * size].cast("d" if kind in _FLOATS else "q")]
+        family = families.setdefault(name, Family(name, about, kind, []))
+        family.series.append(_Sum(words, limits).series(kind, labels))
+    return families
 
 
 def _entries(area: memoryview) -> Iterator[tuple[Kind, _Name, int, int]]:

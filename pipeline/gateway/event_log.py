@@ -1,4 +1,6 @@
-"""What is logged a little later than it happens: finished requests, to save time, and stalls, to save lines."""
+"""What is logged and recorded a little later than it happens: finished requests, to save time, and stalls, to save
+lines.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from typing import Final
 import trio
 
 from pipeline.gateway.logs import Log, StallRecord
+from pipeline.gateway.recorder import STALL, Recorder
 from pipeline.gateway.request_record import FinishedRequest, request_record
 from pipeline.loop import Stall
 from pipeline.observe import Observed
@@ -29,14 +32,17 @@ class EventLog:
     Args:
         log: where to.
         observed: adds up what all requests were; None if nobody does.
+        recorder: keeps the lines of the log; None if nobody does.
     """
 
-    def __init__(self, log: Log, observed: Observed | None = None) -> None:
+    def __init__(self, log: Log, observed: Observed | None = None, recorder: Recorder | None = None) -> None:
         self._log = log
         self._observed = observed
+        self._recorder = recorder if recorder is not None and recorder.is_on else None
         self._finished: list[FinishedRequest] = []
         self._has_finished = trio.Event()
         self._longest: Stall | None = None  # since the last line
+        self._longest_s = 0.0  # when it was over
         self._stalls = 0
 
     def note_request(self, finished: Callable[[], FinishedRequest]) -> None:
@@ -54,9 +60,12 @@ class EventLog:
         """Count a stall, and keep it for the next line if it is the longest."""
         if self._observed is not None:
             self._observed.note_stall(stall.stage, stall.ns)
+        now_s = time.time()  # noqa: TID251 - compared with the times of requests
+        if self._recorder is not None:
+            self._recorder.note_stall(now_s - stall.ns / 1e9, now_s)
         self._stalls += 1
         if self._longest is None or stall.ns > self._longest.ns:
-            self._longest = stall
+            self._longest, self._longest_s = stall, now_s
 
     async def run(self) -> None:
         """Log until it is cancelled."""
@@ -73,7 +82,7 @@ class EventLog:
             self.flush_requests()
 
     def flush_requests(self) -> None:
-        """Log and add up all requests that were noted, if there are any."""
+        """Log, record and add up all requests that were noted, if there are any."""
         if not self._finished:
             return
         self._has_finished = trio.Event()
@@ -81,15 +90,25 @@ class EventLog:
         if self._observed is not None:
             for one in finished:
                 fold(one, self._observed)
-        if self._log.writes_requests:
-            self._log.requests([request_record(one) for one in finished], [one.ended_s for one in finished])
+        if not self._log.writes_requests and self._recorder is None:
+            return
+        records, ended_s = [request_record(one) for one in finished], [one.ended_s for one in finished]
+        lines = None
+        if self._recorder is not None:
+            lines = self._log.json_lines("request", records, ended_s)
+            self._recorder.keep_requests(lines, records, ended_s)
+        self._log.requests(records, ended_s, lines)
 
     def flush_stalls(self) -> None:
         """Log the longest stall since the last line, if there was one."""
         if (stall := self._longest) is not None:
             request_id = None if stall.request_id is None else redact(stall.request_id)
             record = StallRecord(stall.stage, request_id, stall.ns // 1000 / 1000, stall.streams, self._stalls - 1)
-            self._log.stall(record, time.time())  # noqa: TID251 - the time of the log's line
+            line = None
+            if self._recorder is not None:
+                [line] = self._log.json_lines("stall", [record], [self._longest_s])
+                self._recorder.keep(line, self._longest_s, None, marks=STALL)
+            self._log.stall(record, self._longest_s, line)
             self._longest, self._stalls = None, 0
 
 

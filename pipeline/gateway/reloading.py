@@ -41,6 +41,7 @@ OF_THE_SERVICE: Final = (
     "metrics_address",
     "otlp_endpoint",
     "otlp_interval_s",
+    "recorder_mb",
     "log_format",
 )
 """What is read when the service starts, before any worker."""

@@ -24,6 +24,8 @@ from pipeline.gateway.logs import configure_logging
 from pipeline.gateway.memory import return_large_blocks
 from pipeline.gateway.open_files import allow_many_files
 from pipeline.gateway.process_state import ProcessState
+from pipeline.gateway.publishing import Publisher
+from pipeline.gateway.recorder import Recorder
 from pipeline.gateway.recycling import RequestLimit
 from pipeline.gateway.reloading import Reloader, Reread
 from pipeline.gateway.supervision import Inherited
@@ -61,10 +63,14 @@ def serve(
     own = settings.pipeline
     number = inherited.number if inherited is not None and own.workers > 1 else None
     written = configure_logging(own.log_format, own.log_level, worker=number)
-    file = SegmentFile.create() if inherited is None else SegmentFile(inherited.measurements)
-    observed = Observed(file.claim(1 if inherited is None else inherited.number))
+    if inherited is None:
+        file = SegmentFile.create(ring_bytes=own.recorder_bytes)
+    else:
+        file = SegmentFile(inherited.measurements)
+    segment = file.claim(1 if inherited is None else inherited.number)
+    observed, recorder = Observed(segment), Recorder(segment.ring)
     observed.expect_ends(END_CODES)
-    events = EventLog(written, observed)
+    events = EventLog(written, observed, recorder)
     lifeline: Lifeline | None = None
     counts: Counts | None = None
     on_end = events.note_request
@@ -88,7 +94,8 @@ def serve(
         on_listening(own.host, listener.getsockname()[1])
     clients: set[ServerConnection] = set()
     state = ProcessState(observed, file, app.generations, clients, written.sink)
-    return _run(app, own, listener, lifeline, events, on_hangup, state, clients)
+    publisher = Publisher(file, segment, app.generations, observed, recorder, events.flush_requests)
+    return _run(app, own, listener, lifeline, events, on_hangup, state, publisher, clients)
 
 
 def shared_counts(fd: int) -> Counts:
@@ -123,6 +130,7 @@ def _run(
     events: EventLog,
     on_hangup: Callable[[], Awaitable[None]] | None,
     state: ProcessState,
+    publisher: Publisher,
     clients: set[ServerConnection],
 ) -> int:
     """Serve in this process."""
@@ -136,6 +144,7 @@ def _run(
                 nursery.start_soon(events.run)
                 nursery.start_soon(watch_streams, loop)
                 nursery.start_soon(state.run)
+                nursery.start_soon(publisher.run)
                 try:
                     await serve_until_signalled(
                         app,

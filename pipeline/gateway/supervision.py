@@ -84,7 +84,7 @@ def supervise(
     allow_many_files(own.max_connections)
     listener = bind_socket(own.host, own.port)
 
-    measurements = SegmentFile.create()
+    measurements = SegmentFile.create(ring_bytes=own.recorder_bytes)
     beside = [*_metrics_tasks(settings, measurements)]
 
     async def watch() -> None:

@@ -254,3 +254,9 @@ def test_what_another_part_of_the_process_counts_is_read_as_well() -> None:
     figures.observed.series.cell(Kind.AMOUNT, "headrace_plugin_mirror_bytes_total", about="Bytes.")[0] += 2.5
     family = read_all(figures.file)["headrace_plugin_mirror_bytes_total"]
     assert (family.about, family.series[0].value) == ("Bytes.", 2.5)
+
+
+def test_whose_time_it_was_is_known_to_the_process_itself() -> None:
+    figures = Figures()
+    figures.observed.fold(finished(HandClock()), deployment="d", is_stream=True, end="OK")
+    assert figures.observed.party_s() == {"client": 0.005, "ours": 0.035, "upstream": 0.06}

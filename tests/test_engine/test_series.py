@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline import series
 from pipeline.histogram import slot_of, slot_of_size
 from pipeline.segments import SegmentFile
-from pipeline.series import Family, Kind, SeriesWriter, count_duration, count_size, read_series
+from pipeline.series import Family, Kind, SeriesWriter, count_duration, count_size, read_segment, read_series
 
 LIMITS = (0.5, 1.0, math.inf)
 
@@ -131,3 +131,15 @@ def test_any_text_can_be_a_label(labels: dict[str, str], about: str) -> None:
     writer = SeriesWriter(file.claim(1))
     writer.cell(Kind.COUNT, "count", tuple(labels.items()), about=about)[0] += 1
     assert only(read_series(file), "count").value == 1
+
+
+def test_the_series_of_one_process_are_read_apart_from_the_others() -> None:
+    file = new_file()
+    segments = [file.claim(1), file.claim(2)]
+    for number, writer in enumerate(map(SeriesWriter, segments)):
+        writer.cell(Kind.GAUGE, "gauge")[0] = float(number)
+        writer.cell(Kind.SECONDS, "seconds", (("a", "x"),))[0] += 1_000_000_000 * number
+        writer.cell(Kind.SECONDS, "seconds", (("a", "y"),))
+    first, second = map(read_segment, file.views())
+    assert (only(first, "gauge").value, only(second, "gauge").value) == (0.0, 1.0)
+    assert [(one.labels, one.value) for one in second["seconds"].series] == [((("a", "x"),), 1.0), ((("a", "y"),), 0.0)]

@@ -149,6 +149,7 @@ class PipelineSettings(Struct, frozen=True, kw_only=True):
     ) = None
     otlp_endpoint: Annotated[str, Meta(description="a URL, such as http://127.0.0.1:4318")] | None = None
     otlp_interval_s: Seconds = 60.0
+    recorder_mb: Annotated[float, Meta(ge=0, le=1024, description="a number of MiB, such as 32, or 0 for none")] = 32.0
     log_format: LogFormat = "json"
     log_level: LogLevel = "info"
 
@@ -156,6 +157,11 @@ class PipelineSettings(Struct, frozen=True, kw_only=True):
     def max_body_bytes(self) -> int:
         """``max_body_mb`` in bytes."""
         return int(self.max_body_mb * 1024 * 1024)
+
+    @property
+    def recorder_bytes(self) -> int:
+        """``recorder_mb`` in bytes."""
+        return int(self.recorder_mb * 1024 * 1024)
 
     def __repr__(self) -> str:
         """Return only the address: ``proxy``, ``otlp_endpoint`` and the options of stages may hold a secret."""
