@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -76,5 +76,5 @@ def test_the_fields_of_each_json_document_are_listed() -> None:
 
 def test_all_parts_are_listed() -> None:
     listed = PAGE.partition("## How `why` decides")[2].partition("## How `compare`")[0]
-    for name in (*PARTIES, *PartKind.__args__):
+    for name in (*PARTIES, *get_args(PartKind)):
         assert f"`{name}`" in listed, name
