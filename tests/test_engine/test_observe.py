@@ -61,12 +61,13 @@ def finished(clock: HandClock) -> Timeline:
 
 def test_requests_are_counted_at_their_begin_and_their_end() -> None:
     figures = Figures()
-    for _ in range(3):
+    for _ in range(4):
         figures.observed.begin()
     figures.observed.end("OK")
     figures.observed.end("UT")
+    figures.observed.end("OK")
     assert figures.value("headrace_in_flight") == 1
-    assert figures.value("headrace_requests_total", end="OK") == 1
+    assert figures.value("headrace_requests_total", end="OK") == 2
     assert figures.value("headrace_requests_total", end="UT") == 1
 
 
@@ -100,6 +101,10 @@ def test_a_finished_request_is_in_all_figures_of_whole_requests() -> None:
         | {"first_token_out": 0.015, "ended": 0.01}
     )
     assert sum(phases.values()) == pytest.approx(0.1)
+    figures.observed.fold(finished(HandClock()), deployment="a", is_stream=True, end="OK")
+    assert figures.value("headrace_request_phase_seconds_total", phase="first_token") == pytest.approx(0.08)
+    figures = Figures()
+    figures.observed.fold(finished(HandClock()), deployment="a", is_stream=True, end="OK", tokens=(100, 7))
     assert figures.value("headrace_before_handler_seconds") == pytest.approx(0.01)
     assert figures.value("headrace_first_token_seconds", **of) == pytest.approx(0.09)
     assert figures.value("headrace_upstream_first_token_seconds", **of) == pytest.approx(0.04)
@@ -171,6 +176,19 @@ def test_declared_waits_and_further_tasks_of_a_stage_count_once() -> None:
     assert figures.value("headrace_stage_outside_seconds_total", stage="mirror") == pytest.approx(0.003)
     assert figures.value("headrace_stage_busy_seconds_total", stage="mirror") * 1e9 == lane.stages[0].busy_ns
     assert figures.value("headrace_lane_seconds_total", lane="mirror.writer", state="busy") == pytest.approx(0.005)
+
+
+async def test_the_waits_of_batches_in_a_link_are_counted_by_their_kind() -> None:
+    figures, clock = Figures(), HandClock()
+    link: Link[int] = Link("a>b", 2)
+    giver, taker = new_lane(clock), new_lane(clock)
+    assert link.give_nowait([1], giver, clock())
+    clock.advance(3 * MS)
+    assert await link.take(taker) == [1]
+    figures.observed.fold_tasks([], [link])
+    assert figures.series("headrace_link_wait_seconds", link="a>b", kind="queued").slots == {slot_of(3 * MS): 1}
+    assert figures.value("headrace_link_wait_seconds", link="a>b", kind="queued") == pytest.approx(0.003)
+    assert figures.series("headrace_link_wait_seconds", link="a>b", kind="ready").slots == {}
 
 
 async def test_the_batches_that_wait_in_links_are_known_while_they_do() -> None:
