@@ -129,6 +129,8 @@ def explained(
     if request.end != "OK":
         sentence += f" It ended with {request.end}" + (f" ({request.error})." if request.error else ".")
     culprit.ms = round(culprit.ms, 3)
+    if culprit.usual_ms is not None:
+        culprit.usual_ms = round(culprit.usual_ms, 3)
     return Explanation(
         request_id=request.request_id,
         model=request.model,
