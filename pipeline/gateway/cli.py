@@ -1,4 +1,7 @@
-"""The ``headrace`` command: serve · dev · demo · check-config · graph · stages · new-stage · run-stage · docs."""
+"""The ``headrace`` command: serve · dev · demo · check-config · graph · stages · new-stage · run-stage · docs.
+
+Those that study recordings are in `pipeline.study.commands`.
+"""
 
 from __future__ import annotations
 

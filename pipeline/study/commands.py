@@ -1,5 +1,7 @@
 """The commands that study a recording: report · why · stalls · compare · trace · budget.
 
+The first three and trace also read the flight recorder of a running service.
+
 Exit status: 0, 1 if a comparison or a budget has found something, 2 for a command line or a file that cannot be used.
 """
 
@@ -16,23 +18,28 @@ if TYPE_CHECKING:
 # argparse has no public name for what `add_subparsers` returns.
 Subparsers = Any
 
+FIRST_LOOK_S: Final = 1.5
+"""So long after the first look at a service its workers have said which requests run."""
 FILE_HELP: Final = "a recording (.zst needs the extra zstd) or a JSON log of headrace; - is standard input"
 
 
 def add_commands(commands: Subparsers) -> None:
     """Add the commands to the parser of ``headrace``. Nothing heavy is imported before one of them runs."""
     report = commands.add_parser("report", help="show where the time of all requests of a recording went")
-    report.add_argument("file", metavar="FILE", help=FILE_HELP)
+    report.add_argument("file", metavar="FILE", nargs="?", help=FILE_HELP)
+    _add_service(report)
     _add_selection(report)
     _set(report, _report)
 
     why = commands.add_parser("why", help="say why one request took long: whose time it was, and what cost most")
     _add_request(why, "explain")
+    why.add_argument("--now", action="store_true", help="say what each running request waits for; needs --url")
     _add_selection(why)
     _set(why, _why)
 
     stalls = commands.add_parser("stalls", help="show which stages held the loop, and which requests waited for them")
-    stalls.add_argument("file", metavar="FILE", help=FILE_HELP)
+    stalls.add_argument("file", metavar="FILE", nargs="?", help=FILE_HELP)
+    _add_service(stalls)
     _add_selection(stalls)
     _set(stalls, _stalls)
 
@@ -61,9 +68,15 @@ def add_commands(commands: Subparsers) -> None:
 
 
 def _add_request(command: argparse.ArgumentParser, verb: str) -> None:
-    command.add_argument("words", metavar="ID FILE", nargs="+", help="its id and a recording; with --slowest no id")
+    command.add_argument("words", metavar="ID FILE", nargs="*", help="its id and a recording; with --slowest no id")
+    _add_service(command)
     command.add_argument("--slowest", action="store_true", help=f"{verb} the slowest requests of the recording")
     command.add_argument("-n", dest="count", metavar="N", type=int, default=1, help="how many of them (%(default)s)")
+
+
+def _add_service(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--url", help="instead of FILE: a running service, such as http://127.0.0.1:4000")
+    command.add_argument("--key", help="its master key (the environment variable HEADRACE_MASTER_KEY)")
 
 
 def _add_selection(command: argparse.ArgumentParser) -> None:
@@ -77,11 +90,12 @@ def _add_selection(command: argparse.ArgumentParser) -> None:
 
 def _set(command: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
     def guarded(options: argparse.Namespace) -> int:
+        from pipeline.study.live import LiveError
         from pipeline.study.recording import StudyError
 
         try:
             return run(options)
-        except StudyError as error:
+        except (LiveError, StudyError) as error:
             sys.stderr.write(f"headrace: {error}\n")
             return 2
 
@@ -112,19 +126,20 @@ def _write_json(document: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from pipeline.study.recording import StudyError, open_recording
+    from pipeline.study.recording import StudyError
     from pipeline.study.report import Reporter
     from pipeline.study.report_page import report_page
+    from pipeline.study.source import open_source
     from pipeline.study.tables import Paint
 
     reporter = Reporter()
-    with open_recording(options.file) as recording:
+    with open_source(options.file, options.url, options.key) as recording:
         for event in _selection(options).of(recording):
             reporter.add(event)
     report = reporter.report()
     if not report.requests:
         raise StudyError(
-            f"{options.file} has no request that was asked for: check --model, --deployment, --end, --since"
+            f"{recording.name} has no request that was asked for: check --model, --deployment, --end, --since"
         )
     if options.json:
         _write_json(report)
@@ -133,28 +148,29 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
-def _id_and_file(options: argparse.Namespace) -> tuple[str | None, str]:
-    """Return the request's id, None for the slowest, and the name of the recording."""
+def _id_and_file(options: argparse.Namespace) -> tuple[str | None, str | None]:
+    """Return the request's id, None for the slowest, and the name of the recording, None with ``--url``."""
     from pipeline.study.recording import StudyError
 
     if options.count < 1:
         raise StudyError(f"-n {options.count}: it must be at least 1")
-    match options.slowest, options.words:
-        case True, [name]:
-            return None, name
-        case False, [request_id, name]:
-            return request_id, name
-        case _:
-            raise StudyError("name a request's id and a recording, or --slowest and a recording")
+    words = list(options.words)
+    request_id = None if options.slowest or not words else words.pop(0)
+    name = words.pop(0) if words and options.url is None else None
+    if words or (request_id is None and not options.slowest) or (name is None and options.url is None):
+        raise StudyError("name a request's id and a recording, or --slowest and a recording; or --url in its place")
+    return request_id, name
 
 
 def _why(options: argparse.Namespace) -> int:
-    from pipeline.study.recording import open_recording
+    from pipeline.study.source import open_source
     from pipeline.study.tables import Paint
     from pipeline.study.why_page import explanations, why_page
 
+    if options.now:
+        return _why_now(options)
     request_id, name = _id_and_file(options)
-    with open_recording(name) as recording:
+    with open_source(name, options.url, options.key) as recording:
         found = explanations(_selection(options).of(recording), request_id=request_id, slowest=options.count)
     if options.json:
         _write_json(found)
@@ -164,12 +180,34 @@ def _why(options: argparse.Namespace) -> int:
     return 0
 
 
+def _why_now(options: argparse.Namespace) -> int:
+    from threading import Event
+
+    from pipeline.study.live import key_from, running
+    from pipeline.study.recording import StudyError
+    from pipeline.study.running import running_page, running_sentence
+    from pipeline.study.tables import Paint
+
+    if options.url is None or options.words:
+        raise StudyError("--now is about a running service: name it with --url, and no request and no recording")
+    key = key_from(options.key)
+    rows = running(options.url, key)
+    if not rows:  # workers say what they do once somebody has asked
+        Event().wait(FIRST_LOOK_S)
+        rows = running(options.url, key)
+    if options.json:
+        _write_json([{**row, "sentence": running_sentence(row)} for row in rows])
+    else:
+        _write(running_page(rows, Paint()))
+    return 0
+
+
 def _stalls(options: argparse.Namespace) -> int:
-    from pipeline.study.recording import open_recording
+    from pipeline.study.source import open_source
     from pipeline.study.stalls import stalled_stages, stalls_page
     from pipeline.study.tables import Paint
 
-    with open_recording(options.file) as recording:
+    with open_source(options.file, options.url, options.key) as recording:
         found = stalled_stages(_selection(options).of(recording))
     if options.json:
         _write_json(found)
@@ -200,11 +238,12 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _trace(options: argparse.Namespace) -> int:
     from pipeline.study.perfetto import perfetto_trace
-    from pipeline.study.recording import StudyError, open_recording
+    from pipeline.study.recording import StudyError
+    from pipeline.study.source import open_source
     from pipeline.study.why_page import chosen
 
     request_id, name = _id_and_file(options)
-    with open_recording(name) as recording:
+    with open_source(name, options.url, options.key) as recording:
         requests, stalls, _ = chosen(_selection(options).of(recording), request_id=request_id, slowest=options.count)
     trace = perfetto_trace(requests, stalls)
     try:

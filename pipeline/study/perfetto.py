@@ -3,8 +3,8 @@
 Each request is a process. Its threads are its lanes, with their states and, within these, the work of their stages.
 More tracks have its phases, its points, whose time it was, and how long batches waited in each link; counters have the
 depth of each link and the number of batches; flows follow a batch from lane to lane. A request that was not traced per
-batch has the sums of each lane instead, one after the other: their category is ``sum``. The loops are one more process,
-with the stalls.
+batch has the sums of each lane and of each stage instead, one after the other. The loops are one more process, with the
+stalls.
 
 Times are those of the wall clock. They are exact within a request; between two requests they are as exact as the log's
 times, which have whole milliseconds.
@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+from pipeline.study.parts import stages_of
 from pipeline.study.path import path_of
 from pipeline.study.recording import StudyError
 from pipeline.study.records import RecordedRequest, RecordedStall
@@ -129,16 +130,17 @@ def _write_sums(writer: _Writer, request: RecordedRequest, born_ns: int, pid: in
             ns = round(getattr(lane, f"{state}_ms") * 1e6)
             if ns:
                 slices.append(TraceSlice(at_ns, at_ns + ns, state, "sum"))
-            within_ns = at_ns
-            for stage in lane.stages if state in ("busy", "closing") else ():
-                figures = request.stages.get(stage)
-                ms = 0.0 if figures is None else figures.busy_ms if state == "busy" else figures.flush_ms
-                work_ns = min(round(ms * 1e6), at_ns + ns - within_ns)
-                if work_ns > 0:
-                    slices.append(TraceSlice(within_ns, within_ns + work_ns, stage, "sum"))
-                    within_ns += work_ns
             at_ns += ns
         writer.slices(writer.thread(pid, tid + 1, f"{name} (sums, in no order)"), slices)
+    # Not within the lanes: a stage may have worked in the task of the lane before its own.
+    slices, at_ns = [], born_ns
+    for name, stage in stages_of(request):
+        for what, ms in (("", stage.work_ms), (": waits", stage.outside_ms)):
+            ns = round(ms * 1e6)
+            if ns:
+                slices.append(TraceSlice(at_ns, at_ns + ns, f"{name}{what}", "stage sum"))
+                at_ns += ns
+    writer.slices(writer.track("stages (sums, in no order)", process), slices)
     counter = writer.counter("events", process)
     for point, count in (("first_event", 0), ("upstream_end", request.events)):
         if point in request.points_ms:

@@ -129,6 +129,8 @@ def explained(
     if request.end != "OK":
         sentence += f" It ended with {request.end}" + (f" ({request.error})." if request.error else ".")
     culprit.ms = round(culprit.ms, 3)
+    if culprit.usual_ms is not None:
+        culprit.usual_ms = round(culprit.usual_ms, 3)
     return Explanation(
         request_id=request.request_id,
         model=request.model,
@@ -224,11 +226,11 @@ def _waited_words(made: Culprit, kind: PartKind, held: list[Held]) -> str:
         made.kind = "overload"
         return "ours: it waited for the loop, which was busy with many small turns, so headrace is overloaded"
     made.kind, made.stage, made.request_id = "blocked_loop", held[0].stage, held[0].request_id
-    if not unlogged or held_ms > made.ms:
+    if held_ms >= EXPLAINED * made.ms:  # else most of it was in stalls that were not logged
         made.ms = held_ms
     stalls = sum(one.stalls for one in held)
     times = f" in {stalls} stalls" if stalls > 1 else ""
-    times += f" and {unlogged} shorter ones that were not logged" if unlogged else ""
+    times += f", as did {unlogged} shorter stalls that were not logged" if unlogged else ""
     if held[0].stage is None:
         return f"ours: the loop was held{times}, by no single stage (many small turns, or a collection of garbage)"
     others = f" (and {len(held) - 1} others)" if len(held) > 1 else ""

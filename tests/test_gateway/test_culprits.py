@@ -103,8 +103,11 @@ WANTED = {
 
 
 KINDS: Mapping[str, CulpritKind] = {
-    **{"slow-head": "head", "slow-tokens": "tokens", "paused-client": "reading"},
-    **{"burning-stage": "stage", "victim": "blocked_loop"},
+    "slow-head": "head",
+    "slow-tokens": "tokens",
+    "paused-client": "reading",
+    "burning-stage": "stage",
+    "victim": "blocked_loop",
 }
 """What `headrace why` calls them."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -150,6 +151,17 @@ def test_a_stall_names_the_stage_the_request_and_how_many_waited(logging: Loggin
     del line["ts"]
     expected = {"stage": "shout", "request_id": "r1", "ms": 101.3, "streams": 40, "unlogged": 0}
     assert line == {"event": "stall", **expected}
+
+
+def test_a_stall_has_the_time_of_its_end_and_not_of_its_line(logging: Logging, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([100.0, 100.9])
+    monkeypatch.setattr("pipeline.gateway.event_log.time.time", lambda: next(times))
+    logging.events.note_stall(HELD)
+    logging.events.note_stall(replace(HELD, ns=HELD.ns - 1))
+    monkeypatch.undo()
+    logging.events.flush_stalls()
+    [line] = logging.written()
+    assert line["ts"] == "1970-01-01T00:01:40.000Z"
 
 
 def test_a_credential_as_the_id_of_a_stalled_request_is_redacted(logging: Logging) -> None:
