@@ -11,7 +11,7 @@ from pipeline.channel import Link
 from pipeline.kernel_time import Clock
 from pipeline.lane import Lane
 from pipeline.loop import Loop
-from pipeline.timeline import Timeline
+from pipeline.timeline import BatchTimes, Timeline
 from pipeline.tracing import Trace
 
 T = TypeVar("T")
@@ -48,10 +48,17 @@ class RequestContext:
 
     __slots__ = ("_notes", "deadline", "lanes", "links", "open_codecs", "request_id", "skipped", "timeline", "trace")
 
-    def __init__(self, request_id: str, *, deadline: float = math.inf, clock: Clock = perf_counter_ns) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        *,
+        deadline: float = math.inf,
+        clock: Clock = perf_counter_ns,
+        batch_times: BatchTimes | None = None,
+    ) -> None:
         self.request_id = request_id
         self.deadline = deadline
-        self.timeline = Timeline(clock)
+        self.timeline = Timeline(clock, batch_times)
         self.lanes: list[Lane] = []
         self.links: list[Link[Any]] = []
         self.open_codecs: list[tuple[str, Any]] = []
