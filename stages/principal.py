@@ -18,6 +18,7 @@ class Principal(Struct, frozen=True):
         models: the names that it may use, each with any number of ``*``; None means every model.
         limits: what it may have in all.
         model_limits: what it may have of each model, by the model's configured name.
+        may_trace: whether it may ask for a trace of its requests; the master key always may.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Principal(Struct, frozen=True):
     models: tuple[str, ...] | None = None
     limits: Limits = NO_LIMITS
     model_limits: Mapping[str, Limits] = {}
+    may_trace: bool = False
 
     def may_use(self, model: str) -> bool:
         """Return whether this key may use ``model``; names are compared whole, and case matters."""

@@ -104,5 +104,7 @@ def fold(finished: FinishedRequest, observed: Observed) -> None:
         tokens=None if usage is None else (usage.prompt_tokens, usage.completion_tokens),
     )
     observed.fold_tasks(finished.lanes, finished.links)
+    if finished.trace is not None:
+        observed.fold_turns(finished.trace.stage_turns())
     for attempt in finished.attempts:
         observed.fold_tasks(attempt.lanes, attempt.links)

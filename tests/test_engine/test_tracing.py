@@ -190,7 +190,7 @@ def test_a_state_that_goes_on_is_one_span_unless_another_batch_has_come() -> Non
     assert_spans_sum(trace, [lane])
 
 
-def test_a_wait_that_was_cut_short_by_a_deadline_of_the_stages_own_is_no_end() -> None:
+def test_a_stage_goes_on_after_a_wait_that_its_own_deadline_has_cut_short() -> None:
     clock, trace = HandClock(0), Trace()
     lane = lane_of(trace, clock)
     lane.switch(CLOSING, clock())

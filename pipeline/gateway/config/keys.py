@@ -27,6 +27,7 @@ class KeySettings(Struct, frozen=True):
         digest: the SHA-256 of the key, 32 bytes.
         models: the model names that it may use, as in `Principal.models`.
         limits, model_limits: what it may have in all, and of each model, as in `Principal`.
+        may_trace: whether it may ask for a trace of its requests.
     """
 
     name: str
@@ -34,6 +35,7 @@ class KeySettings(Struct, frozen=True):
     models: tuple[str, ...] | None = None
     limits: Limits = NO_LIMITS
     model_limits: Mapping[str, Limits] = {}
+    may_trace: bool = False
 
     def __repr__(self) -> str:
         """Return the name without the digest, with which a guess could be checked offline."""
@@ -83,7 +85,13 @@ class KeyStore:
         for key in keys:
             self._add(
                 key.digest,
-                Principal(name=key.name, models=key.models, limits=key.limits, model_limits=key.model_limits),
+                Principal(
+                    name=key.name,
+                    models=key.models,
+                    limits=key.limits,
+                    model_limits=key.model_limits,
+                    may_trace=key.may_trace,
+                ),
             )
 
     def _add(self, digest: bytes, principal: Principal) -> None:

@@ -37,7 +37,7 @@ _SCALARS = tuple(name for name in _FIELDS if name not in ("stages", "allowed_ori
 _FILES = ("ca_file", "tls_certfile", "tls_keyfile")
 _SECRET = ("proxy", *_FILES, "reasoning_store_file")
 """Settings whose value is not shown in any message."""
-_KEY_FIELDS = ("name", "key", "models", *KEY_LIMITS, *MODEL_LIMITS)
+_KEY_FIELDS = ("name", "key", "models", "trace", *KEY_LIMITS, *MODEL_LIMITS)
 _STAGE_FIELDS = tuple(field.name for field in msgspec.structs.fields(StageSettings) if field.name != "where")
 _WHEN_FIELDS = tuple(field.name for field in msgspec.structs.fields(When))
 
@@ -80,6 +80,7 @@ def read_keys(section: Section, known: Deployments) -> tuple[KeySettings, ...]:
         text = _needed(entry, "key", "a key, sha256: and 64 hexadecimal digits, or os.environ/NAME", secret=True)
         models = entry.texts("models", 'a list of model names, such as ["gpt-5", "openai/*"]')
         limits, model_limits = read_key_limits(entry, known)
+        may_trace = bool(entry.flag("trace"))
         if name is None or text is None:
             continue
         digest = check_key(entry.get("key"), text, problems)
@@ -95,7 +96,7 @@ def read_keys(section: Section, known: Deployments) -> tuple[KeySettings, ...]:
             )
         elif digest is not None:
             owners[digest] = name
-            keys.append(KeySettings(name, digest, models, limits, model_limits))
+            keys.append(KeySettings(name, digest, models, limits, model_limits, may_trace=may_trace))
     return tuple(keys)
 
 

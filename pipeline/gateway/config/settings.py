@@ -139,6 +139,11 @@ class PipelineSettings(Struct, frozen=True, kw_only=True):
     upstream_idle_expiry_s: SecondsOrOff = IDLE_EXPIRY_S
     tls_certfile: Annotated[str, Meta(description="the name of a file with our certificate in PEM form")] | None = None
     tls_keyfile: Annotated[str, Meta(description="the name of a file with its private key in PEM form")] | None = None
+    trace_one_in: Annotated[
+        int, Meta(ge=0, le=1_000_000_000, description="a whole number, such as 100, or 0 for none")
+    ] = 100
+    server_timing: Annotated[bool, Meta(description="true or false")] = True
+    server_timing_comment: Annotated[bool, Meta(description="true or false")] = False
     log_format: LogFormat = "json"
     log_level: LogLevel = "info"
 

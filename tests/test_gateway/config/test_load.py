@@ -660,7 +660,7 @@ def test_every_scalar_setting_can_be_overridden() -> None:
     plain = {"float": "7", "int": "7", "bool": "true", "str": "x"}
     special = {"proxy": "http://p:1", "transport": "httpx", "client_profile": "cursor", "log_format": "text",
                "log_level": "error", "cursor_error_status": "passthrough", "ca_file": str(FULL), "execution": "tasks",
-               "reasoning_display": "none", "restore_reasoning": "false"}  # fmt: skip
+               "reasoning_display": "none", "restore_reasoning": "false", "server_timing": "false"}  # fmt: skip
     for field in msgspec.structs.fields(PipelineSettings):
         if field.name in ("stages", "allowed_origins", "forwarded_allow_ips"):
             continue
