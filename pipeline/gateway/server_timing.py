@@ -60,10 +60,16 @@ def server_timing(timeline: Timeline) -> bytes:
 class _CommentedResponse(AsgiResponse):
     """A response whose stream has the comment. It is before ``[DONE]``: clients read no further."""
 
-    __slots__ = ()
+    __slots__ = ("_is_stream",)
+
+    def start(self, status: int, headers: list[tuple[bytes, bytes]], *, is_whole: bool = False) -> None:
+        """As in `AsgiResponse`."""
+        self._is_stream = not is_whole
+        super().start(status, headers, is_whole=is_whole)
 
     def write_nowait(self, data: bytes, *, last: bool = False) -> bool:
         """As in `AsgiResponse`."""
-        if last and data.endswith(DONE):
-            data = b"%b: server-timing %b\n\n%b" % (data[: -len(DONE)], server_timing(self._timeline), DONE)
+        if last and self._is_stream:
+            end = DONE if data.endswith(DONE) else b""
+            data = b"%b: server-timing %b\n\n%b" % (data.removesuffix(DONE), server_timing(self._timeline), end)
         return super().write_nowait(data, last=last)
