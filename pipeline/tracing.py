@@ -7,7 +7,6 @@ lane are what its ``spent_ns`` is made of, and those of a stage what its ``busy_
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Iterator
 from typing import Final, TypeVar
 
@@ -32,9 +31,9 @@ WAIT_READY: Final = 10
 WAIT_QUEUED: Final = 11
 """A batch has waited in a link until its taker wanted it."""
 
-MAX_SPANS: Final = 4096
-"""Of one request, 40 bytes each. A paced event of a stream makes about ten; the first spans are kept."""
-_FIELDS: Final = 5
+MAX_SPANS: Final = 8192
+"""Of one request, 100 bytes each. An event of a stream that comes alone makes 13, or 27 if each stage has a task."""
+_MAX_NUMBERS: Final = MAX_SPANS * 5
 _NO_BATCH: Final = (STARVED, READY)
 """The states in which a lane is done with its last batch, and has not taken the next one."""
 
@@ -46,10 +45,11 @@ class Trace:
         lanes, stages, links: their names, in the order in which they began. Each attempt at an answer has its own, so
             that a name may come again.
         lane_of_stage: in which of the lanes each stage works.
+        spans: one after the other, the numbers of each `Span`.
         lost: how many spans were not kept, because there were `MAX_SPANS`.
     """
 
-    __slots__ = ("_spans", "lane_of_stage", "lanes", "links", "lost", "stages")
+    __slots__ = ("lane_of_stage", "lanes", "links", "lost", "spans", "stages")
 
     def __init__(self) -> None:
         self.lanes: list[str] = []
@@ -57,11 +57,11 @@ class Trace:
         self.lane_of_stage: list[int] = []
         self.links: list[str] = []
         self.lost = 0
-        self._spans = array("q")  # a tuple and its numbers would take five times as much
+        self.spans: list[int] = []  # tuples would take twice as much memory, an array three times as much time
 
     def __iter__(self) -> Iterator[Span]:
         """Return the spans, in the order in which they ended; those of a lane that follow each other may be one."""
-        numbers = iter(self._spans)
+        numbers = iter(self.spans)
         return zip(numbers, numbers, numbers, numbers, numbers, strict=True)
 
     def new_lane(self, names: Iterable[str], timeline: Timeline, loop: Loop, request_id: str) -> TracedLane:
@@ -84,29 +84,17 @@ class Trace:
 
     def note(self, kind: int, index: int, began_ns: int, ns: int, origin_ns: int) -> None:
         """Keep a span, unless it is empty, or there are too many."""
-        if not ns:
-            return
-        spans = self._spans
-        if len(spans) >= MAX_SPANS * _FIELDS:
-            self.lost += 1
-        else:
-            spans.extend((kind, index, began_ns, ns, origin_ns))
-
-    def note_state(self, lane: TracedLane, state: int, began_ns: int, ns: int) -> None:
-        """Keep the span of a lane's state, as a part of its last one if that was the same."""
-        spans, at, kind = self._spans, lane.last_span, state + FIRST_STATE
-        is_about_none = state in _NO_BATCH or (state == OUTSIDE and lane.reads_upstream)
-        origin_ns = 0 if is_about_none else lane.origin_ns
-        if at >= 0 and spans[at] == kind and spans[at + 2] + spans[at + 3] == began_ns and spans[at + 4] == origin_ns:
-            spans[at + 3] += ns
-            return
-        lane.last_span = len(spans) if ns and len(spans) < MAX_SPANS * _FIELDS else -1
-        self.note(kind, lane.index, began_ns, ns, origin_ns)
+        if ns:
+            if len(self.spans) < _MAX_NUMBERS:
+                self.spans.extend((kind, index, began_ns, ns, origin_ns))
+            else:
+                self.lost += 1
 
     def stage_turns(self) -> dict[str, list[int]]:
         """Return for each stage how long each of its turns was, in ns: for one batch, a tick, or a flush."""
         turns: dict[str, list[int]] = {}
-        for kind, index, _, ns, _ in self:
+        spans = self.spans
+        for kind, index, ns in zip(spans[0::5], spans[1::5], spans[3::5], strict=True):
             if kind == WORK:
                 turns.setdefault(self.stages[index], []).append(ns)
         return turns
@@ -135,19 +123,30 @@ class TracedLane(Lane):
         trace.lanes.append(self.name)
 
     def switch(self, state: int, now_ns: int) -> None:
-        """As in `Lane`; note the state that ends."""
+        """As in `Lane`; note the state that ends, as a part of the last span if that was the same."""
         if self.is_closed:
             return
-        was, since_ns, closing_ns = self.state, self.since_ns, self.spent_ns[CLOSING]
-        work = self.work
+        was, since_ns, closing_ns, work = self.state, self.since_ns, self.spent_ns[CLOSING], self.work
         work.began_ns = since_ns
         if isinstance(stage := self.stage, TracedTimes):
             stage.work = work
-        super().switch(state, now_ns)
+        Lane.switch(self, state, now_ns)  # `super()` takes longer, and this is once more for each state
         work.began_ns = now_ns
         if was == CLOSING and self.spent_ns[CLOSING] == closing_ns:
             was = self.home  # it has gone on, and was charged like that
-        self.trace.note_state(self, was, since_ns, now_ns - since_ns)
+        kind, at, spans = was + FIRST_STATE, self.last_span, self.trace.spans
+        is_about_none = was in _NO_BATCH or (was == OUTSIDE and self.reads_upstream)
+        origin_ns = 0 if is_about_none else work.origin_ns
+        if at >= 0 and spans[at] == kind and spans[at + 2] + spans[at + 3] == since_ns and spans[at + 4] == origin_ns:
+            spans[at + 3] += now_ns - since_ns
+        elif now_ns == since_ns:
+            self.last_span = -1
+        elif (at := len(spans)) < _MAX_NUMBERS:
+            spans.extend((kind, self.index, since_ns, now_ns - since_ns, origin_ns))
+            self.last_span = at
+        else:
+            self.trace.lost += 1
+            self.last_span = -1
 
     @property
     def origin_ns(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride] - a property is as good
@@ -190,10 +189,10 @@ class TracedTimes(StageTimes):
         work: that of the lane in which it worked last: its own, or that of a further task.
     """
 
-    __slots__ = ("_busy_ns", "_flush_ns", "_index", "_trace", "work")
+    __slots__ = ("_busy_ns", "_flush_ns", "_index", "_note_span", "work")
 
     def __init__(self, name: str, before: StageTimes | None, trace: Trace, index: int, work: Work) -> None:
-        self._trace = trace
+        self._note_span = trace.note
         self._index = index
         self.work = work
         self._busy_ns = self._flush_ns = 0
@@ -221,7 +220,7 @@ class TracedTimes(StageTimes):
 
     def _note(self, ns: int) -> None:
         work = self.work
-        self._trace.note(WORK, self._index, work.began_ns, ns, work.origin_ns)
+        self._note_span(WORK, self._index, work.began_ns, ns, work.origin_ns)
         work.began_ns += ns
 
 

@@ -147,9 +147,10 @@ class AsgiResponse:
         status: None until `start`.
         size_bytes: of the body, as far as it was written.
         ended: whether the last part of it was written.
+        timing: as above.
     """
 
-    __slots__ = ("_answered_by", "_client", "_timeline", "_timing", "ended", "headers", "size_bytes", "status")
+    __slots__ = ("_answered_by", "_client", "_timeline", "ended", "headers", "size_bytes", "status", "timing")
 
     def __init__(
         self,
@@ -161,7 +162,7 @@ class AsgiResponse:
     ) -> None:
         self._client = client
         self._timeline = timeline
-        self._timing = timing
+        self.timing = timing
         self._answered_by: list[tuple[bytes, bytes]] = []
         self.headers = headers
         self.status: int | None = None
@@ -181,8 +182,8 @@ class AsgiResponse:
             return
         self.status = status
         headers = headers + self.headers + self._answered_by
-        if is_whole and self._timing is not None:
-            headers.append((SERVER_TIMING, self._timing(self._timeline)))
+        if is_whole and self.timing is not None:
+            headers.append((SERVER_TIMING, self.timing(self._timeline)))
         self._client.start(status, headers)
 
     def write_nowait(self, data: bytes, *, last: bool = False) -> bool:

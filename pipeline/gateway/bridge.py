@@ -44,7 +44,7 @@ from pipeline.timeline import Timeline
 from stages.admission.admission import ADMITTED
 from stages.authenticate import UnknownKey
 from stages.routing.router import ROUTE
-from stages.slots import ENCODER, HEAD, PROFILE, RESPONSE, TRACE_CONTEXT, USAGE, ReceivedHead
+from stages.slots import ENCODER, HEAD, PRINCIPAL, PROFILE, RESPONSE, TRACE_CONTEXT, USAGE, ReceivedHead
 from stages.upstreams.faults import failed_from
 from stages.wire.downstream.profiles import Profile
 from stages.wire.trace_context import TRACEPARENT, TRACESTATE
@@ -341,6 +341,8 @@ class _ServedRequest:
         response = self.response
         if response.status is None:
             rendered = render(error, as_400=self.ctx[PROFILE].errors_as_400)
+            if self.ctx.get(PRINCIPAL) is None:
+                response.timing = None  # how long a wrong key took to be refused is nobody's business
             response.start(rendered.status, rendered.headers, is_whole=True)
             response.write_nowait(rendered.body, last=True)
         elif not response.ended and (encoder := self.ctx.get(ENCODER)) is not None:

@@ -92,7 +92,9 @@ async def test_the_running_service_tells_by_its_settings() -> None:
         asked = await service.post({**body, "stream": True}, x_headrace_server_timing="1")
         assert re.search(rf"\n\n: server-timing {told}\n\ndata: \[DONE\]\n\n$", asked.text)
         refused = await service.post(body, key="sk-unknown-key-0123456789")
-        assert refused.headers["server-timing"].startswith("client;dur=")
+        assert "server-timing" not in refused.headers  # it would say how long a wrong key took
+        failed = await service.post({**body, "model": "unknown"})
+        assert failed.headers["server-timing"].startswith("client;dur=")
     async with serving(pipeline="  server_timing: false\n  server_timing_comment: true") as service:
         assert "server-timing" not in (await service.post(body)).headers
         assert ": server-timing client" in (await service.post({**body, "stream": True})).text
