@@ -48,15 +48,9 @@ def limit_s(slot: int) -> float:
     return size_limit(slot) * _UNIT_S
 
 
-def middle_size(slot: int) -> float:
-    """Return the middle of what is counted in a slot."""
-    shift = (slot >> 4) - 1
-    return slot if shift <= 0 else ((slot - (shift << 4)) << shift) + (1 << shift >> 1)
-
-
 def middle_s(slot: int) -> float:
     """Return the middle of the durations that are counted in a slot."""
-    return middle_size(slot) * _UNIT_S
+    return (limit_s(slot) + (limit_s(slot - 1) if slot else 0)) / 2
 
 
 def slots_at(counts: Mapping[int, int], shares: Iterable[float]) -> list[int]:
@@ -67,7 +61,7 @@ def slots_at(counts: Mapping[int, int], shares: Iterable[float]) -> list[int]:
         shares: from 0 to 1.
 
     Returns:
-        One slot for each share; none if there are no values.
+        A slot for each share; nothing if there are no values.
     """
     total = sum(counts.values())
     slots = iter(sorted(counts.items()))
