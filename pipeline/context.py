@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from time import perf_counter_ns
 from typing import Any, Generic, TypeVar
 
 from pipeline.channel import Link
 from pipeline.kernel_time import Clock
 from pipeline.lane import Lane
+from pipeline.loop import Loop
 from pipeline.timeline import BatchTimes, Timeline
+from pipeline.tracing import Trace
 
 T = TypeVar("T")
 
@@ -40,9 +43,10 @@ class RequestContext:
         links: one per channel between two tasks.
         open_codecs: those of the running pipeline that are told its end, each with the name of its stage.
         skipped: the names of the stages without which the request has gone on, also in its parts.
+        trace: notes each batch; None unless the request is traced. It is set before a pipeline begins.
     """
 
-    __slots__ = ("_notes", "deadline", "lanes", "links", "open_codecs", "request_id", "skipped", "timeline")
+    __slots__ = ("_notes", "deadline", "lanes", "links", "open_codecs", "request_id", "skipped", "timeline", "trace")
 
     def __init__(
         self,
@@ -59,6 +63,7 @@ class RequestContext:
         self.links: list[Link[Any]] = []
         self.open_codecs: list[tuple[str, Any]] = []
         self.skipped: list[str] = []
+        self.trace: Trace | None = None
         self._notes: dict[Slot[Any], Any] = {}
 
     def __setitem__(self, slot: Slot[T], value: T) -> None:
@@ -83,14 +88,31 @@ class RequestContext:
         """Empty ``slot``, if anything is in it."""
         self._notes.pop(slot, None)
 
+    def begin_lanes(self, tasks: Iterable[Iterable[str]], loop: Loop) -> list[Lane]:
+        """Add a lane for each of several tasks, which begin now, and return them.
+
+        Args:
+            tasks: the names of the stages of each.
+            loop: in which they run.
+        """
+        new_lane = Lane if self.trace is None else self.trace.new_lane
+        lanes: list[Lane] = [new_lane(names, self.timeline, loop, self.request_id) for names in tasks]
+        self.lanes += lanes
+        return lanes
+
+    def begin_link(self, name: str, capacity: int) -> Link[Any]:
+        """Return a link of this request."""
+        return Link(name, capacity) if self.trace is None else self.trace.new_link(name, capacity)
+
     def nested(self) -> RequestContext:
         """Return a context for a part of this request that is run on its own, such as one attempt at an answer.
 
-        It has the same identity, deadline and timeline, and begins with the same notes. What it notes stays there, and
-        so do its lanes and links.
+        It has the same identity, deadline, timeline and trace, and begins with the same notes. What it notes stays
+        there, and so do its lanes and links.
         """
         part = RequestContext(self.request_id, deadline=self.deadline)
         part.timeline = self.timeline
         part.skipped = self.skipped
+        part.trace = self.trace
         part._notes = dict(self._notes)
         return part

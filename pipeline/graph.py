@@ -13,7 +13,7 @@ from typing import Any, Generic, Never, TypeVar, cast
 
 import trio
 
-from pipeline.channel import DownstreamGone, Giver, Inlet, Link, Outlet, Sink, Source, Taker
+from pipeline.channel import DownstreamGone, Giver, Inlet, Outlet, Sink, Source, Taker
 from pipeline.context import RequestContext
 from pipeline.errors import DeadlineExceeded, PipelineError, blame
 from pipeline.lane import BUSY, Lane
@@ -299,8 +299,7 @@ class Run:
         tasks of its own and n - 1 channels.
         """
         ctx = self.ctx
-        lanes = [Lane(task.names, ctx.timeline, loop, ctx.request_id) for task in tasks]
-        ctx.lanes += lanes
+        lanes = ctx.begin_lanes([task.names for task in tasks], loop)
         self.own_lane = lanes[-1]
         if self.is_pulled or len(tasks) == 1:  # a scope is a third of a nursery's price, and none is free
             if ctx.deadline == math.inf:
@@ -315,7 +314,7 @@ class Run:
                 self.scope.deadline = ctx.deadline
             taker: Taker[Any] = source
             for at, link_name in enumerate(link_names):
-                link: Link[Any] = Link(link_name, tasks[at + 1].capacity)
+                link = ctx.begin_link(link_name, tasks[at + 1].capacity)
                 ctx.links.append(link)
                 ctx.timeline.enter(lanes[at].born_ns)
                 nursery.start_soon(self.supervise, tasks[at], taker, link, lanes[at], name=lanes[at].name)

@@ -188,12 +188,16 @@ class Lane:
 
     def further(self, task: str) -> Lane:
         """Return the lane of a further task of this lane's stage, which begins now."""
-        lane = Lane([f"{self.name}.{task}"], self.timeline, self._loop, self._request_id)
+        lane = self._beside(f"{self.name}.{task}")
         lane.stages, lane.stage, lane.state = self.stages, self.stages[0], BUSY
         lane.is_further = True
         self.more += (lane,)
         self.timeline.enter(lane.born_ns)
         return lane
+
+    def _beside(self, name: str) -> Lane:
+        """Return a lane of the same request, of the same kind."""
+        return Lane([name], self.timeline, self._loop, self._request_id)
 
     @property
     def lifetime_ns(self) -> int:

@@ -383,6 +383,7 @@ class Line:
                 await self._forward(rest, at + 1)
                 lane.home = CLOSING
                 since_ns = lane.since_ns
+        lane.switch(CLOSING, since_ns)  # what the codecs were charged with is the lane's as well, even if it ends here
 
     def _blame(self, error: Exception, times: StageTimes, since_ns: int) -> PipelineError:
         """Name the codec that failed, and let the lane charge it with its work and with what is left of this life.

@@ -351,6 +351,8 @@ def new_record(**changes: Any) -> Any:
         "arounds_ms": None,
         "skipped": None,
         "mended": None,
+        "trace_id": None,
+        "trace": None,
     }
     return SimpleNamespace(**{**fields, **changes})
 

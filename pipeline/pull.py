@@ -77,9 +77,7 @@ class _InOneTask(Generic[Out]):
     def __init__(self, chain: Pipeline[Any, Out], source: Iterable[list[Any]], ctx: RequestContext) -> None:
         self._run = Run(ctx, is_pulled=True)
         self._end: BaseException | None = Unwound()  # as long as it has not ended
-        loop = current_loop()
-        lanes = [Lane(task.names, ctx.timeline, loop, ctx.request_id) for task in chain.tasks]
-        ctx.lanes += lanes
+        lanes = ctx.begin_lanes([task.names for task in chain.tasks], current_loop())
         self._links = self._run.lead(chain.tasks, Source(source), lanes)
         self.taker: Taker[Out] = self._links[-1]
 
@@ -122,7 +120,7 @@ class _InTasks(Generic[Out]):
         self._source = source
         self._ctx = ctx
         self._lane = lane
-        self._link: Link[Out] = Link("pulled", 1)
+        self._link: Link[Out] = ctx.begin_link("pulled", 1)
         self.taker: Taker[Out] = self._link
         self._manager = trio.open_nursery()
         self._nursery: trio.Nursery | None = None

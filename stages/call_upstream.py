@@ -28,8 +28,8 @@ from pipeline.lane import Outside
 from stages.events import Failed
 from stages.large_bodies import in_slices
 from stages.reasoning.refused import refuses_reasoning, without_reasoning
-from stages.slots import IS_STREAM, SENT_REASONING
-from stages.upstreams import Mark, Upstream, UpstreamAnswer, UpstreamCall, UpstreamKind
+from stages.slots import IS_STREAM, SENT_REASONING, TRACE_CONTEXT
+from stages.upstreams import Upstream, UpstreamAnswer, UpstreamCall, UpstreamKind
 from stages.upstreams.faults import failed_from
 from stages.wire.slices import LARGE_BYTES
 
@@ -84,21 +84,23 @@ class CallUpstream:
     async def _open(self, call: UpstreamCall, waiting: Outside, ctx: RequestContext) -> UpstreamAnswer:
         """Open an answer, and if the reasoning in the request was refused, one to the request without it."""
         try:
-            return await self._asked(call, waiting, ctx.timeline.mark)
+            return await self._asked(call, waiting, ctx)
         except UpstreamFault as fault:
             sent = ctx.get(SENT_REASONING)
             plain_input = None if sent is None else sent.plain_input
             request = without_reasoning(call.request, plain_input) if refuses_reasoning(fault) else None
             if request is None:
                 raise
-        answer = await self._asked(replace(call, request=request), waiting, ctx.timeline.mark)
+        answer = await self._asked(replace(call, request=request), waiting, ctx)
         call.request.mended.add("thinking_dropped")
         if sent is not None:
             sent.forget()
         return answer
 
-    async def _asked(self, call: UpstreamCall, waiting: Outside, mark: Mark) -> UpstreamAnswer:
+    async def _asked(self, call: UpstreamCall, waiting: Outside, ctx: RequestContext) -> UpstreamAnswer:
         """Ask, and wait for a good head. The encoded request, which may be megabytes, is not kept."""
+        if (trace_context := ctx.get(TRACE_CONTEXT)) is not None:
+            call = replace(call, headers=trace_context.headers())
         upstream = self._upstreams[call.deployment.kind]
         size_bytes = call.request.size_bytes
         prepared = (
@@ -107,7 +109,7 @@ class CallUpstream:
             else await in_slices(size_bytes, partial(upstream.prepare, call))
         )
         with waiting:
-            answer = await upstream.open(prepared, mark)
+            answer = await upstream.open(prepared, ctx.timeline.mark)
             waiting.arrived_ns = answer.arrived_ns
         return answer
 

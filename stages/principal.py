@@ -18,7 +18,8 @@ class Principal(Struct, frozen=True):
         models: the names that it may use, each with any number of ``*``; None means every model.
         limits: what it may have in all.
         model_limits: what it may have of each model, by the model's configured name.
-    reads_metrics: whether it may read ``/metrics``; the master key always may.
+        reads_metrics: whether it may read ``/metrics``; the master key always may.
+        may_trace: whether it may ask for a trace of its requests; the master key always may.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Principal(Struct, frozen=True):
     limits: Limits = NO_LIMITS
     model_limits: Mapping[str, Limits] = {}
     reads_metrics: bool = False
+    may_trace: bool = False
 
     def may_use(self, model: str) -> bool:
         """Return whether this key may use ``model``; names are compared whole, and case matters."""

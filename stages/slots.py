@@ -16,6 +16,7 @@ from stages.principal import Principal
 from stages.upstreams import UpstreamCall
 from stages.wire.downstream.chat_stream import ChunkEncoder
 from stages.wire.downstream.profiles import Profile
+from stages.wire.trace_context import TraceContext
 
 
 class ReceivedHead(Struct, frozen=True):
@@ -40,8 +41,14 @@ class ClientResponse(Protocol):
         """Note which deployment answers, after how many attempts, for the headers, if they are not sent yet."""
         ...
 
-    def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """Commit to a status and headers; they are sent with the first bytes of the body."""
+    def start(self, status: int, headers: list[tuple[bytes, bytes]], *, is_whole: bool = False) -> None:
+        """Commit to a status and headers; they are sent with the first bytes of the body.
+
+        Args:
+            status: of HTTP.
+            headers: those that this response needs.
+            is_whole: whether all of the body is there, so that it is known where the time went.
+        """
         ...
 
     def write_nowait(self, data: bytes, *, last: bool = False) -> bool:
@@ -86,6 +93,9 @@ PROFILE: Slot[Profile] = Slot("profile")
 
 RESPONSE: Slot[ClientResponse] = Slot("response")
 """Filled by the gateway."""
+
+TRACE_CONTEXT: Slot[TraceContext] = Slot("trace_context")
+"""Filled by the gateway if the request came with a valid ``traceparent``."""
 
 PRINCIPAL: Slot[Principal] = Slot("principal")
 """Filled by authenticate, or by the gateway if the key's limits are checked before: the key that the client sent."""

@@ -28,7 +28,8 @@ class _WriteJson:
         """Write the whole document as one response."""
         response = self._response
         body = b"".join(self._parts)
-        response.start(200, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))])
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        response.start(200, headers, is_whole=True)
         if not response.write_nowait(body, last=True):
             if response.took_some:
                 lane.timeline.begin_delivery(lane.origin_ns)

@@ -19,6 +19,7 @@ import yaml
 from kit.service.plugins import EXAMPLE, install
 from kit.service.running import as_logged
 from msgspec import to_builtins
+from msgspec.structs import fields
 
 import pipeline
 from pipeline import Party, testing
@@ -27,9 +28,11 @@ from pipeline.gateway.config.load import parse_settings
 from pipeline.gateway.insertions import PLACES
 from pipeline.gateway.logs import StallRecord
 from pipeline.gateway.reference import pages
+from pipeline.gateway.trace_figures import TraceFigures
 from pipeline.lane import STATES
 from pipeline.registry import discover
 from pipeline.timeline import POINTS
+from pipeline.tracing import WAIT_READY, WORK
 from stages.mending import MENDS
 from stages.routing.router import HealthNote
 
@@ -195,6 +198,16 @@ async def test_the_records_on_the_page_on_latency_have_the_fields_of_real_ones()
         for name, figures in shown[kind].items():
             assert list(figures) == list(record[kind][name])
     assert {"event": "stall", **to_builtins(StallRecord("shout", "...", 101.3, 40, 0))} == example("stall")
+
+
+def test_the_trace_on_the_page_on_latency_has_the_fields_of_a_real_one() -> None:
+    shown = example("trace")
+    assert list(shown) == [field.name for field in fields(TraceFigures)]
+    assert len(shown["lane_of_stage"]) == len(shown["stages"])
+    for kind, index, *_ in shown["spans"]:
+        assert index < len(
+            shown["stages"] if kind == WORK else shown["links"] if kind >= WAIT_READY else shown["lanes"]
+        )
 
 
 def anchors(page: Path) -> set[str]:

@@ -16,6 +16,7 @@ from pipeline.timeline import Timeline
 
 DEPLOYMENT: Final = b"x-headrace-deployment"
 ATTEMPTS: Final = b"x-headrace-attempts"
+SERVER_TIMING: Final = b"server-timing"
 
 T = TypeVar("T")
 OnDisconnect = Callable[[str], None]
@@ -139,19 +140,29 @@ class AsgiResponse:
         client: where it is sent.
         headers: sent with every response, after those of `start`.
         timeline: of the request.
+        timing: returns the ``server-timing`` of a document; None if it has none.
 
     Attributes:
         headers: as above, without those of `answered_by`.
         status: None until `start`.
         size_bytes: of the body, as far as it was written.
         ended: whether the last part of it was written.
+        timing: as above.
     """
 
-    __slots__ = ("_answered_by", "_client", "_timeline", "ended", "headers", "size_bytes", "status")
+    __slots__ = ("_answered_by", "_client", "_timeline", "ended", "headers", "size_bytes", "status", "timing")
 
-    def __init__(self, client: Client, headers: list[tuple[bytes, bytes]], timeline: Timeline) -> None:
+    def __init__(
+        self,
+        client: Client,
+        headers: list[tuple[bytes, bytes]],
+        timeline: Timeline,
+        *,
+        timing: Callable[[Timeline], bytes] | None = None,
+    ) -> None:
         self._client = client
         self._timeline = timeline
+        self.timing = timing
         self._answered_by: list[tuple[bytes, bytes]] = []
         self.headers = headers
         self.status: int | None = None
@@ -162,7 +173,7 @@ class AsgiResponse:
         """Note which deployment answers, after how many attempts, for the headers, if they are not sent yet."""
         self._answered_by = _answered_by(deployment, attempts)
 
-    def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    def start(self, status: int, headers: list[tuple[bytes, bytes]], *, is_whole: bool = False) -> None:
         """Commit to a status and headers; they leave with the first bytes of the body.
 
         A later attempt begins with the head that an earlier one has sent with its comments.
@@ -170,7 +181,10 @@ class AsgiResponse:
         if self.status is not None:
             return
         self.status = status
-        self._client.start(status, headers + self.headers + self._answered_by)
+        headers = headers + self.headers + self._answered_by
+        if is_whole and self.timing is not None:
+            headers.append((SERVER_TIMING, self.timing(self._timeline)))
+        self._client.start(status, headers)
 
     def write_nowait(self, data: bytes, *, last: bool = False) -> bool:
         """Hand over a part of the body; ``last`` ends the response; if this returns False, `drain` must follow."""

@@ -24,7 +24,7 @@ import trio
 
 from pipeline import ClientFault, Observer, Overloaded, PipelineError, RequestContext, StageBug
 from pipeline.errors import forget_places, places_of
-from pipeline.gateway.asgi_client import AsgiClient, AsgiResponse, Client
+from pipeline.gateway.asgi_client import AsgiClient, Client
 from pipeline.gateway.assembly import Assembly
 from pipeline.gateway.attempts import answer_in_turn
 from pipeline.gateway.client_address import NO_PROXIES, Proxies
@@ -33,7 +33,9 @@ from pipeline.gateway.failures import render
 from pipeline.gateway.http.asgi import REQUEST_CYCLE, Message, Receive, Scope, Send
 from pipeline.gateway.http.door import OwnAnswer
 from pipeline.gateway.request_record import FinishedRequest, finished_request, request_record
+from pipeline.gateway.server_timing import ServerTiming
 from pipeline.gateway.shedding import Shedding
+from pipeline.gateway.traced_requests import TracedRequests, kept_trace, trace_context_of
 from pipeline.gateway.upload_budget import Upload, UploadBudget
 from pipeline.gateway.wrong_keys import WrongKeys
 from pipeline.kernel_time import Clock
@@ -42,9 +44,10 @@ from pipeline.timeline import Timeline
 from stages.admission.admission import ADMITTED
 from stages.authenticate import UnknownKey
 from stages.routing.router import ROUTE
-from stages.slots import ENCODER, HEAD, PROFILE, RESPONSE, USAGE, ReceivedHead
+from stages.slots import ENCODER, HEAD, PRINCIPAL, PROFILE, RESPONSE, TRACE_CONTEXT, USAGE, ReceivedHead
 from stages.upstreams.faults import failed_from
 from stages.wire.downstream.profiles import Profile
+from stages.wire.trace_context import TRACEPARENT, TRACESTATE
 
 log = logging.getLogger("headrace")
 
@@ -72,6 +75,8 @@ class Bridge:
         generation: the number of the configuration that it is made of, for the records.
         shedding: refuses requests while the loop is overloaded.
         observed: counts the requests of this process; None if nobody does.
+        traced: chooses those that are traced batch by batch; None for none.
+        timing: tells clients where the time went; None if nobody is told.
         clock: returns the time of the figures, in ns.
 
     Attributes:
@@ -92,6 +97,8 @@ class Bridge:
         generation: int = 1,
         shedding: Shedding | None = None,
         observed: Observed | None = None,
+        traced: TracedRequests | None = None,
+        timing: ServerTiming | None = None,
         clock: Clock = perf_counter_ns,
     ) -> None:
         self.assembly = assembly
@@ -106,6 +113,8 @@ class Bridge:
         self.generation = generation
         self.shedding = Shedding(0) if shedding is None else shedding
         self.observed = observed
+        self.traced = TracedRequests(0) if traced is None else traced
+        self.timing = ServerTiming(in_heads=False, in_comments=False) if timing is None else timing
         self.clock = clock
         self.is_over = False
         self.active: set[_ServedRequest] = set()
@@ -161,6 +170,8 @@ class Bridge:
         client = self.proxies.client_of(peer[0] if peer else None, sent)
         received_s = int(time.time())  # noqa: TID251 - the one wall clock of a request: `created`
         differing = _differing(sent) if len(headers) != len(sent) else _NO_NAMES
+        if TRACESTATE in differing:  # a list, which may come in several parts
+            headers[TRACESTATE] = b",".join(value for name, value in sent if name == TRACESTATE)
         return ReceivedHead(headers, received_s, model_in_path, client, differing)
 
     def delay_of(self, error: PipelineError, client: str | None) -> float:
@@ -175,8 +186,11 @@ class Bridge:
         return f"{self._id_prefix}{next(self._numbers):08x}"
 
     def take_over(self, before: Bridge) -> None:
-        """Go on with what the bridge of another configuration knows: who tries keys, and what uploads have reserved."""
+        """Go on with what the bridge of another configuration knows: who tries keys, what uploads have reserved, whose
+        turn it is to be traced.
+        """
         self.wrong_keys = before.wrong_keys
+        self.traced.take_over(before.traced)
         before.uploads.resize_as(self.uploads)
         self.uploads = before.uploads
 
@@ -236,16 +250,20 @@ class _ServedRequest:
         batch_times = None if bridge.observed is None else bridge.observed.batches
         self.ctx = ctx = RequestContext(request_id, clock=bridge.clock, batch_times=batch_times)
         ctx.timeline.arrive(client.arrived_ns, client.first_read_ns, client.last_read_ns)
-        self.response = AsgiResponse(
+        ctx.trace = bridge.traced.begin(headers)
+        self.response = bridge.timing.response(
             client,
             [(b"x-request-id", request_id.encode("ascii")), *bridge.cors.headers_for(headers.get(b"origin"))],
             ctx.timeline,
+            headers,
         )
         if bridge.request_timeout_s is not None:
             # The upstream adapter ends the answer in time and in order; this deadline is for a client that does not
             # read it.
             ctx.deadline = trio.current_time() + bridge.request_timeout_s + SLOW_CLIENT_GRACE_S
         ctx[HEAD] = head
+        if TRACEPARENT in headers and (trace_context := trace_context_of(head)) is not None:
+            ctx[TRACE_CONTEXT] = trace_context
         ctx[PROFILE] = bridge.profile_of(headers)
         ctx[RESPONSE] = self.response
 
@@ -281,6 +299,7 @@ class _ServedRequest:
             if (admitted := self.ctx.get(ADMITTED)) is not None:
                 self.response.headers += admitted.headers()
         self.ctx.timeline.mark("routed")
+        self.ctx.trace = kept_trace(self.ctx)
         if len(calls) != 1:  # only a plugin can do that
             bug = StageBug(f"an added stage turned one request into {len(calls)} calls; it must pass on exactly one")
             bug.stage = self._multiplying()
@@ -322,7 +341,9 @@ class _ServedRequest:
         response = self.response
         if response.status is None:
             rendered = render(error, as_400=self.ctx[PROFILE].errors_as_400)
-            response.start(rendered.status, rendered.headers)
+            if self.ctx.get(PRINCIPAL) is None:
+                response.timing = None  # how long a wrong key took to be refused is nobody's business
+            response.start(rendered.status, rendered.headers, is_whole=True)
             response.write_nowait(rendered.body, last=True)
         elif not response.ended and (encoder := self.ctx.get(ENCODER)) is not None:
             response.write_nowait(encoder.in_band(failed_from(error)), last=True)
@@ -337,6 +358,7 @@ class _ServedRequest:
             error=self.error,
             disconnect_reason=self.disconnect_reason,
             generation=self._bridge.generation,
+            trace=kept_trace(self.ctx),
         )
 
 

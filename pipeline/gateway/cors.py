@@ -9,7 +9,7 @@ Headers = list[tuple[bytes, bytes]]
 
 _EXPOSED: Final = (
     b"access-control-expose-headers",
-    b"x-request-id, x-headrace-deployment, x-headrace-attempts, retry-after, "
+    b"x-request-id, x-headrace-deployment, x-headrace-attempts, retry-after, server-timing, "
     b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
     b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens",
 )

@@ -12,7 +12,7 @@ import trio
 
 from pipeline.gateway.logs import Log, StallRecord
 from pipeline.gateway.recorder import STALL, Recorder
-from pipeline.gateway.request_record import FinishedRequest, request_record
+from pipeline.gateway.request_record import FinishedRequest, as_recorded, request_record
 from pipeline.loop import Stall
 from pipeline.observe import Observed
 from stages.wire.redaction import redact
@@ -96,7 +96,8 @@ class EventLog:
         lines = None
         if self._recorder is not None:
             lines = self._log.json_lines("request", records, ended_s)
-            self._recorder.keep_requests(lines, records, ended_s)
+            whole = [as_recorded(*each) for each in zip(records, lines, finished, strict=True)]
+            self._recorder.keep_requests([line for _, line in whole], [record for record, _ in whole], ended_s)
         self._log.requests(records, ended_s, lines)
 
     def flush_stalls(self) -> None:
@@ -123,5 +124,7 @@ def fold(finished: FinishedRequest, observed: Observed) -> None:
         tokens=None if usage is None else (usage.prompt_tokens, usage.completion_tokens),
     )
     observed.fold_tasks(finished.lanes, finished.links)
+    if finished.trace is not None:
+        observed.fold_turns(finished.trace.stage_turns())
     for attempt in finished.attempts:
         observed.fold_tasks(attempt.lanes, attempt.links)

@@ -28,7 +28,9 @@ from pipeline.gateway.insertions import plan
 from pipeline.gateway.lasting import Lasting
 from pipeline.gateway.memory import memory_limit_bytes
 from pipeline.gateway.open_plugins import OpenPlugins
+from pipeline.gateway.server_timing import ServerTiming
 from pipeline.gateway.shedding import Shedding
+from pipeline.gateway.traced_requests import TracedRequests
 from pipeline.gateway.upload_budget import UploadBudget, default_total_bytes
 from pipeline.gateway.upstream_clients import ClientSettings, UpstreamClients
 from pipeline.observe import Observed
@@ -147,6 +149,8 @@ class Generation:
             body_timeout_s=own.body_timeout_s,
             uploads=_upload_budget(own),
             shedding=Shedding(own.max_lag_ms),
+            traced=TracedRequests(own.trace_one_in),
+            timing=ServerTiming(in_heads=own.server_timing, in_comments=own.server_timing_comment),
             observed=observed,
             generation=number,
         )

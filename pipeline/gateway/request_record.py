@@ -7,17 +7,20 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
+import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from pipeline import Lane, PipelineError, RequestContext
 from pipeline.channel import Link
 from pipeline.gateway.asgi_client import AsgiResponse
 from pipeline.gateway.failures import EndCode, row_of
+from pipeline.gateway.trace_figures import TraceFigures, trace_figures
 from pipeline.timeline import Timeline
+from pipeline.tracing import Trace
 from stages.answer import AroundTime, Attempt
 from stages.events import Usage
 from stages.routing.router import ROUTE, HealthNote
-from stages.slots import AROUNDS, ATTEMPTS, CALL, FAILURE, HEAD, PRINCIPAL, USAGE
+from stages.slots import AROUNDS, ATTEMPTS, CALL, FAILURE, HEAD, PRINCIPAL, TRACE_CONTEXT, USAGE
 from stages.wire.redaction import redact
 
 _DISCONNECTS: Final[dict[str, EndCode]] = {"left": "DC", "stalled": "DS"}
@@ -112,6 +115,9 @@ class RequestRecord(Struct, kw_only=True):
     arounds_ms: dict[str, float] | UnsetType = UNSET
     skipped: list[str] | UnsetType = UNSET
     mended: list[str] | UnsetType = UNSET
+    trace_id: str | UnsetType = UNSET
+    trace: TraceFigures | UnsetType = UNSET
+    """Only in recordings (`as_recorded`): it is far too long for the log."""
 
 
 class FinishedRequest(Struct, kw_only=True):
@@ -125,6 +131,8 @@ class FinishedRequest(Struct, kw_only=True):
         upstream_code: the upstream's own code for it.
         failure: the same, if it came as an exception.
         health: what the health of deployments has done to it, with their ids.
+        trace_id: of the distributed trace that it belongs to.
+        trace: its batches, if it was traced.
     """
 
     ended_s: float
@@ -151,6 +159,8 @@ class FinishedRequest(Struct, kw_only=True):
     arounds: list[AroundTime]
     skipped: list[str]
     mended: set[str]
+    trace_id: str | None = None
+    trace: Trace | None = None
 
 
 def finished_request(
@@ -160,6 +170,7 @@ def finished_request(
     error: PipelineError | None,
     disconnect_reason: str | None,
     generation: int = 1,
+    trace: Trace | None = None,
 ) -> FinishedRequest:
     """Take from a request that has just ended what its record needs.
 
@@ -170,7 +181,9 @@ def finished_request(
         disconnect_reason: why the client is gone, if it is: ``left``, ``stalled``, or the code of what was wrong with
             its body.
         generation: the number of the configuration that it was served with.
+        trace: its batches, if it was traced and its key may have that.
     """
+    trace_context = ctx.get(TRACE_CONTEXT)
     call, principal, failed = ctx.get(CALL), ctx.get(PRINCIPAL), ctx.get(FAILURE)
     route = ctx.get(ROUTE)
     points = ctx.timeline.points
@@ -202,6 +215,8 @@ def finished_request(
         arounds=ctx.get(AROUNDS) or [],
         skipped=ctx.skipped,
         mended=call.request.mended if call else set(),
+        trace_id=None if trace_context is None else trace_context.trace_id,
+        trace=trace,
     )
 
 
@@ -252,6 +267,8 @@ def request_record(finished: FinishedRequest) -> RequestRecord:
         record.skipped = sorted(set(finished.skipped))
     if finished.mended:
         record.mended = sorted(finished.mended)
+    if finished.trace_id is not None:
+        record.trace_id = finished.trace_id
     if finished.error is not None:
         record.error = finished.error
         if finished.upstream_code:
@@ -268,6 +285,15 @@ def request_record(finished: FinishedRequest) -> RequestRecord:
             "max": longest_ns // 1000 / 1000,
         }
     return record
+
+
+def as_recorded(record: RequestRecord, line: bytes, finished: FinishedRequest) -> tuple[RequestRecord, bytes]:
+    """Return a record, and its line of the log in JSON, as recordings have them: with the trace, if there is one."""
+    if finished.trace is None:
+        return record, line
+    figures = trace_figures(finished.trace, finished.timeline.born_ns)
+    # The line is not encoded once more: it ends with the brace of its object.
+    return msgspec.structs.replace(record, trace=figures), b'%b,"trace":%b}' % (line[:-1], msgspec.json.encode(figures))
 
 
 def _lanes(lanes: list[Lane]) -> dict[str, LaneFigures]:

@@ -115,6 +115,8 @@ class UpstreamCall(Struct, frozen=True, kw_only=True):
     """How long `call_upstream` waits before it asks: the pause before a repetition."""
     reason: Reason | None = None
     """Why it is made, if routing makes it after a failure."""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """What is sent with this one call, over HTTP: its place in a distributed trace. The deployment's own count more."""
 
     def at(self, deployment: Deployment) -> UpstreamCall:
         """Return the same call for another deployment, with that one's name for the model.

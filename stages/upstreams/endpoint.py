@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
@@ -107,6 +107,7 @@ class Endpoint:
         *,
         stream: bool,
         more: Mapping[str, str] = NO_HEADERS,
+        once: Sequence[tuple[bytes, bytes]] = (),
     ) -> Exchange:
         """Send ``body`` and return the answer when its head has arrived.
 
@@ -116,6 +117,7 @@ class Endpoint:
             mark: notes the time points.
             stream: whether a stream is asked for.
             more: headers that this body needs, values from a small set; see `stages.wire.api.Api.headers_of`.
+            once: headers of this one request, with valid values; those that the deployment has too are left out.
 
         Raises:
             httpx.HTTPError: as the transport does; see `HeadraceTransport.exchange`.
@@ -125,18 +127,27 @@ class Endpoint:
             head = self._heads.get(key)
             if head is None:
                 head = self._heads[key] = self._head(self._joined(stream, more))
+            if once:
+                lines = b"".join(b"%b: %b\r\n" % header for header in self._not_own(once, stream))
+                head = b"%b%d\r\n%b\r\n" % (head, len(body), lines)
+            else:
+                head = b"%b%d\r\n\r\n" % (head, len(body))
             data: bytes | bytearray
             if isinstance(body, bytearray):
-                body[:0] = b"%b%d\r\n\r\n" % (head, len(body))
+                body[:0] = head
                 data = body
             else:
-                data = b"%b%d\r\n\r\n%b" % (head, len(body), body)
+                data = head + body
             return await transport.exchange(self._origin, "POST", data, self._timeouts, mark)
         timeouts = self._timeouts.copy()
         request = httpx.Request(
             "POST",
             self._url,
-            headers=[*self._joined(stream, more).items(), (b"content-length", b"%d" % len(body))],
+            headers=[
+                *self._joined(stream, more).items(),
+                *self._not_own(once, stream),
+                (b"content-length", b"%d" % len(body)),
+            ],
             stream=_Pieces(body) if isinstance(body, bytearray) else httpx.ByteStream(body),
             extensions={"timeout": timeouts, "mark": mark},
         )
@@ -144,6 +155,9 @@ class Endpoint:
 
     def _head(self, headers: Mapping[bytes, bytes]) -> bytes:
         return request_head("POST", self._url.raw_path, [*headers.items()]) + b"content-length: "
+
+    def _not_own(self, once: Iterable[tuple[bytes, bytes]], stream: bool) -> list[tuple[bytes, bytes]]:
+        return [header for header in once if header[0] not in self._headers[stream]]
 
     def _joined(self, stream: bool, more: Mapping[str, str]) -> Mapping[bytes, bytes]:
         """Return all headers; one that the deployment has too becomes a list of both (RFC 9110 section 5.3)."""

@@ -52,9 +52,9 @@ class HttpCall(Struct, frozen=True):
 class HttpUpstream:
     """An `Upstream` over HTTP, for one API. It serves all deployments of that API, and all requests.
 
-    The upstream gets the body that the API makes, the headers that this body needs, and those of the deployment:
-    nothing else of the client's or of ours. What the deployment's entry sets is put into the request before, and its
-    ``extra_body`` over the body.
+    The upstream gets the body that the API makes, the headers that this body needs, those of the deployment, and the
+    call's own, which are its place in a distributed trace: nothing else of the client's or of ours. What the
+    deployment's entry sets is put into the request before, and its ``extra_body`` over the body.
 
     Args:
         api: which requests it builds.
@@ -274,7 +274,8 @@ class _Clock:
 
 async def _exchange(transport: httpx.AsyncBaseTransport, prepared: HttpCall, mark: Mark, clock: _Clock) -> Exchange:
     stream = prepared.call.request.stream
-    post = partial(prepared.endpoint.post, transport, prepared.body, mark, stream=stream, more=prepared.headers)
+    more, once = prepared.headers, prepared.call.headers
+    post = partial(prepared.endpoint.post, transport, prepared.body, mark, stream=stream, more=more, once=once)
     fault: PipelineError
     try:
         if clock.total_at == math.inf:

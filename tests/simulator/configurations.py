@@ -136,6 +136,7 @@ class Configuration:
                 upstream_max_connections=self.max_upstream_connections,
                 upstream_idle_expiry_s=10.0,
                 execution=self.executes,
+                server_timing=False,  # it would put real time into the bytes
                 max_requests_in_flight=self.in_flight,
                 max_queued_requests=self.queued,
                 queue_timeout_s=self.queue_s,

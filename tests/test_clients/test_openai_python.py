@@ -66,6 +66,18 @@ async def test_a_whole_answer() -> None:
                 assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens > 0
 
 
+async def test_the_client_may_read_where_the_time_went_and_ignores_the_comment_that_says_so() -> None:
+    async with serving() as service, client_of(service) as client:
+        raw = await client.chat.completions.with_raw_response.create(model="echo", messages=HELLO)
+        assert raw.headers["server-timing"].startswith("client;dur=")
+        assert raw.parse().choices[0].message.content == "Hello there"
+        told = {"x-headrace-server-timing": "1"}
+        stream = await client.chat.completions.create(model="echo", messages=HELLO, stream=True, extra_headers=told)
+        chunks = [chunk async for chunk in stream]
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "Hello there"
+        assert chunks[-1].choices[0].finish_reason == "stop"
+
+
 async def test_a_streamed_answer_with_and_without_usage() -> None:
     async with serving() as service, client_of(service) as client:
         stream = await client.chat.completions.create(model="echo", messages=HELLO, stream=True)

@@ -1152,6 +1152,31 @@ async def test_the_time_of_a_line_is_charged_to_the_member_at_work(autojump_cloc
         assert_time_conserved(lane)
 
 
+@pytest.mark.parametrize("fused", [False, True])
+async def test_a_flush_is_charged_once_to_its_codec_and_to_the_lane_even_if_that_ends_with_it(
+    fused: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    class Ends:
+        done = False
+
+        def feed(self, batch: list[str], /) -> list[str]:
+            self.done = True
+            return batch
+
+        def flush(self) -> list[str]:
+            clock.work(5)
+            return []
+
+    clock = WorkClock()
+    stage = codec_stage("ends", lambda ctx: Ends(), codec=Ends)
+    pushed, alone = context(clock), context(clock)
+    await chosen(Pipeline(Acting(relay)).then(stage), fused).run([["a"]], pushed)
+    await Pipeline(Acting(stage.run, "ends")).run([["a"]], alone)
+    for ctx in (pushed, alone):
+        assert spent_s(ctx.lanes[-1])["closing"] == 5
+        assert stages_s(ctx, "flush_ns") == {"ends": 5}
+
+
 async def test_a_waiting_codec_is_charged_with_its_work_and_its_waits_and_with_nothing_else(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -27,7 +27,8 @@ class KeySettings(Struct, frozen=True):
         digest: the SHA-256 of the key, 32 bytes.
         models: the model names that it may use, as in `Principal.models`.
         limits, model_limits: what it may have in all, and of each model, as in `Principal`.
-    reads_metrics: whether it may read ``/metrics``.
+        reads_metrics: whether it may read ``/metrics``.
+        may_trace: whether it may ask for a trace of its requests.
     """
 
     name: str
@@ -36,6 +37,7 @@ class KeySettings(Struct, frozen=True):
     limits: Limits = NO_LIMITS
     model_limits: Mapping[str, Limits] = {}
     reads_metrics: bool = False
+    may_trace: bool = False
 
     def __repr__(self) -> str:
         """Return the name without the digest, with which a guess could be checked offline."""
@@ -91,6 +93,7 @@ class KeyStore:
                     limits=key.limits,
                     model_limits=key.model_limits,
                     reads_metrics=key.reads_metrics,
+                    may_trace=key.may_trace,
                 ),
             )
 

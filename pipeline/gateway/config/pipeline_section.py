@@ -38,7 +38,7 @@ _SCALARS = tuple(name for name in _FIELDS if name not in ("stages", "allowed_ori
 _FILES = ("ca_file", "tls_certfile", "tls_keyfile")
 _SECRET = ("proxy", "otlp_endpoint", *_FILES, "reasoning_store_file")
 """Settings whose value is not shown in any message."""
-_KEY_FIELDS = ("name", "key", "models", "metrics", *KEY_LIMITS, *MODEL_LIMITS)
+_KEY_FIELDS = ("name", "key", "models", "metrics", "trace", *KEY_LIMITS, *MODEL_LIMITS)
 _STAGE_FIELDS = tuple(field.name for field in msgspec.structs.fields(StageSettings) if field.name != "where")
 _WHEN_FIELDS = tuple(field.name for field in msgspec.structs.fields(When))
 
@@ -82,6 +82,7 @@ def read_keys(section: Section, known: Deployments) -> tuple[KeySettings, ...]:
         models = entry.texts("models", 'a list of model names, such as ["gpt-5", "openai/*"]')
         limits, model_limits = read_key_limits(entry, known)
         reads_metrics = bool(entry.flag("metrics"))
+        may_trace = bool(entry.flag("trace"))
         if name is None or text is None:
             continue
         digest = check_key(entry.get("key"), text, problems)
@@ -97,7 +98,7 @@ def read_keys(section: Section, known: Deployments) -> tuple[KeySettings, ...]:
             )
         elif digest is not None:
             owners[digest] = name
-            keys.append(KeySettings(name, digest, models, limits, model_limits, reads_metrics))
+            keys.append(KeySettings(name, digest, models, limits, model_limits, reads_metrics, may_trace))
     return tuple(keys)
 
 

@@ -150,6 +150,11 @@ class PipelineSettings(Struct, frozen=True, kw_only=True):
     otlp_endpoint: Annotated[str, Meta(description="a URL, such as http://127.0.0.1:4318")] | None = None
     otlp_interval_s: Seconds = 60.0
     recorder_mb: Annotated[float, Meta(ge=0, le=1024, description="a number of MiB, such as 32, or 0 for none")] = 32.0
+    trace_one_in: Annotated[
+        int, Meta(ge=0, le=1_000_000_000, description="a whole number, such as 100, or 0 for none")
+    ] = 100
+    server_timing: Annotated[bool, Meta(description="true or false")] = True
+    server_timing_comment: Annotated[bool, Meta(description="true or false")] = False
     log_format: LogFormat = "json"
     log_level: LogLevel = "info"
 

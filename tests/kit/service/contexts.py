@@ -55,7 +55,7 @@ class FakeResponse:
 
     def answered_by(self, deployment: str, attempts: int) -> None: ...
 
-    def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    def start(self, status: int, headers: list[tuple[bytes, bytes]], *, is_whole: bool = False) -> None:
         assert self.status is None, "a response starts once"
         self.status, self.headers = status, dict(headers)
 

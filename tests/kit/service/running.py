@@ -21,7 +21,7 @@ from pipeline.gateway.failures import refusal
 from pipeline.gateway.generation import Generation
 from pipeline.gateway.http.server import hypercorn_config, serve
 from pipeline.gateway.http.sockets import bind_socket
-from pipeline.gateway.request_record import FinishedRequest, request_record
+from pipeline.gateway.request_record import FinishedRequest, as_recorded, request_record
 from pipeline.gateway.service import server_settings
 from pipeline.observe import Observed
 from pipeline.registry import AnyPlugin
@@ -128,6 +128,13 @@ def as_logged(finished: FinishedRequest) -> Logged:
     """Return the record of a request as the JSON log has it."""
     logged: Logged = json.loads(msgspec.json.encode(request_record(finished)))
     return logged
+
+
+def as_kept(finished: FinishedRequest) -> Logged:
+    """Return the same as recordings have it: with its batches, if it was traced."""
+    record = request_record(finished)
+    kept: Logged = json.loads(as_recorded(record, msgspec.json.encode(record), finished)[1])
+    return kept
 
 
 def model(name: str, url: str, *, upstream: str = "openai/gpt-5", **params: Any) -> str:

@@ -662,7 +662,8 @@ def test_every_scalar_setting_can_be_overridden() -> None:
     special = {"proxy": "http://p:1", "transport": "httpx", "client_profile": "cursor", "log_format": "text",
                "log_level": "error", "cursor_error_status": "passthrough", "ca_file": str(FULL), "execution": "tasks",
                "reasoning_display": "none", "restore_reasoning": "false", "metrics": "false",
-               "metrics_address": "127.0.0.1:9464", "otlp_endpoint": "http://127.0.0.1:4318"}  # fmt: skip
+               "metrics_address": "127.0.0.1:9464", "otlp_endpoint": "http://127.0.0.1:4318",
+               "server_timing": "false"}  # fmt: skip
     for field in msgspec.structs.fields(PipelineSettings):
         if field.name in ("stages", "allowed_origins", "forwarded_allow_ips"):
             continue
