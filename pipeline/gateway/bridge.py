@@ -321,7 +321,8 @@ class _ServedRequest:
             )
         response = self.response
         if response.status is None:
-            rendered = render(error, as_400=self.ctx[PROFILE].errors_as_400)
+            profile = self.ctx[PROFILE]
+            rendered = render(error, as_400=profile.errors_as_400, as_upstream=profile.errors_as_upstream)
             response.start(rendered.status, rendered.headers)
             response.write_nowait(rendered.body, last=True)
         elif not response.ended and (encoder := self.ctx.get(ENCODER)) is not None:
