@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 import trio
 
 from pipeline.gateway.logs import Log, StallRecord
-from pipeline.gateway.request_record import FinishedRequest, request_record
+from pipeline.gateway.request_record import FinishedRequest, RequestRecord, request_record
 from pipeline.loop import Stall
 from pipeline.observe import Observed
 from stages.wire.redaction import redact
@@ -18,6 +18,18 @@ REQUEST_LOG_PAUSE_S: Final = 0.05
 STALL_LOG_PAUSE_S: Final = 1.0
 MAX_UNLOGGED: Final = 16
 """With so many they are logged at once. More would cost no less, and a pipe holds 64 KiB: two dozen records."""
+
+
+class RecordLog(Protocol):
+    """Where records are written; `pipeline.gateway.logs.Log` is one."""
+
+    def requests(self, records: Sequence[RequestRecord], ended_s: Sequence[float]) -> None:
+        """Write finished requests, each with the time of its end, in seconds since the epoch."""
+        ...
+
+    def stall(self, record: StallRecord, noted_s: float) -> None:
+        """Write that the loop was held."""
+        ...
 
 
 class EventLog:
@@ -29,10 +41,12 @@ class EventLog:
     Args:
         log: where to.
         observed: adds up what all requests were; None if nobody does.
+        extra: where all of it is written as well, whatever the log leaves out; None for nowhere.
     """
 
-    def __init__(self, log: Log, observed: Observed | None = None) -> None:
+    def __init__(self, log: Log, observed: Observed | None = None, extra: RecordLog | None = None) -> None:
         self._log = log
+        self._extra = extra
         self._observed = observed
         self._finished: list[FinishedRequest] = []
         self._has_finished = trio.Event()
@@ -41,7 +55,7 @@ class EventLog:
 
     def note_request(self, finished: Callable[[], FinishedRequest]) -> None:
         """Count a finished request, and keep it until it is logged and added up."""
-        if self._log.writes_requests or self._observed is not None:
+        if self._log.writes_requests or self._observed is not None or self._extra is not None:
             request = finished()
             if self._observed is not None:
                 self._observed.end(request.end)
@@ -81,15 +95,21 @@ class EventLog:
         if self._observed is not None:
             for one in finished:
                 fold(one, self._observed)
-        if self._log.writes_requests:
-            self._log.requests([request_record(one) for one in finished], [one.ended_s for one in finished])
+        if self._log.writes_requests or self._extra is not None:
+            records, ended_s = [request_record(one) for one in finished], [one.ended_s for one in finished]
+            self._log.requests(records, ended_s)
+            if self._extra is not None:
+                self._extra.requests(records, ended_s)
 
     def flush_stalls(self) -> None:
         """Log the longest stall since the last line, if there was one."""
         if (stall := self._longest) is not None:
             request_id = None if stall.request_id is None else redact(stall.request_id)
             record = StallRecord(stall.stage, request_id, stall.ns // 1000 / 1000, stall.streams, self._stalls - 1)
-            self._log.stall(record, time.time())  # noqa: TID251 - the time of the log's line
+            noted_s = time.time()  # noqa: TID251 - the time of the log's line
+            self._log.stall(record, noted_s)
+            if self._extra is not None:
+                self._extra.stall(record, noted_s)
             self._longest, self._stalls = None, 0
 
 

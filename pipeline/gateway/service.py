@@ -13,8 +13,9 @@ from pipeline.gateway.app import Application
 from pipeline.gateway.collector import start_collector, watch_streams
 from pipeline.gateway.config.problems import ConfigError
 from pipeline.gateway.config.settings import PipelineSettings, Settings
-from pipeline.gateway.event_log import EventLog
+from pipeline.gateway.event_log import EventLog, RecordLog
 from pipeline.gateway.failures import refusal
+from pipeline.gateway.http.asgi import App
 from pipeline.gateway.http.connection import ServerConnection, ServerSettings
 from pipeline.gateway.http.lifeline import Lifeline
 from pipeline.gateway.http.server import StartupError, hypercorn_config
@@ -43,6 +44,8 @@ def serve(
     inherited: Inherited | None = None,
     on_listening: Callable[[str, int], None] | None = None,
     reread: Reread | None = None,
+    records: RecordLog | None = None,
+    around: Callable[[App], App] = lambda app: app,
 ) -> int:
     """Serve in this process until a signal ends it; return the exit status.
 
@@ -51,6 +54,8 @@ def serve(
         plugins: the installed stages.
         inherited: what a worker has from its supervisor.
         on_listening: without a supervisor: called with the host and port once the socket is bound.
+        records: where finished requests and stalls are written besides the log; None for nowhere.
+        around: returns an application around the service's own, which is served instead.
         reread: reads the configuration again, for a reload; None if it comes from nowhere that can change.
 
     Raises:
@@ -63,7 +68,7 @@ def serve(
     written = configure_logging(own.log_format, own.log_level, worker=number)
     file = SegmentFile.create() if inherited is None else SegmentFile(inherited.measurements)
     observed = Observed(file.claim(1 if inherited is None else inherited.number))
-    events = EventLog(written, observed)
+    events = EventLog(written, observed, extra=records)
     lifeline: Lifeline | None = None
     counts: Counts | None = None
     on_end = events.note_request
@@ -87,7 +92,7 @@ def serve(
         on_listening(own.host, listener.getsockname()[1])
     clients: set[ServerConnection] = set()
     state = ProcessState(observed, file, app.generations, clients, written.sink)
-    return _run(app, own, listener, lifeline, events, on_hangup, state, clients)
+    return _run(app, around(app), own, listener, lifeline, events, on_hangup, state, clients)
 
 
 def shared_counts(fd: int) -> Counts:
@@ -116,6 +121,7 @@ def server_settings(own: PipelineSettings) -> ServerSettings:
 
 def _run(
     app: Application,
+    served: App,
     own: PipelineSettings,
     listener: socket.socket,
     lifeline: Lifeline | None,
@@ -124,7 +130,7 @@ def _run(
     state: ProcessState,
     clients: set[ServerConnection],
 ) -> int:
-    """Serve in this process."""
+    """Serve in this process: the application, or what is around it."""
     limits = server_settings(own)
     config = hypercorn_config(limits, certfile=own.tls_certfile, keyfile=own.tls_keyfile)
 
@@ -137,7 +143,7 @@ def _run(
                 nursery.start_soon(state.run)
                 try:
                     await serve_until_signalled(
-                        app,
+                        served,
                         config,
                         [listener],
                         limits,
