@@ -104,7 +104,8 @@ class HttpUpstream:
         return HttpCall(call, endpoint, encoded, headers)
 
     def _as_sent(self, call: UpstreamCall, endpoint: Endpoint, sent: dict[str, Any]) -> HttpCall:
-        """Encode the body as the client has sent it."""
+        """Encode the body as the client has sent it, with what would have been mended for another upstream."""
+        call.request.mended.clear()
         pause = current_pause()
         return HttpCall(
             call,

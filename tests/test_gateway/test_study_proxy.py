@@ -201,6 +201,26 @@ async def test_a_chat_body_gets_there_unchanged(asked: dict[str, Any]) -> None:
         assert (await service.record())["model"] == "vendor/tiny-thinking-high"
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_large_body_gets_there_unchanged(stream: bool) -> None:
+    script = STREAM if stream else (json_answer(document({"content": "Hi"})),)
+    async with studying(*script) as (service, up, _):
+        image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{'iVBORw0K' * 400_000}"}}
+        turns = [{"role": "user", "content": [{"type": "text", "text": f"{number}"}, image]} for number in range(2)]
+        body = {"model": "tiny", "messages": [*turns, {"role": "user", "content": "hi"}], "stream": stream, "odd": {}}
+        assert (await service.post(body, key=CLIENTS_KEY)).status_code == 200
+        assert up.requests[0].json() == body
+
+
+async def test_an_odd_conversation_is_the_upstreams_to_judge() -> None:
+    async with studying(json_answer(document({"content": "Hi"}))) as (service, up, _):
+        odd = [{"role": "user", "content": ""}, {"role": "tool", "tool_call_id": "lost", "content": "x"}, *HI]
+        body = {"model": "tiny", "messages": odd, "user": None}
+        assert (await service.post(body, key=CLIENTS_KEY)).status_code == 200
+        assert up.requests[0].json() == body
+        assert "mended" not in await service.record()
+
+
 async def _note(sent: list[Any], request: httpx.Request) -> None:
     sent.append(json.loads(request.content))
 
@@ -385,6 +405,18 @@ async def test_an_upstream_that_is_not_there_is_named_with_the_option() -> None:
                 await asking()
             assert raised.value.status_code == 502
             assert "it refused the connection; check that it is running, and check --upstream" in raised.value.message
+
+
+async def test_a_client_that_disconnects_ends_the_upstreams_answer() -> None:
+    script = (*STREAM[:4], lambda exchange: trio.sleep_forever())
+    async with studying(*script) as (service, up, client):
+        stream = await client.chat.completions.create(model="tiny", messages=HI, stream=True)
+        async for one in stream:
+            if one.choices[0].delta.content:
+                break
+        await stream.close()
+        assert (await up.connection_closed()).ended in ("fin", "rst")
+        assert (await service.record())["end"] == "DC"
 
 
 # --- other paths ---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,7 +30,9 @@ def line(**changes: Any) -> str:
     return brief_line({**RECORD, **changes}, ENDED_S, zone=UTC)
 
 
-def test_a_stream_says_whose_time_it_was() -> None:
+def test_a_stream_says_whose_time_it_was_as_the_documentation_shows() -> None:
+    page = Path(__file__).parents[2].joinpath("docs", "study-proxy.md").read_text(encoding="utf-8")
+    assert f"\n{line()}\n" in page
     assert line() == (
         "12:01:07 gpt-5 stream OK 5.12 s: upstream 5.10 s (first token after 0.41 s, sent in 0.9 ms), ours 9 ms, "
         "client 3 ms; slowest stage decode_events 5 ms"
