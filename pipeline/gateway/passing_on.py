@@ -101,7 +101,7 @@ class PassingOn:
     async def _exchange(self, request: httpx.Request, send: Send) -> PipelineError | None:
         """Send a request and pass its answer on; return what has failed if there is no answer.
 
-        An answer that breaks off raises: then the client's connection ends without the end of the body.
+        After an answer that breaks off, the client's connection ends without the end of the body, as the upstream's.
         """
         try:
             answer = await self._clients.transport_for(self._upstream).handle_async_request(request)
@@ -113,6 +113,8 @@ class PassingOn:
             async for chunk in answer.aiter_raw():
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except httpx.HTTPError:
+            pass
         finally:
             with trio.CancelScope(deadline=trio.current_time() + _CLOSE_LIMIT_S, shield=True):
                 await answer.aclose()

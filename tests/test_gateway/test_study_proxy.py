@@ -29,8 +29,10 @@ from kit.upstreams.scripted import (
     error,
     event,
     json_answer,
+    reset,
     scripted_upstream,
     sse_head,
+    wait,
 )
 from openai import AsyncOpenAI
 
@@ -460,6 +462,15 @@ async def test_what_is_passed_on_ends_when_the_client_disconnects() -> None:
         assert (await up.connection_closed()).ended in ("fin", "rst")
 
 
+async def test_an_answer_that_breaks_off_does_so_for_the_client_too(caplog: pytest.LogCaptureFixture) -> None:
+    async with studying(sse_head(), event(b"data: 1\n\n"), wait(0.05), reset()) as (service, _up, _client):
+        with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
+            await service.post({"model": "tiny"}, path="/v1/responses", key=CLIENTS_KEY)
+    [logged] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "the response to POST /v1/responses was not finished" in logged.message
+    assert logged.exc_info is None
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings"])
 async def test_a_web_page_from_elsewhere_cannot_use_it(path: str) -> None:
     async with studying(json_answer(document({"content": "Hi"}))) as (service, up, _):
@@ -515,7 +526,7 @@ def test_the_proxy_of_the_environment_is_used_but_not_to_this_machine(monkeypatc
     assert list(proxies.values()) == ["http://proxy.example:3128", None]
 
 
-def test_the_client_headers_are_sent_to_no_configured_deployment() -> None:
+def test_no_configuration_file_sends_a_clients_headers_on() -> None:
     from pipeline.gateway.config.load import parse_settings
 
     text = "model_list: [{model_name: '*', litellm_params: {model: 'openai/*', api_key: sk-x, is_transparent: true}}]"
