@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Literal
+from typing import Final, Literal
 
 import httpx
 
@@ -35,6 +35,9 @@ from stages.wire.redaction import message_to_show
 
 Phase = Literal["head", "first_event", "idle", "total"]
 """What a call is waiting for after its request has been sent; ``total`` is the end of the answer."""
+
+API_BASE: Final = "api_base"
+"""Where the address of an upstream comes from, in a configuration file."""
 
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """This process or this machine cannot open another connection, to anyone."""
@@ -59,7 +62,7 @@ def fault_of_exception(
     upstream_name: str,
     phase: Phase,
     limits_s: Mapping[str, float | None],
-    setting: str = "api_base",
+    setting: str = API_BASE,
 ) -> PipelineError:
     """Return the fault that an exception of the transport stands for.
 
@@ -147,7 +150,10 @@ def _why_unreachable(error: BaseException, setting: str) -> str:
     for cause in _causes(error):
         match cause:
             case ssl.SSLCertVerificationError():
-                return f"its TLS certificate is not trusted; check {setting}, or set ca_file to that of its authority"
+                authority = "ca_file" if setting == API_BASE else "SSL_CERT_FILE"
+                return (
+                    f"its TLS certificate is not trusted; check {setting}, or set {authority} to that of its authority"
+                )
             case ssl.SSLError():
                 return f"the TLS handshake failed; check whether {setting} should start with https://"
             case socket.gaierror():

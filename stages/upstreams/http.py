@@ -17,7 +17,7 @@ from pipeline import ClientFault, PipelineError, UpstreamFault
 from stages.upstreams import Deployment, Mark, UpstreamCall
 from stages.upstreams.endpoint import Endpoint, user_agent
 from stages.upstreams.error_body import ERROR_BODY_BYTES, GZIP_MAGIC
-from stages.upstreams.faults import Phase, fault_of_exception, fault_of_status, fault_of_total
+from stages.upstreams.faults import API_BASE, Phase, fault_of_exception, fault_of_status, fault_of_total
 from stages.upstreams.providers import is_openai_itself, quirks_of
 from stages.upstreams.transport.exchange import FOREIGN_ERRORS, Exchange
 from stages.upstreams.unknown_route import is_unknown_route, with_remedy
@@ -261,7 +261,7 @@ class _Clock:
     @property
     def setting(self) -> str:
         """Where the upstream's address comes from."""
-        return "--upstream" if self.call.deployment.is_transparent else "api_base"
+        return "--upstream" if self.call.deployment.is_transparent else API_BASE
 
     def enter(self, phase: Phase, limit_s: float | None) -> None:
         """Limit each of the following reads to ``limit_s``."""

@@ -6,6 +6,7 @@ import gc
 import json
 import re
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -19,6 +20,8 @@ import httpx
 import openai
 import pytest
 import trio
+import trio.testing
+import trustme
 from kit.clients.chat_fold import fold_stream
 from kit.service.running import Service, serving
 from kit.time.patience import PATIENCE_S, patiently, patiently_with_processes
@@ -104,12 +107,18 @@ async def studying(
     *script: Any, api: str = "chat", base: str = ""
 ) -> AsyncIterator[tuple[Service, ScriptedUpstream, AsyncOpenAI]]:
     """Run the proxy in this loop; yield it, the upstream, and a client with a key of its own."""
-    async with scripted_upstream(*script) as up:
-        deployment = deployment_of(up.url + base, api)
-        settings = settings_of(deployment, key=MASTER_KEY, host="127.0.0.1", port=0)
-        around = partial(PassingOn, upstream=deployment)
-        async with serving(change=lambda _: settings, around=around) as service, client_of(service.url) as client:
-            yield service, up, client
+    async with scripted_upstream(*script) as up, in_front_of(up.url + base, api) as (service, client):
+        yield service, up, client
+
+
+@asynccontextmanager
+async def in_front_of(url: str, api: str = "chat") -> AsyncIterator[tuple[Service, AsyncOpenAI]]:
+    """Run the proxy in front of any address."""
+    deployment = deployment_of(url, api)
+    settings = settings_of(deployment, key=MASTER_KEY, host="127.0.0.1", port=0)
+    around = partial(PassingOn, upstream=deployment)
+    async with serving(change=lambda _: settings, around=around) as service, client_of(service.url) as client:
+        yield service, client
 
 
 @asynccontextmanager
@@ -393,12 +402,9 @@ async def test_a_model_that_does_not_exist_is_not_blamed_on_the_address() -> Non
 
 
 async def test_an_upstream_that_is_not_there_is_named_with_the_option() -> None:
-    async with studying() as (service, up, client):
+    async with scripted_upstream() as up:
         pass
-    deployment = deployment_of(up.url, "chat")
-    settings = settings_of(deployment, key=MASTER_KEY, host="127.0.0.1", port=0)
-    around = partial(PassingOn, upstream=deployment)
-    async with serving(change=lambda _: settings, around=around) as service, client_of(service.url) as client:
+    async with in_front_of(up.url) as (_, client):
         for asking in (
             partial(client.chat.completions.create, model="tiny", messages=HI),
             partial(client.models.list),
@@ -419,6 +425,23 @@ async def test_a_client_that_disconnects_ends_the_upstreams_answer() -> None:
         await stream.close()
         assert (await up.connection_closed()).ended in ("fin", "rst")
         assert (await service.record())["end"] == "DC"
+
+
+async def test_a_certificate_of_ones_own_is_trusted_by_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(tls)
+    async with scripted_upstream(json_answer(document({"content": "Hi"})), tls=tls) as up:
+        async with in_front_of(up.url) as (service, client):
+            with pytest.raises(openai.InternalServerError, match="check --upstream, or set SSL_CERT_FILE to that of"):
+                await client.chat.completions.create(model="tiny", messages=HI)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        async with in_front_of(up.url) as (service, client):
+            await client.chat.completions.create(model="tiny", messages=HI)
+            assert (await service.get("/v1/models")).status_code == 200
 
 
 # --- other paths ---
