@@ -1,1 +1,1 @@
-"""What the records of requests say together, and in words."""
+"""Tools that read where the time went: from a recording, without a server. docs/latency.md explains the figures."""
