@@ -255,6 +255,14 @@ async def test_the_clients_own_headers_get_there_and_nothing_of_ours() -> None:
         assert CLIENTS_KEY not in repr(service.app.settings)
 
 
+async def test_the_clients_place_in_a_trace_gets_there_unchanged() -> None:
+    async with studying(json_answer(document({"content": "Hi"}))) as (_, up, client):
+        own = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "a=1"}
+        await client.chat.completions.create(model="tiny", messages=HI, extra_headers=own)
+        [received] = up.requests
+        assert {name: received.headers[name] for name in own} == own
+
+
 async def test_a_client_without_a_key_is_served_and_none_is_sent() -> None:
     async with studying(json_answer(document({"content": "Hi"}))) as (service, up, _):
         for path in ("/v1/chat/completions", "/cursor/chat/completions"):
