@@ -39,6 +39,8 @@ from stages.routing.settings import DEFAULT_ROUTING, RoutingSettings
 from stages.routing.windows import estimated_tokens, fitting
 from stages.slots import CALL, HEAD, PRINCIPAL
 from stages.upstreams import Deployment, UpstreamCall
+from stages.upstreams.apis import APIS
+from stages.upstreams.client_headers import passed_on
 from stages.upstreams.model_modes import other_mode
 from stages.wire.answers.context_length import CONTEXT_LENGTH_EXCEEDED, sentence_of
 from stages.wire.bad_request import BadRequest
@@ -346,12 +348,16 @@ class _Choose:
                 request = only_own(request, allowed)
         except BadRequest as bad:
             raise ClientFault(bad.message, param=bad.param, code=bad.code) from None
-        body = with_variant(request.body, match.variant)
+        is_own = chosen.deployment.is_transparent  # then a name is passed on as it is, whatever it looks like
+        body = request.body if is_own else with_variant(request.body, match.variant)
         if body is not request.body:
             request = replace(request, body=body)
         total_s = chosen.deployment.timeouts.total_s
         deadline_s = math.inf if total_s is None else now_s + total_s
         call = UpstreamCall(request=request, deployment=chosen.deployment, model=chosen.model, deadline_s=deadline_s)
+        if is_own:
+            headers = passed_on(self._ctx[HEAD].headers, APIS[chosen.deployment.kind])
+            call = replace(call, model=target or asked, client_headers=headers)
         self._ctx[CALL] = call
         return call
 

@@ -117,7 +117,8 @@ class _Decode:
 
     def _without_secrets(self, failed: Failed) -> Failed:
         """Remove what the deployment sends as credentials; decoders do not know it, and remove what looks like some."""
-        secrets = self._ctx[CALL].deployment.secrets
+        call = self._ctx[CALL]
+        secrets = call.deployment.secrets | call.client_secrets
         message, word = failed.message, failed.upstream_code
         return structs.replace(
             failed,

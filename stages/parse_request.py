@@ -19,10 +19,11 @@ from stages.wire.slices import LARGE_BYTES
 
 
 class _BodyParser:
-    __slots__ = ("_body", "_head", "_max_bytes")
+    __slots__ = ("_body", "_head", "_keeps_sent", "_max_bytes")
 
-    def __init__(self, head: ReceivedHead, max_bytes: int) -> None:
+    def __init__(self, head: ReceivedHead, max_bytes: int, *, keeps_sent: bool) -> None:
         self._head = head
+        self._keeps_sent = keeps_sent
         self._max_bytes = max_bytes
         self._body = bytearray()  # a list of parts would have to be joined, which for 93 MiB takes 60 ms and a copy
         self._check_head()
@@ -40,7 +41,7 @@ class _BodyParser:
     def _parse(self) -> ResponsesRequest:
         body, self._body = self._body, bytearray()
         try:
-            return parse_body(body, model=self._head.model_in_path)
+            return parse_body(body, model=self._head.model_in_path, keeps_sent=self._keeps_sent)
         except BadRequest as bad:
             raise ClientFault(bad.message, param=bad.param, code=bad.code) from None
 
@@ -64,10 +65,15 @@ class _BodyParser:
             )
 
 
-def parse_request(max_body_bytes: int) -> Stage[bytes, ResponsesRequest]:
-    """Return the stage."""
+def parse_request(max_body_bytes: int, *, keeps_sent: bool = False) -> Stage[bytes, ResponsesRequest]:
+    """Return the stage.
+
+    Args:
+        max_body_bytes: the size of the largest body that is accepted.
+        keeps_sent: whether a chat body is also kept as it came, to be sent on unchanged.
+    """
 
     def open(ctx: RequestContext) -> _BodyParser:
-        return _BodyParser(ctx[HEAD], max_body_bytes)
+        return _BodyParser(ctx[HEAD], max_body_bytes, keeps_sent=keeps_sent)
 
     return codec_stage("parse_request", open)

@@ -27,6 +27,8 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
         tool_names: the client's name for each tool that has another name in the body; the names of the custom tools are
             those in the body.
         size_bytes: the size of the client's body.
+        sent: the client's body as it came, if it is to be sent on unchanged to an upstream of its own API. It must not
+            be changed.
         mended: words of `stages.mending.MENDS`. One set for the whole request, its copies and its answers: whoever
             mends something adds to it.
     """
@@ -42,4 +44,5 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
     tool_names: Mapping[str, str] = field(default_factory=dict[str, str])
     target_model: str | None = None
     size_bytes: int = 0
+    sent: dict[str, Any] | None = None  # as above
     mended: set[str] = field(default_factory=set[str])

@@ -64,6 +64,8 @@ class Parts(Struct, frozen=True, kw_only=True):
     reasoning: ReasoningStore | None = None
     anonymous: Principal | None = None
     key_header: str | None = None
+    keeps_sent: bool = False
+    """Whether a request's body is also kept as the client has sent it."""
     admission: Admission | None = None
     """What limits the requests that come in; None if nothing does."""
 
@@ -248,7 +250,7 @@ class Assembly:
         ]
 
     def _parse(self) -> AnyStage:
-        return parse_request(self._parts.max_body_bytes)
+        return parse_request(self._parts.max_body_bytes, keeps_sent=self._parts.keeps_sent)
 
     def _restore(self) -> list[AnyStage]:
         """Return what restores reasoning, unless each attempt does: it must be done anew for another deployment."""

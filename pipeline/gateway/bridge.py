@@ -340,7 +340,8 @@ class _ServedRequest:
             )
         response = self.response
         if response.status is None:
-            rendered = render(error, as_400=self.ctx[PROFILE].errors_as_400)
+            profile = self.ctx[PROFILE]
+            rendered = render(error, as_400=profile.errors_as_400, as_upstream=profile.errors_as_upstream)
             if self.ctx.get(PRINCIPAL) is None:
                 response.timing = None  # how long a wrong key took to be refused is nobody's business
             response.start(rendered.status, rendered.headers, is_whole=True)

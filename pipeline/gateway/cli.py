@@ -1,4 +1,4 @@
-"""The ``headrace`` command: serve · dev · demo · check-config · graph · stages · new-stage · run-stage · docs.
+"""The ``headrace`` command: serve · dev · demo · study · check-config · graph · stages · new-stage · run-stage · docs.
 
 Those that study recordings are in `pipeline.study.commands`.
 """
@@ -37,6 +37,8 @@ from pipeline.study.live_commands import add_live_commands
 DISTRIBUTION = "headrace"
 KINDS = ("event", "codec", "run", "around", "observer")
 """What `new-stage` can write: `pipeline.gateway.new_stage.KINDS`, which is not loaded to parse a command line."""
+MODEL_APIS = ("chat", "responses", "anthropic")
+"""The APIs that `study` can ask an upstream by."""
 SHOWN = ("events", "figures", "both")
 """What `run-stage` can print."""
 
@@ -107,6 +109,19 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     demo.add_argument("--port", type=int, default=PipelineSettings().port, help="port to listen on (%(default)s)")
     demo.set_defaults(run=_demo)
+
+    study = commands.add_parser(
+        "study", help="see where the time of each request to an upstream goes: no configuration"
+    )
+    study.add_argument("--upstream", metavar="URL", required=True, help="its address, such as http://localhost:8000/v1")
+    study.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    study.add_argument("--port", type=int, help=f"port to listen on ({PipelineSettings().port}, or a free one)")
+    study.add_argument("--record", metavar="FILE", help="write a recording, for the other commands")
+    study.add_argument("--json", action="store_true", help="print each request as a line of JSON")
+    study.add_argument(
+        "--model-api", choices=MODEL_APIS, default="chat", help="the API that the upstream is asked by (%(default)s)"
+    )
+    study.set_defaults(run=_study)
 
     check = commands.add_parser("check-config", help="show what a configuration means, or what is wrong with it")
     check.add_argument("file", metavar="FILE")
@@ -252,6 +267,19 @@ def _demo(options: argparse.Namespace) -> int:
         print(WELCOME.format(host=host, port=port, key=key), flush=True)
 
     return serve(settings, plugins=discover(), on_listening=welcome)
+
+
+def _study(options: argparse.Namespace) -> int:
+    from pipeline.gateway.study_proxy import study_upstream
+
+    return study_upstream(
+        options.upstream,
+        api=options.model_api,
+        host=options.host,
+        port=options.port,
+        file=options.record,
+        is_json=options.json,
+    )
 
 
 def _check_config(options: argparse.Namespace) -> int:

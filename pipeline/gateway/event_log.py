@@ -5,14 +5,14 @@ lines.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 import trio
 
 from pipeline.gateway.logs import Log, StallRecord
 from pipeline.gateway.recorder import STALL, Recorder
-from pipeline.gateway.request_record import FinishedRequest, as_recorded, request_record
+from pipeline.gateway.request_record import FinishedRequest, RequestRecord, as_recorded, request_record
 from pipeline.loop import Stall
 from pipeline.observe import Observed
 from stages.wire.redaction import redact
@@ -21,6 +21,18 @@ REQUEST_LOG_PAUSE_S: Final = 0.05
 STALL_LOG_PAUSE_S: Final = 1.0
 MAX_UNLOGGED: Final = 16
 """With so many they are logged at once. More would cost no less, and a pipe holds 64 KiB: two dozen records."""
+
+
+class RecordLog(Protocol):
+    """Where records are written; `pipeline.gateway.logs.Log` is one."""
+
+    def requests(self, records: Sequence[RequestRecord], ended_s: Sequence[float]) -> None:
+        """Write finished requests, each with the time of its end, in seconds since the epoch."""
+        ...
+
+    def stall(self, record: StallRecord, noted_s: float) -> None:
+        """Write that the loop was held."""
+        ...
 
 
 class EventLog:
@@ -33,10 +45,18 @@ class EventLog:
         log: where to.
         observed: adds up what all requests were; None if nobody does.
         recorder: keeps the lines of the log; None if nobody does.
+        extra: where all of it is written as well, whatever the log leaves out; None for nowhere.
     """
 
-    def __init__(self, log: Log, observed: Observed | None = None, recorder: Recorder | None = None) -> None:
+    def __init__(
+        self,
+        log: Log,
+        observed: Observed | None = None,
+        recorder: Recorder | None = None,
+        extra: RecordLog | None = None,
+    ) -> None:
         self._log = log
+        self._extra = extra
         self._observed = observed
         self._recorder = recorder if recorder is not None and recorder.is_on else None
         self._finished: list[FinishedRequest] = []
@@ -47,7 +67,7 @@ class EventLog:
 
     def note_request(self, finished: Callable[[], FinishedRequest]) -> None:
         """Count a finished request, and keep it until it is logged and added up."""
-        if self._log.writes_requests or self._observed is not None:
+        if self._log.writes_requests or self._observed is not None or self._extra is not None:
             request = finished()
             if self._observed is not None:
                 self._observed.end(request.end)
@@ -90,14 +110,18 @@ class EventLog:
         if self._observed is not None:
             for one in finished:
                 fold(one, self._observed)
-        if not self._log.writes_requests and self._recorder is None:
+        if not self._log.writes_requests and self._recorder is None and self._extra is None:
             return
         records, ended_s = [request_record(one) for one in finished], [one.ended_s for one in finished]
         lines = None
-        if self._recorder is not None:
+        if self._recorder is not None or self._extra is not None:
             lines = self._log.json_lines("request", records, ended_s)
             whole = [as_recorded(*each) for each in zip(records, lines, finished, strict=True)]
-            self._recorder.keep_requests([line for _, line in whole], [record for record, _ in whole], ended_s)
+            recorded = [record for record, _ in whole]
+            if self._recorder is not None:
+                self._recorder.keep_requests([line for _, line in whole], recorded, ended_s)
+            if self._extra is not None:
+                self._extra.requests(recorded, ended_s)
         self._log.requests(records, ended_s, lines)
 
     def flush_stalls(self) -> None:
@@ -109,6 +133,8 @@ class EventLog:
             if self._recorder is not None:
                 [line] = self._log.json_lines("stall", [record], [self._longest_s])
                 self._recorder.keep(line, self._longest_s, None, marks=STALL)
+            if self._extra is not None:
+                self._extra.stall(record, self._longest_s)
             self._log.stall(record, self._longest_s, line)
             self._longest, self._stalls = None, 0
 

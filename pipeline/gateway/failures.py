@@ -10,10 +10,10 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from pipeline import PipelineError
+from pipeline import PipelineError, UpstreamFault
 from pipeline.gateway.http.refusals import RefusalCode, RefusalResponse
 from stages.wire.answers.context_length import CONTEXT_LENGTH_EXCEEDED
-from stages.wire.downstream.errors import INVALID_REQUEST, error_document
+from stages.wire.downstream.errors import INVALID_REQUEST, SERVER_ERROR, error_document
 
 EndCode = Literal["OK", "DC", "DS", "UT", "UC", "UE", "UP", "RL", "AU", "OV", "ST", "DR", "BR"]
 
@@ -128,22 +128,28 @@ def row_of(code: str) -> Row:
     return TABLE.get(code) or TABLE["internal_error"]
 
 
-def render(error: PipelineError, *, as_400: bool = False) -> Rendered:
+def render(error: PipelineError, *, as_400: bool = False, as_upstream: bool = False) -> Rendered:
     """Return a failure as a status, headers and a body in OpenAI's error shape.
 
     Args:
         error: what happened.
         as_400: whether the client hides the text of 429 and 5xx responses, so that every failure that is not about
             its key or model becomes a 400 (Cursor; docs/facts/cursor.md, "Errors that Cursor shows").
+        as_upstream: whether a failure of the upstream has the upstream's own status and code: it is the client's own
+            upstream, and its key the client's.
     """
     code = error.code if error.code in TABLE else "internal_error"
     row = TABLE[code]
     status, type = row.status, None
     if code == "upstream_rejected" and error.status_hint is not None:
         status = error.status_hint
+    shown_code = code
+    if as_upstream and isinstance(error, UpstreamFault) and error.status_hint is not None and error.status_hint >= 400:
+        status, type = error.status_hint, INVALID_REQUEST if error.status_hint < 500 else SERVER_ERROR
+        shown_code = error.upstream_code or code
     if as_400 and status not in (401, 403, 404):
         status, type = 400, INVALID_REQUEST
-    body = error_document(error.public, code, type=type, param=error.param, upstream_code=error.upstream_code)
+    body = error_document(error.public, shown_code, type=type, param=error.param, upstream_code=error.upstream_code)
     headers = [(b"content-type", _JSON), (b"content-length", b"%d" % len(body))]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s))))

@@ -91,7 +91,7 @@ class Generation:
         own = settings.pipeline
         self.settings = settings
         self.number = number
-        self.keys = KeyStore(settings.master_key, settings.keys)
+        self.keys = (_AnyKey if settings.is_transparent else KeyStore)(settings.master_key, settings.keys)
         self.anonymous = ANONYMOUS if own.allow_anonymous else None
         self._health_log: HealthLog = HealthLog() if before is None else before._health_log
         self.deployments = Deployments(settings.deployments, settings.routing, on_change=self._health_log.note)
@@ -114,6 +114,7 @@ class Generation:
             keys=self.keys,
             anonymous=self.anonymous,
             key_header=own.key_header,
+            keeps_sent=settings.is_transparent,
             deployments=self.deployments,
             upstreams={
                 **{name: HttpUpstream(api, self.clients.transport_for) for name, api in APIS.items()},
@@ -141,7 +142,7 @@ class Generation:
         self.cors = Cors(own.allowed_origins)
         self.bridge = Bridge(
             None if self.plugins.have_lifetimes else Assembly(parts, self.plugins.made()),
-            profile_of=_profile_chooser(own),
+            profile_of=_profile_chooser(own, is_transparent=settings.is_transparent),
             on_end=on_end,
             cors=self.cors,
             proxies=Proxies(own.forwarded_allow_ips),
@@ -249,10 +250,18 @@ def _upload_budget(own: PipelineSettings) -> UploadBudget:
     return UploadBudget(total_bytes, max_body_bytes=own.max_body_bytes)
 
 
-def _profile_chooser(own: PipelineSettings) -> Callable[[dict[bytes, bytes]], Profile]:
+class _AnyKey(KeyStore):
+    """Accepts every key: it is the client's own, for the upstream. Only the configured ones are known."""
+
+    def authenticate(self, presented: bytes) -> Principal:
+        """Return the owner of a key."""
+        return super().authenticate(presented) or ANONYMOUS
+
+
+def _profile_chooser(own: PipelineSettings, *, is_transparent: bool) -> Callable[[dict[bytes, bytes]], Profile]:
     """Return a function from a request's headers to its client profile."""
     display = own.reasoning_display
-    openai = msgspec.structs.replace(OPENAI, reasoning_display=display)
+    openai = msgspec.structs.replace(OPENAI, reasoning_display=display, errors_as_upstream=is_transparent)
     errors_as_400 = own.cursor_error_status == 400
     cursor = msgspec.structs.replace(CURSOR, errors_as_400=errors_as_400, reasoning_display=display)
     if own.client_profile == "cursor":

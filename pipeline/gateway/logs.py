@@ -15,12 +15,13 @@ import stat
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final, Literal, TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 import msgspec
 from msgspec import UNSET, Struct
 
 from pipeline.gateway.request_record import RequestRecord
+from pipeline.study.brief_line import ON_SOCKETS
 from stages.wire.redaction import redact
 
 LogFormat = Literal["json", "text"]
@@ -290,7 +291,7 @@ def _summary(record: RequestRecord) -> str:
     times = "" if record.first_token_ms is None else f" first={record.first_token_ms:.1f}"
     times += f" total={record.total_ms:.1f}"
     busy = {
-        name: stage.busy_ms + stage.flush_ms + (0 if name in _ON_SOCKETS else stage.outside_ms)
+        name: stage.busy_ms + stage.flush_ms + (0 if name in ON_SOCKETS else stage.outside_ms)
         for name, stage in record.stages.items()
     }
     most = "".join(f" {_largest(figures)}" for figures in (record.party_ms, busy) if figures)
@@ -302,10 +303,6 @@ def _summary(record: RequestRecord) -> str:
         named += word
         room -= len(word)
     return f"{known}{named}{times} ms{most}"
-
-
-_ON_SOCKETS: Final = frozenset({"call_upstream", "write_sse", "write_json"})
-"""The stages whose waits are the upstream's or the client's; those of the others are ours."""
 
 
 def _largest(figures: Mapping[str, float]) -> str:

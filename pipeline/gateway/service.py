@@ -13,8 +13,9 @@ from pipeline.gateway.app import Application
 from pipeline.gateway.collector import start_collector, watch_streams
 from pipeline.gateway.config.problems import ConfigError
 from pipeline.gateway.config.settings import PipelineSettings, Settings
-from pipeline.gateway.event_log import EventLog
+from pipeline.gateway.event_log import EventLog, RecordLog
 from pipeline.gateway.failures import END_CODES, refusal
+from pipeline.gateway.http.asgi import App
 from pipeline.gateway.http.connection import ServerConnection, ServerSettings
 from pipeline.gateway.http.lifeline import Lifeline
 from pipeline.gateway.http.server import StartupError, hypercorn_config
@@ -45,6 +46,8 @@ def serve(
     inherited: Inherited | None = None,
     on_listening: Callable[[str, int], None] | None = None,
     reread: Reread | None = None,
+    records: RecordLog | None = None,
+    around: Callable[[App], App] = lambda app: app,
 ) -> int:
     """Serve in this process until a signal ends it; return the exit status.
 
@@ -53,6 +56,8 @@ def serve(
         plugins: the installed stages.
         inherited: what a worker has from its supervisor.
         on_listening: without a supervisor: called with the host and port once the socket is bound.
+        records: where finished requests and stalls are written besides the log; None for nowhere.
+        around: returns an application around the service's own, which is served instead.
         reread: reads the configuration again, for a reload; None if it comes from nowhere that can change.
 
     Raises:
@@ -70,7 +75,7 @@ def serve(
     segment = file.claim(1 if inherited is None else inherited.number)
     observed, recorder = Observed(segment), Recorder(segment.ring)
     observed.expect_ends(END_CODES)
-    events = EventLog(written, observed, recorder)
+    events = EventLog(written, observed, recorder, extra=records)
     lifeline: Lifeline | None = None
     counts: Counts | None = None
     on_end = events.note_request
@@ -95,7 +100,7 @@ def serve(
     clients: set[ServerConnection] = set()
     state = ProcessState(observed, file, app.generations, clients, written.sink)
     publisher = Publisher(file, segment, app.generations, observed, recorder, events.flush_requests)
-    return _run(app, own, listener, lifeline, events, on_hangup, state, publisher, clients)
+    return _run(app, around(app), own, listener, lifeline, events, on_hangup, state, publisher, clients)
 
 
 def shared_counts(fd: int) -> Counts:
@@ -124,6 +129,7 @@ def server_settings(own: PipelineSettings) -> ServerSettings:
 
 def _run(
     app: Application,
+    served: App,
     own: PipelineSettings,
     listener: socket.socket,
     lifeline: Lifeline | None,
@@ -133,7 +139,7 @@ def _run(
     publisher: Publisher,
     clients: set[ServerConnection],
 ) -> int:
-    """Serve in this process."""
+    """Serve in this process: the application, or what is around it."""
     limits = server_settings(own)
     config = hypercorn_config(limits, certfile=own.tls_certfile, keyfile=own.tls_keyfile)
 
@@ -147,7 +153,7 @@ def _run(
                 nursery.start_soon(publisher.run)
                 try:
                     await serve_until_signalled(
-                        app,
+                        served,
                         config,
                         [listener],
                         limits,

@@ -166,7 +166,12 @@ class UpstreamClients:
     def _proxy_for(self, url: httpx.URL) -> str | None:
         if self._settings.proxy is not None or not self._settings.proxy_from_environment:
             return self._settings.proxy
-        if urllib.request.proxy_bypass(f"{url.host}:{url.port}" if url.port else url.host):
-            return None
-        proxies = urllib.request.getproxies()
-        return proxies.get(url.scheme) or proxies.get("all")
+        return proxy_in_environment(url)
+
+
+def proxy_in_environment(url: httpx.URL) -> str | None:
+    """Return the proxy that HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY name for an address; None if none."""
+    if urllib.request.proxy_bypass(f"{url.host}:{url.port}" if url.port else url.host):
+        return None
+    proxies = urllib.request.getproxies()
+    return proxies.get(url.scheme) or proxies.get("all")

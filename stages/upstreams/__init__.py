@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 
@@ -14,8 +15,14 @@ from stages.request import ResponsesRequest
 from stages.upstreams.parameters import Parameters
 from stages.wire.redaction import secrets_in
 
+_CREDENTIAL: Final = re.compile("auth|key|token|secret")
+"""What is in the names of the headers that carry a client's credentials."""
+
 UpstreamKind: TypeAlias = str
 """The name of an upstream API (`stages.upstreams.apis`), or ``canned`` for the embedded upstream."""
+
+Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
+"""Names, in lower case, and values."""
 
 Transport = Literal["headrace", "httpx"]
 DEFAULT_TRANSPORT: Final[Transport] = "headrace"
@@ -85,6 +92,9 @@ class Deployment(Struct, frozen=True, kw_only=True):
     """The same in the Responses API, for the models of a wildcard that have no function tools in Chat Completions."""
     on_chat: Deployment | None = None
     """The same in Chat Completions, if its server may have no Responses API and the entry does not say so."""
+    is_transparent: bool = False
+    """Whether it is the client's own upstream: its requests carry the client's headers, credentials included, and the
+    client's body unchanged if that is in its API. No configuration file can say so: only `headrace study` does."""
 
     @property
     def secrets(self) -> frozenset[str]:
@@ -117,6 +127,18 @@ class UpstreamCall(Struct, frozen=True, kw_only=True):
     """Why it is made, if routing makes it after a failure."""
     headers: tuple[tuple[bytes, bytes], ...] = ()
     """What is sent with this one call, over HTTP: its place in a distributed trace. The deployment's own count more."""
+    client_headers: Headers = ()
+    """The client's own headers that are sent, credentials included: only to a transparent deployment, never logged."""
+
+    @property
+    def client_secrets(self) -> frozenset[str]:
+        """What of the client's headers must not appear in any message; see `Deployment.secrets`."""
+        named = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.client_headers]
+        return secrets_in([(name, value) for name, value in named if _CREDENTIAL.search(name)])
+
+    def __repr__(self) -> str:
+        """Describe the call without its request, which is a prompt, and without the client's key."""
+        return f"<UpstreamCall of {self.model} to {self.deployment.id}>"
 
     def at(self, deployment: Deployment) -> UpstreamCall:
         """Return the same call for another deployment, with that one's name for the model.

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 import httpx
 
 from pipeline import PipelineError
-from stages.upstreams import Deployment
+from stages.upstreams import Deployment, Headers
 from stages.upstreams.faults import fault_of_exception
 from stages.upstreams.transport.exchange import FOREIGN_ERRORS, Exchange, HttpxExchange, Mark
 from stages.upstreams.transport.http1 import request_head
@@ -53,7 +53,8 @@ class Endpoint:
     """One deployment's address and headers.
 
     A request carries the deployment's own headers and: ``host``, ``user-agent``, ``content-type``, ``accept``,
-    ``accept-encoding: identity``. The deployment's take precedence, except over the framing and the encoding.
+    ``accept-encoding: identity``. The deployment's take precedence, except over the framing and the encoding. If the
+    upstream is the client's own (`Deployment.is_transparent`), the client's take precedence over both.
 
     Attributes:
         secrets: what must not appear in any message.
@@ -108,6 +109,7 @@ class Endpoint:
         stream: bool,
         more: Mapping[str, str] = NO_HEADERS,
         once: Sequence[tuple[bytes, bytes]] = (),
+        client: Headers = (),
     ) -> Exchange:
         """Send ``body`` and return the answer when its head has arrived.
 
@@ -118,20 +120,21 @@ class Endpoint:
             stream: whether a stream is asked for.
             more: headers that this body needs, values from a small set; see `stages.wire.api.Api.headers_of`.
             once: headers of this one request, with valid values; those that the deployment has too are left out.
+            client: the client's own headers, if they are passed on; then what stands in ``once`` is among them.
 
         Raises:
             httpx.HTTPError: as the transport does; see `HeadraceTransport.exchange`.
         """
         if isinstance(transport, HeadraceTransport):
-            key = (stream, tuple(more.items()))
-            head = self._heads.get(key)
-            if head is None:
-                head = self._heads[key] = self._head(self._joined(stream, more))
-            if once:
-                lines = b"".join(b"%b: %b\r\n" % header for header in self._not_own(once, stream))
-                head = b"%b%d\r\n%b\r\n" % (head, len(body), lines)
+            if client:  # a head with a client's key is not kept
+                head = b"%b%d\r\n\r\n" % (self._head(self._joined(stream, more, client)), len(body))
             else:
-                head = b"%b%d\r\n\r\n" % (head, len(body))
+                key = (stream, tuple(more.items()))
+                known = self._heads.get(key)
+                if known is None:
+                    known = self._heads[key] = self._head(self._joined(stream, more))
+                lines = b"".join(b"%b: %b\r\n" % header for header in self._not_own(once, stream)) if once else b""
+                head = b"%b%d\r\n%b\r\n" % (known, len(body), lines)
             data: bytes | bytearray
             if isinstance(body, bytearray):
                 body[:0] = head
@@ -144,8 +147,8 @@ class Endpoint:
             "POST",
             self._url,
             headers=[
-                *self._joined(stream, more).items(),
-                *self._not_own(once, stream),
+                *self._joined(stream, more, client).items(),
+                *(() if client else self._not_own(once, stream)),
                 (b"content-length", b"%d" % len(body)),
             ],
             stream=_Pieces(body) if isinstance(body, bytearray) else httpx.ByteStream(body),
@@ -159,9 +162,9 @@ class Endpoint:
     def _not_own(self, once: Iterable[tuple[bytes, bytes]], stream: bool) -> list[tuple[bytes, bytes]]:
         return [header for header in once if header[0] not in self._headers[stream]]
 
-    def _joined(self, stream: bool, more: Mapping[str, str]) -> Mapping[bytes, bytes]:
-        """Return all headers; one that the deployment has too becomes a list of both (RFC 9110 section 5.3)."""
-        headers = self._headers[stream]
+    def _joined(self, stream: bool, more: Mapping[str, str], client: Headers = ()) -> Mapping[bytes, bytes]:
+        """Return all headers; one that is there without ``more`` becomes a list of both (RFC 9110 section 5.3)."""
+        headers = {**self._headers[stream], **dict(client)} if client else self._headers[stream]
         if not more:
             return headers
         headers = headers.copy()

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Literal
+from typing import Final, Literal
 
 import httpx
 
@@ -35,6 +35,9 @@ from stages.wire.redaction import message_to_show
 
 Phase = Literal["head", "first_event", "idle", "total"]
 """What a call is waiting for after its request has been sent; ``total`` is the end of the answer."""
+
+API_BASE: Final = "api_base"
+"""Where the address of an upstream comes from, in a configuration file."""
 
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """This process or this machine cannot open another connection, to anyone."""
@@ -55,7 +58,11 @@ def fault_from(failed: Failed) -> UpstreamFault:
 
 
 def fault_of_exception(
-    error: Exception, upstream_name: str, phase: Phase, limits_s: Mapping[str, float | None]
+    error: Exception,
+    upstream_name: str,
+    phase: Phase,
+    limits_s: Mapping[str, float | None],
+    setting: str = API_BASE,
 ) -> PipelineError:
     """Return the fault that an exception of the transport stands for.
 
@@ -64,15 +71,16 @@ def fault_of_exception(
         upstream_name: what the message calls the upstream.
         phase: what the call was waiting for.
         limits_s: the time limits of the call, by phase, and for ``connect`` and ``write``.
+        setting: where the upstream's address comes from, to be checked.
     """
-    fault = _fault_of_exception(error, upstream_name, phase, limits_s)
+    fault = _fault_of_exception(error, upstream_name, phase, limits_s, setting)
     if not isinstance(error, _QUOTING_ERRORS):
         fault.__cause__ = error
     return fault
 
 
 def _fault_of_exception(
-    error: Exception, upstream_name: str, phase: Phase, limits_s: Mapping[str, float | None]
+    error: Exception, upstream_name: str, phase: Phase, limits_s: Mapping[str, float | None], setting: str
 ) -> PipelineError:
     def late(what: str, limit_s: float | None) -> UpstreamFault:
         within = "in time" if limit_s is None else f"within {limit_s:g} s"
@@ -94,7 +102,7 @@ def _fault_of_exception(
         case httpx.LocalProtocolError() | UnicodeError() | httpx.InvalidURL() | httpx.UnsupportedProtocol():
             return UpstreamFault(
                 f"{upstream_name} cannot be called: its configured address or one of its headers is not valid; "
-                "check api_base, api_key and extra_headers",
+                f"check {setting}, api_key and extra_headers",
                 code="upstream_unreachable",
             )
         case httpx.ConnectError() | httpx.ProxyError():
@@ -105,7 +113,7 @@ def _fault_of_exception(
                     retry_after_s=1.0,
                 )
             return UpstreamFault(
-                f"{upstream_name} cannot be reached: {_why_unreachable(error)}", code="upstream_unreachable"
+                f"{upstream_name} cannot be reached: {_why_unreachable(error, setting)}", code="upstream_unreachable"
             )
         case httpx.RemoteProtocolError() if phase == "head":
             return UpstreamFault(
@@ -137,21 +145,24 @@ _LATE: Mapping[Phase, str] = {
 }
 
 
-def _why_unreachable(error: BaseException) -> str:
+def _why_unreachable(error: BaseException, setting: str) -> str:
     """Return the reason, found in the causes of ``error``, in our own words."""
     for cause in _causes(error):
         match cause:
             case ssl.SSLCertVerificationError():
-                return "its TLS certificate is not trusted; check api_base, or set ca_file to that of its authority"
+                authority = "ca_file" if setting == API_BASE else "SSL_CERT_FILE"
+                return (
+                    f"its TLS certificate is not trusted; check {setting}, or set {authority} to that of its authority"
+                )
             case ssl.SSLError():
-                return "the TLS handshake failed; check whether api_base should start with https://"
+                return f"the TLS handshake failed; check whether {setting} should start with https://"
             case socket.gaierror():
-                return "its name does not resolve; check api_base"
+                return f"its name does not resolve; check {setting}"
             case ConnectionRefusedError():
-                return "it refused the connection; check that it is running, and check api_base"
+                return f"it refused the connection; check that it is running, and check {setting}"
             case _:
                 pass
-    return "no connection could be established; check that it is running, and check api_base"
+    return f"no connection could be established; check that it is running, and check {setting}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

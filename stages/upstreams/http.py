@@ -17,7 +17,7 @@ from pipeline import ClientFault, PipelineError, UpstreamFault
 from stages.upstreams import Deployment, Mark, UpstreamCall
 from stages.upstreams.endpoint import Endpoint, user_agent
 from stages.upstreams.error_body import ERROR_BODY_BYTES, GZIP_MAGIC
-from stages.upstreams.faults import Phase, fault_of_exception, fault_of_status, fault_of_total
+from stages.upstreams.faults import API_BASE, Phase, fault_of_exception, fault_of_status, fault_of_total
 from stages.upstreams.providers import is_openai_itself, quirks_of
 from stages.upstreams.transport.exchange import FOREIGN_ERRORS, Exchange
 from stages.upstreams.unknown_route import is_unknown_route, with_remedy
@@ -54,7 +54,8 @@ class HttpUpstream:
 
     The upstream gets the body that the API makes, the headers that this body needs, those of the deployment, and the
     call's own, which are its place in a distributed trace: nothing else of the client's or of ours. What the
-    deployment's entry sets is put into the request before, and its ``extra_body`` over the body.
+    deployment's entry sets is put into the request before, and its ``extra_body`` over the body. Only a transparent
+    deployment gets the client's own headers, and its body as it came.
 
     Args:
         api: which requests it builds.
@@ -84,6 +85,8 @@ class HttpUpstream:
             request = only_forwarded(call.request, deployment.forward_fields)
             if (parameters := deployment.parameters) is not None:
                 request = parameters.applied_to(request)
+            if (sent := request.sent) is not None and deployment.is_transparent and self._api.name == "chat":
+                return self._as_sent(call, endpoint, sent)
             body = self._api.build_request(request, call.model, quirks_of(self._api, deployment, call.model))
             for name in deployment.forward_fields:
                 if name in request.body:
@@ -101,6 +104,17 @@ class HttpUpstream:
                 drop(value, pause)
         return HttpCall(call, endpoint, encoded, headers)
 
+    def _as_sent(self, call: UpstreamCall, endpoint: Endpoint, sent: dict[str, Any]) -> HttpCall:
+        """Encode the body as the client has sent it, with what would have been mended for another upstream."""
+        call.request.mended.clear()
+        pause = current_pause()
+        return HttpCall(
+            call,
+            endpoint,
+            msgspec.json.encode(sent) if pause is None else encode_sliced(sent, pause),
+            self._api.headers_of(sent),
+        )
+
     async def open(self, prepared: HttpCall, mark: Mark, /) -> HttpAnswer:
         """Send the request and wait for a good head; the caller closes the answer.
 
@@ -113,6 +127,8 @@ class HttpUpstream:
                 open no further one.
         """
         deployment, secrets = prepared.call.deployment, prepared.endpoint.secrets
+        if prepared.call.client_headers:
+            secrets |= prepared.call.client_secrets
         clock = _Clock(prepared.call)
         exchange = await _exchange(self._transport_for(deployment), prepared, mark, clock)
         try:
@@ -243,6 +259,11 @@ class _Clock:
         """What messages to the client call the upstream."""
         return f"the upstream of model {self.call.request.requested_model[:100]!r}"
 
+    @property
+    def setting(self) -> str:
+        """Where the upstream's address comes from."""
+        return "--upstream" if self.call.deployment.is_transparent else API_BASE
+
     def enter(self, phase: Phase, limit_s: float | None) -> None:
         """Limit each of the following reads to ``limit_s``."""
         self.phase = phase
@@ -265,7 +286,7 @@ class _Clock:
             return self.fault_of_total()
         limits = self.call.deployment.timeouts
         limits_s = {"connect": limits.connect_s, "write": limits.headers_s, self.phase: self.limit_s}
-        return fault_of_exception(error, self.upstream_name, self.phase, limits_s)
+        return fault_of_exception(error, self.upstream_name, self.phase, limits_s, self.setting)
 
     def fault_of_total(self) -> UpstreamFault:
         """Return the fault of a request that has lasted too long as a whole."""
@@ -274,8 +295,16 @@ class _Clock:
 
 async def _exchange(transport: httpx.AsyncBaseTransport, prepared: HttpCall, mark: Mark, clock: _Clock) -> Exchange:
     stream = prepared.call.request.stream
-    more, once = prepared.headers, prepared.call.headers
-    post = partial(prepared.endpoint.post, transport, prepared.body, mark, stream=stream, more=more, once=once)
+    post = partial(
+        prepared.endpoint.post,
+        transport,
+        prepared.body,
+        mark,
+        stream=stream,
+        more=prepared.headers,
+        once=prepared.call.headers,
+        client=prepared.call.client_headers,
+    )
     fault: PipelineError
     try:
         if clock.total_at == math.inf:
@@ -301,6 +330,13 @@ async def _refusal(exchange: Exchange, clock: _Clock, secrets: frozenset[str]) -
             body += chunk
     fault = fault_of_status(exchange.status, headers, bytes(body[:ERROR_BODY_BYTES]), clock.upstream_name, secrets)
     deployment = clock.call.deployment
+    if deployment.is_transparent:
+        if exchange.status in (404, 405, 501) and is_unknown_route(fault):
+            shown = message_to_show(deployment.url.partition("?")[0], secrets)
+            return with_remedy(
+                fault, f"the request went to {shown}: check {clock.setting}, which may have to end in /v1"
+            )
+        return fault
     if (
         deployment.kind == "responses"
         and deployment.on_chat is None
@@ -362,7 +398,8 @@ def _form_if_unknown(exchange: Exchange, clock: _Clock, secrets: frozenset[str])
         return "stream"
     found = f"content-type {_quoted(kind, secrets)}" if kind else "no content-type"
     raise UpstreamFault(
-        f"{clock.upstream_name} answered with {found} where JSON or an event stream was expected; check api_base",
+        f"{clock.upstream_name} answered with {found} where JSON or an event stream was expected; "
+        f"check {clock.setting}",
         code="upstream_protocol",
     )
 

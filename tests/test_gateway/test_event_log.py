@@ -16,7 +16,7 @@ from kit.engine.stages import Acting
 from kit.service.bridges import Browser, FakeUpstream, bridge_to
 
 from pipeline import Inlet, Outlet, Pipeline, RequestContext
-from pipeline.gateway.event_log import MAX_UNLOGGED, REQUEST_LOG_PAUSE_S, STALL_LOG_PAUSE_S, EventLog
+from pipeline.gateway.event_log import MAX_UNLOGGED, REQUEST_LOG_PAUSE_S, STALL_LOG_PAUSE_S, EventLog, RecordLog
 from pipeline.gateway.logs import LineSink, Log, LogFormat, LogLevel
 from pipeline.gateway.recorded import lines_after, rings_of
 from pipeline.gateway.recorder import FAILED, STALLED, Recorder
@@ -31,12 +31,18 @@ HELD = Stall("shout", "r1", 101_300_400, 40)
 class Logging:
     """An `EventLog`, and what it has written."""
 
-    def __init__(self, level: LogLevel = "info", format: LogFormat = "json", ring_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        level: LogLevel = "info",
+        format: LogFormat = "json",
+        ring_bytes: int = 0,
+        extra: RecordLog | None = None,
+    ) -> None:
         self._reading, self._writing = os.pipe2(os.O_NONBLOCK)
         self._file = SegmentFile.create(ring_bytes=ring_bytes)
         segment = self._file.claim(1)
         log = Log(LineSink(self._writing), format, level)
-        self.events = EventLog(log, Observed(segment), Recorder(segment.ring))
+        self.events = EventLog(log, Observed(segment), Recorder(segment.ring), extra)
 
     def recorded(self) -> list[bytes]:
         """Return the lines that the flight recorder has."""
@@ -141,6 +147,21 @@ async def test_requests_that_are_not_logged_are_not_kept() -> None:
     logging.events.flush_requests()
     assert logging.written() == []
     logging.close()
+
+
+async def test_what_the_log_leaves_out_can_be_written_elsewhere() -> None:
+    reading, writing = os.pipe2(os.O_NONBLOCK)
+    logging = Logging("error", extra=Log(LineSink(writing), "json", "info"))
+    await finish(logging.events, 2)
+    logging.events.note_stall(HELD)
+    logging.events.flush_requests()
+    logging.events.flush_stalls()
+    elsewhere = [json.loads(line) for line in os.read(reading, 1 << 20).splitlines()]
+    assert [line["event"] for line in elsewhere] == ["request", "request", "stall"]
+    assert logging.written() == []
+    logging.close()
+    os.close(reading)
+    os.close(writing)
 
 
 def test_a_stall_names_the_stage_the_request_and_how_many_waited(logging: Logging) -> None:

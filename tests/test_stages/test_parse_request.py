@@ -61,3 +61,14 @@ async def test_a_bad_field_is_named() -> None:
 async def test_the_model_in_the_path_replaces_a_missing_one_in_the_body() -> None:
     (request,) = await collect(parse_request(1000), b'{"input": "hi"}', context=lambda: context(model_in_path="my-gpt"))
     assert request.requested_model == "my-gpt"
+
+
+async def test_a_chat_body_is_kept_as_it_came_only_if_that_is_wanted() -> None:
+    chat = b'{"model": "m", "messages": [{"role": "user", "content": "hi", "name": null}], "odd": {"a": null}}'
+    for wanted, body, sent in (
+        (True, chat, {"model": "m", "messages": [{"role": "user", "content": "hi", "name": None}], "odd": {"a": None}}),
+        (False, chat, None),
+        (True, BODY, None),  # in the shape of Responses
+    ):
+        (request,) = await collect(parse_request(1000, keeps_sent=wanted), body, context=context)
+        assert request.sent == sent

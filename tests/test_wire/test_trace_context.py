@@ -17,6 +17,7 @@ STATE = b"rojo=00f067aa0ba902b7,congo=t61rcWkgMzE"
 
 def test_a_call_has_the_same_trace_and_a_parent_of_its_own() -> None:
     context = read_trace_context(PARENT, STATE)
+    assert context is not None
     assert context == TraceContext(TRACE_ID, True, STATE)
     (name, parent), state = context.headers()
     assert name == b"traceparent"
@@ -60,6 +61,7 @@ def test_what_is_not_valid_is_ignored_with_its_state(parent: bytes) -> None:
 @pytest.mark.parametrize("more", [b"", b"-", b"-what-the-future-will-be-like"])
 def test_a_later_version_is_read_as_far_as_it_is_known_and_sent_as_ours(more: bytes) -> None:
     context = read_trace_context(b"cc" + PARENT[2:] + more)
+    assert context is not None
     assert context == TraceContext(TRACE_ID, True)
     [(_, parent)] = context.headers()
     assert parent.startswith(b"00-" + TRACE_ID.encode())

@@ -196,6 +196,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     source: str = ""
 
+    @property
+    def is_transparent(self) -> bool:
+        """Whether clients call their own upstream through this service, with their own keys (`headrace study`)."""
+        return any(deployment.is_transparent for deployment in self.deployments)
+
     def __repr__(self) -> str:
         """Return the numbers of deployments and keys, without the keys."""
         return f"<Settings of {self.source}: {len(self.deployments)} deployments, {len(self.keys)} keys>"

@@ -19,6 +19,7 @@ class Profile(Struct, frozen=True, kw_only=True):
         name: a metric and log label.
         usage_always: send usage even if the client did not ask for it.
         usage_zeros: report the cached and reasoning tokens as 0 if the upstream does not report them.
+        errors_as_upstream: answer a failure of the upstream with the upstream's own status and code (`headrace study`).
         errors_as_400: answer every failure before the first byte with a 400, except those of our own key or model.
         failure_as_text: report a failure in mid-stream as text and a clean end, instead of as an ``error`` object.
         reasoning_display: where the model's reasoning is shown, streaming and not.
@@ -29,6 +30,7 @@ class Profile(Struct, frozen=True, kw_only=True):
     name: str
     usage_always: bool = False
     usage_zeros: bool = False
+    errors_as_upstream: bool = False
     errors_as_400: bool = False
     failure_as_text: bool = False
     reasoning_display: ReasoningDisplay = "reasoning_content"

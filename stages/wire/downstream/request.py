@@ -39,7 +39,7 @@ _CONTAINERS: Final = frozenset({dict, list})
 _UTF16_BOMS: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
-def parse_body(body: bytes | bytearray, *, model: str | None = None) -> ResponsesRequest:
+def parse_body(body: bytes | bytearray, *, model: str | None = None, keeps_sent: bool = False) -> ResponsesRequest:
     """Read the body of a request, in any of the dialects.
 
     ``ResponsesRequest.body`` can always be encoded as JSON again. Null means absent everywhere. Of a duplicate key the
@@ -48,6 +48,7 @@ def parse_body(body: bytes | bytearray, *, model: str | None = None) -> Response
     Args:
         body: all of it.
         model: the model that the path names (``/openai/deployments/<name>/``); it overrides the one in the body.
+        keeps_sent: whether a body of Chat Completions is also kept as it is (`ResponsesRequest.sent`).
 
     Raises:
         BadRequest: if the body is not a JSON object, the model or the conversation is missing, or a field is of the
@@ -85,6 +86,7 @@ def parse_body(body: bytes | bytearray, *, model: str | None = None) -> Response
         tool_names=names.clients,
         requested_model=model,
         size_bytes=len(body),
+        sent={**raw, "model": model} if keeps_sent and field == "messages" else None,
         stream=bool(raw.get("stream")),
         include_usage=_include_usage(raw),
         body=native,

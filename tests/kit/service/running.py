@@ -19,6 +19,7 @@ from pipeline.gateway.config.load import Settings, parse_settings
 from pipeline.gateway.event_log import fold
 from pipeline.gateway.failures import refusal
 from pipeline.gateway.generation import Generation
+from pipeline.gateway.http.asgi import App
 from pipeline.gateway.http.server import hypercorn_config, serve
 from pipeline.gateway.http.sockets import bind_socket
 from pipeline.gateway.request_record import FinishedRequest, as_recorded, request_record
@@ -158,10 +159,12 @@ async def serving(
     config: str = CONFIG,
     certificate: Certificate | None = None,
     change: Callable[[Settings], Settings] = lambda settings: settings,
+    around: Callable[[App], App] = lambda app: app,
 ) -> AsyncIterator[Service]:
     """Run the service with the embedded models, ``models``, and ``pipeline`` added to ``pipeline_settings``.
 
-    With a ``certificate`` it speaks TLS. ``change`` is applied to what the configuration was parsed to.
+    With a ``certificate`` it speaks TLS. ``change`` is applied to what the configuration was parsed to, ``around`` to
+    the application.
     """
     text = config.format(models=models, pipeline=pipeline, key=KEY)
     settings = change(parse_settings(text, source="test.yaml", environ={}))
@@ -186,7 +189,7 @@ async def serving(
 
     async def run(task_status: trio.TaskStatus[list[str]]) -> None:
         await serve(
-            app,
+            around(app),
             hypercorn_config(limits, **tls),
             [listener],
             limits,

@@ -1,0 +1,116 @@
+"""One readable line for a finished request, or for a stall, from what the JSON log says of it.
+
+``12:01:07 gpt-5 stream OK 5.12 s: upstream 5.10 s (first token after 0.41 s, sent in 1 ms), ours 9 ms, client 3 ms;
+slowest stage decode_events 5 ms``
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, tzinfo
+from typing import Any, Final
+
+PARTIES: Final = ("upstream", "ours", "client")
+"""In the order in which they are named."""
+
+ON_SOCKETS: Final = frozenset({"call_upstream", "write_sse", "write_json"})
+"""The stages whose waits are the upstream's or the client's; those of the others are ours."""
+
+_MAX_NAME_CHARACTERS: Final = 60
+_SECONDS_FROM_MS: Final = 100.0
+_BOLD, _GREEN, _RED, _PLAIN = "\x1b[1m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
+
+Record = Mapping[str, Any]
+"""A line of a recording or of the JSON log, decoded: foreign to us, as another version may have written it."""
+
+
+def brief_line(record: Record, ended_s: float, *, has_colour: bool = False, zone: tzinfo | None = None) -> str:
+    """Return the line of a finished request.
+
+    Args:
+        record: what the JSON log says of it; figures that are missing are left out.
+        ended_s: when it ended, in seconds since the epoch.
+        has_colour: whether the end, and the party that took longest, are marked for a terminal.
+        zone: the time zone; None for the local one.
+    """
+    end, status = str(record.get("end")), record.get("status")
+    is_good = end == "OK" and status == 200
+    shown_end = _marked(end if is_good else f"{end} {status or 'no status'}", _GREEN if is_good else _RED, has_colour)
+    why = record.get("error") or ""
+    if why and (upstream_status := record.get("upstream_status")) and upstream_status != status:
+        why += f", the upstream answered {upstream_status}"
+    words = [
+        _clock(ended_s, zone),
+        shown(record.get("model") or "(no model)"),
+        *(["stream"] if record.get("stream") else []),
+        shown_end,
+        *([f"({shown(why)})"] if why else []),
+        duration(record.get("total_ms", 0.0)),
+    ]
+    parties: Mapping[str, float] = record.get("party_ms", {})
+    longest = max(PARTIES, key=lambda party: parties.get(party, 0.0))
+    parts = [
+        _marked(f"{party} {duration(parties[party])}", _BOLD, has_colour and party == longest)
+        + (_of_upstream(record) if party == "upstream" else "")
+        for party in PARTIES
+        if party in parties
+    ]
+    times = f": {', '.join(parts)}" if parts else ""
+    return f"{' '.join(words)}{times}{_slowest(record.get('stages', {}))}"
+
+
+def stall_line(stall: Record, noted_s: float, *, has_colour: bool = False, zone: tzinfo | None = None) -> str:
+    """Return the line of a stall: what has held the event loop, while every stream waited."""
+    streams = stall.get("streams", 0)
+    waited = "1 stream waited" if streams == 1 else f"{streams} streams waited"
+    what = _marked("stall", _RED, has_colour)
+    stage = shown(stall.get("stage") or "something outside of the stages")
+    return f"{_clock(noted_s, zone)} {what}: {stage} held the event loop for {duration(stall['ms'])}; {waited}"
+
+
+def duration(ms: float) -> str:
+    """Return a duration in ms, or from a tenth of a second on in seconds, with two or three digits that matter."""
+    if ms < _SECONDS_FROM_MS:
+        return f"{ms:.0f} ms" if ms >= 1 or ms == 0 else f"{ms:.1f} ms"
+    return f"{ms / 1000:.2f} s" if ms < 100_000 else f"{ms / 1000:.0f} s"
+
+
+def shown(name: str) -> str:
+    """Return a name that a client may have chosen as a terminal can show it, cut to a bounded length."""
+    clean = "".join(character if character.isprintable() else "?" for character in name[: _MAX_NAME_CHARACTERS + 1])
+    return clean if len(clean) <= _MAX_NAME_CHARACTERS else f"{clean[: _MAX_NAME_CHARACTERS - 3]}..."
+
+
+def slowest_stage(stages: Mapping[str, Record]) -> tuple[str, float] | None:
+    """Return the stage that worked, and waited for anything of ours, longest, and for how many ms; None without any."""
+    spent = {
+        name: stage["busy_ms"] + stage["flush_ms"] + (0 if name in ON_SOCKETS else stage["outside_ms"])
+        for name, stage in stages.items()
+    }
+    return max(spent.items(), key=lambda item: item[1]) if spent else None
+
+
+def _of_upstream(record: Record) -> str:
+    """Return how long the first token took from then on when the request was sent, and how long it took to send."""
+    points: Mapping[str, float] = record.get("points_ms", {})
+    sent = points.get("upstream_sent")
+    if sent is None:
+        return ""
+    parts: list[str] = []
+    if (first := points.get("first_token")) is not None:
+        parts.append(f"{'first token' if record.get('stream') else 'answer'} after {duration(first - sent)}")
+    parts.append(f"sent in {duration(sent - points.get('routed', sent))}")
+    return f" ({', '.join(parts)})"
+
+
+def _slowest(stages: Mapping[str, Record]) -> str:
+    found = slowest_stage(stages)
+    return "" if found is None else f"; slowest stage {shown(found[0])} {duration(found[1])}"
+
+
+def _clock(at_s: float, zone: tzinfo | None) -> str:
+    return datetime.fromtimestamp(at_s, zone).strftime("%H:%M:%S")
+
+
+def _marked(text: str, mark: str, is_marked: bool) -> str:
+    return f"{mark}{text}{_PLAIN}" if is_marked else text
