@@ -28,6 +28,7 @@ from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.supervision import Inherited
 from pipeline.gateway.watching import code_folders
 from pipeline.registry import PluginError, Plugins, discover
+from stages.chaos import CHAOS
 
 DISTRIBUTION = "headrace"
 KINDS = ("event", "codec", "run", "around", "observer")
@@ -164,10 +165,10 @@ def _serve(options: argparse.Namespace) -> int:
     from pipeline.gateway.service import serve  # here because it takes half a second
 
     def reread() -> tuple[Settings, Plugins]:
-        found = discover()
+        found = known_plugins()
         return _with_warnings(load_settings(options.config, environ), found), found
 
-    plugins = discover()
+    plugins = known_plugins()
     return serve(_with_warnings(settings, plugins), plugins=plugins, inherited=options.inherited, reread=reread)
 
 
@@ -175,7 +176,7 @@ def _check_stages(settings: Settings) -> Plugins:
     """Check that the configured stages fit; return what is installed."""
     from pipeline.gateway.generation import Generation
 
-    plugins = discover()
+    plugins = known_plugins()
     Generation(settings, plugins=plugins, on_end=lambda record: None)
     return plugins
 
@@ -187,6 +188,14 @@ def _with_warnings(settings: Settings, plugins: Plugins) -> Settings:
     names = [deployment.model_name for deployment in settings.deployments]
     more = (*unmatched_models(settings.pipeline.stages, names), *plugins.warnings)
     return replace(settings, warnings=(*settings.warnings, *more))
+
+
+def known_plugins() -> Plugins:
+    """Return what is installed, and the stages for experiments, unless something installed has their names."""
+    plugins = discover()
+    for plugin in CHAOS:
+        plugins.setdefault(plugin.name, plugin)
+    return plugins
 
 
 DEMO_CONFIG = """\
@@ -263,6 +272,9 @@ def _stages(options: argparse.Namespace) -> int:
     )
     for plugin in plugins.values():
         print(f"{plugin.name:20} {plugin.summary}")
+    print("\nfor experiments:")
+    for plugin in CHAOS:
+        print(f"{plugin.name:20} {plugin.summary}")
     if plugins.broken:
         print("\ninstalled, but broken:")
     for name, why in plugins.broken.items():
@@ -276,7 +288,7 @@ def _graph(options: argparse.Namespace) -> int:
     from pipeline.gateway.health_page import fetch_health
 
     live = None if options.url is None else fetch_health(options.url, _master_key(options, settings))
-    plugins = discover()
+    plugins = known_plugins()
     for warning in plugins.warnings:
         print(f"headrace: {warning}", file=sys.stderr)
     print(graph_page(settings, plugins, live), end="")
