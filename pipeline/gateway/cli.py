@@ -1,7 +1,4 @@
-"""The ``headrace`` command: serve · dev · demo · study · check-config · graph · stages · new-stage · run-stage · docs.
-
-Those that study recordings are in `pipeline.study.commands`.
-"""
+"""The ``headrace`` command: serve, look at a configuration, write a stage, and study where the time goes."""
 
 from __future__ import annotations
 
@@ -28,11 +25,13 @@ from pipeline.gateway.config.load import (
 )
 from pipeline.gateway.config.pipeline_section import FLAGS
 from pipeline.gateway.config.settings import PipelineSettings, Settings
+from pipeline.gateway.situations.command import add_situation
 from pipeline.gateway.supervision import Inherited
 from pipeline.gateway.watching import code_folders
 from pipeline.registry import PluginError, Plugins, discover
 from pipeline.study.commands import add_commands
 from pipeline.study.live_commands import add_live_commands
+from stages.chaos import CHAOS
 
 DISTRIBUTION = "headrace"
 KINDS = ("event", "codec", "run", "around", "observer")
@@ -150,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     run_stage.add_argument("--show", choices=SHOWN, default="both", help="what to print (%(default)s)")
     run_stage.set_defaults(run=_run_stage)
 
+    add_situation(commands)
     add_commands(commands)
     add_live_commands(commands)
 
@@ -187,10 +187,10 @@ def _serve(options: argparse.Namespace) -> int:
     from pipeline.gateway.service import serve  # here because it takes half a second
 
     def reread() -> tuple[Settings, Plugins]:
-        found = discover()
+        found = known_plugins()
         return _with_warnings(load_settings(options.config, environ), found), found
 
-    plugins = discover()
+    plugins = known_plugins()
     return serve(_with_warnings(settings, plugins), plugins=plugins, inherited=options.inherited, reread=reread)
 
 
@@ -198,7 +198,7 @@ def _check_stages(settings: Settings) -> Plugins:
     """Check that the configured stages fit; return what is installed."""
     from pipeline.gateway.generation import Generation
 
-    plugins = discover()
+    plugins = known_plugins()
     Generation(settings, plugins=plugins, on_end=lambda record: None)
     return plugins
 
@@ -210,6 +210,15 @@ def _with_warnings(settings: Settings, plugins: Plugins) -> Settings:
     names = [deployment.model_name for deployment in settings.deployments]
     more = (*unmatched_models(settings.pipeline.stages, names), *plugins.warnings)
     return replace(settings, warnings=(*settings.warnings, *more))
+
+
+def known_plugins() -> Plugins:
+    """Return what is installed, and the stages for experiments, unless something installed has their names."""
+    plugins = discover()
+    for plugin in CHAOS:
+        if plugin.name not in plugins.broken:
+            plugins.setdefault(plugin.name, plugin)
+    return plugins
 
 
 DEMO_CONFIG = """\
@@ -303,6 +312,9 @@ def _stages(options: argparse.Namespace) -> int:
     )
     for plugin in plugins.values():
         print(f"{plugin.name:20} {plugin.summary}")
+    print("\nfor experiments:")
+    for plugin in CHAOS:
+        print(f"{plugin.name:20} {plugin.summary}")
     if plugins.broken:
         print("\ninstalled, but broken:")
     for name, why in plugins.broken.items():
@@ -316,7 +328,7 @@ def _graph(options: argparse.Namespace) -> int:
     from pipeline.gateway.health_page import fetch_health
 
     live = None if options.url is None else fetch_health(options.url, _master_key(options, settings))
-    plugins = discover()
+    plugins = known_plugins()
     for warning in plugins.warnings:
         print(f"headrace: {warning}", file=sys.stderr)
     print(graph_page(settings, plugins, live), end="")

@@ -148,6 +148,7 @@ def settings_of(deployment: Deployment, *, key: str, host: str, port: int) -> Se
         max_lag_ms=0.0,
         write_timeout_s=WRITE_TIMEOUT_S,
         graceful_timeout_s=GRACEFUL_S,
+        trace_one_in=1,
         log_format="text",
         log_level="error",  # stalls, which are warnings, are among the lines
     )

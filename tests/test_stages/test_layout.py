@@ -20,6 +20,7 @@ def test_the_table_has_every_stage() -> None:
     vocabulary = {
         "__init__",
         "answer",
+        "chaos",
         "events",
         "faults",
         "large_bodies",

@@ -32,6 +32,7 @@ from pipeline.gateway.config.yaml_tree import Node
 from stages.limits import NO_LIMITS
 from stages.upstreams import Deployment, HealthCheck, Timeouts, Transport, UpstreamKind
 from stages.upstreams.apis import APIS
+from stages.upstreams.canned.timing import is_timed, parse_timing
 from stages.upstreams.model_modes import other_mode
 from stages.upstreams.providers import COMPATIBLE, PROVIDERS, UNKNOWN, Provider, is_openai_itself
 from stages.wire.downstream.forwarding import FORWARDABLE
@@ -39,7 +40,7 @@ from stages.wire.openai_models import family_of
 from stages.wire.responses.api import RESPONSES
 
 CANNED = ("echo", "story", "agent")
-"""The built-in models of ``canned/``, besides ``replay:<file>``."""
+"""The built-in models of ``canned/``, besides ``timed:<script>`` and ``replay:<file>``."""
 
 REFUSED_BY_CURSOR = ("gpt-5.5", "gpt-6-astra")
 """Custom names for which Cursor itself reports an error, and sends nothing: docs/facts/cursor.md, "Model names"
@@ -243,11 +244,18 @@ class _Entry:
                 )
                 return None
             model = f"replay:{file.resolve()}"
+        elif is_timed(model):
+            try:
+                parse_timing(model)
+            except ValueError as error:
+                self._problems.error(where, f"has a script that makes no sense: {error}")
+                return None
         elif model not in CANNED:
-            hint = did_you_mean(model, CANNED, cutoff=0.6)
+            hint = did_you_mean(model, (*CANNED, "timed"), cutoff=0.6)
             self._problems.error(
                 where,
-                f"is not a canned model: expected canned/{', canned/'.join(CANNED)} or canned/replay:<file.sse>{hint}",
+                f"is not a canned model: expected canned/{', canned/'.join(CANNED)}, canned/timed:<script> or "
+                f"canned/replay:<file.sse>{hint}",
             )
             return None
         return Deployment(

@@ -1,7 +1,8 @@
 """The embedded upstream: real event bytes without a network, to try out, demonstrate and test the gateway.
 
 ``echo`` repeats the last user text word by word; ``story`` tells a story at a model's pace; ``agent`` reasons, calls
-tools, and ends when it has their outputs; ``replay:<file.sse>`` returns the bytes of a recorded stream.
+tools, and ends when it has their outputs; ``timed:<script>`` says words when its script says;
+``replay:<file.sse>`` returns the bytes of a recorded stream.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from stages.request import ResponsesRequest
 from stages.upstreams import Mark, UpstreamAnswer, UpstreamCall
 from stages.upstreams.canned.answers import agent, echo, story
 from stages.upstreams.canned.events import Frame, Head, Output, count_tokens, stream_answer, whole_answer
+from stages.upstreams.canned.timed_answer import TimedAnswer
+from stages.upstreams.canned.timing import Timing, is_timed, parse_timing
 from stages.wire.sse import EventTooLarge, Parser
 
 STORY_TOKENS_PER_S: Final = 40.0
@@ -65,8 +68,8 @@ class CannedUpstream:
 
         Raises:
             UpstreamFault: ``upstream_unreachable`` if a recording cannot be read, ``upstream_not_found`` if the model
-                does not exist, ``upstream_protocol`` if a recording without a response object is requested without
-                a stream.
+                does not exist or its script makes no sense, ``upstream_protocol`` if a recording without a response
+                object is requested without a stream.
         """
         mark("upstream_sent")
         answer = await self._answer(prepared)
@@ -74,6 +77,7 @@ class CannedUpstream:
         return answer
 
     async def _answer(self, call: UpstreamCall) -> UpstreamAnswer:
+        began_s = trio.current_time()
         # Never `call.model`: the client's text for a wildcard must not become a file name.
         model = call.deployment.model
         is_stream = call.request.stream
@@ -84,20 +88,45 @@ class CannedUpstream:
             starts = range(0, len(recording), REPLAY_CHUNK_BYTES)
             frames = (Frame(recording[start : start + REPLAY_CHUNK_BYTES], is_token=False) for start in starts)
             return _CannedAnswer(frames, is_stream=is_stream, pace_s=0)
+        if is_timed(model):
+            timing = _timing(model)
+            return await self._timed(timing, (timing.text(),), self._head(call), began_s)
         if model not in _ANSWERS:
             known = ", ".join(f"canned/{name}" for name in _ANSWERS)
             raise UpstreamFault(
-                f"the embedded model canned/{model} does not exist: use {known} or canned/replay:<file.sse>",
+                f"the embedded model canned/{model} does not exist: use {known}, canned/timed:<script> or "
+                "canned/replay:<file.sse>",
                 code="upstream_not_found",
             )
-        outputs = _ANSWERS[model](call.request)
-        head = Head(key=self._new_key(), created_at=self._now(), model=f"canned/{model}", request=call.request)
+        outputs, head = _ANSWERS[model](call.request), self._head(call)
         pace_s = _PACES_S.get(model, 0)
         if is_stream:
             return _CannedAnswer(stream_answer(outputs, head), is_stream=True, pace_s=pace_s)
         await trio.sleep(pace_s * count_tokens(outputs))
-        frames = (Frame(document, is_token=False) for document in (whole_answer(outputs, head),))
-        return _CannedAnswer(frames, is_stream=False, pace_s=0)
+        return _whole(outputs, head)
+
+    def _head(self, call: UpstreamCall) -> Head:
+        name = f"canned/{call.deployment.model}"
+        return Head(key=self._new_key(), created_at=self._now(), model=name, request=call.request)
+
+    async def _timed(self, timing: Timing, outputs: tuple[Output, ...], head: Head, began_s: float) -> UpstreamAnswer:
+        if head.request.stream:
+            await trio.sleep_until(began_s + timing.head_s)
+            return TimedAnswer(stream_answer(outputs, head), timing, began_s + timing.head_s)
+        await trio.sleep_until(began_s + timing.whole_s)
+        return _whole(outputs, head)
+
+
+def _timing(model: str) -> Timing:
+    try:
+        return parse_timing(model)
+    except ValueError as error:  # the configuration is checked when it is read: this deployment was made otherwise
+        raise UpstreamFault(f"the embedded model canned/{model}: {error}", code="upstream_not_found") from error
+
+
+def _whole(outputs: tuple[Output, ...], head: Head) -> UpstreamAnswer:
+    frames = (Frame(document, is_token=False) for document in (whole_answer(outputs, head),))
+    return _CannedAnswer(frames, is_stream=False, pace_s=0)
 
 
 class _CannedAnswer:
