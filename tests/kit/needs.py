@@ -39,9 +39,12 @@ NODE_CLIENTS = Need(
     "Node.js clients (make test-clients)",
     shutil.which("node") is not None and (NODE_CLIENTS_FOLDER / "node_modules" / "openai").is_dir(),
 )
+CHROMIUM = Need(
+    "Chromium (apt-get install chromium)", any(shutil.which(name) for name in ("chromium", "chromium-browser"))
+)
 LINUX = Need("Linux (they read /proc)", Path("/proc/self/stat").exists())
 
-NEEDS = (RECORDINGS, NODE_CLIENTS, LINUX)
+NEEDS = (RECORDINGS, NODE_CLIENTS, CHROMIUM, LINUX)
 
 
 def needs(need: Need) -> pytest.MarkDecorator:

@@ -1,0 +1,78 @@
+/**
+ * What the last minutes were like: differences of the service's figures, all of which count from its start.
+ *
+ * If one of them has gone down, the service was started again, and differences begin anew.
+ */
+
+const LIMIT_S = 310;
+const AVERAGED_S = 10;
+const GAP_S = 5;
+
+export const PARTIES = ["ours", "client", "upstream"];
+export const sumOf = (figures) => Object.values(figures ?? {}).reduce((sum, value) => sum + value, 0);
+
+/** Return what was counted between two readings of nested figures; absent ones count as 0. */
+export function difference(later, earlier) {
+	if (typeof later === "number") return Math.max(0, later - (typeof earlier === "number" ? earlier : 0));
+	const found = {};
+	for (const name of Object.keys(later ?? {})) found[name] = difference(later[name], earlier?.[name]);
+	return found;
+}
+
+function slotsBetween(later, earlier) {
+	const found = {};
+	for (const [name, { slots = [] }] of Object.entries(later.histograms ?? {})) {
+		const before = new Map(earlier.histograms?.[name]?.slots);
+		found[name] = new Map(slots.map(([slot, count]) => [slot, count - (before.get(slot) ?? 0)]).filter(([, count]) => count > 0));
+	}
+	return found;
+}
+
+export class History {
+	/** `samples`: one for each reading but the first, {atS, forS, party: seconds per second, slots: {name: Map}}. */
+	constructor() {
+		this.samples = [];
+		this.readings = [];
+	}
+
+	get latest() {
+		return this.readings.at(-1);
+	}
+
+	/** Add a reading of `/latency/now`. */
+	add(now) {
+		const before = this.latest;
+		if (before && hasRestarted(before, now)) this.readings = [];
+		else if (before && now.now_s <= before.now_s) return;
+		else if (before) this.addSample(before, now);
+		this.readings.push(now);
+		while (this.readings.length > 2 && this.readings[1].now_s <= now.now_s - AVERAGED_S) this.readings.shift();
+		while (this.samples[0]?.atS < now.now_s - LIMIT_S) this.samples.shift();
+	}
+
+	addSample(before, now) {
+		const forS = now.now_s - before.now_s;
+		const party = difference(now.party_s, before.party_s);
+		for (const name of PARTIES) party[name] = (party[name] ?? 0) / forS;
+		const slots = slotsBetween(now, before);
+		// After a long pause, as of a hidden tab, an average over it would look like a measurement of each second.
+		this.samples.push({ atS: now.now_s, forS, party, slots, isGap: forS > GAP_S });
+	}
+
+	/** Return what was counted in the last seconds, {forS, and the sections of `now`}; null before the second reading. */
+	recent() {
+		const [first] = this.readings;
+		const last = this.latest;
+		if (!last || first === last) return null;
+		const sections = {};
+		for (const name of ["ended", "party_s", "lanes_s", "stages", "links"]) {
+			sections[name] = difference(last[name], first[name]);
+		}
+		return { forS: last.now_s - first.now_s, slots: slotsBetween(last, first), ...sections };
+	}
+}
+
+function hasRestarted(before, now) {
+	// A worker's gauge-like share of running requests may fall by a little; a counter of ends never does.
+	return sumOf(now.ended) < sumOf(before.ended) || sumOf(now.party_s) < 0.5 * sumOf(before.party_s);
+}
