@@ -34,7 +34,7 @@ export function spansView(trace, totalMs) {
 	const tracks = tracksOf(trace);
 	const height = tracks.length * TRACK + BELOW;
 	const canvas = make("canvas", { tabindex: "0", role: "img" });
-	const box = make("div", { class: "spans", style: { height: `${height}px` } }, canvas);
+	const box = make("div", { style: { height: `${height}px` } }, canvas);
 	const value = make("p", { class: "readout", "aria-live": "polite" });
 	const hint = "Wheel or + and − zoom, ← and → move.";
 	const all = Math.max(totalMs * 1000, ...tracks.flatMap(({ spans }) => spans.map((span) => span.fromUs + span.forUs)));

@@ -22,7 +22,7 @@ dialog.addEventListener("keydown", (event) => event.key === "z" && dialog.queryS
 /** Open the waterfall of a request; one that runs is shown as soon as it has ended. */
 export async function openWaterfall(request, stalls) {
 	shown = request.request_id;
-	const notice = make("p", { class: "notice", role: "status" });
+	const notice = make("p", { role: "status" });
 	show(request, [notice]);
 	if (!dialog.open) dialog.showModal();
 	while (shown === request.request_id) {
@@ -39,9 +39,9 @@ export async function openWaterfall(request, stalls) {
 	}
 }
 
-function show(request, body) {
-	const { request_id: id } = request;
-	const notice = make("p", { class: "notice", role: "status" });
+function show(one, body) {
+	const { request_id: id } = one;
+	const notice = make("p", { role: "status" });
 	const act = (action, done) => async () => {
 		try {
 			await action();
@@ -50,23 +50,24 @@ function show(request, body) {
 			setText(notice, `That failed: ${error.message}.`);
 		}
 	};
-	const buttons = [
-		make("button", { onclick: act(() => navigator.clipboard.writeText(id), "The id is copied.") }, "copy id"),
-		make("button", { onclick: act(() => saveTrace(id), "Saved: open it at ui.perfetto.dev.") }, "Perfetto trace"),
-		make("button", { onclick: () => dialog.close(), "aria-label": "Close" }, "esc"),
-	];
+	const button = (text, onclick, more) => make("button", { onclick, ...more }, text);
+	const close = button("esc", () => dialog.close(), { "aria-label": "Close", autofocus: true });
+	const said = (word, value, shown = value) => value != null && `${word} ${shown}`;
 	const facts = [
-		request.ts && `ended ${clockOf(request.ts)}`, request.worker && `worker ${request.worker}`, request.key && `key ${request.key}`,
-		routeOf(request), request.status && `status ${request.status}`,
-		request.error && `error ${request.error}`, request.first_token_ms != null && `first token ${duration(request.first_token_ms)}`,
-		request.events != null && `${figure(request.events)} events`,
-		request.completion_tokens && `${figure(request.completion_tokens)} tokens`,
+		said("ended", one.ts, clockOf(one.ts)), said("worker", one.worker), said("key", one.key), routeOf(one),
+		said("status", one.status), said("error", one.error), said("first token", one.first_token_ms, duration(one.first_token_ms)),
+		said("events", one.events), said("tokens", one.completion_tokens),
 	].filter(Boolean);
-	const end = make("span", { class: request.end === "OK" ? "end" : "end bad" }, request.end ?? "running");
-	const title = make("h2", { id: "waterfall-title", class: "mono" }, id);
 	dialog.replaceChildren(
-		make("div", { class: "head" }, title, end, make("b", {}, duration(request.total_ms)), make("span", { class: "grow" }), buttons),
-		make("p", { class: "facts" }, facts.join(" · ")), notice, ...body.filter(Boolean));
+		make("div", { class: "head" },
+			make("h2", { id: "waterfall-title", class: "mono" }, id),
+			make("span", { class: one.end === "OK" ? "end" : "end bad" }, one.end ?? "running"),
+			make("b", { class: "grow" }, duration(one.total_ms)),
+			button("copy id", act(() => navigator.clipboard.writeText(id), "The id is copied.")),
+			button("Perfetto trace", act(() => saveTrace(id), "Saved: open it at ui.perfetto.dev.")),
+			close),
+		make("p", { class: "quiet facts" }, facts.join(" · ")), notice, ...body.filter(Boolean));
+	close.focus(); // the button that had it is gone
 }
 
 function bodyOf(record, stalls) {
@@ -89,13 +90,11 @@ function phaseRows(record) {
 	const rows = make("div", {});
 	const draw = (untilMs) => rows.replaceChildren(...phases.map(({ name, about, fromMs, toMs, parts }) => {
 		const ms = toMs - fromMs;
-		const colours = Object.entries(parts).filter(([, part]) => part > 0);
-		const place = make("div", { style: { left: `${(100 * fromMs) / untilMs}%`, width: `${(100 * ms) / untilMs}%` } },
-			colours.map(([party, part]) => make("i", { style: { background: `var(--${party})`, width: `${(100 * part) / ms}%` } })));
-		const label = colours.map(([party, part]) => `${party} ${duration(part)}`).join(", ");
-		return make("div", { class: "phase", "data-ms": ms, title: `until ${duration(toMs)}: ${label}` },
+		const place = bar(partyBar(parts));
+		Object.assign(place.style, { left: `${(100 * fromMs) / untilMs}%`, width: `${(100 * ms) / untilMs}%` });
+		return make("div", { class: "phase", "data-ms": ms, title: `until ${duration(toMs)}: ${place.title}` },
 			make("span", { class: "mono" }, name), make("span", { class: "quiet about" }, about),
-			make("div", { class: "where" }, place), make("span", { class: "ms" }, duration(ms)));
+			make("div", {}, place), make("span", {}, duration(ms)));
 	}));
 	const firstMs = record.first_token_ms;
 	const zoom = firstMs > 0 && make("button", { id: "zoom", "aria-pressed": "false", onclick: () => {
