@@ -3,6 +3,7 @@
 const BASE = new URL("../", import.meta.url);
 const KEY = "headrace-key";
 const PATIENCE_MS = 10_000;
+const REFUSED = "The service refuses this key: it needs the master key of its configuration.";
 
 /** The service refused the key. */
 export class WrongKey extends Error {}
@@ -20,15 +21,11 @@ export function takeKey() {
 export const keepKey = (key) => sessionStorage.setItem(KEY, key);
 export const forgetKey = () => sessionStorage.removeItem(KEY);
 
-/**
- * Request a path below `/latency/`; return the response.
- *
- * Throws `WrongKey` if the key is refused, else an error whose message can be shown.
- */
+/** Request a path below `/latency/`. Throws `WrongKey`, or an error whose message can be shown. */
 async function get(path) {
 	let response;
-	const key = sessionStorage.getItem(KEY) ?? "";
-	if (!/^[\x21-\x7e]+$/.test(key)) throw new WrongKey("That is not a key: keys have no spaces or accents.");
+	const key = sessionStorage.getItem(KEY);
+	if (!/^[ -~]+$/.test(key)) throw new WrongKey(REFUSED); // no header can have it
 	try {
 		response = await fetch(new URL(path, BASE), {
 			headers: { authorization: `Bearer ${key}` }, cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS),
@@ -36,9 +33,7 @@ async function get(path) {
 	} catch (error) {
 		throw new Error(error.name === "TimeoutError" ? "no answer within 10 s" : "the connection failed");
 	}
-	if (response.status === 401 || response.status === 403) {
-		throw new WrongKey("The service refuses this key: it needs the master key of its configuration.");
-	}
+	if ([401, 403].includes(response.status)) throw new WrongKey(REFUSED);
 	if (!response.ok) throw new Error(await sentenceOf(response));
 	return response;
 }

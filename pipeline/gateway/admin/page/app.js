@@ -20,10 +20,8 @@ const NOT_FAILED = { OK: 0, DC: 0, DS: 0 };
 let spanS = SPANS_S[0];
 let history = new History();
 let failures = 0;
-let failingSince = null;
-let timer = null;
 let isReading = false;
-let parts = null;
+let failingSince, timer, parts;
 
 function board() {
 	const open = (request) => request.request_id && openWaterfall(request, () => history.latest?.stalls ?? []);
@@ -31,14 +29,14 @@ function board() {
 		chart: new PartiesChart(), heat: new HeatMap(), flow: new Flow(),
 		requests: new Requests(open),
 		stalls: new Table(byId("stalls"), [
-			column("ended", (one) => clockOf(one.ts), { width: "70px" }),
-			column("stage", (one) => ({ text: one.stage ?? "no single one", title: one.request_id ?? "" }), { left: true }),
-			column("held", (one) => duration(one.ms), { width: "70px" }),
-			column("waiting", (one) => figure(one.streams), { width: "58px", about: "how many requests waited" }),
-			column("worker", (one) => one.worker, { width: "52px" }),
+			column("ended", (one) => clockOf(one.ts)),
+			column("stage", (one) => one.stage ?? "no single one", { left: true, width: "28%" }),
+			column("held", (one) => duration(one.ms)),
+			column("waiting", (one) => figure(one.streams), { about: "how many requests waited" }),
+			column("worker", (one) => one.worker),
 		], (one) => `${one.ts} ${one.worker}`, open),
 		workers: new Table(byId("workers"), [
-			column("", (one) => ({ text: `${one.worker}${one.alive ? "" : " (ended)"}`, title: `process ${one.pid}` })),
+			column("", (one) => `${one.worker}${one.alive ? "" : " (ended)"}`),
 			column("lag", (one) => duration(one.lag_s * 1000), { about: "how late the loop comes to what is due" }),
 			column("memory", (one) => `${Math.round(one.resident_bytes / 2 ** 20)} MiB`),
 			column("in flight", (one) => figure(one.in_flight)),
@@ -167,10 +165,9 @@ document.addEventListener("visibilitychange", () => {
 	else read();
 });
 document.addEventListener("keydown", (event) => {
-	if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input") || document.querySelector("dialog[open]")) return;
+	if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, dialog *")) return;
 	byId({ w: "span", t: "theme", "?": "help" }[event.key])?.click();
 });
-window.addEventListener("hashchange", () => takeKey() && enter());
 byId("curl").textContent = `curl -N ${location.origin}/cursor/chat/completions \\
   -H 'Authorization: Bearer YOUR-KEY' -H 'Content-Type: application/json' \\
   -d '{"model": "YOUR-MODEL", "input": "Tell me a story", "stream": true}'`;

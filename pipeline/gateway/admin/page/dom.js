@@ -13,13 +13,13 @@ export function make(tag, props = {}, ...children) {
 	for (const [name, value] of Object.entries(props)) {
 		if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
 		else if (name === "style") Object.assign(element.style, value);
-		else if (value !== false && value != null) element.setAttribute(name, value === true ? "" : value);
+		else if (value !== false && value != null) element.setAttribute(name, value);
 	}
 	element.append(...children.flat().filter((child) => child || child === 0));
 	return element;
 }
 
-/** Change a text if it differs: an unchanged one costs no layout and is not read out again. */
+/** Change a text if it differs: an unchanged one costs no layout, and is not read out again. */
 export function setText(element, text) {
 	if (element.textContent !== text) element.textContent = text;
 }

@@ -8,28 +8,28 @@ import { clock, duration, figure, percent } from "./units.js";
 const KINDS = {
 	transit: ["transit", "from the arrival of a batch to the client's socket: what we add to each token"],
 	gap_client: ["gap to client", "between two writes to the client: the rhythm that it sees"],
-	gap_upstream: ["gap from upstream", "between two reads from the upstream: the rhythm of the model"],
-	first_token: ["first token", "from the request's first byte to its first token"],
-	request: ["request", "from the request's first byte to its end"],
+	gap_upstream: ["gap from upstream", "between two reads: the rhythm of the model"],
+	first_token: ["first token", "from the request's first byte"],
+	request: ["request", "from its first byte to its end"],
 };
 const SLOTS_A_ROW = 4;
 const rowOf = (slot) => Math.floor(slot / SLOTS_A_ROW);
 const LEAST_ROWS = 24;
 const LEFT = 52;
 const BELOW = 18;
-const LIGHT = ["#e4eef8", "#a9cbe8", "#5c9bd1", "#1f66ab", "#08306b"];
-const DARK = ["#1b2e4d", "#3f4f72", "#7c7b78", "#bdab68", "#ffe45c"];
-const TICKS_MS = [0.001, 0.01, 0.1, 1, 10, 100, 1000, 10_000, 100_000];
+const LIGHT = [[228, 238, 248], [169, 203, 232], [92, 155, 209], [31, 102, 171], [8, 48, 107]];
+const DARK = [[27, 46, 77], [63, 79, 114], [124, 123, 120], [189, 171, 104], [255, 228, 92]];
 
 export class HeatMap {
 	constructor() {
 		this.canvas = byId("heat");
 		this.kind = "transit";
 		this.samples = [];
-		this.canvas.addEventListener("pointermove", (event) => this.point(event.offsetX, event.offsetY));
-		this.canvas.addEventListener("pointerleave", () => this.point());
-		this.canvas.addEventListener("keydown", (event) => this.walk(event));
-		this.canvas.addEventListener("blur", () => this.point());
+		const on = (name, action) => this.canvas.addEventListener(name, action);
+		on("pointermove", (event) => this.point(event.offsetX, event.offsetY));
+		on("pointerleave", () => this.point());
+		on("blur", () => this.point());
+		on("keydown", (event) => this.walk(event));
 		new ResizeObserver(() => this.draw()).observe(this.canvas.parentElement);
 		onTheme(() => this.draw());
 		chooser(byId("heat-choice"), "radio", Object.entries(KINDS).map(([kind, [name]]) => [kind, name]), (kind) => this.choose(kind))("transit");
@@ -118,10 +118,10 @@ export class HeatMap {
 		pen.fillStyle = colour("quiet");
 		pen.textAlign = "right";
 		pen.textBaseline = "middle";
-		for (const ms of TICKS_MS) {
-			const y = Math.round(this.yOf(slotOf(ms) / SLOTS_A_ROW)) + 0.5;
+		for (let ms = 0.001; ms < 1e6; ms *= 10) {
+			const y = this.yOf(slotOf(ms) / SLOTS_A_ROW);
 			if (y < 5 || y > this.height - BELOW) continue;
-			pen.fillText(duration(ms).replace(/\.0+ /, " "), LEFT - 6, y);
+			pen.fillText(duration(ms).replace(/\.0+/, ""), LEFT - 6, y);
 			pen.fillRect(LEFT, y, this.width, 0.2);
 		}
 		pen.textAlign = "center";
@@ -157,7 +157,7 @@ export class HeatMap {
 
 	walk(event) {
 		const step = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
-		if (!step || !this.rows) return;
+		if (!step || !this.columns) return;
 		const [[busiest] = [this.low]] = [...this.columns.at(-1).rows].sort(([, one], [, other]) => other - one);
 		const [x, row] = this.cursor ?? [this.spanS, busiest];
 		this.cursor = [within(x + step[0], 0, this.spanS - 1), within(row + step[1], this.low, this.low + this.rows - 1)];
@@ -196,9 +196,6 @@ const within = (value, least, most) => Math.max(least, Math.min(most, value));
 
 function mixed(ramp, share) {
 	const at = within(share, 0, 1) * (ramp.length - 1);
-	const [one, other] = [ramp[Math.floor(at)], ramp[Math.ceil(at)]].map((hex) => parseInt(hex.slice(1), 16));
-	return [16, 8, 0].map((shift) => {
-		const [from, to] = [(one >> shift) & 255, (other >> shift) & 255];
-		return Math.round(from + (to - from) * (at % 1));
-	});
+	const [from, to] = [ramp[Math.floor(at)], ramp[Math.ceil(at)]];
+	return from.map((value, channel) => value + (to[channel] - value) * (at % 1));
 }

@@ -1,8 +1,4 @@
-/**
- * What the last minutes were like: differences of the service's figures, all of which count from its start.
- *
- * If one of them has gone down, the service was started again, and differences begin anew.
- */
+/** The last minutes: differences of figures that count from the start. If they go down, the service was started anew. */
 
 const LIMIT_S = 310;
 const AVERAGED_S = 10;
@@ -72,7 +68,4 @@ export class History {
 	}
 }
 
-function hasRestarted(before, now) {
-	// A worker's gauge-like share of running requests may fall by a little; a counter of ends never does.
-	return sumOf(now.ended) < sumOf(before.ended) || sumOf(now.party_s) < 0.5 * sumOf(before.party_s);
-}
+const hasRestarted = (before, now) => sumOf(now.ended) < sumOf(before.ended) || sumOf(now.party_s) < sumOf(before.party_s) / 2;

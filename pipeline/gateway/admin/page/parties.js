@@ -28,9 +28,7 @@ export class PartiesChart {
 			button.setAttribute("aria-pressed", this.shown.has(party));
 			this.draw();
 		};
-		const title = `Show or hide the time of ${party}`;
-		const button = make("button", { "aria-pressed": "true", title, onclick: toggle },
-			swatch(party), `${party} `, this.values[party]);
+		const button = make("button", { "aria-pressed": true, onclick: toggle }, swatch(party), `${party} `, this.values[party]);
 		return button;
 	}
 

@@ -27,10 +27,10 @@ const POINTS = {
 };
 
 /**
- * Return the phases of a record, {name, about, fromMs, toMs, parts: {party: ms}}, in order; they sum to `total_ms`.
+ * Return the phases of a record, {name, about, fromMs, toMs, parts: {party: ms}}; they sum to `total_ms`.
  *
- * A record has the time of each party for the request as a whole only. Each phase is first taken as that of its usual
- * party; then the longest ones give away what their party cannot have had, so that the parties' sums are right.
+ * A record has the parties' times as a whole only. Each phase is first that of its usual party; then the longest ones
+ * give away what their party cannot have had, so that the parties' sums are right.
  */
 export function phasesOf(record) {
 	const points = Object.entries(record.points_ms ?? {}).sort(([, one], [, other]) => one - other);
@@ -74,21 +74,21 @@ export function whyOf(record, stalls = []) {
 }
 
 function whyOurs(record, stalls) {
-	const causes = [];
+	const { before_ms: beforeMs = 0, stages = {}, lanes = {}, links = {} } = record;
 	const queued = phasesOf(record).find((phase) => phase.name === "admitted");
-	if (queued) causes.push([queued.toMs - queued.fromMs, "it was queued for its turn (max_requests_in_flight)"]);
-	for (const [name, stage] of Object.entries(record.stages ?? {})) {
+	const causes = queued ? [[queued.toMs - queued.fromMs, "it was queued for its turn (max_requests_in_flight)"]] : [];
+	for (const [name, stage] of Object.entries(stages)) {
 		causes.push([stage.busy_ms + stage.flush_ms, `the stage ${name} worked`]);
 		if (name !== "call_upstream") causes.push([stage.outside_ms, `the stage ${name} waited for something outside`]);
 	}
-	const readyMs = Object.values(record.lanes ?? {}).reduce((sum, lane) => sum + lane.ready_ms, 0);
+	const readyMs = Object.values(lanes).reduce((sum, lane) => sum + lane.ready_ms, 0);
 	const endMs = Date.parse(record.ts);
 	const during = stalls.filter((one) => Date.parse(one.ts) > endMs - record.total_ms && Date.parse(one.ts) - one.ms < endMs);
 	const [stall] = during.sort((one, other) => other.ms - one.ms);
 	const culprit = stall ? `; ${stall.stage ?? "no single stage"} held it for ${duration(stall.ms)}` : "";
 	causes.push([readyMs, `the loop was busy with other requests${culprit}`]);
-	causes.push([record.before_ms ?? 0, `its head waited to be read${culprit}`]);
-	for (const [name, link] of Object.entries(record.links ?? {})) {
+	causes.push([beforeMs, `its head waited to be read${culprit}`]);
+	for (const [name, link] of Object.entries(links)) {
 		causes.push([Math.min(link.queued_ms, record.party_ms.ours), `batches queued in ${name}`]);
 	}
 	const [[ms, what]] = causes.sort(([one], [other]) => other - one);

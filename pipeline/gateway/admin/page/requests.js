@@ -26,18 +26,14 @@ export function partyBar(times) {
 	};
 }
 
-const left = { left: true };
-const width = (px, more) => ({ width: `${px}px`, ...more });
-const id = column("id", (one) => ({ text: shortId(one.request_id), title: one.request_id, class: "left mono" }), width(112, left));
-const model = column("model → deployment", (one) => {
-	const text = routeOf(one) || "–";
-	return { text, title: text };
-}, left);
+const width = (px, left) => ({ width: px && `${px}px`, left });
+const id = column("id", (one) => ({ text: shortId(one.request_id), title: one.request_id, class: "left mono" }), width(112, true));
+const model = column("model → deployment", (one) => ({ text: routeOf(one), title: routeOf(one) }), width(0, true));
 const worker = column("worker", (one) => one.worker, width(56));
 const ENDED = [
 	column("ended", (one) => clockOf(one.ts), width(70)),
 	id,
-	column("end", (one) => ({ text: `${one.end} ${one.status ?? ""}`, class: one.end === "OK" ? "left end" : "left end bad" }), width(68, left)),
+	column("end", (one) => ({ text: `${one.end} ${one.status ?? ""}`, class: one.end === "OK" ? "left end" : "left end bad" }), width(68, true)),
 	model,
 	column("first token", (one) => duration(one.first_token_ms), width(78)),
 	column("total", (one) => duration(one.total_ms), width(74)),
@@ -47,9 +43,9 @@ const ENDED = [
 const RUNNING = [
 	column("age", (one) => duration(one.age_ms), width(70)),
 	id,
-	column("waits for", (one) => one.waits_for, width(74, left)),
+	column("waits for", (one) => one.waits_for, width(74, true)),
 	model,
-	column("last point", (one) => one.point, width(122, left)),
+	column("last point", (one) => one.point, width(122, true)),
 	column("events", (one) => figure(one.events), width(58)),
 	column("idle for", (one) => duration(one.idle_ms), width(74)),
 	worker,

@@ -11,22 +11,21 @@ const TRACK = 17;
 const LEFT = 150;
 const BELOW = 18;
 
-/** Return the tracks of a trace, {name, spans: [{state, fromUs, forUs, batch}]}, in the order of the data's way. */
+/** Return the tracks of a trace, {name, spans: [{state, fromUs, forUs, batch}]}, lanes before stages before links. */
 export function tracksOf(trace) {
 	const tracks = new Map();
 	const add = (name, state, [, , fromUs, forUs, batch]) => {
 		if (!tracks.has(name)) tracks.set(name, { name, spans: [] });
 		tracks.get(name).spans.push({ state, fromUs, forUs, batch });
 	};
-	trace.lanes?.forEach((name) => tracks.set(`lane ${name}`, { name: `lane ${name}`, spans: [] }));
-	trace.stages?.forEach((name) => tracks.set(name, { name, spans: [] }));
-	for (const span of trace.spans ?? []) {
+	const placeOf = ([kind, index]) => (kind > 9 ? 2000 : kind ? 0 : 1000) + index;
+	for (const span of [...trace.spans].sort((one, other) => placeOf(one) - placeOf(other))) {
 		const [kind, index] = span;
 		if (kind === 0) add(trace.stages[index], "work", span);
 		else if (kind in LINK_STATES) add(trace.links[index], LINK_STATES[kind], span);
 		else if (kind < STATES.length) add(`lane ${trace.lanes[index]}`, STATES[kind], span);
 	}
-	return [...tracks.values()].filter((track) => track.spans.length);
+	return [...tracks.values()];
 }
 
 /** Return an element that shows a trace. */
@@ -35,13 +34,13 @@ export function spansView(trace, totalMs) {
 	const height = tracks.length * TRACK + BELOW;
 	const canvas = make("canvas", { tabindex: "0", role: "img" });
 	const box = make("div", { style: { height: `${height}px` } }, canvas);
-	const value = make("p", { class: "readout", "aria-live": "polite" });
-	const hint = "Wheel or + and − zoom, ← and → move.";
+	const value = make("p", { class: "quiet readout", "aria-live": "polite" });
+	const lost = trace.lost ? ` ${trace.lost} spans were not kept: the trace was full.` : "";
+	const hint = `Wheel or + and − zoom, ← and → move.${lost}`;
 	const all = Math.max(totalMs * 1000, ...tracks.flatMap(({ spans }) => spans.map((span) => span.fromUs + span.forUs)));
 	let [from, until] = [0, all];
-	const lost = trace.lost ? ` ${trace.lost} spans were not kept: the trace was full.` : "";
 	canvas.setAttribute("aria-label", `Trace of ${trace.spans.length} spans in ${tracks.length} tracks. ${hint}`);
-	setText(value, hint + lost);
+	setText(value, hint);
 
 	const xOf = (us, width) => LEFT + ((us - from) / (until - from)) * (width - LEFT);
 	const move = (newFrom, newUntil) => {
@@ -100,7 +99,7 @@ export function spansView(trace, totalMs) {
 		const at = from + (event.offsetX - LEFT) * perPixel;
 		const track = tracks[Math.floor(event.offsetY / TRACK)];
 		const span = track?.spans.findLast(({ fromUs, forUs }) => at >= fromUs - near && at <= fromUs + forUs + near);
-		if (!span) return setText(value, hint + lost);
+		if (!span) return setText(value, hint);
 		const batch = span.batch ? `, batch ${span.batch}` : "";
 		setText(value, `${track.name}: ${span.state} ${duration(span.forUs / 1000)} at ${duration(span.fromUs / 1000)}${batch}`);
 	});
