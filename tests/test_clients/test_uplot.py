@@ -16,7 +16,6 @@ PACKAGE = NODE_CLIENTS_FOLDER / "node_modules" / "uplot"
     ("ours", "theirs"),
     [
         ("uPlot.iife.min.js", "dist/uPlot.iife.min.js"),
-        ("uPlot.min.css", "dist/uPlot.min.css"),
         ("uPlot.LICENSE.txt", "LICENSE"),
     ],
 )

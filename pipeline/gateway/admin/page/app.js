@@ -1,7 +1,7 @@
 /** The page: asks for the key, reads `/latency/now` once a second while the tab is visible, and shows it. */
 
 import { forgetKey, keepKey, readNow, takeKey, WrongKey } from "./api.js";
-import { byId, column, make, setText, Table } from "./dom.js";
+import { byId, column, make, put, setText, Table } from "./dom.js";
 import { Flow } from "./flow.js";
 import { HeatMap } from "./heat.js";
 import { History, sumOf } from "./history.js";
@@ -49,14 +49,14 @@ function show(now) {
 	const started = performance.now();
 	parts ??= board();
 	const recent = history.recent();
-	setText(byId("version"), now.headrace);
+	put("version", now.headrace);
 	parts.chart.show(history.samples, now.now_s, spanS);
 	parts.heat.show(history.samples, now.now_s, spanS);
 	if (recent) parts.flow.show(recent, now);
 	parts.requests.show(now);
 	const stalls = [...(now.stalls ?? [])].sort((one, other) => (one.ts < other.ts ? 1 : -1)).slice(0, 8);
 	parts.stalls.show(stalls);
-	setText(byId("stalls-none"), stalls.length ? "" : "None: no stage has held the loop for more than 20 ms.");
+	put("stalls-none", stalls.length ? "" : "None: no stage has held the loop for more than 20 ms.");
 	parts.workers.show(now.workers ?? []);
 	showTiles(recent, now);
 	byId("empty").hidden = sumOf(now.ended) > 0 || now.in_flight > 0;
@@ -94,7 +94,7 @@ function tile(name, value, more = "", isBad = false) {
 
 function say(state, text) {
 	byId("status").dataset.state = state;
-	setText(byId("status"), text);
+	put("status", text);
 }
 
 async function read() {
@@ -132,7 +132,7 @@ function askForKey(why = "") {
 	clearTimeout(timer);
 	byId("waterfall").close();
 	openDoor(true);
-	setText(byId("key-error"), why);
+	put("key-error", why);
 	say("idle", "waiting for the key");
 	byId("key").focus();
 }
@@ -157,7 +157,7 @@ onClick("help", () => byId("help-text").showModal());
 onClick("help-close", () => byId("help-text").close());
 onClick("span", () => {
 	spanS = SPANS_S[(SPANS_S.indexOf(spanS) + 1) % SPANS_S.length];
-	setText(byId("span"), `${spanS / 60} min`);
+	put("span", `${spanS / 60} min`);
 	if (history.latest) show(history.latest);
 });
 document.addEventListener("visibilitychange", () => {
@@ -165,7 +165,7 @@ document.addEventListener("visibilitychange", () => {
 	else read();
 });
 document.addEventListener("keydown", (event) => {
-	if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, dialog *")) return;
+	if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, dialog, dialog *")) return;
 	byId({ w: "span", t: "theme", "?": "help" }[event.key])?.click();
 });
 byId("curl").textContent = `curl -N ${location.origin}/cursor/chat/completions \\

@@ -1,13 +1,9 @@
-/**
- * Elements, and tables that are updated in place so that focus and selection survive a tick.
- *
- * Texts only ever become text nodes: nothing that a client has named can become markup.
- */
+/** Elements and tables. Texts only ever become text nodes: nothing that a client has named can become markup. */
 
 /** Return the element with this id. */
 export const byId = (id) => document.getElementById(id);
 
-/** Return a new element; `props` are attributes, `on...` listeners, `style` an object. Null children are left out. */
+/** Return a new element; `props` are attributes, `on...` listeners, `style` an object. */
 export function make(tag, props = {}, ...children) {
 	const element = document.createElement(tag);
 	for (const [name, value] of Object.entries(props)) {
@@ -23,6 +19,9 @@ export function make(tag, props = {}, ...children) {
 export function setText(element, text) {
 	if (element.textContent !== text) element.textContent = text;
 }
+
+/** Change the text of the element with this id. */
+export const put = (id, text) => setText(byId(id), text);
 
 /** Return the pen of an empty canvas of this size in CSS pixels. */
 export function penOf(canvas, width, height) {
@@ -56,11 +55,7 @@ export const column = (name, cell, options) => ({ name, cell, ...options });
 /** Return a cell with a name, which may be cut. */
 export const nameCell = (text, title = text) => ({ text, title, class: "mono" });
 
-/**
- * Fill a box with buttons of which one is chosen, by click or arrow keys; return a function that chooses one.
- *
- * `role` is tab or radio; `names` are [kind, text] pairs.
- */
+/** Fill a box with tabs or radio buttons, [kind, text] pairs; return a function that chooses one. */
 export function chooser(box, role, names, onChoose) {
 	const buttons = names.map(([kind, text]) =>
 		make("button", { role, id: `${role}-${kind}`, "data-kind": kind, onclick: () => choose(kind) }, text));
@@ -84,7 +79,7 @@ export function chooser(box, role, names, onChoose) {
 }
 
 /**
- * A table whose rows are kept by key.
+ * A table whose rows are kept by key, so that focus and selection survive a tick.
  *
  * A column is {name, about, width, left, bar, cell}: `cell(item)` returns a text, {text, class, title}, or, for a bar,
  * {parts, label}.

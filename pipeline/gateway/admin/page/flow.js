@@ -1,6 +1,6 @@
 /** Stages, lanes and links: who works, who waits, and for whom. All figures are of the last ten seconds. */
 
-import { byId, column, make, nameCell, setText, swatch, Table } from "./dom.js";
+import { byId, column, make, nameCell, put, swatch, Table } from "./dom.js";
 import { sumOf } from "./history.js";
 import { duration, figure, percent } from "./units.js";
 
@@ -22,20 +22,19 @@ export class Flow {
 	constructor() {
 		byId("states-legend").replaceChildren(...STATES.map((state) => make("span", {}, swatch(state), state)));
 		const name = (title, width) => column(title, (one) => nameCell(one.name), { width });
-		const states = { bar: true, about: "shares of all its time" };
 		const rate = (title, field, unit, about) => column(title, (one) => unit(one[field]), { width: "66px", about });
 		this.stages = new Table(byId("stages"), [
 			name("stage", "26%"),
-			column("busy", (one) => one.bar, { bar: true, about: "time on the CPU, relative to the busiest" }),
-			rate("per s", "busyS", seconds, "busy time per second, all workers"),
-			rate("per event", "eventMs", duration, "busy time for each event taken"),
-			rate("taken/s", "eventsIn", figure, "events taken per second"),
-			rate("given/s", "eventsOut", figure, "events given per second"),
-			rate("outside", "outsideS", seconds, "declared waits per second, all requests"),
+			column("busy", (one) => one.bar, { bar: true }),
+			rate("per s", "busyS", seconds, "of all workers"),
+			rate("per event", "eventMs", duration, "busy time"),
+			rate("taken/s", "eventsIn", figure, "events"),
+			rate("given/s", "eventsOut", figure, "events"),
+			rate("outside", "outsideS", seconds, "declared waits, per second"),
 		], keyOf);
 		this.lanes = new Table(byId("lanes"), [
 			name("lane", "28%"),
-			column("states", (one) => one.bar, states),
+			column("states", (one) => one.bar, { bar: true }),
 			rate("busy/s", "busyS", seconds),
 			rate("tasks", "tasks", figure, "how many run, on average"),
 		], keyOf);
@@ -43,7 +42,7 @@ export class Flow {
 			name("link", "34%"),
 			rate("ready", "readyMs", duration, "wait of a batch for the loop"),
 			rate("queued", "queuedMs", duration, "wait of a batch for a taker at work on others"),
-			rate("full", "full", percent, "share of its time that a giver waited for room"),
+			rate("full", "full", percent, "share of its time that its giver waited for room"),
 			rate("batches/s", "batches", figure),
 			rate("depth", "depth", figure, "batches in it now"),
 		], keyOf);
@@ -63,9 +62,9 @@ export class Flow {
 		this.stages.show(stages);
 		const sum = stages.reduce((all, one) => all + one.busyS, 0);
 		const first = stages.find((one) => one.busyS === most);
-		setText(byId("stages-verdict"), first
+		put("stages-verdict", first
 			? `${first.name} works most: ${percent(most / sum)} of the ${seconds(sum)} of work per second.`
-			: "No stage has worked in the last seconds.");
+			: "No stage has worked lately.");
 		const lanes = Object.entries(recent.lanes_s).map(([name, times]) => ({
 			name, bar: stateBar(times), busyS: perS(times.busy), tasks: perS(sumOf(times)),
 		}));
@@ -78,13 +77,13 @@ export class Flow {
 			full: perS(one.full_s) / Math.max(1, tasks.get(name.split(">")[0]) ?? now.in_flight),
 		}));
 		this.links.show(links);
-		setText(byId("links-verdict"), bottleneck(links));
+		put("links-verdict", bottleneck(links));
 	}
 }
 
 /** Return a sentence that names the bottleneck, if there is one. */
 export function bottleneck(links) {
-	if (!links.some((one) => one.batches > 0 || one.full > 0)) return "Nothing has passed a link in the last seconds.";
+	if (!links.some((one) => one.batches > 0 || one.full > 0)) return "Nothing has passed a link lately.";
 	const most = (field) => links.reduce((best, one) => (one[field] > best[field] ? one : best));
 	const [full, late, queued] = ["full", "readyMs", "queuedMs"].map(most);
 	const [giver, taker] = full.name.split(">");

@@ -1,6 +1,6 @@
 /** The heat map: time to the right, duration upwards (log scale), the colour is how many; with the median and p99. */
 
-import { byId, chooser, penOf, setText } from "./dom.js";
+import { byId, chooser, penOf, put } from "./dom.js";
 import { floorMs, limitMs, quantilesMs, slotOf } from "./slots.js";
 import { isDark, colour, onTheme } from "./theme.js";
 import { clock, duration, figure, percent } from "./units.js";
@@ -37,7 +37,7 @@ export class HeatMap {
 
 	choose(kind) {
 		this.kind = kind;
-		setText(byId("heat-about"), KINDS[kind][1]);
+		put("heat-about", KINDS[kind][1]);
 		this.cursor = null;
 		this.draw();
 	}
@@ -187,7 +187,7 @@ export class HeatMap {
 			const [half, most, longest] = quantilesMs(all, 0.5, 0.99, 1).map(duration);
 			if (half) text = `${name}: — p50 ${half}, ┄ p99 ${most}, max ${longest}`;
 		}
-		setText(byId("heat-value"), text);
+		put("heat-value", text);
 		this.canvas.setAttribute("aria-label", text);
 	}
 }

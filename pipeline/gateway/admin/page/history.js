@@ -51,7 +51,7 @@ export class History {
 		const party = difference(now.party_s, before.party_s);
 		for (const name of PARTIES) party[name] = (party[name] ?? 0) / forS;
 		const slots = slotsBetween(now, before);
-		// After a long pause, as of a hidden tab, an average over it would look like a measurement of each second.
+		// An average over the pause of a hidden tab would look like a measurement of each second.
 		this.samples.push({ atS: now.now_s, forS, party, slots, isGap: forS > GAP_S });
 	}
 

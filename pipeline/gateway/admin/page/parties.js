@@ -40,13 +40,13 @@ export class PartiesChart {
 			paths: uPlot.paths.stepped({ align: -1 }),
 		});
 		return {
-			...this.size(), padding: [8, 1, 0, 0], legend: { show: false }, cursor: { y: false, drag: { x: false, y: false } },
+			...this.size(), padding: [8, 1, 0, 0], legend: { show: false }, cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
 			scales: { y: { range: (_, __, most) => [0, Math.max(1, most * 1.08)] } },
 			axes: [
 				{ ...axis, grid: { show: false }, size: 24, space: 90, values: (_, at) => at.map(clock) },
 				{ ...axis, grid, size: 46, values: (_, at) => at.map(figure) },
 			],
-			// The first is painted first, and the others over it: each is the sum of its party and of those below it.
+			// Each is the sum of its party and of those below it, which are painted over it.
 			series: [{}, area("upstream"), area("client"), area("ours")],
 			hooks: { setCursor: [(chart) => this.read(chart.cursor.idx)] },
 		};

@@ -1,15 +1,15 @@
 /** The lists of requests: slow, failed, cancelled, stalled and running ones as they come, recent and traced on demand. */
 
 import { readRequests } from "./api.js";
-import { byId, chooser, column, setText, Table } from "./dom.js";
+import { byId, chooser, column, put, Table } from "./dom.js";
 import { PARTIES, sumOf } from "./history.js";
 import { clockOf, duration, figure, shortId } from "./units.js";
 
 const ASKED_FOR = ["recent", "traced"];
 const NONE = {
 	slow: "No request has ended yet.", failed: "No request has failed.", cancelled: "No client has left early.",
-	stalled: "No request has held up the others.", running: "Nothing is running now.", recent: "No request has ended yet.",
-	traced: "No request was traced per batch: see the settings of the flight recorder.",
+	stalled: "No request has held up the others.", running: "Nothing is running.", recent: "No request has ended yet.",
+	traced: "No request was traced per batch.",
 };
 const LIMIT = 40;
 
@@ -74,7 +74,7 @@ export class Requests {
 	show(now) {
 		this.now = now;
 		if (!now) return;
-		setText(byId("tab-running"), now.in_flight ? `running ${figure(now.in_flight)}` : "running");
+		put("tab-running", now.in_flight ? `running ${figure(now.in_flight)}` : "running");
 		const list = this.kind === "running" ? now.running : now.recent?.[this.kind];
 		if (ASKED_FOR.includes(this.kind)) this.ask();
 		else this.list(list ?? []);
@@ -94,6 +94,6 @@ export class Requests {
 
 	list(requests, none = NONE[this.kind]) {
 		this.table.show(requests);
-		setText(byId("request-none"), requests.length ? "" : none);
+		put("request-none", requests.length ? "" : none);
 	}
 }

@@ -1,6 +1,6 @@
-/** Light and dark: as the system has it unless the reader chose, and the colours for what is drawn on a canvas. */
+/** Light and dark: as the system has it unless the reader chose; and the colours for canvases. */
 
-import { byId, setText } from "./dom.js";
+import { put } from "./dom.js";
 
 const CHOICES = ["system", "light", "dark"];
 const KEPT = "headrace-theme";
@@ -8,7 +8,7 @@ const system = matchMedia("(prefers-color-scheme: dark)");
 const listeners = [];
 let colours = {};
 
-/** Return a colour of the theme; `name` is that of a custom property without its dashes. */
+/** Return the colour of a custom property. */
 export function colour(name) {
 	return (colours[name] ??= getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
 }
@@ -28,7 +28,7 @@ function apply() {
 	const choice = kept();
 	const dark = choice === "system" ? system.matches : choice === "dark";
 	document.documentElement.dataset.theme = dark ? "dark" : "light";
-	setText(byId("theme"), choice);
+	put("theme", choice);
 	colours = {};
 	for (const listener of listeners) listener();
 }

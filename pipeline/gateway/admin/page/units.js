@@ -1,4 +1,4 @@
-/** Durations, counts and times as people read them: three digits that matter, one unit. */
+/** Durations, counts and times as people read them. */
 
 const digits = (value) => (value >= 100 ? 0 : value >= 10 ? 1 : 2);
 

@@ -22,8 +22,7 @@ dialog.addEventListener("keydown", (event) => event.key === "z" && dialog.queryS
 /** Open the waterfall of a request; one that runs is shown as soon as it has ended. */
 export async function openWaterfall(request, stalls) {
 	shown = request.request_id;
-	const notice = make("p", { role: "status" });
-	show(request, [notice]);
+	const notice = show(request, []);
 	if (!dialog.open) dialog.showModal();
 	while (shown === request.request_id) {
 		try {
@@ -39,6 +38,7 @@ export async function openWaterfall(request, stalls) {
 	}
 }
 
+/** Show a request, and return the element for messages about it. */
 function show(one, body) {
 	const { request_id: id } = one;
 	const notice = make("p", { role: "status" });
@@ -63,11 +63,12 @@ function show(one, body) {
 			make("h2", { id: "waterfall-title", class: "mono" }, id),
 			make("span", { class: one.end === "OK" ? "end" : "end bad" }, one.end ?? "running"),
 			make("b", { class: "grow" }, duration(one.total_ms)),
-			button("copy id", act(() => navigator.clipboard.writeText(id), "The id is copied.")),
+			button("copy id", act(() => navigator.clipboard.writeText(id), "Copied.")),
 			button("Perfetto trace", act(() => saveTrace(id), "Saved: open it at ui.perfetto.dev.")),
 			close),
 		make("p", { class: "quiet facts" }, facts.join(" · ")), notice, ...body.filter(Boolean));
 	close.focus(); // the button that had it is gone
+	return notice;
 }
 
 function bodyOf(record, stalls) {
@@ -101,7 +102,7 @@ function phaseRows(record) {
 		const isNear = zoom.getAttribute("aria-pressed") !== "true";
 		zoom.setAttribute("aria-pressed", isNear);
 		draw(isNear ? firstMs : record.total_ms);
-	} }, "only until the first token (z)");
+	} }, "until the first token (z)");
 	draw(record.total_ms);
 	return make("section", { "aria-label": "Phases" },
 		make("div", { class: "head" }, make("h3", {}, "Phases, each until the point it is named after"), zoom), rows);
