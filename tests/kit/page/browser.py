@@ -110,9 +110,7 @@ class Tab:
 
     def resize(self, width: int, height: int) -> None:
         """Set the size of the window."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
-        )
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def prefer(self, *, dark: bool) -> None:
         """Set what the system prefers."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Any
 
 Json = dict[str, Any]
+Sums = dict[str, float]
 
 BEGAN_S = 1_796_040_000.0
 UNIT_NS = 78125 / 128
@@ -47,17 +48,15 @@ class Figures:
         self._slots: dict[str, Counter[int]] = {
             name: Counter() for name in ("transit", "gap_client", "gap_upstream", "first_token", "request")
         }
-        self._sums_s: Counter[str] = Counter()
+        self._sums_s: Sums = {}
         self._ended: Counter[str] = Counter()
-        self._party_s: Counter[str] = Counter()
-        self._lanes_s: dict[str, Counter[str]] = {
-            name: Counter() for name in ("authenticate", "call_upstream", "decode_events")
-        }
-        self._stages: dict[str, Counter[str]] = {
-            name: Counter(busy_s=0, outside_s=0, events_in=0, events_out=0)
+        self._party_s: Sums = {}
+        self._lanes_s: dict[str, Sums] = {name: {} for name in ("authenticate", "call_upstream", "decode_events")}
+        self._stages: dict[str, Sums] = {
+            name: {"busy_s": 0.0, "outside_s": 0.0, "events_in": 0, "events_out": 0}
             for name in (*ENTRY, "call_upstream", *CODECS)
         }
-        self._link: Counter[str] = Counter(ready_s=0, queued_s=0, full_s=0, batches=0)
+        self._link: Sums = {"ready_s": 0.0, "queued_s": 0.0, "full_s": 0.0, "batches": 0}
         self._stalls: list[Json] = []
         self.records: dict[str, Json] = {}
         self._summaries: dict[str, Json] = {}
@@ -77,17 +76,17 @@ class Figures:
         work_s = events * 95e-6
         ready_s = events * (3e-3 if is_slow else 2.5e-4)
         client_s = streams * 0.01 * chance.random()
-        self._party_s.update(client=client_s, ours=work_s + ready_s, upstream=streams - client_s - work_s - ready_s)
+        add(self._party_s, client=client_s, ours=work_s + ready_s, upstream=streams - client_s - work_s - ready_s)
         self._count_lanes(streams, work_s, ready_s)
         for name in CODECS:
-            self._stages[name].update(busy_s=work_s * SHARES[name], events_in=events, events_out=events)
-        self._stages["call_upstream"].update(busy_s=work_s * 0.1, outside_s=streams, events_out=events)
-        self._link.update(ready_s=ready_s, queued_s=events * 4e-5, batches=events)
+            add(self._stages[name], busy_s=work_s * SHARES[name], events_in=events, events_out=events)
+        add(self._stages["call_upstream"], busy_s=work_s * 0.1, outside_s=streams, events_out=events)
+        add(self._link, ready_s=ready_s, queued_s=events * 4e-5, batches=events)
         ended = max(1, streams // 12)
         for _ in range(ended):
             self._end_one()
         for name in ENTRY:
-            self._stages[name].update(busy_s=ended * 6e-5, events_in=ended, events_out=ended)
+            add(self._stages[name], busy_s=ended * 6e-5, events_in=ended, events_out=ended)
         if is_slow and self.seconds % 3 == 0:
             stall = {"stage": "shout", "request_id": self._id(), "ms": round(60 + 80 * chance.random(), 1)}
             self._stalls.append({"ts": self._ts(), **stall, "streams": streams, "worker": 1})
@@ -98,13 +97,13 @@ class Figures:
         """Return the summaries of a kind of requests, the slowest or the newest first."""
         kept = list(self._summaries.values())
         kept.sort(key=lambda one: one["total_ms"] if kind == "slow" else one["ts"], reverse=True)
-        tests = {
+        tests: dict[str, Callable[[Json], bool]] = {
             "failed": lambda one: one["end"] not in ("OK", "DC"),
             "cancelled": lambda one: one["end"] == "DC",
             "traced": lambda one: "traced" in one,
             "stalled": lambda one: any(stall["request_id"] == one["request_id"] for stall in self._stalls),
         }
-        return [one for one in kept if tests.get(kind, lambda _: True)(one)]
+        return [one for one in kept if kind not in tests or tests[kind](one)]
 
     def running(self) -> list[Json]:
         """Return the requests that run and have been idle longest."""
@@ -133,13 +132,15 @@ class Figures:
 
     def _note(self, name: str, seconds: float, times: int = 1) -> None:
         self._slots[name][slot_of(seconds)] += times
-        self._sums_s[name] += seconds * times
+        add(self._sums_s, **{name: seconds * times})
 
     def _count_lanes(self, streams: int, work_s: float, ready_s: float) -> None:
         codec_s = work_s * 0.9
-        self._lanes_s["authenticate"].update(busy=2e-4 * streams / 12, ready=1e-5, closing=1e-4, starved=1e-4)
-        self._lanes_s["call_upstream"].update(busy=work_s * 0.1, ready=ready_s, outside=streams - work_s * 0.1 - ready_s)
-        self._lanes_s["decode_events"].update(busy=codec_s, ready=ready_s * 0.4, starved=streams - codec_s - ready_s * 0.4)
+        add(self._lanes_s["authenticate"], busy=2e-4 * streams / 12, ready=1e-5, closing=1e-4, starved=1e-4)
+        add(self._lanes_s["call_upstream"], busy=work_s * 0.1, ready=ready_s, outside=streams - work_s * 0.1 - ready_s)
+        add(
+            self._lanes_s["decode_events"], busy=codec_s, ready=ready_s * 0.4, starved=streams - codec_s - ready_s * 0.4
+        )
 
     def _end_one(self) -> None:
         chance = self._random
@@ -192,7 +193,13 @@ class Figures:
         }
 
 
-def rounded(figures: Counter[str]) -> dict[str, float]:
+def add(sums: Sums, **more: float) -> None:
+    """Add to figures that count from the start."""
+    for name, value in more.items():
+        sums[name] = sums.get(name, 0) + value
+
+
+def rounded(figures: Sums) -> Sums:
     """Return figures with at most six decimals, as they are sent."""
     return {name: round(value, 6) for name, value in figures.items()}
 
@@ -283,5 +290,3 @@ def trace_of(points: dict[str, float], events: int) -> Json:
         "spans": spans,
         "lost": 0,
     }
-
-

@@ -1,5 +1,7 @@
 /** The last minutes: differences of figures that count from the start. If they go down, the service was started anew. */
 
+import { stepOf } from "./slots.js";
+
 const LIMIT_S = 310;
 const AVERAGED_S = 10;
 const GAP_S = 5;
@@ -18,8 +20,13 @@ export function difference(later, earlier) {
 function slotsBetween(later, earlier) {
 	const found = {};
 	for (const [name, { slots = [] }] of Object.entries(later.histograms ?? {})) {
-		const before = new Map(earlier.histograms?.[name]?.slots);
-		found[name] = new Map(slots.map(([slot, count]) => [slot, count - (before.get(slot) ?? 0)]).filter(([, count]) => count > 0));
+		const before = earlier.histograms?.[name]?.slots ?? [];
+		const step = Math.max(stepOf(slots), stepOf(before));
+		const counts = new Map();
+		const add = (slot, count) => counts.set(slot - (slot % step), (counts.get(slot - (slot % step)) ?? 0) + count);
+		for (const [slot, count] of slots) add(slot, count);
+		for (const [slot, count] of before) add(slot, -count);
+		found[name] = new Map([...counts].filter(([, count]) => count > 0));
 	}
 	return found;
 }
@@ -38,7 +45,8 @@ export class History {
 	/** Add a reading of `/latency/now`. */
 	add(now) {
 		const before = this.latest;
-		if (before && hasRestarted(before, now)) this.readings = [];
+		// Before anybody watches, the time of the requests that run is not published.
+		if (before && (before.is_watched === false || hasRestarted(before, now))) this.readings = [];
 		else if (before && now.now_s <= before.now_s) return;
 		else if (before) this.addSample(before, now);
 		this.readings.push(now);

@@ -44,7 +44,7 @@ export class PartiesChart {
 			scales: { y: { range: (_, __, most) => [0, Math.max(1, most * 1.08)] } },
 			axes: [
 				{ ...axis, grid: { show: false }, size: 24, space: 90, values: (_, at) => at.map(clock) },
-				{ ...axis, grid, size: 46, values: (_, at) => at.map(figure) },
+				{ ...axis, grid, size: 52, values: (_, at) => at.map(figure) },
 			],
 			// Each is the sum of its party and of those below it, which are painted over it.
 			series: [{}, area("upstream"), area("client"), area("ours")],

@@ -26,9 +26,9 @@ export function partyBar(times) {
 	};
 }
 
-const width = (px, left) => ({ width: px && `${px}px`, left });
+const width = (px, left) => ({ width: `${px}px`, left });
 const id = column("id", (one) => ({ text: shortId(one.request_id), title: one.request_id, class: "left mono" }), width(112, true));
-const model = column("model → deployment", (one) => ({ text: routeOf(one), title: routeOf(one) }), width(0, true));
+const model = column("model → deployment", (one) => ({ text: routeOf(one), title: routeOf(one) }), { left: true });
 const worker = column("worker", (one) => one.worker, width(56));
 const ENDED = [
 	column("ended", (one) => clockOf(one.ts), width(70)),
@@ -67,6 +67,7 @@ export class Requests {
 			this.table = new Table(byId("request-list"), columns, (one) => one.request_id, this.onOpen);
 		}
 		this.asked = null;
+		this.list([], "");
 		this.show(this.now);
 	}
 

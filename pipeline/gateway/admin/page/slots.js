@@ -23,6 +23,13 @@ export function slotOf(ms) {
 	return shift * 16 + Math.floor(units / 2 ** shift);
 }
 
+/** Return how many neighbouring slots the service has added up, so that the answer is small: 1, 2, 4, 8 or 16. */
+export function stepOf(counts) {
+	const slots = [...counts];
+	const bits = slots.reduce((all, [slot]) => all | slot, 16);
+	return slots.length < 8 ? 1 : bits & -bits;
+}
+
 /** Return, for ascending shares of 1, the middle of the slot that holds it, in ms; empty if nothing was counted. */
 export function quantilesMs(counts, ...shares) {
 	const slots = [...counts].sort(([one], [other]) => one - other);
@@ -30,8 +37,9 @@ export function quantilesMs(counts, ...shares) {
 	if (!total) return [];
 	let at = 0;
 	let seen = slots[0][1];
+	const step = stepOf(slots);
 	return shares.map((share) => {
 		while (seen < share * total && at < slots.length - 1) seen += slots[++at][1];
-		return (floorMs(slots[at][0]) + limitMs(slots[at][0])) / 2;
+		return (floorMs(slots[at][0]) + limitMs(slots[at][0] + step - 1)) / 2;
 	});
 }
