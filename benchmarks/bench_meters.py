@@ -35,13 +35,15 @@ WITHOUT: Final = "headrace without figures"
 TURNS: Final = 64
 SESSIONS: Final = 16
 """Many: two services with the same program differ by a percent for as long as they live."""
-PARTS: Final = ("service", "engine")
+TRACED: Final = "headrace, every request traced"
+PARTS: Final = ("service", "engine", "tracing")
 SECONDS: Final = {"paced": 1.0, "requests": 0.7}
 """The length of a turn."""
 MEASURES: Final = {
     "info paced": Measure("an event of a paced stream", 0.01),
     "info requests": Measure("a request, log level info", 0.03),
     "warning requests": Measure("a request, log level warning", 0.03),
+    "traced paced": Measure("an event of a paced stream, beside traced ones", 0.01),
     "engine accept": Measure(f"engine alone: {WORKS['accept'].title}", 0.03),
     "engine answer": Measure(f"engine alone: {WORKS['answer'].title}", 0.03),
     "engine event": Measure(f"engine alone: {WORKS['event'].title}", 0.03),
@@ -50,6 +52,9 @@ MEASURES: Final = {
 PACED: Final = "info paced"
 SHARE_LIMIT: Final = 0.03
 """What the figures may have of a paced event."""
+TRACED_PACED: Final = "traced paced"
+TRACED_SHARE: Final = 0.01
+"""The share of requests that are traced by default (``trace_one_in``)."""
 
 
 def _works(prefix: str) -> list[str]:
@@ -75,6 +80,14 @@ def in_services(recording: Recording, against: Path | None, turns: int, sessions
             take_turns(recording, session, _works(label), turns=turns, sessions=sessions, label=label)
 
 
+def in_traced_services(recording: Recording, turns: int, sessions: int, length: float) -> None:
+    """Compare a service that traces every request with one as it is: one of a hundred costs a hundredth of that."""
+    sides: dict[str, dict[str, Any]] = {OURS: {}, COPY: {}, TRACED: {"settings": "trace_one_in: 1"}}
+    with open_tools() as tools:
+        session = partial(services, tools, sides, {"paced": SECONDS["paced"] * length})
+        take_turns(recording, session, _works("traced "), turns=turns, sessions=sessions, label="traced ")
+
+
 def in_engines(recording: Recording, against: Path | None, turns: int, sessions: int, length: float) -> None:
     """Compare engines alone, whose stages do nothing: there the share of the figures is the largest that it can be."""
     other = engine_command(ROOT, "--without-figures") if against is None else engine_command(against)
@@ -88,6 +101,11 @@ def summary(recording: Recording, *, markdown: bool = False) -> str:
     text = comparison(recording, MEASURES, side=OURS, copy=COPY, markdown=markdown)
     if (share := share_of_figures(recording)) is not None:
         text += f"\n\nThe figures have a share of {share:.1%} in the CPU time of a paced event."
+    if (traced := ratio(recording, TRACED, OURS, TRACED_PACED)) is not None:
+        shares = [TRACED_SHARE * (part - 1) for part in (traced.median, traced.low, traced.high)]
+        text += "\n\nTraces of {:.0%} of all requests add {:.2%} ({:.2%} to {:.2%}) to a paced event.".format(
+            TRACED_SHARE, *shares
+        )
     return text
 
 
@@ -116,6 +134,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if "service" in parts:
             in_services(recording, against, turns, sessions, options.length)
+        if "tracing" in parts:
+            in_traced_services(recording, turns, sessions, options.length)
         if "engine" in parts:
             in_engines(recording, against, turns, sessions, options.length)
     except NotReady as error:

@@ -1,9 +1,10 @@
 """headrace without its figures, to measure what they cost. Not a mode of the product: it exists only here.
 
-Run ``python -m benchmarks.unmetered serve ...`` instead of ``headrace serve ...``. The clock of the figures is free and
-returns 0; lanes keep only the state that links depend on; timelines note nothing but points; the loop is not watched,
-and the kernel stamps nothing. What remains, and is therefore not in the difference to the product: the calls to all of
-this, sums of zeros that stand in the engine's own lines, counts of batches and events, and the log record.
+Run ``python -m benchmarks.unmetered serve ...`` instead of ``headrace serve ...``. The clock of the figures is free
+and returns 0; lanes keep only the state that links depend on; timelines note nothing but points; nothing is added up
+over all requests; the loop is not watched, and the kernel stamps nothing. What remains, and is therefore not in the
+difference to the product: the calls to all of this, sums of zeros that stand in the engine's own lines, counts of
+batches and events, and the log record.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from pipeline import kernel_time
 from pipeline.lane import Lane, Outside
 from pipeline.loop import Loop
+from pipeline.observe import Observed
 from pipeline.timeline import Timeline
 
 POINTS = ("mark", "mark_once")
@@ -26,7 +28,7 @@ def leave_out_figures() -> None:
     """Have the engine of this process measure nothing, from now on."""
     begin = Timeline.__init__
 
-    def begin_without_clock(self: Timeline, clock: object = None) -> None:
+    def begin_without_clock(self: Timeline, clock: object = None, batch_times: object = None) -> None:
         begin(self, int)  # `int()` returns 0, and is cheaper than any clock
 
     def keep_state(self: Lane, state: int, now_ns: int) -> None:
@@ -39,6 +41,9 @@ def leave_out_figures() -> None:
     for name, method in inspect.getmembers(Timeline, inspect.isfunction):
         if not name.startswith("_") and name not in POINTS and method.__annotations__["return"] == "None":
             _replace(Timeline, name, _do_nothing)
+    for name, method in inspect.getmembers(Observed, inspect.isfunction):
+        if not name.startswith("_") and method.__annotations__["return"] == "None":
+            _replace(Observed, name, _do_nothing)
     _replace(Lane, "switch", keep_state)
     _replace(Outside, "__enter__", lambda self: self)
     _replace(Outside, "__exit__", _do_nothing)

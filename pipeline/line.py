@@ -221,7 +221,9 @@ class Line:
         needs_task = True
         try:
             trap = forwarding.send(None)
-            assert trap is OWN_TASK, "a codec that may be pushed has waited without `await lane.own_task()` before"
+            if trap is not OWN_TASK:
+                forwarding.close()  # here, in the task that it was in: left to the collector, it would be in any
+                raise RuntimeError("a codec that may be pushed has waited without `await lane.own_task()` before")
             self._pending = forwarding
         except StopIteration:
             needs_task = self._done_at >= 0

@@ -19,6 +19,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from pipeline import ClientFault, PipelineError
+from pipeline.gateway.admin.dispatch import Admin, is_admin_path
 from pipeline.gateway.bridge import OnEnd
 from pipeline.gateway.config.settings import Settings
 from pipeline.gateway.failures import render
@@ -28,10 +29,13 @@ from pipeline.gateway.health_page import PATH, health_page
 from pipeline.gateway.http.asgi import Receive, Scope, Send
 from pipeline.gateway.http.door import Answers, OwnAnswer
 from pipeline.gateway.http.http1 import RequestHead
+from pipeline.observe import Observed
 from pipeline.registry import AnyPlugin
+from pipeline.segments import SegmentFile
 from stages.admission.counts import Counts
 from stages.authenticate import identify, key_names
 from stages.principal import Principal
+from stages.slots import ReceivedHead
 
 CHAT_PATHS = frozenset(
     {"/cursor/chat/completions", "/cursor/v1/chat/completions", "/v1/chat/completions", "/chat/completions"}
@@ -56,6 +60,8 @@ class Application:
         plugins: the stages that are installed, by name.
         on_end: called at the end of each request with what makes a `FinishedRequest` of it.
         counts: where limits are counted together with other processes; None to count here only.
+        observed: counts the requests of this process; None if nobody does.
+        measurements: what all processes have counted, for ``/latency``; None not to serve it.
 
     Attributes:
         generations: what answers requests.
@@ -68,15 +74,25 @@ class Application:
     """
 
     def __init__(
-        self, settings: Settings, *, plugins: Mapping[str, AnyPlugin], on_end: OnEnd, counts: Counts | None = None
+        self,
+        settings: Settings,
+        *,
+        plugins: Mapping[str, AnyPlugin],
+        on_end: OnEnd,
+        counts: Counts | None = None,
+        observed: Observed | None = None,
+        measurements: SegmentFile | None = None,
     ) -> None:
-        self.generations = Generations(settings, plugins=plugins, on_end=on_end, counts=counts)
+        self.generations = Generations(settings, plugins=plugins, on_end=on_end, counts=counts, observed=observed)
         self.started_s = int(time.time())  # noqa: TID251 - shown as `created` of the models
         self.answers: Answers = {
             **dict.fromkeys(LIVE_PATHS, self._alive),
             **dict.fromkeys(READY_PATHS, self._ready),
         }
         self._pages = self._make_pages()
+        self._admin: Admin | None = None
+        if measurements is not None:
+            self._admin = Admin(measurements, check=self._check_admin, has_key=self._has_master_key)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Dispatch by path; the lifespan opens and closes what the generations need."""
@@ -88,8 +104,25 @@ class Application:
                 return await self.generations.current.bridge(scope, receive, send, model_in_path=match["name"])
         if scope["type"] == "lifespan":
             return await self._live(receive, send)
+        if self._admin is not None and scope["type"] == "http" and is_admin_path(scope["path"]):
+            return await self._admin(scope, receive, send)
         scope[_GENERATION] = self.generations.current
         await self._pages(scope, receive, send)  # type: ignore[arg-type]  # Quart expects hypercorn's TypedDicts
+
+    def _has_master_key(self) -> bool:
+        return self.generations.current.settings.master_key is not None
+
+    async def _check_admin(self, scope: Scope, path: str) -> None:
+        """Check the key of a request to `Admin`; the answer to a wrong one may be delayed."""
+        generation = self.generations.current
+        head = generation.bridge.head_of(scope)
+        try:
+            principal = _identify_in(generation, head)
+        except ClientFault as error:
+            await trio.sleep(generation.bridge.delay_of(error, head.client))
+            raise
+        if not principal.is_master:
+            raise ClientFault(f"only the master key may use {path}", code="master_key_required")
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """Open what requests need, and close it when the server ends."""
@@ -229,7 +262,10 @@ def _generation_of(scope: Mapping[str, Any]) -> Generation:
 def _identify() -> Principal:
     """Return the principal of the current request for a page; raises as `identify` does."""
     generation = _generation()
-    head = generation.bridge.head_of(request.scope)
+    return _identify_in(generation, generation.bridge.head_of(request.scope))
+
+
+def _identify_in(generation: Generation, head: ReceivedHead) -> Principal:
     names = key_names(generation.settings.pipeline.key_header)
     return identify(head, generation.keys, generation.anonymous, names)
 

@@ -28,6 +28,8 @@ from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.supervision import Inherited
 from pipeline.gateway.watching import code_folders
 from pipeline.registry import PluginError, Plugins, discover
+from pipeline.study.commands import add_commands
+from pipeline.study.live_commands import add_live_commands
 
 DISTRIBUTION = "headrace"
 KINDS = ("event", "codec", "run", "around", "observer")
@@ -130,6 +132,9 @@ def _parser() -> argparse.ArgumentParser:
     run_stage.add_argument("--show", choices=SHOWN, default="both", help="what to print (%(default)s)")
     run_stage.set_defaults(run=_run_stage)
 
+    add_commands(commands)
+    add_live_commands(commands)
+
     docs = commands.add_parser("docs", help="write the generated pages of the documentation")
     docs.add_argument("--write", metavar="FOLDER", required=True)
     docs.set_defaults(run=_docs)
@@ -219,6 +224,10 @@ Try it, with streaming and without:
 In Cursor (Settings > Models): OpenAI API key = the key above, Override OpenAI Base URL = https://YOUR-HOST/cursor,
 then add the custom models headrace-echo, headrace-story and headrace-agent. Cursor calls from its own servers, so
 YOUR-HOST must be reachable from the internet by https: a tunnel or a proxy in front of this port.
+
+Where the time goes, live (it asks for the key):
+
+  http://{host}:{port}/latency
 
 Your own models: headrace serve --config config.yaml
 """

@@ -55,6 +55,10 @@ TABLE: dict[str, Row] = {
     "master_key_required": Row(403, "AU", "Only the master key may use this path."),
     "model_not_found": Row(404, "BR", "No entry of `model_list` has this name. `GET /cursor/models` lists them."),
     "route_not_found": Row(404, "BR", "The path does not exist. The README lists the routes."),
+    "record_not_found": Row(
+        404, "BR", "The flight recorder does not have this request, or not any more (`recorder_mb`)."
+    ),
+    "not_installed": Row(409, "BR", "The server lacks an optional package; the message names it."),
     "method_not_allowed": Row(405, "BR", "The path does not support this method."),
     "upstream_unreachable": Row(
         502, "UC", "The connection was refused, the name has no address, or the TLS handshake failed."

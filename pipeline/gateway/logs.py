@@ -68,7 +68,8 @@ class Log:
     def __init__(self, sink: LineSink, format: LogFormat, level: LogLevel, worker: int | None = None) -> None:
         self.sink = sink
         self._is_json = format == "json"
-        self._mark = f'"worker":{worker},' if worker and self._is_json else _mark(worker)
+        self._json_mark = f'"worker":{worker},' if worker else ""
+        self._text_mark = _mark(worker)
         self.level = level
 
     @property
@@ -83,28 +84,40 @@ class Log:
         self._writes_stalls = level != "error"
         self._is_detailed = level == "debug"
 
-    def requests(self, records: Sequence[RequestRecord], ended_s: Sequence[float]) -> None:
-        """Write the lines of finished requests, each with its time."""
+    def requests(
+        self, records: Sequence[RequestRecord], ended_s: Sequence[float], lines: Sequence[bytes] | None = None
+    ) -> None:
+        """Write the lines of finished requests, each with its time; ``lines`` are those of `json_lines`, if known."""
         if self.writes_requests:
-            self._write("request", records, ended_s, _words if self._is_detailed else _summary)
+            self._write("request", records, ended_s, lines, _words if self._is_detailed else _summary)
 
-    def stall(self, record: StallRecord, noted_s: float) -> None:
-        """Write that the loop was held."""
+    def stall(self, record: StallRecord, noted_s: float, line: bytes | None = None) -> None:
+        """Write that the loop was held; ``line`` is that of `json_lines`, if known."""
         if self._writes_stalls:
-            self._write("stall", [record], [noted_s], _words)
+            self._write("stall", [record], [noted_s], None if line is None else [line], _words)
+
+    def json_lines(
+        self, event: Literal["request", "stall"], records: Sequence[RecordT], at_s: Sequence[float]
+    ) -> list[bytes]:
+        """Return the lines of records in the JSON format, whatever the format of this log is."""
+        heads = [f'{{"ts":"{_timestamp(moment_s)}",{self._json_mark}"event":"{event}",'.encode() for moment_s in at_s]
+        return [head + line[1:] for head, line in zip(heads, _encode_lines(records), strict=True)]
 
     def _write(
-        self, event: str, records: Sequence[RecordT], at_s: Sequence[float], as_text: Callable[[RecordT], str]
+        self,
+        event: Literal["request", "stall"],
+        records: Sequence[RecordT],
+        at_s: Sequence[float],
+        lines: Sequence[bytes] | None,
+        as_text: Callable[[RecordT], str],
     ) -> None:
         """Write records, whose texts are redacted already. `logging` would take longer than everything else."""
-        times = [_timestamp(moment_s) for moment_s in at_s]
         if self._is_json:
-            heads = [f'{{"ts":"{ts}",{self._mark}"event":"{event}",'.encode() for ts in times]
-            lines = [head + line[1:] for head, line in zip(heads, _encode_lines(records), strict=True)]
+            lines = lines or self.json_lines(event, records, at_s)
         else:
             lines = [
-                f"{ts} {self._mark}{event} {as_text(record)}".encode()
-                for ts, record in zip(times, records, strict=True)
+                f"{_timestamp(moment_s)} {self._text_mark}{event} {as_text(record)}".encode()
+                for moment_s, record in zip(at_s, records, strict=True)
             ]
         self.sink.write(lines)
 

@@ -38,6 +38,7 @@ OF_THE_SERVICE: Final = (
     "watch_config",
     "graceful_timeout_s",
     "shutdown_delay_s",
+    "recorder_mb",
     "log_format",
 )
 """What is read when the service starts, before any worker."""

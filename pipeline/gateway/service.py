@@ -15,7 +15,7 @@ from pipeline.gateway.config.problems import ConfigError
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.event_log import EventLog
 from pipeline.gateway.failures import refusal
-from pipeline.gateway.http.connection import ServerSettings
+from pipeline.gateway.http.connection import ServerConnection, ServerSettings
 from pipeline.gateway.http.lifeline import Lifeline
 from pipeline.gateway.http.server import StartupError, hypercorn_config
 from pipeline.gateway.http.sockets import bind_socket, prepare_listener
@@ -23,11 +23,16 @@ from pipeline.gateway.http.until_signalled import serve_until_signalled
 from pipeline.gateway.logs import configure_logging
 from pipeline.gateway.memory import return_large_blocks
 from pipeline.gateway.open_files import allow_many_files
+from pipeline.gateway.process_state import ProcessState
+from pipeline.gateway.publishing import Publisher
+from pipeline.gateway.recorder import Recorder
 from pipeline.gateway.recycling import RequestLimit
 from pipeline.gateway.reloading import Reloader, Reread
 from pipeline.gateway.supervision import Inherited
 from pipeline.loop import LoopClock, watch_loop
+from pipeline.observe import Observed
 from pipeline.registry import AnyPlugin
+from pipeline.segments import SegmentFile
 from stages.admission.counts import Counts, CountsFullError
 
 log = logging.getLogger("headrace")
@@ -58,7 +63,13 @@ def serve(
     own = settings.pipeline
     number = inherited.number if inherited is not None and own.workers > 1 else None
     written = configure_logging(own.log_format, own.log_level, worker=number)
-    events = EventLog(written)
+    if inherited is None:
+        file = SegmentFile.create(ring_bytes=own.recorder_bytes)
+    else:
+        file = SegmentFile(inherited.measurements)
+    segment = file.claim(1 if inherited is None else inherited.number)
+    observed, recorder = Observed(segment), Recorder(segment.ring)
+    events = EventLog(written, observed, recorder)
     lifeline: Lifeline | None = None
     counts: Counts | None = None
     on_end = events.note_request
@@ -67,7 +78,7 @@ def serve(
         counts = shared_counts(inherited.counts)
         if own.max_requests is not None:
             on_end = RequestLimit(own.max_requests, lifeline, on_end).note_request
-    app = Application(settings, plugins=plugins, on_end=on_end, counts=counts)
+    app = Application(settings, plugins=plugins, on_end=on_end, counts=counts, observed=observed, measurements=file)
     on_hangup = None if reread is None else Reloader(app.generations, reread, written)
     if inherited is None or inherited.number == 1:  # of several workers, one reports them
         for warning in settings.warnings:
@@ -80,7 +91,10 @@ def serve(
         listener = bind_socket(own.host, own.port)
     if on_listening is not None:
         on_listening(own.host, listener.getsockname()[1])
-    return _run(app, own, listener, lifeline, events, on_hangup)
+    clients: set[ServerConnection] = set()
+    state = ProcessState(observed, file, app.generations, clients, written.sink)
+    publisher = Publisher(file, segment, app.generations, observed, recorder, events.flush_requests)
+    return _run(app, own, listener, lifeline, events, on_hangup, state, publisher, clients)
 
 
 def shared_counts(fd: int) -> Counts:
@@ -114,6 +128,9 @@ def _run(
     lifeline: Lifeline | None,
     events: EventLog,
     on_hangup: Callable[[], Awaitable[None]] | None,
+    state: ProcessState,
+    publisher: Publisher,
+    clients: set[ServerConnection],
 ) -> int:
     """Serve in this process."""
     limits = server_settings(own)
@@ -125,6 +142,8 @@ def _run(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(events.run)
                 nursery.start_soon(watch_streams, loop)
+                nursery.start_soon(state.run)
+                nursery.start_soon(publisher.run)
                 try:
                     await serve_until_signalled(
                         app,
@@ -134,6 +153,7 @@ def _run(
                         make_refusal=refusal,
                         answers=app.answers,
                         shed=app.shed,
+                        connections=clients,
                         lifeline=lifeline,
                         on_shutdown=app.generations.drain,
                         on_drain_deadline=app.generations.cut_off,

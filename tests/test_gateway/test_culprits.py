@@ -21,8 +21,10 @@ from hold_loop import make_hold_loop
 from kit.service.plugins import describe
 from kit.service.records import assert_sums
 from kit.service.running import CONFIG, KEY, as_logged, model
+from kit.study.made import timestamp
 from kit.time.patience import patiently_with_processes
 from kit.upstreams.scripted import Exchange, end, scripted_upstream, sse, sse_head
+from msgspec import convert
 
 from pipeline.gateway.asgi_client import AsgiClient
 from pipeline.gateway.config.load import parse_settings
@@ -32,6 +34,8 @@ from pipeline.gateway.request_record import FinishedRequest
 from pipeline.gateway.upstream_clients import UpstreamClients
 from pipeline.loop import Stall, watch_loop
 from pipeline.registry import NoOptions, Plugin
+from pipeline.study.records import RecordedRequest, RecordedStall
+from pipeline.study.why import CulpritKind, explained
 
 PLUGIN = Path(__file__).parents[1] / "data" / "plugin_that_holds"
 
@@ -98,6 +102,13 @@ WANTED = {
 }
 
 
+KINDS: Mapping[str, CulpritKind] = {
+    **{"slow-head": "head", "slow-tokens": "tokens", "paused-client": "reading"},
+    **{"burning-stage": "stage", "victim": "blocked_loop"},
+}
+"""What `headrace why` calls them."""
+
+
 def assert_blamed(records: Mapping[str, Record], stalls: Sequence[Record], injected: Mapping[str, float]) -> None:
     """Check all situations; ``injected`` has the ms that really passed, where they are not those of `WANTED`."""
     for name, (who, wanted_ms) in WANTED.items():
@@ -106,6 +117,11 @@ def assert_blamed(records: Mapping[str, Record], stalls: Sequence[Record], injec
         assert named == who, f"{name}: {named} was blamed with {ms} ms: {json.dumps(record, indent=1)}"
         assert ms == pytest.approx(injected_ms, rel=0.05), f"{name}: {ms} ms: {json.dumps(record, indent=1)}"
         assert_sums(record)
+        why = explained(convert(record, RecordedRequest), [convert(stall, RecordedStall) for stall in stalls])
+        assert why.culprit.kind == KINDS[name], why.sentence
+        assert why.culprit.ms == pytest.approx(injected_ms, rel=0.05), why.sentence
+        if name in ("burning-stage", "victim"):
+            assert why.culprit.stage == "hold_loop", why.sentence
 
 
 # --- in real time ----------------------------------------------------------------------------------------------------
@@ -337,7 +353,7 @@ def test_the_records_name_the_culprit_when_nothing_else_takes_time(
 
     def add(finished: Callable[[], FinishedRequest]) -> None:
         fields = as_logged(finished())
-        records[fields["request_id"]] = fields
+        records[fields["request_id"]] = {**fields, "ts": timestamp(clock() / 1e9)}
 
     async def main() -> None:
         added = f"  execution: {execution}\n  stages:\n    - {{use: hold_loop, after: decode_events}}\n"
@@ -352,7 +368,8 @@ def test_the_records_name_the_culprit_when_nothing_else_takes_time(
             await app.bridge(client.scope, client._next, client._take)
 
         def note(stall: Stall) -> None:
-            stalls.append({"stage": stall.stage, "request_id": stall.request_id, "ms": stall.ns / 1e6})
+            figures = {"stage": stall.stage, "request_id": stall.request_id, "ms": stall.ns / 1e6}
+            stalls.append({**figures, "ts": timestamp(clock() / 1e9)})
 
         with watch_loop(note, clock):
             for name in ("slow-head", "slow-tokens", "paused-client", "burning-stage"):

@@ -16,8 +16,12 @@ from kit.service.bridges import Browser, FakeUpstream, bridge_to
 
 from pipeline import Inlet, Outlet, Pipeline, RequestContext
 from pipeline.gateway.event_log import MAX_UNLOGGED, REQUEST_LOG_PAUSE_S, STALL_LOG_PAUSE_S, EventLog
-from pipeline.gateway.logs import LineSink, Log, LogLevel
+from pipeline.gateway.logs import LineSink, Log, LogFormat, LogLevel
+from pipeline.gateway.recorded import lines_after, rings_of
+from pipeline.gateway.recorder import FAILED, STALLED, Recorder
 from pipeline.loop import STAGE_TURN_NS, Stall, watch_loop
+from pipeline.observe import Observed, read_all
+from pipeline.segments import SegmentFile
 from pipeline.testing import virtual_ns
 
 HELD = Stall("shout", "r1", 101_300_400, 40)
@@ -26,9 +30,30 @@ HELD = Stall("shout", "r1", 101_300_400, 40)
 class Logging:
     """An `EventLog`, and what it has written."""
 
-    def __init__(self, level: LogLevel = "info") -> None:
+    def __init__(self, level: LogLevel = "info", format: LogFormat = "json", ring_bytes: int = 0) -> None:
         self._reading, self._writing = os.pipe2(os.O_NONBLOCK)
-        self.events = EventLog(Log(LineSink(self._writing), "json", level))
+        self._file = SegmentFile.create(ring_bytes=ring_bytes)
+        segment = self._file.claim(1)
+        log = Log(LineSink(self._writing), format, level)
+        self.events = EventLog(log, Observed(segment), Recorder(segment.ring))
+
+    def recorded(self) -> list[bytes]:
+        """Return the lines that the flight recorder has."""
+        return lines_after(self._file.views(), "", 1000).lines
+
+    def marks(self) -> list[int]:
+        """Return what it says of each."""
+        rings = rings_of(self._file.views())
+        return [entry.marks for _, ring in rings for entry in ring.newest_first()]
+
+    def figure(self, family: str) -> float:
+        """Return the sum of a family's series, or the number of values of its histograms."""
+        found = read_all(self._file)[family].series
+        return sum(sum(one.slots.values()) if one.slots else one.value for one in found)
+
+    def families(self) -> set[str]:
+        """Return the names of what was counted."""
+        return set(read_all(self._file))
 
     def written(self) -> list[dict[str, Any]]:
         """Return what was written since the last call."""
@@ -74,6 +99,22 @@ async def test_requests_are_logged_a_little_later_with_the_time_of_their_end(
             assert [line["end"] for line in written] == ["DR"] * 3
             assert [line["ts"] for line in written] == sorted(line["ts"] for line in written)
         nursery.cancel_scope.cancel()
+
+
+async def test_requests_are_counted_at_once_and_added_up_when_they_are_logged(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    logging = Logging("warning")  # which writes no requests
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(logging.events.run)
+        await finish(logging.events, 3)
+        assert logging.figure("headrace_requests_total") == 3
+        assert "headrace_request_seconds" not in logging.families()
+        await trio.sleep(REQUEST_LOG_PAUSE_S + 0.001)
+        assert logging.figure("headrace_request_seconds") == 3
+        assert logging.written() == []
+        nursery.cancel_scope.cancel()
+    logging.close()
 
 
 async def test_many_requests_are_logged_at_once(logging: Logging) -> None:
@@ -149,3 +190,32 @@ async def test_what_holds_a_loop_is_written_by_its_log(
     logging.events.flush_stalls()
     [line] = logging.written()
     assert (line["stage"], line["request_id"], line["ms"], line["streams"]) == ("burn", "r7", 40.0, 1)
+
+
+@pytest.mark.parametrize(("format", "level"), [("json", "info"), ("text", "info"), ("json", "error")])
+async def test_the_recorder_has_the_lines_of_the_json_log_whatever_is_logged(
+    format: LogFormat, level: LogLevel
+) -> None:
+    logging = Logging(level, format, ring_bytes=1 << 20)
+    await finish(logging.events, 2)
+    logging.events.note_stall(HELD)
+    logging.events.flush_requests()
+    logging.events.flush_stalls()
+    kept = logging.recorded()
+    assert sorted(json.loads(line)["event"] for line in kept) == ["request", "request", "stall"]
+    written = logging.written_bytes().splitlines()
+    if format == "json":
+        assert sorted(written) == (sorted(kept) if level == "info" else [])
+    else:
+        assert len(written) == 3
+        assert not any(line.startswith(b"{") for line in written)
+    logging.close()
+
+
+async def test_requests_that_a_stall_held_up_are_marked() -> None:
+    logging = Logging(ring_bytes=1 << 20)
+    await finish(logging.events, 1)
+    logging.events.note_stall(Stall("shout", "r1", 3_600_000_000_000, 1))  # it was held all the time
+    logging.events.flush_requests()
+    assert logging.marks() == [FAILED | STALLED]
+    logging.close()

@@ -139,6 +139,7 @@ class PipelineSettings(Struct, frozen=True, kw_only=True):
     upstream_idle_expiry_s: SecondsOrOff = IDLE_EXPIRY_S
     tls_certfile: Annotated[str, Meta(description="the name of a file with our certificate in PEM form")] | None = None
     tls_keyfile: Annotated[str, Meta(description="the name of a file with its private key in PEM form")] | None = None
+    recorder_mb: Annotated[float, Meta(ge=0, le=1024, description="a number of MiB, such as 32, or 0 for none")] = 32.0
     log_format: LogFormat = "json"
     log_level: LogLevel = "info"
 
@@ -146,6 +147,11 @@ class PipelineSettings(Struct, frozen=True, kw_only=True):
     def max_body_bytes(self) -> int:
         """``max_body_mb`` in bytes."""
         return int(self.max_body_mb * 1024 * 1024)
+
+    @property
+    def recorder_bytes(self) -> int:
+        """``recorder_mb`` in bytes."""
+        return int(self.recorder_mb * 1024 * 1024)
 
     def __repr__(self) -> str:
         """Return only the address: ``proxy`` and the options of stages may hold a secret."""

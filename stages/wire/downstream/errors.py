@@ -29,6 +29,8 @@ _TYPES: Final = {
             "model_not_found",
             "route_not_found",
             "method_not_allowed",
+            "record_not_found",
+            "not_installed",
             "upstream_rejected",
             CONTEXT_LENGTH_EXCEEDED,
             "malformed_request",

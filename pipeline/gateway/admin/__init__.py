@@ -1,0 +1,1 @@
+"""What operators read of a running service: metrics, and where the time goes."""

@@ -1,0 +1,200 @@
+"""``/latency``: what all processes of the service have counted and recorded, answered by any of them.
+
+A plain ASGI application for GET and HEAD. It reads the file that the processes share, so that it makes no difference
+which of them is asked, or whether the one that served a request is still alive; the supervisor could serve it as well.
+The page itself has nothing to hide, and asks for the key that its data needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+from urllib.parse import parse_qs
+
+import msgspec
+import trio
+
+from pipeline import ClientFault, PipelineError
+from pipeline.gateway.admin.answers import NOT_KEPT, data_answer, failure_answer, json_answer, send_answer
+from pipeline.gateway.admin.now import Now
+from pipeline.gateway.admin.page_files import INDEX, page_answer
+from pipeline.gateway.admin.summaries import summaries_of
+from pipeline.gateway.board import all_running, read_board
+from pipeline.gateway.http.asgi import Receive, Scope, Send
+from pipeline.gateway.http.door import OwnAnswer
+from pipeline.gateway.recorded import cursor_now, line_of, lines_after, newest_lines
+from pipeline.gateway.recorder import KINDS, STALL
+from pipeline.segments import SegmentFile
+
+PAGE_PATH: Final = "/latency"
+CURSOR_HEADER: Final = b"x-headrace-cursor"
+LOST_HEADER: Final = b"x-headrace-lost"
+MORE_HEADER: Final = b"x-headrace-more"
+"""Sent if there are more lines than one response may have."""
+WATCHED_S: Final = 5.0
+"""For how long the processes show what is running, after somebody has asked."""
+MAX_LIMIT: Final = 1000
+
+Check = Callable[[Scope, str], Awaitable[None]]
+"""Raises a `PipelineError` if a request has not the right key for a path; it may wait before that."""
+
+
+def is_admin_path(path: str) -> bool:
+    """Return whether `Admin` answers a path."""
+    return path == PAGE_PATH or path.startswith(f"{PAGE_PATH}/")
+
+
+class Admin:
+    """The application.
+
+    Args:
+        file: what all processes share.
+        check: checks the key of every request but those for the page's own files.
+        has_key: whether there is a key that `check` accepts.
+    """
+
+    def __init__(
+        self,
+        file: SegmentFile,
+        *,
+        check: Check,
+        has_key: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._file = file
+        self._check = check
+        self._has_key = has_key
+        self._now = Now(file)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            answer = await self._answer(scope)
+        except PipelineError as error:
+            more = [(b"allow", b"GET, HEAD")] if error.code == "method_not_allowed" else None
+            answer = failure_answer(error, more)
+        await send_answer(scope, send, answer)
+
+    async def _answer(self, scope: Scope) -> OwnAnswer:
+        path: str = scope["path"]
+        if scope["method"] not in ("GET", "HEAD"):
+            raise ClientFault(f"{path} does not accept {scope['method']}: use GET", code="method_not_allowed")
+        headers = dict(scope["headers"])
+        what, _, name = path.removeprefix(PAGE_PATH).lstrip("/").partition("/")
+        if not self._has_key():
+            raise ClientFault(
+                f"{PAGE_PATH} needs a master key, and the configuration has none: set general_settings.master_key, or "
+                "the environment variable HEADRACE_MASTER_KEY, and restart",
+                code="route_not_found",
+            )
+        if path == f"{PAGE_PATH}/":  # what the page refers to is relative to the path without the slash
+            return OwnAnswer(308, [(b"location", b"../latency"), (b"content-length", b"0"), *NOT_KEPT], b"")
+        if not what or what == "static":
+            found = page_answer(name if what else INDEX, headers.get(b"if-none-match"))
+            if found is None:
+                raise _unknown(path)
+            return found
+        await self._check(scope, path)
+        return await self._data(what, name, _Query(scope["query_string"]), path)
+
+    async def _data(self, what: str, name: str, query: _Query, path: str) -> OwnAnswer:
+        if name:
+            request_id, _, more = name.partition("/")
+            if what != "requests" or more not in ("", "trace"):
+                raise _unknown(path)
+            line = self._line(request_id)
+            return await self._trace(line) if more else json_answer(line)
+        match what:
+            case "now":
+                self._file.note_watching(WATCHED_S)
+                return json_answer(self._now.document())
+            case "running":
+                self._file.note_watching(WATCHED_S)
+                return json_answer(all_running(map(read_board, self._file.views())))
+            case "records":
+                return self._records(query)
+            case "requests":
+                return self._requests(query)
+            case _:
+                raise _unknown(path)
+
+    def _records(self, query: _Query) -> OwnAnswer:
+        after, views = query.text("after"), self._file.views()
+        if after == "now":
+            return data_answer(b"", _JSON_LINES, [(CURSOR_HEADER, cursor_now(views).encode()), (LOST_HEADER, b"0")])
+        try:
+            found = lines_after(views, after, query.limit(MAX_LIMIT))
+        except ValueError:
+            raise ClientFault(
+                f"`after` must be what the header {CURSOR_HEADER.decode()} said, or `now`", param="after"
+            ) from None
+        body = b"".join(line + b"\n" for line in found.lines)
+        more = [(CURSOR_HEADER, found.cursor.encode()), (LOST_HEADER, b"%d" % found.lost)]
+        if found.is_cut:
+            more.append((MORE_HEADER, b"1"))
+        return data_answer(body, _JSON_LINES, more)
+
+    def _requests(self, query: _Query) -> OwnAnswer:
+        kind = query.text("kind") or "recent"
+        if kind != "recent" and kind not in KINDS:
+            raise ClientFault(f"`kind` must be one of recent, {', '.join(KINDS)}", param="kind")
+        marks, limit = KINDS.get(kind, 0), query.limit(100)
+        return json_answer(summaries_of(newest_lines(self._file.views(), marks=marks, without=STALL, limit=limit)))
+
+    def _line(self, request_id: str) -> bytes:
+        line = line_of(self._file.views(), request_id)
+        if line is None:
+            raise ClientFault(
+                "the flight recorder has no finished request with this id: it is still running, or so long ago that "
+                "others have taken its place (pipeline_settings.recorder_mb)",
+                code="record_not_found",
+            )
+        return line
+
+    async def _trace(self, line: bytes) -> OwnAnswer:
+        from pipeline.study.perfetto import perfetto_trace  # here: hardly any server needs them
+        from pipeline.study.recording import StudyError
+        from pipeline.study.records import RecordedRequest, RecordedStall
+
+        record = msgspec.json.decode(line, type=RecordedRequest)
+        stalls = [msgspec.json.decode(stall, type=RecordedStall) for stall in self._stalls()]
+        try:
+            trace = await trio.to_thread.run_sync(perfetto_trace, [record], stalls)
+        except StudyError as error:
+            raise ClientFault(
+                f"{error}; it is missing where this server runs: or record the requests, and use `headrace trace` "
+                "elsewhere",
+                code="not_installed",
+            ) from None
+        name = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in record.request_id)
+        disposition = f'attachment; filename="{name}.pftrace"'.encode("ascii", "replace")
+        return data_answer(trace, b"application/octet-stream", [(b"content-disposition", disposition)])
+
+    def _stalls(self) -> list[bytes]:
+        return newest_lines(self._file.views(), marks=STALL, without=0, limit=MAX_LIMIT)
+
+
+class _Query:
+    """The query of a request."""
+
+    def __init__(self, query: bytes) -> None:
+        self._values = parse_qs(query.decode("latin-1"))
+
+    def text(self, name: str) -> str:
+        """Return a value; an empty string if there is none."""
+        return self._values.get(name, [""])[-1]
+
+    def limit(self, default: int) -> int:
+        """Return ``limit``, at most `MAX_LIMIT`."""
+        text = self.text("limit")
+        if not text:
+            return default
+        if not text.isascii() or not text.isdigit() or not 0 < len(text) < 10 or not int(text):
+            raise ClientFault("`limit` must be a whole number from 1", param="limit")
+        return min(int(text), MAX_LIMIT)
+
+
+_JSON_LINES: Final = b"application/jsonl"
+
+
+def _unknown(path: str) -> ClientFault:
+    return ClientFault(f"there is no path {path}", code="route_not_found")

@@ -1,0 +1,240 @@
+"""``/latency/now``: the figures of the whole service in one small document, once a second for each viewer.
+
+Everything is counted from the start: a viewer takes differences. Its size is limited, whatever there is to show: first
+the lists of requests become shorter, then histograms coarser.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from importlib.metadata import version
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from pipeline.gateway.admin.summaries import summaries_of
+from pipeline.gateway.board import BoardText, all_running, read_board, wall_clock_s
+from pipeline.gateway.recorded import Latest
+from pipeline.gateway.recorder import CANCELLED, FAILED, SLOW, STALL, STALLED
+from pipeline.lane import STATES
+from pipeline.observe import IN_FLIGHT, LOST, REQUESTS
+from pipeline.segments import SegmentFile, SegmentView
+from pipeline.series import Family, Series, read_segment
+
+MAX_BYTES: Final = 20_000
+_RECENT: Final = {"slow": SLOW, "failed": FAILED, "cancelled": CANCELLED, "stalled": STALLED}
+_STALLS: Final = "stalls"
+_KEPT: Final = 8
+_MAX_RUNNING: Final = 20
+_SHRINKS: Final = 8
+"""How often the document is made smaller: the lists by half each time, in the second half of the times histograms."""
+_MAX_WORKERS: Final = 32
+_MAX_NAMES: Final = 32
+"""Of stages, lanes and links, those with the most time."""
+_MAX_SLOTS: Final = 96
+"""A histogram with more has neighbouring slots added up, to as few as needed: pairs, fours ..."""
+
+_HISTOGRAMS: Final = {
+    "transit": ("headrace_transit_seconds", None),
+    "gap_client": ("headrace_chunk_gap_seconds", ("side", "client")),
+    "gap_upstream": ("headrace_chunk_gap_seconds", ("side", "upstream")),
+    "first_token": ("headrace_first_token_seconds", None),
+    "request": ("headrace_request_seconds", None),
+}
+_PARTIES: Final = "headrace_request_party_seconds_total"
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+class Now:
+    """Makes the document, and remembers which requests it has looked at already.
+
+    Args:
+        file: what all processes share.
+    """
+
+    def __init__(self, file: SegmentFile) -> None:
+        self._file = file
+        self._latest = Latest({**_RECENT, _STALLS: STALL}, _KEPT)
+        self._version = version("headrace")
+
+    def document(self) -> bytes:
+        """Return it, as JSON."""
+        views = self._file.views()
+        processes = [_ProcessFigures(view, read_segment(view), read_board(view)) for view in views]
+        totals = _Totals(process.families for process in processes)
+        figures = {"now_s": round(wall_clock_s(), 3), "headrace": self._version, **_figures(processes, totals)}
+        histograms = {name: totals.histogram(family, label) for name, (family, label) in _HISTOGRAMS.items()}
+        running = all_running(process.board for process in processes)
+        latest = self._latest.look(views)
+        stalls = [msgspec.json.decode(line) for line in latest.pop(_STALLS)]
+        recent = {kind: summaries_of(lines) for kind, lines in latest.items()}
+        document = b""
+        for shrunk in range(_SHRINKS):
+            few, slots = _KEPT >> shrunk, _MAX_SLOTS >> max(0, shrunk - _SHRINKS // 2)
+            document = _ENCODER.encode(
+                {
+                    **figures,
+                    "histograms": {name: histogram.shown(slots) for name, histogram in histograms.items()},
+                    "stalls": stalls[:few],
+                    "running": running[: _MAX_RUNNING >> shrunk],
+                    "recent": {kind: summaries[:few] for kind, summaries in recent.items()},
+                }
+            )
+            if len(document) <= MAX_BYTES:
+                break
+        return document
+
+
+class _ProcessFigures(NamedTuple):
+    """What one process shows."""
+
+    view: SegmentView
+    families: dict[str, Family]
+    board: BoardText | None
+
+    def sum(self, family: str, label: tuple[str, str] | None = None) -> float:
+        found = self.families.get(family)
+        if found is None:
+            return 0.0
+        return sum(series.value for series in found.series if label is None or label in series.labels)
+
+
+def _figures(processes: list[_ProcessFigures], totals: _Totals) -> dict[str, Any]:
+    """Return what has no limit of its own but that of the configuration."""
+    alive = [process for process in processes if process.view.is_alive]
+    dead = [process for process in processes if not process.view.is_alive]
+    return {
+        "is_watched": all(process.board is not None for process in alive),
+        "workers": [_worker(process) for process in processes][-_MAX_WORKERS:],
+        "ended": {end: int(count) for end, count in totals.by("end", REQUESTS).items()},
+        "in_flight": int(sum(process.sum(IN_FLIGHT) for process in alive)),
+        "lost": int(totals.all(LOST) + sum(process.sum(IN_FLIGHT) for process in dead)),
+        "party_s": _parties(processes),
+        "phase_s": totals.by("phase", "headrace_request_phase_seconds_total"),
+        "lanes_s": _largest(totals.by_two("lane", "state", "headrace_lane_seconds_total"), STATES),
+        "stages": _largest(_stages(totals), ("busy_s", "outside_s")),
+        "links": _largest(_links(totals), ("ready_s", "queued_s", "full_s")),
+        "stall_s": totals.by("stage", "headrace_stall_seconds_total"),
+    }
+
+
+class _Totals:
+    """The figures of all processes, added up."""
+
+    def __init__(self, of_processes: Iterable[dict[str, Family]]) -> None:
+        self._series: defaultdict[str, list[Series]] = defaultdict(list)
+        for families in of_processes:
+            for name, family in families.items():
+                self._series[name].extend(family.series)
+
+    def all(self, family: str) -> float:
+        return sum(series.value for series in self._series[family])
+
+    def by(self, label: str, family: str) -> dict[str, float]:
+        sums: defaultdict[str, float] = defaultdict(float)
+        for series in self._series[family]:
+            sums[dict(series.labels)[label]] += series.value
+        return {name: round(value, 6) for name, value in sums.items()}
+
+    def by_two(self, label: str, second: str, family: str) -> dict[str, dict[str, float]]:
+        sums: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
+        for series in self._series[family]:
+            labels = dict(series.labels)
+            sums[labels[label]][labels[second]] += series.value
+        return {name: {key: round(value, 6) for key, value in row.items()} for name, row in sums.items()}
+
+    def histogram(self, family: str, label: tuple[str, str] | None) -> _Histogram:
+        slots, sum_s = Counter[int](), 0.0
+        for series in self._series[family]:
+            if label is None or label in series.labels:
+                slots.update(series.slots)
+                sum_s += series.value
+        return _Histogram(slots, sum_s)
+
+
+class _Histogram:
+    def __init__(self, slots: Counter[int], sum_s: float) -> None:
+        self._slots = slots
+        self._sum_s = sum_s
+
+    def shown(self, most: int) -> dict[str, Any]:
+        """Return it with at most so many slots."""
+        slots, coarser = self._slots, 0
+        while len(slots) > most and coarser < _COARSEST:
+            coarser += 1
+            slots = Counter[int]()
+            for slot, count in self._slots.items():
+                slots[slot >> coarser << coarser] += count
+        return {"slots": sorted(slots.items()), "sum_s": round(self._sum_s, 6)}
+
+
+_COARSEST: Final = 4
+"""One slot for each octave."""
+
+
+def _worker(process: _ProcessFigures) -> dict[str, Any]:
+    view = process.view
+    is_alive, worker = view.is_alive, ("worker", str(view.worker))
+    return {
+        "worker": view.worker,
+        "pid": view.pid,
+        "alive": is_alive,
+        "lag_s": round(process.sum("headrace_loop_lag_seconds", worker), 6),
+        "resident_bytes": int(process.sum("headrace_resident_bytes", worker)),
+        "in_flight": int(process.sum(IN_FLIGHT)) if is_alive else 0,
+        "client_sockets": int(process.sum("headrace_sockets", ("side", "client"))),
+        "upstream_sockets": int(process.sum("headrace_sockets", ("side", "upstream"))),
+    }
+
+
+def _parties(processes: Iterable[_ProcessFigures]) -> dict[str, float]:
+    """Return whose time it was; that of running requests is only on boards."""
+    sums = {"client": 0.0, "ours": 0.0, "upstream": 0.0}
+    for process in processes:
+        for party in sums:
+            of_ended_s = process.sum(_PARTIES, ("party", party))
+            board = process.board
+            sums[party] += of_ended_s if board is None else board.party_s.get(party, of_ended_s)
+    return {party: round(value, 6) for party, value in sums.items()}
+
+
+def _stages(totals: _Totals) -> dict[str, dict[str, float]]:
+    busy = totals.by("stage", "headrace_stage_busy_seconds_total")
+    outside = totals.by("stage", "headrace_stage_outside_seconds_total")
+    events = totals.by_two("stage", "direction", "headrace_stage_events_total")
+    return {
+        stage: {
+            "busy_s": busy_s,
+            "outside_s": outside.get(stage, 0.0),
+            "events_in": int(events.get(stage, {}).get("in", 0)),
+            "events_out": int(events.get(stage, {}).get("out", 0)),
+        }
+        for stage, busy_s in busy.items()
+    }
+
+
+def _links(totals: _Totals) -> dict[str, dict[str, float]]:
+    waits = totals.by_two("link", "kind", "headrace_link_wait_seconds")
+    full = totals.by("link", "headrace_link_full_seconds_total")
+    batches = totals.by("link", "headrace_link_batches_total")
+    depths = totals.by("link", "headrace_link_depth")
+    return {
+        link: {
+            "ready_s": waits.get(link, {}).get("ready", 0.0),
+            "queued_s": waits.get(link, {}).get("queued", 0.0),
+            "full_s": full_s,
+            "batches": int(batches.get(link, 0)),
+            "depth": int(depths.get(link, 0)),
+        }
+        for link, full_s in full.items()
+    }
+
+
+def _largest(rows: dict[str, dict[str, float]], of: Iterable[str]) -> dict[str, dict[str, float]]:
+    """Return the rows with the largest sums of these figures, in their own order."""
+    if len(rows) <= _MAX_NAMES:
+        return rows
+    sums = {name: sum(row.get(figure, 0.0) for figure in of) for name, row in rows.items()}
+    names = set(sorted(sums, key=lambda name: -sums[name])[:_MAX_NAMES])
+    return {name: row for name, row in rows.items() if name in names}

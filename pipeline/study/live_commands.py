@@ -1,0 +1,202 @@
+"""The commands that read a running service: record · top."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from threading import Event
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from pipeline.study.recording import RecordingWriter
+
+POLL_S: Final = 1.0
+PATIENCE_S: Final = 30.0
+"""For how long a service may be away, as while it restarts, before a recording ends."""
+_FIRST_S: Final = 2.0
+_HOME: Final = "\x1b[H"
+_TO_END_OF_LINE: Final = "\x1b[K"
+_TO_END_OF_SCREEN: Final = "\x1b[J"
+_OTHER_SCREEN: Final = "\x1b[?1049h\x1b[?25l"
+_BACK: Final = "\x1b[?25h\x1b[?1049l"
+
+
+# argparse has no public name for what `add_subparsers` returns.
+def add_live_commands(commands: Any) -> None:
+    """Add the commands to the parser of ``headrace``. Nothing heavy is imported before one of them runs."""
+    record = commands.add_parser("record", help="write the requests of a running service to a file, to study it later")
+    _add_service(record)
+    record.add_argument(
+        "--output", "-o", metavar="FILE", required=True, help="what to write (.zst: compressed); - is stdout"
+    )
+    record.add_argument("--seconds", metavar="N", type=_seconds, help="for how long (until Ctrl-C); 0: what is there")
+    record.add_argument("--new", action="store_true", help="without the requests that have ended before")
+    record.set_defaults(run=partial(_guarded, _record))
+
+    top = commands.add_parser("top", help="show what a running service does now, and where its time goes")
+    _add_service(top)
+    top.add_argument("--interval", metavar="S", type=_interval, default=1.0, help="seconds of each view (%(default)g)")
+    top.add_argument("--once", action="store_true", help="one interval only")
+    top.add_argument("--json", action="store_true", help="one JSON document a line for each interval")
+    top.set_defaults(run=partial(_guarded, _top))
+
+
+def _add_service(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--url", required=True, help="where the service is, such as http://127.0.0.1:4000")
+    command.add_argument("--key", help="its master key (the environment variable HEADRACE_MASTER_KEY)")
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < 1e9:
+        raise argparse.ArgumentTypeError("a number of seconds from 0")
+    return seconds
+
+
+def _interval(text: str) -> float:
+    seconds = float(text)
+    if not 0.1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError("a number of seconds from 0.1 to 3600")
+    return seconds
+
+
+def _guarded(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    from pipeline.study.live import LiveError
+    from pipeline.study.recording import StudyError
+
+    try:
+        return run(options)
+    except (LiveError, StudyError) as error:
+        sys.stderr.write(f"headrace: {error}\n")
+        return 2
+
+
+def _record(options: argparse.Namespace) -> int:
+    from pipeline.study.live import key_from, now, records
+    from pipeline.study.recording import RecordingHeader, create_recording
+
+    key = key_from(options.key)
+    figures = now(options.url, key)
+    cursor = records(options.url, key, "now").cursor if options.new else ""
+    header = RecordingHeader(
+        headrace=str(figures.get("headrace", "")),
+        began=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        source=options.url,
+        workers=len([one for one in figures.get("workers", []) if one.get("alive")]),
+    )
+    with create_recording(options.output, header) as writer:
+        return _Recording(options.url, key, writer).run(cursor, options.seconds)
+
+
+class _Recording:
+    """Writes what a service records."""
+
+    def __init__(self, url: str, key: str, writer: RecordingWriter) -> None:
+        self._url = url
+        self._key = key
+        self._writer = writer
+        self._lines = self._lost = 0
+        self._shows = sys.stderr.isatty()
+
+    def run(self, cursor: str, seconds: float | None) -> int:
+        """Write until ``seconds`` have passed, or Ctrl-C."""
+        from pipeline.study.live import UnreachableError, records
+
+        began_s = answered_s = monotonic()
+        status = 0
+        try:
+            while True:
+                is_last = seconds is not None and monotonic() >= began_s + seconds
+                has_more = False
+                try:
+                    found = records(self._url, self._key, cursor)
+                    answered_s, cursor, has_more = monotonic(), found.cursor, found.has_more
+                    self._writer.write(found.lines)
+                    self._lines += len(found.lines)
+                    self._lost += found.lost
+                except UnreachableError as error:
+                    if is_last or monotonic() - answered_s > PATIENCE_S:
+                        sys.stderr.write(f"\nheadrace: {error}\n" if self._shows else f"headrace: {error}\n")
+                        status = 1
+                        break
+                self._show()
+                if is_last and not has_more:
+                    break
+                if not has_more:
+                    left_s = POLL_S if seconds is None else began_s + seconds - monotonic()
+                    Event().wait(max(0.0, min(POLL_S, left_s)))
+        except KeyboardInterrupt:
+            pass
+        self._end()
+        return status
+
+    def _show(self) -> None:
+        if self._shows:
+            sys.stderr.write(f"\r{self._lines} lines recorded (Ctrl-C ends)\x1b[K")
+            sys.stderr.flush()
+
+    def _end(self) -> None:
+        before = "\r\x1b[K" if self._shows else ""
+        sys.stderr.write(f"{before}headrace: {self._lines} lines recorded\n")
+        if self._lost:
+            sys.stderr.write(
+                f"headrace: {self._lost} more are missing: newer ones had taken their place before they were read "
+                "(pipeline_settings.recorder_mb)\n"
+            )
+
+
+def _first(url: str, key: str) -> dict[str, Any]:
+    """Return the first reading, once the workers have noticed that somebody watches: then it has running requests."""
+    from pipeline.study.live import now
+
+    began_s = monotonic()
+    while not (figures := now(url, key)).get("is_watched", True) and monotonic() < began_s + _FIRST_S:
+        Event().wait(_FIRST_S / 10)
+    return figures
+
+
+def _top(options: argparse.Namespace) -> int:
+    import msgspec
+
+    from pipeline.study.live import key_from, now
+    from pipeline.study.top import top_of
+    from pipeline.study.top_screen import lines_of
+
+    key = key_from(options.key)
+    is_screen = sys.stdout.isatty() and not options.once and not options.json
+    has_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    before = _first(options.url, key)
+    if is_screen:
+        sys.stdout.write(_OTHER_SCREEN)
+    try:
+        while True:
+            Event().wait(options.interval)
+            after = now(options.url, key)
+            top = top_of(before, after)
+            if options.json:
+                text = msgspec.json.encode(top).decode() + "\n"
+            else:
+                size = shutil.get_terminal_size((120, 40))
+                lines = lines_of(top, url=options.url, has_colour=has_colour, width=size.columns)
+                if is_screen:
+                    lines = lines[: size.lines - 1]
+                    text = _HOME + "".join(f"{line}{_TO_END_OF_LINE}\n" for line in lines) + _TO_END_OF_SCREEN
+                else:
+                    text = "\n".join(lines) + "\n\n"
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            if options.once:
+                return 0
+            before = after
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        if is_screen:
+            sys.stdout.write(_BACK)
+            sys.stdout.flush()
