@@ -415,7 +415,7 @@ def test_an_idle_service_says_what_to_do(page: Tab, stand_in: StandIn) -> None:
     tick(page, stand_in)
     origin = stand_in.url.removesuffix("/latency")
     assert page.text("#curl").startswith(f"curl -N {origin}/cursor/chat/completions")
-    assert page.text("#request-none") == "No request has ended yet."
+    assert page.text("#request-none") == "No request was slow; all are under recent."
     assert page.text("#stalls-none") == "None: no stage has held the loop for more than 20 ms."
 
 

@@ -7,7 +7,7 @@ import { clockOf, duration, figure, shortId } from "./units.js";
 
 const ASKED_FOR = ["recent", "traced"];
 const NONE = {
-	slow: "No request has ended yet.", failed: "No request has failed.", cancelled: "No client has left early.",
+	slow: "No request was slow; all are under recent.", failed: "No request has failed.", cancelled: "No client has left early.",
 	stalled: "No request has held up the others.", running: "Nothing is running.", recent: "No request has ended yet.",
 	traced: "No request was traced per batch.",
 };
