@@ -30,7 +30,7 @@ function board() {
 		requests: new Requests(open),
 		stalls: new Table(byId("stalls"), [
 			column("ended", (one) => clockOf(one.ts)),
-			column("stage", (one) => one.stage ?? "no single one", { left: true, width: "28%" }),
+			column("stage", (one) => one.stage ?? "no single one", { left: true, width: "36%" }),
 			column("held", (one) => duration(one.ms)),
 			column("waiting", (one) => figure(one.streams), { about: "how many requests waited" }),
 			column("worker", (one) => one.worker),
