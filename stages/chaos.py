@@ -34,31 +34,39 @@ class ChaosOptions(Struct, frozen=True):
     every: Annotated[int, Meta(ge=1)] = 1
 
 
-class _Counting:
-    """Counts tokens, and says at which of them time is lost."""
+class _Losing:
+    """Counts tokens, and the time that is to be lost with them.
+
+    A busy machine makes each loss longer, by a millisecond or more. The next is shorter by as much, so that their sum
+    is what was configured.
+    """
 
     def __init__(self, options: ChaosOptions) -> None:
-        self._every = options.every
+        self._options = options
         self._tokens = 0
-        self.lost_ns = int(options.ms * 1_000_000)
+        self.owed_ns = 0
 
-    def is_hit(self, event: StreamEvent) -> bool:
-        if not isinstance(event, TextDelta | ReasoningDelta):
-            return False
-        self._tokens += 1
-        return self._tokens % self._every == 0
+    def owe(self, batch: list[StreamEvent]) -> bool:
+        """Add what these events cost; return whether time is to be lost now."""
+        owed_ns = self.owed_ns
+        for event in batch:
+            if isinstance(event, TextDelta | ReasoningDelta):
+                self._tokens += 1
+                if self._tokens % self._options.every == 0:
+                    self.owed_ns += int(self._options.ms * 1_000_000)
+        return self.owed_ns > max(0, owed_ns)
 
 
-class BusyChaos(_Counting):
+class BusyChaos(_Losing):
     """Computes nothing, for as long as it is told."""
 
     def feed(self, batch: list[StreamEvent], /) -> list[StreamEvent]:
         """Return the batch, late."""
-        for event in batch:
-            if self.is_hit(event):
-                until_ns = perf_counter_ns() + self.lost_ns
-                while perf_counter_ns() < until_ns:
-                    ...
+        if self.owe(batch):
+            began_ns = now_ns = perf_counter_ns()
+            while now_ns < began_ns + self.owed_ns:
+                now_ns = perf_counter_ns()
+            self.owed_ns -= now_ns - began_ns
         return batch
 
     def flush(self) -> list[StreamEvent]:
@@ -66,15 +74,16 @@ class BusyChaos(_Counting):
         return []
 
 
-class WaitingChaos(_Counting):
+class WaitingChaos(_Losing):
     """Waits, as for a service or a disk, for as long as it is told."""
 
     async def feed(self, batch: list[StreamEvent], lane: Lane, /) -> list[StreamEvent]:
         """Return the batch, late."""
-        hits = sum(self.is_hit(event) for event in batch)
-        if hits:
+        if self.owe(batch):
+            began_s = trio.current_time()
             with lane.outside():
-                await trio.sleep(hits * self.lost_ns / 1e9)
+                await trio.sleep(self.owed_ns / 1e9)
+            self.owed_ns -= round((trio.current_time() - began_s) * 1e9)
         return batch
 
     async def flush(self, lane: Lane, /) -> list[StreamEvent]:

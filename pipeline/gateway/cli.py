@@ -1,4 +1,6 @@
-"""The ``headrace`` command: serve · dev · demo · check-config · graph · stages · new-stage · run-stage · docs."""
+"""The ``headrace`` command: serve · dev · demo · check-config · graph · stages · new-stage · run-stage ·
+situation · docs.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from functools import partial
 from importlib.metadata import distributions, version
 from pathlib import Path
 
+import trio
 from msgspec.structs import replace
 
 from pipeline.gateway.command_error import CommandError
@@ -27,7 +30,7 @@ from pipeline.gateway.config.pipeline_section import FLAGS
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.supervision import Inherited
 from pipeline.gateway.watching import code_folders
-from pipeline.registry import PluginError, Plugins, discover
+from pipeline.registry import PluginError, Plugins, did_you_mean, discover
 from stages.chaos import CHAOS
 
 DISTRIBUTION = "headrace"
@@ -131,6 +134,16 @@ def _parser() -> argparse.ArgumentParser:
     run_stage.add_argument("--show", choices=SHOWN, default="both", help="what to print (%(default)s)")
     run_stage.set_defaults(run=_run_stage)
 
+    situation = commands.add_parser("situation", help="lose time on purpose, at a known place: to learn from")
+    which = situation.add_mutually_exclusive_group(required=True)
+    which.add_argument("name", metavar="NAME", nargs="?", help="one of the list")
+    which.add_argument("--list", action="store_true", help="list the situations")
+    situation.add_argument("--seconds", type=float, default=0, help="go on for so long (one round)")
+    situation.add_argument("--record", metavar="FILE", help="the recording to write (NAME.jsonl)")
+    situation.add_argument("--port", type=int, default=0, help="port to listen on (a free one)")
+    situation.add_argument("--keep-serving", action="store_true", help="serve until Ctrl-C, for top and the page")
+    situation.set_defaults(run=_situation)
+
     docs = commands.add_parser("docs", help="write the generated pages of the documentation")
     docs.add_argument("--write", metavar="FOLDER", required=True)
     docs.set_defaults(run=_docs)
@@ -194,7 +207,8 @@ def known_plugins() -> Plugins:
     """Return what is installed, and the stages for experiments, unless something installed has their names."""
     plugins = discover()
     for plugin in CHAOS:
-        plugins.setdefault(plugin.name, plugin)
+        if plugin.name not in plugins.broken:
+            plugins.setdefault(plugin.name, plugin)
     return plugins
 
 
@@ -326,6 +340,34 @@ def _run_stage(options: argparse.Namespace) -> int:
     if ran.failure is not None:
         print(ran.failure, file=sys.stderr)
         return 1
+    return 0
+
+
+def _situation(options: argparse.Namespace) -> int:
+    from pipeline.gateway.situations.run import play
+    from pipeline.gateway.situations.table import SITUATIONS
+
+    if options.list:
+        for situation in SITUATIONS.values():
+            print(f"{situation.name:20} {situation.about}")
+        return 0
+    if options.name not in SITUATIONS:
+        raise CommandError(
+            f"there is no situation {options.name!r}{did_you_mean(options.name, SITUATIONS)}: "
+            f"write one of {', '.join(SITUATIONS)}"
+        )
+    recording = Path(options.record or f"{options.name}.jsonl")
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    run = partial(
+        play, seconds=options.seconds, port=options.port, keep_serving=options.keep_serving
+    )
+    try:
+        trio.run(run, SITUATIONS[options.name], recording, say)
+    except KeyboardInterrupt:
+        print(f"\nThe recording is {recording}.")
     return 0
 
 
