@@ -361,9 +361,7 @@ def _situation(options: argparse.Namespace) -> int:
     def say(line: str) -> None:
         print(line, flush=True)
 
-    run = partial(
-        play, seconds=options.seconds, port=options.port, keep_serving=options.keep_serving
-    )
+    run = partial(play, seconds=options.seconds, port=options.port, keep_serving=options.keep_serving)
     try:
         trio.run(run, SITUATIONS[options.name], recording, say)
     except KeyboardInterrupt:

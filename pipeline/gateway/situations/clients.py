@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 import trio
@@ -20,7 +20,7 @@ from pipeline.gateway.situations.table import Load
 
 READ_BYTES: Final = 64 * 1024
 SMALL_BUFFER_BYTES: Final = 16 * 1024
-"""The receive buffer of a client that pauses: what the kernel takes for it is no wait of anybody."""
+"""The receive buffer of a client that pauses: what the kernel takes for it, nobody waits for."""
 LARGE_BUFFER_BYTES: Final = 4 * 1024 * 1024
 """Its buffer afterwards: the rest of the answer is not to wait for it."""
 LIMIT_S: Final = 60
@@ -67,7 +67,7 @@ async def ask_all(port: int, key: str, loads: Sequence[Load]) -> list[Seen]:
                     for number in range(load.clients):
                         nursery.start_soon(one, load, number)
         except* (CommandError, OSError) as failed:
-            raise CommandError(f"a request of the situation failed: {_first(failed)}") from failed
+            raise CommandError(f"a request of the situation failed: {_first_of(failed)}") from failed
     if scope.cancelled_caught:
         raise CommandError(f"the situation has not ended after {LIMIT_S} s: is this machine very busy?")
     return seen
@@ -85,7 +85,7 @@ async def _ask(port: int, key: str, load: Load, question: str) -> Seen:
         sent_s = trio.current_time()
         await sock.connect(("127.0.0.1", port))
         await trio.SocketStream(sock).send_all(head.encode() + body)
-        reader = _Reader(sock, sent_s)
+        reader = _ResponseReader(sock, sent_s)
         await reader.read_head()
         paused_s = 0.0
         if load.pause_ms:
@@ -96,7 +96,7 @@ async def _ask(port: int, key: str, load: Load, question: str) -> Seen:
         return await reader.read_body(paused_s)
 
 
-class _Reader:
+class _ResponseReader:
     """Reads one response to the end of its connection."""
 
     def __init__(self, sock: trio.socket.SocketType, sent_s: float) -> None:
@@ -142,7 +142,8 @@ class _Reader:
         )
 
 
-def _first(group: BaseException) -> BaseException:
-    while isinstance(group, BaseExceptionGroup):
-        group = group.exceptions[0]
-    return group
+def _first_of(failed: BaseException) -> BaseException:
+    while isinstance(failed, BaseExceptionGroup):
+        # What a nested group holds is not in its type.
+        failed = cast("BaseExceptionGroup[BaseException]", failed).exceptions[0]
+    return failed

@@ -23,18 +23,15 @@ class Recorded(Struct):
     stalls: list[Line]
 
 
-def read_recording(file: Path, *, after: int = 0) -> tuple[Recorded, int]:
-    """Read the whole lines of a log from a place on; return them, and the place after the last."""
-    with file.open("rb") as log:
-        log.seek(after)
-        text = log.read()
-    whole = text[: text.rfind(b"\n") + 1]
-    lines: list[Line] = [msgspec.json.decode(line) for line in whole.splitlines() if line.startswith(b"{")]
-    found = Recorded(
+def read_recording(file: Path) -> Recorded:
+    """Read the whole lines of a service's log."""
+    text = file.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1].splitlines()
+    lines: list[Line] = [msgspec.json.decode(line) for line in whole if line.startswith(b"{")]
+    return Recorded(
         [line for line in lines if line.get("event") == "request"],
         [line for line in lines if line.get("event") == "stall"],
     )
-    return found, after + len(whole)
 
 
 def lost_ms(loss: Loss, recorded: Recorded) -> list[float]:

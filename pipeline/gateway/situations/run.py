@@ -2,54 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import re
-import secrets
-import signal
-import sys
-import tempfile
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import trio
-from msgspec import Struct
 
-from pipeline.gateway.command_error import CommandError
 from pipeline.gateway.situations.clients import Seen, ask_all
+from pipeline.gateway.situations.own_service import LOOK_PAUSE_S, RunningService, serving
 from pipeline.gateway.situations.recorded import lost_ms, read_recording, typical
 from pipeline.gateway.situations.table import Situation
 
-STARTS_WITHIN_S: Final = 60
-LOOK_PAUSE_S: Final = 0.02
 LOGGED_WITHIN_S: Final = 3
 """Records are logged up to 50 ms after the end of their requests, stalls up to a second."""
-SHOWN_BYTES: Final = 2000
-
-_PORT = re.compile(rb"worker on 127\.0\.0\.1 port (\d+)")
-_IS_UP = b"is up after"
-
-
-class Played(Struct):
-    """How a situation went: what its clients have seen, and the recording of the service."""
-
-    seen: list[Seen]
-    recording: Path
-
-
-class _Service(Struct):
-    process: trio.Process
-    port: int
-    key: str
-    log: Path
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
 
 
 async def play(
@@ -60,8 +25,8 @@ async def play(
     seconds: float = 0,
     port: int = 0,
     keep_serving: bool = False,
-) -> Played:
-    """Serve the situation, send its requests, and say what was lost; the service ends with it.
+) -> list[Seen]:
+    """Serve the situation, send its requests, and say what was lost; return what the clients have seen.
 
     Args:
         situation: one of the table.
@@ -76,7 +41,7 @@ async def play(
     """
     say(f"{situation.name}: {situation.about}")
     seen: list[Seen] = []
-    async with _serving(situation, recording, port) as service:
+    async with serving(situation, recording, port) as service:
         until_s = trio.current_time() + seconds
         while not seen or trio.current_time() < until_s:
             seen += await ask_all(service.port, service.key, situation.loads)
@@ -87,59 +52,14 @@ async def play(
             say(_live_hints(service))
             await trio.sleep_forever()
     say(_hints(recording))
-    return Played(seen, recording)
-
-
-@asynccontextmanager
-async def _serving(situation: Situation, recording: Path, port: int) -> AsyncGenerator[_Service]:
-    key = f"sk-{secrets.token_urlsafe(24)}"
-    # Settings of the shell would change the situation.
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
-    environ |= {"HEADRACE_MASTER_KEY": key, "HEADRACE_LOG_FORMAT": "json", "HEADRACE_LOG_LEVEL": "info"}
-    with tempfile.TemporaryDirectory(prefix="headrace-") as folder:
-        config = Path(folder, "config.yaml")
-        config.write_text(situation.config(port), encoding="utf-8")
-        recording.write_bytes(_header(situation))
-        with recording.open("ab") as log:
-            process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "pipeline.gateway", "serve", "--config", str(config)], stderr=log, env=environ
-            )
-        try:
-            yield _Service(process, await _port(process, recording), key, recording)
-        finally:
-            with trio.CancelScope(shield=True):
-                if process.returncode is None:
-                    process.send_signal(signal.SIGTERM)
-                await process.wait()
-
-
-def _header(situation: Situation) -> bytes:
-    began = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    header = {"event": "recording", "format": 1, "headrace": version("headrace"), "began": began, "workers": 1}
-    return msgspec.json.encode({**header, "source": f"headrace situation {situation.name}"}) + b"\n"
-
-
-async def _port(process: trio.Process, log: Path) -> int:
-    """Wait until the service's worker is up; return the port that the log names.
-
-    Raises:
-        CommandError: if it is not; with what was logged.
-    """
-    with trio.move_on_after(STARTS_WITHIN_S):
-        while process.poll() is None:
-            text = log.read_bytes()
-            if _IS_UP in text and (named := _PORT.search(text)) is not None:
-                return int(named[1])
-            await trio.sleep(LOOK_PAUSE_S)
-    told = log.read_bytes().partition(b"\n")[2][-SHOWN_BYTES:].decode(errors="replace")
-    raise CommandError(f"the service of the situation did not start; its log says:\n{told}")
+    return seen
 
 
 async def _logged(situation: Situation, recording: Path, requests: int) -> None:
     """Wait until all requests are in the log, and a stall if there is to be one."""
     with trio.move_on_after(LOGGED_WITHIN_S):
         while True:
-            recorded, _ = read_recording(recording)
+            recorded = read_recording(recording)
             has_stall = situation.loss.kind != "stall" or recorded.stalls
             if len(recorded.requests) >= requests and has_stall:
                 return
@@ -150,7 +70,7 @@ def _figures(situation: Situation, seen: list[Seen], recording: Path) -> list[st
     loss = situation.loss
     which = f"of deployment {loss.deployment}" if loss.deployment else "that waits longest" if loss.is_longest else ""
     each = "once" if loss.kind == "stall" else f"in each request {which}".rstrip()
-    recorded, _ = read_recording(recording)
+    recorded = read_recording(recording)
     first = [one.first_token_ms for one in seen]
     figures = {
         "injected": f"{loss.ms:.0f} ms {each}: {loss.kind} {loss.name}",
@@ -182,7 +102,7 @@ The recording is {recording}. Ask it what was wrong:
   headrace report {recording}"""
 
 
-def _live_hints(service: _Service) -> str:
+def _live_hints(service: RunningService) -> str:
     return f"""\
 
 The service goes on at {service.url}, until you press Ctrl-C. In another shell:

@@ -136,7 +136,10 @@ _ALL: Final = (
     Situation(
         "blocked-loop",
         "A stage computes for 600 ms for one request, and 40 other streams stand still.",
-        (("chat", "chat", "timed:head=20ms;tokens=40;gap=20ms"), ("rude", "rude", "timed:first=150ms;tokens=15;gap=1ms")),
+        (
+            ("chat", "chat", "timed:head=20ms;tokens=40;gap=20ms"),
+            ("rude", "rude", "timed:first=150ms;tokens=15;gap=1ms"),
+        ),
         (Load("chat", 40), Load("rude", 1)),
         Loss(600, "stall", "chaos_busy"),
         "ours",

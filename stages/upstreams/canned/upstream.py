@@ -109,9 +109,7 @@ class CannedUpstream:
         name = f"canned/{call.deployment.model}"
         return Head(key=self._new_key(), created_at=self._now(), model=name, request=call.request)
 
-    async def _timed(
-        self, timing: Timing, outputs: tuple[Output, ...], head: Head, began_s: float
-    ) -> UpstreamAnswer:
+    async def _timed(self, timing: Timing, outputs: tuple[Output, ...], head: Head, began_s: float) -> UpstreamAnswer:
         if head.request.stream:
             await trio.sleep_until(began_s + timing.head_s)
             return TimedAnswer(stream_answer(outputs, head), timing, began_s + timing.head_s)
