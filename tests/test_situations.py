@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -113,10 +114,18 @@ def check_blocked_loop(seen: list[Seen], recorded: Recorded) -> None:
     [rude] = [record for record in recorded.requests if record["model"] == "rude"]
     assert (stall["stage"], stall["request_id"]) == ("chaos_busy", rude["request_id"])
     assert stall["streams"] == 41
+    for record in recorded.requests:
+        ended_s = seconds(record)
+        assert ended_s - record["total_ms"] / 1000 <= seconds(stall) - stall["ms"] / 1000
+        assert seconds(stall) <= ended_s + 0.002  # both have whole milliseconds
     victims = [one for one in seen if one.deployment == "chat"]
     assert median(one.silence_ms for one in victims) == pytest.approx(600, rel=2 * EXACT)
     held_ms = [record["party_ms"]["ours"] for record in recorded.requests if record["model"] == "chat"]
     assert median(held_ms) == pytest.approx(600, rel=2 * EXACT)  # 40 streams are not served in no time afterwards
+
+
+def seconds(line: dict[str, Any]) -> float:
+    return datetime.fromisoformat(line["ts"]).timestamp()
 
 
 def check_overload(seen: list[Seen], recorded: Recorded) -> None:

@@ -31,6 +31,7 @@ class EventLog:
         self._finished: list[FinishedRequest] = []
         self._has_finished = trio.Event()
         self._longest: Stall | None = None  # since the last line
+        self._longest_ended_s = 0.0
         self._stalls = 0
 
     def note_request(self, finished: Callable[[], FinishedRequest]) -> None:
@@ -45,7 +46,7 @@ class EventLog:
         """Keep a stall for the next line, if it is the longest."""
         self._stalls += 1
         if self._longest is None or stall.ns > self._longest.ns:
-            self._longest = stall
+            self._longest, self._longest_ended_s = stall, time.time()  # noqa: TID251 - the time of the log's line
 
     async def run(self) -> None:
         """Log until it is cancelled."""
@@ -74,5 +75,5 @@ class EventLog:
         if (stall := self._longest) is not None:
             request_id = None if stall.request_id is None else redact(stall.request_id)
             record = StallRecord(stall.stage, request_id, stall.ns // 1000 / 1000, stall.streams, self._stalls - 1)
-            self._log.stall(record, time.time())  # noqa: TID251 - the time of the log's line
+            self._log.stall(record, self._longest_ended_s)
             self._longest, self._stalls = None, 0

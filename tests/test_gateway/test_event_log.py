@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -109,6 +111,23 @@ def test_a_stall_names_the_stage_the_request_and_how_many_waited(logging: Loggin
     del line["ts"]
     expected = {"stage": "shout", "request_id": "r1", "ms": 101.3, "streams": 40, "unlogged": 0}
     assert line == {"event": "stall", **expected}
+
+
+async def test_a_stall_has_the_time_of_its_end_not_that_of_its_line(
+    logging: Logging, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_790_000_000 + trio.current_time())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(logging.events.run)
+        await trio.sleep(0.25)
+        ended_s = time.time()
+        logging.events.note_stall(HELD)
+        await trio.sleep(0.5)
+        logging.events.note_stall(Stall("shout", "r2", HELD.ns - 1, 40))
+        await trio.sleep(STALL_LOG_PAUSE_S)
+        nursery.cancel_scope.cancel()
+    [line] = logging.written()
+    assert datetime.fromisoformat(line["ts"]).timestamp() == pytest.approx(ended_s, abs=0.001)
 
 
 def test_a_credential_as_the_id_of_a_stalled_request_is_redacted(logging: Logging) -> None:

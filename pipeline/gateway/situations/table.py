@@ -51,7 +51,7 @@ class Situation(Struct, frozen=True):
         loads: who asks.
         loss: what is lost.
         party: whose time it is.
-        culprit: what has to be named: a point or a stage, a deployment, or a party.
+        culprit: what ``headrace why`` has to find; the stage or the deployment is in ``loss``.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Situation(Struct, frozen=True):
     loads: tuple[Load, ...]
     loss: Loss
     party: Literal["client", "ours", "upstream"]
-    culprit: str
+    culprit: Literal["head", "tokens", "reading", "stage", "blocked_loop", "overload", "slow_deployment"]
     settings: str = ""
 
     def config(self, port: int) -> str:
@@ -93,7 +93,7 @@ _ALL: Final = (
         (Load("chat", 4),),
         Loss(800, "phase", "upstream_sent..upstream_head"),
         "upstream",
-        "upstream_head",
+        "head",
     ),
     Situation(
         "slow-tokens",
@@ -102,7 +102,7 @@ _ALL: Final = (
         (Load("chat", 4),),
         Loss(1000, "phase", "first_token..upstream_end"),
         "upstream",
-        "upstream_end",
+        "tokens",
     ),
     Situation(
         "slow-client",
@@ -111,7 +111,7 @@ _ALL: Final = (
         (Load("chat", 1, pause_ms=1000),),
         Loss(1000, "party", "client"),
         "client",
-        "client",
+        "reading",
     ),
     Situation(
         "slow-stage",
@@ -120,7 +120,7 @@ _ALL: Final = (
         (Load("chat", 1),),
         Loss(800, "busy", "chaos_busy"),
         "ours",
-        "chaos_busy",
+        "stage",
         "stages: [{use: chaos_busy, options: {ms: 16}}]",
     ),
     Situation(
@@ -130,7 +130,7 @@ _ALL: Final = (
         (Load("chat", 4),),
         Loss(1000, "outside", "chaos_wait"),
         "ours",
-        "chaos_wait",
+        "stage",
         "stages: [{use: chaos_wait, options: {ms: 50}}]",
     ),
     Situation(
@@ -143,7 +143,7 @@ _ALL: Final = (
         (Load("chat", 40), Load("rude", 1)),
         Loss(600, "stall", "chaos_busy"),
         "ours",
-        "chaos_busy",
+        "blocked_loop",
         _HOLD,
     ),
     Situation(
@@ -153,7 +153,7 @@ _ALL: Final = (
         (Load("chat", 8),),
         Loss(900, "phase", "head_read..admitted", is_longest=True),
         "ours",
-        "admitted",
+        "overload",
         "max_requests_in_flight: 2",
     ),
     Situation(
@@ -163,7 +163,7 @@ _ALL: Final = (
         (Load("chat", 16),),
         Loss(800, "phase", "upstream_sent..upstream_head", deployment="slow"),
         "upstream",
-        "slow",
+        "slow_deployment",
     ),
 )
 
