@@ -14,6 +14,7 @@ import outcome
 import trio
 
 from pipeline.errors import blame
+from pipeline.histogram import slot_of
 from pipeline.lane import BLOCKED, BUSY, CLOSING, READY, STARVED, Lane, Outside
 from pipeline.timeline import Party
 
@@ -89,6 +90,7 @@ class Link(Generic[T]):
         name: ``giver>taker``.
         ready_ns: how long the loop took to come to a taker that had waited for the batch, summed.
         queued_ns: how long batches waited for a taker that was not waiting for them, summed.
+        ready_waits, queued_waits: how many waits of both kinds there were, by their slot (`pipeline.histogram`).
         full_ns: how long the giver waited for room.
         batches: how many were taken.
         most_waiting: the most batches that have waited at once.
@@ -110,7 +112,9 @@ class Link(Generic[T]):
         "name",
         "push",
         "queued_ns",
+        "queued_waits",
         "ready_ns",
+        "ready_waits",
     )
 
     def __init__(self, name: str, capacity: int) -> None:
@@ -124,6 +128,8 @@ class Link(Generic[T]):
         self.is_abandoned = False
         self.push: Callable[[list[T], Lane, int], None] | None = None
         self.ready_ns = self.queued_ns = self.full_ns = self.batches = self.most_waiting = 0
+        self.ready_waits: dict[int, int] = {}
+        self.queued_waits: dict[int, int] = {}
 
     def give_nowait(self, batch: list[T], lane: Lane, now_ns: int) -> bool:
         """As in `Giver`."""
@@ -183,6 +189,8 @@ class Link(Generic[T]):
             offered_ns, origin_ns, batch = self._next()
             now_ns = lane.clock()
             self.queued_ns += now_ns - offered_ns
+            slot = slot_of(now_ns - offered_ns)
+            self.queued_waits[slot] = self.queued_waits.get(slot, 0) + 1
         else:
             if self._taker is not None:
                 raise trio.BusyResourceError("two tasks read from one inlet at once: a stage has one reader")
@@ -198,6 +206,8 @@ class Link(Generic[T]):
                 return None
             offered_ns, origin_ns, batch = entry
             self.ready_ns += now_ns - offered_ns
+            slot = slot_of(now_ns - offered_ns)
+            self.ready_waits[slot] = self.ready_waits.get(slot, 0) + 1
         lane.switch(BUSY, now_ns)
         self.batches += 1
         lane.origin_ns = origin_ns
@@ -205,6 +215,11 @@ class Link(Generic[T]):
         first.batches_taken += 1
         first.events_taken += len(batch)
         return batch
+
+    @property
+    def waiting(self) -> int:
+        """How many batches wait now."""
+        return len(self._entries) + len(self._givers)
 
     def wake(self) -> bool:
         """Have the task that waits to take wait no longer; no batch is lost. Return whether there was one."""

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from pipeline.channel import Link
 from pipeline.kernel_time import Clock
 from pipeline.lane import Lane
-from pipeline.timeline import Timeline
+from pipeline.timeline import BatchTimes, Timeline
 
 T = TypeVar("T")
 
@@ -44,10 +44,17 @@ class RequestContext:
 
     __slots__ = ("_notes", "deadline", "lanes", "links", "open_codecs", "request_id", "skipped", "timeline")
 
-    def __init__(self, request_id: str, *, deadline: float = math.inf, clock: Clock = perf_counter_ns) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        *,
+        deadline: float = math.inf,
+        clock: Clock = perf_counter_ns,
+        batch_times: BatchTimes | None = None,
+    ) -> None:
         self.request_id = request_id
         self.deadline = deadline
-        self.timeline = Timeline(clock)
+        self.timeline = Timeline(clock, batch_times)
         self.lanes: list[Lane] = []
         self.links: list[Link[Any]] = []
         self.open_codecs: list[tuple[str, Any]] = []

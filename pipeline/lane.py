@@ -225,6 +225,8 @@ class Outside:
         if self._is_away:
             self.arrived_ns = 0
             self._timeline.leave(now_ns)
+        elif self._party is _CLIENT:
+            self._timeline.client_since_ns = now_ns
         return self
 
     def __exit__(
@@ -241,7 +243,8 @@ class Outside:
             if self._party is _UPSTREAM:
                 lane.origin_ns = ended_ns
         elif self._party is _CLIENT:
-            self._timeline.client_ns += now_ns - lane.since_ns
+            self._timeline.client_ns += now_ns - self._timeline.client_since_ns
+            self._timeline.client_since_ns = 0
         if kind is None or issubclass(kind, Exception):
             lane.switch(lane.home, now_ns)
         else:  # cancelled: closing, unless it goes on

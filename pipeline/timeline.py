@@ -8,11 +8,14 @@ the lanes need anyway; what is left of the total is ours, so that they sum to it
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import IntEnum
 from time import perf_counter_ns
 from typing import Final, Literal, get_args
 
+from pipeline.histogram import SLOTS, UNITS_DIVISOR, UNITS_SHIFT, middle_s, slots_at
 from pipeline.kernel_time import Clock
+from pipeline.series import Cell
 
 Point = Literal[
     "client_arrived",
@@ -49,6 +52,21 @@ class Party(IntEnum):
     UPSTREAM = 2
 
 
+@dataclass(frozen=True, slots=True)
+class BatchTimes:
+    """What is counted for each batch of all requests: log-linear histograms (`pipeline.series`).
+
+    Attributes:
+        transit: from the arrival of a batch until the client's socket had accepted what came of it.
+        client_gap: between two batches that the client's socket has accepted.
+        upstream_gap: between the arrivals of two batches.
+    """
+
+    transit: Cell
+    client_gap: Cell
+    upstream_gap: Cell
+
+
 class Timeline:
     """When one request passed which point, whose time it was, and how long its batches took to cross.
 
@@ -60,16 +78,25 @@ class Timeline:
         has_delivered: whether the client's socket has accepted the first byte and the first token.
         on_first_token: is called when the first token is seen.
         origin_ns: when that batch arrived at which a codec works right now; 0 if none has arrived.
+        client_since_ns: since when the client is being waited for; 0 if it is not.
+
+    Args:
+        clock: as above.
+        batch_times: where the batches of all requests are counted; None if nowhere.
     """
 
     __slots__ = (
         "_away_since_ns",
+        "_batch_times",
+        "_delivered_ns",
+        "_delivered_origin_ns",
         "_inside",
         "_token_origin_ns",
         "_transits",
         "_upstream_ns",
         "born_ns",
         "client_ns",
+        "client_since_ns",
         "clock",
         "has_delivered",
         "on_first_token",
@@ -77,11 +104,12 @@ class Timeline:
         "points",
     )
 
-    def __init__(self, clock: Clock = perf_counter_ns) -> None:
+    def __init__(self, clock: Clock = perf_counter_ns, batch_times: BatchTimes | None = None) -> None:
         self.clock = clock
         self.points: dict[Point, int] = {}
         self.born_ns = clock()
         self.client_ns = 0
+        self.client_since_ns = 0
         self.origin_ns = 0
         self._upstream_ns = 0
         self._inside = 1  # the request's own task
@@ -90,6 +118,9 @@ class Timeline:
         self.on_first_token: Callable[[], object] | None = None
         self._token_origin_ns = 0
         self._transits: dict[int, int] = {}
+        self._batch_times = batch_times
+        self._delivered_ns = 0
+        self._delivered_origin_ns = 0
 
     def arrive(self, arrived_ns: int, first_read_ns: int, last_read_ns: int) -> None:
         """Begin at the arrival of the client's first byte; 0 stands for what is unknown.
@@ -170,39 +201,56 @@ class Timeline:
             self.begin_delivery(origin_ns)
         if not origin_ns:
             return
+        # `slot_of`, written out here and below: a call costs more than the rest.
         passed_ns = now_ns - origin_ns
-        shift = passed_ns.bit_length() - 5
-        bucket = (shift << 4) + (passed_ns >> shift) if shift > 0 else passed_ns  # 16 to the octave, 6 % wide at most
-        self._transits[bucket] = self._transits.get(bucket, 0) + 1
+        units = (passed_ns << UNITS_SHIFT) // UNITS_DIVISOR
+        shift = units.bit_length() - 5
+        slot = units if shift <= 0 else (shift << 4) + (units >> shift)
+        self._transits[slot] = self._transits.get(slot, 0) + 1
+        if (times := self._batch_times) is None or slot >= SLOTS:
+            return
+        cell = times.transit
+        cell[slot] += 1
+        cell[SLOTS] += passed_ns
+        if self._delivered_ns:
+            gap_ns = now_ns - self._delivered_ns
+            units = (gap_ns << UNITS_SHIFT) // UNITS_DIVISOR
+            shift = units.bit_length() - 5
+            slot = units if shift <= 0 else (shift << 4) + (units >> shift)
+            cell = times.client_gap
+            cell[slot if slot < SLOTS else SLOTS - 1] += 1
+            cell[SLOTS] += gap_ns
+            if (gap_ns := origin_ns - self._delivered_origin_ns) >= 0:
+                units = (gap_ns << UNITS_SHIFT) // UNITS_DIVISOR
+                shift = units.bit_length() - 5
+                slot = units if shift <= 0 else (shift << 4) + (units >> shift)
+                cell = times.upstream_gap
+                cell[slot if slot < SLOTS else SLOTS - 1] += 1
+                cell[SLOTS] += gap_ns
+        self._delivered_ns, self._delivered_origin_ns = now_ns, origin_ns
 
     def parties_ns(self, ended_ns: int) -> tuple[int, int, int]:
-        """Return the time of the client, ours and the upstream's until ``ended_ns``; they sum to it."""
-        total_ns = ended_ns - self.born_ns
-        return self.client_ns, total_ns - self.client_ns - self._upstream_ns, self._upstream_ns
+        """Return the time of the client, ours and the upstream's until ``ended_ns``; they sum to it.
+
+        It need not have ended: what is being waited for counts until then.
+        """
+        total_ns, client_ns, upstream_ns = ended_ns - self.born_ns, self.client_ns, self._upstream_ns
+        if self.client_since_ns:
+            client_ns += max(0, ended_ns - self.client_since_ns)
+        elif not self._inside:
+            upstream_ns += max(0, ended_ns - self._away_since_ns)
+        return client_ns, total_ns - client_ns - upstream_ns, upstream_ns
+
+    @property
+    def party(self) -> Party:
+        """Whose time it is now."""
+        if self.client_since_ns:
+            return Party.CLIENT
+        return Party.OURS if self._inside else Party.UPSTREAM
 
     def transits_ns(self, *shares: float) -> list[int]:
         """Return, for each share in ascending order, the time in which that part of the batches crossed, within 3 %.
 
         Empty if none has crossed.
         """
-        if len(self._transits) == 1:  # as with every answer that is read at once
-            [bucket] = self._transits
-            return [_middle_of(bucket)] * len(shares)
-        total = sum(self._transits.values())
-        buckets = iter(sorted(self._transits.items()))
-        seen = at = 0
-        times_ns: list[int] = []
-        for share in shares if total else ():
-            while seen < share * total:
-                at, count = next(buckets)
-                seen += count
-            times_ns.append(_middle_of(at))
-        return times_ns
-
-
-def _middle_of(bucket: int) -> int:
-    """Return the middle of the durations, in ns, that `Timeline.deliver` puts into a bucket."""
-    shift = (bucket >> 4) - 1
-    if shift <= 0:
-        return bucket
-    return (((bucket & 15) + 16) << shift) + (1 << shift >> 1)
+        return [int(middle_s(slot) * 1e9) for slot in slots_at(self._transits, shares)]

@@ -28,6 +28,7 @@ from pipeline.gateway.health_page import PATH, health_page
 from pipeline.gateway.http.asgi import Receive, Scope, Send
 from pipeline.gateway.http.door import Answers, OwnAnswer
 from pipeline.gateway.http.http1 import RequestHead
+from pipeline.observe import Observed
 from pipeline.registry import AnyPlugin
 from stages.admission.counts import Counts
 from stages.authenticate import identify, key_names
@@ -56,6 +57,7 @@ class Application:
         plugins: the stages that are installed, by name.
         on_end: called at the end of each request with what makes a `FinishedRequest` of it.
         counts: where limits are counted together with other processes; None to count here only.
+        observed: counts the requests of this process; None if nobody does.
 
     Attributes:
         generations: what answers requests.
@@ -68,9 +70,15 @@ class Application:
     """
 
     def __init__(
-        self, settings: Settings, *, plugins: Mapping[str, AnyPlugin], on_end: OnEnd, counts: Counts | None = None
+        self,
+        settings: Settings,
+        *,
+        plugins: Mapping[str, AnyPlugin],
+        on_end: OnEnd,
+        counts: Counts | None = None,
+        observed: Observed | None = None,
     ) -> None:
-        self.generations = Generations(settings, plugins=plugins, on_end=on_end, counts=counts)
+        self.generations = Generations(settings, plugins=plugins, on_end=on_end, counts=counts, observed=observed)
         self.started_s = int(time.time())  # noqa: TID251 - shown as `created` of the models
         self.answers: Answers = {
             **dict.fromkeys(LIVE_PATHS, self._alive),

@@ -37,6 +37,7 @@ from pipeline.gateway.shedding import Shedding
 from pipeline.gateway.upload_budget import Upload, UploadBudget
 from pipeline.gateway.wrong_keys import WrongKeys
 from pipeline.kernel_time import Clock
+from pipeline.observe import Observed
 from pipeline.timeline import Timeline
 from stages.admission.admission import ADMITTED
 from stages.authenticate import UnknownKey
@@ -70,6 +71,7 @@ class Bridge:
         uploads: the memory that large requests share.
         generation: the number of the configuration that it is made of, for the records.
         shedding: refuses requests while the loop is overloaded.
+        observed: counts the requests of this process; None if nobody does.
         clock: returns the time of the figures, in ns.
 
     Attributes:
@@ -89,6 +91,7 @@ class Bridge:
         uploads: UploadBudget,
         generation: int = 1,
         shedding: Shedding | None = None,
+        observed: Observed | None = None,
         clock: Clock = perf_counter_ns,
     ) -> None:
         self.assembly = assembly
@@ -102,6 +105,7 @@ class Bridge:
         self.uploads = uploads
         self.generation = generation
         self.shedding = Shedding(0) if shedding is None else shedding
+        self.observed = observed
         self.clock = clock
         self.is_over = False
         self.active: set[_ServedRequest] = set()
@@ -114,6 +118,8 @@ class Bridge:
         client: Client = scope.get("extensions", {}).get(REQUEST_CYCLE) or AsgiClient(receive, send)
         request = _ServedRequest(self, scope, client, model_in_path)
         self.active.add(request)
+        if self.observed is not None:
+            self.observed.begin()
         observers = () if self.assembly is None else self.assembly.observers
         for observer in observers:
             self._tell(observer, observer.on_start, request.ctx)
@@ -187,6 +193,8 @@ class Bridge:
         """
         if not self.shedding.is_due():
             return None
+        if self.observed is not None:
+            self.observed.note_refused_at_door()
         rendered = render(self.shedding.refuse(trio.current_time()), as_400=self.profile_of(headers).errors_as_400)
         request_id = self.request_id_of(headers).encode("ascii")
         more = [(b"x-request-id", request_id), *self.cors.headers_for(headers.get(b"origin"))]
@@ -225,7 +233,8 @@ class _ServedRequest:
         headers = head.headers
         self.upload = bridge.uploads.begin(headers.get(b"content-length"))
         request_id = bridge.request_id_of(headers)
-        self.ctx = ctx = RequestContext(request_id, clock=bridge.clock)
+        batch_times = None if bridge.observed is None else bridge.observed.batches
+        self.ctx = ctx = RequestContext(request_id, clock=bridge.clock, batch_times=batch_times)
         ctx.timeline.arrive(client.arrived_ns, client.first_read_ns, client.last_read_ns)
         self.response = AsgiResponse(
             client,
@@ -397,7 +406,7 @@ class _BodySource:
 
     async def _receive(self) -> Message:
         timeline = self._timeline
-        since_ns = timeline.clock()
+        since_ns = timeline.client_since_ns = timeline.clock()
         if self._deadline is None:
             self._deadline = trio.current_time() + self._timeout_s
         try:
@@ -405,4 +414,5 @@ class _BodySource:
                 return await self._client.receive()
         finally:
             timeline.client_ns += timeline.clock() - since_ns
+            timeline.client_since_ns = 0
         raise ClientFault("the request body did not arrive in time: send it faster", code="body_timeout")

@@ -11,6 +11,7 @@ import trio
 from pipeline.gateway.logs import Log, StallRecord
 from pipeline.gateway.request_record import FinishedRequest, request_record
 from pipeline.loop import Stall
+from pipeline.observe import Observed
 from stages.wire.redaction import redact
 
 REQUEST_LOG_PAUSE_S: Final = 0.05
@@ -24,10 +25,15 @@ class EventLog:
 
     One by one a request takes two to three times as long to log: nothing that it needs is in the processor's caches.
     And a loop that is held often has no time for more lines.
+
+    Args:
+        log: where to.
+        observed: adds up what all requests were; None if nobody does.
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, observed: Observed | None = None) -> None:
         self._log = log
+        self._observed = observed
         self._finished: list[FinishedRequest] = []
         self._has_finished = trio.Event()
         self._longest: Stall | None = None  # since the last line
@@ -35,15 +41,20 @@ class EventLog:
         self._stalls = 0
 
     def note_request(self, finished: Callable[[], FinishedRequest]) -> None:
-        """Keep a finished request until it is logged."""
-        if self._log.writes_requests:
-            self._finished.append(finished())
+        """Count a finished request, and keep it until it is logged and added up."""
+        if self._log.writes_requests or self._observed is not None:
+            request = finished()
+            if self._observed is not None:
+                self._observed.end(request.end)
+            self._finished.append(request)
             self._has_finished.set()
             if len(self._finished) >= MAX_UNLOGGED:
                 self.flush_requests()
 
     def note_stall(self, stall: Stall) -> None:
-        """Keep a stall for the next line, if it is the longest."""
+        """Count a stall, and keep it for the next line if it is the longest."""
+        if self._observed is not None:
+            self._observed.note_stall(stall.stage, stall.ns)
         self._stalls += 1
         if self._longest is None or stall.ns > self._longest.ns:
             self._longest, self._longest_ended_s = stall, time.time()  # noqa: TID251 - the time of the log's line
@@ -63,12 +74,16 @@ class EventLog:
             self.flush_requests()
 
     def flush_requests(self) -> None:
-        """Log all requests that were noted, if there are any."""
+        """Log and add up all requests that were noted, if there are any."""
         if not self._finished:
             return
         self._has_finished = trio.Event()
         finished, self._finished = self._finished, []
-        self._log.requests([request_record(one) for one in finished], [one.ended_s for one in finished])
+        if self._observed is not None:
+            for one in finished:
+                fold(one, self._observed)
+        if self._log.writes_requests:
+            self._log.requests([request_record(one) for one in finished], [one.ended_s for one in finished])
 
     def flush_stalls(self) -> None:
         """Log the longest stall since the last line, if there was one."""
@@ -77,3 +92,18 @@ class EventLog:
             record = StallRecord(stall.stage, request_id, stall.ns // 1000 / 1000, stall.streams, self._stalls - 1)
             self._log.stall(record, self._longest_ended_s)
             self._longest, self._stalls = None, 0
+
+
+def fold(finished: FinishedRequest, observed: Observed) -> None:
+    """Add a finished request, and its attempts that have failed, to the figures of all."""
+    usage = finished.usage
+    observed.fold(
+        finished.timeline,
+        deployment=finished.deployment,
+        is_stream=finished.stream,
+        end=finished.end,
+        tokens=None if usage is None else (usage.prompt_tokens, usage.completion_tokens),
+    )
+    observed.fold_tasks(finished.lanes, finished.links)
+    for attempt in finished.attempts:
+        observed.fold_tasks(attempt.lanes, attempt.links)

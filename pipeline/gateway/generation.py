@@ -31,6 +31,7 @@ from pipeline.gateway.open_plugins import OpenPlugins
 from pipeline.gateway.shedding import Shedding
 from pipeline.gateway.upload_budget import UploadBudget, default_total_bytes
 from pipeline.gateway.upstream_clients import ClientSettings, UpstreamClients
+from pipeline.observe import Observed
 from pipeline.registry import AnyPlugin
 from stages.admission.counts import Counts, CountsFullError
 from stages.choose_deployment import Deployments
@@ -61,6 +62,7 @@ class Generation:
         before: the current generation, whose place this one is to take. Nothing of it changes until `take_over`.
         counts: where limits are counted together with other processes; None to go on with those of ``before``, or to
             count here only.
+        observed: counts the requests of this process; None if nobody does.
 
     Attributes:
         parts: what the built-in stages are made of.
@@ -82,6 +84,7 @@ class Generation:
         number: int = 1,
         before: Generation | None = None,
         counts: Counts | None = None,
+        observed: Observed | None = None,
     ) -> None:
         own = settings.pipeline
         self.settings = settings
@@ -143,6 +146,7 @@ class Generation:
             body_timeout_s=own.body_timeout_s,
             uploads=_upload_budget(own),
             shedding=Shedding(own.max_lag_ms),
+            observed=observed,
             generation=number,
         )
         self._opened = AsyncExitStack()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Final
 
 import trio
@@ -19,6 +20,7 @@ from pipeline.gateway.bridge import OnEnd
 from pipeline.gateway.config.settings import Settings
 from pipeline.gateway.generation import Generation
 from pipeline.loop import current_loop
+from pipeline.observe import Observed
 from pipeline.registry import AnyPlugin
 from stages.admission.counts import Counts
 
@@ -40,6 +42,7 @@ class Generations:
         plugins: the stages that are installed, by name.
         on_end: called at the end of each request with what makes a `FinishedRequest` of it.
         counts: where limits are counted together with other processes; None to count here only.
+        observed: counts the requests of this process; None if nobody does.
 
     Attributes:
         current: the one that new requests belong to.
@@ -51,11 +54,17 @@ class Generations:
     """
 
     def __init__(
-        self, settings: Settings, *, plugins: Mapping[str, AnyPlugin], on_end: OnEnd, counts: Counts | None = None
+        self,
+        settings: Settings,
+        *,
+        plugins: Mapping[str, AnyPlugin],
+        on_end: OnEnd,
+        counts: Counts | None = None,
+        observed: Observed | None = None,
     ) -> None:
-        self.current = Generation(settings, plugins=plugins, on_end=on_end, counts=counts)
+        self._make = partial(Generation, on_end=on_end, observed=observed)
+        self.current = self._make(settings, plugins=plugins, counts=counts)
         self.is_open = self.is_draining = False
-        self._on_end = on_end
         self._ending: dict[Generation, trio.Event] = {}
         self._changing = trio.Lock()
         self._reloading = trio.CancelScope()
@@ -96,7 +105,7 @@ class Generations:
             if not self.is_open or self.is_draining:
                 raise ReloadRefusedError("this process is about to stop")
             before = self.current
-            new = Generation(settings, plugins=plugins, on_end=self._on_end, number=before.number + 1, before=before)
+            new = self._make(settings, plugins=plugins, number=before.number + 1, before=before)
             async with AsyncExitStack() as undoing:
                 with trio.CancelScope() as self._reloading:
                     await new.open()

@@ -173,6 +173,9 @@ def finished_request(
     """
     call, principal, failed = ctx.get(CALL), ctx.get(PRINCIPAL), ctx.get(FAILURE)
     route = ctx.get(ROUTE)
+    points = ctx.timeline.points
+    # Not when it was noticed: the turns of the loop in which tasks that have ended are cleared away are nobody's wait.
+    points["ended"] = max([*points.values(), *[lane.since_ns for lane in ctx.lanes]])
     return FinishedRequest(
         ended_s=time.time(),  # noqa: TID251 - the time of the log's line
         request_id=ctx.request_id,
@@ -206,8 +209,6 @@ def request_record(finished: FinishedRequest) -> RequestRecord:
     """Return the record. What looks like a credential is removed from its names, of which a client chooses some."""
     timeline, lanes = finished.timeline, finished.lanes
     points, born_ns = timeline.points, timeline.born_ns
-    # Not when it was noticed: the turns of the loop in which tasks that have ended are cleared away are nobody's wait.
-    points["ended"] = max([*points.values(), *[lane.since_ns for lane in lanes]])
     # Divided in place, here and below: a call for each of a hundred figures costs more than the rest of a record.
     points_ms: dict[str, float] = {name: (ns - born_ns) // 1000 / 1000 for name, ns in points.items()}
     arrived_ms = points_ms.pop("client_arrived", None)

@@ -15,7 +15,7 @@ from pipeline.gateway.config.problems import ConfigError
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.event_log import EventLog
 from pipeline.gateway.failures import refusal
-from pipeline.gateway.http.connection import ServerSettings
+from pipeline.gateway.http.connection import ServerConnection, ServerSettings
 from pipeline.gateway.http.lifeline import Lifeline
 from pipeline.gateway.http.server import StartupError, hypercorn_config
 from pipeline.gateway.http.sockets import bind_socket, prepare_listener
@@ -23,11 +23,14 @@ from pipeline.gateway.http.until_signalled import serve_until_signalled
 from pipeline.gateway.logs import configure_logging
 from pipeline.gateway.memory import return_large_blocks
 from pipeline.gateway.open_files import allow_many_files
+from pipeline.gateway.process_state import ProcessState
 from pipeline.gateway.recycling import RequestLimit
 from pipeline.gateway.reloading import Reloader, Reread
 from pipeline.gateway.supervision import Inherited
 from pipeline.loop import LoopClock, watch_loop
+from pipeline.observe import Observed
 from pipeline.registry import AnyPlugin
+from pipeline.segments import SegmentFile
 from stages.admission.counts import Counts, CountsFullError
 
 log = logging.getLogger("headrace")
@@ -58,7 +61,9 @@ def serve(
     own = settings.pipeline
     number = inherited.number if inherited is not None and own.workers > 1 else None
     written = configure_logging(own.log_format, own.log_level, worker=number)
-    events = EventLog(written)
+    file = SegmentFile.create() if inherited is None else SegmentFile(inherited.measurements)
+    observed = Observed(file.claim(1 if inherited is None else inherited.number))
+    events = EventLog(written, observed)
     lifeline: Lifeline | None = None
     counts: Counts | None = None
     on_end = events.note_request
@@ -67,7 +72,7 @@ def serve(
         counts = shared_counts(inherited.counts)
         if own.max_requests is not None:
             on_end = RequestLimit(own.max_requests, lifeline, on_end).note_request
-    app = Application(settings, plugins=plugins, on_end=on_end, counts=counts)
+    app = Application(settings, plugins=plugins, on_end=on_end, counts=counts, observed=observed)
     on_hangup = None if reread is None else Reloader(app.generations, reread, written)
     if inherited is None or inherited.number == 1:  # of several workers, one reports them
         for warning in settings.warnings:
@@ -80,7 +85,9 @@ def serve(
         listener = bind_socket(own.host, own.port)
     if on_listening is not None:
         on_listening(own.host, listener.getsockname()[1])
-    return _run(app, own, listener, lifeline, events, on_hangup)
+    clients: set[ServerConnection] = set()
+    state = ProcessState(observed, file, app.generations, clients, written.sink)
+    return _run(app, own, listener, lifeline, events, on_hangup, state, clients)
 
 
 def shared_counts(fd: int) -> Counts:
@@ -114,6 +121,8 @@ def _run(
     lifeline: Lifeline | None,
     events: EventLog,
     on_hangup: Callable[[], Awaitable[None]] | None,
+    state: ProcessState,
+    clients: set[ServerConnection],
 ) -> int:
     """Serve in this process."""
     limits = server_settings(own)
@@ -125,6 +134,7 @@ def _run(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(events.run)
                 nursery.start_soon(watch_streams, loop)
+                nursery.start_soon(state.run)
                 try:
                     await serve_until_signalled(
                         app,
@@ -134,6 +144,7 @@ def _run(
                         make_refusal=refusal,
                         answers=app.answers,
                         shed=app.shed,
+                        connections=clients,
                         lifeline=lifeline,
                         on_shutdown=app.generations.drain,
                         on_drain_deadline=app.generations.cut_off,

@@ -22,6 +22,7 @@ from pipeline.gateway.http.supervisor import run_workers
 from pipeline.gateway.logs import configure_logging
 from pipeline.gateway.open_files import allow_many_files
 from pipeline.gateway.watching import watch_code, watch_files
+from pipeline.segments import SegmentFile
 from stages.admission.counts import shared_file
 
 KILL_MARGIN_S: Final = 20.0
@@ -40,12 +41,14 @@ class Inherited(NamedTuple):
         listener, lifeline: descriptors of sockets.
         number: its place among the workers, from 1.
         counts: the descriptor of the file in which all workers count what is limited.
+        measurements: the descriptor of the file in which all workers keep their measurements.
     """
 
     listener: int
     lifeline: int
     number: int
     counts: int
+    measurements: int
 
     @classmethod
     def parse(cls, argument: str) -> Inherited:
@@ -90,9 +93,11 @@ def supervise(
                 nursery.start_soon(watch_code, code, partial(_note_change, "the code of stages", signal.SIGUSR1))
 
     counts = shared_file()  # even without limits: a reload may bring some
+    measurements = SegmentFile.create()
 
     def command_of(listeners: Sequence[int], lifeline: int, number: int) -> list[str]:
-        return [*program, "--inherited", str(Inherited(listeners[0], lifeline, number, counts))]
+        inherited = Inherited(listeners[0], lifeline, number, counts, measurements.fd)
+        return [*program, "--inherited", str(inherited)]
 
     async def check() -> str | None:
         return await problem_of([*program, "--check"])
@@ -104,7 +109,7 @@ def supervise(
         stop_timeout_s=own.shutdown_delay_s + own.graceful_timeout_s + KILL_MARGIN_S,
         max_age_s=own.max_age_s,
         check=check,
-        more_fds=[counts],
+        more_fds=[counts, measurements.fd],
         beside=watch,
     )
     return trio.run(serve, own.workers, [listener], command_of)

@@ -6,24 +6,21 @@ a lock, which the kernel releases if its holder is killed. Requests at a time ar
 worker holds a lock on its row as long as it lives; the row of one that was killed is cleared when somebody would be
 refused because of it.
 
-The locks are Linux' locks of an open file description (``fcntl(2)``, "Open file description locks"), of which each
-`Counts` has its own. POSIX locks are those of a process: all of them would be gone as soon as anything in it closes
-another descriptor of the file, and a living worker's row would be cleared.
+The locks are those of an open file description (`pipeline.open_file_locks`), of which each `Counts` has its own.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import mmap
 import os
-import struct
 import time
 import weakref
 from collections.abc import Callable
 from typing import Final
 
+from pipeline.open_file_locks import lock_nowait, own_description, unlock
 from stages.admission.window import WINDOW_WORDS, Minute
 
 MAX_NAMES: Final = 16_384
@@ -54,15 +51,6 @@ _EMPTY_ROW: Final = memoryview(bytes(MAX_NAMES * 4)).cast("i")
 log = logging.getLogger("headrace")
 
 
-def _flock(kind: int, at: int) -> bytes:
-    """Return a ``struct flock`` for one byte; its last field, the process, must be 0 for these locks."""
-    return struct.pack("hhqqi4x", kind, os.SEEK_SET, at, 1, 0)
-
-
-_LOCKS: Final = tuple(_flock(fcntl.F_WRLCK, at) for at in range(1 + MAX_ROWS))
-_UNLOCKS: Final = tuple(_flock(fcntl.F_UNLCK, at) for at in range(1 + MAX_ROWS))
-
-
 class CountsFullError(Exception):
     """There is no room for another name, or another process; the text says what to do."""
 
@@ -90,8 +78,7 @@ class Counts:
 
     def __init__(self, fd: int | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        # By its name it is opened anew; a descriptor that is inherited or duplicated shares its locks with others.
-        self._fd = None if fd is None else os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+        self._fd = None if fd is None else own_description(fd)
         if self._fd is not None:
             weakref.finalize(self, os.close, self._fd)
         self._map = mmap.mmap(-1 if self._fd is None else self._fd, SIZE_BYTES)
@@ -183,17 +170,11 @@ class Counts:
         return row
 
     def _lock_nowait(self, at: int) -> bool:
-        if self._fd is None:
-            return True
-        try:
-            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _LOCKS[at])
-        except (BlockingIOError, PermissionError):  # POSIX allows both
-            return False
-        return True
+        return self._fd is None or lock_nowait(self._fd, at)
 
     def _unlock(self, at: int) -> None:
         if self._fd is not None:
-            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _UNLOCKS[at])
+            unlock(self._fd, at)
 
     def _wait_for_lock(self) -> None:
         now_ns = time.monotonic_ns()

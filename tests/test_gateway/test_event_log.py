@@ -20,6 +20,8 @@ from pipeline import Inlet, Outlet, Pipeline, RequestContext
 from pipeline.gateway.event_log import MAX_UNLOGGED, REQUEST_LOG_PAUSE_S, STALL_LOG_PAUSE_S, EventLog
 from pipeline.gateway.logs import LineSink, Log, LogLevel
 from pipeline.loop import STAGE_TURN_NS, Stall, watch_loop
+from pipeline.observe import Observed, read_all
+from pipeline.segments import SegmentFile
 from pipeline.testing import virtual_ns
 
 HELD = Stall("shout", "r1", 101_300_400, 40)
@@ -30,7 +32,17 @@ class Logging:
 
     def __init__(self, level: LogLevel = "info") -> None:
         self._reading, self._writing = os.pipe2(os.O_NONBLOCK)
-        self.events = EventLog(Log(LineSink(self._writing), "json", level))
+        self._file = SegmentFile.create(ring_bytes=0)
+        self.events = EventLog(Log(LineSink(self._writing), "json", level), Observed(self._file.claim(1)))
+
+    def figure(self, family: str) -> float:
+        """Return the sum of a family's series, or the number of values of its histograms."""
+        found = read_all(self._file)[family].series
+        return sum(sum(one.slots.values()) if one.slots else one.value for one in found)
+
+    def families(self) -> set[str]:
+        """Return the names of what was counted."""
+        return set(read_all(self._file))
 
     def written(self) -> list[dict[str, Any]]:
         """Return what was written since the last call."""
@@ -76,6 +88,22 @@ async def test_requests_are_logged_a_little_later_with_the_time_of_their_end(
             assert [line["end"] for line in written] == ["DR"] * 3
             assert [line["ts"] for line in written] == sorted(line["ts"] for line in written)
         nursery.cancel_scope.cancel()
+
+
+async def test_requests_are_counted_at_once_and_added_up_when_they_are_logged(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    logging = Logging("warning")  # which writes no requests
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(logging.events.run)
+        await finish(logging.events, 3)
+        assert logging.figure("headrace_requests_total") == 3
+        assert "headrace_request_seconds" not in logging.families()
+        await trio.sleep(REQUEST_LOG_PAUSE_S + 0.001)
+        assert logging.figure("headrace_request_seconds") == 3
+        assert logging.written() == []
+        nursery.cancel_scope.cancel()
+    logging.close()
 
 
 async def test_many_requests_are_logged_at_once(logging: Logging) -> None:

@@ -147,6 +147,6 @@ async def test_all_lines_of_a_check_that_fails_are_the_problem() -> None:
 
 
 def test_what_a_worker_inherits_is_an_argument() -> None:
-    inherited = Inherited(3, 5, 1, 7)
-    assert str(inherited) == "3,5,1,7"
+    inherited = Inherited(3, 5, 1, 7, 9)
+    assert str(inherited) == "3,5,1,7,9"
     assert Inherited.parse(str(inherited)) == inherited

@@ -73,6 +73,7 @@ async def serve(
     make_refusal: MakeRefusal,
     answers: Answers = NO_ANSWERS,
     shed: Shed = shed_none,
+    connections: set[ServerConnection] | None = None,
     shutdown: trio.Event,
     hard_stop: trio.Event | None = None,
     retire: trio.Event | None = None,
@@ -93,6 +94,7 @@ async def serve(
         make_refusal: makes the responses to requests that never reach the application.
         answers: what is answered to GET and HEAD without the application, by path, however busy the process is.
         shed: how new clients' requests are refused without the application while the loop is overloaded.
+        connections: where the open ones are kept, for a caller that counts them; it is empty.
         shutdown: set it to begin the drain; before the application is up, its start is cancelled.
         hard_stop: set it to end at once, before or during the drain.
         retire: set it to begin the drain without a delay and without ``on_shutdown``: the service goes on elsewhere.
@@ -135,7 +137,7 @@ async def serve(
             if lifespan.shutdown.is_set():  # it has already ended; if that was a failure, we are being cancelled
                 await ended.wait()
                 await trio.lowlevel.checkpoint_if_cancelled()
-            worker = _Worker(app, config, settings, make_refusal, answers, shed, state)
+            worker = _Worker(app, config, settings, make_refusal, answers, shed, state, connections)
             urls = [worker.url(listener) for listener in sockets]
             await worker.run(
                 sockets,
@@ -174,6 +176,7 @@ class _Worker:
         answers: Answers,
         shed: Shed,
         state: dict[str, Any],
+        connections: set[ServerConnection] | None,
     ) -> None:
         self._app = app
         self._settings = settings
@@ -184,7 +187,7 @@ class _Worker:
         self._tls = _tls_context(config)
         self._date = DateHeader()
         self._stamps = StampedReader()
-        self._connections: set[ServerConnection] = set()
+        self._connections: set[ServerConnection] = set() if connections is None else connections
         self._refusals = 0
         self._all_closed = trio.Event()
 

@@ -13,7 +13,7 @@ from hypercorn.config import Config
 
 from pipeline.gateway.http.asgi import App
 from pipeline.gateway.http.coalesced import Coalesced
-from pipeline.gateway.http.connection import ServerSettings, describe_failure
+from pipeline.gateway.http.connection import ServerConnection, ServerSettings, describe_failure
 from pipeline.gateway.http.door import NO_ANSWERS, Answers, Shed, shed_none
 from pipeline.gateway.http.lifeline import READY, Lifeline
 from pipeline.gateway.http.refusals import MakeRefusal
@@ -35,6 +35,7 @@ async def serve_until_signalled(
     make_refusal: MakeRefusal,
     answers: Answers = NO_ANSWERS,
     shed: Shed = shed_none,
+    connections: set[ServerConnection] | None = None,
     lifeline: Lifeline | None = None,
     on_hangup: Callable[[], Awaitable[None]] | None = None,
     on_shutdown: Callable[[], None] | None = None,
@@ -74,6 +75,7 @@ async def serve_until_signalled(
                         make_refusal=make_refusal,
                         answers=answers,
                         shed=shed,
+                        connections=connections,
                         shutdown=process.shutdown,
                         hard_stop=process.hard_stop,
                         retire=process.retire,

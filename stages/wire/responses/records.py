@@ -138,7 +138,7 @@ class Reason(Struct):
     reason: Any = None
 
 
-class Kind(TypedRecord):
+class EventKind(TypedRecord):
     """An object whose type is all that matters."""
 
 
@@ -153,4 +153,4 @@ PART = Decoder(Part)
 ANNOTATION = Decoder(Annotation)
 TOKEN_USAGE = Decoder(TokenUsage)
 REASON = Decoder(Reason)
-KIND = Decoder(Kind)
+KIND = Decoder(EventKind)

@@ -1,0 +1,376 @@
+"""All requests of this process together: what is counted while they run, and what is added up when they have ended.
+
+What stands here is always on. The figures that change with each batch are added to shared memory right away; the
+others when a request has ended, from its own lanes, links and points (`pipeline.lane`, `pipeline.timeline`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pipeline.channel import Link
+from pipeline.lane import STATES, Lane
+from pipeline.segments import Segment, SegmentFile
+from pipeline.series import SUM_AT, Cell, Family, Kind, SeriesWriter, count_duration, count_size, read_series
+from pipeline.timeline import BatchTimes, Point, Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A family of series that each process has.
+
+    Attributes:
+        name: as it is exported.
+        kind: what it counts, and how.
+        labels: the names of its labels.
+        about: what it counts, in a sentence.
+    """
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    about: str
+
+
+REQUESTS: Final = "headrace_requests_total"
+IN_FLIGHT: Final = "headrace_in_flight"
+LOST: Final = "headrace_requests_lost_total"
+
+FAMILIES: Final[tuple[Known, ...]] = (
+    Known(REQUESTS, Kind.COUNT, ("end",), "Requests that have ended, by their end code."),
+    Known(IN_FLIGHT, Kind.GAUGE, (), "Requests that run now."),
+    Known(LOST, Kind.COUNT, (), "Requests that ran in a process when it was killed."),
+    Known(
+        "headrace_refused_at_door_total",
+        Kind.COUNT,
+        (),
+        "Requests that were refused because the loop was overloaded, before anything was read of them.",
+    ),
+    Known(
+        "headrace_request_seconds",
+        Kind.DURATIONS,
+        ("deployment", "stream", "end"),
+        "From the arrival of a request's first byte to its end.",
+    ),
+    Known(
+        "headrace_request_phase_seconds_total",
+        Kind.SECONDS,
+        ("phase",),
+        "Time of finished requests until they passed a point, since the point before.",
+    ),
+    Known(
+        "headrace_request_party_seconds_total",
+        Kind.SECONDS,
+        ("party",),
+        "Whose time it was: the client's, ours or the upstream's. The three sum to the time of all finished requests.",
+    ),
+    Known(
+        "headrace_first_token_seconds",
+        Kind.DURATIONS,
+        ("deployment",),
+        "From the arrival of a request's first byte until the client's socket had accepted the first token.",
+    ),
+    Known(
+        "headrace_upstream_first_token_seconds",
+        Kind.DURATIONS,
+        ("deployment",),
+        "From the moment that a request was sent to the upstream until its first token was decoded.",
+    ),
+    Known(
+        "headrace_upstream_seconds",
+        Kind.DURATIONS,
+        ("deployment", "end"),
+        "From the routing of a request until the end of the upstream's answer.",
+    ),
+    Known(
+        "headrace_chunk_gap_seconds",
+        Kind.DURATIONS,
+        ("side",),
+        "Between two batches of an answer: as they arrived from the upstream, and as the client's socket took them.",
+    ),
+    Known(
+        "headrace_transit_seconds",
+        Kind.DURATIONS,
+        (),
+        "From the arrival of a batch until the client's socket had accepted all that came of it.",
+    ),
+    Known(
+        "headrace_before_handler_seconds",
+        Kind.DURATIONS,
+        (),
+        "From the arrival of a request's first byte, by the kernel, until its head had been read.",
+    ),
+    Known(
+        "headrace_cancel_seconds",
+        Kind.DURATIONS,
+        (),
+        "From the moment that a client had left until its upstream's connection was closed.",
+    ),
+    Known("headrace_lane_seconds_total", Kind.SECONDS, ("lane", "state"), "Time of tasks, by their state."),
+    Known("headrace_stage_busy_seconds_total", Kind.SECONDS, ("stage",), "Time in which a stage's own code ran."),
+    Known(
+        "headrace_stage_busy_seconds",
+        Kind.DURATIONS,
+        ("stage",),
+        "How long a stage worked at one batch, in the requests that were traced.",
+    ),
+    Known("headrace_stage_outside_seconds_total", Kind.SECONDS, ("stage",), "Time in a stage's declared waits."),
+    Known(
+        "headrace_stage_events_total",
+        Kind.COUNT,
+        ("stage", "direction"),
+        "Events that a stage took (in) and gave (out).",
+    ),
+    Known(
+        "headrace_link_wait_seconds",
+        Kind.DURATIONS,
+        ("link", "kind"),
+        "How long a batch waited between two tasks: for the loop (ready), or for a task at work (queued).",
+    ),
+    Known("headrace_link_full_seconds_total", Kind.SECONDS, ("link",), "Time in which a task waited for room."),
+    Known("headrace_link_batches_total", Kind.COUNT, ("link",), "Batches that went from one task to another."),
+    Known("headrace_link_depth", Kind.GAUGE, ("link",), "Batches that wait now, while somebody looks."),
+    Known(
+        "headrace_loop_lag_seconds",
+        Kind.GAUGE,
+        ("worker",),
+        "How long the loop is held at a time, on average over its last second.",
+    ),
+    Known("headrace_stalls_total", Kind.COUNT, ("stage",), "Times that the loop was held for long."),
+    Known("headrace_stall_seconds_total", Kind.SECONDS, ("stage",), "Time in which the loop was held for long."),
+    Known("headrace_gc_seconds", Kind.DURATIONS, (), "How long collections of garbage took."),
+    Known("headrace_sockets", Kind.GAUGE, ("side",), "Open connections of clients, and to upstreams."),
+    Known("headrace_resident_bytes", Kind.GAUGE, ("worker",), "Memory of a process that is in use."),
+    Known(
+        "headrace_log_lines_dropped_total",
+        Kind.COUNT,
+        (),
+        "Lines of the log that were lost because nobody read them fast enough.",
+    ),
+    Known("headrace_recorder_bytes", Kind.GAUGE, (), "What the flight recorder holds."),
+    Known("headrace_tokens_total", Kind.COUNT, ("deployment", "direction"), "Tokens, as upstreams have counted them."),
+    Known(
+        "headrace_request_tokens",
+        Kind.SIZES,
+        ("deployment", "direction"),
+        "Tokens of one request, as its upstream has counted them.",
+    ),
+    Known("headrace_series_dropped_total", Kind.COUNT, (), "Series for which there was no room in the shared memory."),
+)
+
+_KNOWN: Final[Mapping[str, Known]] = {family.name: family for family in FAMILIES}
+_NO_STAGE: Final = "none"
+"""The stage of a stall that no single stage has caused."""
+UNKNOWN: Final = ""
+"""The deployment of a request that has come to none."""
+
+
+class Observed:
+    """The figures of this process.
+
+    Args:
+        segment: of this process in shared memory.
+
+    Attributes:
+        series: where other parts of the process keep further figures.
+        batches: what is counted for each batch.
+    """
+
+    def __init__(self, segment: Segment) -> None:
+        self.series = SeriesWriter(segment)
+        self._worker = str(segment.worker)
+        cell = self._cell
+        self._in_flight = cell(IN_FLIGHT)
+        self._lost = cell(LOST)
+        lost = sum(count for (family, _), count in self.series.left.items() if family == IN_FLIGHT)
+        self._lost[0] += int(lost)
+        self._at_door = cell("headrace_refused_at_door_total")
+        self.batches = BatchTimes(
+            transit=cell("headrace_transit_seconds"),
+            client_gap=cell("headrace_chunk_gap_seconds", "client"),
+            upstream_gap=cell("headrace_chunk_gap_seconds", "upstream"),
+        )
+        self._parties = [
+            cell("headrace_request_party_seconds_total", party) for party in ("client", "ours", "upstream")
+        ]
+        self._ended: dict[str, Cell] = {}
+        self._phases: dict[Point, Cell] = {}
+        self._lanes: dict[str, list[Cell]] = {}
+        self._stages: dict[str, list[Cell]] = {}
+        self._links: dict[str, list[Cell]] = {}
+
+    def _cell(self, family: str, *values: str) -> Cell:
+        known = _KNOWN[family]
+        return self.series.cell(known.kind, family, tuple(zip(known.labels, values, strict=True)))
+
+    # At once.
+
+    def begin(self) -> None:
+        """Count a request that has begun."""
+        self._in_flight[0] += 1.0
+
+    def end(self, end: str) -> None:
+        """Count a request that has ended."""
+        if (cell := self._ended.get(end)) is None:
+            cell = self._ended[end] = self._cell(REQUESTS, end)
+        cell[0] += 1  # before: a reader may see it twice for a moment, but never not at all
+        self._in_flight[0] -= 1.0
+
+    def note_refused_at_door(self) -> None:
+        """Count a request that was refused before anything was read of it."""
+        self._at_door[0] += 1
+
+    def note_stall(self, stage: str | None, ns: int) -> None:
+        """Count a stall of the loop, and who has caused it."""
+        self._cell("headrace_stalls_total", stage or _NO_STAGE)[0] += 1
+        self._cell("headrace_stall_seconds_total", stage or _NO_STAGE)[0] += ns
+
+    def note_collection(self, ns: int) -> None:
+        """Count a collection of garbage."""
+        count_duration(self._cell("headrace_gc_seconds"), ns)
+
+    # Now and then.
+
+    def note_process(self, *, lag_s: float, resident_bytes: int, sockets: Mapping[str, int]) -> None:
+        """Say how this process is.
+
+        Args:
+            lag_s: of its loop.
+            resident_bytes: its memory.
+            sockets: how many it has of each side.
+        """
+        self._cell("headrace_loop_lag_seconds", self._worker)[0] = lag_s
+        self._cell("headrace_resident_bytes", self._worker)[0] = float(resident_bytes)
+        for side, count in sockets.items():
+            self._cell("headrace_sockets", side)[0] = float(count)
+        self._cell("headrace_series_dropped_total")[0] = self.series.dropped
+
+    def note_dropped_lines(self, lines: int) -> None:
+        """Count further lines of the log that were lost."""
+        self._cell("headrace_log_lines_dropped_total")[0] += lines
+
+    def note_recorder(self, size_bytes: int) -> None:
+        """Say how much the flight recorder holds."""
+        self._cell("headrace_recorder_bytes")[0] = float(size_bytes)
+
+    def note_depths(self, depths: Mapping[str, int]) -> None:
+        """Say how many batches wait in the links of each name; in those that are not named none does."""
+        for name in self._links.keys() - depths.keys():
+            self._cell("headrace_link_depth", name)[0] = 0.0
+        for name, depth in depths.items():
+            self._cell("headrace_link_depth", name)[0] = float(depth)
+
+    # When a request has ended.
+
+    def fold(
+        self,
+        timeline: Timeline,
+        *,
+        deployment: str | None,
+        is_stream: bool | None,
+        end: str,
+        tokens: tuple[int, int] | None = None,
+    ) -> None:
+        """Add a finished request as a whole. Its point ``ended`` is known.
+
+        Args:
+            timeline: of the request.
+            deployment: who has answered it; None if nobody was asked.
+            is_stream: whether the client wanted a stream; None if that is not known.
+            end: its end code.
+            tokens: of its prompt and of its answer, as the upstream has counted them.
+        """
+        points, born_ns = timeline.points, timeline.born_ns
+        ended_ns = points["ended"]
+        of = deployment or UNKNOWN
+        stream = "" if is_stream is None else "true" if is_stream else "false"
+        count_duration(self._cell("headrace_request_seconds", of, stream, end), ended_ns - born_ns)
+        for cell, ns in zip(self._parties, timeline.parties_ns(ended_ns), strict=True):
+            cell[0] += ns
+        since_ns = born_ns
+        for point, ns in points.items():
+            if ns > since_ns:
+                if (phase := self._phases.get(point)) is None:
+                    phase = self._phases[point] = self._cell("headrace_request_phase_seconds_total", point)
+                phase[0] += ns - since_ns
+                since_ns = ns
+        if "client_arrived" in points:
+            count_duration(self._cell("headrace_before_handler_seconds"), points["head_read"] - born_ns)
+        if (out_ns := points.get("first_token_out")) is not None:
+            count_duration(self._cell("headrace_first_token_seconds", of), out_ns - born_ns)
+        if (sent_ns := points.get("upstream_sent")) is not None and (token_ns := points.get("first_token")):
+            count_duration(self._cell("headrace_upstream_first_token_seconds", of), token_ns - sent_ns)
+        if (routed_ns := points.get("routed")) is not None and deployment is not None:
+            answered_ns = points.get("upstream_end", ended_ns)
+            count_duration(self._cell("headrace_upstream_seconds", of, end), answered_ns - routed_ns)
+        if (left_ns := points.get("left")) is not None and (closed_ns := points.get("upstream_closed")):
+            count_duration(self._cell("headrace_cancel_seconds"), closed_ns - left_ns)
+        if tokens is not None:
+            for direction, count in zip(("prompt", "completion"), tokens, strict=True):
+                self._cell("headrace_tokens_total", of, direction)[0] += count
+                count_size(self._cell("headrace_request_tokens", of, direction), count)
+
+    def fold_tasks(self, lanes: Iterable[Lane], links: Iterable[Link[Any]]) -> None:
+        """Add what the tasks of a finished request, or of one of its attempts, have done."""
+        for main in lanes:
+            for lane in (main, *main.more):
+                if (cells := self._lanes.get(lane.name)) is None:
+                    cells = self._lanes[lane.name] = [
+                        self._cell("headrace_lane_seconds_total", lane.name, state) for state in STATES
+                    ]
+                for cell, ns in zip(cells, lane.spent_ns, strict=True):
+                    if ns:
+                        cell[0] += ns
+            for stage in main.stages:
+                if (cells := self._stages.get(stage.name)) is None:
+                    cells = self._stages[stage.name] = [
+                        self._cell("headrace_stage_busy_seconds_total", stage.name),
+                        self._cell("headrace_stage_outside_seconds_total", stage.name),
+                        self._cell("headrace_stage_events_total", stage.name, "in"),
+                        self._cell("headrace_stage_events_total", stage.name, "out"),
+                    ]
+                busy, outside, taken, given = cells
+                busy[0] += stage.busy_ns + stage.flush_ns
+                if stage.outside_ns:
+                    outside[0] += stage.outside_ns
+                taken[0] += stage.events_in
+                given[0] += stage.events_out
+        for link in links:
+            if (cells := self._links.get(link.name)) is None:
+                cells = self._links[link.name] = [
+                    self._cell("headrace_link_full_seconds_total", link.name),
+                    self._cell("headrace_link_batches_total", link.name),
+                    self._cell("headrace_link_wait_seconds", link.name, "ready"),
+                    self._cell("headrace_link_wait_seconds", link.name, "queued"),
+                ]
+            full, batches, ready, queued = cells
+            full[0] += link.full_ns
+            batches[0] += link.batches
+            at_once = link.batches
+            for cell, waits, ns in (
+                (ready, link.ready_waits, link.ready_ns),
+                (queued, link.queued_waits, link.queued_ns),
+            ):
+                for slot, count in waits.items():
+                    cell[slot] += count
+                    at_once -= count
+                cell[SUM_AT] += ns
+            ready[0] += at_once  # their taker worked at them in the task that gave them
+
+    def fold_turns(self, turns_ns: Mapping[str, Iterable[int]]) -> None:
+        """Add how long stages worked at each batch of a request that was traced."""
+        for stage, durations_ns in turns_ns.items():
+            cell = self._cell("headrace_stage_busy_seconds", stage)
+            for ns in durations_ns:
+                count_duration(cell, ns)
+
+
+def read_all(file: SegmentFile) -> dict[str, Family]:
+    """Return the figures of all processes together, by family. Those of `FAMILIES` are described there."""
+    found = read_series(file, when_dead={IN_FLIGHT: LOST})
+    return {
+        name: Family(name, _KNOWN[name].about, family.kind, family.series) if name in _KNOWN else family
+        for name, family in found.items()
+    }
