@@ -31,6 +31,7 @@ from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.supervision import Inherited
 from pipeline.gateway.watching import code_folders
 from pipeline.registry import PluginError, Plugins, did_you_mean, discover
+from pipeline.study.commands import add_commands
 from stages.chaos import CHAOS
 
 DISTRIBUTION = "headrace"
@@ -143,6 +144,8 @@ def _parser() -> argparse.ArgumentParser:
     situation.add_argument("--port", type=int, default=0, help="port to listen on (a free one)")
     situation.add_argument("--keep-serving", action="store_true", help="serve until Ctrl-C, for top and the page")
     situation.set_defaults(run=_situation)
+
+    add_commands(commands)
 
     docs = commands.add_parser("docs", help="write the generated pages of the documentation")
     docs.add_argument("--write", metavar="FOLDER", required=True)

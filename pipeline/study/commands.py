@@ -1,0 +1,254 @@
+"""The commands that study a recording: report · why · stalls · compare · trace · budget.
+
+Exit status: 0, 1 if a comparison or a budget has found something, 2 for a command line or a file that cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from pipeline.study.selection import Selection
+
+# argparse has no public name for what `add_subparsers` returns.
+Subparsers = Any
+
+FILE_HELP: Final = "a recording (.zst needs the extra zstd) or a JSON log of headrace; - is standard input"
+
+
+def add_commands(commands: Subparsers) -> None:
+    """Add the commands to the parser of ``headrace``. Nothing heavy is imported before one of them runs."""
+    report = commands.add_parser("report", help="show where the time of all requests of a recording went")
+    report.add_argument("file", metavar="FILE", help=FILE_HELP)
+    _add_selection(report)
+    _set(report, _report)
+
+    why = commands.add_parser("why", help="say why one request took long: whose time it was, and what cost most")
+    _add_request(why, "explain")
+    _add_selection(why)
+    _set(why, _why)
+
+    stalls = commands.add_parser("stalls", help="show which stages held the loop, and which requests waited for them")
+    stalls.add_argument("file", metavar="FILE", help=FILE_HELP)
+    _add_selection(stalls)
+    _set(stalls, _stalls)
+
+    compare = commands.add_parser("compare", help="show what is slower or faster in a second recording")
+    compare.add_argument("before", metavar="A", help=FILE_HELP)
+    compare.add_argument("after", metavar="B", help="another one")
+    compare.add_argument(
+        "--margin", metavar="PERCENT", type=float, default=5.0, help="ignore smaller differences (%(default)s)"
+    )
+    compare.add_argument("--all", action="store_true", help="show the figures that do not differ as well")
+    _add_selection(compare)
+    _set(compare, _compare)
+
+    trace = commands.add_parser("trace", help="write a request as a Perfetto trace (extra trace; ui.perfetto.dev)")
+    _add_request(trace, "write")
+    trace.add_argument("--output", "-o", metavar="FILE.pftrace", required=True, help="what to write")
+    _add_selection(trace)
+    _set(trace, _trace)
+
+    budget = commands.add_parser("budget", help="check limits for CI: status 1 and one line for each that is exceeded")
+    budget.add_argument("budgets", metavar="BUDGETS.toml", help="the limits; docs/recordings.md has the format")
+    budget.add_argument("files", metavar="FILE", nargs="+", help=f"{FILE_HELP}; several count as one")
+    budget.add_argument("--strict", action="store_true", help="a limit that cannot be judged counts as exceeded")
+    _add_selection(budget)
+    _set(budget, _budget)
+
+
+def _add_request(command: argparse.ArgumentParser, verb: str) -> None:
+    command.add_argument("words", metavar="ID FILE", nargs="+", help="its id and a recording; with --slowest no id")
+    command.add_argument("--slowest", action="store_true", help=f"{verb} the slowest requests of the recording")
+    command.add_argument("-n", dest="count", metavar="N", type=int, default=1, help="how many of them (%(default)s)")
+
+
+def _add_selection(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+    command.add_argument("--model", metavar="NAME", help="only requests for this model")
+    command.add_argument("--deployment", metavar="ID", help="only requests that this deployment answered")
+    command.add_argument("--end", metavar="CODE", help="only requests with this end, such as OK or UT")
+    command.add_argument("--since", metavar="TIME", help="only what ended then or later, 2026-11-30T12:00:00Z")
+    command.add_argument("--until", metavar="TIME", help="only what ended before")
+
+
+def _set(command: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+    def guarded(options: argparse.Namespace) -> int:
+        from pipeline.study.recording import StudyError
+
+        try:
+            return run(options)
+        except StudyError as error:
+            sys.stderr.write(f"headrace: {error}\n")
+            return 2
+
+    command.set_defaults(run=guarded)
+
+
+def _selection(options: argparse.Namespace) -> Selection:
+    from pipeline.study.selection import Selection, parsed_time
+
+    return Selection(
+        model=options.model,
+        deployment=options.deployment,
+        end=options.end,
+        since_s=parsed_time(options.since),
+        until_s=parsed_time(options.until),
+    )
+
+
+def _write(lines: Iterable[str]) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+# Any: whatever msgspec can encode.
+def _write_json(document: Any) -> None:
+    import msgspec
+
+    _write([msgspec.json.format(msgspec.json.encode(document), indent=2).decode()])
+
+
+def _report(options: argparse.Namespace) -> int:
+    from pipeline.study.recording import StudyError, open_recording
+    from pipeline.study.report import Reporter
+    from pipeline.study.report_page import report_page
+    from pipeline.study.tables import Paint
+
+    reporter = Reporter()
+    with open_recording(options.file) as recording:
+        for event in _selection(options).of(recording):
+            reporter.add(event)
+    report = reporter.report()
+    if not report.requests:
+        raise StudyError(
+            f"{options.file} has no request that was asked for: check --model, --deployment, --end, --since"
+        )
+    if options.json:
+        _write_json(report)
+    else:
+        _write(report_page(report, Paint()))
+    return 0
+
+
+def _id_and_file(options: argparse.Namespace) -> tuple[str | None, str]:
+    """Return the request's id, None for the slowest, and the name of the recording."""
+    from pipeline.study.recording import StudyError
+
+    if options.count < 1:
+        raise StudyError(f"-n {options.count}: it must be at least 1")
+    match options.slowest, options.words:
+        case True, [name]:
+            return None, name
+        case False, [request_id, name]:
+            return request_id, name
+        case _:
+            raise StudyError("name a request's id and a recording, or --slowest and a recording")
+
+
+def _why(options: argparse.Namespace) -> int:
+    from pipeline.study.recording import open_recording
+    from pipeline.study.tables import Paint
+    from pipeline.study.why_page import explanations, why_page
+
+    request_id, name = _id_and_file(options)
+    with open_recording(name) as recording:
+        found = explanations(_selection(options).of(recording), request_id=request_id, slowest=options.count)
+    if options.json:
+        _write_json(found)
+        return 0
+    for number, one in enumerate(found):
+        _write([*([""] if number else []), *why_page(one, Paint())])
+    return 0
+
+
+def _stalls(options: argparse.Namespace) -> int:
+    from pipeline.study.recording import open_recording
+    from pipeline.study.stalls import stalled_stages, stalls_page
+    from pipeline.study.tables import Paint
+
+    with open_recording(options.file) as recording:
+        found = stalled_stages(_selection(options).of(recording))
+    if options.json:
+        _write_json(found)
+    else:
+        _write(stalls_page(found, Paint()))
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from pipeline.study.compare import compared
+    from pipeline.study.compare_page import compare_page
+    from pipeline.study.figures import samples_of
+    from pipeline.study.recording import open_recording
+    from pipeline.study.tables import Paint
+
+    selection = _selection(options)
+    with open_recording(options.before) as before:
+        a = samples_of(selection.of(before))
+    with open_recording(options.after) as after:
+        b = samples_of(selection.of(after))
+    comparison = compared(a, b, margin=options.margin / 100)
+    if options.json:
+        _write_json(comparison)
+    else:
+        _write(compare_page(comparison, Paint(), shows_all=options.all))
+    return int(any(one.verdict in ("slower", "faster") for one in comparison.figures))
+
+
+def _trace(options: argparse.Namespace) -> int:
+    from pipeline.study.perfetto import perfetto_trace
+    from pipeline.study.recording import StudyError, open_recording
+    from pipeline.study.why_page import chosen
+
+    request_id, name = _id_and_file(options)
+    with open_recording(name) as recording:
+        requests, stalls, _ = chosen(_selection(options).of(recording), request_id=request_id, slowest=options.count)
+    trace = perfetto_trace(requests, stalls)
+    try:
+        with open(options.output, "wb") as file:
+            file.write(trace)
+    except OSError as error:
+        raise StudyError(f"{options.output} cannot be written: {error.strerror}") from None
+    traced = sum(request.trace is not None for request in requests)
+    if options.json:
+        _write_json({"file": options.output, "bytes": len(trace), "requests": len(requests), "traced": traced})
+    else:
+        coarse = (
+            "" if traced == len(requests) else f" ({len(requests) - traced} not traced per batch: only their points)"
+        )
+        plural = "request" if len(requests) == 1 else "requests"
+        _write(
+            [
+                f"{options.output}: {len(requests)} {plural}{coarse}, {len(trace)} bytes; open it at https://ui.perfetto.dev"
+            ]
+        )
+    return 0
+
+
+def _budget(options: argparse.Namespace) -> int:
+    from pipeline.study.budget import judged, read_budget
+    from pipeline.study.budget_page import budget_page
+    from pipeline.study.figures import samples_of
+    from pipeline.study.recording import open_recording
+    from pipeline.study.tables import Paint
+
+    budget = read_budget(options.budgets)
+    selection = _selection(options)
+    samples = None
+    for name in options.files:
+        with open_recording(name) as recording:
+            samples = samples_of(selection.of(recording), samples)
+    baseline = None
+    if budget.baseline is not None:
+        with open_recording(budget.baseline) as recording:
+            baseline = samples_of(selection.of(recording))
+    verdicts = judged(budget, samples or samples_of([]), baseline)
+    if options.json:
+        _write_json(verdicts)
+    else:
+        _write(budget_page(verdicts, Paint()))
+    failing = ("exceeded", "cannot tell") if options.strict else ("exceeded",)
+    return int(any(verdict.verdict in failing for verdict in verdicts))
