@@ -1,11 +1,12 @@
-"""Each situation for real: what was lost on purpose is what the records say, and what the clients have measured.
+"""Each situation for real: what was lost on purpose is what the records say, what the clients have measured, and what
+``headrace why`` names.
 
-Only the measurement is checked here: what the commands say of a recording has its own tests. A machine that is busy
-with something else makes everything longer, so that a situation may be played three times.
+A machine that is busy with something else makes everything longer, so that a situation may be played three times.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -51,13 +52,17 @@ def concerned(situation: Situation, recorded: Recorded) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", SITUATIONS)
-async def test_what_was_lost_is_in_the_records(name: str, tmp_path: Path) -> None:
+async def test_what_was_lost_is_found(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recording = tmp_path / "recording.jsonl"
     for left in reversed(range(TRIES)):
         said: list[str] = []
         seen = await play(SITUATIONS[name], recording, said.append)
         try:
-            check(SITUATIONS[name], seen, read_recording(recording))
+            recorded = read_recording(recording)
+            check(SITUATIONS[name], seen, recorded)
+            capsys.readouterr()
+            assert main(["why", "--slowest", "--json", str(recording)]) == 0
+            check_why(SITUATIONS[name], json.loads(capsys.readouterr().out), recorded)
         except AssertionError:
             if not left:
                 raise
@@ -82,6 +87,20 @@ def check(situation: Situation, seen: list[Seen], recorded: Recorded) -> None:
         assert party_ms[situation.party] >= (1 - EXACT) * situation.loss.ms
     if situation.name in CHECKS:
         CHECKS[situation.name](seen, recorded)
+
+
+def check_why(situation: Situation, found: list[dict[str, Any]], recorded: Recorded) -> None:
+    """Check that the culprit is named, with what was injected."""
+    [culprit] = [one["culprit"] for one in found]
+    loss = situation.loss
+    assert (culprit["kind"], culprit["party"]) == (situation.culprit, situation.party), found
+    assert culprit["ms"] == exactly(loss.ms)
+    if loss.kind in ("busy", "outside", "stall"):
+        assert culprit["stage"] == loss.name
+    if loss.kind == "stall":
+        assert culprit["request_id"] == recorded.stalls[0]["request_id"]
+    if loss.deployment is not None:
+        assert culprit["deployment"] == loss.deployment
 
 
 def check_slow_head(seen: list[Seen], recorded: Recorded) -> None:

@@ -1,6 +1,4 @@
-"""The ``headrace`` command: serve · dev · demo · check-config · graph · stages · new-stage · run-stage ·
-situation · docs.
-"""
+"""The ``headrace`` command: serve, look at a configuration, write a stage, and study where the time goes."""
 
 from __future__ import annotations
 
@@ -13,7 +11,6 @@ from functools import partial
 from importlib.metadata import distributions, version
 from pathlib import Path
 
-import trio
 from msgspec.structs import replace
 
 from pipeline.gateway.command_error import CommandError
@@ -28,9 +25,10 @@ from pipeline.gateway.config.load import (
 )
 from pipeline.gateway.config.pipeline_section import FLAGS
 from pipeline.gateway.config.settings import PipelineSettings, Settings
+from pipeline.gateway.situations.command import add_situation
 from pipeline.gateway.supervision import Inherited
 from pipeline.gateway.watching import code_folders
-from pipeline.registry import PluginError, Plugins, did_you_mean, discover
+from pipeline.registry import PluginError, Plugins, discover
 from pipeline.study.commands import add_commands
 from stages.chaos import CHAOS
 
@@ -135,16 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     run_stage.add_argument("--show", choices=SHOWN, default="both", help="what to print (%(default)s)")
     run_stage.set_defaults(run=_run_stage)
 
-    situation = commands.add_parser("situation", help="lose time on purpose, at a known place: to learn from")
-    which = situation.add_mutually_exclusive_group(required=True)
-    which.add_argument("name", metavar="NAME", nargs="?", help="one of the list")
-    which.add_argument("--list", action="store_true", help="list the situations")
-    situation.add_argument("--seconds", type=float, default=0, help="go on for so long (one round)")
-    situation.add_argument("--record", metavar="FILE", help="the recording to write (NAME.jsonl)")
-    situation.add_argument("--port", type=int, default=0, help="port to listen on (a free one)")
-    situation.add_argument("--keep-serving", action="store_true", help="serve until Ctrl-C, for top and the page")
-    situation.set_defaults(run=_situation)
-
+    add_situation(commands)
     add_commands(commands)
 
     docs = commands.add_parser("docs", help="write the generated pages of the documentation")
@@ -343,32 +332,6 @@ def _run_stage(options: argparse.Namespace) -> int:
     if ran.failure is not None:
         print(ran.failure, file=sys.stderr)
         return 1
-    return 0
-
-
-def _situation(options: argparse.Namespace) -> int:
-    from pipeline.gateway.situations.run import play
-    from pipeline.gateway.situations.table import SITUATIONS
-
-    if options.list:
-        for situation in SITUATIONS.values():
-            print(f"{situation.name:20} {situation.about}")
-        return 0
-    if options.name not in SITUATIONS:
-        raise CommandError(
-            f"there is no situation {options.name!r}{did_you_mean(options.name, SITUATIONS)}: "
-            f"write one of {', '.join(SITUATIONS)}"
-        )
-    recording = Path(options.record or f"{options.name}.jsonl")
-
-    def say(line: str) -> None:
-        print(line, flush=True)
-
-    run = partial(play, seconds=options.seconds, port=options.port, keep_serving=options.keep_serving)
-    try:
-        trio.run(run, SITUATIONS[options.name], recording, say)
-    except KeyboardInterrupt:
-        print(f"\nThe recording is {recording}.")
     return 0
 
 

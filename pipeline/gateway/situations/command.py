@@ -1,0 +1,55 @@
+"""``headrace situation``: its arguments, and what it prints."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.gateway.command_error import CommandError
+
+
+# Any: argparse has no public name for what `add_subparsers` returns.
+def add_situation(commands: Any) -> None:
+    """Add the command to the parser of ``headrace``. Nothing heavy is imported before it runs."""
+    situation = commands.add_parser("situation", help="lose time on purpose, at a known place: to learn from")
+    which = situation.add_mutually_exclusive_group(required=True)
+    which.add_argument("name", metavar="NAME", nargs="?", help="one of the list")
+    which.add_argument("--list", action="store_true", help="list the situations")
+    situation.add_argument("--seconds", metavar="N", type=float, default=0, help="go on for so long (one round)")
+    situation.add_argument("--record", metavar="FILE", help="the recording to write (NAME.jsonl)")
+    situation.add_argument("--port", type=int, default=0, help="port to listen on (a free one)")
+    situation.add_argument("--keep-serving", action="store_true", help="serve until Ctrl-C, for top and the page")
+    situation.set_defaults(run=_situation)
+
+
+def _situation(options: argparse.Namespace) -> int:
+    import trio
+
+    from pipeline.gateway.situations.run import play
+    from pipeline.gateway.situations.table import SITUATIONS
+    from pipeline.registry import did_you_mean
+
+    if options.list:
+        for situation in SITUATIONS.values():
+            _say(f"{situation.name:20} {situation.about}")
+        return 0
+    if options.name not in SITUATIONS:
+        raise CommandError(
+            f"there is no situation {options.name!r}{did_you_mean(options.name, SITUATIONS)}: "
+            f"write one of {', '.join(SITUATIONS)}"
+        )
+    recording = Path(options.record or f"{options.name}.jsonl")
+    run = partial(play, seconds=options.seconds, port=options.port, keep_serving=options.keep_serving)
+    try:
+        trio.run(run, SITUATIONS[options.name], recording, _say)
+    except KeyboardInterrupt:
+        _say(f"\nThe recording is {recording}.")
+    return 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
