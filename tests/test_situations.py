@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from kit.service.records import assert_sums
@@ -29,6 +30,7 @@ from pipeline.gateway.situations.clients import Seen
 from pipeline.gateway.situations.recorded import Recorded, lost_ms, read_recording
 from pipeline.gateway.situations.run import play, waits_ms
 from pipeline.gateway.situations.table import SITUATIONS, Loss, Situation
+from stages.chaos import CHAOS, ChaosOptions
 
 ROOT = Path(__file__).parents[1]
 TUTORIAL = (ROOT / "docs/studying-latency.md").read_text(encoding="utf-8")
@@ -244,3 +246,13 @@ def test_the_tutorial_has_each_situation(name: str) -> None:
 
 def test_the_tutorial_has_no_other() -> None:
     assert re.findall(r"^\| \[`([\w-]+)`\]", TUTORIAL, re.MULTILINE) == list(SITUATIONS)
+
+
+def test_every_parameter_and_option_is_documented() -> None:
+    page = (ROOT / "docs/config.md").read_text(encoding="utf-8")
+    for name in ("head", "first", "tokens", "gap", "stall", "fail", "bytes"):
+        assert re.search(rf"^\| `{name}` \|", page, re.MULTILINE)
+    for plugin in CHAOS:
+        assert re.search(rf"^\| `{plugin.name}` \|", page, re.MULTILINE)
+    for field in msgspec.structs.fields(ChaosOptions):
+        assert re.search(rf"^\| `{field.name}` \|", page, re.MULTILINE)

@@ -68,8 +68,13 @@ async def _logged(situation: Situation, recording: Path, requests: int) -> None:
 
 def _figures(situation: Situation, seen: list[Seen], recording: Path) -> list[str]:
     loss = situation.loss
-    which = f"of deployment {loss.deployment}" if loss.deployment else "that waits longest" if loss.is_longest else ""
-    each = "once" if loss.kind == "stall" else f"in each request {which}".rstrip()
+
+    if loss.kind == "stall":
+        each = "once"
+    elif loss.is_longest:
+        each = "in the request that waits longest"
+    else:
+        each = f"in each request of deployment {loss.deployment}" if loss.deployment else "in each request"
     recorded = read_recording(recording)
     first = [one.first_token_ms for one in seen]
     figures = {
