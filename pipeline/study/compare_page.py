@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from pipeline.study.compare import ComparedFigure, Comparison
-from pipeline.study.tables import Paint, ms_text, number, percent, table, wrapped
+from pipeline.study.tables import Paint, ms_text, number, table, wrapped
 
 
 def compare_page(comparison: Comparison, paint: Paint, *, shows_all: bool = False) -> list[str]:
@@ -44,11 +44,11 @@ def _headline(comparison: Comparison, found: list[ComparedFigure]) -> str:
         return "No difference was found."
     first = found[0]
     difference, low, high = first.shown
-    what = "median" if first.by == "median" else "mean"
-    share = percent(abs(difference), first.a_median if first.by == "median" else first.a_mean)
+    was, now = (first.a_median, first.b_median) if first.by == "median" else (first.a_mean, first.b_mean)
     sentence = (
-        f"{first.figure} is {first.verdict} in B: by {ms_text(abs(difference))} a request (the {what}; {share}), "
-        f"between {ms_text(min(abs(low), abs(high)))} and {ms_text(max(abs(low), abs(high)))}."
+        f"{first.figure} is {first.verdict} in B: its {first.by} went from {ms_text(was)} to {ms_text(now)} a request, "
+        f"by {abs(difference):.3f} ms (with 95 % confidence between {min(abs(low), abs(high)):.3f} and "
+        f"{max(abs(low), abs(high)):.3f} ms)."
     )
     if comparison.culprit is None:
         return f"{sentence} No stage and no wait alone explains it."

@@ -131,12 +131,9 @@ def _our_parts(
 
 def _upstream_parts(request: RecordedRequest, upstream_ms: float, phases_ms: dict[str, float]) -> Iterator[TimePart]:
     failed_ms = sum(min(attempt.ms, _waited_ms(attempt)) for attempt in failed_attempts(request))
-    lost_ms = sum(attempt.ms + attempt.pause_ms for attempt in failed_attempts(request))
     found = [TimePart("attempts", "upstream", failed_ms)]
     for point, kind in _UPSTREAM_PHASES.items():
-        ms = phases_ms.get(point, 0.0)
-        if lost_ms > 0 and ms > 0:  # the failed attempts are within the first phase of the last one
-            ms, lost_ms = max(0.0, ms - lost_ms), 0.0
+        ms = phases_ms.get(point, 0.0) - lost_in_phase_ms(request, point, phases_ms.get(point, 0.0))
         found.append(TimePart(kind, "upstream", ms))
     rest: PartKind = "tokens"
     if "upstream_head" not in request.points_ms and "first_event" not in request.points_ms:
@@ -171,6 +168,15 @@ def _waited_ms(attempt: RecordedAttempt) -> float:
 def failed_attempts(request: RecordedRequest) -> list[RecordedAttempt]:
     """Return the attempts that another one followed."""
     return [attempt for attempt in request.attempts[:-1] if attempt.end != "OK"]
+
+
+def lost_in_phase_ms(request: RecordedRequest, point: str, phase_ms: float) -> float:
+    """Return how much of the phase up to ``point`` went into attempts that failed, and into the pauses after them."""
+    if not failed_attempts(request):
+        return 0.0
+    began_ms, ended_ms = request.attempts[0].began_ms, request.attempts[-1].began_ms
+    until_ms = request.points_ms.get(point, 0.0)
+    return min(phase_ms, max(0.0, min(until_ms, ended_ms) - max(until_ms - phase_ms, began_ms)))
 
 
 def stages_of(request: RecordedRequest) -> Iterator[tuple[str, RecordedStage]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Final
 
 from msgspec import Struct
 
-from pipeline.study.parts import PARTIES, PARTY_OF_POINT, PartyName
+from pipeline.study.parts import PARTIES, PARTY_OF_POINT, PartyName, lost_in_phase_ms
 from pipeline.study.records import RecordedRequest
 
 ABOUT_POINT: Final = {
@@ -19,15 +20,15 @@ ABOUT_POINT: Final = {
     "upstream_connected": "connected to the upstream",
     "upstream_secured": "TLS handshake with the upstream",
     "upstream_sent": "sent the request to the upstream",
-    "upstream_head": "waited for the head of the answer",
+    "upstream_head": "waited for the answer's head",
     "first_event": "waited for the first event",
     "first_token": "waited for the first token",
     "first_output_token": "reasoning, before the text",
-    "first_byte_out": "sent the first byte to the client",
-    "first_token_out": "sent the first token to the client",
+    "first_byte_out": "sent the client the first byte",
+    "first_token_out": "sent the client the first token",
     "upstream_end": "the rest of the answer came",
-    "last_byte_out": "sent the rest to the client",
-    "left": "up to when the client disconnected",
+    "last_byte_out": "sent the client the rest",
+    "left": "until the client disconnected",
     "upstream_closed": "closed the upstream's connection",
     "ended": "cleared away",
 }
@@ -71,13 +72,18 @@ def path_of(request: RecordedRequest) -> list[PathStep]:
     shares: dict[str, dict[str, float]] = {point: {} for point in phases_ms}
     open_ms = dict(phases_ms)
 
-    def take(point: str, party: PartyName | None) -> None:
-        taken_ms = 0.0 if party is None else min(open_ms[point], left_ms[party])
+    def take(point: str, party: PartyName | None, most_ms: float = inf) -> float:
+        taken_ms = 0.0 if party is None else min(open_ms[point], left_ms[party], most_ms)
         if party is not None and taken_ms > 0:
             shares[point][party] = shares[point].get(party, 0.0) + taken_ms
             left_ms[party] -= taken_ms
             open_ms[point] -= taken_ms
+        return taken_ms
 
+    lost = {point for point, ms in phases_ms.items() if lost_in_phase_ms(request, point, ms) > ms / 2}
+    pauses_ms = sum(attempt.pause_ms for attempt in request.attempts)
+    for point in sorted(lost, key=lambda point: -phases_ms[point]):
+        pauses_ms -= take(point, "ours", pauses_ms)
     for point in phases_ms:
         take(point, PARTY_OF_POINT.get(point))
     for point in phases_ms:
@@ -94,7 +100,7 @@ def path_of(request: RecordedRequest) -> list[PathStep]:
     at_ms = 0.0
     for point, ms in phases_ms.items():
         rounded = {party: round(share, 3) for party, share in shares[point].items()}
-        about = ABOUT_POINT.get(point, point)
+        about = "attempts that failed, and pauses" if point in lost else ABOUT_POINT.get(point, point)
         steps.append(PathStep(point=point, about=about, began_ms=round(at_ms, 3), ms=round(ms, 3), party_ms=rounded))
         at_ms += ms
     return steps

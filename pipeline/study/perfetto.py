@@ -146,26 +146,26 @@ def _write_sums(writer: _Writer, request: RecordedRequest, born_ns: int, pid: in
 
 
 def _write_spans(writer: _Writer, spans: Sequence[BatchSpan], born_ns: int, pid: int, process: int) -> None:
-    lanes: defaultdict[str, list[TraceSlice]] = defaultdict(list)
-    waits: defaultdict[str, list[TraceSlice]] = defaultdict(list)
-    seen: set[tuple[str, int]] = set()  # a batch has one flow through a lane, not one from stage to stage
+    lanes: defaultdict[tuple[int, str], list[TraceSlice]] = defaultdict(list)
+    waits: defaultdict[tuple[int, str], list[TraceSlice]] = defaultdict(list)
+    seen: set[tuple[int, int]] = set()  # a batch has one flow through a lane, not one from stage to stage
     for span in sorted(spans, key=lambda span: span.start_us):
         start_ns = born_ns + round(span.start_us * 1000)
         end_ns = start_ns + round(span.duration_us * 1000)
         details: Details = {"batch": span.batch} if span.batch else {}
         if span.kind == WORK:
             flow = 0
-            if span.batch and (span.lane, span.batch) not in seen:
-                seen.add((span.lane, span.batch))
+            if span.batch and (span.track, span.batch) not in seen:
+                seen.add((span.track, span.batch))
                 flow = pid << 32 | span.batch
-            lanes[span.lane].append(TraceSlice(start_ns, end_ns, span.name, "stage", details, flow))
+            lanes[span.track, span.lane].append(TraceSlice(start_ns, end_ns, span.name, "stage", details, flow))
         elif span.kind in STATE_KINDS:
-            lanes[span.lane].append(TraceSlice(start_ns, end_ns, STATE_KINDS[span.kind], "state", details))
+            lanes[span.track, span.lane].append(TraceSlice(start_ns, end_ns, STATE_KINDS[span.kind], "state", details))
         elif span.kind in WAIT_KINDS:
-            waits[span.name].append(TraceSlice(start_ns, end_ns, WAIT_KINDS[span.kind], "wait", details))
-    for tid, (name, slices) in enumerate(lanes.items()):
+            waits[span.track, span.name].append(TraceSlice(start_ns, end_ns, WAIT_KINDS[span.kind], "wait", details))
+    for tid, ((_, name), slices) in enumerate(sorted(lanes.items())):
         writer.slices(writer.thread(pid, tid + 1, name), slices)
-    for name, slices in waits.items():
+    for (_, name), slices in sorted(waits.items()):
         for row in _rows(slices):
             writer.slices(writer.track(f"link {name}", process), row)
         changes = [(one.start_ns, 1) for one in slices] + [(one.end_ns, -1) for one in slices]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import IO, Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from pipeline.study.progress import Progress
 from pipeline.study.records import Recorded, RecordedRequest, RecordedStall
@@ -25,15 +25,15 @@ class StudyError(Exception):
     """A command cannot do what it was asked to; the message says why, and what to change."""
 
 
-class RecordingHeader(Struct, kw_only=True, omit_defaults=True):
-    """The first line of a recording; ``format`` is the only field that a reader needs."""
+class RecordingHeader(Struct, kw_only=True):
+    """The first line of a recording; ``format`` is the only field that a reader needs. What is UNSET is left out."""
 
     event: str = "recording"
     format: int = FORMAT
-    headrace: str | None = None
-    began: str | None = None
-    source: str | None = None
-    workers: int | None = None
+    headrace: str | UnsetType = UNSET
+    began: str | UnsetType = UNSET
+    source: str | UnsetType = UNSET
+    workers: int | UnsetType = UNSET
 
 
 class _Line(Struct):
@@ -173,7 +173,8 @@ class RecordingWriter:
 
     def write(self, lines: Iterable[bytes]) -> None:
         """Write lines, each one JSON object with or without its newline."""
-        self._file.writelines(line if line.endswith(b"\n") else line + b"\n" for line in lines)
+        for line in lines:
+            self._file.write(line if line.endswith(b"\n") else line + b"\n")
 
 
 @contextmanager

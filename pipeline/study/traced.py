@@ -22,6 +22,7 @@ class BatchSpan(NamedTuple):
         start_us, duration_us: since the request's birth.
         batch: the number of its batch; 0 if it has none.
         lane: the name of the lane, for work and states.
+        track: the index of that lane, or of the link; names may come again, in another attempt.
     """
 
     kind: int
@@ -30,6 +31,7 @@ class BatchSpan(NamedTuple):
     duration_us: float
     batch: int
     lane: str
+    track: int
 
 
 def spans_of(trace: RecordedTrace) -> Iterator[BatchSpan]:
@@ -38,13 +40,11 @@ def spans_of(trace: RecordedTrace) -> Iterator[BatchSpan]:
         names = trace.stages if kind == WORK else trace.links if kind in WAIT_KINDS else trace.lanes
         if not 0 <= index < len(names) or duration_us < 0:
             continue
-        lane = ""
+        lane, track = names[index], index
         if kind == WORK:
-            at = trace.lane_of_stage[index] if index < len(trace.lane_of_stage) else 0
-            lane = trace.lanes[at] if 0 <= at < len(trace.lanes) else names[index]
-        elif kind in STATE_KINDS:
-            lane = names[index]
-        yield BatchSpan(kind, names[index], start_us, duration_us, batch, lane)
+            track = trace.lane_of_stage[index] if index < len(trace.lane_of_stage) else 0
+            lane = trace.lanes[track] if 0 <= track < len(trace.lanes) else lane
+        yield BatchSpan(kind, names[index], start_us, duration_us, batch, lane, track)
 
 
 def first_token_work_ms(trace: RecordedTrace, first_token_ms: float) -> dict[str, float]:

