@@ -18,10 +18,10 @@ def add_situation(commands: Any) -> None:
     which = situation.add_mutually_exclusive_group(required=True)
     which.add_argument("name", metavar="NAME", nargs="?", help="one of the list")
     which.add_argument("--list", action="store_true", help="list the situations")
-    situation.add_argument("--seconds", metavar="N", type=float, default=0, help="go on for so long (one round)")
+    situation.add_argument("--seconds", metavar="N", type=float, default=0, help="repeat it for so long (once)")
     situation.add_argument("--record", metavar="FILE", help="the recording to write (NAME.jsonl)")
     situation.add_argument("--port", type=int, default=0, help="port to listen on (a free one)")
-    situation.add_argument("--keep-serving", action="store_true", help="serve until Ctrl-C, for top and the page")
+    situation.add_argument("--keep-serving", action="store_true", help="repeat it until Ctrl-C, for top and the page")
     situation.set_defaults(run=_situation)
 
 

@@ -32,7 +32,8 @@ async def play(
         situation: one of the table.
         recording: the file that becomes the service's JSON log, after a header line.
         say: takes the lines to show.
-        seconds: the requests are sent again until so many seconds have passed; once if it is 0.
+        seconds: the requests are sent again until so many seconds have passed; 0 stands for once, or for always if it
+            keeps serving.
         port: of the service; 0 lets the system choose.
         keep_serving: go on until the process is interrupted, for the live commands and the page.
 
@@ -40,16 +41,22 @@ async def play(
         CommandError: if the service does not start, or a request fails.
     """
     say(f"{situation.name}: {situation.about}")
-    seen: list[Seen] = []
     async with serving(situation, recording, port) as service:
+
+        async def ask() -> list[Seen]:
+            return await ask_all(service.port, service.key, situation.loads)
+
         until_s = trio.current_time() + seconds
-        while not seen or trio.current_time() < until_s:
-            seen += await ask_all(service.port, service.key, situation.loads)
+        seen = await ask()
+        while not keep_serving and trio.current_time() < until_s:
+            seen += await ask()
         await _logged(situation, recording, len(seen))
         for line in _figures(situation, seen, recording):
             say(line)
         if keep_serving:
             say(_live_hints(service))
+            while not seconds or trio.current_time() < until_s:
+                await ask()
             await trio.sleep_forever()
     say(_hints(recording))
     return seen
@@ -110,7 +117,7 @@ The recording is {recording}. Ask it what was wrong:
 def _live_hints(service: RunningService) -> str:
     return f"""\
 
-The service goes on at {service.url}, until you press Ctrl-C. In another shell:
+The same goes on at {service.url}, until you press Ctrl-C. In another shell:
 
   export HEADRACE_MASTER_KEY={service.key}
   headrace top --url {service.url}
