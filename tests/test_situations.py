@@ -176,22 +176,23 @@ CHECKS = {
 }
 
 
-def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_until_it_is_interrupted(number: signal.Signals, tmp_path: Path) -> None:
     """And the service ends with it, and has left a recording."""
     command = [sys.executable, "-m", "pipeline.gateway", "situation", "slow-head", "--keep-serving"]
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "HEADRACE_LOG_LEVEL": "error"}
     with subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True) as process:
         shown = read_until(process, "asks for the key")
         [port] = {int(found) for found in re.findall(r"http://127\.0\.0\.1:(\d+)", shown)}
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         rest, _ = process.communicate(timeout=PROCESSES_S)
     assert process.returncode == 0
     assert "injected  800 ms in each request: phase upstream_sent..upstream_head" in shown
-    assert "slow-head.jsonl" in rest
+    assert "headrace why --slowest slow-head.jsonl" in rest
     with pytest.raises(OSError, match="failed"):
         trio.run(trio.open_tcp_stream, "127.0.0.1", port)
     recorded = read_recording(tmp_path / "slow-head.jsonl")
-    assert len(recorded.requests) == 4
+    assert len(recorded.requests) >= 4
 
 
 def read_until(process: subprocess.Popen[str], words: str) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.gateway.command_error import CommandError
+
+if TYPE_CHECKING:
+    from pipeline.gateway.situations.table import Situation
 
 
 # Any: argparse has no public name for what `add_subparsers` returns.
@@ -28,7 +32,6 @@ def add_situation(commands: Any) -> None:
 def _situation(options: argparse.Namespace) -> int:
     import trio
 
-    from pipeline.gateway.situations.run import play
     from pipeline.gateway.situations.table import SITUATIONS
     from pipeline.registry import did_you_mean
 
@@ -41,13 +44,35 @@ def _situation(options: argparse.Namespace) -> int:
             f"there is no situation {options.name!r}{did_you_mean(options.name, SITUATIONS)}: "
             f"write one of {', '.join(SITUATIONS)}"
         )
-    recording = Path(options.record or f"{options.name}.jsonl")
-    run = partial(play, seconds=options.seconds, port=options.port, keep_serving=options.keep_serving)
-    try:
-        trio.run(run, SITUATIONS[options.name], recording, _say)
-    except KeyboardInterrupt:
-        _say(f"\nThe recording is {recording}.")
+    trio.run(_play_until_signalled, SITUATIONS[options.name], options)
     return 0
+
+
+async def _play_until_signalled(situation: Situation, options: argparse.Namespace) -> None:
+    """Play a situation; a signal ends it with its service, even in the background, where a shell ignores Ctrl-C."""
+    import trio
+
+    from pipeline.gateway.situations.run import hints, play
+
+    recording = Path(options.record or f"{situation.name}.jsonl")
+    run = partial(play, seconds=options.seconds, port=options.port, keep_serving=options.keep_serving)
+    failure: CommandError | None = None
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def end_when_signalled() -> None:
+                async for _ in signals:
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(end_when_signalled)
+            try:
+                await run(situation, recording, _say)
+            except CommandError as error:
+                failure = error  # raised here, it would come in a group
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    _say(hints(recording))
 
 
 def _say(line: str) -> None:

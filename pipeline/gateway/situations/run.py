@@ -58,7 +58,6 @@ async def play(
             while not seconds or trio.current_time() < until_s:
                 await ask()
             await trio.sleep_forever()
-    say(_hints(recording))
     return seen
 
 
@@ -105,7 +104,8 @@ def waits_ms(seen: list[Seen]) -> list[float]:
     return [one.first_token_ms - first_ms for one in seen]
 
 
-def _hints(recording: Path) -> str:
+def hints(recording: Path) -> str:
+    """Return what to do next with a recording."""
     return f"""\
 
 The recording is {recording}. Ask it what was wrong:
