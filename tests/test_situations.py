@@ -23,13 +23,15 @@ import trio
 from kit.service.records import assert_sums
 from kit.time.patience import PROCESSES_S
 
-from pipeline.gateway.cli import main
+from pipeline.gateway.cli import known_plugins, main
 from pipeline.gateway.command_error import CommandError
 from pipeline.gateway.config.load import parse_settings
+from pipeline.gateway.generation import Generation
 from pipeline.gateway.situations.clients import Seen
 from pipeline.gateway.situations.recorded import Recorded, lost_ms, read_recording
 from pipeline.gateway.situations.run import play, waits_ms
 from pipeline.gateway.situations.table import SITUATIONS, Loss, Situation
+from pipeline.study.budget import read_budget
 from stages.chaos import CHAOS, ChaosOptions
 
 ROOT = Path(__file__).parents[1]
@@ -176,15 +178,14 @@ CHECKS = {
 }
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_serves_until_it_is_interrupted(number: signal.Signals, tmp_path: Path) -> None:
+def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
     """And the service ends with it, and has left a recording."""
     command = [sys.executable, "-m", "pipeline.gateway", "situation", "slow-head", "--keep-serving"]
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "HEADRACE_LOG_LEVEL": "error"}
     with subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True) as process:
         shown = read_until(process, "asks for the key")
         [port] = {int(found) for found in re.findall(r"http://127\.0\.0\.1:(\d+)", shown)}
-        process.send_signal(number)
+        process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=PROCESSES_S)
     assert process.returncode == 0
     assert "injected  800 ms in each request: phase upstream_sent..upstream_head" in shown
@@ -247,6 +248,18 @@ def test_the_tutorial_has_each_situation(name: str) -> None:
 
 def test_the_tutorial_has_no_other() -> None:
     assert re.findall(r"^\| \[`([\w-]+)`\]", TUTORIAL, re.MULTILINE) == list(SITUATIONS)
+
+
+def test_the_files_of_the_tutorial_are_usable(tmp_path: Path) -> None:
+    files = re.findall(r"^```(?:yaml|toml) (\S+)\n(.*?)^```$", TUTORIAL, re.MULTILINE | re.DOTALL)
+    for name, text in files:
+        (tmp_path / name).write_text(text)
+    assert [name for name, _ in files] == ["stage.yaml", "budgets.toml"]
+    environ = {"HEADRACE_MASTER_KEY": "sk-0123456789abcdef", "STAGE_MS": "2"}
+    settings = parse_settings((tmp_path / "stage.yaml").read_text(), source="stage.yaml", environ=environ)
+    assert settings.warnings == ()
+    Generation(settings, plugins=known_plugins(), on_end=lambda finished: None)
+    assert read_budget(str(tmp_path / "budgets.toml")).requests == 50
 
 
 def test_every_parameter_and_option_is_documented() -> None:

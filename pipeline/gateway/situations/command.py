@@ -56,7 +56,7 @@ async def _play_until_signalled(situation: Situation, options: argparse.Namespac
 
     recording = Path(options.record or f"{situation.name}.jsonl")
     run = partial(play, seconds=options.seconds, port=options.port, keep_serving=options.keep_serving)
-    failure: CommandError | None = None
+    failure: CommandError | OSError | None = None
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
 
@@ -67,7 +67,7 @@ async def _play_until_signalled(situation: Situation, options: argparse.Namespac
             nursery.start_soon(end_when_signalled)
             try:
                 await run(situation, recording, _say)
-            except CommandError as error:
+            except (CommandError, OSError) as error:
                 failure = error  # raised here, it would come in a group
             nursery.cancel_scope.cancel()
     if failure is not None:

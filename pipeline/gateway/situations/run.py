@@ -16,6 +16,9 @@ from pipeline.gateway.situations.table import Situation
 LOGGED_WITHIN_S: Final = 3
 """Records are logged up to 50 ms after the end of their requests, stalls up to a second."""
 
+ROUND_S: Final = 1.5
+"""How long a round takes at least, if there are several: of each second only the longest stall is logged."""
+
 
 async def play(
     situation: Situation,
@@ -44,7 +47,11 @@ async def play(
     async with serving(situation, recording, port) as service:
 
         async def ask() -> list[Seen]:
-            return await ask_all(service.port, service.key, situation.loads)
+            next_s = trio.current_time() + ROUND_S
+            seen = await ask_all(service.port, service.key, situation.loads)
+            if seconds or keep_serving:
+                await trio.sleep_until(next_s)
+            return seen
 
         until_s = trio.current_time() + seconds
         seen = await ask()

@@ -137,7 +137,7 @@ _ALL: Final = (
         "blocked-loop",
         "A stage computes for 600 ms for one request, and 40 other streams stand still.",
         (
-            ("chat", "chat", "timed:head=20ms;tokens=40;gap=20ms"),
+            ("chat", "chat", "timed:head=20ms;tokens=20;gap=40ms"),
             ("rude", "rude", "timed:first=150ms;tokens=15;gap=1ms"),
         ),
         (Load("chat", 40), Load("rude", 1)),
