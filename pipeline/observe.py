@@ -161,6 +161,7 @@ FAMILIES: Final[tuple[Known, ...]] = (
 )
 
 _KNOWN: Final[Mapping[str, Known]] = {family.name: family for family in FAMILIES}
+_WHEN_DEAD: Final[Mapping[str, str]] = {IN_FLIGHT: LOST}
 _NO_STAGE: Final = "none"
 """The stage of a stall that no single stage has caused."""
 UNKNOWN: Final = ""
@@ -179,13 +180,11 @@ class Observed:
     """
 
     def __init__(self, segment: Segment) -> None:
-        self.series = SeriesWriter(segment)
+        self.series = SeriesWriter(segment, when_dead=_WHEN_DEAD)
         self._worker = str(segment.worker)
         cell = self._cell
         self._in_flight = cell(IN_FLIGHT)
-        self._lost = cell(LOST)
-        lost = sum(count for (family, _), count in self.series.left.items() if family == IN_FLIGHT)
-        self._lost[0] += int(lost)
+        cell(LOST)  # Prometheus does not see the first step of a counter that begins at 1
         self._at_door = cell("headrace_refused_at_door_total")
         self.batches = BatchTimes(
             transit=cell("headrace_transit_seconds"),
@@ -380,7 +379,7 @@ class Observed:
 
 def read_all(file: SegmentFile) -> dict[str, Family]:
     """Return the figures of all processes together, by family. Those of `FAMILIES` are described there."""
-    found = read_series(file, when_dead={IN_FLIGHT: LOST})
+    found = read_series(file, when_dead=_WHEN_DEAD)
     return {
         name: Family(name, _KNOWN[name].about, family.kind, family.series) if name in _KNOWN else family
         for name, family in found.items()

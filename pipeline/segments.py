@@ -4,8 +4,10 @@ The supervisor makes it, and its workers inherit it. A worker writes without a l
 segment, and everybody reads all of them, so that each process can answer for all. What a process that was killed had
 counted stays, and whoever has its segment next goes on counting there.
 
-A process holds a lock on its segment as long as it lives (`pipeline.open_file_locks`), by which readers tell the
-living from the dead.
+A process holds two locks on its segment as long as it lives (`pipeline.open_file_locks`). With the first it has the
+segment. The second says that it lives, and it takes that one only when it has put in order what the one before had
+left: until then readers take the segment for that of a dead process, as it was. Meanwhile the segment's number of
+changes is odd, and readers wait for that moment to pass.
 """
 
 from __future__ import annotations
@@ -30,7 +32,11 @@ _HEADER_BYTES: Final = mmap.PAGESIZE
 # Words of the file's header.
 _RING_BYTES, _USED, _WATCHED_UNTIL_NS = range(3)
 # Words of a segment's header.
-_WORKER, _PID = range(2)
+_WORKER, _PID, _CHANGES = range(3)
+# Bytes that are locked: the header, segments that are taken, and those whose process lives.
+_HEADER_LOCK: Final = 0
+_TAKEN_LOCK: Final = 1
+_ALIVE_LOCK: Final = _TAKEN_LOCK + MAX_SEGMENTS
 
 
 class SegmentsFullError(Exception):
@@ -73,8 +79,13 @@ class SegmentView:
 
     @property
     def is_alive(self) -> bool:
-        """Whether that process lives."""
-        return is_locked(self._lock_fd, 1 + self.index)
+        """Whether that process lives, and has put its segment in order."""
+        return is_locked(self._lock_fd, _ALIVE_LOCK + self.index)
+
+    @property
+    def changes(self) -> int:
+        """How often its process has changed, twice; an odd number while it is being put in order."""
+        return self._words[_CHANGES]
 
 
 class Segment(SegmentView):
@@ -83,9 +94,15 @@ class Segment(SegmentView):
     __slots__ = ("__weakref__",)
 
     def begin(self, worker: int) -> None:
-        """Note whose it is."""
+        """Note whose it is, and that it is being put in order."""
+        self._words[_CHANGES] |= 1
         self._words[_WORKER] = worker
         self._words[_PID] = os.getpid()
+
+    def settle(self) -> None:
+        """Note that it has been put in order: from now on its process lives, for readers."""
+        lock_nowait(self._lock_fd, _ALIVE_LOCK + self.index)
+        self._words[_CHANGES] += 1
 
 
 class SegmentFile:
@@ -123,12 +140,14 @@ class SegmentFile:
     def claim(self, worker: int) -> Segment:
         """Return the first segment that no living process has, for this process; what is in it stays.
 
+        The caller puts it in order, and then calls `Segment.settle`; `pipeline.series.SeriesWriter` does both.
+
         Raises:
             SegmentsFullError: if there is none.
         """
         mine = own_description(self.fd)
         for index in range(MAX_SEGMENTS):
-            if lock_nowait(mine, 1 + index):
+            if lock_nowait(mine, _TAKEN_LOCK + index):
                 break
         else:
             os.close(mine)
@@ -136,10 +155,10 @@ class SegmentFile:
         segment = Segment(self.fd, mine, index, self.ring_bytes)
         weakref.finalize(segment, os.close, mine)
         segment.begin(worker)
-        while not lock_nowait(mine, 0):  # held for less than a microsecond
+        while not lock_nowait(mine, _HEADER_LOCK):  # held for less than a microsecond
             os.sched_yield()
         self._header[_USED] = max(self._header[_USED], index + 1)
-        unlock(mine, 0)
+        unlock(mine, _HEADER_LOCK)
         return segment
 
     def views(self) -> list[SegmentView]:

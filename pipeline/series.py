@@ -8,10 +8,12 @@ gauges begin again at 0, since they say how things are.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeAlias
 
 from pipeline.histogram import SLOTS, slot_of, slot_of_size
@@ -88,6 +90,10 @@ class Family:
     series: list[Series]
 
 
+NO_NAMES: Final[Mapping[str, str]] = MappingProxyType({})
+_PATIENCE: Final = 100
+"""How often a segment is read that is being put in order."""
+
 _USED, _DROPPED = range(2)
 _HEADER_BYTES: Final = 16
 _ENTRY: Final = struct.Struct("qqq")
@@ -101,29 +107,31 @@ _Name: TypeAlias = tuple[str, str, str, Labels]
 
 
 class SeriesWriter:
-    """The series of this process.
+    """The series of this process. Gauges begin at 0.
 
     Args:
-        segment: of this process.
-
-    Attributes:
-        left: the gauges that the process before had left, by family and labels; they are 0 now.
+        segment: of this process; it is settled here.
+        when_dead: what these gauges of the process before had, in whole numbers, counts in other families from now on,
+            which are given by their names.
     """
 
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, segment: Segment, *, when_dead: Mapping[str, str] = NO_NAMES) -> None:
         self._segment = segment  # it is this process's as long as it is referred to
         self._bytes = segment.series
         self._words = segment.series.cast("q")
         self._floats = segment.series.cast("d")
         self._cells: dict[tuple[str, Labels, str], Cell] = {}  # by the limits too: a plugin may have been upgraded
         self._sizes: dict[str, int] = {}
-        self.left: dict[tuple[str, Labels], float] = {}
+        left: dict[tuple[str, Labels], float] = {}
         for kind, (family, _, limits, labels), at, size in _entries(segment.series):
             cell = self._cells[family, labels, limits] = self._cell(kind, at, size)
             self._sizes[family] = self._sizes.get(family, 0) + 1
             if kind is Kind.GAUGE:
-                self.left[family, labels] = cell[0]
-                cell[0] = 0.0
+                left[family, labels], cell[0] = cell[0], 0.0
+        for (family, labels), value in left.items():
+            if value and family in when_dead:
+                self.cell(Kind.COUNT, when_dead[family], labels)[0] += int(value)
+        segment.settle()
 
     @property
     def dropped(self) -> int:
@@ -182,25 +190,21 @@ def count_size(cell: Cell, size: int) -> None:
     cell[SUM_AT] += size
 
 
-def read_series(file: SegmentFile, *, when_dead: Mapping[str, str] | None = None) -> dict[str, Family]:
+def read_series(file: SegmentFile, *, when_dead: Mapping[str, str] = NO_NAMES) -> dict[str, Family]:
     """Return all series of all processes, by family; those with the same labels are summed.
 
     Args:
         file: where they are.
-        when_dead: the gauges of a process that has died count for nothing; what these families had counts in other
-            families, which are given by their names.
+        when_dead: as in `SeriesWriter`, for those whose segment nobody has; their other gauges count for nothing.
     """
     found: dict[str, tuple[Kind, str, dict[Labels, _Sum]]] = {}
     for view in file.views():
-        is_alive = view.is_alive
-        for kind, (name, about, limits, labels), at, size in _entries(view.series):
+        is_alive, read = _read(view)
+        for kind, (name, about, limits, labels), words in read:
             if kind is Kind.GAUGE and not is_alive:
-                if when_dead is None or name not in when_dead:
+                if name not in when_dead:
                     continue
-                name, kind = when_dead[name], Kind.COUNT
-                words: Sequence[float] = [int(view.series[at : at + 8].cast("d")[0])]
-            else:
-                words = view.series[at : at + 8 * size].cast("d" if kind in _FLOATS else "q").tolist()
+                name, kind, words = when_dead[name], Kind.COUNT, [int(words[0])]
             first_kind, _, sums = found.setdefault(name, (kind, about, {}))
             if kind is not first_kind:  # two versions of a plugin disagree: the older one's is shown
                 continue
@@ -242,11 +246,26 @@ class _Sum:
 def read_segment(view: SegmentView) -> dict[str, Family]:
     """Return the series of one process, by family; gauges are what it had last, even if it has died."""
     families: dict[str, Family] = {}
-    for kind, (name, about, limits, labels), at, size in _entries(view.series):
-        words: list[float] = [*view.series[at : at + 8 * size].cast("d" if kind in _FLOATS else "q")]
+    for kind, (name, about, limits, labels), words in _read(view)[1]:
         family = families.setdefault(name, Family(name, about, kind, []))
         family.series.append(_Sum(words, limits).series(kind, labels))
     return families
+
+
+def _read(view: SegmentView) -> tuple[bool, list[tuple[Kind, _Name, list[float]]]]:
+    """Return whether a process lives, and its series, both of one moment."""
+    attempts = 0
+    while True:
+        before = view.changes
+        is_alive = view.is_alive
+        found = [
+            (kind, name, [*view.series[at : at + 8 * size].cast("d" if kind in _FLOATS else "q")])
+            for kind, name, at, size in _entries(view.series)
+        ]
+        attempts += 1
+        if (before == view.changes and not before % 2) or attempts == _PATIENCE:
+            return is_alive, found
+        os.sched_yield()  # a process is putting it in order, which takes less than a millisecond, or was killed at that
 
 
 def _entries(area: memoryview) -> Iterator[tuple[Kind, _Name, int, int]]:

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import trio
 
 from pipeline.gateway.logs import Log, StallRecord
-from pipeline.gateway.recorder import STALL, Recorder
+from pipeline.gateway.recorder import Recorder
 from pipeline.gateway.request_record import FinishedRequest, RequestRecord, as_recorded, request_record
 from pipeline.loop import Stall
 from pipeline.observe import Observed
@@ -77,12 +77,13 @@ class EventLog:
                 self.flush_requests()
 
     def note_stall(self, stall: Stall) -> None:
-        """Count a stall, and keep it for the next line if it is the longest."""
+        """Count and record a stall, and keep it for the next line of the log if it is the longest."""
         if self._observed is not None:
             self._observed.note_stall(stall.stage, stall.ns)
         now_s = time.time()  # noqa: TID251 - compared with the times of requests
         if self._recorder is not None:
-            self._recorder.note_stall(now_s - stall.ns / 1e9, now_s)
+            [line] = self._log.json_lines("stall", [_stall_record(stall, unlogged=0)], [now_s])
+            self._recorder.note_stall(line, now_s - stall.ns / 1e9, now_s)
         self._stalls += 1
         if self._longest is None or stall.ns > self._longest.ns:
             self._longest, self._longest_s = stall, now_s
@@ -127,16 +128,16 @@ class EventLog:
     def flush_stalls(self) -> None:
         """Log the longest stall since the last line, if there was one."""
         if (stall := self._longest) is not None:
-            request_id = None if stall.request_id is None else redact(stall.request_id)
-            record = StallRecord(stall.stage, request_id, stall.ns // 1000 / 1000, stall.streams, self._stalls - 1)
-            line = None
-            if self._recorder is not None:
-                [line] = self._log.json_lines("stall", [record], [self._longest_s])
-                self._recorder.keep(line, self._longest_s, None, marks=STALL)
+            record = _stall_record(stall, unlogged=self._stalls - 1)
             if self._extra is not None:
                 self._extra.stall(record, self._longest_s)
-            self._log.stall(record, self._longest_s, line)
+            self._log.stall(record, self._longest_s)
             self._longest, self._stalls = None, 0
+
+
+def _stall_record(stall: Stall, *, unlogged: int) -> StallRecord:
+    request_id = None if stall.request_id is None else redact(stall.request_id)
+    return StallRecord(stall.stage, request_id, stall.ns // 1000 / 1000, stall.streams, unlogged)
 
 
 def fold(finished: FinishedRequest, observed: Observed) -> None:

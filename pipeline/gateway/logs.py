@@ -92,10 +92,10 @@ class Log:
         if self.writes_requests:
             self._write("request", records, ended_s, lines, _words if self._is_detailed else _summary)
 
-    def stall(self, record: StallRecord, noted_s: float, line: bytes | None = None) -> None:
-        """Write that the loop was held; ``line`` is that of `json_lines`, if known."""
+    def stall(self, record: StallRecord, noted_s: float) -> None:
+        """Write that the loop was held."""
         if self._writes_stalls:
-            self._write("stall", [record], [noted_s], None if line is None else [line], _words)
+            self._write("stall", [record], [noted_s], None, _words)
 
     def json_lines(
         self, event: Literal["request", "stall"], records: Sequence[RecordT], at_s: Sequence[float]

@@ -82,9 +82,10 @@ class Recorder:
             is_refusal = record.end in _REFUSED_ENDS
             self.keep(line, at_s, record.request_id, marks=self._marks_of(record, at_s), is_refusal=is_refusal)
 
-    def note_stall(self, began_s: float, ended_s: float) -> None:
-        """Note when the loop was held, by the wall clock, for the requests that it was held from."""
+    def note_stall(self, line: bytes, began_s: float, ended_s: float) -> None:
+        """Keep the line of a stall, and note when the loop was held, by the wall clock, for requests that waited."""
         self._stalls.append((began_s, ended_s))
+        self.keep(line, ended_s, None, marks=STALL)
 
     def _marks_of(self, record: RequestRecord, ended_s: float) -> int:
         """Return what is to be said of a request."""

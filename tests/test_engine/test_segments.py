@@ -21,6 +21,7 @@ CLAIM = """\
 import sys
 from pipeline.segments import SegmentFile
 segment = SegmentFile(int(sys.argv[1])).claim(int(sys.argv[2]))
+segment.settle()
 segment.board[:5] = b"hello"
 print(segment.index, flush=True)
 sys.stdin.read()
@@ -53,6 +54,10 @@ def test_a_ring_has_whole_pages() -> None:
 def test_who_claims_gets_a_segment_of_its_own_and_its_bytes_are_its_own() -> None:
     file = small()
     first, second = file.claim(1), file.claim(2)
+    first.settle()
+    assert [view.is_alive for view in file.views()] == [True, False]
+    assert [view.changes for view in file.views()] == [2, 1]
+    second.settle()
     first.series[0], second.board[0] = 1, 2
     one, two = file.views()
     assert (one.index, one.worker, one.pid, one.is_alive) == (0, 1, os.getpid(), True)
@@ -72,7 +77,9 @@ def test_a_killed_process_leaves_what_it_has_written_and_its_segment_to_the_next
     assert not view.is_alive
     assert bytes(view.board[:5]) == b"hello"
     segment = file.claim(4)
-    assert (segment.index, view.worker, view.is_alive) == (0, 4, True)
+    assert (segment.index, view.worker, view.is_alive) == (0, 4, False)
+    segment.settle()
+    assert view.is_alive
     assert bytes(segment.board[:5]) == b"hello"
 
 
@@ -92,6 +99,8 @@ def test_a_segment_is_free_when_nobody_refers_to_it() -> None:
     file = small()
     segment: Segment | None = file.claim(1)
     assert segment is not None
+    segment.settle()
+    assert file.views()[0].is_alive
     segment = None
     gc.collect()
     assert not file.views()[0].is_alive

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 
 import pytest
 from hypothesis import given
@@ -87,12 +88,36 @@ def test_the_next_process_goes_on_with_counters_and_begins_its_gauges_at_0() -> 
     assert "running" not in dead
     lost = read_series(file, when_dead={"running": "lost"})
     assert (lost["lost"].kind, only(lost, "lost").value, only(lost, "lost").labels) == (Kind.COUNT, 3, (("a", "x"),))
-    again = SeriesWriter(file.claim(2))
-    assert again.left == {("running", (("a", "x"),)): 3}
+    again = SeriesWriter(file.claim(2), when_dead={"running": "lost"})
     again.cell(Kind.COUNT, "count", (("a", "x"),))[0] += 1
     found = read_series(file, when_dead={"running": "lost"})
     assert (only(found, "count").value, only(found, "running").value) == (6, 0)
-    assert "lost" not in found
+    assert (only(found, "lost").value, only(found, "lost").labels) == (3, (("a", "x"),))
+
+
+def test_a_segment_that_is_being_put_in_order_is_read_when_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = new_file()
+    writer = SeriesWriter(file.claim(1))
+    writer.cell(Kind.GAUGE, "running")[0] = 3
+    del writer
+    gc.collect()
+    segment = file.claim(2)
+    monkeypatch.setattr(os, "sched_yield", lambda: keep.append(SeriesWriter(segment, when_dead={"running": "lost"})))
+    found = read_series(file, when_dead={"running": "lost"})
+    assert (only(found, "lost").value, only(found, "running").value) == (3, 0)
+
+
+def test_a_process_that_was_killed_while_it_put_its_segment_in_order_is_not_waited_for_forever() -> None:
+    file = new_file()
+    SeriesWriter(file.claim(1)).cell(Kind.COUNT, "count")[0] += 1
+    gc.collect()
+    unsettled = file.claim(2)
+    del unsettled
+    gc.collect()
+    assert only(read_series(file), "count").value == 1
+    again = SeriesWriter(file.claim(3))
+    assert again.cell(Kind.COUNT, "count")[0] == 1
+    assert file.views()[0].is_alive
 
 
 def test_too_many_series_of_a_family_are_one(monkeypatch: pytest.MonkeyPatch) -> None:

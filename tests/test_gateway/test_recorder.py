@@ -102,7 +102,7 @@ def test_a_request_is_slow_above_the_99th_percentile_of_its_kind_but_not_below_a
 def test_a_request_of_which_a_stall_took_a_tenth_was_stalled() -> None:
     segment = memory()
     recorder = Recorder(segment.ring)
-    recorder.note_stall(90.0, 90.2)
+    recorder.note_stall(b"{}", 90.0, 90.2)
     keep(recorder, record(1, total_ms=1000.0), at_s=90.5)  # 89.5 to 90.5: all of the stall, a fifth
     keep(recorder, record(2, total_ms=10_000.0), at_s=95.0)  # a fiftieth
     keep(recorder, record(3, total_ms=100.0), at_s=90.05)  # half of it
@@ -113,7 +113,7 @@ def test_a_request_of_which_a_stall_took_a_tenth_was_stalled() -> None:
 def test_a_request_may_be_of_several_kinds_and_a_stall_is_not_a_request() -> None:
     segment = memory()
     recorder = Recorder(segment.ring)
-    recorder.note_stall(90.0, 90.2)
+    recorder.note_stall(b"{}", 90.0, 90.2)
     keep(recorder, record(1, "UT", total_ms=300.0), at_s=90.2)
     recorder.keep(b'{"event":"stall"}', 90.3, None, marks=STALL)
     [ordinary, notable] = [RingReader(half) for half in halves(segment.ring)]

@@ -17,7 +17,7 @@ A_MONITOR = "    - {name: monitor, key: " + MONITOR + ", metrics: true, models: 
 
 
 async def test_the_master_key_and_keys_for_metrics_may_read_them() -> None:
-    async with serving(pipeline=A_MONITOR) as service:
+    async with serving(is_measured=True, pipeline=A_MONITOR) as service:
         for key in (KEY, MONITOR):
             answer = await service.get("/metrics", key=key)
             assert answer.status_code == 200
@@ -26,7 +26,7 @@ async def test_the_master_key_and_keys_for_metrics_may_read_them() -> None:
 
 
 async def test_no_key_is_a_401_and_another_one_a_403() -> None:
-    async with serving(pipeline=A_MONITOR) as service:
+    async with serving(is_measured=True, pipeline=A_MONITOR) as service:
         for key in (None, "sk-unknown-key-0123456789"):
             answer = await service.get("/metrics", key=key)
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized")
@@ -38,13 +38,13 @@ async def test_no_key_is_a_401_and_another_one_a_403() -> None:
 
 
 async def test_a_key_that_may_read_metrics_may_do_nothing_else_that_its_models_forbid() -> None:
-    async with serving(pipeline=A_MONITOR) as service:
+    async with serving(is_measured=True, pipeline=A_MONITOR) as service:
         assert (await service.post(ask("echo", stream=False), key=MONITOR)).status_code == 403
         assert (await service.get("/health", key=MONITOR)).status_code == 403
 
 
 async def test_they_can_be_switched_off_and_on_by_a_reload() -> None:
-    async with serving(pipeline="  metrics: false") as service:
+    async with serving(is_measured=True, pipeline="  metrics: false") as service:
         answer = await service.get("/metrics")
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "route_not_found")
         assert answer.json()["error"]["message"].startswith("the metrics are switched off")
@@ -58,19 +58,19 @@ async def test_a_gateway_without_any_key_answers_everybody() -> None:
     config = CONFIG.replace("general_settings: {{master_key: {key}}}\n", "").replace(
         "    - {{name: limited", "    []\n  stages: []\n#"
     )
-    async with serving(pipeline="  allow_anonymous: true", config=config) as service:
+    async with serving(is_measured=True, pipeline="  allow_anonymous: true", config=config) as service:
         assert (await service.get("/metrics", key=None)).status_code == 200
 
 
 async def test_only_get_is_served() -> None:
-    async with serving() as service:
+    async with serving(is_measured=True) as service:
         answer = await service.get("/metrics", method="POST")
         assert answer.status_code == 405
         assert "GET" in answer.headers["allow"]
 
 
 async def test_what_clients_got_is_what_is_counted() -> None:
-    async with serving() as service:
+    async with serving(is_measured=True) as service:
         for _ in range(3):
             assert (await service.post(ask("echo", stream=False))).status_code == 200
         await service.post(ask("nothing", stream=False))

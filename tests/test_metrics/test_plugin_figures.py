@@ -100,7 +100,7 @@ async def test_a_reload_goes_on_with_what_a_plugin_has_counted() -> None:
         yield count
 
     plugin = Plugin("count", options=NoOptions, serve=serve, accepts=StreamEvent, emits=StreamEvent)
-    async with serving(pipeline="  stages: [{use: count}]", plugins={"count": plugin}) as service:
+    async with serving(is_measured=True, pipeline="  stages: [{use: count}]", plugins={"count": plugin}) as service:
 
         async def counted() -> int:
             await service.post(ask("echo", stream=True))

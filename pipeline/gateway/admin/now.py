@@ -107,7 +107,7 @@ def _figures(processes: list[_ProcessFigures], totals: _Totals) -> dict[str, Any
     return {
         "is_watched": all(process.board is not None for process in alive),
         "workers": [_worker(process) for process in processes][-_MAX_WORKERS:],
-        "ended": {end: int(count) for end, count in totals.by("end", REQUESTS).items()},
+        "ended": {end: int(count) for end, count in totals.by("end", REQUESTS).items() if count},
         "in_flight": int(sum(process.sum(IN_FLIGHT) for process in alive)),
         "lost": int(totals.all(LOST) + sum(process.sum(IN_FLIGHT) for process in dead)),
         "party_s": _parties(processes),

@@ -40,7 +40,7 @@ class TimedAnswer:
         """Return what is due, at least the next frame; ``b""`` at the end.
 
         Raises:
-            UpstreamFault: ``upstream_connection`` if the script says that the answer breaks off here.
+            UpstreamFault: ``upstream_protocol`` if the script says that the answer breaks off here.
         """
         await trio.sleep_until(self._due_s)
         now_s = trio.current_time()
@@ -52,7 +52,7 @@ class TimedAnswer:
             size_bytes += len(self._frame.data)
             self._advance()
         if self._breaks_off and not parts:
-            raise UpstreamFault("the embedded model broke its answer off, as scripted", code="upstream_connection")
+            raise UpstreamFault("the embedded model broke its answer off, as scripted", code="upstream_protocol")
         return b"".join(parts)
 
     async def back_off(self) -> None:

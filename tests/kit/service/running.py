@@ -160,22 +160,25 @@ async def serving(
     certificate: Certificate | None = None,
     change: Callable[[Settings], Settings] = lambda settings: settings,
     around: Callable[[App], App] = lambda app: app,
+    is_measured: bool = False,
 ) -> AsyncIterator[Service]:
     """Run the service with the embedded models, ``models``, and ``pipeline`` added to ``pipeline_settings``.
 
     With a ``certificate`` it speaks TLS. ``change`` is applied to what the configuration was parsed to, ``around`` to
-    the application.
+    the application. If it ``is_measured``, its requests are added up, which takes a dozen descriptors for as long as
+    the garbage collector leaves them.
     """
     text = config.format(models=models, pipeline=pipeline, key=KEY)
     settings = change(parse_settings(text, source="test.yaml", environ={}))
     services: list[Service] = []
-    measurements = SegmentFile.create(ring_bytes=0)
-    observed = Observed(measurements.claim(1))
+    measurements = SegmentFile.create(ring_bytes=0) if is_measured else None
+    observed = Observed(measurements.claim(1)) if measurements is not None else None
 
     def note_end(finish: Callable[[], FinishedRequest]) -> None:
         finished = finish()
-        observed.end(finished.end)
-        fold(finished, observed)
+        if observed is not None:
+            observed.end(finished.end)
+            fold(finished, observed)
         services[0].add_record(as_logged(finished))
 
     app = Application(settings, plugins=plugins or {}, on_end=note_end, observed=observed, measurements=measurements)

@@ -122,7 +122,7 @@ async def test_an_answer_breaks_off_as_scripted(autojump_clock: trio.testing.Moc
         assert [len(deltas_of(await answer.receive())) for _ in range(3)] == [1, 1, 1]
         with pytest.raises(UpstreamFault, match="as scripted") as caught:
             await answer.receive()
-    assert caught.value.code == "upstream_connection"
+    assert caught.value.code == "upstream_protocol"
 
 
 async def test_without_a_stream_it_takes_its_whole_time(autojump_clock: trio.testing.MockClock) -> None:
