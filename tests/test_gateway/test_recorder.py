@@ -113,12 +113,11 @@ def test_a_request_of_which_a_stall_took_a_tenth_was_stalled() -> None:
 def test_a_request_may_be_of_several_kinds_and_a_stall_is_not_a_request() -> None:
     segment = memory()
     recorder = Recorder(segment.ring)
-    recorder.note_stall(b"{}", 90.0, 90.2)
+    recorder.note_stall(b'{"event":"stall"}', 90.0, 90.2)
     keep(recorder, record(1, "UT", total_ms=300.0), at_s=90.2)
-    recorder.keep(b'{"event":"stall"}', 90.3, None, marks=STALL)
     [ordinary, notable] = [RingReader(half) for half in halves(segment.ring)]
     assert list(ordinary.newest_first()) == []
-    assert [entry.marks for entry in notable.newest_first()] == [STALL, FAILED | STALLED]
+    assert [entry.marks for entry in notable.newest_first()] == [FAILED | STALLED, STALL]
     assert ids(newest_lines([segment], marks=0, without=STALL, limit=10)) == ["r1"]
     assert newest_lines([segment], marks=STALL, without=0, limit=10) == [b'{"event":"stall"}']
 
