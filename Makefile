@@ -4,7 +4,7 @@ PORT ?= 4000
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup run fmt check test coverage test-clients nightly fuzz fuzz-guided soak bench docs lock audit clean
+.PHONY: setup run fmt check test coverage test-clients nightly fuzz fuzz-guided soak budget bench docs lock audit clean
 
 # Creates the virtual environment, or fails with a clear sentence if Python is too old.
 $(BIN)/python:
@@ -92,6 +92,10 @@ fuzz-guided: $(VENV)/.dev requirements/fuzz.txt
 MINUTES ?= 10
 soak: $(VENV)/.run
 	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) $(SOAK)
+
+# Holds the service to the limits of benchmarks/budgets.toml, in half a minute.
+budget: $(VENV)/.run
+	$(BIN)/python -m benchmarks.bench_budget
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks

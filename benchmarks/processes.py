@@ -231,6 +231,16 @@ def rss_kb(pids: Iterable[int]) -> int:
     return total
 
 
+def shared_rss_kb(pids: Iterable[int]) -> int:
+    """Return how much of the resident memory of processes is shared: in files in memory (proc(5), RssShmem)."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            status = Path(f"/proc/{pid}/status").read_text()
+            total += int(status.partition("\nRssShmem:")[2].split()[0])
+    return total
+
+
 def busy_ns() -> int:
     """Return the CPU time that the whole machine has used so far."""
     fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]

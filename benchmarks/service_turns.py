@@ -42,6 +42,20 @@ _KEPT: Final = ("events_per_s", "requests_per_s", "server_cpu", "load_cpu", "err
 
 
 @contextlib.contextmanager
+def side_by_side(
+    tools: Tools, sides: Mapping[str, Mapping[str, Any]], session: int = 0
+) -> Generator[list[tuple[Subject, Child]]]:
+    """Start a service for each side, and a load generator for each service; the arguments are those of `services`."""
+    seed = hash_seed(session)
+    with contextlib.ExitStack() as stack:
+        present: list[tuple[Subject, Child]] = []
+        for name, options in sides.items():
+            subject = stack.enter_context(serving(tools, name=name, environ=seed, **options))
+            present.append((subject, stack.enter_context(open_generator())))
+        yield present
+
+
+@contextlib.contextmanager
 def services(
     tools: Tools, sides: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, float], session: int
 ) -> Generator[Turn]:
@@ -53,12 +67,7 @@ def services(
         seconds: the length of a turn at each work.
         session: its number.
     """
-    seed = hash_seed(session)
-    with contextlib.ExitStack() as stack:
-        present: list[tuple[Subject, Child]] = []
-        for name, options in sides.items():
-            subject = stack.enter_context(serving(tools, name=name, environ=seed, **options))
-            present.append((subject, stack.enter_context(open_generator())))
+    with side_by_side(tools, sides, session) as present:
         # Which of them begins its turn first matters a little, in spite of the margins.
         draw = random.Random(session)
         permutations = list(itertools.permutations(present))

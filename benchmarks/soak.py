@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -40,9 +40,11 @@ from benchmarks.processes import (
     raise_descriptor_limit,
     rss_kb,
     running,
+    shared_rss_kb,
 )
 from benchmarks.soak_clients import Clients
 from benchmarks.soak_plans import Plans
+from pipeline.segments import BOARD_BYTES, DEFAULT_RING_BYTES, SERIES_BYTES
 
 STREAMS, PACED_STREAMS = 120, 5000
 PACED_GAP_US = 666_667
@@ -55,7 +57,10 @@ VANISHING = 1000
 CANCEL_P99_MS, ADDED_P99_MS, VANISH_S = 100.0, 50.0, 1.0
 """What the times must be at most, if they are judged."""
 GROWTH_KB, GROWTH_SHARE = 16 * 1024, 0.04
-"""So much may the memory grow from the second fifth of the load to the last, in all, whatever it lasted."""
+"""So much may the memory grow from the second fifth of the load to the last, in all, whatever it lasted. It is the
+processes' own memory, without what they share: the flight recorder fills its ring for as long as it takes."""
+SHARED_KB: Final = (DEFAULT_RING_BYTES + SERIES_BYTES + BOARD_BYTES) // 1024 + 1024
+"""What each worker may have of shared memory: its segment with a full ring, and a little for the counts of limits."""
 SETTLE_S = 15.0
 """How long it may take until nothing is left: the longest wait is that of an upstream that is silent."""
 
@@ -78,7 +83,8 @@ class Service:
     upstream_port: int
     server: Server
     held_folder: Path
-    rss: list[tuple[float, int]] = field(default_factory=list)
+    own: list[tuple[float, int]] = field(default_factory=list)
+    shared_kb: int = 0
 
     @property
     def pids(self) -> list[int]:
@@ -108,9 +114,12 @@ class Service:
         counted: dict[str, Any] = msgspec.json.decode(body)
         return counted
 
-    def note_rss(self) -> None:
-        """Note how much memory it has now."""
-        self.rss.append((time.monotonic(), rss_kb(self.pids)))
+    def note_memory(self) -> None:
+        """Note how much memory it has now, of its own and shared."""
+        pids = self.pids
+        shared_kb = {pid: shared_rss_kb([pid]) for pid in pids}
+        self.own.append((time.monotonic(), rss_kb(pids) - sum(shared_kb.values())))
+        self.shared_kb = max(shared_kb.values())
 
 
 @contextlib.contextmanager
@@ -189,7 +198,7 @@ def _load(clients: Clients, service: Service, options: argparse.Namespace) -> No
     while (now := time.monotonic()) < end:
         clients.measures = options.paced and now > began + ramp_s
         if clients.measures or not options.paced:
-            service.note_rss()
+            service.note_memory()
         clients.run(min(end, now + 1.0))
     clients.measures = False
 
@@ -277,21 +286,27 @@ def _judge(
 
 
 def _judge_memory(service: Service, problems: list[str]) -> None:
-    sizes = [kb for _, kb in service.rss]
+    sizes = [kb for _, kb in service.own]
     fifth = len(sizes) // 5
     if fifth < 2:
         print("memory: the load was too short to judge it")
         return
     early, late = statistics.median(sizes[fifth : 2 * fifth]), statistics.median(sizes[-fifth:])
-    minutes = (service.rss[-1][0] - service.rss[0][0]) * 0.7 / 60
+    minutes = (service.own[-1][0] - service.own[0][0]) * 0.7 / 60
     print(
         f"memory: {early / 1024:.1f} MiB early, {late / 1024:.1f} MiB late, "
-        f"{(late - early) / minutes / 1024:+.2f} MiB/min; highest {max(sizes) / 1024:.1f}"
+        f"{(late - early) / minutes / 1024:+.2f} MiB/min; highest {max(sizes) / 1024:.1f}; "
+        f"shared {service.shared_kb / 1024:.1f}"
     )
     most = GROWTH_KB + GROWTH_SHARE * early
     if late - early > most:
         problems.append(
             f"memory has grown by {(late - early) / 1024:.1f} MiB, at most {most / 1024:.1f} MiB are allowed"
+        )
+    most_shared = SHARED_KB * len(service.pids)  # a process that serves an administrator maps all segments
+    if service.shared_kb > most_shared:
+        problems.append(
+            f"a process shares {service.shared_kb / 1024:.1f} MiB, at most {most_shared / 1024:.1f} MiB are allowed"
         )
 
 

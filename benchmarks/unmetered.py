@@ -2,9 +2,10 @@
 
 Run ``python -m benchmarks.unmetered serve ...`` instead of ``headrace serve ...``. The clock of the figures is free
 and returns 0; lanes keep only the state that links depend on; timelines note nothing but points; nothing is added up
-over all requests; the loop is not watched, and the kernel stamps nothing. What remains, and is therefore not in the
-difference to the product: the calls to all of this, sums of zeros that stand in the engine's own lines, counts of
-batches and events, and the log record.
+over all requests; no request is traced or kept by the flight recorder; the process does not note how it is; the loop is
+not watched, and the kernel stamps nothing. What remains, and is therefore not in the difference to the product: the
+calls to all of this, sums of zeros that stand in the engine's own lines, counts of batches and events, and the log
+record.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import inspect
 import socket
 import sys
 from typing import Any
+
+import trio
 
 from pipeline import kernel_time
 from pipeline.lane import Lane, Outside
@@ -67,10 +70,30 @@ def main() -> int:
     """Run the ``headrace`` command without figures."""
     leave_out_figures()
     from pipeline.gateway.cli import main as headrace  # what it imports must find the replacements
+
+    _leave_out_studies()
+    return headrace()
+
+
+def _leave_out_studies() -> None:
+    """Have the service keep nothing of its requests and of itself for those who study them."""
+    from pipeline.gateway.process_state import ProcessState
+    from pipeline.gateway.publishing import Publisher
+    from pipeline.gateway.recorder import Recorder
     from pipeline.gateway.traced_requests import TracedRequests
 
+    begin = Recorder.__init__
+
+    def begin_without_memory(self: Recorder, memory: memoryview) -> None:
+        begin(self, memory[:0])  # as with `recorder_mb: 0`
+
+    async def sleep(self: object) -> None:
+        await trio.sleep_forever()
+
+    _replace(Recorder, "__init__", begin_without_memory)
     _replace(TracedRequests, "begin", _do_nothing)
-    return headrace()
+    _replace(ProcessState, "run", sleep)
+    _replace(Publisher, "run", sleep)
 
 
 if __name__ == "__main__":

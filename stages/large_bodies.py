@@ -12,6 +12,7 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Final, TypeVar
 
+import outcome
 import trio
 
 from stages.wire.slices import LARGE_BYTES, sliced
@@ -43,11 +44,16 @@ async def in_slices(size_bytes: int, work: Callable[[], T]) -> T:
     except LookupError:
         _ONE_AT_A_TIME.set(limiter := trio.CapacityLimiter(1))
 
-    def run() -> T:
-        with sliced(_Slices().pause):
-            return work()
+    # An exception that leaves the thread, even as its value, is kept in a cycle: trio's frames refer to it, and it to
+    # them by its traceback, whose frames have the body. So it is taken out of a list, to which nobody else refers.
+    results: list[outcome.Outcome[T]] = []
 
-    return await trio.to_thread.run_sync(run, limiter=limiter)
+    def run() -> None:
+        with sliced(_Slices().pause):
+            results.append(outcome.capture(work))
+
+    await trio.to_thread.run_sync(run, limiter=limiter)
+    return results.pop().unwrap()
 
 
 class _Slices:
@@ -67,6 +73,7 @@ class _Slices:
         paused_ns = perf_counter_ns()
         if paused_ns < self._ends_ns:
             return
-        trio.from_thread.run(trio.lowlevel.checkpoint)
+        trio.from_thread.run(trio.lowlevel.cancel_shielded_checkpoint)
+        trio.from_thread.check_cancelled()  # not within the checkpoint: see above
         now_ns = perf_counter_ns()
         self._ends_ns = now_ns + min(max(SLICE_NS, now_ns - paused_ns), MAX_SLICE_NS)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from kit.needs import LINUX, needs
 
@@ -34,11 +35,22 @@ from benchmarks import (  # noqa: E402
 from benchmarks.behaviour import STAMP, script  # noqa: E402
 from benchmarks.children import open_child  # noqa: E402
 from benchmarks.engine_work import WORKS  # noqa: E402
-from benchmarks.gateways import SILENT, configuration  # noqa: E402
-from benchmarks.loads import LOADS, TITLES, Subject, Tools, compare, flags, measure, open_tools, shape  # noqa: E402
+from benchmarks.gateways import KEY, SILENT, configuration  # noqa: E402
+from benchmarks.loads import (  # noqa: E402
+    LOADS,
+    TITLES,
+    Subject,
+    Tools,
+    compare,
+    flags,
+    measure,
+    open_tools,
+    run_load,
+    shape,
+)
 from benchmarks.processes import free_port, python  # noqa: E402
 from benchmarks.recording import Recording, begin, load, number, table  # noqa: E402
-from benchmarks.service_turns import services  # noqa: E402
+from benchmarks.service_turns import services, side_by_side  # noqa: E402
 from benchmarks.turns import COST, Measure, Ratio, comparison, ratio, verdict  # noqa: E402
 
 pytestmark = [
@@ -217,6 +229,27 @@ def test_a_service_without_figures_takes_its_turns(tools: Tools) -> None:
             assert reasons == []
             assert figures[COST] > 10
             assert figures[rate] > 0
+
+
+def test_a_service_without_figures_has_none(tools: Tools) -> None:
+    """Whatever is measured of requests and of the process is left out, and no request is kept or traced."""
+    options = {"module": "benchmarks.unmetered", "settings": "trace_one_in: 1"}
+    with side_by_side(tools, {bench_meters.WITHOUT: options}) as [(subject, generator)]:
+        assert run_load(generator, shape("requests", subject, requests=20))["complete"] == 20
+        assert run_load(generator, shape("short", subject, requests=20))["complete"] == 20
+        assert subject.server is not None
+        while (printed := subject.server.printed()).count('"event":"request"') < 40:
+            assert subject.server.process.poll() is None, printed
+
+        def read(path: str) -> httpx.Response:
+            headers = {"Authorization": f"Bearer {KEY}"}
+            return httpx.get(f"http://127.0.0.1:{subject.port}{path}", headers=headers).raise_for_status()
+
+        figures = [line for line in read("/metrics").text.splitlines() if not line.startswith(("#", "headrace_info"))]
+        assert [line for line in figures if not re.search(r" 0(\.0)?$", line)] == []
+        assert read("/latency/records").content == b""
+    records = [json.loads(line) for line in printed.splitlines() if '"event":"request"' in line]
+    assert {record["total_ms"] for record in records} == {0.0}
 
 
 def test_bench_arounds_compares_configurations_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -407,6 +440,25 @@ def test_the_share_of_the_figures_is_that_of_an_event_with_them() -> None:
     assert "a share of 20.0%" in bench_meters.summary(meters)
     meters.rows[1].rounds[0][COST] = 127.0
     assert bench_meters.share_of_figures(meters) is None
+
+
+def test_traces_cost_the_share_of_requests_that_have_one() -> None:
+    meters = Recording(name="meters")
+    for side, cost in ((bench_meters.OURS, 100.0), (bench_meters.COPY, 100.2), (bench_meters.TRACED, 112.0)):
+        meters.add(side, bench_meters.TRACED_PACED, {COST: cost, "session": 0})
+    printed = bench_meters.summary(meters)
+    assert printed.endswith("Traces of 1% of all requests add 0.12% (0.12% to 0.12%) to a paced event.")
+    assert re.search(r"an event of a paced stream, beside traced ones +100 us", printed)
+
+
+def test_a_service_that_traces_every_request_takes_its_turns(tmp_path: Path) -> None:
+    output = tmp_path / "meters.json"
+    arguments = ["--only", "tracing", "--turns", "1", "--sessions", "1", "--length", str(SECONDS)]
+    assert bench_meters.main([*arguments, "--output", str(output)]) == 0
+    recording = results(output, "meters")
+    assert {row.subject for row in recording.rows} == {bench_meters.OURS, bench_meters.COPY, bench_meters.TRACED}
+    for row in recording.rows:
+        assert (row.measure, row.flags) == (bench_meters.TRACED_PACED, [])
 
 
 def test_memory_is_measured_on_a_fresh_service(tools: Tools) -> None:

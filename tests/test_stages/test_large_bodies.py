@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
+from collections.abc import Generator
 from functools import partial
 
 import pytest
@@ -94,3 +97,50 @@ async def test_what_the_work_raises_is_raised() -> None:
 
     with pytest.raises(ValueError, match="as it is"):
         await in_slices(LARGE_BYTES, fail)
+
+
+class Body:
+    """What the work has, and must not be kept."""
+
+
+@pytest.fixture
+def no_collector() -> Generator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+async def test_row_64_work_that_fails_leaves_nothing_for_the_collector(no_collector: None) -> None:
+    kept: list[weakref.ref[Body]] = []
+
+    def fail() -> None:
+        body = Body()
+        kept.append(weakref.ref(body))
+        raise ValueError
+
+    try:
+        await in_slices(LARGE_BYTES, fail)
+    except ValueError:
+        assert kept[0]() is not None, "its traceback has it"
+    assert kept[0]() is None
+
+
+async def test_row_64_work_that_is_cancelled_leaves_nothing_for_the_collector(no_collector: None) -> None:
+    kept: list[weakref.ref[Body]] = []
+    has_begun = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def work() -> None:
+        body = Body()
+        kept.append(weakref.ref(body))
+        pause = current_pause()
+        assert pause is not None
+        token.run_sync_soon(has_begun.set)
+        while True:
+            pause()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(in_slices, LARGE_BYTES, work)
+        await has_begun.wait()
+        nursery.cancel_scope.cancel()
+    assert kept[0]() is None
