@@ -1,4 +1,4 @@
-"""Who may read the admin paths, by one configuration: the master key, and for the metrics other keys too."""
+"""Decides which clients may read the admin paths: those with the master key, and other keys for the metrics only."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Now:
     def document(self) -> bytes:
         """Return it, as JSON."""
         views = self._file.views()
-        processes = [_Process(view, read_segment(view), read_board(view)) for view in views]
+        processes = [_ProcessFigures(view, read_segment(view), read_board(view)) for view in views]
         totals = _Totals(figures_of(process.figures for process in processes))
         figures = {"now_s": round(wall_clock_s(), 3), "headrace": self._version, **_figures(processes, totals)}
         histograms = {name: totals.histogram(family, label) for name, (family, label) in _HISTOGRAMS.items()}
@@ -86,7 +86,7 @@ class Now:
         return document
 
 
-class _Process(NamedTuple):
+class _ProcessFigures(NamedTuple):
     """What one process shows."""
 
     view: SegmentView
@@ -94,7 +94,7 @@ class _Process(NamedTuple):
     board: BoardText | None
 
 
-def _figures(processes: list[_Process], totals: _Totals) -> dict[str, Any]:
+def _figures(processes: list[_ProcessFigures], totals: _Totals) -> dict[str, Any]:
     """Return what has no limit of its own but that of the configuration."""
     workers = [_worker(process) for process in processes]
     return {
@@ -167,7 +167,7 @@ _COARSEST: Final = 4
 """One slot for each octave."""
 
 
-def _worker(process: _Process) -> dict[str, Any]:
+def _worker(process: _ProcessFigures) -> dict[str, Any]:
     view, figures = process.view, process.figures
     return {
         "worker": view.worker,
@@ -182,7 +182,7 @@ def _worker(process: _Process) -> dict[str, Any]:
     }
 
 
-def _parties(processes: Iterable[_Process]) -> dict[str, float]:
+def _parties(processes: Iterable[_ProcessFigures]) -> dict[str, float]:
     """Return whose time it was; that of running requests is only on boards."""
     sums = dict.fromkeys(PARTIES.values(), 0.0)
     for process in processes:
