@@ -13,7 +13,18 @@ from typing import Any, Final, Literal
 from pipeline.channel import Link
 from pipeline.lane import STATES, Lane
 from pipeline.segments import Segment, SegmentFile
-from pipeline.series import SUM_AT, Cell, Family, Kind, SeriesWriter, count_duration, count_size, read_series
+from pipeline.series import (
+    SUM_AT,
+    Cell,
+    Family,
+    Kind,
+    Reading,
+    SeriesWriter,
+    count_duration,
+    count_size,
+    read_segment,
+    summed,
+)
 from pipeline.timeline import BatchTimes, Point, Timeline
 
 
@@ -379,7 +390,12 @@ class Observed:
 
 def read_all(file: SegmentFile) -> dict[str, Family]:
     """Return the figures of all processes together, by family. Those of `FAMILIES` are described there."""
-    found = read_series(file, when_dead=_WHEN_DEAD)
+    return figures_of(map(read_segment, file.views()))
+
+
+def figures_of(readings: Iterable[Reading]) -> dict[str, Family]:
+    """Return the figures of processes together, as `read_all` does."""
+    found = summed(readings, when_dead=_WHEN_DEAD)
     return {
         name: Family(name, _KNOWN[name].about, family.kind, family.series) if name in _KNOWN else family
         for name, family in found.items()

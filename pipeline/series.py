@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from types import MappingProxyType
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from pipeline.histogram import SLOTS, slot_of, slot_of_size
-from pipeline.segments import Segment, SegmentFile, SegmentView
+from pipeline.segments import Segment, SegmentView
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 MAX_SERIES: Final = 1000
@@ -190,17 +190,36 @@ def count_size(cell: Cell, size: int) -> None:
     cell[SUM_AT] += size
 
 
-def read_series(file: SegmentFile, *, when_dead: Mapping[str, str] = NO_NAMES) -> dict[str, Family]:
+class Reading(NamedTuple):
+    """The series of one process, all of one moment.
+
+    Attributes:
+        is_alive: whether the process lives.
+        entries: of each series its kind, its name and its words.
+    """
+
+    is_alive: bool
+    entries: list[tuple[Kind, _Name, list[float]]]
+
+    def sum(self, family: str, label: tuple[str, str] | None = None) -> float:
+        """Return the sum of a family's series, or of those with a label; a gauge has what it had last."""
+        return sum(
+            _Sum(words, limits).series(kind, labels).value
+            for kind, (name, _, limits, labels), words in self.entries
+            if name == family and (label is None or label in labels)
+        )
+
+
+def summed(readings: Iterable[Reading], *, when_dead: Mapping[str, str] = NO_NAMES) -> dict[str, Family]:
     """Return all series of all processes, by family; those with the same labels are summed.
 
     Args:
-        file: where they are.
+        readings: of all processes.
         when_dead: as in `SeriesWriter`, for those whose segment nobody has; their other gauges count for nothing.
     """
     found: dict[str, tuple[Kind, str, dict[Labels, _Sum]]] = {}
-    for view in file.views():
-        is_alive, read = _read(view)
-        for kind, (name, about, limits, labels), words in read:
+    for is_alive, entries in readings:
+        for kind, (name, about, limits, labels), words in entries:
             if kind is Kind.GAUGE and not is_alive:
                 if name not in when_dead:
                     continue
@@ -243,17 +262,8 @@ class _Sum:
         return Series(labels, value, slots={slot: int(count) for slot, count in enumerate(counts) if count})
 
 
-def read_segment(view: SegmentView) -> dict[str, Family]:
-    """Return the series of one process, by family; gauges are what it had last, even if it has died."""
-    families: dict[str, Family] = {}
-    for kind, (name, about, limits, labels), words in _read(view)[1]:
-        family = families.setdefault(name, Family(name, about, kind, []))
-        family.series.append(_Sum(words, limits).series(kind, labels))
-    return families
-
-
-def _read(view: SegmentView) -> tuple[bool, list[tuple[Kind, _Name, list[float]]]]:
-    """Return whether a process lives, and its series, both of one moment."""
+def read_segment(view: SegmentView) -> Reading:
+    """Return the series of one process; gauges are what it had last, even if it has died."""
     attempts = 0
     while True:
         before = view.changes
@@ -264,7 +274,7 @@ def _read(view: SegmentView) -> tuple[bool, list[tuple[Kind, _Name, list[float]]
         ]
         attempts += 1
         if (before == view.changes and not before % 2) or attempts == _PATIENCE:
-            return is_alive, found
+            return Reading(is_alive, found)
         os.sched_yield()  # a process is putting it in order, which takes less than a millisecond, or was killed at that
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +19,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from pipeline import ClientFault, PipelineError
+from pipeline.gateway.admin.access import Access
 from pipeline.gateway.admin.dispatch import Admin, is_admin_path
 from pipeline.gateway.bridge import OnEnd
 from pipeline.gateway.config.settings import Settings
@@ -30,13 +30,11 @@ from pipeline.gateway.health_page import PATH, health_page
 from pipeline.gateway.http.asgi import Receive, Scope, Send
 from pipeline.gateway.http.door import Answers, OwnAnswer
 from pipeline.gateway.http.http1 import RequestHead
-from pipeline.gateway.metrics.access import check_access
-from pipeline.gateway.metrics.text import CONTENT_TYPE, METRICS_PATH, metrics_text
+from pipeline.gateway.received_head import received_head
 from pipeline.observe import Observed
 from pipeline.registry import AnyPlugin
 from pipeline.segments import SegmentFile
 from stages.admission.counts import Counts
-from stages.authenticate import identify, key_names
 from stages.principal import Principal
 from stages.slots import ReceivedHead
 
@@ -86,7 +84,6 @@ class Application:
         observed: Observed | None = None,
         measurements: SegmentFile | None = None,
     ) -> None:
-        self._measurements = measurements
         self.generations = Generations(settings, plugins=plugins, on_end=on_end, counts=counts, observed=observed)
         self.started_s = int(time.time())  # noqa: TID251 - shown as `created` of the models
         self.answers: Answers = {
@@ -94,9 +91,9 @@ class Application:
             **dict.fromkeys(READY_PATHS, self._ready),
         }
         self._pages = self._make_pages()
-        self._admin: Admin | None = None
-        if measurements is not None:
-            self._admin = Admin(measurements, check=self._check_admin, has_key=self._has_master_key)
+        self._admin = (
+            None if measurements is None else Admin(measurements, lambda: _access_of(self.generations.current))
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Dispatch by path; the lifespan opens and closes what the generations need."""
@@ -112,21 +109,6 @@ class Application:
             return await self._admin(scope, receive, send)
         scope[_GENERATION] = self.generations.current
         await self._pages(scope, receive, send)  # type: ignore[arg-type]  # Quart expects hypercorn's TypedDicts
-
-    def _has_master_key(self) -> bool:
-        return self.generations.current.settings.master_key is not None
-
-    async def _check_admin(self, scope: Scope, path: str) -> None:
-        """Check the key of a request to `Admin`; the answer to a wrong one may be delayed."""
-        generation = self.generations.current
-        head = generation.bridge.head_of(scope)
-        try:
-            principal = _identify_in(generation, head)
-        except ClientFault as error:
-            await trio.sleep(generation.bridge.delay_of(error, head.client))
-            raise
-        if not principal.is_master:
-            raise ClientFault(f"only the master key may use {path}", code="master_key_required")
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """Open what requests need, and close it when the server ends."""
@@ -185,11 +167,6 @@ class Application:
             workers, wrong_keys = settings.pipeline.workers, generation.bridge.wrong_keys.total
             return _json(health_page(router, settings.deployments, now_s, workers=workers, wrong_keys=wrong_keys))
 
-        async def metrics(measurements: SegmentFile) -> Response:
-            check_access(_generation().settings, _identify)
-            text = await trio.to_thread.run_sync(metrics_text, measurements)  # in a thread: it may take 20 ms
-            return Response(text, 200, {"content-type": CONTENT_TYPE.decode()})
-
         async def health_check() -> Response:
             answer = self.answers[request.path]()
             return Response(answer.body, answer.status, {k.decode(): v.decode() for k, v in answer.headers})
@@ -197,7 +174,7 @@ class Application:
         async def fail(error: Exception) -> Response:
             assert isinstance(error, PipelineError)
             bridge = _generation().bridge
-            await trio.sleep(bridge.delay_of(error, bridge.head_of(request.scope).client))
+            await trio.sleep(bridge.wrong_keys.delay_of(error, _head().client))
             rendered = render(error)
             return Response(rendered.body, rendered.status, {k.decode(): v.decode() for k, v in rendered.headers})
 
@@ -222,7 +199,7 @@ class Application:
 
         async def allow(response: Response) -> Response:
             bridge = _generation().bridge
-            headers = bridge.head_of(request.scope).headers
+            headers = _head().headers
             for name, value in bridge.cors.headers_for(headers.get(b"origin")):
                 response.headers[name.decode()] = value.decode()
             response.headers["x-request-id"] = bridge.request_id_of(headers)
@@ -247,8 +224,6 @@ class Application:
         for path in MODELS_PATHS:
             pages.add_url_rule(path, f"models {path}", models, methods=["GET"])
         pages.add_url_rule(PATH, "health", health, methods=["GET"])
-        if self._measurements is not None:
-            pages.add_url_rule(METRICS_PATH, "metrics", partial(metrics, self._measurements), methods=["GET"])
         for path in self.answers:
             pages.add_url_rule(path, f"health check {path}", health_check, methods=["GET"])
         for path in CHAT_PATHS:
@@ -271,14 +246,17 @@ def _generation_of(scope: Mapping[str, Any]) -> Generation:
 
 
 def _identify() -> Principal:
-    """Return the principal of the current request for a page; raises as `identify` does."""
-    generation = _generation()
-    return _identify_in(generation, generation.bridge.head_of(request.scope))
+    """Return the principal of the current request for a page; raises as `Access.identify` does."""
+    return _access_of(_generation()).identify(_head())
 
 
-def _identify_in(generation: Generation, head: ReceivedHead) -> Principal:
-    names = key_names(generation.settings.pipeline.key_header)
-    return identify(head, generation.keys, generation.anonymous, names)
+def _head() -> ReceivedHead:
+    return received_head(request.scope, _generation().bridge.proxies)
+
+
+def _access_of(generation: Generation) -> Access:
+    bridge = generation.bridge
+    return Access(generation.settings, generation.keys, bridge.proxies, bridge.wrong_keys)
 
 
 def _answer(value: object, status: int = 200) -> OwnAnswer:

@@ -15,8 +15,7 @@ import itertools
 import logging
 import re
 import secrets
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any, Final
 
@@ -32,6 +31,7 @@ from pipeline.gateway.cors import NO_ORIGINS, Cors
 from pipeline.gateway.failures import render
 from pipeline.gateway.http.asgi import REQUEST_CYCLE, Message, Receive, Scope, Send
 from pipeline.gateway.http.door import OwnAnswer
+from pipeline.gateway.received_head import received_head
 from pipeline.gateway.request_record import FinishedRequest, finished_request, request_record
 from pipeline.gateway.server_timing import ServerTiming
 from pipeline.gateway.shedding import Shedding
@@ -42,12 +42,11 @@ from pipeline.kernel_time import Clock
 from pipeline.observe import Observed
 from pipeline.timeline import Timeline
 from stages.admission.admission import ADMITTED
-from stages.authenticate import UnknownKey
 from stages.routing.router import ROUTE
-from stages.slots import ENCODER, HEAD, PRINCIPAL, PROFILE, RESPONSE, TRACE_CONTEXT, USAGE, ReceivedHead
+from stages.slots import ENCODER, HEAD, PRINCIPAL, PROFILE, RESPONSE, TRACE_CONTEXT, USAGE
 from stages.upstreams.faults import failed_from
 from stages.wire.downstream.profiles import Profile
-from stages.wire.trace_context import TRACEPARENT, TRACESTATE
+from stages.wire.trace_context import TRACEPARENT
 
 log = logging.getLogger("headrace")
 
@@ -162,22 +161,6 @@ class Bridge:
             name = getattr(observer, "name", type(observer).__name__)
             log.error("the observer %s failed in %s: %s", name, tell.__name__, places_of(error))
 
-    def head_of(self, scope: Mapping[str, Any], model_in_path: str | None = None) -> ReceivedHead:
-        """Return what arrived before the body of a request."""
-        sent: list[tuple[bytes, bytes]] = scope["headers"]
-        headers = dict(sent)
-        peer = scope.get("client")
-        client = self.proxies.client_of(peer[0] if peer else None, sent)
-        received_s = int(time.time())  # noqa: TID251 - the one wall clock of a request: `created`
-        differing = _differing(sent) if len(headers) != len(sent) else _NO_NAMES
-        if TRACESTATE in differing:  # a list, which may come in several parts
-            headers[TRACESTATE] = b",".join(value for name, value in sent if name == TRACESTATE)
-        return ReceivedHead(headers, received_s, model_in_path, client, differing)
-
-    def delay_of(self, error: PipelineError, client: str | None) -> float:
-        """Return by how many seconds the answer to a failed request is to be delayed: that to a wrong key may be."""
-        return self.wrong_keys.note(client, trio.current_time()) if isinstance(error, UnknownKey) else 0.0
-
     def request_id_of(self, headers: dict[bytes, bytes]) -> str:
         """Return the client's ``x-request-id`` if it is valid, else an id of this bridge's own."""
         given = headers.get(b"x-request-id")
@@ -243,7 +226,7 @@ class _ServedRequest:
         self.disconnect_reason: str | None = None
         self.is_cut_off = False
         self.error: PipelineError | None = None
-        head = bridge.head_of(scope, model_in_path)
+        head = received_head(scope, bridge.proxies, model_in_path)
         headers = head.headers
         self.upload = bridge.uploads.begin(headers.get(b"content-length"))
         request_id = bridge.request_id_of(headers)
@@ -279,7 +262,9 @@ class _ServedRequest:
                     await self._run()
                 except PipelineError as error:
                     self.error = error
-                if self.error is not None and (delay_s := self._bridge.delay_of(self.error, self.ctx[HEAD].client)):
+                if self.error is not None and (
+                    delay_s := self._bridge.wrong_keys.delay_of(self.error, self.ctx[HEAD].client)
+                ):
                     late = trio.sleep(delay_s)  # noqa: ASYNC105 - awaited on the next line
                     await self._client.watch_during(late, self.disconnect)
         if self.is_cut_off and not self.response.ended:
@@ -361,15 +346,6 @@ class _ServedRequest:
             generation=self._bridge.generation,
             trace=kept_trace(self.ctx),
         )
-
-
-_NO_NAMES: Final = frozenset[bytes]()
-
-
-def _differing(headers: list[tuple[bytes, bytes]]) -> frozenset[bytes]:
-    """Return the names that came more than once, with different values."""
-    first: dict[bytes, bytes] = {}
-    return frozenset(name for name, value in headers if first.setdefault(name, value) != value)
 
 
 class _BodySource:

@@ -183,7 +183,9 @@ def _serve(options: argparse.Namespace) -> int:
             if not os.path.isdir(folder):
                 raise CommandError(f"--watch {folder}: there is no such folder")
         code = [*code_folders(), *map(Path, options.watch)] if options.reload or options.watch else []
-        return supervise(settings, options.program, files=partial(config_files, options.config), code=code)
+        files = partial(config_files, options.config)
+        reload = partial(load_settings, options.config, environ)
+        return supervise(settings, options.program, reread=reload, files=files, code=code)
     from pipeline.gateway.service import serve  # here because it takes half a second
 
     def reread() -> tuple[Settings, Plugins]:

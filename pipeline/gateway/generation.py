@@ -10,7 +10,6 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from typing import Final
 
 import msgspec
 
@@ -18,7 +17,7 @@ from pipeline.gateway.admission import admission_of, has_limits, quotas_of
 from pipeline.gateway.assembly import Assembly, Parts
 from pipeline.gateway.bridge import Bridge, OnEnd
 from pipeline.gateway.client_address import Proxies
-from pipeline.gateway.config.keys import KeyStore
+from pipeline.gateway.config.keys import ANONYMOUS, KeyStore
 from pipeline.gateway.config.problems import ConfigError
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.cors import Cors
@@ -48,9 +47,6 @@ from stages.wire.downstream.profiles import CURSOR, OPENAI, Profile
 from stages.wire.redaction import redact
 
 log = logging.getLogger("headrace")
-
-ANONYMOUS: Final = Principal("anonymous")
-"""The principal of a request without a key if `allow_anonymous` is on."""
 
 
 class Generation:

@@ -78,7 +78,12 @@ class PassingOn:
         failed: PipelineError | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(body.watch, nursery.cancel_scope)
-            failed = await self._exchange(self._request(rest, scope, headers, body), send)
+            try:
+                request = self._request(rest, scope, headers, body)
+            except httpx.InvalidURL:
+                failed = ClientFault(f"{scope['path'][:100]!r} is not the path of a URL")
+            else:
+                failed = await self._exchange(request, send)
             nursery.cancel_scope.cancel()
         if failed is not None:
             await _fail(failed, send)
@@ -166,6 +171,8 @@ def _is_foreign(origin: bytes) -> bool:
     Any page that the user visits can post to a port of this machine, and by DNS rebinding read the answer. An upstream
     without keys, such as a model server on this machine, would answer it.
     """
+    if origin == b"null":  # of a page in a sandbox, or from a file: any page can put one into a frame
+        return True
     parts = urlsplit(origin.decode("latin-1"))
     return parts.scheme in ("http", "https") and parts.hostname not in LOOPBACK
 

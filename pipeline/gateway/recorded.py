@@ -87,7 +87,10 @@ def line_of(segments: Iterable[RingOwner], request_id: str) -> bytes | None:
 
 
 def newest_lines(segments: Iterable[RingOwner], *, marks: int, without: int, limit: int) -> list[bytes]:
-    """Return the newest lines with one of ``marks`` (0: any) and none of ``without``, the newest first."""
+    """Return the newest lines with one of ``marks`` (0: any) and none of ``without``, the newest first.
+
+    They have at most `MAX_ANSWER_BYTES` together, but for a single one.
+    """
 
     def chosen(ring: RingReader) -> Iterator[tuple[float, RingReader, Entry]]:
         for entry in ring.newest_first():
@@ -95,8 +98,10 @@ def newest_lines(segments: Iterable[RingOwner], *, marks: int, without: int, lim
                 yield -entry.at_s, ring, entry
 
     lines: list[bytes] = []
+    size = 0
     for _, ring, entry in heapq.merge(*[chosen(ring) for _, ring in rings_of(segments)], key=lambda one: one[0]):
-        if len(lines) >= limit:
+        size += entry.length
+        if lines and (len(lines) >= limit or size > MAX_ANSWER_BYTES):
             break
         if (text := ring.text(entry)) is not None:
             lines.append(text)

@@ -10,10 +10,8 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from typing import Final
@@ -32,6 +30,7 @@ from pipeline.gateway.passing_on import LOOPBACK, PassingOn
 from pipeline.gateway.request_record import RequestRecord
 from pipeline.gateway.upstream_clients import proxy_in_environment
 from pipeline.study.brief_line import brief_line, stall_line
+from pipeline.study.recording import header_now
 from stages.routing.settings import RoutingSettings
 from stages.upstreams import Deployment, Timeouts
 from stages.upstreams.apis import APIS
@@ -223,17 +222,8 @@ def _printed(*, is_json: bool) -> RecordLog:
 
 def _recording(fd: int, deployment: Deployment) -> RecordLog:
     """Begin a recording in an empty file."""
-    began = datetime.fromtimestamp(time.time(), UTC)  # noqa: TID251 - the time of the log's lines
-    header = {
-        "event": "recording",
-        "format": 1,
-        "headrace": version("headrace"),
-        "began": began.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "source": deployment.url.partition("?")[0],
-        "workers": 1,
-    }
     sink = LineSink(fd)
-    sink.write([msgspec.json.encode(header)])
+    sink.write([msgspec.json.encode(header_now(deployment.url.partition("?")[0], headrace=version("headrace")))])
     return Log(sink, "json", "info", worker=1)
 
 

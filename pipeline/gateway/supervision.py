@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import signal
 import subprocess
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
+from pipeline.gateway.config.problems import ConfigError
 from pipeline.gateway.config.settings import Settings
 from pipeline.gateway.http.sockets import bind_socket
 from pipeline.gateway.http.supervisor import run_workers
@@ -24,6 +25,9 @@ from pipeline.gateway.open_files import allow_many_files
 from pipeline.gateway.watching import watch_code, watch_files
 from pipeline.segments import SegmentFile
 from stages.admission.counts import shared_file
+
+if TYPE_CHECKING:
+    from pipeline.gateway.metrics.address import AddressApp
 
 KILL_MARGIN_S: Final = 20.0
 """What the supervisor adds to the longest drain, before it kills a worker: its final messages, and its plugins' end."""
@@ -64,6 +68,7 @@ def supervise(
     settings: Settings,
     program: Sequence[str],
     *,
+    reread: Callable[[], Settings],
     files: Callable[[], Iterable[str]] = tuple,
     code: Collection[Path] = (),
 ) -> int:
@@ -71,6 +76,7 @@ def supervise(
 
     Args:
         settings: the configuration, resolved.
+        reread: reads the configuration again, for a reload.
         files: returns the names of the configuration's files, which are watched if that is configured.
         code: folders of Python code: if any of it changes, all workers are replaced.
         program: the command that runs this process; a worker's has ``--inherited`` and an `Inherited` added, and one
@@ -85,7 +91,20 @@ def supervise(
     listener = bind_socket(own.host, own.port)
 
     measurements = SegmentFile.create(ring_bytes=own.recorder_bytes)
-    beside = [*_metrics_tasks(settings, measurements)]
+    beside: list[Callable[[], Awaitable[None]]] = []
+    address: AddressApp | None = None
+    if own.metrics_address is not None:  # only what is configured is imported
+        from pipeline.gateway.metrics.address import AddressApp, open_address, serve_address
+
+        address = AddressApp(measurements, settings)
+        beside.append(partial(serve_address, open_address(own.metrics_address), address))
+    if own.otlp_endpoint is not None:
+        from pipeline.gateway.metrics.otlp import Exporter
+
+        exporter = Exporter(
+            measurements, settings.deployments, endpoint=own.otlp_endpoint, interval_s=own.otlp_interval_s
+        )
+        beside.append(exporter.run)
 
     async def watch() -> None:
         async with trio.open_nursery() as nursery:
@@ -104,7 +123,10 @@ def supervise(
         return [*program, "--inherited", str(inherited)]
 
     async def check() -> str | None:
-        return await problem_of([*program, "--check"])
+        problem = await problem_of([*program, "--check"])
+        if problem is None and address is not None:
+            problem = await _reload(address, reread)
+        return problem
 
     workers = "1 worker" if own.workers == 1 else f"{own.workers} workers"
     log.info("%s on %s port %d", workers, own.host, listener.getsockname()[1])
@@ -119,24 +141,15 @@ def supervise(
     return trio.run(serve, own.workers, [listener], command_of)
 
 
-def _metrics_tasks(settings: Settings, measurements: SegmentFile) -> Iterator[Callable[[], Awaitable[None]]]:
-    """Yield what this process does with the metrics; only what is configured is imported.
-
-    Raises:
-        OSError: if ``metrics_address`` cannot be bound.
-    """
-    own = settings.pipeline
-    if own.metrics_address is not None:
-        from pipeline.gateway.metrics.address import metrics_app, open_address, serve_address
-
-        yield partial(serve_address, open_address(own.metrics_address), metrics_app(measurements))
-    if own.otlp_endpoint is not None:
-        from pipeline.gateway.metrics.otlp import Exporter
-
-        exporter = Exporter(
-            measurements, settings.deployments, endpoint=own.otlp_endpoint, interval_s=own.otlp_interval_s
-        )
-        yield exporter.run
+async def _reload(address: AddressApp, reread: Callable[[], Settings]) -> str | None:
+    """Have ``metrics_address`` know the keys of the configuration as it is now; return what is wrong with it."""
+    try:
+        address.reload(await trio.to_thread.run_sync(reread))
+    except ConfigError as error:  # it has changed once more since it was checked
+        return "; ".join(error.problems)
+    except OSError as error:
+        return str(error)
+    return None
 
 
 def _note_change(what: str, number: signal.Signals) -> None:

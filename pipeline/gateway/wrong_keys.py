@@ -11,6 +11,11 @@ import logging
 from collections import OrderedDict
 from typing import Final
 
+import trio
+
+from pipeline import PipelineError
+from stages.authenticate import UnknownKey
+
 FREE_TRIES: Final = 3
 """So many wrong keys in a row are answered at once: somebody has mistyped one, or has replaced it."""
 FIRST_DELAY_S: Final = 0.25
@@ -44,6 +49,10 @@ class WrongKeys:
     def __init__(self) -> None:
         self.total = 0
         self._tries: OrderedDict[str, _Tries] = OrderedDict()
+
+    def delay_of(self, error: PipelineError, address: str | None) -> float:
+        """Return by how many seconds the answer to a failed request is to be delayed: that to a wrong key may be."""
+        return self.note(address, trio.current_time()) if isinstance(error, UnknownKey) else 0.0
 
     def note(self, address: str | None, now_s: float) -> float:
         """Count a wrong key from an address, and return by how many seconds its answer is to be delayed."""

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from datetime import datetime, tzinfo
 from typing import Any, Final
 
+from pipeline.study.tables import printable
+
 PARTIES: Final = ("upstream", "ours", "client")
 """In the order in which they are named."""
 
@@ -77,7 +79,7 @@ def duration(ms: float) -> str:
 
 def shown(name: str) -> str:
     """Return a name that a client may have chosen as a terminal can show it, cut to a bounded length."""
-    clean = "".join(character if character.isprintable() else "?" for character in name[: _MAX_NAME_CHARACTERS + 1])
+    clean = printable(name[: _MAX_NAME_CHARACTERS + 1])
     return clean if len(clean) <= _MAX_NAME_CHARACTERS else f"{clean[: _MAX_NAME_CHARACTERS - 3]}..."
 
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 # argparse has no public name for what `add_subparsers` returns.
 Subparsers = Any
 
-FIRST_LOOK_S: Final = 1.5
-"""So long after the first look at a service its workers have said which requests run."""
 FILE_HELP: Final = "a recording (.zst needs the extra zstd) or a JSON log of headrace; - is standard input"
 
 
@@ -27,21 +25,21 @@ def add_commands(commands: Subparsers) -> None:
     """Add the commands to the parser of ``headrace``. Nothing heavy is imported before one of them runs."""
     report = commands.add_parser("report", help="show where the time of all requests of a recording went")
     report.add_argument("file", metavar="FILE", nargs="?", help=FILE_HELP)
-    _add_service(report)
+    add_service(report, instead_of="FILE")
     _add_selection(report)
-    _set(report, _report)
+    set_run(report, _report)
 
     why = commands.add_parser("why", help="say why one request took long: whose time it was, and what cost most")
     _add_request(why, "explain")
     why.add_argument("--now", action="store_true", help="say what each running request waits for; needs --url")
     _add_selection(why)
-    _set(why, _why)
+    set_run(why, _why)
 
     stalls = commands.add_parser("stalls", help="show which stages held the loop, and which requests waited for them")
     stalls.add_argument("file", metavar="FILE", nargs="?", help=FILE_HELP)
-    _add_service(stalls)
+    add_service(stalls, instead_of="FILE")
     _add_selection(stalls)
-    _set(stalls, _stalls)
+    set_run(stalls, _stalls)
 
     compare = commands.add_parser("compare", help="show what is slower or faster in a second recording")
     compare.add_argument("before", metavar="A", help=FILE_HELP)
@@ -51,31 +49,35 @@ def add_commands(commands: Subparsers) -> None:
     )
     compare.add_argument("--all", action="store_true", help="show the figures that do not differ as well")
     _add_selection(compare)
-    _set(compare, _compare)
+    set_run(compare, _compare)
 
     trace = commands.add_parser("trace", help="write a request as a Perfetto trace (extra trace; ui.perfetto.dev)")
     _add_request(trace, "write")
     trace.add_argument("--output", "-o", metavar="FILE.pftrace", required=True, help="what to write")
     _add_selection(trace)
-    _set(trace, _trace)
+    set_run(trace, _trace)
 
     budget = commands.add_parser("budget", help="check limits for CI: status 1 and one line for each that is exceeded")
     budget.add_argument("budgets", metavar="BUDGETS.toml", help="the limits; docs/recordings.md has the format")
     budget.add_argument("files", metavar="FILE", nargs="+", help=f"{FILE_HELP}; several count as one")
     budget.add_argument("--strict", action="store_true", help="a limit that cannot be judged counts as exceeded")
     _add_selection(budget)
-    _set(budget, _budget)
+    set_run(budget, _budget)
 
 
 def _add_request(command: argparse.ArgumentParser, verb: str) -> None:
     command.add_argument("words", metavar="ID FILE", nargs="*", help="its id and a recording; with --slowest no id")
-    _add_service(command)
+    add_service(command, instead_of="FILE")
     command.add_argument("--slowest", action="store_true", help=f"{verb} the slowest requests of the recording")
     command.add_argument("-n", dest="count", metavar="N", type=int, default=1, help="how many of them (%(default)s)")
 
 
-def _add_service(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--url", help="instead of FILE: a running service, such as http://127.0.0.1:4000")
+def add_service(command: argparse.ArgumentParser, *, instead_of: str | None = None) -> None:
+    """Add the arguments that name a running service, which is the only source, or may be named instead of another."""
+    help = "a running service, such as http://127.0.0.1:4000"
+    if instead_of is not None:
+        help = f"instead of {instead_of}: {help}"
+    command.add_argument("--url", required=instead_of is None, help=help)
     command.add_argument("--key", help="its master key (the environment variable HEADRACE_MASTER_KEY)")
 
 
@@ -88,15 +90,18 @@ def _add_selection(command: argparse.ArgumentParser) -> None:
     command.add_argument("--until", metavar="TIME", help="only what ended before")
 
 
-def _set(command: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+def set_run(command: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+    """Have a command run this; what it cannot do is a sentence on stderr, and status 2."""
+
     def guarded(options: argparse.Namespace) -> int:
         from pipeline.study.live import LiveError
         from pipeline.study.recording import StudyError
+        from pipeline.study.tables import printable
 
         try:
             return run(options)
         except (LiveError, StudyError) as error:
-            sys.stderr.write(f"headrace: {error}\n")
+            sys.stderr.write(f"headrace: {printable(str(error))}\n")
             return 2
 
     command.set_defaults(run=guarded)
@@ -115,14 +120,16 @@ def _selection(options: argparse.Namespace) -> Selection:
 
 
 def _write(lines: Iterable[str]) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    from pipeline.study.tables import painted
+
+    sys.stdout.write("".join(f"{painted(line)}\n" for line in lines))
 
 
 # Any: whatever msgspec can encode.
 def _write_json(document: Any) -> None:
     import msgspec
 
-    _write([msgspec.json.format(msgspec.json.encode(document), indent=2).decode()])
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -181,23 +188,21 @@ def _why(options: argparse.Namespace) -> int:
 
 
 def _why_now(options: argparse.Namespace) -> int:
-    from threading import Event
-
-    from pipeline.study.live import key_from, running
+    from pipeline.study.live import key_from, running, watched
     from pipeline.study.recording import StudyError
-    from pipeline.study.running import running_page, running_sentence
+    from pipeline.study.running import running_page, running_sentence, silent_sentences
     from pipeline.study.tables import Paint
 
     if options.url is None or options.words:
         raise StudyError("--now is about a running service: name it with --url, and no request and no recording")
     key = key_from(options.key)
+    silent = silent_sentences(watched(options.url, key))
     rows = running(options.url, key)
-    if not rows:  # workers say what they do once somebody has asked
-        Event().wait(FIRST_LOOK_S)
-        rows = running(options.url, key)
+    for sentence in silent:
+        sys.stderr.write(f"headrace: {sentence}\n")
     if options.json:
         _write_json([{**row, "sentence": running_sentence(row)} for row in rows])
-    else:
+    elif rows or not silent:
         _write(running_page(rows, Paint()))
     return 0
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import os
 import ssl
+from threading import Event
+from time import monotonic
 from typing import IO, Any, Final, NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode, urlsplit
@@ -16,6 +18,7 @@ KEY_VARIABLE: Final = "HEADRACE_MASTER_KEY"
 TIMEOUT_S: Final = 10.0
 """Longer than the answer to a wrong key is delayed."""
 LINES_AT_A_TIME: Final = 500
+NOTICED_WITHIN_S: Final = 2.0
 _SHOWN_CHARACTERS: Final = 300
 """Of an error message of the server."""
 
@@ -82,6 +85,20 @@ def now(url: str, key: str) -> dict[str, Any]:
     """
     found: dict[str, Any] = _decoded(url, _fetch(url, key, "/latency/now")[0], dict[str, Any])
     return found
+
+
+def watched(url: str, key: str) -> dict[str, Any]:
+    """Return the same once all workers have noticed that somebody watches: then it has what runs in them.
+
+    A worker that has not by `NOTICED_WITHIN_S` is one of ``workers`` with ``is_silent``.
+
+    Raises:
+        LiveError: if that fails.
+    """
+    began_s = monotonic()
+    while not (figures := now(url, key)).get("is_watched", True) and monotonic() < began_s + NOTICED_WITHIN_S:
+        Event().wait(NOTICED_WITHIN_S / 10)
+    return figures
 
 
 def request(url: str, key: str, request_id: str) -> bytes:

@@ -6,12 +6,11 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Callable
-from datetime import UTC, datetime
-from functools import partial
 from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
+
+from pipeline.study.commands import add_service, set_run
 
 if TYPE_CHECKING:
     from pipeline.study.recording import RecordingWriter
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 POLL_S: Final = 1.0
 PATIENCE_S: Final = 30.0
 """For how long a service may be away, as while it restarts, before a recording ends."""
-_FIRST_S: Final = 2.0
 _HOME: Final = "\x1b[H"
 _TO_END_OF_LINE: Final = "\x1b[K"
 _TO_END_OF_SCREEN: Final = "\x1b[J"
@@ -31,25 +29,20 @@ _BACK: Final = "\x1b[?25h\x1b[?1049l"
 def add_live_commands(commands: Any) -> None:
     """Add the commands to the parser of ``headrace``. Nothing heavy is imported before one of them runs."""
     record = commands.add_parser("record", help="write the requests of a running service to a file, to study it later")
-    _add_service(record)
+    add_service(record)
     record.add_argument(
         "--output", "-o", metavar="FILE", required=True, help="what to write (.zst: compressed); - is stdout"
     )
     record.add_argument("--seconds", metavar="N", type=_seconds, help="for how long (until Ctrl-C); 0: what is there")
     record.add_argument("--new", action="store_true", help="without the requests that have ended before")
-    record.set_defaults(run=partial(_guarded, _record))
+    set_run(record, _record)
 
     top = commands.add_parser("top", help="show what a running service does now, and where its time goes")
-    _add_service(top)
+    add_service(top)
     top.add_argument("--interval", metavar="S", type=_interval, default=1.0, help="seconds of each view (%(default)g)")
     top.add_argument("--once", action="store_true", help="one interval only")
     top.add_argument("--json", action="store_true", help="one JSON document a line for each interval")
-    top.set_defaults(run=partial(_guarded, _top))
-
-
-def _add_service(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--url", required=True, help="where the service is, such as http://127.0.0.1:4000")
-    command.add_argument("--key", help="its master key (the environment variable HEADRACE_MASTER_KEY)")
+    set_run(top, _top)
 
 
 def _seconds(text: str) -> float:
@@ -66,30 +59,15 @@ def _interval(text: str) -> float:
     return seconds
 
 
-def _guarded(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
-    from pipeline.study.live import LiveError
-    from pipeline.study.recording import StudyError
-
-    try:
-        return run(options)
-    except (LiveError, StudyError) as error:
-        sys.stderr.write(f"headrace: {error}\n")
-        return 2
-
-
 def _record(options: argparse.Namespace) -> int:
     from pipeline.study.live import key_from, now, records
-    from pipeline.study.recording import RecordingHeader, create_recording
+    from pipeline.study.recording import create_recording, header_now
 
     key = key_from(options.key)
     figures = now(options.url, key)
     cursor = records(options.url, key, "now").cursor if options.new else ""
-    header = RecordingHeader(
-        headrace=str(figures.get("headrace", "")),
-        began=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        source=options.url,
-        workers=len([one for one in figures.get("workers", []) if one.get("alive")]),
-    )
+    alive = [one for one in figures.get("workers", []) if one.get("alive")]
+    header = header_now(options.url, workers=len(alive), headrace=str(figures.get("headrace", "")))
     with create_recording(options.output, header) as writer:
         return _Recording(options.url, key, writer).run(cursor, options.seconds)
 
@@ -151,27 +129,17 @@ class _Recording:
             )
 
 
-def _first(url: str, key: str) -> dict[str, Any]:
-    """Return the first reading, once the workers have noticed that somebody watches: then it has running requests."""
-    from pipeline.study.live import now
-
-    began_s = monotonic()
-    while not (figures := now(url, key)).get("is_watched", True) and monotonic() < began_s + _FIRST_S:
-        Event().wait(_FIRST_S / 10)
-    return figures
-
-
 def _top(options: argparse.Namespace) -> int:
     import msgspec
 
-    from pipeline.study.live import key_from, now
+    from pipeline.study.live import key_from, now, watched
     from pipeline.study.top import top_of
     from pipeline.study.top_screen import lines_of
 
     key = key_from(options.key)
     is_screen = sys.stdout.isatty() and not options.once and not options.json
     has_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    before = _first(options.url, key)
+    before = watched(options.url, key)
     if is_screen:
         sys.stdout.write(_OTHER_SCREEN)
     try:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import IO, Any, Final
 
 import msgspec
@@ -34,6 +35,18 @@ class RecordingHeader(Struct, kw_only=True):
     began: str | UnsetType = UNSET
     source: str | UnsetType = UNSET
     workers: int | UnsetType = UNSET
+
+
+def header_now(source: str, *, workers: int = 1, headrace: str) -> RecordingHeader:
+    """Return the header of a recording that begins now.
+
+    Args:
+        source: what is recorded: a URL, or what people know it by.
+        workers: how many processes of it.
+        headrace: its version.
+    """
+    began = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return RecordingHeader(headrace=headrace, began=began, source=source, workers=workers)
 
 
 class _Line(Struct):

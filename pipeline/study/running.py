@@ -49,5 +49,15 @@ def running_page(rows: Iterable[Running], paint: Paint) -> list[str]:
     return lines or ["No request runs now."]
 
 
+def silent_sentences(figures: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each worker that does not say what runs in it, by the figures of the service."""
+    return [
+        f"worker {one.get('worker')} (process {one.get('pid')}) does not say what it does, with "
+        f"{one.get('in_flight')} requests in flight: something holds its loop, or it is stopped"
+        for one in figures.get("workers", [])
+        if one.get("is_silent")
+    ]
+
+
 def _ms(row: Running, name: str) -> str:
     return ms_text(float(row.get(name) or 0.0))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Final, TextIO
 
 WIDTH: Final = 100
+_COLOUR: Final = re.compile(r"(\x1b\[[0-9]{1,2}m)")
 _COLOURS: Final = {"client": "36", "ours": "33", "upstream": "35", "bold": "1", "bad": "31", "good": "32", "dim": "2"}
 
 
@@ -21,6 +23,16 @@ class Paint:
     def __call__(self, text: str, colour: str) -> str:
         """Return the text in a colour: a party's, ``bold``, ``bad``, ``good`` or ``dim``."""
         return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if self._is_on and colour in _COLOURS else text
+
+
+def printable(text: str) -> str:
+    """Return a text without what a terminal would obey: clients choose names of models."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def painted(line: str) -> str:
+    """Return a line as `printable` does, but with the colours of `Paint`."""
+    return "".join(part if at % 2 else printable(part) for at, part in enumerate(_COLOUR.split(line)))
 
 
 def ms_text(ms: float) -> str:

@@ -9,7 +9,6 @@ from msgspec import Struct
 
 from pipeline.histogram import quantiles_s
 
-PARTIES: Final = ("client", "ours", "upstream")
 MAX_NAMES: Final = 8
 """Of phases, stages and links: those with the most time."""
 

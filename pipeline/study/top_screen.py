@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from pipeline.study.top import PARTIES, Top
+from pipeline.study.parts import PARTIES
+from pipeline.study.tables import painted
+from pipeline.study.top import Top
 
 BAR: Final = 40
 _COLOURS: Final = {"client": "33", "ours": "31", "upstream": "34"}
@@ -16,7 +18,7 @@ _NAME: Final = 34
 
 def lines_of(top: Top, *, url: str, has_colour: bool, width: int = 120) -> list[str]:
     """Return the lines of one interval, none longer than ``width``."""
-    return [_cut(line, width) for line in _lines(top, url, has_colour)]
+    return [_cut(painted(line), width) for line in _lines(top, url, has_colour)]
 
 
 def _lines(top: Top, url: str, has_colour: bool) -> Iterator[str]:
@@ -69,8 +71,8 @@ def _lines(top: Top, url: str, has_colour: bool) -> Iterator[str]:
 
 def _running(one: dict[str, Any]) -> str:
     return (
-        f"  {_cut(_plain(one['request_id']), _NAME):{_NAME}} {one['age_ms'] / 1e3:7.1f} {one['idle_ms'] / 1e3:8.1f}  "
-        f"{one['waits_for']:9}  {_cut(one['point'], 15):15} {one['events']:7}  {_plain(one['model'] or '-')}"
+        f"  {_cut(one['request_id'], _NAME):{_NAME}} {one['age_ms'] / 1e3:7.1f} {one['idle_ms'] / 1e3:8.1f}  "
+        f"{one['waits_for']:9}  {_cut(one['point'], 15):15} {one['events']:7}  {one['model'] or '-'}"
     )
 
 
@@ -81,11 +83,6 @@ def _part(party: str, share: float, has_colour: bool) -> str:
 
 def _red(text: str, has_colour: bool) -> str:
     return f"\x1b[31m{text}\x1b[0m" if has_colour else text
-
-
-def _plain(text: str) -> str:
-    """Return a name that a client has chosen, without what a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _cut(text: str, characters: int) -> str:

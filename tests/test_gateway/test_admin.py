@@ -11,13 +11,18 @@ from typing import Any
 import pytest
 from kit.service.records_of import record_line, request_record_of
 
-from pipeline import ClientFault
+from pipeline.gateway import recorded
 from pipeline.gateway.admin import page_files
+from pipeline.gateway.admin.access import Access
 from pipeline.gateway.admin.dispatch import Admin, is_admin_path
 from pipeline.gateway.admin.now import MAX_BYTES
 from pipeline.gateway.board import BoardText, RunningRequest, write_board
+from pipeline.gateway.client_address import NO_PROXIES
+from pipeline.gateway.config.keys import KeyStore
+from pipeline.gateway.config.settings import Settings
 from pipeline.gateway.http.asgi import Message, Scope
 from pipeline.gateway.recorder import STALL, TRACED, Recorder
+from pipeline.gateway.wrong_keys import WrongKeys
 from pipeline.observe import Observed
 from pipeline.segments import Segment, SegmentFile
 from pipeline.series import count_duration
@@ -58,14 +63,11 @@ class Process:
 class Server:
     """The application, with two processes that it can read."""
 
-    def __init__(self, *, has_key: bool = True) -> None:
+    def __init__(self, key: str | None = KEY) -> None:
         self.file = SegmentFile.create(ring_bytes=MIB)
         self.processes = [Process(self.file, 1), Process(self.file, 2)]
-        self.app = Admin(self.file, check=self._check, has_key=lambda: has_key)
-
-    async def _check(self, scope: Scope, path: str) -> None:
-        if dict(scope["headers"]).get(b"authorization") != f"Bearer {KEY}".encode():
-            raise ClientFault("no", code="unauthorized")
+        access = Access(Settings(deployments=(), master_key=key), KeyStore(key), NO_PROXIES, WrongKeys())
+        self.app = Admin(self.file, lambda: access)
 
     async def get(self, target: str, method: str = "GET", key: str | None = KEY, **headers: str) -> Answer:
         path, _, query = target.partition("?")
@@ -118,7 +120,7 @@ async def test_only_get_and_head_are_answered(server: Server) -> None:
 
 
 async def test_without_a_master_key_in_the_configuration_a_sentence_says_how_to_get_one() -> None:
-    server = Server(has_key=False)
+    server = Server(key=None)
     for path in ("/latency", "/latency/now", "/latency/static/app.js"):
         answer = await server.get(path)
         assert answer.status == 404
@@ -134,8 +136,8 @@ async def test_other_paths_do_not_exist(server: Server, path: str) -> None:
 
 
 def test_the_admin_paths_are_told_from_others() -> None:
-    assert all(map(is_admin_path, ("/latency", "/latency/", "/latency/now", "/latency/requests/a/trace")))
-    assert not any(map(is_admin_path, ("/", "/latencies", "/v1/latency", "/health")))
+    assert all(map(is_admin_path, ("/latency", "/latency/", "/latency/now", "/latency/requests/a/trace", "/metrics")))
+    assert not any(map(is_admin_path, ("/", "/latencies", "/v1/latency", "/health", "/metrics/", "/metrics/x")))
 
 
 async def test_records_are_read_with_a_cursor(server: Server) -> None:
@@ -156,11 +158,50 @@ async def test_records_are_read_with_a_cursor(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["after=x", "after=1.2", "limit=0", "limit=x", "limit=-1", "limit=%C2%B2", "limit=1e3"]
+    "query",
+    [
+        "after=x",
+        "after=1.2",
+        f"after=0.0.{'9' * 4090}.1_{'1' * 4096}",
+        "limit=0",
+        "limit=x",
+        "limit=-1",
+        "limit=%C2%B2",
+        "limit=1e3",
+    ],
 )
 async def test_a_wrong_query_is_refused(server: Server, query: str) -> None:
     answer = await server.get(f"/latency/records?{query}")
     assert (answer.status, answer.json()["error"]["param"]) == (400, query.partition("=")[0])
+
+
+async def test_a_cursor_that_nobody_gave_out_reads_nothing_wrong(server: Server) -> None:
+    server.processes[0].end(1)
+    for cursor in ("0.0.8.1", "0.1.99999999999999999999999.5", "9.9.9.9", "0.0.18446744073709551616.1", "0.0.65536.0"):
+        answer = await server.get(f"/latency/records?after={cursor}")
+        assert (answer.status, ids(answer.body)) == (200, ["r1"]), cursor
+
+
+async def test_a_list_of_requests_is_bounded_however_large_they_are(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorded, "MAX_ANSWER_BYTES", 100_000)
+    for number in range(10):
+        line = record_line(request_record_of(f"r{number}", "UT"), trace={"spans": ["x" * 40_000]})
+        server.processes[0].recorder.keep(line, float(number), f"r{number}", marks=TRACED)
+    listed = (await server.get("/latency/requests?kind=traced&limit=1000")).json()
+    assert [one["request_id"] for one in listed] == ["r9", "r8"]
+
+
+async def test_nothing_of_a_request_gets_into_a_header(server: Server) -> None:
+    evil = "\r\nx-evil: 1"
+    for path in (f"/latency/requests/r1{evil}", f"/latency/requests/r1{evil}/trace", f"/latency/{evil}"):
+        answer = await server.get(path)
+        assert answer.status == 404
+        assert not any("\n" in value for value in answer.headers.values())
+    refused = await server.get("/latency/now", method=f"GET{evil}")
+    assert refused.status == 405
+    assert not any("\n" in value for value in refused.headers.values())
 
 
 async def test_requests_are_listed_by_kind(server: Server) -> None:
@@ -215,6 +256,7 @@ async def test_now_adds_up_all_processes_and_says_what_the_dead_had(server: Serv
         "worker": 2,
         "pid": found["workers"][0]["pid"],
         "alive": True,
+        "is_silent": True,
         "lag_s": 0.25,
         "resident_bytes": 5000,
         "in_flight": 1,

@@ -506,12 +506,21 @@ async def test_an_answer_that_breaks_off_does_so_for_the_client_too(caplog: pyte
 async def test_a_web_page_from_elsewhere_cannot_use_it(path: str) -> None:
     async with studying(json_answer(document({"content": "Hi"}))) as (service, up, _):
         body = {"model": "tiny", "messages": HI}
-        refused = await service.post(body, key=None, path=path, origin="http://evil.example:4000")
-        assert refused.status_code == 400
-        assert "web pages may not use this proxy" in refused.json()["error"]["message"]
+        for origin in ("http://evil.example:4000", "null"):  # null: of a frame that the page has put into a sandbox
+            refused = await service.post(body, key=None, path=path, origin=origin)
+            assert refused.status_code == 400
+            assert "web pages may not use this proxy" in refused.json()["error"]["message"]
         assert up.requests == []
         for origin in ("http://localhost:3000", "vscode-file://vscode-app"):
             assert (await service.post(body, key=None, path=path, origin=origin)).status_code == 200
+
+
+async def test_what_is_not_the_path_of_a_url_is_refused() -> None:
+    async with studying() as (service, up, _client):
+        for path in ("/v1/%00", "/v1/a%0D%0Ax-evil:%201"):
+            refused = await service.get(path, key=CLIENTS_KEY)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_request"), path
+        assert up.requests == []
 
 
 async def test_only_the_key_of_the_pages_opens_them() -> None:

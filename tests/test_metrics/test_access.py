@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import trio
 from kit.clients.chat_posts import ask
 from kit.service.config_texts import parse, problems
-from kit.service.running import CONFIG, KEY, Service, serving
+from kit.service.running import CONFIG, KEY, Service, model, serving
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.gateway.config.describe import describe
+from pipeline.gateway.wrong_keys import FIRST_DELAY_S, FREE_TRIES
 
 MONITOR = "sk-monitor-key-0123456789"
 LIMITED = "sk-limited-key-0123456789"
@@ -79,6 +81,27 @@ async def test_what_clients_got_is_what_is_counted() -> None:
             await service.record(number)
         ends = await figures(service, "headrace_requests")
         assert ends == {"OK": 3, "BR": 1, "AU": 1}
+
+
+async def test_no_word_of_a_client_is_in_them() -> None:
+    models = model("wild/*", "http://127.0.0.1:1/v1", upstream="openai/*")
+    async with serving(models, is_measured=True) as service:
+        for number, name in enumerate(("evil", "wild/evil", "echo-evil")):
+            await service.post(ask(name, stream=False) | {"input": "evil"}, x_request_id="evil", user_agent="evil")
+            await service.record(number)
+        text = (await service.get("/metrics")).text
+        assert 'deployment="' in text
+        assert "evil" not in text
+        assert KEY not in text
+
+
+async def test_wrong_keys_are_answered_late() -> None:
+    async with serving(is_measured=True) as service:
+        for _ in range(FREE_TRIES):
+            await service.get("/metrics", key="sk-unknown-key-0123456789")
+        since = trio.current_time()
+        assert (await service.get("/metrics", key="sk-unknown-key-0123456789")).status_code == 401
+        assert trio.current_time() - since >= FIRST_DELAY_S
 
 
 async def figures(service: Service, name: str) -> dict[str, float]:

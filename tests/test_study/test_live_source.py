@@ -6,12 +6,14 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from kit.study.made import request_line
 
 from pipeline.gateway.cli import main
+from pipeline.study import live
 
 KEY = "sk-the-master-key-0123456789"
 LINES = [json.dumps(request_line(f"r-{at}", head_ms=50 + 10 * at)).encode() for at in range(7)]
@@ -28,6 +30,7 @@ RUNNING = [
         "point": "upstream_sent",
     },
 ]
+NOW: dict[str, Any] = {}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -37,6 +40,8 @@ class Handler(BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         if self.headers["authorization"] != f"Bearer {KEY}":
             self.send_error(401)
+        elif address.path == "/latency/now":
+            self.answer(json.dumps(NOW).encode())
         elif address.path == "/latency/running":
             self.answer(json.dumps(RUNNING).encode())
         else:
@@ -84,6 +89,40 @@ def test_running_requests_are_explained_the_longest_wait_first(url: str, capsys:
     )
     assert main(["why", "--now", "--url", url, "--json"]) == 0
     assert [row["request_id"] for row in json.loads(capsys.readouterr().out)] == ["n-1", "n-2"]
+
+
+def test_a_worker_that_does_not_say_what_it_does_is_named(
+    url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "NOTICED_WITHIN_S", 0.01)
+    monkeypatch.setitem(NOW, "is_watched", False)
+    silent = {"worker": 2, "pid": 7, "alive": True, "in_flight": 3, "is_silent": True}
+    monkeypatch.setitem(NOW, "workers", [{"worker": 1, "is_silent": False}, silent])
+    monkeypatch.setattr(f"{__name__}.RUNNING", [])
+    assert main(["why", "--now", "--url", url]) == 0
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == (
+        "",
+        "headrace: worker 2 (process 7) does not say what it does, with 3 requests in flight: something holds its "
+        "loop, or it is stopped\n",
+    )
+    monkeypatch.setitem(NOW, "workers", [])
+    assert main(["why", "--now", "--url", url]) == 0
+    assert capsys.readouterr().out == "No request runs now.\n"
+
+
+def test_a_terminal_obeys_nothing_that_a_client_has_chosen(
+    url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evil = "m\x1b]0;owned\x07\x9b2J"
+    monkeypatch.setattr(f"{__name__}.RUNNING", [{**RUNNING[0], "model": evil}])
+    monkeypatch.setattr(f"{__name__}.LINES", [json.dumps(request_line("r-1", model=evil)).encode()])
+    for arguments in (["why", "--now"], ["why", "--slowest"], ["report"], ["why", "r-9\x1b[2J"]):
+        main([*arguments, "--url", url])
+        shown = capsys.readouterr()
+        lines = (shown.out + shown.err).splitlines()
+        assert all(line.isprintable() for line in lines), lines
+        assert ("m?]0;owned??2J" in shown.out) == (arguments[0] == "why" and arguments[1].startswith("--"))
 
 
 def test_a_wrong_key_and_a_wrong_command_line_say_so(url: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,13 @@
-"""``/latency``: what all processes of the service have counted and recorded, answered by any of them.
+"""``/latency`` and ``/metrics``: what all processes of the service have counted and recorded, answered by any of them.
 
 A plain ASGI application for GET and HEAD. It reads the file that the processes share, so that it makes no difference
-which of them is asked, or whether the one that served a request is still alive; the supervisor could serve it as well.
-The page itself has nothing to hide, and asks for the key that its data needs.
+which of them is asked, or whether the one that served a request is still alive; the supervisor serves it as well
+(`pipeline.gateway.metrics.address`). The page itself has nothing to hide, and asks for the key that its data needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import parse_qs
 
@@ -15,6 +15,7 @@ import msgspec
 import trio
 
 from pipeline import ClientFault, PipelineError
+from pipeline.gateway.admin.access import Access
 from pipeline.gateway.admin.answers import NOT_KEPT, data_answer, failure_answer, json_answer, send_answer
 from pipeline.gateway.admin.now import Now
 from pipeline.gateway.admin.page_files import INDEX, page_answer
@@ -22,6 +23,7 @@ from pipeline.gateway.admin.summaries import summaries_of
 from pipeline.gateway.board import all_running, read_board
 from pipeline.gateway.http.asgi import Receive, Scope, Send
 from pipeline.gateway.http.door import OwnAnswer
+from pipeline.gateway.metrics.text import CONTENT_TYPE, METRICS_PATH, metrics_text
 from pipeline.gateway.recorded import cursor_now, line_of, lines_after, newest_lines
 from pipeline.gateway.recorder import KINDS, STALL
 from pipeline.segments import SegmentFile
@@ -35,13 +37,10 @@ WATCHED_S: Final = 5.0
 """For how long the processes show what is running, after somebody has asked."""
 MAX_LIMIT: Final = 1000
 
-Check = Callable[[Scope, str], Awaitable[None]]
-"""Raises a `PipelineError` if a request has not the right key for a path; it may wait before that."""
-
 
 def is_admin_path(path: str) -> bool:
     """Return whether `Admin` answers a path."""
-    return path == PAGE_PATH or path.startswith(f"{PAGE_PATH}/")
+    return path in (PAGE_PATH, METRICS_PATH) or path.startswith(f"{PAGE_PATH}/")
 
 
 class Admin:
@@ -49,20 +48,12 @@ class Admin:
 
     Args:
         file: what all processes share.
-        check: checks the key of every request but those for the page's own files.
-        has_key: whether there is a key that `check` accepts.
+        access: returns who may read it now.
     """
 
-    def __init__(
-        self,
-        file: SegmentFile,
-        *,
-        check: Check,
-        has_key: Callable[[], bool] = lambda: True,
-    ) -> None:
+    def __init__(self, file: SegmentFile, access: Callable[[], Access]) -> None:
         self._file = file
-        self._check = check
-        self._has_key = has_key
+        self._access = access
         self._now = Now(file)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,22 +69,23 @@ class Admin:
         path: str = scope["path"]
         if scope["method"] not in ("GET", "HEAD"):
             raise ClientFault(f"{path} does not accept {scope['method']}: use GET", code="method_not_allowed")
-        headers = dict(scope["headers"])
+        access = self._access()
+        if path == METRICS_PATH:
+            await access.check_metrics(scope)
+            # In a thread: it may take 20 ms.
+            return data_answer(await trio.to_thread.run_sync(metrics_text, self._file), CONTENT_TYPE)
+        if not is_admin_path(path):
+            raise _unknown(path)
+        access.check_exists(PAGE_PATH)
         what, _, name = path.removeprefix(PAGE_PATH).lstrip("/").partition("/")
-        if not self._has_key():
-            raise ClientFault(
-                f"{PAGE_PATH} needs a master key, and the configuration has none: set general_settings.master_key, or "
-                "the environment variable HEADRACE_MASTER_KEY, and restart",
-                code="route_not_found",
-            )
         if path == f"{PAGE_PATH}/":  # what the page refers to is relative to the path without the slash
             return OwnAnswer(308, [(b"location", b"../latency"), (b"content-length", b"0"), *NOT_KEPT], b"")
         if not what or what == "static":
-            found = page_answer(name if what else INDEX, headers.get(b"if-none-match"))
+            found = page_answer(name if what else INDEX, dict(scope["headers"]).get(b"if-none-match"))
             if found is None:
                 raise _unknown(path)
             return found
-        await self._check(scope, path)
+        await access.check_master(scope)
         return await self._data(what, name, _Query(scope["query_string"]), path)
 
     async def _data(self, what: str, name: str, query: _Query, path: str) -> OwnAnswer:

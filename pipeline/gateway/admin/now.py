@@ -7,20 +7,20 @@ the lists of requests become shorter, then histograms coarser.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from pipeline.gateway.admin.summaries import summaries_of
-from pipeline.gateway.board import BoardText, all_running, read_board, wall_clock_s
+from pipeline.gateway.board import PARTIES, BoardText, all_running, read_board, wall_clock_s
 from pipeline.gateway.recorded import Latest
 from pipeline.gateway.recorder import CANCELLED, FAILED, SLOW, STALL, STALLED
 from pipeline.lane import STATES
-from pipeline.observe import IN_FLIGHT, LOST, REQUESTS
+from pipeline.observe import IN_FLIGHT, LOST, REQUESTS, figures_of
 from pipeline.segments import SegmentFile, SegmentView
-from pipeline.series import Family, Series, read_segment
+from pipeline.series import Family, Reading, Series, read_segment
 
 MAX_BYTES: Final = 20_000
 _RECENT: Final = {"slow": SLOW, "failed": FAILED, "cancelled": CANCELLED, "stalled": STALLED}
@@ -62,7 +62,7 @@ class Now:
         """Return it, as JSON."""
         views = self._file.views()
         processes = [_ProcessFigures(view, read_segment(view), read_board(view)) for view in views]
-        totals = _Totals(process.families for process in processes)
+        totals = _Totals(figures_of(process.figures for process in processes))
         figures = {"now_s": round(wall_clock_s(), 3), "headrace": self._version, **_figures(processes, totals)}
         histograms = {name: totals.histogram(family, label) for name, (family, label) in _HISTOGRAMS.items()}
         running = all_running(process.board for process in processes)
@@ -90,26 +90,19 @@ class _ProcessFigures(NamedTuple):
     """What one process shows."""
 
     view: SegmentView
-    families: dict[str, Family]
+    figures: Reading
     board: BoardText | None
-
-    def sum(self, family: str, label: tuple[str, str] | None = None) -> float:
-        found = self.families.get(family)
-        if found is None:
-            return 0.0
-        return sum(series.value for series in found.series if label is None or label in series.labels)
 
 
 def _figures(processes: list[_ProcessFigures], totals: _Totals) -> dict[str, Any]:
     """Return what has no limit of its own but that of the configuration."""
-    alive = [process for process in processes if process.view.is_alive]
-    dead = [process for process in processes if not process.view.is_alive]
+    workers = [_worker(process) for process in processes]
     return {
-        "is_watched": all(process.board is not None for process in alive),
-        "workers": [_worker(process) for process in processes][-_MAX_WORKERS:],
+        "is_watched": not any(worker["is_silent"] for worker in workers),
+        "workers": workers[-_MAX_WORKERS:],
         "ended": {end: int(count) for end, count in totals.by("end", REQUESTS).items() if count},
-        "in_flight": int(sum(process.sum(IN_FLIGHT) for process in alive)),
-        "lost": int(totals.all(LOST) + sum(process.sum(IN_FLIGHT) for process in dead)),
+        "in_flight": int(totals.all(IN_FLIGHT)),
+        "lost": int(totals.all(LOST)),
         "party_s": _parties(processes),
         "phase_s": totals.by("phase", "headrace_request_phase_seconds_total"),
         "lanes_s": _largest(totals.by_two("lane", "state", "headrace_lane_seconds_total"), STATES),
@@ -120,37 +113,38 @@ def _figures(processes: list[_ProcessFigures], totals: _Totals) -> dict[str, Any
 
 
 class _Totals:
-    """The figures of all processes, added up."""
+    """The figures of all processes together."""
 
-    def __init__(self, of_processes: Iterable[dict[str, Family]]) -> None:
-        self._series: defaultdict[str, list[Series]] = defaultdict(list)
-        for families in of_processes:
-            for name, family in families.items():
-                self._series[name].extend(family.series)
+    def __init__(self, families: Mapping[str, Family]) -> None:
+        self._families = families
 
     def all(self, family: str) -> float:
-        return sum(series.value for series in self._series[family])
+        return sum(series.value for series in self._series(family))
 
     def by(self, label: str, family: str) -> dict[str, float]:
         sums: defaultdict[str, float] = defaultdict(float)
-        for series in self._series[family]:
+        for series in self._series(family):
             sums[dict(series.labels)[label]] += series.value
         return {name: round(value, 6) for name, value in sums.items()}
 
     def by_two(self, label: str, second: str, family: str) -> dict[str, dict[str, float]]:
-        sums: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
-        for series in self._series[family]:
+        sums: defaultdict[str, dict[str, float]] = defaultdict(dict)
+        for series in self._series(family):
             labels = dict(series.labels)
-            sums[labels[label]][labels[second]] += series.value
-        return {name: {key: round(value, 6) for key, value in row.items()} for name, row in sums.items()}
+            sums[labels[label]][labels[second]] = round(series.value, 6)
+        return dict(sums)
 
     def histogram(self, family: str, label: tuple[str, str] | None) -> _Histogram:
         slots, sum_s = Counter[int](), 0.0
-        for series in self._series[family]:
+        for series in self._series(family):
             if label is None or label in series.labels:
                 slots.update(series.slots)
                 sum_s += series.value
         return _Histogram(slots, sum_s)
+
+    def _series(self, family: str) -> list[Series]:
+        found = self._families.get(family)
+        return [] if found is None else found.series
 
 
 class _Histogram:
@@ -174,26 +168,26 @@ _COARSEST: Final = 4
 
 
 def _worker(process: _ProcessFigures) -> dict[str, Any]:
-    view = process.view
-    is_alive, worker = view.is_alive, ("worker", str(view.worker))
+    view, figures = process.view, process.figures
     return {
         "worker": view.worker,
         "pid": view.pid,
-        "alive": is_alive,
-        "lag_s": round(process.sum("headrace_loop_lag_seconds", worker), 6),
-        "resident_bytes": int(process.sum("headrace_resident_bytes", worker)),
-        "in_flight": int(process.sum(IN_FLIGHT)) if is_alive else 0,
-        "client_sockets": int(process.sum("headrace_sockets", ("side", "client"))),
-        "upstream_sockets": int(process.sum("headrace_sockets", ("side", "upstream"))),
+        "alive": figures.is_alive,
+        "is_silent": figures.is_alive and process.board is None,
+        "lag_s": round(figures.sum("headrace_loop_lag_seconds", ("worker", str(view.worker))), 6),
+        "resident_bytes": int(figures.sum("headrace_resident_bytes", ("worker", str(view.worker)))),
+        "in_flight": int(figures.sum(IN_FLIGHT)) if figures.is_alive else 0,
+        "client_sockets": int(figures.sum("headrace_sockets", ("side", "client"))),
+        "upstream_sockets": int(figures.sum("headrace_sockets", ("side", "upstream"))),
     }
 
 
 def _parties(processes: Iterable[_ProcessFigures]) -> dict[str, float]:
     """Return whose time it was; that of running requests is only on boards."""
-    sums = {"client": 0.0, "ours": 0.0, "upstream": 0.0}
+    sums = dict.fromkeys(PARTIES.values(), 0.0)
     for process in processes:
         for party in sums:
-            of_ended_s = process.sum(_PARTIES, ("party", party))
+            of_ended_s = process.figures.sum(_PARTIES, ("party", party))
             board = process.board
             sums[party] += of_ended_s if board is None else board.party_s.get(party, of_ended_s)
     return {party: round(value, 6) for party, value in sums.items()}

@@ -15,6 +15,9 @@ from stages.principal import Principal
 MASTER_NAME = "master"
 """The name of the master key in logs; no static key may have this name."""
 
+ANONYMOUS = Principal("anonymous")
+"""The principal of a request without a key if ``allow_anonymous`` is on."""
+
 HASH_PREFIX = "sha256:"
 _HASHED = re.compile(r"sha256:([0-9a-fA-F]{64})\Z")
 

@@ -1,6 +1,7 @@
 """``metrics_address``: a small HTTP server in the supervisor, which has time even if no worker has.
 
-It is imported only if the setting asks for it: without it the supervisor needs neither the server nor what parses HTTP.
+It answers the admin paths as the workers do (`pipeline.gateway.admin`), but ``/metrics`` without a key. It is imported
+only if the setting asks for it: without it the supervisor needs neither the server nor what parses HTTP.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ from typing import Final
 
 import trio
 
+from pipeline.gateway.admin.access import Access
+from pipeline.gateway.admin.dispatch import Admin
+from pipeline.gateway.client_address import Proxies
+from pipeline.gateway.config.keys import KeyStore
+from pipeline.gateway.config.settings import Settings
 from pipeline.gateway.failures import refusal
-from pipeline.gateway.http.asgi import App, Receive, Scope, Send
+from pipeline.gateway.http.asgi import Receive, Scope, Send
 from pipeline.gateway.http.connection import ServerSettings, describe_failure
 from pipeline.gateway.http.server import hypercorn_config, serve
 from pipeline.gateway.http.sockets import bind_socket
-from pipeline.gateway.metrics.text import CONTENT_TYPE, METRICS_PATH, metrics_text
+from pipeline.gateway.wrong_keys import WrongKeys
 from pipeline.segments import SegmentFile
-from stages.wire.downstream.errors import error_document
 
 LIMITS: Final = ServerSettings(
     max_connections=64,
@@ -45,41 +50,43 @@ def open_address(address: str) -> socket.socket:
         raise OSError(error.errno, f"metrics_address: {error.strerror}") from error
 
 
-async def serve_address(listener: socket.socket, app: App) -> None:
-    """Serve an ASGI application on the socket until cancelled. It has no key of its own: the address is the protection.
+class AddressApp:
+    """The ASGI application of ``metrics_address``.
 
-    It raises nothing: the service goes on if this fails.
+    Args:
+        file: what all processes share.
+        settings: the configuration, whose master key is asked for.
     """
+
+    def __init__(self, file: SegmentFile, settings: Settings) -> None:
+        self._wrong_keys = WrongKeys()
+        self._access = self._access_by(settings)
+        self._admin = Admin(file, lambda: self._access)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+        else:
+            await self._admin(scope, receive, send)
+
+    def reload(self, settings: Settings) -> None:
+        """Go on with the keys of another configuration."""
+        self._access = self._access_by(settings)
+
+    def _access_by(self, settings: Settings) -> Access:
+        keys = KeyStore(settings.master_key, settings.keys)
+        proxies = Proxies(settings.pipeline.forwarded_allow_ips)
+        return Access(settings, keys, proxies, self._wrong_keys, is_metrics_address=True)
+
+
+async def serve_address(listener: socket.socket, app: AddressApp) -> None:
+    """Serve the application on the socket until cancelled. It raises nothing: the service goes on if this fails."""
     log.info("metrics on %s port %d", *listener.getsockname()[:2])
     try:
         await serve(app, hypercorn_config(LIMITS), [listener], LIMITS, make_refusal=refusal, shutdown=trio.Event())
     except* Exception as failure:
-        log.error("the metrics are not served on metrics_address any more\n%s", describe_failure(failure))
-
-
-def metrics_app(file: SegmentFile) -> App:
-    """Return an ASGI application that answers ``GET /metrics``."""
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await _live(receive, send)
-        elif scope["path"].rstrip("/") != METRICS_PATH:
-            await _send(send, 404, _JSON, error_document("there is only /metrics here", "route_not_found"))
-        elif scope["method"] not in ("GET", "HEAD"):
-            await _send(send, 405, _JSON, error_document("use GET", "method_not_allowed"), (b"allow", b"GET, HEAD"))
-        else:
-            await _send(send, 200, CONTENT_TYPE, await trio.to_thread.run_sync(metrics_text, file))
-
-    return app
-
-
-_JSON: Final = b"application/json"
-
-
-async def _send(send: Send, status: int, content_type: bytes, body: bytes, *more: tuple[bytes, bytes]) -> None:
-    headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *more]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+        log.error("nothing is served on metrics_address any more\n%s", describe_failure(failure))
 
 
 async def _live(receive: Receive, send: Send) -> None:

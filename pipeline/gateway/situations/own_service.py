@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -21,6 +20,7 @@ from msgspec import Struct
 
 from pipeline.gateway.command_error import CommandError
 from pipeline.gateway.situations.table import Situation
+from pipeline.study.recording import header_now
 
 STARTS_WITHIN_S: Final = 60
 LOOK_PAUSE_S: Final = 0.02
@@ -73,9 +73,8 @@ async def _start(config: Path, text: str, recording: Path, header: bytes, key: s
 
 
 def _header(situation: Situation) -> bytes:
-    began = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    header = {"event": "recording", "format": 1, "headrace": version("headrace"), "began": began, "workers": 1}
-    return msgspec.json.encode({**header, "source": f"headrace situation {situation.name}"}) + b"\n"
+    header = header_now(f"headrace situation {situation.name}", headrace=version("headrace"))
+    return msgspec.json.encode(header) + b"\n"
 
 
 async def _port(process: trio.Process, recording: Path) -> int:

@@ -39,8 +39,11 @@ class Prometheus:
         return found
 
     async def value(self, expression: str) -> float:
-        """Return the value of a query of one series."""
-        (value,) = (await self.query(expression)).values()
+        """Return the value of a query of one series, as soon as it has one: on a busy machine a scrape may be late."""
+        with patiently_with_processes():
+            while not (found := await self.query(expression)):
+                await trio.sleep(0.05)
+        (value,) = found.values()
         return value
 
     async def has_scraped(self, job: str, times: int = 1) -> None:
