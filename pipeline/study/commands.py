@@ -238,7 +238,7 @@ def _compare(options: argparse.Namespace) -> int:
         _write_json(comparison)
     else:
         _write(compare_page(comparison, Paint(), shows_all=options.all))
-    return int(any(one.verdict in ("slower", "faster") for one in comparison.figures))
+    return int(any(one.differs for one in comparison.figures))
 
 
 def _trace(options: argparse.Namespace) -> int:

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from msgspec import Struct
 
 from pipeline.study.bootstrap import FEWEST, Interval, mean_interval, median_interval, widening
-from pipeline.study.figures import Samples, is_cause
+from pipeline.study.figures import Sample, Samples, is_cause
 from pipeline.study.progress import Progress
 
 Verdict = Literal["slower", "faster", "no difference", "cannot tell"]
 
-MARGIN_MS: Final = 0.05
+MARGIN_MS: Final = 0.1
 """A smaller difference is ignored, whatever share of the figure it is."""
+CAUSE_SHARE: Final = 0.005
+"""A difference of a cause matters from this share of a request on; two runs of the same differ by half of it."""
+SUM_SHARE: Final = 0.02
+"""The same for the other figures, which have the noise of all causes together."""
+CROWD: Final = 50
+"""Work of a stage explains a wait for the loop that is up to so many times as long: each other stream works as well."""
+EXPLAINED: Final = 1.25
+"""What has become longer explains that something else is waited for less, up to so many times as much."""
+
+_SHIFTING: Final = frozenset({"parts.tokens", "parts.first_token", "parts.reading"})
+"""Waits that go on while we work: they become shorter by what our stages take longer, and the other way around."""
 
 
 class ComparedFigure(Struct, kw_only=True):
@@ -48,6 +60,11 @@ class ComparedFigure(Struct, kw_only=True):
     mean_high: float = 0.0
 
     @property
+    def differs(self) -> bool:
+        """Whether it is slower or faster."""
+        return self.verdict in ("slower", "faster")
+
+    @property
     def shown(self) -> Interval:
         """The interval that the verdict is from."""
         if self.by == "mean":
@@ -61,7 +78,8 @@ class Comparison(Struct, kw_only=True):
     Attributes:
         culprit: the cause with the greatest difference; None if none was found.
         margin: the share of a figure up to which a difference is ignored.
-        figures: first the causes that differ, the greatest difference first, then what else differs, then the others.
+        figures: first the causes that differ, the greatest difference first; then the waits that differ because of
+            them; then what else differs, then the others.
     """
 
     culprit: str | None
@@ -70,24 +88,31 @@ class Comparison(Struct, kw_only=True):
 
 
 def compared(a: Samples, b: Samples, *, margin: float = 0.05) -> Comparison:
-    """Compare two recordings: positive differences mean that ``b`` is slower."""
+    """Compare two recordings: positive differences mean that ``b`` is slower.
+
+    Args:
+        a: the figures of the first.
+        b: those of the second.
+        margin: the share of a figure up to which a difference is ignored.
+    """
     names = [name for name in a if name in b]
     names += [name for name in (*a, *b) if (name in a) is not (name in b)]
     names = [name for name in names if a.of(name).max > 0 or b.of(name).max > 0]
-    testable = [name for name in names if min(a.of(name).count, b.of(name).count) >= FEWEST]
+    testable = [name for name in names if min(_sample(name, a).count, _sample(name, b).count) >= FEWEST]
     widen = widening(2 * len(testable))
     figures: list[ComparedFigure] = []
     with Progress("comparing", len(names)) as progress:
         for number, name in enumerate(names):
             figures.append(_compared(name, a, b, widen, margin))
             progress.show(number)
-    figures.sort(key=_rank)
-    causes = [one.figure for one in figures if one.is_cause and one.verdict in ("slower", "faster")]
+    consequences = _consequences(figures)
+    figures.sort(key=lambda one: _rank(one, one.figure in consequences))
+    causes = [one.figure for one in figures if one.is_cause and one.differs]
     return Comparison(culprit=causes[0] if causes else None, margin=margin, figures=figures)
 
 
 def _compared(name: str, a: Samples, b: Samples, widen: float, margin: float) -> ComparedFigure:
-    of_a, of_b = a.of(name), b.of(name)
+    of_a, of_b = _sample(name, a), _sample(name, b)
     one = ComparedFigure(
         figure=name, verdict="cannot tell", is_cause=is_cause(name), a_requests=of_a.count, b_requests=of_b.count
     )
@@ -99,11 +124,21 @@ def _compared(name: str, a: Samples, b: Samples, widen: float, margin: float) ->
     one.a_mean, one.b_mean = round(of_a.mean, 3), round(of_b.mean, 3)
     one.median_difference, one.median_low, one.median_high = (round(ms, 4) for ms in medians)
     one.mean_difference, one.mean_low, one.mean_high = (round(ms, 4) for ms in means)
-    one.verdict = _verdict(medians, max(MARGIN_MS, margin * of_a.quantile(0.5)))
-    of_means = _verdict(means, max(MARGIN_MS, margin * of_a.mean))
+    least_ms = max(MARGIN_MS, (CAUSE_SHARE if one.is_cause else SUM_SHARE) * a.of("total_ms").quantile(0.5))
+    one.verdict = _verdict(medians, max(least_ms, margin * of_a.quantile(0.5)))
+    of_means = _verdict(means, max(least_ms, margin * of_a.mean))
     if one.verdict in ("no difference", "cannot tell") and of_means in ("slower", "faster"):
         one.verdict, one.by = of_means, "mean"
     return one
+
+
+def _sample(name: str, samples: Samples) -> Sample:
+    """Return a sample; that of a stage which only the other recording has takes no time in each request."""
+    sample = samples.of(name)
+    if not sample.count and name.startswith("stages."):
+        for _ in range(len(samples.of("total_ms").values)):
+            sample.add(0.0)
+    return sample
 
 
 def _verdict(interval: Interval, margin_ms: float) -> Verdict:
@@ -116,6 +151,28 @@ def _verdict(interval: Interval, margin_ms: float) -> Verdict:
     return "cannot tell"
 
 
-def _rank(one: ComparedFigure) -> tuple[int, float, str]:
-    group = {"slower": 0, "faster": 0, "cannot tell": 3, "no difference": 4}[one.verdict]
-    return (group if group or one.is_cause else 2, -abs(one.shown.difference), one.figure)
+def _consequences(figures: Sequence[ComparedFigure]) -> set[str]:
+    """Return the waits that differ because our stages do: they are not what has to be repaired.
+
+    A stage works while the upstream produces the next token, so that a slower stage shortens the wait for tokens. And
+    what it works for other requests is this one's wait for the loop.
+    """
+    shifts_ms = {one.figure: one.shown.difference for one in figures if one.is_cause and one.differs}
+    stages_ms = {name: ms for name, ms in shifts_ms.items() if name.startswith("stages.")}
+    found: set[str] = set()
+    loop_ms = shifts_ms.get("parts.loop", 0.0)
+    work_ms = sum(ms for name, ms in stages_ms.items() if name.endswith(".busy_ms"))
+    if work_ms * loop_ms > 0 and abs(loop_ms) <= CROWD * abs(work_ms):
+        found.add("parts.loop")
+    ours_ms = sum(stages_ms.values()) + (loop_ms if found else 0.0)
+    shifted_ms = sum(shifts_ms.get(name, 0.0) for name in _SHIFTING)
+    for name in _SHIFTING & shifts_ms.keys():
+        ms = shifts_ms[name]
+        if ms * ours_ms < 0 and max(abs(ms), abs(shifted_ms)) <= EXPLAINED * abs(ours_ms):
+            found.add(name)
+    return found
+
+
+def _rank(one: ComparedFigure, is_consequence: bool) -> tuple[int, float, str]:
+    group = {"cannot tell": 3, "no difference": 4}.get(one.verdict, 0 if one.is_cause else 2)
+    return (1 if is_consequence else group, -abs(one.shown.difference), one.figure)

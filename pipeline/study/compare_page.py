@@ -10,7 +10,7 @@ from pipeline.study.tables import Paint, ms_text, number, table, wrapped
 
 def compare_page(comparison: Comparison, paint: Paint, *, shows_all: bool = False) -> list[str]:
     """Return the lines: what was found, the figures that differ, and how many do not or cannot be judged."""
-    found = [one for one in comparison.figures if one.verdict in ("slower", "faster")]
+    found = [one for one in comparison.figures if one.differs]
     counts = Counter(one.verdict for one in comparison.figures)
     lines = [paint(line, "bold") for line in wrapped(_headline(comparison, found))]
     shown = comparison.figures if shows_all else found
@@ -30,7 +30,7 @@ def compare_page(comparison: Comparison, paint: Paint, *, shows_all: bool = Fals
         colours = {"slower": "bad", "faster": "good"}
         lines += ["", paint(head, "dim")]
         lines += [paint(line, colours.get(one.verdict, "dim")) for line, one in zip(rest, shown, strict=True)]
-    judged = f"{counts['no difference']} figures do not differ (by more than {comparison.margin:.0%} or 0.05 ms)"
+    judged = f"{counts['no difference']} figures do not differ noticeably"
     unclear = f"of {counts['cannot tell']} figures the recordings cannot tell" + (
         ": record more requests" if counts["cannot tell"] else ""
     )

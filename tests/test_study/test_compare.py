@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import random
+from contextlib import AbstractAsyncContextManager
 from time import perf_counter
 
 import pytest
+import trio
+from kit.service.running import KEY, Service, serving
 from kit.study.made import as_request, request_line, varied_lines
 
+from pipeline.gateway.cli import known_plugins
+from pipeline.gateway.situations.clients import ask_all
+from pipeline.gateway.situations.table import Load
 from pipeline.study.bootstrap import mean_interval, median_interval, widening
 from pipeline.study.compare import compared
 from pipeline.study.compare_page import compare_page
@@ -58,6 +64,106 @@ def test_the_upstreams_head_is_a_cause_too(a: Samples) -> None:
     comparison = compared(a, samples(300, seed=3, head_ms=40.0))
     assert comparison.culprit == "parts.head"
     assert comparison.figures[0].median_low < 40 < comparison.figures[0].median_high
+
+
+MODELS = ("before", "same", "after")
+"""They are asked in turn, so that whatever else the machine does happens to all of them."""
+ROUNDS = 50
+TOKENS = 5
+
+
+async def real_samples() -> dict[str, Samples]:
+    """Ask for three models, of two services of this process: a stage works 2 ms at each token, of the last 5 ms."""
+    samples = {name: Samples() for name in MODELS}
+    async with served(["before", "same"], ms=2) as one, served(["after"], ms=5) as other:
+        for _ in range(ROUNDS):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask_all, one.port, KEY, [Load("before", 1), Load("same", 1)])
+                nursery.start_soon(ask_all, other.port, KEY, [Load("after", 1)])
+        for service, models in ((one, 2), (other, 1)):
+            await service.record(models * ROUNDS - 1)
+            for record in service.records:
+                samples_of([as_request(record)], samples[record["model"]])
+    return samples
+
+
+def served(names: list[str], *, ms: float) -> AbstractAsyncContextManager[Service]:
+    models = "".join(
+        f"  - {{model_name: {name}, litellm_params: {{model: canned/timed:head=10ms;tokens={TOKENS};gap=15ms}}}}\n"
+        for name in names
+    )
+    stages = f"  stages: [{{use: chaos_busy, options: {{ms: {ms}}}}}]\n"
+    return serving(models, pipeline=stages, plugins=known_plugins())
+
+
+@pytest.fixture(scope="module")
+def real() -> dict[str, Samples]:
+    return trio.run(real_samples)
+
+
+def test_of_real_requests_the_stage_is_found_and_not_the_wait_that_it_shortens(real: dict[str, Samples]) -> None:
+    """While the stage works, the upstream goes on: the wait for tokens is shorter, by as much or by more."""
+    slack_ms = 0.05 * 3 * TOKENS
+    for a, b, verdict, ms in (("before", "after", "slower", 3 * TOKENS), ("after", "same", "faster", -3 * TOKENS)):
+        comparison = compared(real[a], real[b])
+        first = comparison.figures[0]
+        assert (comparison.culprit, first.verdict) == ("stages.chaos_busy.busy_ms", verdict)
+        assert first.median_low - slack_ms <= ms <= first.median_high + slack_ms
+        tokens = next(one for one in comparison.figures if one.figure == "parts.tokens")
+        assert tokens.median_difference * first.median_difference < 0
+
+
+def test_of_real_requests_that_are_alike_no_difference_is_found(real: dict[str, Samples]) -> None:
+    comparison = compared(real["before"], real["same"])
+    assert [one.figure for one in comparison.figures if one.differs] == []
+
+
+def with_waits(stage_ms: float, loop_ms: float, tokens_ms: float) -> Samples:
+    lines = [
+        request_line(
+            f"r-{at}", work_ms={"shout": stage_ms + at % 7 / 10}, loop_ms=loop_ms + at % 5 / 10, tokens_ms=tokens_ms
+        )
+        for at in range(100)
+    ]
+    return samples_of(map(as_request, lines))
+
+
+@pytest.mark.parametrize(
+    ("stage_ms", "loop_ms", "tokens_ms", "culprit", "then"),
+    [
+        (30, 10, 377, "stages.shout.busy_ms", ["parts.tokens"]),
+        (30, 300, 80, "stages.shout.busy_ms", ["parts.tokens", "parts.loop"]),  # ten of them at the same time
+        (10, 10, 300, "parts.tokens", []),
+        (10, 90, 400, "parts.loop", []),
+        (20, 10, 200, "parts.tokens", ["stages.shout.busy_ms"]),  # the stage does not explain so much
+        (20, 10, 600, "parts.tokens", ["stages.shout.busy_ms"]),  # both are slower
+    ],
+)
+def test_a_wait_is_a_consequence_if_a_stage_explains_it(
+    stage_ms: float, loop_ms: float, tokens_ms: float, culprit: str, then: list[str]
+) -> None:
+    comparison = compared(with_waits(10, 10, 400), with_waits(stage_ms, loop_ms, tokens_ms))
+    assert [one.figure for one in comparison.figures if one.is_cause and one.differs] == [culprit, *then]
+
+
+def test_a_stage_that_only_one_recording_has_is_found() -> None:
+    def lines(**work_ms: float) -> Samples:
+        return samples_of(as_request(request_line(f"r-{at}", work_ms=work_ms)) for at in range(50))
+
+    comparison = compared(lines(), lines(shout=12.0))
+    assert comparison.culprit == "stages.shout.busy_ms"
+    assert comparison.figures[0].median_difference == 12.0
+
+
+@pytest.mark.parametrize(("ms", "verdict"), [(2.06, "no difference"), (2.5, "no difference"), (6.0, "slower")])
+def test_what_is_little_of_the_request_does_not_matter(ms: float, verdict: str) -> None:
+    """Half a percent of 600 ms are 3 ms."""
+
+    def lines(ms: float) -> Samples:
+        return samples_of(as_request(request_line(f"r-{at}", work_ms={"s": ms}, tokens_ms=540)) for at in range(50))
+
+    figures = {one.figure: one for one in compared(lines(2.0), lines(ms)).figures}
+    assert figures["stages.s.busy_ms"].verdict == verdict
 
 
 def test_too_few_requests_cannot_tell(a: Samples) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +30,7 @@ async def play(
     seconds: float = 0,
     port: int = 0,
     keep_serving: bool = False,
+    around: Callable[[RunningService], AbstractAsyncContextManager[object]] = nullcontext,
 ) -> list[Seen]:
     """Serve the situation, send its requests, and say what was lost; return what the clients have seen.
 
@@ -39,6 +42,7 @@ async def play(
             keeps serving.
         port: of the service; 0 lets the system choose.
         keep_serving: go on until the process is interrupted, for the live commands and the page.
+        around: is entered when the service is up, and left when all of the situation has been recorded.
 
     Raises:
         CommandError: if the service does not start, or a request fails.
@@ -54,14 +58,15 @@ async def play(
             return seen
 
         until_s = trio.current_time() + seconds
-        seen = await ask()
-        while not keep_serving and trio.current_time() < until_s:
-            seen += await ask()
-        await _logged(situation, recording, len(seen))
-        for line in _figures(situation, seen, recording):
-            say(line)
+        async with around(service):
+            seen = await ask()
+            while not keep_serving and trio.current_time() < until_s:
+                seen += await ask()
+            await _logged(situation, recording, len(seen))
+            for line in _figures(situation, seen, recording):
+                say(line)
         if keep_serving:
-            say(_live_hints(service))
+            say(_live_hints(situation, service))
             while not seconds or trio.current_time() < until_s:
                 await ask()
             await trio.sleep_forever()
@@ -113,15 +118,16 @@ def waits_ms(seen: list[Seen]) -> list[float]:
 
 def hints(recording: Path) -> str:
     """Return what to do next with a recording."""
+    file = shlex.quote(str(recording))
     return f"""\
 
 The recording is {recording}. Ask it what was wrong:
 
-  headrace why --slowest {recording}
-  headrace report {recording}"""
+  headrace why --slowest {file}
+  headrace report {file}"""
 
 
-def _live_hints(service: RunningService) -> str:
+def _live_hints(situation: Situation, service: RunningService) -> str:
     return f"""\
 
 The same goes on at {service.url}, until you press Ctrl-C. In another shell:
@@ -129,5 +135,10 @@ The same goes on at {service.url}, until you press Ctrl-C. In another shell:
   export HEADRACE_MASTER_KEY={service.key}
   headrace top --url {service.url}
   headrace why --now --url {service.url}
+  headrace why --slowest --url {service.url}
+  headrace trace --slowest --url {service.url} -o {situation.name}.pftrace
+  headrace record --url {service.url} --seconds 10 -o {situation.name}-traced.jsonl
 
-The page is {service.url}/latency; it asks for the key above."""
+The fourth needs the extra: pip install 'headrace[trace]'. The page, which takes the key out of its address:
+
+  {service.url}/latency#key={service.key}"""

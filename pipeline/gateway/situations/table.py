@@ -70,12 +70,12 @@ class Situation(Struct, frozen=True):
             for name, id, script in self.models
         )
         # A loop that is held on purpose must not have new requests refused.
-        own = f"host: 127.0.0.1, port: {port}, workers: 1, max_lag_ms: 0{self.settings and ', '}{self.settings}"
+        own = f"host: 127.0.0.1, port: {port}, workers: 1, max_lag_ms: 0, trace_one_in: 1"
         return (
             f"# {self.about}\n"
             f"model_list:\n{models}"
             "general_settings: {master_key: os.environ/HEADRACE_MASTER_KEY}\n"
-            f"pipeline_settings: {{{own}}}\n"
+            f"pipeline_settings: {{{own}{self.settings and ', '}{self.settings}}}\n"
         )
 
 
