@@ -68,7 +68,7 @@ function showTiles(recent, now) {
 	const ended = recent && sumOf(recent.ended);
 	const failed = recent && sumOf({ ...recent.ended, ...NOT_FAILED });
 	const pair = (name) => {
-		const [half, most] = quantilesMs(recent?.slots[name] ?? [], 0.5, 0.99);
+		const [half, most] = quantilesMs(recent?.histograms[name], 0.5, 0.99);
 		return half === undefined ? ["–"] : [duration(half), ` · ${duration(most)}`];
 	};
 	const lagMs = 1000 * Math.max(0, ...(now.workers ?? []).map((one) => one.lag_s));

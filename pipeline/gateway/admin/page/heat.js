@@ -1,7 +1,7 @@
 /** The heat map: time to the right, duration upwards (log scale), the colour is how many; with the median and p99. */
 
 import { byId, chooser, penOf, put } from "./dom.js";
-import { floorMs, limitMs, quantilesMs, slotOf } from "./slots.js";
+import { floorMs, limitMs, quantilesMs, slotOf, summed } from "./slots.js";
 import { isDark, colour, onTheme } from "./theme.js";
 import { clock, duration, figure, percent } from "./units.js";
 
@@ -50,20 +50,23 @@ export class HeatMap {
 
 	/** Sum the samples into columns of one second and rows of a quarter octave. */
 	count() {
-		this.columns = Array.from({ length: this.spanS }, () => ({ slots: new Map(), rows: new Map(), total: 0 }));
+		this.columns = Array.from({ length: this.spanS }, () => ({ histograms: [], rows: new Map(), total: 0 }));
 		const seen = new Set();
 		this.most = 1;
-		for (const { atS, slots, isGap } of this.samples) {
+		for (const { atS, histograms, isGap } of this.samples) {
 			const column = this.columns[this.spanS - 1 - Math.round(this.untilS - atS)];
-			if (!column || isGap) continue;
-			for (const [slot, count] of slots[this.kind] ?? []) {
-				const row = rowOf(slot);
-				const sum = (column.rows.get(row) ?? 0) + count;
-				column.slots.set(slot, (column.slots.get(slot) ?? 0) + count);
-				column.rows.set(row, sum);
+			const histogram = histograms[this.kind];
+			if (!column || isGap || !histogram) continue;
+			column.histograms.push(histogram);
+			const height = Math.max(1, histogram.step / SLOTS_A_ROW);
+			for (const [slot, count] of histogram.slots) {
 				column.total += count;
-				this.most = Math.max(this.most, sum);
-				seen.add(row);
+				for (let row = rowOf(slot); row < rowOf(slot) + height; row++) {
+					const sum = (column.rows.get(row) ?? 0) + count / height;
+					column.rows.set(row, sum);
+					this.most = Math.max(this.most, sum);
+					seen.add(row);
+				}
 			}
 		}
 		if (!seen.size) seen.add(rowOf(slotOf(1)));
@@ -138,7 +141,7 @@ export class HeatMap {
 		pen.beginPath();
 		let isDown = false;
 		this.columns.forEach((column, x) => {
-			const [ms] = quantilesMs(column.slots, share);
+			const [ms] = quantilesMs(summed(column.histograms), share);
 			const y = this.yOf(rowOf(slotOf(ms ?? 0)) + 0.5);
 			if (ms) pen[isDown ? "lineTo" : "moveTo"](this.xOf(x), y);
 			if (ms) pen.lineTo(this.xOf(x + 1), y);
@@ -180,10 +183,7 @@ export class HeatMap {
 			pen.strokeStyle = colour("ink");
 			pen.strokeRect(this.xOf(x), this.yOf(row + 1), this.xOf(x + 1) - this.xOf(x), this.yOf(row) - this.yOf(row + 1));
 		} else {
-			const all = new Map();
-			for (const column of this.columns) {
-				for (const [slot, count] of column.slots) all.set(slot, (all.get(slot) ?? 0) + count);
-			}
+			const all = summed(this.columns.flatMap((column) => column.histograms));
 			const [half, most, longest] = quantilesMs(all, 0.5, 0.99, 1).map(duration);
 			if (half) text = `${name}: — p50 ${half}, ┄ p99 ${most}, max ${longest}`;
 		}
