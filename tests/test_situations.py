@@ -183,7 +183,7 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pipeline.gateway", "situation", "slow-head", "--keep-serving"]
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "HEADRACE_LOG_LEVEL": "error"}
     with subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True) as process:
-        shown = read_until(process, "asks for the key")
+        shown = read_until(process, "/latency#key=")
         [port] = {int(found) for found in re.findall(r"http://127\.0\.0\.1:(\d+)", shown)}
         process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=PROCESSES_S)

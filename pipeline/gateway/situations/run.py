@@ -130,4 +130,4 @@ The same goes on at {service.url}, until you press Ctrl-C. In another shell:
   headrace top --url {service.url}
   headrace why --now --url {service.url}
 
-The page is {service.url}/latency; it asks for the key above."""
+The page is {service.url}/latency#key={service.key}"""
