@@ -28,6 +28,9 @@ export function tracksOf(trace) {
 	return [...tracks.values()];
 }
 
+/** Return where a time is, in a canvas that shows those from `from` until `until`. */
+export const xOf = (us, from, until, width) => LEFT + ((us - from) / (until - from)) * (width - LEFT);
+
 /** Return an element that shows a trace. */
 export function spansView(trace, totalMs) {
 	const tracks = tracksOf(trace);
@@ -42,7 +45,6 @@ export function spansView(trace, totalMs) {
 	canvas.setAttribute("aria-label", `Trace of ${trace.spans.length} spans in ${tracks.length} tracks. ${hint}`);
 	setText(value, hint);
 
-	const xOf = (us, width) => LEFT + ((us - from) / (until - from)) * (width - LEFT);
 	const move = (newFrom, newUntil) => {
 		const size = Math.max(10, Math.min(all, newUntil - newFrom));
 		from = Math.max(0, Math.min(all - size, newFrom));
@@ -66,9 +68,10 @@ export function spansView(trace, totalMs) {
 			pen.fillText(track.name, 0, top + TRACK / 2, LEFT - 8);
 			for (const { state, fromUs, forUs } of track.spans) {
 				if (fromUs + forUs < from || fromUs > until) continue;
-				const x = Math.max(LEFT, xOf(fromUs, width));
+				const x = Math.max(LEFT, xOf(fromUs, from, until, width));
+				const end = Math.min(width, xOf(fromUs + forUs, from, until, width));
 				pen.fillStyle = colour(COLOURS[state] ?? state);
-				pen.fillRect(x, top + 2, Math.max(1, Math.min(width, xOf(fromUs + forUs, width)) - x), TRACK - 4);
+				pen.fillRect(x, top + 2, Math.max(1, end - x), TRACK - 4);
 			}
 		});
 		pen.fillStyle = colour("quiet");

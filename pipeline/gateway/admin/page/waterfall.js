@@ -64,7 +64,7 @@ function show(one, body) {
 			make("span", { class: one.end === "OK" ? "end" : "end bad" }, one.end ?? "running"),
 			make("b", { class: "grow" }, duration(one.total_ms)),
 			button("copy id", act(() => navigator.clipboard.writeText(id), "Copied.")),
-			button("Perfetto trace", act(() => saveTrace(id), "Saved: open it at ui.perfetto.dev.")),
+			button("Perfetto trace", act(() => saveTrace(id), "Saved: open it at ui.perfetto.dev."), { id: "save-trace" }),
 			close),
 		make("p", { class: "quiet facts" }, facts.join(" · ")), notice, ...body.filter(Boolean));
 	close.focus(); // the button that had it is gone
