@@ -1,4 +1,4 @@
-"""One Chromium, one tab and one stand-in for all tests of a process: starting and loading them takes most of the time."""
+"""One Chromium, one tab and one stand-in for all tests of a process: to start them takes most of the time."""
 
 from __future__ import annotations
 

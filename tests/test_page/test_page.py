@@ -160,6 +160,7 @@ def test_slots_that_were_added_up_change_neither_counts_nor_medians(modules: Tab
     assert counted == {"step": 4, "slots": [[132, 40], [136, 40]]}
     module = "import('/latency/static/slots.js')"
     shares = (0.01, 0.5, 0.99, 1.0)
+    one: dict[str, Any]
     for one in (fine, later, {"step": 4, "slots": [[132, 1]]}):
         call = f"quantilesMs({json.dumps(one)}, {', '.join(map(str, shares))})"
         quantiles_ms = modules.run(f"{module}.then(({{ quantilesMs }}) => {call})")
