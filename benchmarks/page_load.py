@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -54,8 +55,8 @@ async def ask(model: str, *, pause_s: float = 0.0, leaves_after_s: float = float
         if pause_s:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER_BYTES)
         await opened.connect(("127.0.0.1", PORT))
-        await opened.send(head.encode() + body)
-        while await opened.recv(READ_BYTES):
+        await trio.SocketStream(opened).send_all(head.encode() + body)
+        while await opened.recv(READ_BYTES):  # noqa: ASYNC110 - its pauses are what this client is for
             await trio.sleep(pause_s)
 
 
@@ -71,7 +72,7 @@ async def odd_clients() -> None:
     async with trio.open_nursery() as nursery:
         for _ in range(4):
             nursery.start_soon(lambda: again("fragile", 4))
-            nursery.start_soon(lambda: again("large", 3, pause_s=0.05))
+            nursery.start_soon(lambda: again("large", 12, pause_s=0.05))
             nursery.start_soon(lambda: again("story", 5, leaves_after_s=random.uniform(1, 9)))
         nursery.start_soon(again, "rude", 15)
 
@@ -81,6 +82,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, default=2000)
     options = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what runs beside it deaf to SIGINT
+        signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.yaml"
         config.write_text(CONFIG % (KEY, PORT))

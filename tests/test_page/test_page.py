@@ -134,6 +134,25 @@ def test_the_heat_map_has_colour_where_the_values_are(page: Tab, stand_in: Stand
     assert page.text("#heat-value").startswith("gap to client: — p50 ")
 
 
+def test_readings_that_come_early_or_late_leave_no_hole_in_the_heat_map(page: Tab, stand_in: StandIn) -> None:
+    late_s = [0.0, 0.45, -0.45, 0.45, -0.3, 0.0, 0.2]
+
+    def fixed(document: dict[str, Any]) -> dict[str, Any]:
+        second = stand_in.figures.seconds
+        histogram = {"step": 1, "slots": [[slot_of(4_200_000), 1000 * second]], "sum_s": 1.0}
+        now_s = document["now_s"] + late_s[second % len(late_s)]
+        return {**document, "now_s": now_s, "histograms": {"transit": histogram}}
+
+    stand_in.change = fixed
+    for _ in range(9):
+        tick(page, stand_in)
+    page.run("document.querySelector('#heat').focus()")
+    page.press("ArrowRight")
+    for _ in range(8):
+        assert page.text("#heat-value").endswith("000, 100 % of that second")  # two may come in one
+        page.press("ArrowLeft")
+
+
 def test_slots_are_those_of_the_service(modules: Tab) -> None:
     times_ns = [int(1000 * 2**power * factor) for power in range(26) for factor in (1.0, 1.03, 1.49, 1.97)]
     module = "import('/latency/static/slots.js')"
@@ -160,8 +179,8 @@ def test_slots_that_were_added_up_change_neither_counts_nor_medians(modules: Tab
     assert counted == {"step": 4, "slots": [[132, 40], [136, 40]]}
     module = "import('/latency/static/slots.js')"
     shares = (0.01, 0.5, 0.99, 1.0)
-    one: dict[str, Any]
-    for one in (fine, later, {"step": 4, "slots": [[132, 1]]}):
+    histograms: list[dict[str, Any]] = [fine, later, {"step": 4, "slots": [[132, 1]]}]
+    for one in histograms:
         call = f"quantilesMs({json.dumps(one)}, {', '.join(map(str, shares))})"
         quantiles_ms = modules.run(f"{module}.then(({{ quantilesMs }}) => {call})")
         expected_s = quantiles_s(dict(one["slots"]), *shares, step=one["step"])
@@ -225,7 +244,15 @@ def test_a_traced_request_shows_its_batches(page: Tab, stand_in: StandIn) -> Non
     label = page.run("document.querySelector('#waterfall canvas').ariaLabel")
     assert label.startswith(f"Trace of {len(trace['spans'])} spans in 8 tracks.")
     page.run("document.querySelector('#waterfall canvas').focus()")
-    page.press("+", "ArrowRight")
+    page.press("+", "ArrowRight", "n", "n")
+    value = page.text("#waterfall .readout")
+    spans = [(start_us, us) for _, _, start_us, us, batch in trace["spans"] if batch == 2]
+    begins_us, ends_us = min(spans)[0], max(start_us + us for start_us, us in spans)
+    duration = "import('/latency/static/units.js').then(({ duration }) => duration(%s))"
+    took, at = (page.run(duration % (us / 1000)) for us in (ends_us - begins_us, begins_us))
+    assert value == f"batch 2: {took} at {at}"
+    page.press("p", "p")
+    assert page.text("#waterfall .readout").startswith("Wheel or + and")
 
 
 def test_the_trace_is_saved(page: Tab, stand_in: StandIn, tmp_path: Path) -> None:

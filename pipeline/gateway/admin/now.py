@@ -192,7 +192,7 @@ def _parties(processes: Iterable[_ProcessFigures]) -> dict[str, float]:
         for party in sums:
             of_ended_s = process.sum(_PARTIES, ("party", party))
             board = process.board
-            sums[party] += of_ended_s if board is None else board.party_s.get(party, of_ended_s)
+            sums[party] += of_ended_s if board is None else board.party_s_now().get(party, of_ended_s)
     return {party: round(value, 6) for party, value in sums.items()}
 
 

@@ -190,9 +190,16 @@ class Tab:
                     found.append(str([value.get("value") for value in params["args"]]))
         return found
 
-    def picture(self, *, whole: bool = False) -> bytes:
-        """Return what is shown as PNG; ``whole`` includes what is below the window."""
-        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+    def picture(self, selector: str = "") -> bytes:
+        """Return what is shown, or the section that has an element, as PNG."""
+        cut: dict[str, Any] = {}
+        if selector:
+            section = f"document.querySelector({json.dumps(selector)}).closest('section')"
+            box = self.run(
+                f"{section}.scrollIntoView({{ block: 'center' }}); {section}.getBoundingClientRect().toJSON()"
+            )
+            cut = {"clip": {name: box[name] for name in ("x", "y", "width", "height")} | {"scale": 1}}
+        shot = self.call("Page.captureScreenshot", format="png", **cut)
         return base64.b64decode(shot["data"])
 
 

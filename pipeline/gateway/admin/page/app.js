@@ -29,11 +29,11 @@ function board() {
 		chart: new PartiesChart(), heat: new HeatMap(), flow: new Flow(),
 		requests: new Requests(open),
 		stalls: new Table(byId("stalls"), [
-			column("ended", (one) => clockOf(one.ts)),
-			column("stage", (one) => one.stage ?? "no single one", { left: true, width: "36%" }),
-			column("held", (one) => duration(one.ms)),
-			column("waiting", (one) => figure(one.streams), { about: "how many requests waited" }),
-			column("worker", (one) => one.worker),
+			column("ended", (one) => clockOf(one.ts), { width: "66px" }),
+			column("stage", (one) => one.stage ?? "no single one", { left: true }),
+			column("held", (one) => duration(one.ms), { width: "66px" }),
+			column("waiting", (one) => figure(one.streams), { width: "56px", about: "how many requests waited" }),
+			column("worker", (one) => one.worker, { width: "52px" }),
 		], (one) => `${one.ts} ${one.worker}`, open),
 		workers: new Table(byId("workers"), [
 			column("", (one) => `${one.worker}${one.alive ? "" : " (ended)"}`),
