@@ -27,7 +27,7 @@ PORT = 4000
 CONFIG = """
 model_list:
   - {model_name: story, litellm_params: {model: "canned/timed:head=350ms;tokens=40;gap=800ms"}, model_info: {id: fast}}
-  - {model_name: story, litellm_params: {model: "canned/timed:head=2200ms;tokens=25;gap=1300ms"}, model_info: {id: slow}}
+  - {model_name: story, litellm_params: {model: "canned/timed:head=2s;tokens=25;gap=1300ms"}, model_info: {id: slow}}
   - {model_name: fragile, litellm_params: {model: "canned/timed:head=200ms;tokens=40;gap=100ms;fail=30"}}
   - {model_name: large, litellm_params: {model: "canned/timed:head=100ms;tokens=300;gap=5ms;bytes=16000"}}
   - {model_name: rude, litellm_params: {model: "canned/timed:head=100ms;tokens=60;gap=250ms"}}

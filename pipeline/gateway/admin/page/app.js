@@ -29,7 +29,7 @@ function board() {
 		chart: new PartiesChart(), heat: new HeatMap(), flow: new Flow(),
 		requests: new Requests(open),
 		stalls: new Table(byId("stalls"), [
-			column("ended", (one) => clockOf(one.ts), { width: "66px" }),
+			column("ended", (one) => clockOf(one.ts), { width: "76px" }),
 			column("stage", (one) => one.stage ?? "no single one", { left: true }),
 			column("held", (one) => duration(one.ms), { width: "66px" }),
 			column("waiting", (one) => figure(one.streams), { width: "56px", about: "how many requests waited" }),
