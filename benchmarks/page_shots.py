@@ -33,6 +33,11 @@ def main() -> None:
     with chromium() as browser, browser.tab(height=1010) as tab:
         tab.open(address)
         tab.until("document.querySelector('#status')?.dataset.state === 'live'")
+        tab.until("performance.getEntriesByType('navigation')[0].loadEventEnd")
+        loaded = tab.run(
+            "performance.getEntries().filter((one) => one.encodedBodySize && !one.name.includes('/now'))"
+            ".map((one) => one.encodedBodySize)"
+        )
         load_ms = tab.run("performance.getEntriesByType('navigation')[0].loadEventEnd")
         tab.run(
             "window.ticks = []; new PerformanceObserver((list) => ticks.push(...list.getEntries()))"
@@ -40,24 +45,27 @@ def main() -> None:
         )
         tab.run(f"new Promise((resolve) => setTimeout(resolve, {1000 * options.seconds}))")
         ticks = tab.run("ticks.map((one) => one.duration).sort((a, b) => b - a)")
-        print(f"loaded in {load_ms:.0f} ms; {len(ticks)} ticks, the longest {ticks[0]:.1f} ms")
+        print(f"loaded {sum(loaded)} bytes of {len(loaded)} files in {load_ms:.0f} ms")
+        print(f"{len(ticks)} updates, the longest took {ticks[0]:.1f} ms")
         save(tab, options.folder / "latency-light.png")
         tab.prefer(dark=True)
         save(tab, options.folder / "latency-dark.png")
         tab.prefer(dark=False)
-        if not tab.run(f"!!document.querySelector('{ROW}')"):
-            tab.click("#tab-recent")  # no request was slow
+        tab.click("#tab-traced")
         tab.until(f"document.querySelector('{ROW}')")
         tab.click(ROW)
-        tab.until("document.querySelector('#waterfall .phase')")
+        tab.until("document.querySelector('#waterfall canvas')")
         save(tab, options.folder / "latency-waterfall.png")
+        tab.run("document.querySelector('#waterfall canvas').focus()")
+        tab.press(*"n" * 9)
+        save(tab, options.folder / "latency-batch.png", "#waterfall canvas")
         print(*tab.problems(), sep="\n", end="")
 
 
-def save(tab: Tab, path: Path) -> None:
-    """Write what the tab shows, in at most 256 colours if pngquant is there."""
+def save(tab: Tab, path: Path, selector: str = "") -> None:
+    """Write what the tab shows, or the part of it that has an element, in at most 256 colours if pngquant is there."""
     tab.run("new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))")
-    picture = tab.picture()
+    picture = tab.picture(selector)
     if pngquant := shutil.which("pngquant"):
         picture = subprocess.run([pngquant, "--speed", "1", "-"], input=picture, capture_output=True, check=True).stdout
     path.write_bytes(picture)

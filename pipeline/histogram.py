@@ -8,6 +8,7 @@ are 0.01 * 2**k seconds, which are the bucket limits that OpenTelemetry's GenAI 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -48,9 +49,17 @@ def limit_s(slot: int) -> float:
     return size_limit(slot) * _UNIT_S
 
 
-def middle_s(slot: int) -> float:
-    """Return the middle of the durations that are counted in a slot."""
-    return (limit_s(slot) + (limit_s(slot - 1) if slot else 0)) / 2
+def middle_s(slot: int, step: int = 1) -> float:
+    """Return the middle of the durations that are counted in a slot, or in ``step`` slots from it on."""
+    return (limit_s(slot + step - 1) + (limit_s(slot - 1) if slot else 0)) / 2
+
+
+def added_up(counts: Mapping[int, int], step: int) -> Counter[int]:
+    """Return the counts with ``step`` neighbouring slots, 1, 2, 4 ... `STEPS`, added up to the first of them."""
+    coarse = Counter[int]()
+    for slot, count in counts.items():
+        coarse[slot - slot % step] += count
+    return coarse
 
 
 def slots_at(counts: Mapping[int, int], shares: Iterable[float]) -> list[int]:
@@ -75,6 +84,6 @@ def slots_at(counts: Mapping[int, int], shares: Iterable[float]) -> list[int]:
     return found
 
 
-def quantiles_s(counts: Mapping[int, int], *shares: float) -> list[float]:
-    """Return the durations up to which these parts of the values lie, within 3 %; see `slots_at`."""
-    return [middle_s(slot) for slot in slots_at(counts, shares)]
+def quantiles_s(counts: Mapping[int, int], *shares: float, step: int = 1) -> list[float]:
+    """Return the durations up to which these parts of the values lie, within 3 % times ``step``; see `slots_at`."""
+    return [middle_s(slot, step) for slot in slots_at(counts, shares)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from struct import Struct as Layout
 from typing import Any, Final, Literal, Protocol
@@ -72,10 +73,22 @@ class BoardText(Struct):
     Attributes:
         party_s: whose time it was, in all requests that this process has served and in those that run.
         running: the requests that run.
+        per_s: by how much `party_s` has grown lately, per second.
+        age_s: how old the board was when it was read.
     """
 
     party_s: dict[str, float] = {}
     running: list[RunningRequest] = []
+    per_s: dict[str, float] = {}
+    age_s: float = 0.0
+
+    def party_s_now(self) -> dict[str, float]:
+        """Return `party_s` as it is by now, if it has gone on to grow like that.
+
+        Processes do not write their boards at the same moment: without this, a difference of two readings would have
+        two seconds of one process and none of another.
+        """
+        return {party: value + self.age_s * self.per_s.get(party, 0.0) for party, value in self.party_s.items()}
 
 
 class BoardOwner(Protocol):
@@ -96,20 +109,22 @@ def board_text(contexts: Iterable[RequestContext], worker: int, ended_s: Mapping
         ended_s: whose time it was, in all requests that have ended.
     """
     last: list[tuple[int, int, RequestContext]] = []
-    spent_ns = [0, 0, 0]
+    spent_ns, waiting = [0, 0, 0], Counter[PartyName]()
     for number, ctx in enumerate(contexts):
         last.append((_last_ns(ctx), number, ctx))
+        waiting[PARTIES[ctx.timeline.party]] += 1
         of_this = ctx.timeline.parties_ns(ctx.timeline.clock())
         spent_ns = [sum_ns + ns for sum_ns, ns in zip(spent_ns, of_this, strict=True)]
     shown = [_running(ctx, last_ns, worker) for last_ns, _, ctx in heapq.nsmallest(MAX_SHOWN, last)]
-    return BoardText({name: ended_s[name] + spent_ns[party] / 1e9 for party, name in PARTIES.items()}, shown)
+    party_s: dict[str, float] = {name: ended_s[name] + spent_ns[party] / 1e9 for party, name in PARTIES.items()}
+    return BoardText(party_s, shown, {name: float(count) for name, count in waiting.items()})
 
 
 def write_board(memory: memoryview, text: BoardText) -> None:
     """Write to a board, with as many requests as fit."""
     room = len(memory) - _HEAD.size
     while len(shown := _ENCODER.encode(text)) > room:
-        text = BoardText(text.party_s, text.running[: len(text.running) * 3 // 4])
+        text = BoardText(text.party_s, text.running[: len(text.running) * 3 // 4], text.per_s)
     # First the checksum of the new text: until all of that is there, the board is not valid.
     _HEAD.pack_into(memory, 0, crc32(shown, len(shown)), len(shown), wall_clock_s())
     memory[_HEAD.size : _HEAD.size + len(shown)] = shown
@@ -124,7 +139,9 @@ def read_board(owner: BoardOwner) -> BoardText | None:
             break
         shown = bytes(memory[_HEAD.size : _HEAD.size + length])
         if crc32(shown, length) == checksum:
-            return msgspec.json.decode(shown, type=BoardText)
+            text = msgspec.json.decode(shown, type=BoardText)
+            text.age_s = max(0.0, wall_clock_s() - at_s)
+            return text
     return None
 
 

@@ -254,9 +254,9 @@ In Cursor (Settings > Models): OpenAI API key = the key above, Override OpenAI B
 then add the custom models headrace-echo, headrace-story and headrace-agent. Cursor calls from its own servers, so
 YOUR-HOST must be reachable from the internet by https: a tunnel or a proxy in front of this port.
 
-Where the time goes, live (it asks for the key):
+Where the time goes, live:
 
-  http://{host}:{port}/latency
+  http://{host}:{port}/latency#key={key}
 
 Your own models: headrace serve --config config.yaml
 """

@@ -43,6 +43,7 @@ class Publisher:
         self._observed = observed
         self._recorder = recorder
         self._flush = flush
+        self._last: tuple[float, dict[str, float]] | None = None
 
     async def run(self) -> None:
         """Publish until it is cancelled."""
@@ -56,4 +57,9 @@ class Publisher:
         """Write the board now."""
         self._flush()
         running = [request.ctx for one in self._generations.living for request in one.bridge.active]
-        write_board(self._segment.board, board_text(running, self._segment.worker, self._observed.party_s()))
+        text, at_s = board_text(running, self._segment.worker, self._observed.party_s()), trio.current_time()
+        if self._last is not None and at_s > self._last[0]:
+            last_s, party_s = self._last
+            text.per_s = {party: (value - party_s[party]) / (at_s - last_s) for party, value in text.party_s.items()}
+        self._last = at_s, text.party_s
+        write_board(self._segment.board, text)

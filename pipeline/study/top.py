@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from pipeline.histogram import quantiles_s
+from pipeline.histogram import added_up, quantiles_s
 
 MAX_NAMES: Final = 8
 """Of phases, stages and links: those with the most time."""
@@ -127,11 +127,11 @@ def _largest(figures: Mapping[str, float]) -> dict[str, float]:
 
 
 def _quantiles_ms(before: Figures, after: Figures, name: str) -> tuple[float, float] | None:
-    was = dict(before.get("histograms", {}).get(name, {}).get("slots", []))
-    now = after.get("histograms", {}).get(name, {}).get("slots", [])
-    # A service that has just begun to add up neighbouring slots would have some with less than before.
-    counts = {slot: count - was.get(slot, 0) for slot, count in now if count > was.get(slot, 0)}
+    histograms = [reading.get("histograms", {}).get(name, {}) for reading in (before, after)]
+    step = max(histogram.get("step", 1) for histogram in histograms)
+    was, now = [added_up(dict(histogram.get("slots", [])), step) for histogram in histograms]
+    counts = now - was  # without those of a service that has restarted
     if not counts:
         return None
-    half_s, most_s = quantiles_s(counts, 0.5, 0.99)
+    half_s, most_s = quantiles_s(counts, 0.5, 0.99, step=step)
     return half_s * 1e3, most_s * 1e3

@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.histogram import SLOTS, limit_s, middle_s, quantiles_s, size_limit, slot_of, slot_of_size, slots_at
+from pipeline.histogram import (
+    SLOTS,
+    STEPS,
+    added_up,
+    limit_s,
+    middle_s,
+    quantiles_s,
+    size_limit,
+    slot_of,
+    slot_of_size,
+    slots_at,
+)
 
 GENAI_LIMITS_S = [0.01 * 2**k for k in range(14)]
 """Of gen_ai.client.operation.duration: OpenTelemetry's semantic conventions, 2026-08."""
@@ -45,6 +56,16 @@ def test_quantiles_are_those_of_the_sorted_values(durations_ns: list[int]) -> No
     half_s, longest_s = quantiles_s(counts, 0.5, 1)
     assert half_s == pytest.approx(statistics.median_low(durations_ns) / 1e9, rel=0.032)
     assert longest_s == pytest.approx(max(durations_ns) / 1e9, rel=0.032)
+
+
+@given(st.lists(st.integers(10_000, 10**12), min_size=1), st.sampled_from([2, 4, 8, STEPS]))
+def test_slots_that_are_added_up_keep_all_values_and_their_quantiles(durations_ns: list[int], step: int) -> None:
+    counts = Counter(map(slot_of, durations_ns))
+    coarse = added_up(counts, step)
+    assert coarse.total() == counts.total()
+    assert all(slot % step == 0 for slot in coarse)
+    [fine_s], [coarse_s] = quantiles_s(counts, 0.5), quantiles_s(coarse, 0.5, step=step)
+    assert coarse_s == pytest.approx(fine_s, rel=0.032 * step)
 
 
 def test_nothing_has_no_quantiles() -> None:

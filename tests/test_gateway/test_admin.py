@@ -23,9 +23,11 @@ from pipeline.gateway.config.settings import Settings
 from pipeline.gateway.http.asgi import Message, Scope
 from pipeline.gateway.recorder import STALL, TRACED, Recorder
 from pipeline.gateway.wrong_keys import WrongKeys
+from pipeline.histogram import slot_of
+from pipeline.lane import STATES
 from pipeline.observe import Observed
 from pipeline.segments import Segment, SegmentFile
-from pipeline.series import count_duration
+from pipeline.series import Kind, count_duration
 from pipeline.study import perfetto
 from pipeline.study.records import RecordedRequest, RecordedStall
 
@@ -265,14 +267,17 @@ async def test_now_adds_up_all_processes_and_says_what_the_dead_had(server: Serv
     }
     assert [one["request_id"] for one in found["recent"]["failed"]] == ["r1"]
     assert [one["ms"] for one in found["stalls"]] == [50.0]
-    assert found["histograms"]["transit"]["sum_s"] == 0.001
-    assert [count for _, count in found["histograms"]["transit"]["slots"]] == [1]
+    assert found["histograms"]["transit"] == {"step": 1, "slots": [[slot_of(1_000_000), 1]], "sum_s": 0.001}
     assert found["is_watched"] is False
     assert server.file.is_watched
     del second, server.processes[1]  # it dies
     found = (await server.get("/latency/now")).json()
     assert (found["in_flight"], found["lost"], found["workers"][1]["alive"]) == (0, 1, False)
     assert (found["workers"][1]["in_flight"], found["is_watched"]) == (0, True)
+
+
+def count(process: Process, family: str, **labels: str) -> None:
+    process.observed.series.cell(Kind.SECONDS, family, tuple(labels.items()))[0] += 123_456_789
 
 
 async def test_now_has_at_most_20_kilobytes_whatever_there_is(server: Server) -> None:
@@ -289,6 +294,12 @@ async def test_now_has_at_most_20_kilobytes_whatever_there_is(server: Server) ->
         for ns in range(0, 10**10, 10**7):
             for cell in (process.observed.batches.transit, process.observed.batches.client_gap):
                 count_duration(cell, ns)
+        for number in range(40):
+            for family in ("stage_busy_seconds_total", "stage_outside_seconds_total"):
+                count(process, f"headrace_{family}", stage=f"stage-{number}-{long[:60]}")
+            for state in STATES:
+                count(process, "headrace_lane_seconds_total", lane=f"lane-{number}-{long[:60]}", state=state)
+            count(process, "headrace_link_full_seconds_total", link=f"link-{number}-{long[:120]}")
         running = [
             RunningRequest(
                 request_id=f"{long}{number}",
@@ -307,8 +318,12 @@ async def test_now_has_at_most_20_kilobytes_whatever_there_is(server: Server) ->
     answer = await server.get("/latency/now")
     assert len(answer.body) <= MAX_BYTES
     found = answer.json()
-    assert found["recent"]["failed"]
-    assert sum(count for _, count in found["histograms"]["transit"]["slots"]) == 2000
+    for part in ("stages", "lanes_s", "links", "workers"):
+        assert found[part], part
+    transit = found["histograms"]["transit"]
+    assert transit["step"] in (2, 4, 8, 16)
+    assert all(slot % transit["step"] == 0 for slot, _ in transit["slots"])
+    assert sum(count for _, count in transit["slots"]) == 2000
     assert len((await server.get("/latency/running")).json()) > 100
 
 

@@ -97,6 +97,16 @@ def test_the_time_of_running_requests_is_added_to_that_of_those_that_have_ended(
     clock.now_ns += 2 * S
     text = board_text([ctx], 1, {"client": 1.0, "ours": 10.0, "upstream": 100.0})
     assert text.party_s == {"client": 1.0, "ours": 12.0, "upstream": 100.0}
+    assert text.per_s == {"ours": 1.0}
+
+
+def test_the_time_since_a_board_was_written_is_added(wall: list[float]) -> None:
+    owner = Owner()
+    write_board(owner.board, BoardText({"client": 1.0, "ours": 10.0}, [], {"ours": 3.0}))
+    wall[0] += 2.0
+    text = read_board(owner)
+    assert text is not None
+    assert text.party_s_now() == {"client": 1.0, "ours": 16.0}
 
 
 def test_the_longest_idle_come_first_and_there_is_a_limit(clock: Clock) -> None:

@@ -8,6 +8,8 @@ import re
 import pytest
 from kit.page.stand_in import FOLDER
 
+from pipeline.gateway.admin.page_files import page_answer
+
 MOST_BYTES = 120 * 1024
 """Of all that a browser loads. uPlot alone is 51 KB."""
 FILES = sorted(path for path in FOLDER.iterdir() if path.is_file())
@@ -16,8 +18,17 @@ SERVED = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*")
 
 
 def test_all_that_is_loaded_is_small() -> None:
-    loaded = [path for path in FILES if path.name not in ("uPlot.LICENSE.txt", "uPlot.sha256")]
-    assert sum(path.stat().st_size for path in loaded) <= MOST_BYTES
+    loaded = [path.name for path in FILES if path.name not in ("uPlot.LICENSE.txt", "uPlot.sha256")]
+    answers = [page_answer(name, None) for name in loaded]
+    assert sum(len(answer.body) for answer in answers if answer is not None) <= MOST_BYTES
+
+
+def test_comments_are_not_served_and_all_else_is() -> None:
+    answer = page_answer("slots.js", None)
+    assert answer is not None
+    assert b"/**" not in answer.body
+    lines = (FOLDER / "slots.js").read_bytes().splitlines(keepends=True)
+    assert answer.body == b"".join(line for line in lines if not line.lstrip().startswith((b"/**", b" *", b"*")))
 
 
 def test_uplot_is_what_its_checksums_say() -> None:

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 from kit.needs import CHROMIUM, needs
-from kit.page.browser import Browser, Tab
-from kit.page.figures import Figures, finished, slot_of
-from kit.page.stand_in import StandIn, standing_in
+from kit.page.browser import Tab
+from kit.page.figures import Figures, finished
+from kit.page.stand_in import StandIn
 from kit.service.running import KEY
+
+from pipeline.histogram import SLOTS, limit_s, quantiles_s, slot_of
 
 pytestmark = needs(CHROMIUM)
 
@@ -43,21 +45,19 @@ def enter(tab: Tab, stand_in: StandIn) -> None:
 
 
 @pytest.fixture
-def page(browser: Browser, stand_in: StandIn) -> Iterator[Tab]:
+def page(tab: Tab, stand_in: StandIn) -> Iterator[Tab]:
     """The page, live; it must not have written an error at the end."""
-    with browser.tab() as tab:
-        enter(tab, stand_in)
-        yield tab
-        assert tab.problems() == []
+    enter(tab, stand_in)
+    yield tab
+    assert tab.problems() == []
 
 
-@pytest.fixture(scope="module")
-def modules(browser: Browser) -> Iterator[Tab]:
+@pytest.fixture
+def modules(tab: Tab, stand_in: StandIn) -> Tab:
     """A page whose modules are called; nothing is shown."""
-    with standing_in() as stand_in, browser.tab() as tab:
-        tab.open(stand_in.url)
-        tab.until("document.activeElement?.id === 'key'")
-        yield tab
+    tab.open(stand_in.url)
+    tab.until("document.activeElement?.id === 'key'")
+    return tab
 
 
 def test_the_figures_are_those_of_the_data(page: Tab, stand_in: StandIn) -> None:
@@ -107,11 +107,11 @@ def test_the_chart_has_the_parties_as_areas(page: Tab, stand_in: StandIn) -> Non
 
 
 def test_the_heat_map_has_colour_where_the_values_are(page: Tab, stand_in: StandIn) -> None:
-    slot = slot_of(0.0042)
+    slot = slot_of(4_200_000)
 
     def fixed(document: dict[str, Any]) -> dict[str, Any]:
         count = 1000 * stand_in.figures.seconds
-        return {**document, "histograms": {"transit": {"slots": [[slot, count]], "sum_s": 1.0}}}
+        return {**document, "histograms": {"transit": {"step": 1, "slots": [[slot, count]], "sum_s": 1.0}}}
 
     stand_in.change = fixed
     for _ in range(4):
@@ -134,36 +134,75 @@ def test_the_heat_map_has_colour_where_the_values_are(page: Tab, stand_in: Stand
     assert page.text("#heat-value").startswith("gap to client: — p50 ")
 
 
+def test_readings_that_come_early_or_late_leave_no_hole_in_the_heat_map(page: Tab, stand_in: StandIn) -> None:
+    late_s = [0.0, 0.45, -0.45, 0.45, -0.3, 0.0, 0.2]
+
+    def fixed(document: dict[str, Any]) -> dict[str, Any]:
+        second = stand_in.figures.seconds
+        histogram = {"step": 1, "slots": [[slot_of(4_200_000), 1000 * second]], "sum_s": 1.0}
+        now_s = document["now_s"] + late_s[second % len(late_s)]
+        return {**document, "now_s": now_s, "histograms": {"transit": histogram}}
+
+    stand_in.change = fixed
+    for _ in range(9):
+        tick(page, stand_in)
+    page.run("document.querySelector('#heat').focus()")
+    page.press("ArrowRight")
+    for _ in range(8):
+        assert page.text("#heat-value").endswith("000, 100 % of that second")  # two may come in one
+        page.press("ArrowLeft")
+
+
 def test_slots_are_those_of_the_service(modules: Tab) -> None:
-    times_s = [2**power * factor for power in range(-20, 8) for factor in (1.0, 1.03, 1.49, 1.97)]
-    url = json.dumps("/latency/static/slots.js")
-    ours = modules.run(f"import({url}).then(({{ slotOf }}) => {json.dumps(times_s)}.map((s) => slotOf(s * 1000)))")
-    assert ours == [slot_of(time_s) for time_s in times_s]
-    limits = modules.run(
-        f"import({url}).then(({{ slotOf, limitMs, floorMs }}) => [...Array(512).keys()].every("
+    times_ns = [int(1000 * 2**power * factor) for power in range(26) for factor in (1.0, 1.03, 1.49, 1.97)]
+    module = "import('/latency/static/slots.js')"
+    theirs = modules.run(f"{module}.then(({{ slotOf }}) => {json.dumps(times_ns)}.map((ns) => slotOf(ns / 1e6)))")
+    assert theirs == [slot_of(ns) for ns in times_ns]
+    limits_ms = modules.run(f"{module}.then(({{ limitMs }}) => [...Array({SLOTS}).keys()].map(limitMs))")
+    assert limits_ms == pytest.approx([limit_s(slot) * 1e3 for slot in range(SLOTS)], rel=1e-12)
+    is_inverse = modules.run(
+        f"{module}.then(({{ slotOf, limitMs, floorMs }}) => [...Array({SLOTS}).keys()].every("
         "(slot) => slotOf(floorMs(slot)) === slot && slotOf(limitMs(slot)) === slot + 1))"
     )
-    assert limits is True
+    assert is_inverse is True
 
 
 def test_slots_that_were_added_up_change_neither_counts_nor_medians(modules: Tab) -> None:
-    fine: list[Any] = [[slot, 10] for slot in range(100, 140)]
-    later: list[Any] = [[slot, 40 if slot < 132 else 80] for slot in range(100, 140, 4)]  # 40 more in the upper two
-    given = [
-        {"now_s": second, "histograms": {"transit": {"slots": slots}}} for second, slots in ((1, fine), (2, later))
-    ]
-    counts = modules.run(
+    fine: dict[str, Any] = {"step": 1, "slots": [[slot, 10] for slot in range(100, 140)]}
+    coarse = [[slot, 40 if slot < 132 else 80] for slot in range(100, 140, 4)]  # 40 more in the upper two
+    later: dict[str, Any] = {"step": 4, "slots": coarse}
+    given = [{"now_s": second, "histograms": {"transit": histogram}} for second, histogram in ((1, fine), (2, later))]
+    counted = modules.run(
         "import('/latency/static/history.js').then(({ History }) => { const history = new History();"
-        f"for (const now of {json.dumps(given)}) history.add(now); return [...history.samples[0].slots.transit]; }})"
+        f"for (const now of {json.dumps(given)}) history.add(now); return history.samples[0].histograms.transit; }})"
     )
-    assert counts == [[132, 40], [136, 40]]
-    coarse = [[slot, 40] for slot in range(100, 140, 4)]
+    assert counted == {"step": 4, "slots": [[132, 40], [136, 40]]}
     module = "import('/latency/static/slots.js')"
-    medians = modules.run(
-        f"{module}.then(({{ quantilesMs }}) => [{json.dumps(fine)}, {json.dumps(coarse)}]"
-        ".map((slots) => quantilesMs(slots, 0.5)[0]))"
-    )
-    assert medians[1] / medians[0] == pytest.approx(1, abs=0.1)
+    shares = (0.01, 0.5, 0.99, 1.0)
+    histograms: list[dict[str, Any]] = [fine, later, {"step": 4, "slots": [[132, 1]]}]
+    for one in histograms:
+        call = f"quantilesMs({json.dumps(one)}, {', '.join(map(str, shares))})"
+        quantiles_ms = modules.run(f"{module}.then(({{ quantilesMs }}) => {call})")
+        expected_s = quantiles_s(dict(one["slots"]), *shares, step=one["step"])
+        assert quantiles_ms == pytest.approx([value * 1e3 for value in expected_s])
+
+
+def test_the_heat_map_spreads_what_was_added_up_over_its_rows(page: Tab, stand_in: StandIn) -> None:
+    first = slot_of(4_200_000) // 16 * 16
+
+    def fixed(document: dict[str, Any]) -> dict[str, Any]:
+        counts = [[first, 1000 * stand_in.figures.seconds]]
+        return {**document, "histograms": {"transit": {"step": 16, "slots": counts, "sum_s": 1.0}}}
+
+    stand_in.change = fixed
+    for _ in range(3):
+        tick(page, stand_in)
+    page.run("document.querySelector('#heat').focus()")
+    page.press("ArrowRight")  # to the lowest row that has something
+    for _ in range(4):  # an octave has so many
+        assert page.text("#heat-value").endswith("250, 25 % of that second")
+        page.press("ArrowUp")
+    assert page.text("#heat-value").endswith(" 0, 0 % of that second")
 
 
 def test_what_was_published_only_when_somebody_looked_is_not_a_peak(modules: Tab) -> None:
@@ -205,7 +244,15 @@ def test_a_traced_request_shows_its_batches(page: Tab, stand_in: StandIn) -> Non
     label = page.run("document.querySelector('#waterfall canvas').ariaLabel")
     assert label.startswith(f"Trace of {len(trace['spans'])} spans in 8 tracks.")
     page.run("document.querySelector('#waterfall canvas').focus()")
-    page.press("+", "ArrowRight")
+    page.press("+", "ArrowRight", "n", "n")
+    value = page.text("#waterfall .readout")
+    spans = [(start_us, us) for _, _, start_us, us, batch in trace["spans"] if batch == 2]
+    begins_us, ends_us = min(spans)[0], max(start_us + us for start_us, us in spans)
+    duration = "import('/latency/static/units.js').then(({ duration }) => duration(%s))"
+    took, at = (page.run(duration % (us / 1000)) for us in (ends_us - begins_us, begins_us))
+    assert value == f"batch 2: {took} at {at}"
+    page.press("p", "p")
+    assert page.text("#waterfall .readout").startswith("Wheel or + and")
 
 
 def test_the_trace_is_saved(page: Tab, stand_in: StandIn, tmp_path: Path) -> None:
@@ -213,14 +260,22 @@ def test_the_trace_is_saved(page: Tab, stand_in: StandIn, tmp_path: Path) -> Non
     page.click(ROW)
     page.until("document.querySelector('#waterfall .phase')")
     request_id = page.text("#waterfall-title")
-    page.run(
-        "[...document.querySelectorAll('#waterfall button')].find((one) => one.innerText === 'Perfetto trace').click()"
-    )
+    page.click("#save-trace")
     page.until("document.querySelector('#waterfall').innerText.includes('Saved: open it at ui.perfetto.dev.')")
     saved = tmp_path / f"{request_id}.pftrace"
     while not saved.exists():
         page.run("new Promise((resolve) => setTimeout(resolve, 20))")
     assert saved.read_bytes() == b"a trace"
+
+
+def test_why_a_trace_cannot_be_made_is_said(page: Tab, stand_in: StandIn) -> None:
+    stand_in.no_trace = "Perfetto traces need the package perfetto: pip install 'headrace[trace]'"
+    page.click(ROW)
+    page.until("document.querySelector('#waterfall .phase')")
+    page.click("#save-trace")
+    page.until("document.querySelector('#waterfall').innerText.includes('That failed')")
+    assert f"That failed: {stand_in.no_trace}." in page.text("#waterfall")
+    page.browser.events.clear()  # Chromium reports the 409
 
 
 def test_why_names_what_was_ours(modules: Tab) -> None:
@@ -255,23 +310,22 @@ def test_the_bottleneck_is_named(modules: Tab) -> None:
         assert modules.run(f"{module}.then(({{ bottleneck }}) => bottleneck([{json.dumps(one)}]))") == sentence
 
 
-def test_the_key_is_asked_for_and_checked(browser: Browser, stand_in: StandIn) -> None:
-    with browser.tab() as tab:
-        tab.open(stand_in.url)
-        tab.until("document.activeElement?.id === 'key'")
-        tab.call("Input.insertText", text="sk-wrong")
-        tab.press("Enter")
-        tab.until("document.querySelector('#key-error').innerText")
-        assert tab.text("#key-error") == "The service refuses this key: it needs the master key of its configuration."
-        assert not tab.run("document.querySelector('#door').hidden")
-        tab.call("Input.insertText", text=KEY)
-        tab.press("Enter")
-        tab.until(LIVE)
-        assert tab.run("sessionStorage.getItem('headrace-key')") == KEY
-        assert tab.run("localStorage.length") == 0
-        tab.click("#forget")
-        assert tab.run("sessionStorage.length") == 0
-        assert tab.run("document.activeElement.id") == "key"
+def test_the_key_is_asked_for_and_checked(tab: Tab, stand_in: StandIn) -> None:
+    tab.open(stand_in.url)
+    tab.until("document.activeElement?.id === 'key'")
+    tab.call("Input.insertText", text="sk-wrong")
+    tab.press("Enter")
+    tab.until("document.querySelector('#key-error').innerText")
+    assert tab.text("#key-error") == "The service refuses this key: it needs the master key of its configuration."
+    assert not tab.run("document.querySelector('#door').hidden")
+    tab.call("Input.insertText", text=KEY)
+    tab.press("Enter")
+    tab.until(LIVE)
+    assert tab.run("sessionStorage.getItem('headrace-key')") == KEY
+    assert tab.run("localStorage.length") == 0
+    tab.click("#forget")
+    assert tab.run("sessionStorage.length") == 0
+    assert tab.run("document.activeElement.id") == "key"
 
 
 def test_a_key_in_the_fragment_leaves_the_address(page: Tab, stand_in: StandIn) -> None:
@@ -431,19 +485,18 @@ def test_running_requests_are_listed_and_followed_to_their_end(page: Tab, stand_
     page.browser.events.clear()  # Chromium reports each 404
 
 
-def test_two_thousand_streams_take_no_long_task(browser: Browser, stand_in: StandIn) -> None:
+def test_two_thousand_streams_take_no_long_task(tab: Tab, stand_in: StandIn) -> None:
     stand_in.figures = Figures(streams=2000)
     for _ in range(20):
         stand_in.figures.tick()
-    with browser.tab() as tab:
-        enter(tab, stand_in)
-        tab.call("Performance.enable", timeDomain="threadTicks")
-        before_s = task_s(tab)
-        for _ in range(10):
-            tick(tab, stand_in)
-        assert (task_s(tab) - before_s) / 10 < 0.050  # CPU of the page's thread; also of the questions of this test
-        assert len(json.dumps(stand_in.figures.document, separators=(",", ":"))) <= 20_000
-        assert tab.problems() == []
+    enter(tab, stand_in)
+    tab.call("Performance.enable", timeDomain="threadTicks")
+    before_s = task_s(tab)
+    for _ in range(10):
+        tick(tab, stand_in)
+    assert (task_s(tab) - before_s) / 10 < 0.050  # CPU of the page's thread; also of the questions of this test
+    assert len(json.dumps(stand_in.figures.document, separators=(",", ":"))) <= 20_000
+    assert tab.problems() == []
 
 
 def task_s(tab: Tab) -> float:

@@ -1,7 +1,9 @@
-"""The page at ``/latency`` of a real service with two workers: it shows what they have counted."""
+"""The page at ``/latency`` of a real service with two workers: it shows what they have counted and traced."""
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import httpx
 import pytest
 import trio
 from kit.needs import CHROMIUM, needs
-from kit.page.browser import chromium
+from kit.page.browser import Tab
 from kit.service.command import configured, headrace_serve
 from kit.service.running import KEY, PLAIN
 
@@ -18,36 +20,80 @@ pytestmark = [needs(CHROMIUM), pytest.mark.timeout(300)]
 REQUESTS = 6
 AGENT = "  - {model_name: agent, litellm_params: {model: canned/agent}}\n"
 ROW = "#request-list tbody tr"
+TRACK_PX = 17
 
 
-async def test_it_shows_the_requests_of_all_workers(tmp_path: Path) -> None:
-    async with headrace_serve(tmp_path, configured(AGENT), workers=2) as command:
-        seen = await trio.to_thread.run_sync(look_at, command.port)
-    assert seen["ids"] == seen["sent"]
-    assert sum(seen["phases"]) == pytest.approx(seen["record"]["total_ms"])
-    assert len(seen["phases"]) == len(seen["record"]["points_ms"])
-    assert seen["problems"] == []
+async def test_it_shows_the_requests_of_all_workers_and_their_traces(tab: Tab, tmp_path: Path) -> None:
+    broken = tmp_path / "packages" / "perfetto"  # for the server the extra is missing as long as this is there
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError")
+    text = configured(AGENT, "trace_one_in: 1")
+    async with headrace_serve(tmp_path, text, workers=2, packages=[broken.parent]) as command:
+        await trio.to_thread.run_sync(look_at, tab, command.port)
+        await trio.to_thread.run_sync(save_traces, tab, broken)
+    assert tab.problems() == []
 
 
-def look_at(port: int) -> dict[str, Any]:
-    """Open the page, send requests, and return what the page shows of them."""
-    with chromium() as browser, browser.tab() as tab:
-        tab.open(f"http://127.0.0.1:{port}/latency#key={KEY}")
-        tab.until("document.querySelector('#empty')?.hidden === false")
-        sent = sorted(send(port) for _ in range(REQUESTS))
-        tab.click("#tab-recent")
-        tab.until(f"document.querySelectorAll('{ROW}').length === {REQUESTS}")
-        tab.until("document.querySelector('#links tbody tr')")
-        ids = sorted(tab.run(f"[...document.querySelectorAll('{ROW}')].map((row) => row.cells[1].title)"))
-        tab.click(ROW)
-        tab.until("document.querySelector('#waterfall .phase')")
-        return {
-            "sent": sent,
-            "ids": ids,
-            "phases": tab.run("[...document.querySelectorAll('.phase')].map((row) => +row.dataset.ms)"),
-            "record": get(port, f"/latency/requests/{tab.text('#waterfall-title')}").json(),
-            "problems": tab.problems(),
-        }
+def look_at(tab: Tab, port: int) -> None:
+    """Open the page, send requests, and compare what it shows of them with their records."""
+    tab.open(f"http://127.0.0.1:{port}/latency#key={KEY}")
+    tab.until("document.querySelector('#empty')?.hidden === false")
+    sent = sorted(send(port) for _ in range(REQUESTS))
+    tab.click("#tab-traced")
+    tab.until(f"document.querySelectorAll('{ROW}').length === {REQUESTS}")
+    tab.until("document.querySelector('#links tbody tr')")
+    assert sorted(tab.run(f"[...document.querySelectorAll('{ROW}')].map((row) => row.cells[1].title)")) == sent
+    tab.click(ROW)
+    tab.until("document.querySelector('#waterfall .phase')")
+    record = get(port, f"/latency/requests/{tab.text('#waterfall-title')}").json()
+    phases_ms = tab.run("[...document.querySelectorAll('.phase')].map((row) => +row.dataset.ms)")
+    assert len(phases_ms) == len(record["points_ms"])
+    assert sum(phases_ms) == pytest.approx(record["total_ms"])
+    look_at_trace(tab, record)
+
+
+def look_at_trace(tab: Tab, record: dict[str, Any]) -> None:
+    """Compare the view of each batch with the spans of the record: point at the longest wait for the upstream."""
+    trace = record["trace"]
+    tracks = [f"lane {name}" for name in trace["lanes"]] + trace["stages"]
+    tracks += [trace["links"][index] for index in sorted({span[1] for span in trace["spans"] if span[0] >= 10})]
+    canvas = "document.querySelector('#waterfall canvas')"
+    label = tab.run(f"{canvas}.ariaLabel")
+    assert label.startswith(f"Trace of {len(trace['spans'])} spans in {len(tracks)} tracks.")
+    lane = trace["lanes"].index("call_upstream")
+    outside = [(start_us, us) for kind, index, start_us, us, _ in trace["spans"] if (kind, index) == (4, lane)]
+    start_us, us = max(outside, key=lambda span: span[1])
+    left = tab.run(f"import('/latency/static/spans.js').then(({{ xOf }}) => xOf({start_us + us / 2}, 0, "
+        f"{1000 * record['total_ms']}, {canvas}.clientWidth))")  # fmt: skip
+    tab.run(f"{canvas}.scrollIntoView()")
+    box = tab.run(f"{canvas}.getBoundingClientRect().toJSON()")
+    tab.move(box["x"] + left, box["y"] + TRACK_PX * (lane + 0.5))
+    shown = tab.text("#waterfall .readout")
+    assert shown.startswith("lane call_upstream: outside ")
+    ms = "import('/latency/static/units.js').then(({ duration }) => duration(%s))"
+    assert tab.run(ms % (us / 1000)) in shown
+    assert tab.run(ms % (start_us / 1000)) in shown
+
+
+def save_traces(tab: Tab, broken: Path) -> None:
+    """Save the trace of the request that is shown, first without the extra ``trace`` and then with it."""
+    folder = broken.parent.parent / "saved"
+    tab.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+    tab.click("#save-trace")
+    tab.until("document.querySelector('#waterfall').innerText.includes('That failed: ')")
+    assert "need the package perfetto: pip install 'headrace[trace]'; it is missing" in tab.text("#waterfall")
+    tab.browser.events.clear()  # Chromium reports the 409
+    if importlib.util.find_spec("perfetto") is None:
+        return
+    shutil.rmtree(broken)
+    tab.click("#save-trace")
+    tab.until("document.querySelector('#waterfall').innerText.includes('Saved: open it at ui.perfetto.dev.')")
+    saved = folder / f"{tab.text('#waterfall-title')}.pftrace"
+    while not saved.exists():
+        tab.run("new Promise((resolve) => setTimeout(resolve, 20))")
+    protos = importlib.import_module("perfetto.protos.perfetto.trace.perfetto_trace_pb2")
+    packets = protos.Trace.FromString(saved.read_bytes()).packet
+    assert sum(packet.HasField("track_event") for packet in packets) > 100
 
 
 def get(port: int, path: str) -> httpx.Response:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.histogram import slot_of
+import pytest
+
+from pipeline.histogram import middle_s, slot_of
 from pipeline.study.top import Top, TopStage, TopWorker, top_of
 from pipeline.study.top_screen import lines_of
 
@@ -59,6 +61,14 @@ def test_everything_is_a_difference() -> None:
     assert top.gap_ms is None
     assert top.stall_ms == {"shout": 250.0}
     assert top.workers == [TopWorker(1, True, 2.0, 3, 64.0)]
+
+
+def test_neighbouring_slots_that_were_added_up_change_no_count() -> None:
+    slot = slot_of(10**6) // 4 * 4
+    before = {"now_s": 1.0, "histograms": {"transit": {"step": 1, "slots": [[slot, 50], [slot + 3, 50]]}}}
+    after = {"now_s": 2.0, "histograms": {"transit": {"step": 4, "slots": [[slot, 100], [slot + 4, 7]]}}}
+    transit_ms = top_of(before, after).transit_ms
+    assert transit_ms == pytest.approx([middle_s(slot + 4, 4) * 1e3] * 2)
 
 
 def test_a_service_that_has_restarted_or_lacks_fields_has_no_negative_figures() -> None:

@@ -1,7 +1,7 @@
 """``/latency/now``: the figures of the whole service in one small document, once a second for each viewer.
 
 Everything is counted from the start: a viewer takes differences. Its size is limited, whatever there is to show: first
-the lists of requests become shorter, then histograms coarser.
+the lists of requests become shorter, then histograms coarser and tables shorter.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pipeline.gateway.admin.summaries import summaries_of
 from pipeline.gateway.board import PARTIES, BoardText, all_running, read_board, wall_clock_s
 from pipeline.gateway.recorded import Latest
 from pipeline.gateway.recorder import CANCELLED, FAILED, SLOW, STALL, STALLED
+from pipeline.histogram import STEPS, added_up
 from pipeline.lane import STATES
 from pipeline.observe import IN_FLIGHT, LOST, REQUESTS, figures_of
 from pipeline.segments import SegmentFile, SegmentView
@@ -28,7 +29,7 @@ _STALLS: Final = "stalls"
 _KEPT: Final = 8
 _MAX_RUNNING: Final = 20
 _SHRINKS: Final = 8
-"""How often the document is made smaller: the lists by half each time, in the second half of the times histograms."""
+"""How often the document is made smaller: the lists by half each time, in the second half of the times the rest."""
 _MAX_WORKERS: Final = 32
 _MAX_NAMES: Final = 32
 """Of stages, lanes and links, those with the most time."""
@@ -64,6 +65,7 @@ class Now:
         processes = [_ProcessFigures(view, read_segment(view), read_board(view)) for view in views]
         totals = _Totals(figures_of(process.figures for process in processes))
         figures = {"now_s": round(wall_clock_s(), 3), "headrace": self._version, **_figures(processes, totals)}
+        lanes, stages, links = _lanes(totals), _stages(totals), _links(totals)
         histograms = {name: totals.histogram(family, label) for name, (family, label) in _HISTOGRAMS.items()}
         running = all_running(process.board for process in processes)
         latest = self._latest.look(views)
@@ -71,10 +73,14 @@ class Now:
         recent = {kind: summaries_of(lines) for kind, lines in latest.items()}
         document = b""
         for shrunk in range(_SHRINKS):
-            few, slots = _KEPT >> shrunk, _MAX_SLOTS >> max(0, shrunk - _SHRINKS // 2)
+            few, halvings = _KEPT >> shrunk, max(0, shrunk - _SHRINKS // 2)
+            slots, names = _MAX_SLOTS >> halvings, _MAX_NAMES >> halvings
             document = _ENCODER.encode(
                 {
                     **figures,
+                    "lanes_s": _largest(lanes, STATES, names),
+                    "stages": _largest(stages, ("busy_s", "outside_s"), names),
+                    "links": _largest(links, ("ready_s", "queued_s", "full_s"), names),
                     "histograms": {name: histogram.shown(slots) for name, histogram in histograms.items()},
                     "stalls": stalls[:few],
                     "running": running[: _MAX_RUNNING >> shrunk],
@@ -105,9 +111,6 @@ def _figures(processes: list[_ProcessFigures], totals: _Totals) -> dict[str, Any
         "lost": int(totals.all(LOST)),
         "party_s": _parties(processes),
         "phase_s": totals.by("phase", "headrace_request_phase_seconds_total"),
-        "lanes_s": _largest(totals.by_two("lane", "state", "headrace_lane_seconds_total"), STATES),
-        "stages": _largest(_stages(totals), ("busy_s", "outside_s")),
-        "links": _largest(_links(totals), ("ready_s", "queued_s", "full_s")),
         "stall_s": totals.by("stage", "headrace_stall_seconds_total"),
     }
 
@@ -153,18 +156,12 @@ class _Histogram:
         self._sum_s = sum_s
 
     def shown(self, most: int) -> dict[str, Any]:
-        """Return it with at most so many slots."""
-        slots, coarser = self._slots, 0
-        while len(slots) > most and coarser < _COARSEST:
-            coarser += 1
-            slots = Counter[int]()
-            for slot, count in self._slots.items():
-                slots[slot >> coarser << coarser] += count
-        return {"slots": sorted(slots.items()), "sum_s": round(self._sum_s, 6)}
-
-
-_COARSEST: Final = 4
-"""One slot for each octave."""
+        """Return it with at most so many slots; ``step`` neighbouring ones are added up to one."""
+        slots, step = self._slots, 1
+        while len(slots) > most and step < STEPS:
+            step *= 2
+            slots = added_up(self._slots, step)
+        return {"step": step, "slots": sorted(slots.items()), "sum_s": round(self._sum_s, 6)}
 
 
 def _worker(process: _ProcessFigures) -> dict[str, Any]:
@@ -189,8 +186,12 @@ def _parties(processes: Iterable[_ProcessFigures]) -> dict[str, float]:
         for party in sums:
             of_ended_s = process.figures.sum(_PARTIES, ("party", party))
             board = process.board
-            sums[party] += of_ended_s if board is None else board.party_s.get(party, of_ended_s)
+            sums[party] += of_ended_s if board is None else board.party_s_now().get(party, of_ended_s)
     return {party: round(value, 6) for party, value in sums.items()}
+
+
+def _lanes(totals: _Totals) -> dict[str, dict[str, float]]:
+    return totals.by_two("lane", "state", "headrace_lane_seconds_total")
 
 
 def _stages(totals: _Totals) -> dict[str, dict[str, float]]:
@@ -225,10 +226,10 @@ def _links(totals: _Totals) -> dict[str, dict[str, float]]:
     }
 
 
-def _largest(rows: dict[str, dict[str, float]], of: Iterable[str]) -> dict[str, dict[str, float]]:
-    """Return the rows with the largest sums of these figures, in their own order."""
-    if len(rows) <= _MAX_NAMES:
+def _largest(rows: dict[str, dict[str, float]], of: Iterable[str], most: int) -> dict[str, dict[str, float]]:
+    """Return at most so many rows, those with the largest sums of these figures, in their own order."""
+    if len(rows) <= most:
         return rows
     sums = {name: sum(row.get(figure, 0.0) for figure in of) for name, row in rows.items()}
-    names = set(sorted(sums, key=lambda name: -sums[name])[:_MAX_NAMES])
+    names = set(sorted(sums, key=lambda name: -sums[name])[:most])
     return {name: row for name, row in rows.items() if name in names}

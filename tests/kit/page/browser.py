@@ -20,6 +20,7 @@ from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PATIENCE_S = 25
+SIZE = 1280, 900
 FLAGS = (
     "--headless=new",
     "--no-sandbox",  # tests run as root in containers
@@ -77,7 +78,7 @@ class Browser:
         return message
 
     @contextmanager
-    def tab(self, *, width: int = 1280, height: int = 900, dark: bool = False) -> Iterator[Tab]:
+    def tab(self, width: int = SIZE[0], height: int = SIZE[1]) -> Iterator[Tab]:
         """Open a tab in a profile of its own, and close it at the end."""
         context = self.call("Target.createBrowserContext")["browserContextId"]
         target = self.call("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
@@ -86,7 +87,7 @@ class Browser:
         for domain in ("Page", "Runtime", "Log", "Network"):
             tab.call(f"{domain}.enable")
         tab.resize(width, height)
-        tab.prefer(dark=dark)
+        tab.prefer(dark=False)
         try:
             yield tab
         finally:
@@ -107,6 +108,15 @@ class Tab:
     def open(self, url: str) -> None:
         """Go to an address."""
         self.call("Page.navigate", url=url)
+
+    def clear(self) -> None:
+        """Leave the page, and forget what it has kept or reported."""
+        self.run("sessionStorage.clear(); localStorage.clear()")
+        self.call("Page.navigate", url="about:blank")
+        self.until("location.href === 'about:blank'")
+        self.resize(*SIZE)
+        self.prefer(dark=False)
+        self.browser.events.clear()
 
     def resize(self, width: int, height: int) -> None:
         """Set the size of the window."""
@@ -180,9 +190,16 @@ class Tab:
                     found.append(str([value.get("value") for value in params["args"]]))
         return found
 
-    def picture(self, *, whole: bool = False) -> bytes:
-        """Return what is shown as PNG; ``whole`` includes what is below the window."""
-        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+    def picture(self, selector: str = "") -> bytes:
+        """Return what is shown, or the section that has an element, as PNG."""
+        cut: dict[str, Any] = {}
+        if selector:
+            section = f"document.querySelector({json.dumps(selector)}).closest('section')"
+            box = self.run(
+                f"{section}.scrollIntoView({{ block: 'center' }}); {section}.getBoundingClientRect().toJSON()"
+            )
+            cut = {"clip": {name: box[name] for name in ("x", "y", "width", "height")} | {"scale": 1}}
+        shot = self.call("Page.captureScreenshot", format="png", **cut)
         return base64.b64decode(shot["data"])
 
 

@@ -11,24 +11,18 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from pipeline.histogram import slot_of
+
 Json = dict[str, Any]
 Sums = dict[str, float]
 
 BEGAN_S = 1_796_040_000.0
-UNIT_NS = 78125 / 128
 CODECS = ("decode_events", "remember_reasoning", "encode_chunks", "keep_alive", "write_sse")
 ENTRY = ("authenticate", "parse_request", "choose_deployment", "restore_reasoning")
 STATES = ("starved", "ready", "busy", "outside", "blocked", "closing")
 LINK = "call_upstream>decode_events"
 PACE_S = 0.1
 SHARES = {"decode_events": 0.3, "remember_reasoning": 0.05, "encode_chunks": 0.1, "keep_alive": 0.03, "write_sse": 0.52}
-
-
-def slot_of(seconds: float) -> int:
-    """Return the slot of a duration, by the formula of the service's histograms."""
-    units = int(seconds * 1e9 / UNIT_NS)
-    shift = max(0, units.bit_length() - 5)
-    return shift * 16 + (units >> shift)
 
 
 class Figures:
@@ -131,7 +125,7 @@ class Figures:
         return f"2026-11-30T12:{minutes % 60:02}:{seconds:02}.{self._random.randrange(1000):03}Z"
 
     def _note(self, name: str, seconds: float, times: int = 1) -> None:
-        self._slots[name][slot_of(seconds)] += times
+        self._slots[name][slot_of(int(seconds * 1e9))] += times
         add(self._sums_s, **{name: seconds * times})
 
     def _count_lanes(self, streams: int, work_s: float, ready_s: float) -> None:
@@ -158,7 +152,7 @@ class Figures:
 
     def _document(self) -> Json:
         histograms = {
-            name: {"slots": [[slot, slots[slot]] for slot in sorted(slots)], "sum_s": round(self._sums_s[name], 6)}
+            name: {"step": 1, "slots": sorted(slots.items()), "sum_s": round(self._sums_s[name], 6)}
             for name, slots in self._slots.items()
         }
         return {

@@ -34,15 +34,13 @@ class StandIn:
         figures: what it serves.
         change: is applied to each ``/latency/now`` before it is sent.
         failing: if set, the status with which all data is refused.
+        no_trace: if set, the sentence with which traces are refused.
         reads: how often ``/latency/now`` was read.
         url: the page's address.
     """
 
     def __init__(self, figures: Figures, port: int = 0) -> None:
-        self.figures = figures
-        self.change: Callable[[Json], Json] = lambda document: document
-        self.failing = 0
-        self.reads = 0
+        self.begin(figures)
         self._lock = threading.Lock()
         stand_in = self
 
@@ -55,6 +53,7 @@ class StandIn:
                 self.send_header("content-type", content_type)
                 self.send_header("content-length", str(len(body)))
                 self.send_header("content-security-policy", POLICY)
+                self.send_header("cache-control", "max-age=3600" if "/static/" in self.path else "no-store")
                 self.end_headers()
                 self.wfile.write(body)
 
@@ -64,6 +63,14 @@ class StandIn:
         self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}/latency"
+
+    def begin(self, figures: Figures | None = None) -> None:
+        """Begin anew, as a service that has just been started."""
+        self.figures = Figures() if figures is None else figures
+        self.change: Callable[[Json], Json] = lambda document: document
+        self.failing = 0
+        self.no_trace = ""
+        self.reads = 0
 
     def reply(self, target: str, authorization: str) -> Reply:
         """Return status, type and body for one request."""
@@ -90,6 +97,8 @@ class StandIn:
         record = self.figures.records.get(unquote(request_id))
         if what != "requests" or record is None:
             return failure(404, "the flight recorder has no finished request with this id")
+        if more and self.no_trace:
+            return failure(409, self.no_trace)
         if more:
             return 200, "application/octet-stream", b"a trace"
         return document(record)

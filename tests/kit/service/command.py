@@ -96,13 +96,21 @@ def configured(models: str, settings: str = "") -> str:
 
 @asynccontextmanager
 async def headrace_serve(
-    folder: Path, text: str, *, workers: int, command: Sequence[str] = ("serve",)
+    folder: Path, text: str, *, workers: int, command: Sequence[str] = ("serve",), packages: Sequence[Path] = ()
 ) -> AsyncIterator[Command]:
-    """Run it, or another command that serves, and wait until all workers do; at the end kill it."""
+    """Run it, or another command that serves, and wait until all workers do; at the end kill it.
+
+    Args:
+        folder: where its configuration and its log are written.
+        text: the configuration.
+        workers: how many processes serve.
+        command: with its arguments.
+        packages: folders of packages that come before the installed ones.
+    """
     config = folder / "config.yaml"
     config.write_text(text)
     arguments = [*command, "--config", str(config), "--workers", str(workers)]
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *packages]))}
     # A file and no pipe: what does not fit into a pipe is not logged.
     with (folder / "log").open("wb") as log, (folder / "log").open("rb") as to_read:
         process = await trio.lowlevel.open_process(

@@ -29,11 +29,11 @@ function board() {
 		chart: new PartiesChart(), heat: new HeatMap(), flow: new Flow(),
 		requests: new Requests(open),
 		stalls: new Table(byId("stalls"), [
-			column("ended", (one) => clockOf(one.ts)),
-			column("stage", (one) => one.stage ?? "no single one", { left: true, width: "36%" }),
-			column("held", (one) => duration(one.ms)),
-			column("waiting", (one) => figure(one.streams), { about: "how many requests waited" }),
-			column("worker", (one) => one.worker),
+			column("ended", (one) => clockOf(one.ts), { width: "76px" }),
+			column("stage", (one) => one.stage ?? "no single one", { left: true }),
+			column("held", (one) => duration(one.ms), { width: "66px" }),
+			column("waiting", (one) => figure(one.streams), { width: "56px", about: "how many requests waited" }),
+			column("worker", (one) => one.worker, { width: "52px" }),
 		], (one) => `${one.ts} ${one.worker}`, open),
 		workers: new Table(byId("workers"), [
 			column("", (one) => `${one.worker}${one.alive ? "" : " (ended)"}`),
@@ -68,7 +68,7 @@ function showTiles(recent, now) {
 	const ended = recent && sumOf(recent.ended);
 	const failed = recent && sumOf({ ...recent.ended, ...NOT_FAILED });
 	const pair = (name) => {
-		const [half, most] = quantilesMs(recent?.slots[name] ?? [], 0.5, 0.99);
+		const [half, most] = quantilesMs(recent?.histograms[name], 0.5, 0.99);
 		return half === undefined ? ["–"] : [duration(half), ` · ${duration(most)}`];
 	};
 	const lagMs = 1000 * Math.max(0, ...(now.workers ?? []).map((one) => one.lag_s));

@@ -1,7 +1,7 @@
 /** The heat map: time to the right, duration upwards (log scale), the colour is how many; with the median and p99. */
 
 import { byId, chooser, penOf, put } from "./dom.js";
-import { floorMs, limitMs, quantilesMs, slotOf } from "./slots.js";
+import { floorMs, limitMs, quantilesMs, slotOf, summed } from "./slots.js";
 import { isDark, colour, onTheme } from "./theme.js";
 import { clock, duration, figure, percent } from "./units.js";
 
@@ -50,27 +50,38 @@ export class HeatMap {
 
 	/** Sum the samples into columns of one second and rows of a quarter octave. */
 	count() {
-		this.columns = Array.from({ length: this.spanS }, () => ({ slots: new Map(), rows: new Map(), total: 0 }));
+		this.columns = Array.from({ length: this.spanS }, () => ({ histograms: [], rows: new Map(), total: 0 }));
 		const seen = new Set();
 		this.most = 1;
-		for (const { atS, slots, isGap } of this.samples) {
-			const column = this.columns[this.spanS - 1 - Math.round(this.untilS - atS)];
-			if (!column || isGap) continue;
-			for (const [slot, count] of slots[this.kind] ?? []) {
-				const row = rowOf(slot);
-				const sum = (column.rows.get(row) ?? 0) + count;
-				column.slots.set(slot, (column.slots.get(slot) ?? 0) + count);
-				column.rows.set(row, sum);
-				column.total += count;
-				this.most = Math.max(this.most, sum);
-				seen.add(row);
-			}
+		this.shown = [];
+		for (const { atS, forS, histograms, isGap } of this.samples) {
+			const end = this.spanS - (this.untilS - atS);
+			const first = Math.round(end - forS);
+			const histogram = histograms[this.kind];
+			if (first < 0 || isGap || !histogram) continue;
+			this.shown.push(histogram);
+			// A reading comes a little early or late: its columns meet those of the one before it.
+			for (const column of this.columns.slice(first, Math.max(first + 1, Math.round(end)))) this.add(column, histogram, seen);
 		}
 		if (!seen.size) seen.add(rowOf(slotOf(1)));
 		const [low, high] = [Math.min(...seen), Math.max(...seen)];
 		const around = Math.max(2, Math.ceil((LEAST_ROWS - high + low) / 2));
 		this.low = Math.max(0, low - around);
 		this.rows = high + around + 1 - this.low;
+	}
+
+	add(column, histogram, seen) {
+		column.histograms.push(histogram);
+		const height = Math.max(1, histogram.step / SLOTS_A_ROW);
+		for (const [slot, count] of histogram.slots) {
+			column.total += count;
+			for (let row = rowOf(slot); row < rowOf(slot) + height; row++) {
+				const sum = (column.rows.get(row) ?? 0) + count / height;
+				column.rows.set(row, sum);
+				this.most = Math.max(this.most, sum);
+				seen.add(row);
+			}
+		}
 	}
 
 	draw() {
@@ -126,8 +137,11 @@ export class HeatMap {
 		}
 		pen.textAlign = "center";
 		pen.textBaseline = "bottom";
-		for (const part of [0.25, 0.5, 0.75]) {
-			pen.fillText(clock(this.untilS - part * this.spanS), this.xOf((1 - part) * this.spanS), this.height);
+		const stepS = this.spanS > 120 ? 60 : 30;
+		const fromS = this.untilS - this.spanS;
+		for (let atS = Math.ceil(fromS / stepS) * stepS; atS < this.untilS; atS += stepS) {
+			const x = this.xOf(atS - fromS);
+			if (x > LEFT + 24 && x < this.width - 24) pen.fillText(clock(atS), x, this.height);
 		}
 	}
 
@@ -138,7 +152,7 @@ export class HeatMap {
 		pen.beginPath();
 		let isDown = false;
 		this.columns.forEach((column, x) => {
-			const [ms] = quantilesMs(column.slots, share);
+			const [ms] = quantilesMs(summed(column.histograms), share);
 			const y = this.yOf(rowOf(slotOf(ms ?? 0)) + 0.5);
 			if (ms) pen[isDown ? "lineTo" : "moveTo"](this.xOf(x), y);
 			if (ms) pen.lineTo(this.xOf(x + 1), y);
@@ -180,10 +194,7 @@ export class HeatMap {
 			pen.strokeStyle = colour("ink");
 			pen.strokeRect(this.xOf(x), this.yOf(row + 1), this.xOf(x + 1) - this.xOf(x), this.yOf(row) - this.yOf(row + 1));
 		} else {
-			const all = new Map();
-			for (const column of this.columns) {
-				for (const [slot, count] of column.slots) all.set(slot, (all.get(slot) ?? 0) + count);
-			}
+			const all = summed(this.shown);
 			const [half, most, longest] = quantilesMs(all, 0.5, 0.99, 1).map(duration);
 			if (half) text = `${name}: — p50 ${half}, ┄ p99 ${most}, max ${longest}`;
 		}

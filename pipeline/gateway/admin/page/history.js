@@ -1,6 +1,6 @@
 /** The last minutes: differences of figures that count from the start. If they go down, the service was started anew. */
 
-import { stepOf } from "./slots.js";
+import { summed } from "./slots.js";
 
 const LIMIT_S = 310;
 const AVERAGED_S = 10;
@@ -17,22 +17,16 @@ export function difference(later, earlier) {
 	return found;
 }
 
-function slotsBetween(later, earlier) {
+function histogramsBetween(later, earlier) {
 	const found = {};
-	for (const [name, { slots = [] }] of Object.entries(later.histograms ?? {})) {
-		const before = earlier.histograms?.[name]?.slots ?? [];
-		const step = Math.max(stepOf(slots), stepOf(before));
-		const counts = new Map();
-		const add = (slot, count) => counts.set(slot - (slot % step), (counts.get(slot - (slot % step)) ?? 0) + count);
-		for (const [slot, count] of slots) add(slot, count);
-		for (const [slot, count] of before) add(slot, -count);
-		found[name] = new Map([...counts].filter(([, count]) => count > 0));
+	for (const [name, histogram] of Object.entries(later.histograms ?? {})) {
+		found[name] = summed([histogram], [earlier.histograms?.[name] ?? {}]);
 	}
 	return found;
 }
 
 export class History {
-	/** `samples`: one for each reading but the first, {atS, forS, party: seconds per second, slots: {name: Map}}. */
+	/** `samples`: one for each reading but the first, {atS, forS, party: seconds per second, histograms: {name: ...}}. */
 	constructor() {
 		this.samples = [];
 		this.readings = [];
@@ -58,9 +52,9 @@ export class History {
 		const forS = now.now_s - before.now_s;
 		const party = difference(now.party_s, before.party_s);
 		for (const name of PARTIES) party[name] = (party[name] ?? 0) / forS;
-		const slots = slotsBetween(now, before);
+		const histograms = histogramsBetween(now, before);
 		// An average over the pause of a hidden tab would look like a measurement of each second.
-		this.samples.push({ atS: now.now_s, forS, party, slots, isGap: forS > GAP_S });
+		this.samples.push({ atS: now.now_s, forS, party, histograms, isGap: forS > GAP_S });
 	}
 
 	/** Return what was counted in the last seconds, {forS, and the sections of `now`}; null before the second reading. */
@@ -72,7 +66,7 @@ export class History {
 		for (const name of ["ended", "party_s", "lanes_s", "stages", "links"]) {
 			sections[name] = difference(last[name], first[name]);
 		}
-		return { forS: last.now_s - first.now_s, slots: slotsBetween(last, first), ...sections };
+		return { forS: last.now_s - first.now_s, histograms: histogramsBetween(last, first), ...sections };
 	}
 }
 

@@ -23,21 +23,31 @@ export function slotOf(ms) {
 	return shift * 16 + Math.floor(units / 2 ** shift);
 }
 
-/** Return how many neighbouring slots the service has added up, so that the answer is small: 1, 2, 4, 8 or 16. */
-export function stepOf(counts) {
-	const slots = [...counts];
-	const bits = slots.reduce((all, [slot]) => all | slot, 16);
-	return slots.length < 8 ? 1 : bits & -bits;
+/**
+ * Return the sum of histograms, {step, slots: [[slot, count], ...]}, less those of `before`, without empty slots.
+ *
+ * `step` neighbouring slots are added up to the first of them, so that the answer is small: 1, 2, 4, 8 or 16.
+ */
+export function summed(histograms, before = []) {
+	const step = Math.max(1, ...[...histograms, ...before].map((one) => one.step ?? 1));
+	const counts = new Map();
+	const add = ({ slots = [] }, sign) => {
+		for (const [slot, count] of slots) {
+			const first = slot - (slot % step);
+			counts.set(first, (counts.get(first) ?? 0) + sign * count);
+		}
+	};
+	for (const one of histograms) add(one, 1);
+	for (const one of before) add(one, -1);
+	return { step, slots: [...counts].filter(([, count]) => count > 0).sort(([one], [other]) => one - other) };
 }
 
-/** Return, for ascending shares of 1, the middle of the slot that holds it, in ms; empty if nothing was counted. */
-export function quantilesMs(counts, ...shares) {
-	const slots = [...counts].sort(([one], [other]) => one - other);
+/** Return, for ascending shares of 1, the middle of the slots that hold it, in ms; empty if nothing was counted. */
+export function quantilesMs({ step = 1, slots = [] } = {}, ...shares) {
 	const total = slots.reduce((sum, [, count]) => sum + count, 0);
 	if (!total) return [];
 	let at = 0;
 	let seen = slots[0][1];
-	const step = stepOf(slots);
 	return shares.map((share) => {
 		while (seen < share * total && at < slots.length - 1) seen += slots[++at][1];
 		return (floorMs(slots[at][0]) + limitMs(slots[at][0] + step - 1)) / 2;

@@ -28,7 +28,21 @@ export function tracksOf(trace) {
 	return [...tracks.values()];
 }
 
-/** Return an element that shows a trace. */
+/** Return where a time is, in a canvas that shows those from `from` until `until`. */
+export const xOf = (us, from, until, width) => LEFT + ((us - from) / (until - from)) * (width - LEFT);
+
+/** Return where each batch begins and ends, [number, fromUs, untilUs], in their order. */
+function batchesOf(trace) {
+	const batches = new Map();
+	for (const [, , fromUs, forUs, batch] of trace.spans) {
+		const [, first, last] = batches.get(batch) ?? [batch, Infinity, 0];
+		batches.set(batch, [batch, Math.min(first, fromUs), Math.max(last, fromUs + forUs)]);
+	}
+	batches.delete(0);
+	return [...batches.values()].sort(([one], [other]) => one - other);
+}
+
+/** Return elements that show a trace. */
 export function spansView(trace, totalMs) {
 	const tracks = tracksOf(trace);
 	const height = tracks.length * TRACK + BELOW;
@@ -36,18 +50,27 @@ export function spansView(trace, totalMs) {
 	const box = make("div", { style: { height: `${height}px` } }, canvas);
 	const value = make("p", { class: "quiet readout", "aria-live": "polite" });
 	const lost = trace.lost ? ` ${trace.lost} spans were not kept: the trace was full.` : "";
-	const hint = `Wheel or + and − zoom, ← and → move.${lost}`;
+	const hint = `Wheel or + and − zoom, ← and → move, n and p show the next and the previous batch.${lost}`;
 	const all = Math.max(totalMs * 1000, ...tracks.flatMap(({ spans }) => spans.map((span) => span.fromUs + span.forUs)));
+	const batches = batchesOf(trace);
 	let [from, until] = [0, all];
+	let batch = 0;
 	canvas.setAttribute("aria-label", `Trace of ${trace.spans.length} spans in ${tracks.length} tracks. ${hint}`);
 	setText(value, hint);
 
-	const xOf = (us, width) => LEFT + ((us - from) / (until - from)) * (width - LEFT);
 	const move = (newFrom, newUntil) => {
 		const size = Math.max(10, Math.min(all, newUntil - newFrom));
 		from = Math.max(0, Math.min(all - size, newFrom));
 		until = from + size;
 		draw();
+	};
+	const show = (number) => {
+		batch = Math.max(0, Math.min(batches.length, number));
+		if (!batch) return setText(value, hint), move(0, all);
+		const [name, fromUs, untilUs] = batches[batch - 1];
+		const margin = (untilUs - fromUs) / 20;
+		setText(value, `batch ${name}: ${duration((untilUs - fromUs) / 1000)} at ${duration(fromUs / 1000)}`);
+		move(fromUs - margin, untilUs + margin);
 	};
 	const zoom = (factor, at = 0.5) => {
 		const size = (until - from) * factor;
@@ -66,15 +89,18 @@ export function spansView(trace, totalMs) {
 			pen.fillText(track.name, 0, top + TRACK / 2, LEFT - 8);
 			for (const { state, fromUs, forUs } of track.spans) {
 				if (fromUs + forUs < from || fromUs > until) continue;
-				const x = Math.max(LEFT, xOf(fromUs, width));
+				const x = Math.max(LEFT, xOf(fromUs, from, until, width));
+				const end = Math.min(width, xOf(fromUs + forUs, from, until, width));
 				pen.fillStyle = colour(COLOURS[state] ?? state);
-				pen.fillRect(x, top + 2, Math.max(1, Math.min(width, xOf(fromUs + forUs, width)) - x), TRACK - 4);
+				pen.fillRect(x, top + 2, Math.max(1, end - x), TRACK - 4);
 			}
 		});
 		pen.fillStyle = colour("quiet");
 		for (const part of [0, 1, 2, 3, 4]) {
 			pen.textAlign = part === 4 ? "right" : part ? "center" : "left";
-			pen.fillText(duration((from + ((until - from) * part) / 4) / 1000), LEFT + ((width - LEFT) * part) / 4, height - 8);
+			const later = ((until - from) * part) / 4000;
+			const text = part && from ? `+ ${duration(later)}` : duration(from / 1000 + later);
+			pen.fillText(text, LEFT + ((width - LEFT) * part) / 4, height - 8);
 		}
 		pen.textAlign = "left";
 	};
@@ -88,7 +114,9 @@ export function spansView(trace, totalMs) {
 		const step = (until - from) / 5;
 		const by = { ArrowLeft: -step, ArrowRight: step }[event.key];
 		const factor = { "+": 0.5, "=": 0.5, "-": 2 }[event.key];
-		if (by) move(from + by, until + by);
+		const onward = { n: 1, p: -1 }[event.key];
+		if (onward) show(batch + onward);
+		else if (by) move(from + by, until + by);
 		else if (factor) zoom(factor);
 		else return;
 		event.preventDefault();
@@ -105,5 +133,10 @@ export function spansView(trace, totalMs) {
 	});
 	new ResizeObserver(draw).observe(box);
 	onTheme(draw);
-	return [box, value];
+	const button = (text, onclick) => make("button", { onclick }, text);
+	return [
+		make("div", { class: "head" }, make("h3", {}, "Each batch"),
+			button("all", () => show(0)), button("previous", () => show(batch - 1)), button("next batch", () => show(batch + 1))),
+		box, value,
+	];
 }

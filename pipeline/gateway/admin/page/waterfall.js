@@ -64,7 +64,7 @@ function show(one, body) {
 			make("span", { class: one.end === "OK" ? "end" : "end bad" }, one.end ?? "running"),
 			make("b", { class: "grow" }, duration(one.total_ms)),
 			button("copy id", act(() => navigator.clipboard.writeText(id), "Copied.")),
-			button("Perfetto trace", act(() => saveTrace(id), "Saved: open it at ui.perfetto.dev.")),
+			button("Perfetto trace", act(() => saveTrace(id), "Saved: open it at ui.perfetto.dev."), { id: "save-trace" }),
 			close),
 		make("p", { class: "quiet facts" }, facts.join(" · ")), notice, ...body.filter(Boolean));
 	close.focus(); // the button that had it is gone
@@ -81,7 +81,7 @@ function bodyOf(record, stalls) {
 		make("div", { class: "sums" }, sums,
 			transit && make("span", {}, `transit p50 ${duration(transit.p50)}, p99 ${duration(transit.p99)}, max ${duration(transit.max)}`)),
 		phaseRows(record),
-		record.trace && make("section", {}, make("h3", {}, "Each batch"), spansView(record.trace, record.total_ms)),
+		record.trace && make("section", { "aria-label": "Each batch" }, spansView(record.trace, record.total_ms)),
 		make("div", { class: "halves" }, make("div", {}, lanes(record), links(record)), make("div", {}, stages(record), attempts(record))),
 	];
 }
@@ -108,11 +108,11 @@ function phaseRows(record) {
 		make("div", { class: "head" }, make("h3", {}, "Phases, each until the point it is named after"), zoom), rows);
 }
 
-function tableOf(title, columns, figures) {
+function tableOf(title, columns, figures, width = "34%") {
 	const items = Object.entries(figures ?? {}).map(([name, one]) => ({ name, ...one }));
 	if (!items.length) return null;
 	const table = make("table", { "aria-label": title });
-	const name = column("", (one) => nameCell(one.name, one.stages?.join(", ")), { width: "34%" });
+	const name = column("", (one) => nameCell(one.name, one.stages?.join(", ")), { width });
 	new Table(table, [name, ...columns], (one) => one.name).show(items);
 	return make("section", {}, make("h3", {}, title), table);
 }
@@ -135,7 +135,7 @@ function stages(record) {
 
 function links(record) {
 	const batches = column("batches", (one) => figure(one.batches));
-	return tableOf("Links, over all batches", [ms("ready"), ms("queued"), ms("full"), batches], record.links);
+	return tableOf("Links, over all batches", [ms("ready"), ms("queued"), ms("full"), batches], record.links, "42%");
 }
 
 function attempts(record) {
