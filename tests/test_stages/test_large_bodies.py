@@ -111,6 +111,7 @@ def no_collector() -> Generator[None]:
 
 
 async def test_row_64_work_that_fails_leaves_nothing_for_the_collector(no_collector: None) -> None:
+    """The parse of a large body fails in its thread: the body is let go of at once."""
     kept: list[weakref.ref[Body]] = []
 
     def fail() -> None:
@@ -126,6 +127,7 @@ async def test_row_64_work_that_fails_leaves_nothing_for_the_collector(no_collec
 
 
 async def test_row_64_work_that_is_cancelled_leaves_nothing_for_the_collector(no_collector: None) -> None:
+    """A client leaves while its large body is parsed in a thread: the body is let go of as soon as that ends."""
     kept: list[weakref.ref[Body]] = []
     has_begun = trio.Event()
     token = trio.lowlevel.current_trio_token()

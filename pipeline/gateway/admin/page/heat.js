@@ -6,7 +6,7 @@ import { isDark, colour, onTheme } from "./theme.js";
 import { clock, duration, figure, percent } from "./units.js";
 
 const KINDS = {
-	transit: ["transit", "from the arrival of a batch to the client's socket: what we add to each token"],
+	transit: ["transit", "from the arrival of a batch to the client's socket: what we add to each token, and what a slow client does"],
 	gap_client: ["gap to client", "between two writes to the client: the rhythm that it sees"],
 	gap_upstream: ["gap from upstream", "between two reads: the rhythm of the model"],
 	first_token: ["first token", "from the request's first byte"],
