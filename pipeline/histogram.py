@@ -35,7 +35,13 @@ def slot_of_size(size: int) -> int:
 
 def slot_of(ns: int) -> int:
     """Return the slot of a duration; a negative one is counted as 0."""
-    return slot_of_size((ns << UNITS_SHIFT) // UNITS_DIVISOR)
+    # As `slot_of_size`, which would be a further call: this is once for each wait of a batch.
+    size = (ns << UNITS_SHIFT) // UNITS_DIVISOR
+    shift = size.bit_length() - 5
+    if shift <= 0:
+        return size if size > 0 else 0
+    slot = (shift << 4) + (size >> shift)
+    return slot if slot < SLOTS else _LAST
 
 
 def size_limit(slot: int) -> int:

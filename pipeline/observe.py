@@ -6,8 +6,9 @@ others when a request has ended, from its own lanes, links and points (`pipeline
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import add
 from typing import Any, Final, Literal
 
 from pipeline.channel import Link
@@ -175,8 +176,26 @@ _KNOWN: Final[Mapping[str, Known]] = {family.name: family for family in FAMILIES
 _WHEN_DEAD: Final[Mapping[str, str]] = {IN_FLIGHT: LOST}
 _NO_STAGE: Final = "none"
 """The stage of a stall that no single stage has caused."""
+_LINK_WAIT: Final = "headrace_link_wait_seconds"
 UNKNOWN: Final = ""
 """The deployment of a request that has come to none."""
+
+
+class _Sums:
+    """Numbers of counters that are added to for each request, and shown for several requests together.
+
+    To add to shared memory takes three times as long as to add here, and more if it is in no cache.
+
+    Attributes:
+        cells: the counters; what they have already is kept.
+        numbers: what they have come to.
+    """
+
+    __slots__ = ("cells", "numbers")
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        self.cells = cells
+        self.numbers: list[int] = [cell[0] for cell in cells]
 
 
 class Observed:
@@ -193,6 +212,7 @@ class Observed:
     def __init__(self, segment: Segment) -> None:
         self.series = SeriesWriter(segment, when_dead=_WHEN_DEAD)
         self._worker = str(segment.worker)
+        self._cells: dict[tuple[str, tuple[str, ...]], Cell] = {}
         cell = self._cell
         self._in_flight = cell(IN_FLIGHT)
         cell(LOST)  # Prometheus does not see the first step of a counter that begins at 1
@@ -202,18 +222,26 @@ class Observed:
             client_gap=cell("headrace_chunk_gap_seconds", "client"),
             upstream_gap=cell("headrace_chunk_gap_seconds", "upstream"),
         )
-        self._parties = [
-            cell("headrace_request_party_seconds_total", party) for party in ("client", "ours", "upstream")
-        ]
+        self._all_sums: list[_Sums] = []
+        parties = [cell("headrace_request_party_seconds_total", party) for party in ("client", "ours", "upstream")]
+        self._parties = self._sums(parties)
         self._ended: dict[str, Cell] = {}
-        self._phases: dict[Point, Cell] = {}
-        self._lanes: dict[str, list[Cell]] = {}
-        self._stages: dict[str, list[Cell]] = {}
-        self._links: dict[str, list[Cell]] = {}
+        self._phases: dict[Point, _Sums] = {}
+        self._lanes: dict[str, _Sums] = {}
+        self._stages: dict[str, _Sums] = {}
+        self._links: dict[str, _Sums] = {}
 
     def _cell(self, family: str, *values: str) -> Cell:
-        known = _KNOWN[family]
-        return self.series.cell(known.kind, family, tuple(zip(known.labels, values, strict=True)))
+        if (cell := self._cells.get((family, values))) is None:
+            known = _KNOWN[family]
+            cell = self.series.cell(known.kind, family, tuple(zip(known.labels, values, strict=True)))
+            self._cells[family, values] = cell
+        return cell
+
+    def _sums(self, cells: Sequence[Cell]) -> _Sums:
+        sums = _Sums(cells)
+        self._all_sums.append(sums)
+        return sums
 
     # At once.
 
@@ -251,7 +279,7 @@ class Observed:
 
     def party_s(self) -> dict[Literal["client", "ours", "upstream"], float]:
         """Return whose time it was in all requests that have ended, in seconds."""
-        client, ours, upstream = [cell[0] / 1e9 for cell in self._parties]
+        client, ours, upstream = [ns / 1e9 for ns in self._parties.numbers]
         return {"client": client, "ours": ours, "upstream": upstream}
 
     def note_process(self, *, lag_s: float, resident_bytes: int, sockets: Mapping[str, int]) -> None:
@@ -294,7 +322,7 @@ class Observed:
         end: str,
         tokens: tuple[int, int] | None = None,
     ) -> None:
-        """Add a finished request as a whole. Its point ``ended`` is known.
+        """Add a finished request as a whole. Its point ``ended`` is known; `publish` must follow.
 
         Args:
             timeline: of the request.
@@ -303,82 +331,86 @@ class Observed:
             end: its end code.
             tokens: of its prompt and of its answer, as the upstream has counted them.
         """
+        cell = self._cell
         points, born_ns = timeline.points, timeline.born_ns
         ended_ns = points["ended"]
         of = deployment or UNKNOWN
         stream = "" if is_stream is None else "true" if is_stream else "false"
-        count_duration(self._cell("headrace_request_seconds", of, stream, end), ended_ns - born_ns)
-        for cell, ns in zip(self._parties, timeline.parties_ns(ended_ns), strict=True):
-            cell[0] += ns
-        since_ns = born_ns
+        count_duration(cell("headrace_request_seconds", of, stream, end), ended_ns - born_ns)
+        parties = self._parties
+        parties.numbers = [*map(add, parties.numbers, timeline.parties_ns(ended_ns))]
+        since_ns, phases = born_ns, self._phases
         for point, ns in points.items():
             if ns > since_ns:
-                if (phase := self._phases.get(point)) is None:
-                    phase = self._phases[point] = self._cell("headrace_request_phase_seconds_total", point)
-                phase[0] += ns - since_ns
+                if (phase := phases.get(point)) is None:
+                    phase = phases[point] = self._sums([cell("headrace_request_phase_seconds_total", point)])
+                phase.numbers[0] += ns - since_ns
                 since_ns = ns
         if "client_arrived" in points:
-            count_duration(self._cell("headrace_before_handler_seconds"), points["head_read"] - born_ns)
+            count_duration(cell("headrace_before_handler_seconds"), points["head_read"] - born_ns)
         if (out_ns := points.get("first_token_out")) is not None:
-            count_duration(self._cell("headrace_first_token_seconds", of), out_ns - born_ns)
+            count_duration(cell("headrace_first_token_seconds", of), out_ns - born_ns)
         if (sent_ns := points.get("upstream_sent")) is not None and (token_ns := points.get("first_token")):
-            count_duration(self._cell("headrace_upstream_first_token_seconds", of), token_ns - sent_ns)
+            count_duration(cell("headrace_upstream_first_token_seconds", of), token_ns - sent_ns)
         if (routed_ns := points.get("routed")) is not None and deployment is not None:
             answered_ns = points.get("upstream_end", ended_ns)
-            count_duration(self._cell("headrace_upstream_seconds", of, end), answered_ns - routed_ns)
+            count_duration(cell("headrace_upstream_seconds", of, end), answered_ns - routed_ns)
         if (left_ns := points.get("left")) is not None and (closed_ns := points.get("upstream_closed")):
-            count_duration(self._cell("headrace_cancel_seconds"), closed_ns - left_ns)
+            count_duration(cell("headrace_cancel_seconds"), closed_ns - left_ns)
         if tokens is not None:
             for direction, count in zip(("prompt", "completion"), tokens, strict=True):
-                self._cell("headrace_tokens_total", of, direction)[0] += count
-                count_size(self._cell("headrace_request_tokens", of, direction), count)
+                cell("headrace_tokens_total", of, direction)[0] += count
+                count_size(cell("headrace_request_tokens", of, direction), count)
 
     def fold_tasks(self, lanes: Iterable[Lane], links: Iterable[Link[Any]]) -> None:
-        """Add what the tasks of a finished request, or of one of its attempts, have done."""
+        """Add what the tasks of a finished request, or of one of its attempts, have done; `publish` must follow."""
+        cell = self._cell
         for main in lanes:
             for lane in (main, *main.more):
-                if (cells := self._lanes.get(lane.name)) is None:
-                    cells = self._lanes[lane.name] = [
-                        self._cell("headrace_lane_seconds_total", lane.name, state) for state in STATES
-                    ]
-                for cell, ns in zip(cells, lane.spent_ns, strict=True):
-                    if ns:
-                        cell[0] += ns
+                name = lane.name
+                if (sums := self._lanes.get(name)) is None:
+                    cells = [cell("headrace_lane_seconds_total", name, state) for state in STATES]
+                    sums = self._lanes[name] = self._sums(cells)
+                sums.numbers = [*map(add, sums.numbers, lane.spent_ns)]
+            events = main.stages[0].events_taken
             for stage in main.stages:
-                if (cells := self._stages.get(stage.name)) is None:
-                    cells = self._stages[stage.name] = [
-                        self._cell("headrace_stage_busy_seconds_total", stage.name),
-                        self._cell("headrace_stage_outside_seconds_total", stage.name),
-                        self._cell("headrace_stage_events_total", stage.name, "in"),
-                        self._cell("headrace_stage_events_total", stage.name, "out"),
+                name = stage.name
+                if (sums := self._stages.get(name)) is None:
+                    cells = [
+                        cell("headrace_stage_busy_seconds_total", name),
+                        cell("headrace_stage_outside_seconds_total", name),
+                        cell("headrace_stage_events_total", name, "in"),
+                        cell("headrace_stage_events_total", name, "out"),
                     ]
-                busy, outside, taken, given = cells
-                busy[0] += stage.busy_ns + stage.flush_ns
-                if stage.outside_ns:
-                    outside[0] += stage.outside_ns
-                taken[0] += stage.events_in
-                given[0] += stage.events_out
+                    sums = self._stages[name] = self._sums(cells)
+                given = stage.events_out
+                figures = (stage.busy_ns + stage.flush_ns, stage.outside_ns, events, given)
+                sums.numbers = [*map(add, sums.numbers, figures)]
+                events = given
         for link in links:
-            if (cells := self._links.get(link.name)) is None:
-                cells = self._links[link.name] = [
-                    self._cell("headrace_link_full_seconds_total", link.name),
-                    self._cell("headrace_link_batches_total", link.name),
-                    self._cell("headrace_link_wait_seconds", link.name, "ready"),
-                    self._cell("headrace_link_wait_seconds", link.name, "queued"),
-                ]
-            full, batches, ready, queued = cells
-            full[0] += link.full_ns
-            batches[0] += link.batches
+            name = link.name
+            if (sums := self._links.get(name)) is None:
+                cells = [cell("headrace_link_full_seconds_total", name), cell("headrace_link_batches_total", name)]
+                sums = self._links[name] = self._sums(cells)
+            sums.numbers = [*map(add, sums.numbers, (link.full_ns, link.batches))]
+            ready, queued = cell(_LINK_WAIT, name, "ready"), cell(_LINK_WAIT, name, "queued")
             at_once = link.batches
-            for cell, waits, ns in (
+            for histogram, waits, ns in (
                 (ready, link.ready_waits, link.ready_ns),
                 (queued, link.queued_waits, link.queued_ns),
             ):
                 for slot, count in waits.items():
-                    cell[slot] += count
+                    histogram[slot] += count
                     at_once -= count
-                cell[SUM_AT] += ns
+                if ns:
+                    histogram[SUM_AT] += ns
             ready[0] += at_once  # their taker worked at them in the task that gave them
+
+    def publish(self) -> None:
+        """Show readers what was added since the last time."""
+        for sums in self._all_sums:
+            for cell, number in zip(sums.cells, sums.numbers, strict=True):
+                cell[0] = number
 
     def fold_turns(self, turns_ns: Mapping[str, Iterable[int]]) -> None:
         """Add how long stages worked at each batch of a request that was traced."""

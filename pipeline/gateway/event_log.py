@@ -111,6 +111,7 @@ class EventLog:
         if self._observed is not None:
             for one in finished:
                 fold(one, self._observed)
+            self._observed.publish()
         if not self._log.writes_requests and self._recorder is None and self._extra is None:
             return
         records, ended_s = [request_record(one) for one in finished], [one.ended_s for one in finished]

@@ -29,6 +29,8 @@ class Figures:
         self.observed = Observed(self.file.claim(1))
 
     def series(self, family: str, **labels: str) -> Series:
+        if "observed" in vars(self):  # else its process has died
+            self.observed.publish()
         [found] = [one for one in read_all(self.file)[family].series if dict(one.labels) == labels]
         return found
 

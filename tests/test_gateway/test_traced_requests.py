@@ -191,6 +191,7 @@ async def test_the_turns_of_stages_are_counted_for_traced_requests_only() -> Non
     fold(plain, observed)
     assert "headrace_stage_busy_seconds" not in read_all(file)
     fold(traced, observed)
+    observed.publish()
     assert traced.trace is not None
     family = read_all(file)["headrace_stage_busy_seconds"]
     counted = {series.labels: sum(series.slots.values()) for series in family.series}

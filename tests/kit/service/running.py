@@ -179,6 +179,7 @@ async def serving(
         if observed is not None:
             observed.end(finished.end)
             fold(finished, observed)
+            observed.publish()
         services[0].add_record(as_logged(finished))
 
     app = Application(settings, plugins=plugins or {}, on_end=note_end, observed=observed, measurements=measurements)
