@@ -7,6 +7,7 @@ Figures are CPU time of processes, with an identical copy of the service as a co
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -36,11 +37,11 @@ TURNS: Final = 64
 SESSIONS: Final = 16
 """Many: two services with the same program differ by a percent for as long as they live."""
 TRACED: Final = "headrace, every request traced"
-PARTS: Final = ("service", "engine", "tracing")
+PARTS: Final = ("events", "requests", "engine", "tracing")
 SECONDS: Final = {"paced": 1.0, "requests": 0.7}
 """The length of a turn."""
 MEASURES: Final = {
-    "info paced": Measure("an event of a paced stream", 0.01),
+    "info paced": Measure("an event of a paced stream", 0.025),
     "info requests": Measure("a request, log level info", 0.03),
     "warning requests": Measure("a request, log level warning", 0.03),
     "traced paced": Measure("an event of a paced stream, beside traced ones", 0.01),
@@ -65,19 +66,26 @@ def _name(against: Path | None) -> str:
     return f"headrace {commit(against)}" if against is not None else WITHOUT
 
 
-def in_services(recording: Recording, against: Path | None, turns: int, sessions: int, length: float) -> None:
-    """Compare whole services, under equal loads at the same time."""
+def in_services(
+    recording: Recording, against: Path | None, parts: Collection[str], turns: int, sessions: int, length: float
+) -> None:
+    """Compare whole services, under equal loads at the same time: events of streams, and whole requests."""
     other: dict[str, Any] = {"module": "benchmarks.unmetered"}
     if against is not None:
         other = {"source": against}
-    lengths = {work: seconds * length for work, seconds in SECONDS.items()}
+    lengths = {
+        work: SECONDS[work] * length for part, work in (("events", "paced"), ("requests", "requests")) if part in parts
+    }
     with open_tools() as tools:
         for level in LOG_LEVELS:
             label = f"{level} "
+            works = [work for work in _works(label) if work in lengths]
+            if not works:
+                continue
             options: dict[str, dict[str, Any]] = {OURS: {}, COPY: {}, _name(against): other}
             sides = {name: {**option, "log_level": level} for name, option in options.items()}
             session = partial(services, tools, sides, lengths)
-            take_turns(recording, session, _works(label), turns=turns, sessions=sessions, label=label)
+            take_turns(recording, session, works, turns=turns, sessions=sessions, label=label)
 
 
 def in_traced_services(recording: Recording, turns: int, sessions: int, length: float) -> None:
@@ -132,8 +140,8 @@ def main(arguments: list[str] | None = None) -> int:
     against = options.against.resolve() if options.against is not None else None
     recording = begin("meters", is_quick=options.quick)
     try:
-        if "service" in parts:
-            in_services(recording, against, turns, sessions, options.length)
+        if "events" in parts or "requests" in parts:
+            in_services(recording, against, parts, turns, sessions, options.length)
         if "tracing" in parts:
             in_traced_services(recording, turns, sessions, options.length)
         if "engine" in parts:

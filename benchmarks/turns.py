@@ -173,15 +173,15 @@ def verdict(found: Ratio, control: Ratio, limit: float) -> str:
         return f"no verdict: the copy differs by {control.median - 1:+.2%}"
     low, high = found.low - 1, found.high - 1
     if high < -limit:
-        return f"less, by more than {limit:.0%}"
+        return f"less, by more than {100 * limit:g}%"
     if low > limit:
-        return f"more, by more than {limit:.0%}"
+        return f"more, by more than {100 * limit:g}%"
     if low >= -limit and high <= limit:
-        return f"the same within {limit:.0%}"
+        return f"the same within {100 * limit:g}%"
     if high <= limit:
-        return f"at most {limit:.0%} more"
+        return f"at most {100 * limit:g}% more"
     if low >= -limit:
-        return f"at most {limit:.0%} less"
+        return f"at most {100 * limit:g}% less"
     return "undecided: more turns are needed"
 
 
