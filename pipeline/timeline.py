@@ -7,7 +7,8 @@ the lanes need anyway; what is left of the total is ours, so that they sum to it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from time import perf_counter_ns
@@ -228,6 +229,16 @@ class Timeline:
                 cell[slot if slot < SLOTS else SLOTS - 1] += 1
                 cell[SLOTS] += gap_ns
         self._delivered_ns, self._delivered_origin_ns = now_ns, origin_ns
+
+    @contextmanager
+    def waiting_for_client(self) -> Generator[None]:
+        """Count the time inside as the client's."""
+        since_ns = self.client_since_ns = self.clock()
+        try:
+            yield
+        finally:
+            self.client_ns += self.clock() - since_ns
+            self.client_since_ns = 0
 
     def parties_ns(self, ended_ns: int) -> tuple[int, int, int]:
         """Return the time of the client, ours and the upstream's until ``ended_ns``; they sum to it.

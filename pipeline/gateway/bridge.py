@@ -265,8 +265,9 @@ class _ServedRequest:
                 if self.error is not None and (
                     delay_s := self._bridge.wrong_keys.delay_of(self.error, self.ctx[HEAD].client)
                 ):
-                    late = trio.sleep(delay_s)  # noqa: ASYNC105 - awaited on the next line
-                    await self._client.watch_during(late, self.disconnect)
+                    with self.ctx.timeline.waiting_for_client():
+                        late = trio.sleep(delay_s)  # noqa: ASYNC105 - awaited on the next line
+                        await self._client.watch_during(late, self.disconnect)
         if self.is_cut_off and not self.response.ended:
             self.error = Overloaded("this server is restarting: send the request again", code="draining")
         if self.error is not None and self.disconnect_reason is None:
@@ -328,7 +329,7 @@ class _ServedRequest:
             profile = self.ctx[PROFILE]
             rendered = render(error, as_400=profile.errors_as_400, as_upstream=profile.errors_as_upstream)
             if self.ctx.get(PRINCIPAL) is None:
-                response.timing = None  # how long a wrong key took to be refused is nobody's business
+                response.timing = None  # the client must not see how long we took to refuse a wrong key
             response.start(rendered.status, rendered.headers, is_whole=True)
             response.write_nowait(rendered.body, last=True)
         elif not response.ended and (encoder := self.ctx.get(ENCODER)) is not None:
@@ -404,14 +405,8 @@ class _BodySource:
             self._deadline += trio.current_time() - since_s  # the client could not send meanwhile
 
     async def _receive(self) -> Message:
-        timeline = self._timeline
-        since_ns = timeline.client_since_ns = timeline.clock()
         if self._deadline is None:
             self._deadline = trio.current_time() + self._timeout_s
-        try:
-            with trio.CancelScope(deadline=self._deadline):
-                return await self._client.receive()
-        finally:
-            timeline.client_ns += timeline.clock() - since_ns
-            timeline.client_since_ns = 0
+        with self._timeline.waiting_for_client(), trio.CancelScope(deadline=self._deadline):
+            return await self._client.receive()
         raise ClientFault("the request body did not arrive in time: send it faster", code="body_timeout")

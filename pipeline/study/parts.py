@@ -18,6 +18,7 @@ PARTIES: Final[tuple[PartyName, ...]] = ("client", "ours", "upstream")
 
 PartKind = Literal[
     "upload",
+    "delay",
     "reading",
     "queue",
     "work",
@@ -108,7 +109,12 @@ def parts_of(request: RecordedRequest) -> list[TimePart]:
 def _client_parts(request: RecordedRequest, client_ms: float) -> Iterator[TimePart]:
     wrote_ms = sum(stage.outside_ms for name, stage in stages_of(request) if ON_SOCKETS.get(name) == "client")
     reading_ms = min(client_ms, wrote_ms)
-    yield TimePart("upload", "client", client_ms - reading_ms)
+    sent_ms = client_ms - reading_ms
+    delay_ms = 0.0
+    if request.error == "unauthorized":  # its body was not read: what is not its head was the delay of a wrong key
+        delay_ms = max(0.0, sent_ms - request.points_ms.get("head_read", 0.0))
+    yield TimePart("upload", "client", sent_ms - delay_ms)
+    yield TimePart("delay", "client", delay_ms)
     yield TimePart("reading", "client", reading_ms)
 
 
@@ -130,7 +136,7 @@ def _our_parts(
 
 
 def _upstream_parts(request: RecordedRequest, upstream_ms: float, phases_ms: dict[str, float]) -> Iterator[TimePart]:
-    failed_ms = sum(min(attempt.ms, _waited_ms(attempt)) for attempt in failed_attempts(request))
+    failed_ms = sum(lost_ms(request, attempt) for attempt in failed_attempts(request))
     found = [TimePart("attempts", "upstream", failed_ms)]
     for point, kind in _UPSTREAM_PHASES.items():
         ms = phases_ms.get(point, 0.0) - lost_in_phase_ms(request, point, phases_ms.get(point, 0.0))
@@ -168,6 +174,11 @@ def _waited_ms(attempt: RecordedAttempt) -> float:
 def failed_attempts(request: RecordedRequest) -> list[RecordedAttempt]:
     """Return the attempts that another one followed."""
     return [attempt for attempt in request.attempts[:-1] if attempt.end != "OK"]
+
+
+def lost_ms(request: RecordedRequest, attempt: RecordedAttempt) -> float:
+    """Return how long an attempt that failed has waited, before the last one began: a hedged one goes on after that."""
+    return min(attempt.ms, _waited_ms(attempt), max(0.0, request.attempts[-1].began_ms - attempt.began_ms))
 
 
 def lost_in_phase_ms(request: RecordedRequest, point: str, phase_ms: float) -> float:

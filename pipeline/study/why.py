@@ -8,15 +8,15 @@ from typing import Final, Literal, NamedTuple
 
 from msgspec import Struct
 
-from pipeline.study.parts import PartKind, PartyName, TimePart, failed_attempts, parts_of
+from pipeline.study.parts import PartKind, PartyName, TimePart, failed_attempts, lost_ms, parts_of
 from pipeline.study.path import PathStep, path_of
 from pipeline.study.peers import Peers
 from pipeline.study.records import RecordedRequest, RecordedStall
 from pipeline.study.tables import ms_text
 
 CulpritKind = Literal[
-    "upload", "reading", "overload", "blocked_loop", "stage", "pause", "attempts", "pool", "resolve", "connect",
-    "secure", "head", "first_token", "tokens", "slow_deployment", "unknown",
+    "upload", "delay", "reading", "overload", "blocked_loop", "stage", "pause", "attempts", "pool", "resolve",
+    "connect", "secure", "head", "first_token", "tokens", "slow_deployment", "unknown",
 ]  # fmt: skip
 
 LATE_S: Final = 1.1
@@ -27,12 +27,24 @@ UNUSUAL_MS: Final = 20.0
 SLOWER: Final = 2.0
 """A deployment is slow if it takes so many times as long as the others of the model."""
 EXPLAINED: Final = 0.5
-"""Stalls explain a wait for the loop if they cover this share of it."""
+"""Stalls, or waits of lanes and batches that were noticed, explain a wait for the loop if they cover this share."""
 LIKE_OTHERS: Final = 3.0
 """A first token that takes up to so many times as long as the others on average is one of them."""
 
 _BEFORE_FIRST_TOKEN: Final = frozenset(
-    {"upload", "overload", "attempts", "pool", "resolve", "connect", "secure", "head", "first_token", "slow_deployment"}
+    {
+        "upload",
+        "delay",
+        "overload",
+        "attempts",
+        "pool",
+        "resolve",
+        "connect",
+        "secure",
+        "head",
+        "first_token",
+        "slow_deployment",
+    }
 )
 
 
@@ -192,10 +204,10 @@ def _culprit(
         return made, _stage_words(group)
     match kind:
         case "loop" | "queue":
-            return made, _waited_words(made, kind, held)
-        case "upload" | "reading":
+            return made, _waited_words(request, made, kind, held)
+        case "upload" | "delay" | "reading":
             made.kind = kind
-            return made, "the client's: " + ("it sent its request slowly" if kind == "upload" else "it read slowly")
+            return made, f"the client's: {_CLIENT_WORDS[kind]}"
         case "pause":
             made.kind = "pause"
             return made, "ours: pauses before further attempts"
@@ -216,13 +228,31 @@ def _stage_words(group: list[TimePart]) -> str:
     return f"ours: the stage {group[0].stage} waited {ms_text(wait_ms)} for something of its own{also}"
 
 
-def _waited_words(made: Culprit, kind: PartKind, held: list[Held]) -> str:
+_CLIENT_WORDS: Final[dict[str, str]] = {
+    "upload": "it sent its request slowly",
+    "delay": "its key was wrong, as several before it, so that the answer was delayed",
+    "reading": "it read slowly",
+}
+
+
+def _noticed_ms(request: RecordedRequest) -> float:
+    """Return for how long something of a request was seen to wait for the loop: itself, a task, or a batch."""
+    lanes = [request.lanes, *[attempt.lanes for attempt in request.attempts]]
+    links = [request.links, *[attempt.links for attempt in request.attempts]]
+    lanes_ms = sum(lane.ready_ms for them in lanes for lane in them.values())
+    links_ms = sum(link.ready_ms for them in links for link in them.values())
+    return (request.before_ms or 0.0) + max(lanes_ms, links_ms)
+
+
+def _waited_words(request: RecordedRequest, made: Culprit, kind: PartKind, held: list[Held]) -> str:
     if kind == "queue":
         made.kind = "overload"
         return "ours: it waited for its turn (max_requests_in_flight), so headrace is overloaded"
     held_ms = sum(one.ms for one in held)
     unlogged = sum(one.unlogged for one in held)
     if not held or (held_ms < EXPLAINED * made.ms and not unlogged):
+        if _noticed_ms(request) < EXPLAINED * made.ms:
+            return "ours, but no stage worked or waited for so long: the record does not say what took it"
         made.kind = "overload"
         return "ours: it waited for the loop, which was busy with many small turns, so headrace is overloaded"
     made.kind, made.stage, made.request_id = "blocked_loop", held[0].stage, held[0].request_id
@@ -237,6 +267,7 @@ def _waited_words(made: Culprit, kind: PartKind, held: list[Held]) -> str:
     return f"ours: the stage {held[0].stage} of request {held[0].request_id}{others} held the loop{times}"
 
 
+_GIVEN_UP: Final = "given_up"
 _UPSTREAM_WORDS: Final[dict[str, str]] = {
     "attempts": "in attempts that failed",
     "pool": "waiting for a free connection of the pool",
@@ -252,8 +283,13 @@ _UPSTREAM_WORDS: Final[dict[str, str]] = {
 def _upstream_words(request: RecordedRequest, made: Culprit, kind: PartKind, peers: Peers | None) -> str:
     where = _UPSTREAM_WORDS.get(kind, "")
     if kind == "attempts":
-        failed = ", ".join(f"{one.deployment} {one.end}" for one in failed_attempts(request))
-        return f"the upstream's, {where} ({failed})"
+        lost = failed_attempts(request)
+        made.deployment = max(lost, key=lambda one: lost_ms(request, one)).deployment
+        failed = ", ".join(f"{one.deployment} {one.end}" for one in lost if one.end != _GIVEN_UP)
+        given_up = ", ".join(str(one.deployment) for one in lost if one.end == _GIVEN_UP)
+        words = [f"{where} ({failed})"] if failed else []
+        words += [f"in attempts that were given up ({given_up})"] if given_up else []
+        return f"the upstream's, {' and '.join(words)}"
     others = None if peers is None else peers.elsewhere(request)
     here = None if peers is None else peers.here(request)
     if others is not None and kind in ("connect", "secure", "head", "first_token", "tokens"):

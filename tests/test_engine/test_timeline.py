@@ -365,6 +365,15 @@ def test_a_wait_that_goes_on_counts_for_whoever_is_waited_for() -> None:
     assert (timeline.party, story.parties()) == (Party.CLIENT, (3, 5, 7))
 
 
+def test_a_wait_is_the_clients_if_it_is_said_so() -> None:
+    story = Story()
+    with story.timeline.waiting_for_client():
+        story.after(3)
+        assert story.timeline.party is Party.CLIENT
+    story.after(2)
+    assert (story.timeline.party, story.parties()) == (Party.OURS, (3, 2, 0))
+
+
 # Clocks.
 
 

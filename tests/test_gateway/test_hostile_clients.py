@@ -12,8 +12,11 @@ from kit.clients.chat_posts import ask, delta, post_bytes
 from kit.clients.raw import RawClient
 from kit.service.bridges import Browser, FakeUpstream, bridge_to
 from kit.service.running import CONFIG, KEY, PLAIN, Service, model, serving
+from kit.study.made import as_request
 from kit.time.patience import patiently
 from kit.upstreams.scripted import events, scripted_upstream, sse_head, stall
+
+from pipeline.study.why import explained
 
 HI = {"model": "echo", "input": "hi"}
 SMALL_BUFFER = 4096
@@ -126,7 +129,11 @@ async def test_row_84_wrong_keys_are_counted_with_their_address_and_a_right_key_
         assert (await service.post(HI)).status_code == 200
     assert [record["client"] for record in service.records] == ["127.0.0.1"] * 6
     assert [record["end"] for record in service.records] == ["OK", *["AU"] * 4, "OK"]
-    assert service.records[4]["total_ms"] >= 250
+    delayed = service.records[4]
+    assert delayed["total_ms"] >= 250
+    assert 250 <= delayed["party_ms"]["client"] <= delayed["total_ms"]  # not ours: anybody can send wrong keys
+    why = explained(as_request(delayed))
+    assert (why.culprit.kind, why.culprit.party) == ("delay", "client"), why.sentence
     [line] = [message for message in caplog.messages if "wrong API keys" in message]
     assert line.startswith("4 wrong API keys from 127.0.0.1")
     assert OTHER not in caplog.text

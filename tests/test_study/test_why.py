@@ -67,6 +67,42 @@ def test_the_sentence_names_the_part_of_the_first_tokens_time() -> None:
     )
 
 
+def test_the_attempt_that_took_longest_is_named_and_one_that_was_given_up_has_not_failed() -> None:
+    short = {**PAST_ATTEMPT, "deployment": "d-9", "ms": 40.0}
+    long = {**PAST_ATTEMPT, "began_ms": 40.1, "ms": 860.0}
+    found = why(request_line(attempts=[short, long, LAST_ATTEMPT]))
+    assert (found.culprit.kind, found.culprit.deployment) == ("attempts", "d-0")
+    assert "was the upstream's, in attempts that failed (d-9 UE, d-0 UE); " in found.sentence
+
+    hedged = {**PAST_ATTEMPT, "end": "given_up", "ms": 1060.0}  # it went on while the last one answered
+    line = request_line(attempts=[{**hedged, "ms": 900.0}, LAST_ATTEMPT])
+    line["attempts"][0] = hedged
+    found = why(line)
+    assert (found.culprit.kind, found.culprit.deployment) == ("attempts", "d-0")
+    assert found.culprit.ms == pytest.approx(900, rel=0.001)
+    assert "was the upstream's, in attempts that were given up (d-0); " in found.sentence
+
+
+def test_the_delay_of_a_wrong_key_is_the_clients() -> None:
+    line = request_line(end="AU", error="unauthorized", status=401, arrival_ms=5, upload_ms=0)
+    line |= {"points_ms": {"head_read": 5.0, "first_byte_out": 1006.0, "ended": 1006.0}, "total_ms": 1006.0}
+    line |= {"party_ms": {"client": 1003.0, "ours": 3.0, "upstream": 0.0}, "stages": {}, "lanes": {}, "links": {}}
+    found = why(line)
+    assert (found.culprit.kind, found.culprit.party, found.culprit.ms) == ("delay", "client", 998)
+    assert "was the client's: its key was wrong, as several before it, so that the answer was delayed" in found.sentence
+
+
+def test_time_of_ours_that_nothing_explains_is_not_called_overload() -> None:
+    line = request_line(loop_ms=900)
+    for waits in (line["lanes"]["call_upstream"], line["links"]["a>b"]):
+        waits["ready_ms"] = 100.0
+    found = why(line)
+    assert (found.culprit.kind, found.culprit.party) == ("unknown", "ours")
+    assert "ours, but no stage worked or waited for so long" in found.sentence
+    line["links"]["a>b"]["ready_ms"] = 500.0
+    assert why(line).culprit.kind == "overload"
+
+
 def test_a_failed_request_says_how_it_ended() -> None:
     line = request_line(head_ms=30_000, end="UT", error="upstream_timeout")
     for point in ("upstream_head", "first_event", "first_token", "first_token_out"):
