@@ -58,7 +58,8 @@ class Judgement(Struct, kw_only=True):
     Attributes:
         limit: its name in the file.
         figure: the figure that it applies to, with the statistic.
-        verdict: ``cannot tell`` if there are too few requests, or the interval has the limit within it.
+        verdict: ``cannot tell`` if there are too few requests, or the interval of a growth that is more than half of
+            the limit has the limit within it.
         value: what the recording has.
         at_most: the limit.
         low, high: the interval of the growth, with 95 % confidence for all of the file together.
@@ -176,9 +177,9 @@ def _grown(
         return judgement
     interval: Interval
     if statistic == "mean":
-        interval = mean_interval(before.values, sample.values, widen)
+        interval = mean_interval(before.in_order, sample.in_order, widen)
     else:
-        interval = median_interval(before.sorted_values, sample.sorted_values, widen)
+        interval = median_interval(before.in_order, sample.in_order, widen)
     judgement.value, judgement.low, judgement.high = (round(ms, 4) for ms in interval)
     if interval.low > at_most:
         judgement.verdict = "exceeded"

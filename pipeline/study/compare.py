@@ -118,8 +118,8 @@ def _compared(name: str, a: Samples, b: Samples, widen: float, margin: float) ->
     )
     if min(of_a.count, of_b.count) < FEWEST:
         return one
-    medians = median_interval(of_a.sorted_values, of_b.sorted_values, widen)
-    means = mean_interval(of_a.values, of_b.values, widen)
+    medians = median_interval(of_a.in_order, of_b.in_order, widen)
+    means = mean_interval(of_a.in_order, of_b.in_order, widen)
     one.a_median, one.b_median = round(of_a.quantile(0.5), 3), round(of_b.quantile(0.5), 3)
     one.a_mean, one.b_mean = round(of_a.mean, 3), round(of_b.mean, 3)
     one.median_difference, one.median_low, one.median_high = (round(ms, 4) for ms in medians)

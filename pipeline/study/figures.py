@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from math import ceil
 from typing import Final, get_args
 
@@ -69,13 +69,14 @@ class Sample:
 
     Attributes:
         count, sum, max: of all values.
-        values: those that are kept, in no order.
+        values: those that are kept; in the order in which they were added, unless it is a random choice.
     """
 
     def __init__(self) -> None:
         self.count = 0
         self.sum = self.max = 0.0
         self.values = array("d")
+        self._numbers = array("q")  # of a random choice: the number of each value, by which it can be put into order
         self._random = random.Random(0)
         self._sorted: list[float] | None = None
 
@@ -88,7 +89,10 @@ class Sample:
         if self.count <= MOST_VALUES:
             self.values.append(value)
         elif (at := self._random.randrange(self.count)) < MOST_VALUES:
+            if not self._numbers:
+                self._numbers.extend(range(MOST_VALUES))
             self.values[at] = value
+            self._numbers[at] = self.count
 
     def quantile(self, share: float) -> float:
         """Return the value that this share of all does not exceed; 0 if there are none."""
@@ -99,6 +103,13 @@ class Sample:
     def mean(self) -> float:
         """Return the mean of all values; 0 if there are none."""
         return self.sum / self.count if self.count else 0.0
+
+    @property
+    def in_order(self) -> Sequence[float]:
+        """The values that are kept, in the order in which they were added."""
+        if not self._numbers:
+            return self.values
+        return [value for _, value in sorted(zip(self._numbers, self.values, strict=True))]
 
     @property
     def sorted_values(self) -> list[float]:

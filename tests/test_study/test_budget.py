@@ -95,6 +95,20 @@ def test_growth_over_a_baseline_is_judged_with_its_interval(tmp_path: Path, extr
         )
 
 
+@pytest.mark.parametrize(("ms", "verdict"), [(0.0, "within"), (1.5, "cannot tell"), (20.0, "exceeded")])
+def test_growth_that_varies_much_is_within_if_it_is_at_most_half_of_the_limit(
+    tmp_path: Path, ms: float, verdict: str
+) -> None:
+    now, before = Samples(), Samples()
+    for number in range(40):
+        now.add("total_ms", number * 7 % 10 + ms)
+        before.add("total_ms", number * 7 % 10)
+    [total] = judge(tmp_path, '[baseline]\nfile="x"\n[baseline.growth]\n"total_ms.p50" = {ms = 2}', now, before)
+    assert total.verdict == verdict
+    assert total.high is not None
+    assert total.high > 2
+
+
 def test_a_baseline_is_beside_its_file(tmp_path: Path) -> None:
     (tmp_path / "b.toml").write_text(GROWTH)
     assert read_budget(str(tmp_path / "b.toml")).baseline == str(tmp_path / "main.jsonl")

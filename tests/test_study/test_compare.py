@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from contextlib import AbstractAsyncContextManager
+from math import sqrt
 from time import perf_counter
 
 import pytest
@@ -185,7 +186,7 @@ def test_what_varies_too_much_for_the_number_of_requests_cannot_be_told() -> Non
 def test_what_only_the_slowest_feel_is_found_by_the_mean() -> None:
     def with_tail(share: float) -> Samples:
         lines = [
-            request_line(f"r-{at}", work_ms={"shout": 500.0 + at % 7 if at % 100 < share * 100 else 5 + at % 3})
+            request_line(f"r-{at}", work_ms={"shout": 500.0 + at % 7 if 37 * at % 100 < share * 100 else 5 + at % 3})
             for at in range(1000)
         ]
         return samples_of(map(as_request, lines))
@@ -214,11 +215,44 @@ def test_intervals_hold_as_often_as_they_say() -> None:
     for seed in range(tries):
         generator = random.Random(seed)
         a, b = ([generator.lognormvariate(0, 0.5) for _ in range(100)] for _ in range(2))
-        median = median_interval(sorted(a), sorted(b), 1.0, seed)
+        median = median_interval(a, b, 1.0, seed)
         mean = mean_interval(a, b, 1.0, seed)
         hits["median"] += median.low <= 0 <= median.high
         hits["mean"] += mean.low <= 0 <= mean.high
     assert min(hits.values()) >= 0.85 * tries, hits
+
+
+def alike(count: int, seed: int, likeness: float) -> list[float]:
+    """Return values that vary by 30 %, each as like the one before it as ``likeness`` (an AR(1) process)."""
+    generator = random.Random(seed)
+    state, values = generator.gauss(0, 1), []
+    for _ in range(count):
+        values.append(10 * (1 + 0.3 * state))
+        state = likeness * state + sqrt(1 - likeness**2) * generator.gauss(0, 1)
+    return values
+
+
+@pytest.mark.parametrize("likeness", [0.5, 0.9, 0.98])
+def test_neighbours_that_are_alike_make_no_culprit_in_two_recordings_of_the_same(likeness: float) -> None:
+    tries, culprits, misses = 40, 0, {"median": 0, "mean": 0}
+    for seed in range(tries):
+        a, b = alike(1000, 2 * seed, likeness), alike(1000, 2 * seed + 1, likeness)
+        for name, interval in (("median", median_interval), ("mean", mean_interval)):
+            _, low, high = interval(a, b, 1.0)
+            misses[name] += not low <= 0 <= high
+        one, other = Samples(), Samples()
+        for samples, values in ((one, a), (other, b)):
+            for value in values:
+                samples.add("total_ms", value)
+                samples.add("stages.s.busy_ms", value)
+        culprits += compared(one, other).culprit is not None
+    assert (culprits, max(misses.values()) <= 0.1 * tries) == (0, True), (culprits, misses)
+
+
+def test_among_neighbours_that_are_alike_a_real_difference_is_found() -> None:
+    a, b = alike(3000, 1, 0.9), [value + 3 for value in alike(3000, 2, 0.9)]
+    _, low, high = median_interval(a, b, widening(100))
+    assert 0 < low < 3 < high
 
 
 def test_more_figures_make_intervals_wider() -> None:
