@@ -30,7 +30,7 @@ from pipeline.gateway.passing_on import LOOPBACK, PassingOn
 from pipeline.gateway.request_record import RequestRecord
 from pipeline.gateway.upstream_clients import proxy_in_environment
 from pipeline.study.brief_line import brief_line, stall_line
-from pipeline.study.recording import header_now
+from pipeline.study.recording import StudyError, header_now, new_file
 from stages.routing.settings import RoutingSettings
 from stages.upstreams import Deployment, Timeouts
 from stages.upstreams.apis import APIS
@@ -232,16 +232,14 @@ def _new_file(name: str) -> Generator[int]:
     """Open a new file to write to.
 
     Raises:
-        CommandError: if it exists, as a recording is not to be lost.
+        CommandError: if it exists or cannot be written.
     """
     if name.endswith((".zst", ".gz")):
         raise CommandError(f"--record {name}: a recording is written as it is; compress it when it is complete")
     try:
-        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        raise CommandError(f"--record {name}: the file exists; write to another, or remove it") from None
-    except OSError as error:
-        raise CommandError(f"--record {name}: cannot be written: {error.strerror}") from error
+        fd = new_file(name)
+    except StudyError as error:
+        raise CommandError(f"--record: {error}") from None
     try:
         yield fd
     finally:

@@ -126,7 +126,8 @@ def _write(lines: Iterable[str]) -> None:
 
 
 # Any: whatever msgspec can encode.
-def _write_json(document: Any) -> None:
+def write_json(document: Any) -> None:
+    """Write a document to stdout, as JSON that people can read."""
     import msgspec
 
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
@@ -149,7 +150,7 @@ def _report(options: argparse.Namespace) -> int:
             f"{recording.name} has no request that was asked for: check --model, --deployment, --end, --since"
         )
     if options.json:
-        _write_json(report)
+        write_json(report)
     else:
         _write(report_page(report, Paint()))
     return 0
@@ -180,7 +181,7 @@ def _why(options: argparse.Namespace) -> int:
     with open_source(name, options.url, options.key) as recording:
         found = explanations(_selection(options).of(recording), request_id=request_id, slowest=options.count)
     if options.json:
-        _write_json(found)
+        write_json(found)
         return 0
     for number, one in enumerate(found):
         _write([*([""] if number else []), *why_page(one, Paint())])
@@ -201,7 +202,7 @@ def _why_now(options: argparse.Namespace) -> int:
     for sentence in silent:
         sys.stderr.write(f"headrace: {sentence}\n")
     if options.json:
-        _write_json([{**row, "sentence": running_sentence(row)} for row in rows])
+        write_json([{**row, "sentence": running_sentence(row)} for row in rows])
     elif rows or not silent:
         _write(running_page(rows, Paint()))
     return 0
@@ -215,7 +216,7 @@ def _stalls(options: argparse.Namespace) -> int:
     with open_source(options.file, options.url, options.key) as recording:
         found = stalled_stages(_selection(options).of(recording))
     if options.json:
-        _write_json(found)
+        write_json(found)
     else:
         _write(stalls_page(found, Paint()))
     return 0
@@ -235,7 +236,7 @@ def _compare(options: argparse.Namespace) -> int:
         b = samples_of(selection.of(after))
     comparison = compared(a, b, margin=options.margin / 100)
     if options.json:
-        _write_json(comparison)
+        write_json(comparison)
     else:
         _write(compare_page(comparison, Paint(), shows_all=options.all))
     return int(any(one.differs for one in comparison.figures))
@@ -258,7 +259,7 @@ def _trace(options: argparse.Namespace) -> int:
         raise StudyError(f"{options.output} cannot be written: {error.strerror}") from None
     traced = sum(request.trace is not None for request in requests)
     if options.json:
-        _write_json({"file": options.output, "bytes": len(trace), "requests": len(requests), "traced": traced})
+        write_json({"file": options.output, "bytes": len(trace), "requests": len(requests), "traced": traced})
     else:
         coarse = (
             "" if traced == len(requests) else f" ({len(requests) - traced} not traced per batch: only their points)"
@@ -291,7 +292,7 @@ def _budget(options: argparse.Namespace) -> int:
             baseline = samples_of(selection.of(recording))
     verdicts = judged(budget, samples or samples_of([]), baseline)
     if options.json:
-        _write_json(verdicts)
+        write_json(verdicts)
     else:
         _write(budget_page(verdicts, Paint()))
     failing = ("exceeded", "cannot tell") if options.strict else ("exceeded",)

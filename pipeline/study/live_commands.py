@@ -10,7 +10,7 @@ from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.study.commands import add_service, set_run
+from pipeline.study.commands import add_service, set_run, write_json
 
 if TYPE_CHECKING:
     from pipeline.study.recording import RecordingWriter
@@ -35,6 +35,7 @@ def add_live_commands(commands: Any) -> None:
     )
     record.add_argument("--seconds", metavar="N", type=_seconds, help="for how long (until Ctrl-C); 0: what is there")
     record.add_argument("--new", action="store_true", help="without the requests that have ended before")
+    record.add_argument("--json", action="store_true", help="how much was recorded as one JSON document on stdout")
     set_run(record, _record)
 
     top = commands.add_parser("top", help="show what a running service does now, and where its time goes")
@@ -61,15 +62,21 @@ def _interval(text: str) -> float:
 
 def _record(options: argparse.Namespace) -> int:
     from pipeline.study.live import key_from, now, records
-    from pipeline.study.recording import create_recording, header_now
+    from pipeline.study.recording import StudyError, create_recording, header_now
 
+    if options.json and options.output == "-":
+        raise StudyError("--json has nowhere to write to, as the recording goes to stdout: give --output a file")
     key = key_from(options.key)
     figures = now(options.url, key)
     cursor = records(options.url, key, "now").cursor if options.new else ""
     alive = [one for one in figures.get("workers", []) if one.get("alive")]
     header = header_now(options.url, workers=len(alive), headrace=str(figures.get("headrace", "")))
     with create_recording(options.output, header) as writer:
-        return _Recording(options.url, key, writer).run(cursor, options.seconds)
+        recording = _Recording(options.url, key, writer)
+        status = recording.run(cursor, options.seconds)
+    if options.json:
+        write_json({"file": options.output, **recording.counts})
+    return status
 
 
 class _Recording:
@@ -81,6 +88,11 @@ class _Recording:
         self._writer = writer
         self._lines = self._lost = 0
         self._shows = sys.stderr.isatty()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many lines were recorded, and how many were lost before they were read."""
+        return {"lines": self._lines, "lost": self._lost}
 
     def run(self, cursor: str, seconds: float | None) -> int:
         """Write until ``seconds`` have passed, or Ctrl-C."""

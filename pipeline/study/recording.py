@@ -191,22 +191,33 @@ class RecordingWriter:
         self._file.flush()
 
 
-@contextmanager
-def create_recording(name: str, header: RecordingHeader) -> Generator[RecordingWriter]:
-    """Write a recording to a file, compressed if its name ends in ``.zst``, or to ``-``, standard output.
+def new_file(name: str) -> int:
+    """Open a new file to write to, which only its owner can read: a recording has addresses and names of keys.
 
     Raises:
-        StudyError: if the file cannot be written.
+        StudyError: if it exists, as a recording is not to be lost, or cannot be written.
+    """
+    try:
+        return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise StudyError(f"{name} exists; write to another file, or remove it") from None
+    except OSError as error:
+        raise StudyError(f"{name} cannot be written: {error.strerror}") from None
+
+
+@contextmanager
+def create_recording(name: str, header: RecordingHeader) -> Generator[RecordingWriter]:
+    """Write a recording to a new file, compressed if its name ends in ``.zst``, or to ``-``, standard output.
+
+    Raises:
+        StudyError: if the file exists or cannot be written.
     """
     if name == "-":
         yield RecordingWriter(sys.stdout.buffer, header)
         sys.stdout.buffer.flush()
         return
     with contextlib.ExitStack() as stack:
-        try:
-            file: IO[bytes] = stack.enter_context(open(name, "wb"))
-        except OSError as error:
-            raise StudyError(f"{name} cannot be written: {error.strerror}") from None
+        file: IO[bytes] = stack.enter_context(open(new_file(name), "wb"))
         if name.endswith(".zst"):
             file = stack.enter_context(_zstandard().ZstdCompressor().stream_writer(file, closefd=False))
         yield RecordingWriter(file, header)

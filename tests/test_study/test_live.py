@@ -168,9 +168,17 @@ async def test_a_real_service_is_read_recorded_and_watched(
     found = json.loads(header)
     assert (found["event"], found["format"], found["source"], found["workers"]) == ("recording", 1, url, 2)
     assert capfd.readouterr().err == f"headrace: {len(written)} lines recorded\n"
-    assert await in_thread(lambda: main([*command, "--new"])) == 0
+    assert await in_thread(lambda: main(command)) == 2
+    assert capfd.readouterr().err == f"headrace: {file} exists; write to another file, or remove it\n"
+    assert file.read_bytes().splitlines()[1:] == written
+    file = tmp_path / "new.jsonl"
+    command[4] = str(file)
+    assert await in_thread(lambda: main([*command, "--new", "--json"])) == 0
     assert b'"event":"request"' not in file.read_bytes()
-    capfd.readouterr()
+    counts = {"file": str(file), "lines": len(file.read_bytes().splitlines()) - 1, "lost": 0}
+    assert json.loads(capfd.readouterr().out) == counts
+    assert await in_thread(lambda: main(["record", "--url", url, "-o", "-", "--seconds", "0", "--json"])) == 2
+    assert "give --output a file" in capfd.readouterr().err
 
     assert await in_thread(lambda: main(["top", "--url", url, "--once", "--interval", "0.1"])) == 0
     shown = capfd.readouterr().out

@@ -66,6 +66,15 @@ def test_what_was_written_can_be_read(tmp_path: Path, name: str, real: list[dict
     assert [event.request_id for event in read] == [line["request_id"] for line in real]
     assert recording.header == RecordingHeader(headrace="0.1.0", source="http://h")
     assert (Path(file).read_bytes()[:4] == b"\x28\xb5\x2f\xfd") is name.endswith(".zst")
+    assert Path(file).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_recording_that_exists_is_not_written_over(tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    file.write_text("precious")
+    with pytest.raises(StudyError, match=r"x\.jsonl exists"), create_recording(str(file), RecordingHeader()):
+        pass
+    assert file.read_text() == "precious"
 
 
 def test_a_damaged_compressed_file_says_so(tmp_path: Path) -> None:
