@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from struct import Struct as Layout
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 from zlib import crc32
 
 import msgspec
@@ -21,6 +21,7 @@ from msgspec import UNSET, Struct, UnsetType
 from pipeline.channel import Link
 from pipeline.context import RequestContext
 from pipeline.lane import Lane
+from pipeline.study.parts import PartyName
 from pipeline.timeline import Party
 from stages.slots import ATTEMPTS, CALL
 from stages.wire.redaction import redact
@@ -35,7 +36,6 @@ _HEAD: Final = Layout("<IId")
 """Checksum, length, and time."""
 _ANSWERING: Final = frozenset({"decode_events", "answer_call"})
 
-PartyName = Literal["client", "ours", "upstream"]
 PARTIES: Final[dict[Party, PartyName]] = {
     Party.CLIENT: "client",
     Party.OURS: "ours",

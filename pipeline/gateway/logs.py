@@ -21,7 +21,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from pipeline.gateway.request_record import RequestRecord
-from pipeline.study.brief_line import ON_SOCKETS
+from pipeline.study.records import ON_SOCKETS
 from stages.wire.redaction import redact
 
 LogFormat = Literal["json", "text"]

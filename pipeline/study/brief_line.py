@@ -10,14 +10,12 @@ from collections.abc import Mapping
 from datetime import datetime, tzinfo
 from typing import Any, Final
 
+from pipeline.study.parts import PARTIES
+from pipeline.study.records import ON_SOCKETS
 from pipeline.study.tables import printable
 
-PARTIES: Final = ("upstream", "ours", "client")
-"""In the order in which they are named."""
-
-ON_SOCKETS: Final = frozenset({"call_upstream", "write_sse", "write_json"})
-"""The stages whose waits are the upstream's or the client's; those of the others are ours."""
-
+_NAMED: Final = PARTIES[::-1]
+"""The parties in the order in which they are named."""
 _MAX_NAME_CHARACTERS: Final = 60
 _SECONDS_FROM_MS: Final = 100.0
 _BOLD, _GREEN, _RED, _PLAIN = "\x1b[1m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
@@ -50,11 +48,11 @@ def brief_line(record: Record, ended_s: float, *, has_colour: bool = False, zone
         duration(record.get("total_ms", 0.0)),
     ]
     parties: Mapping[str, float] = record.get("party_ms", {})
-    longest = max(PARTIES, key=lambda party: parties.get(party, 0.0))
+    longest = max(_NAMED, key=lambda party: parties.get(party, 0.0))
     parts = [
         _marked(f"{party} {duration(parties[party])}", _BOLD, has_colour and party == longest)
         + (_of_upstream(record) if party == "upstream" else "")
-        for party in PARTIES
+        for party in _NAMED
         if party in parties
     ]
     times = f": {', '.join(parts)}" if parts else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.study.budget import Judgement
-from pipeline.study.tables import Paint, ms_text
+from pipeline.study.tables import Paint, ms_text, printable
 
 
 def budget_page(judgements: list[Judgement], paint: Paint) -> list[str]:
@@ -11,7 +11,7 @@ def budget_page(judgements: list[Judgement], paint: Paint) -> list[str]:
     exceeded = [one for one in judgements if one.verdict == "exceeded"]
     unclear = [one for one in judgements if one.verdict == "cannot tell"]
     lines = [paint(_exceeded(one), "bad") for one in exceeded]
-    lines += [f"cannot tell: {one.figure}: {one.reason}" for one in unclear]
+    lines += [printable(f"cannot tell: {one.figure}: {one.reason}") for one in unclear]
     within = len(judgements) - len(exceeded) - len(unclear)
     return [*lines, paint(f"{within} of {len(judgements)} limits are kept", "dim")]
 

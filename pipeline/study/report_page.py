@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pipeline.study.report import Report, Spread
-from pipeline.study.tables import Paint, ms_text, number, percent, table
+from pipeline.study.tables import Paint, ms_text, number, percent, printable, table
 
 
 def report_page(report: Report, paint: Paint) -> list[str]:
@@ -14,13 +14,13 @@ def report_page(report: Report, paint: Paint) -> list[str]:
     ends = ", ".join(f"{count} {end}" for end, count in report.ends.items())
     lines = [paint(f"{report.requests} requests ({report.streams} streams): {ends}", "bold")]
     if report.began:
-        lines.append(f"from {report.began} to {report.ended}")
+        lines.append(printable(f"from {report.began} to {report.ended}"))
     lines.append(f"total: {_spread(report.total)}")
     if report.first_token is not None:
         lines.append(f"first token: {_spread(report.first_token)}")
     if report.transit:
         transit = ", ".join(f"{name} {ms_text(spread.p50_ms)}" for name, spread in report.transit.items())
-        lines.append(f"transit of a batch, the median request's: {transit}")
+        lines.append(printable(f"transit of a batch, the median request's: {transit}"))
     if report.stalls:
         lines.append(f"the loop was held {report.stalls} times, for {ms_text(report.stall_ms)}: see headrace stalls")
     lines += _section("whose time", ["party", "p50 ms", "p99 ms", "sum ms", "share"], _parties(report), paint)

@@ -22,7 +22,13 @@ class Paint:
 
     def __call__(self, text: str, colour: str) -> str:
         """Return the text in a colour: a party's, ``bold``, ``bad``, ``good`` or ``dim``."""
-        return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if self._is_on and colour in _COLOURS else text
+        text = printable(text)
+        return coloured(text, colour) if self._is_on and colour in _COLOURS else text
+
+
+def coloured(text: str, colour: str) -> str:
+    """Return a text in a colour of `Paint`."""
+    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
 
 
 def printable(text: str) -> str:
@@ -31,7 +37,10 @@ def printable(text: str) -> str:
 
 
 def painted(line: str) -> str:
-    """Return a line as `printable` does, but with the colours of `Paint`."""
+    """Return a line as `printable` does, but with the colours of `Paint`.
+
+    Names that others have chosen must have been made printable before: they may have colours in them as well.
+    """
     return "".join(part if at % 2 else printable(part) for at, part in enumerate(_COLOUR.split(line)))
 
 
@@ -59,6 +68,7 @@ def percent(part: float, whole: float) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a table: names to the left, figures to the right; names are cut so that it fits."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
     widths[0] = max(min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)), 8)
     return [
@@ -70,7 +80,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def wrapped(text: str) -> list[str]:
     """Return the lines of a sentence, each at most as long as a table is wide."""
     lines = [""]
-    for word in text.split(" "):
+    for word in printable(text).split(" "):
         if lines[-1] and len(lines[-1]) + 1 + len(word) > WIDTH:
             lines.append(word)
         else:

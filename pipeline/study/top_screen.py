@@ -7,18 +7,17 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from pipeline.study.parts import PARTIES
-from pipeline.study.tables import painted
+from pipeline.study.tables import coloured, painted, printable
 from pipeline.study.top import Top
 
 BAR: Final = 40
-_COLOURS: Final = {"client": "33", "ours": "31", "upstream": "34"}
 _LETTERS: Final = {"client": "c", "ours": "#", "upstream": "u"}
 _NAME: Final = 34
 
 
 def lines_of(top: Top, *, url: str, has_colour: bool, width: int = 120) -> list[str]:
     """Return the lines of one interval, none longer than ``width``."""
-    return [_cut(painted(line), width) for line in _lines(top, url, has_colour)]
+    return [_cut(painted(line) if has_colour else printable(line), width) for line in _lines(top, url, has_colour)]
 
 
 def _lines(top: Top, url: str, has_colour: bool) -> Iterator[str]:
@@ -26,7 +25,7 @@ def _lines(top: Top, url: str, has_colour: bool) -> Iterator[str]:
     ends = "  ".join(f"{end} {rate:.1f}/s" for end, rate in sorted(top.ended_per_s.items()) if rate)
     total = sum(top.ended_per_s.values())
     yield f"headrace top  {url}  {at} UTC  ended {total:.1f}/s  in flight {top.in_flight}"
-    yield f"  ends     {ends or '-'}"
+    yield printable(f"  ends     {ends or '-'}")
     waiting = sum(top.party.values())
     bar = "".join(_part(name, top.party.get(name, 0.0) / waiting, has_colour) for name in PARTIES) if waiting else ""
     shares = "  ".join(f"{name} {top.party.get(name, 0.0):.2f}" for name in PARTIES)
@@ -44,18 +43,18 @@ def _lines(top: Top, url: str, has_colour: bool) -> Iterator[str]:
         yield ""
         yield f"  {'before the point':{_NAME}} seconds per second, of requests that have ended"
         for name, value in top.phase.items():
-            yield f"  {_cut(name, _NAME):{_NAME}} {value:8.3f}"
+            yield f"  {_cut(printable(name), _NAME):{_NAME}} {value:8.3f}"
     if top.stages:
         yield ""
         yield f"  {'stage':{_NAME}}   busy %   events/s"
         for stage in top.stages:
-            yield f"  {_cut(stage.name, _NAME):{_NAME}} {100 * stage.busy:8.2f} {stage.events_per_s:10.1f}"
+            yield f"  {_cut(printable(stage.name), _NAME):{_NAME}} {100 * stage.busy:8.2f} {stage.events_per_s:10.1f}"
     if top.links:
         yield ""
         yield f"  {'link':{_NAME}} ready ms  queued ms   full %   depth"
         for link in top.links:
             yield (
-                f"  {_cut(link.name, _NAME):{_NAME}} {link.ready_ms:8.3f} {link.queued_ms:10.3f} "
+                f"  {_cut(printable(link.name), _NAME):{_NAME}} {link.ready_ms:8.3f} {link.queued_ms:10.3f} "
                 f"{100 * link.full:8.2f} {link.depth:7}"
             )
     if top.stall_ms:
@@ -66,7 +65,7 @@ def _lines(top: Top, url: str, has_colour: bool) -> Iterator[str]:
         yield ""
         yield f"  {'running, the longest idle first':{_NAME}}   age s   idle s  waits for  {'after':15}  events  model"
         for request in top.running:
-            yield _running(request)
+            yield printable(_running(request))
 
 
 def _running(one: dict[str, Any]) -> str:
@@ -78,11 +77,11 @@ def _running(one: dict[str, Any]) -> str:
 
 def _part(party: str, share: float, has_colour: bool) -> str:
     cells = round(share * BAR)
-    return f"\x1b[{_COLOURS[party]}m{'█' * cells}\x1b[0m" if has_colour else _LETTERS[party] * cells
+    return coloured("█" * cells, party) if has_colour else _LETTERS[party] * cells
 
 
 def _red(text: str, has_colour: bool) -> str:
-    return f"\x1b[31m{text}\x1b[0m" if has_colour else text
+    return coloured(printable(text), "bad") if has_colour else text
 
 
 def _cut(text: str, characters: int) -> str:

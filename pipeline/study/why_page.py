@@ -10,7 +10,7 @@ from pipeline.study.path import PathStep
 from pipeline.study.peers import Peers
 from pipeline.study.recording import StudyError
 from pipeline.study.records import Recorded, RecordedRequest, RecordedStall
-from pipeline.study.tables import Paint, ms_text, number, wrapped
+from pipeline.study.tables import Paint, ms_text, number, printable, wrapped
 from pipeline.study.why import Explanation, explained
 
 _SHORTEST_MS: Final = 0.002
@@ -80,14 +80,16 @@ def why_page(explanation: Explanation, paint: Paint) -> list[str]:
     if steps:
         lines += ["", paint(f"{'up to':<18}  {'from ms':>9}  {'took ms':>9}  {'whose':<24}  phase", "dim")]
     lines += [
-        f"{step.point:<18}  {number(step.began_ms):>9}  {number(step.ms):>9}  "
-        f"{paint(f'{_whose(step):<24}', step.party)}  {step.about}"
+        f"{printable(step.point):<18}  {number(step.began_ms):>9}  {number(step.ms):>9}  "
+        f"{paint(f'{_whose(step):<24}', step.party)}  {printable(step.about)}"
         for step in steps
     ]
     if one.stalls:
         lines += ["", "the loop was held meanwhile by:"]
         lines += [
-            f"  {stall['stage'] or 'no single stage'}, request {stall['request_id'] or '-'}: {stall['ms']:.0f} ms"
+            printable(
+                f"  {stall['stage'] or 'no single stage'}, request {stall['request_id'] or '-'}: {stall['ms']:.0f} ms"
+            )
             for stall in one.stalls[:_CLOSE]
         ]
     parties = ", ".join(paint(f"{party} {ms_text(ms)}", party) for party, ms in one.party_ms.items())

@@ -12,7 +12,6 @@ from pipeline.gateway.board import (
     MAX_SHOWN,
     STALE_S,
     BoardText,
-    PartyName,
     RunningRequest,
     all_running,
     board_text,
@@ -21,6 +20,7 @@ from pipeline.gateway.board import (
 )
 from pipeline.lane import Lane
 from pipeline.loop import Loop
+from pipeline.study.parts import PartyName
 
 BOARD_BYTES = 64 * 1024
 S = 1_000_000_000
