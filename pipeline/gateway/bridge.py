@@ -67,7 +67,7 @@ class Bridge:
         profile_of: returns the client profile for the request's headers.
         on_end: called at the end of each request, whatever happened to it, with what makes a `FinishedRequest` of it.
         cors: the headers that every response has for its origin.
-        proxies: whose word is taken for whom they call us for.
+        proxies: those that are trusted to report the address of their client.
         request_timeout_s: the time budget of the answer; None for no limit.
         body_timeout_s: how long the upload may take.
         uploads: the memory that large requests share.

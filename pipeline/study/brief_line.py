@@ -1,7 +1,7 @@
 """One readable line for a finished request, or for a stall, from what the JSON log says of it.
 
-``12:01:07 gpt-5 stream OK 5.12 s: upstream 5.10 s (first token after 0.41 s, sent in 1 ms), ours 9 ms, client 3 ms;
-slowest stage decode_events 5 ms``
+``12:01:07 gpt-5 stream OK 5122 ms: upstream 5101 ms (first token after 410 ms, sent in 0.90 ms), ours 9.4 ms, client
+3.1 ms; slowest stage decode_events 5.0 ms``
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from typing import Any, Final
 
 from pipeline.study.parts import PARTIES
 from pipeline.study.records import ON_SOCKETS
-from pipeline.study.tables import printable
+from pipeline.study.tables import ms_text, printable
 
 _NAMED: Final = PARTIES[::-1]
 """The parties in the order in which they are named."""
 _MAX_NAME_CHARACTERS: Final = 60
-_SECONDS_FROM_MS: Final = 100.0
 _BOLD, _GREEN, _RED, _PLAIN = "\x1b[1m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
 
 Record = Mapping[str, Any]
@@ -45,12 +44,12 @@ def brief_line(record: Record, ended_s: float, *, has_colour: bool = False, zone
         *(["stream"] if record.get("stream") else []),
         shown_end,
         *([f"({shown(why)})"] if why else []),
-        duration(record.get("total_ms", 0.0)),
+        ms_text(record.get("total_ms", 0.0)),
     ]
     parties: Mapping[str, float] = record.get("party_ms", {})
     longest = max(_NAMED, key=lambda party: parties.get(party, 0.0))
     parts = [
-        _marked(f"{party} {duration(parties[party])}", _BOLD, has_colour and party == longest)
+        _marked(f"{party} {ms_text(parties[party])}", _BOLD, has_colour and party == longest)
         + (_of_upstream(record) if party == "upstream" else "")
         for party in _NAMED
         if party in parties
@@ -65,14 +64,7 @@ def stall_line(stall: Record, noted_s: float, *, has_colour: bool = False, zone:
     waited = "1 stream waited" if streams == 1 else f"{streams} streams waited"
     what = _marked("stall", _RED, has_colour)
     stage = shown(stall.get("stage") or "something outside of the stages")
-    return f"{_clock(noted_s, zone)} {what}: {stage} held the event loop for {duration(stall['ms'])}; {waited}"
-
-
-def duration(ms: float) -> str:
-    """Return a duration in ms, or from a tenth of a second on in seconds, with two or three digits that matter."""
-    if ms < _SECONDS_FROM_MS:
-        return f"{ms:.0f} ms" if ms >= 1 or ms == 0 else f"{ms:.1f} ms"
-    return f"{ms / 1000:.2f} s" if ms < 100_000 else f"{ms / 1000:.0f} s"
+    return f"{_clock(noted_s, zone)} {what}: {stage} held the event loop for {ms_text(stall['ms'])}; {waited}"
 
 
 def shown(name: str) -> str:
@@ -98,14 +90,14 @@ def _of_upstream(record: Record) -> str:
         return ""
     parts: list[str] = []
     if (first := points.get("first_token")) is not None:
-        parts.append(f"{'first token' if record.get('stream') else 'answer'} after {duration(first - sent)}")
-    parts.append(f"sent in {duration(sent - points.get('routed', sent))}")
+        parts.append(f"{'first token' if record.get('stream') else 'answer'} after {ms_text(first - sent)}")
+    parts.append(f"sent in {ms_text(sent - points.get('routed', sent))}")
     return f" ({', '.join(parts)})"
 
 
 def _slowest(stages: Mapping[str, Record]) -> str:
     found = slowest_stage(stages)
-    return "" if found is None else f"; slowest stage {shown(found[0])} {duration(found[1])}"
+    return "" if found is None else f"; slowest stage {shown(found[0])} {ms_text(found[1])}"
 
 
 def _clock(at_s: float, zone: tzinfo | None) -> str:

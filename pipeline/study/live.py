@@ -28,7 +28,7 @@ class LiveError(Exception):
 
 
 class UnreachableError(LiveError):
-    """Nobody has answered; later somebody may."""
+    """The service has not answered; a later attempt may succeed."""
 
 
 class FetchedLines(NamedTuple):

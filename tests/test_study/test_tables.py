@@ -1,4 +1,4 @@
-"""A terminal obeys no name of a recording: not even a colour."""
+"""How durations look; and a terminal obeys no name of a recording: not even a colour."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.study.report import Reporter
 from pipeline.study.report_page import report_page
 from pipeline.study.running import running_page
 from pipeline.study.stalls import stalled_stages, stalls_page
-from pipeline.study.tables import Paint, painted
+from pipeline.study.tables import Paint, ms_text, painted
 from pipeline.study.top import top_of
 from pipeline.study.top_screen import lines_of
 from pipeline.study.why import explained
@@ -92,6 +92,23 @@ def of_top(mark: str, paint: Paint) -> list[str]:
         "running": [row],
     }
     return lines_of(top_of({"now_s": 1.0}, after), url="http://x", has_colour=bool(paint("x", "bad") != "x"), width=300)
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [
+        (0.0, "0 ms"),
+        (0.042, "0.042 ms"),
+        (0.94, "0.94 ms"),
+        (9.44, "9.4 ms"),
+        (99.4, "99.4 ms"),
+        (412.3, "412 ms"),
+        (5121.9, "5122 ms"),
+        (123_456.0, "123.5 s"),
+    ],
+)
+def test_a_duration_has_the_digits_that_matter(ms: float, text: str) -> None:
+    assert ms_text(ms) == text
 
 
 @pytest.mark.parametrize("page", [of_report, of_why, of_stalls, of_compare, of_budget, of_running, of_top])
