@@ -21,7 +21,7 @@ BOTH = ServerTiming(in_heads=True, in_comments=True)
 HEADS = ServerTiming(in_heads=True, in_comments=False)
 ANSWER = FakeUpstream(HELLO, 3.0, END, before_head=(5.0,))
 """Its first event comes after 5 s, its end 3 s later."""
-TOLD = b"client;dur=0.0, ours;dur=0.0, upstream;dur=8000.0, first_event;dur=5000.0"
+TOLD = b"client;dur=0.000, ours;dur=0.000, upstream;dur=8000.000, first_event;dur=5000.000"
 
 
 async def test_a_document_says_it_in_its_head(autojump_clock: trio.testing.MockClock) -> None:
@@ -38,7 +38,7 @@ async def test_an_error_says_it_as_far_as_it_is_known(autojump_clock: trio.testi
     browser = Browser(bridge, ask())
     await browser.ask()
     assert browser.status == 502
-    assert browser.headers[b"server-timing"] == b"client;dur=0.0, ours;dur=0.0, upstream;dur=2000.0"
+    assert browser.headers[b"server-timing"] == b"client;dur=0.000, ours;dur=0.000, upstream;dur=2000.000"
     assert browser.error["message"] == "it is down"
     assert b": server-timing" not in browser.body
 
@@ -78,7 +78,7 @@ async def test_a_stream_that_breaks_off_ends_with_the_comment(autojump_clock: tr
     await browser.ask()
     folded = fold_stream(browser.body)
     assert folded.error is not None
-    assert browser.body.endswith(b"upstream;dur=4000.0, first_event;dur=0.0\n\n")
+    assert browser.body.endswith(b"upstream;dur=4000.000, first_event;dur=0.000\n\n")
 
 
 async def test_the_running_service_tells_by_its_settings() -> None:
