@@ -111,14 +111,31 @@ def test_a_segment_that_is_being_put_in_order_is_read_when_it_is(monkeypatch: py
     assert (only(found, "lost").value, only(found, "running").value) == (3, 0)
 
 
-def test_a_process_that_was_killed_while_it_put_its_segment_in_order_is_not_waited_for_forever() -> None:
+def test_a_process_that_was_stopped_while_it_put_its_segment_in_order_is_not_waited_for_forever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = new_file()
+    segment = file.claim(1)
+    yielded: list[None] = []
+    monkeypatch.setattr(os, "sched_yield", lambda: yielded.append(None))
+    assert read_series(file) == {}
+    assert len(yielded) == 99
+    assert segment.is_alive is False
+
+
+def test_a_process_that_was_killed_while_it_put_its_segment_in_order_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     file = new_file()
     SeriesWriter(file.claim(1)).cell(Kind.COUNT, "count")[0] += 1
     gc.collect()
     unsettled = file.claim(2)
     del unsettled
     gc.collect()
+    yielded: list[None] = []
+    monkeypatch.setattr(os, "sched_yield", lambda: yielded.append(None))
     assert only(read_series(file), "count").value == 1
+    assert yielded == []
     again = SeriesWriter(file.claim(3))
     assert again.cell(Kind.COUNT, "count")[0] == 1
     assert file.views()[0].is_alive
