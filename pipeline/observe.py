@@ -217,6 +217,8 @@ class Observed:
         self._in_flight = cell(IN_FLIGHT)
         cell(LOST)  # Prometheus does not see the first step of a counter that begins at 1
         self._at_door = cell("headrace_refused_at_door_total")
+        # Now: a collection may begin in the middle of making another series.
+        self._collections = cell("headrace_gc_seconds")
         self.batches = BatchTimes(
             transit=cell("headrace_transit_seconds"),
             client_gap=cell("headrace_chunk_gap_seconds", "client"),
@@ -273,7 +275,7 @@ class Observed:
 
     def note_collection(self, ns: int) -> None:
         """Count a collection of garbage."""
-        count_duration(self._cell("headrace_gc_seconds"), ns)
+        count_duration(self._collections, ns)
 
     # Now and then.
 
@@ -350,12 +352,14 @@ class Observed:
             count_duration(cell("headrace_before_handler_seconds"), points["head_read"] - born_ns)
         if (out_ns := points.get("first_token_out")) is not None:
             count_duration(cell("headrace_first_token_seconds", of), out_ns - born_ns)
-        if (sent_ns := points.get("upstream_sent")) is not None and (token_ns := points.get("first_token")):
+        sent_ns, token_ns = points.get("upstream_sent"), points.get("first_token")
+        if sent_ns is not None and token_ns is not None and token_ns >= sent_ns:  # else another attempt was sent later
             count_duration(cell("headrace_upstream_first_token_seconds", of), token_ns - sent_ns)
         if (routed_ns := points.get("routed")) is not None and deployment is not None:
             answered_ns = points.get("upstream_end", ended_ns)
             count_duration(cell("headrace_upstream_seconds", of, end), answered_ns - routed_ns)
-        if (left_ns := points.get("left")) is not None and (closed_ns := points.get("upstream_closed")):
+        left_ns, closed_ns = points.get("left"), points.get("upstream_closed")
+        if left_ns is not None and closed_ns is not None and closed_ns >= left_ns:  # else it had answered already
             count_duration(cell("headrace_cancel_seconds"), closed_ns - left_ns)
         if tokens is not None:
             for direction, count in zip(("prompt", "completion"), tokens, strict=True):

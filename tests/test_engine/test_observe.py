@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 from kit.engine.clocks import HandClock
@@ -16,7 +17,7 @@ from pipeline.lane import OUTSIDE, STATES
 from pipeline.observe import FAMILIES, Observed, read_all
 from pipeline.segments import SegmentFile
 from pipeline.series import Kind, Series
-from pipeline.timeline import Timeline
+from pipeline.timeline import Point, Timeline
 
 MS = 1_000_000
 
@@ -135,6 +136,25 @@ def test_a_cancelled_request_says_how_long_its_upstream_went_on() -> None:
     timeline.mark("ended")
     figures.observed.fold(timeline, deployment="a", is_stream=False, end="DC")
     assert figures.value("headrace_cancel_seconds") == pytest.approx(0.003)
+
+
+def test_what_was_over_before_it_could_be_timed_is_in_no_figure() -> None:
+    figures, clock = Figures(), HandClock()
+    timeline = Timeline(clock)
+    for point in ("first_token", "upstream_sent", "upstream_closed", "left", "ended"):
+        timeline.mark(cast(Point, point))
+        clock.advance(MS)
+    figures.observed.fold(timeline, deployment="a", is_stream=False, end="DC")
+    absent = {"headrace_cancel_seconds", "headrace_upstream_first_token_seconds"}
+    assert not absent & read_all(figures.file).keys()
+
+
+def test_a_collection_of_garbage_makes_no_series() -> None:
+    figures = Figures()
+    assert figures.series("headrace_gc_seconds").slots == {}
+    before = bytes(figures.file.views()[0].series[:16])
+    figures.observed.note_collection(5 * MS)
+    assert bytes(figures.file.views()[0].series[:16]) == before
 
 
 async def test_the_figures_of_tasks_are_those_of_their_lanes_stages_and_links() -> None:
