@@ -67,7 +67,7 @@ class Bridge:
         profile_of: returns the client profile for the request's headers.
         on_end: called at the end of each request, whatever happened to it, with what makes a `FinishedRequest` of it.
         cors: the headers that every response has for its origin.
-        proxies: whose word is taken for whom they call us for.
+        proxies: those that are trusted to name the client.
         request_timeout_s: the time budget of the answer; None for no limit.
         body_timeout_s: how long the upload may take.
         uploads: the memory that large requests share.
@@ -328,7 +328,7 @@ class _ServedRequest:
             profile = self.ctx[PROFILE]
             rendered = render(error, as_400=profile.errors_as_400, as_upstream=profile.errors_as_upstream)
             if self.ctx.get(PRINCIPAL) is None:
-                response.timing = None  # how long a wrong key took to be refused is nobody's business
+                response.timing = None  # how long a wrong key took to be refused is not disclosed
             response.start(rendered.status, rendered.headers, is_whole=True)
             response.write_nowait(rendered.body, last=True)
         elif not response.ended and (encoder := self.ctx.get(ENCODER)) is not None:

@@ -20,7 +20,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Proxies:
-    """The proxies whose word is taken for whom they call us for.
+    """The proxies that are trusted to name the client.
 
     What they report is read in ``X-Forwarded-For`` or, without that, in ``Forwarded`` (RFC 7239). Each proxy adds the
     address that it was called from at the right, so the client's is the rightmost that is not a proxy's: what is

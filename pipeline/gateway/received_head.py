@@ -18,7 +18,7 @@ def received_head(scope: Mapping[str, Any], proxies: Proxies, model_in_path: str
 
     Args:
         scope: ASGI's, of the request.
-        proxies: whose word is taken for whom they call us for.
+        proxies: those that are trusted to name the client.
         model_in_path: the model that the path names, if it does.
     """
     sent: list[tuple[bytes, bytes]] = scope["headers"]
