@@ -232,6 +232,7 @@ class Observed:
         self._lanes: dict[str, _Sums] = {}
         self._stages: dict[str, _Sums] = {}
         self._links: dict[str, _Sums] = {}
+        self._deep_links: frozenset[str] = frozenset()  # those that had a depth when it was last noted
 
     def _cell(self, family: str, *values: str) -> Cell:
         if (cell := self._cells.get((family, values))) is None:
@@ -308,10 +309,11 @@ class Observed:
 
     def note_depths(self, depths: Mapping[str, int]) -> None:
         """Say how many batches wait in the links of each name; in those that are not named none does."""
-        for name in self._links.keys() - depths.keys():
+        for name in self._deep_links - depths.keys():
             self._cell("headrace_link_depth", name)[0] = 0.0
         for name, depth in depths.items():
             self._cell("headrace_link_depth", name)[0] = float(depth)
+        self._deep_links = frozenset(depths)
 
     # When a request has ended.
 

@@ -219,7 +219,6 @@ async def test_the_batches_that_wait_in_links_are_known_while_they_do() -> None:
     lane = new_lane(HandClock())
     assert link.give_nowait([1], lane, 0)
     assert link.waiting == 1
-    figures.observed.fold_tasks([], [link])
     figures.observed.note_depths({"a>b": link.waiting})
     assert figures.value("headrace_link_depth", link="a>b") == 1
     figures.observed.note_depths({})
