@@ -26,8 +26,14 @@ MAX_UNLOGGED: Final = 16
 class RecordLog(Protocol):
     """Where records are written; `pipeline.gateway.logs.Log` is one."""
 
-    def requests(self, records: Sequence[RequestRecord], ended_s: Sequence[float]) -> None:
-        """Write finished requests, each with the time of its end, in seconds since the epoch."""
+    def requests(self, records: Sequence[RequestRecord], ended_s: Sequence[float], lines: Sequence[bytes]) -> None:
+        """Write finished requests.
+
+        Args:
+            records: without their traces.
+            ended_s: the time of the end of each, in seconds since the epoch.
+            lines: the same as recordings have them, with their traces.
+        """
         ...
 
     def stall(self, record: StallRecord, noted_s: float) -> None:
@@ -118,12 +124,12 @@ class EventLog:
         lines = None
         if self._recorder is not None or self._extra is not None:
             lines = self._log.json_lines("request", records, ended_s)
-            whole = [as_recorded(*each) for each in zip(records, lines, finished, strict=True)]
-            recorded = [record for record, _ in whole]
+            recorded = [as_recorded(*each) for each in zip(records, lines, finished, strict=True)]
+            whole = [line for _, line in recorded]
             if self._recorder is not None:
-                self._recorder.keep_requests([line for _, line in whole], recorded, ended_s)
+                self._recorder.keep_requests(whole, [record for record, _ in recorded], ended_s)
             if self._extra is not None:
-                self._extra.requests(recorded, ended_s)
+                self._extra.requests(records, ended_s, whole)
         self._log.requests(records, ended_s, lines)
 
     def flush_stalls(self) -> None:
