@@ -94,7 +94,7 @@ FAMILIES: Final[tuple[Known, ...]] = (
         "headrace_upstream_seconds",
         Kind.DURATIONS,
         ("deployment", "end"),
-        "From the routing of a request until the end of the upstream's answer.",
+        "From the start of an attempt at an answer until the end of the upstream's answer.",
     ),
     Known(
         "headrace_chunk_gap_seconds",
@@ -325,6 +325,7 @@ class Observed:
         is_stream: bool | None,
         end: str,
         tokens: tuple[int, int] | None = None,
+        attempts: Sequence[tuple[str, str, int]] = (),
     ) -> None:
         """Add a finished request as a whole. Its point ``ended`` is known; `publish` must follow.
 
@@ -334,6 +335,7 @@ class Observed:
             is_stream: whether the client wanted a stream; None if that is not known.
             end: its end code.
             tokens: of its prompt and of its answer, as the upstream has counted them.
+            attempts: of each attempt its deployment, its end and its ns, unless the request was a single one.
         """
         cell = self._cell
         points, born_ns = timeline.points, timeline.born_ns
@@ -357,7 +359,9 @@ class Observed:
         sent_ns, token_ns = points.get("upstream_sent"), points.get("first_token")
         if sent_ns is not None and token_ns is not None and token_ns >= sent_ns:  # else another attempt was sent later
             count_duration(cell("headrace_upstream_first_token_seconds", of), token_ns - sent_ns)
-        if (routed_ns := points.get("routed")) is not None and deployment is not None:
+        for asked, its_end, ns in attempts:
+            count_duration(cell("headrace_upstream_seconds", asked, its_end), ns)
+        if not attempts and deployment is not None and (routed_ns := points.get("routed")) is not None:
             answered_ns = points.get("upstream_end", ended_ns)
             count_duration(cell("headrace_upstream_seconds", of, end), answered_ns - routed_ns)
         left_ns, closed_ns = points.get("left"), points.get("upstream_closed")

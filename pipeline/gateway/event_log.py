@@ -10,11 +10,13 @@ from typing import Final, Protocol
 
 import trio
 
+from pipeline.gateway.failures import row_of
 from pipeline.gateway.logs import Log, StallRecord
 from pipeline.gateway.recorder import Recorder
 from pipeline.gateway.request_record import FinishedRequest, RequestRecord, as_recorded, request_record
 from pipeline.loop import Stall
 from pipeline.observe import Observed
+from stages.answer import GIVEN_UP
 from stages.wire.redaction import redact
 
 REQUEST_LOG_PAUSE_S: Final = 0.05
@@ -156,9 +158,28 @@ def fold(finished: FinishedRequest, observed: Observed) -> None:
         is_stream=finished.stream,
         end=finished.end,
         tokens=None if usage is None else (usage.prompt_tokens, usage.completion_tokens),
+        attempts=_attempts(finished) if finished.attempts else (),
     )
     observed.fold_tasks(finished.lanes, finished.links)
     if finished.trace is not None:
         observed.fold_turns(finished.trace.stage_turns())
     for attempt in finished.attempts:
         observed.fold_tasks(attempt.lanes, attempt.links)
+
+
+def _attempts(finished: FinishedRequest) -> list[tuple[str, str, int]]:
+    """Return of each attempt its deployment, its end code and its ns; without those that were given up in a pause."""
+    answered_ns = finished.timeline.points.get("upstream_end", 0)
+    found: list[tuple[str, str, int]] = []
+    for attempt in finished.attempts:
+        began_ns, end = attempt.began_ns, attempt.end
+        # The one that answered was noted when the client had all of it.
+        ended_ns = min(attempt.ended_ns, answered_ns) if end == "OK" and answered_ns > began_ns else attempt.ended_ns
+        if ended_ns < began_ns:
+            continue
+        if end == GIVEN_UP:
+            end = GIVEN_UP if finished.end == "OK" else finished.end  # another one answered, or the request ended
+        elif end != "OK":
+            end = row_of(end).end
+        found.append((attempt.deployment, end, ended_ns - began_ns))
+    return found

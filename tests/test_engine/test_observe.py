@@ -157,6 +157,14 @@ def test_a_collection_of_garbage_makes_no_series() -> None:
     assert bytes(figures.file.views()[0].series[:16]) == before
 
 
+def test_each_attempt_counts_for_its_own_deployment() -> None:
+    figures = Figures()
+    attempts = [("a", "UT", 60 * MS), ("b", "OK", 5 * MS)]
+    figures.observed.fold(finished(HandClock()), deployment="b", is_stream=True, end="OK", attempts=attempts)
+    assert figures.value("headrace_upstream_seconds", deployment="a", end="UT") == pytest.approx(0.06)
+    assert figures.value("headrace_upstream_seconds", deployment="b", end="OK") == pytest.approx(0.005)
+
+
 async def test_the_figures_of_tasks_are_those_of_their_lanes_stages_and_links() -> None:
     def twice(event: int) -> list[int]:
         return [event, event]

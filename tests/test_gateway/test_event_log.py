@@ -17,16 +17,18 @@ from kit.service.bridges import Browser, FakeUpstream, bridge_to
 from msgspec import UNSET
 
 from pipeline import Inlet, Outlet, Pipeline, RequestContext
-from pipeline.gateway.event_log import MAX_UNLOGGED, REQUEST_LOG_PAUSE_S, STALL_LOG_PAUSE_S, EventLog, RecordLog
+from pipeline.gateway.event_log import MAX_UNLOGGED, REQUEST_LOG_PAUSE_S, STALL_LOG_PAUSE_S, EventLog, RecordLog, fold
+from pipeline.gateway.failures import EndCode
 from pipeline.gateway.logs import LineSink, Log, LogFormat, LogLevel, StallRecord
 from pipeline.gateway.recorded import lines_after, rings_of
 from pipeline.gateway.recorder import FAILED, STALL, STALLED, Recorder
-from pipeline.gateway.request_record import RequestRecord
+from pipeline.gateway.request_record import FinishedRequest, RequestRecord
 from pipeline.gateway.traced_requests import TracedRequests
 from pipeline.loop import STAGE_TURN_NS, Stall, watch_loop
 from pipeline.observe import Observed, read_all
 from pipeline.segments import SegmentFile
 from pipeline.testing import virtual_ns
+from stages.answer import GIVEN_UP, Attempt
 
 HELD = Stall("shout", "r1", 101_300_400, 40)
 
@@ -194,6 +196,28 @@ async def test_what_is_written_elsewhere_has_the_line_with_the_trace_and_the_rec
     assert json.loads(kept.lines[0])["trace"]["spans"]
     assert kept.records[0].trace is UNSET
     logging.close()
+
+
+@pytest.mark.parametrize(("end", "given_up"), [("OK", "given_up"), ("DC", "DC")])
+async def test_each_attempt_is_added_up_by_itself(logging: Logging, end: EndCode, given_up: str) -> None:
+    ended: list[FinishedRequest] = []
+    bridge, _ = bridge_to(FakeUpstream())
+    bridge.on_end = lambda finished: ended.append(finished())
+    await Browser(bridge, ask()).ask()
+    [finished] = ended
+    finished.end, ms = end, 1_000_000
+    finished.timeline.points["upstream_end"] = 15 * ms
+    finished.attempts = [
+        Attempt("a", "m", [], [], 1 * ms, 4 * ms, "upstream_timeout"),
+        Attempt("b", "m", [], [], 10 * ms, 20 * ms, "OK"),  # 5 ms after the upstream's last byte, the client had it
+        Attempt("c", "m", [], [], 11 * ms, 13 * ms, GIVEN_UP),
+        Attempt("d", "m", [], [], 20 * ms, 19 * ms, GIVEN_UP),  # in the pause before it
+    ]
+    file = SegmentFile.create(ring_bytes=0)
+    fold(finished, observed := Observed(file.claim(1)))
+    observed.publish()
+    found = {tuple(dict(one.labels).values()): one.value for one in read_all(file)["headrace_upstream_seconds"].series}
+    assert found == pytest.approx({("a", "UT"): 0.003, ("b", "OK"): 0.005, ("c", given_up): 0.002})
 
 
 def test_a_stall_names_the_stage_the_request_and_how_many_waited(logging: Logging) -> None:
