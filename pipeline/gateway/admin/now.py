@@ -108,7 +108,7 @@ class Now:
             )
             if len(document) <= MAX_BYTES:
                 break
-        return document, figures["is_watched"]
+        return document, not any(process.is_silent for process in processes)
 
 
 class _ProcessFigures(NamedTuple):
@@ -118,13 +118,18 @@ class _ProcessFigures(NamedTuple):
     figures: Reading
     board: BoardText | None
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether it lives, and shows nothing of what it does."""
+        return self.figures.is_alive and self.board is None
+
 
 def _figures(processes: list[_ProcessFigures], totals: _Totals) -> dict[str, Any]:
     """Return what has no limit of its own but that of the configuration."""
     # Those of the dead are left out first.
     workers = sorted(map(_worker, processes), key=lambda worker: not worker["alive"])
     return {
-        "is_watched": not any(worker["is_silent"] for worker in workers),
+        "is_watched": not any(process.is_silent for process in processes),
         "workers": workers[:_MAX_WORKERS],
         "ended": {end: int(count) for end, count in totals.by("end", REQUESTS).items() if count},
         "in_flight": int(totals.all(IN_FLIGHT)),
@@ -194,7 +199,7 @@ def _worker(process: _ProcessFigures) -> dict[str, Any]:
         "worker": view.worker,
         "pid": view.pid,
         "alive": figures.is_alive,
-        "is_silent": figures.is_alive and process.board is None,
+        "is_silent": process.is_silent,
         "lag_s": round(gauge("headrace_loop_lag_seconds", ("worker", str(view.worker))), 6),
         "resident_bytes": int(gauge("headrace_resident_bytes", ("worker", str(view.worker)))),
         "in_flight": int(gauge(IN_FLIGHT)),
