@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from typing import cast
 
 import pytest
 from kit.engine.clocks import HandClock
@@ -17,7 +16,7 @@ from pipeline.lane import OUTSIDE, STATES
 from pipeline.observe import FAMILIES, Observed, read_all
 from pipeline.segments import SegmentFile
 from pipeline.series import Kind, Series
-from pipeline.timeline import Point, Timeline
+from pipeline.timeline import Timeline
 
 MS = 1_000_000
 
@@ -72,6 +71,13 @@ def test_requests_are_counted_at_their_begin_and_their_end() -> None:
     assert figures.value("headrace_in_flight") == 1
     assert figures.value("headrace_requests_total", end="OK") == 2
     assert figures.value("headrace_requests_total", end="UT") == 1
+
+
+def test_the_ends_that_are_expected_begin_at_0() -> None:
+    figures = Figures()
+    figures.observed.end("OK")
+    figures.observed.expect_ends(["OK", "UT"])
+    assert [figures.value("headrace_requests_total", end=end) for end in ("OK", "UT")] == [1, 0]
 
 
 def test_the_requests_of_a_process_that_has_died_are_lost_and_stay_so() -> None:
@@ -142,7 +148,7 @@ def test_what_was_over_before_it_could_be_timed_is_in_no_figure() -> None:
     figures, clock = Figures(), HandClock()
     timeline = Timeline(clock)
     for point in ("first_token", "upstream_sent", "upstream_closed", "left", "ended"):
-        timeline.mark(cast(Point, point))
+        timeline.mark(point)
         clock.advance(MS)
     figures.observed.fold(timeline, deployment="a", is_stream=False, end="DC")
     absent = {"headrace_cancel_seconds", "headrace_upstream_first_token_seconds"}
