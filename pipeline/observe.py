@@ -94,7 +94,7 @@ FAMILIES: Final[tuple[Known, ...]] = (
         "headrace_upstream_seconds",
         Kind.DURATIONS,
         ("deployment", "end"),
-        "From the routing of a request until the end of the upstream's answer.",
+        "From the start of an attempt at an answer until the end of the upstream's answer.",
     ),
     Known(
         "headrace_chunk_gap_seconds",
@@ -217,6 +217,8 @@ class Observed:
         self._in_flight = cell(IN_FLIGHT)
         cell(LOST)  # Prometheus does not see the first step of a counter that begins at 1
         self._at_door = cell("headrace_refused_at_door_total")
+        # Now: a collection may begin in the middle of making another series.
+        self._collections = cell("headrace_gc_seconds")
         self.batches = BatchTimes(
             transit=cell("headrace_transit_seconds"),
             client_gap=cell("headrace_chunk_gap_seconds", "client"),
@@ -230,6 +232,7 @@ class Observed:
         self._lanes: dict[str, _Sums] = {}
         self._stages: dict[str, _Sums] = {}
         self._links: dict[str, _Sums] = {}
+        self._deep_links: frozenset[str] = frozenset()  # those that had a depth when it was last noted
 
     def _cell(self, family: str, *values: str) -> Cell:
         if (cell := self._cells.get((family, values))) is None:
@@ -273,7 +276,7 @@ class Observed:
 
     def note_collection(self, ns: int) -> None:
         """Count a collection of garbage."""
-        count_duration(self._cell("headrace_gc_seconds"), ns)
+        count_duration(self._collections, ns)
 
     # Now and then.
 
@@ -306,10 +309,11 @@ class Observed:
 
     def note_depths(self, depths: Mapping[str, int]) -> None:
         """Say how many batches wait in the links of each name; in those that are not named none does."""
-        for name in self._links.keys() - depths.keys():
+        for name in self._deep_links - depths.keys():
             self._cell("headrace_link_depth", name)[0] = 0.0
         for name, depth in depths.items():
             self._cell("headrace_link_depth", name)[0] = float(depth)
+        self._deep_links = frozenset(depths)
 
     # When a request has ended.
 
@@ -321,6 +325,7 @@ class Observed:
         is_stream: bool | None,
         end: str,
         tokens: tuple[int, int] | None = None,
+        attempts: Sequence[tuple[str, str, int]] = (),
     ) -> None:
         """Add a finished request as a whole. Its point ``ended`` is known; `publish` must follow.
 
@@ -330,6 +335,7 @@ class Observed:
             is_stream: whether the client wanted a stream; None if that is not known.
             end: its end code.
             tokens: of its prompt and of its answer, as the upstream has counted them.
+            attempts: of each attempt its deployment, its end and its ns, unless the request was a single one.
         """
         cell = self._cell
         points, born_ns = timeline.points, timeline.born_ns
@@ -350,12 +356,16 @@ class Observed:
             count_duration(cell("headrace_before_handler_seconds"), points["head_read"] - born_ns)
         if (out_ns := points.get("first_token_out")) is not None:
             count_duration(cell("headrace_first_token_seconds", of), out_ns - born_ns)
-        if (sent_ns := points.get("upstream_sent")) is not None and (token_ns := points.get("first_token")):
+        sent_ns, token_ns = points.get("upstream_sent"), points.get("first_token")
+        if sent_ns is not None and token_ns is not None and token_ns >= sent_ns:  # else another attempt was sent later
             count_duration(cell("headrace_upstream_first_token_seconds", of), token_ns - sent_ns)
-        if (routed_ns := points.get("routed")) is not None and deployment is not None:
+        for asked, its_end, ns in attempts:
+            count_duration(cell("headrace_upstream_seconds", asked, its_end), ns)
+        if not attempts and deployment is not None and (routed_ns := points.get("routed")) is not None:
             answered_ns = points.get("upstream_end", ended_ns)
             count_duration(cell("headrace_upstream_seconds", of, end), answered_ns - routed_ns)
-        if (left_ns := points.get("left")) is not None and (closed_ns := points.get("upstream_closed")):
+        left_ns, closed_ns = points.get("left"), points.get("upstream_closed")
+        if left_ns is not None and closed_ns is not None and closed_ns >= left_ns:  # else it had answered already
             count_duration(cell("headrace_cancel_seconds"), closed_ns - left_ns)
         if tokens is not None:
             for direction, count in zip(("prompt", "completion"), tokens, strict=True):

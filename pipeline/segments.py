@@ -2,7 +2,7 @@
 
 The supervisor makes it, and its workers inherit it. A worker writes without a lock, since nobody else writes to its
 segment, and everybody reads all of them, so that each process can answer for all. What a process that was killed had
-counted stays, and whoever has its segment next goes on counting there.
+counted stays, and the next process that has its segment goes on counting there.
 
 A process holds two locks on its segment as long as it lives (`pipeline.open_file_locks`). With the first it has the
 segment. The second says that it lives, and it takes that one only when it has put in order what the one before had
@@ -87,6 +87,11 @@ class SegmentView:
         """How often its process has changed, twice; an odd number while it is being put in order."""
         return self._words[_CHANGES]
 
+    @property
+    def is_changing(self) -> bool:
+        """Whether a living process is putting it in order: one that was killed at that has left an odd number."""
+        return self.changes % 2 == 1 and is_locked(self._lock_fd, _TAKEN_LOCK + self.index)
+
 
 class Segment(SegmentView):
     """The segment of this process, to write to: as long as somebody refers to it, it is this process's."""
@@ -162,10 +167,13 @@ class SegmentFile:
         return segment
 
     def views(self) -> list[SegmentView]:
-        """Return all segments that were ever used, in their order."""
-        while len(self._views) < self._header[_USED]:
-            self._views.append(SegmentView(self.fd, self._reading, len(self._views), self.ring_bytes))
-        return list(self._views)
+        """Return all segments that were ever used, in their order; any thread may call it."""
+        known = self._views
+        if (used := self._header[_USED]) > len(known):
+            # A new list, as another thread may be making one too: either of them is complete.
+            more = [SegmentView(self.fd, self._reading, index, self.ring_bytes) for index in range(len(known), used)]
+            self._views = known = [*known, *more]
+        return list(known)
 
     def note_watching(self, seconds: float) -> None:
         """Ask all processes to publish what they do at the moment, for so long from now on."""

@@ -79,7 +79,7 @@ class Family:
 
     Attributes:
         name: as it is exported.
-        about: what it counts; empty if whoever reads it knows.
+        about: what it counts; empty if its readers know.
         kind: of all of them.
         series: in the order in which they began.
     """
@@ -91,8 +91,8 @@ class Family:
 
 
 NO_NAMES: Final[Mapping[str, str]] = MappingProxyType({})
-_PATIENCE: Final = 100
-"""How often a segment is read that is being put in order."""
+_MAX_READS: Final = 100
+"""How often a segment is read, at most, while a process is putting it in order."""
 
 _USED, _DROPPED = range(2)
 _HEADER_BYTES: Final = 16
@@ -266,16 +266,17 @@ def read_segment(view: SegmentView) -> Reading:
     """Return the series of one process; gauges are what it had last, even if it has died."""
     attempts = 0
     while True:
-        before = view.changes
+        before, was_changing = view.changes, view.is_changing
         is_alive = view.is_alive
         found = [
             (kind, name, [*view.series[at : at + 8 * size].cast("d" if kind in _FLOATS else "q")])
             for kind, name, at, size in _entries(view.series)
         ]
         attempts += 1
-        if (before == view.changes and not before % 2) or attempts == _PATIENCE:
+        is_of_one_moment = before == view.changes and not was_changing and not view.is_changing
+        if is_of_one_moment or attempts == _MAX_READS:
             return Reading(is_alive, found)
-        os.sched_yield()  # a process is putting it in order, which takes less than a millisecond, or was killed at that
+        os.sched_yield()  # a process is putting it in order, which takes less than a millisecond
 
 
 def _entries(area: memoryview) -> Iterator[tuple[Kind, _Name, int, int]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
@@ -18,6 +18,9 @@ from pipeline import Lane, Party, RequestContext
 from pipeline.channel import Link
 from stages.events import StreamEvent
 from stages.upstreams import UpstreamCall
+
+GIVEN_UP: Final = "given_up"
+"""How an attempt ended that was left before its end: another one answered, or the request was over."""
 
 
 class Answer:
@@ -99,7 +102,7 @@ class Attempt(Struct):
         deployment, model: what was asked.
         lanes, links: of its own stages.
         began_ns, ended_ns: on the clock of the request.
-        end: ``OK``, the code of what it failed with, or ``given_up`` if it was left before its end.
+        end: ``OK``, the code of what it failed with, or `GIVEN_UP`.
         events: how many events it gave.
         upstream_status: the status of the upstream's answer, if it was an error.
         reason: why routing made it (`stages.upstreams.Reason`); None for the first one, and for those of something
@@ -113,7 +116,7 @@ class Attempt(Struct):
     links: list[Link[Any]]
     began_ns: int
     ended_ns: int = 0
-    end: str = "given_up"
+    end: str = GIVEN_UP
     events: int = 0
     upstream_status: int | None = None
     reason: str | None = None

@@ -23,7 +23,7 @@ from pipeline.channel import DownstreamGone
 from pipeline.errors import blame
 from pipeline.lane import BUSY, OUTSIDE
 from pipeline.pull import Pull
-from stages.answer import Answer, Around, AroundTime, Attempt, Next, attempt_at
+from stages.answer import GIVEN_UP, Answer, Around, AroundTime, Attempt, Next, attempt_at
 from stages.events import Failed, Finished, Heartbeat, Started, StreamEvent, Usage, has_output, has_reasoning
 from stages.slots import AROUNDS, ATTEMPTS, CALL, FAILURE, RESPONSE, USAGE
 from stages.upstreams import UpstreamCall
@@ -33,8 +33,6 @@ Attempts = Pipeline[UpstreamCall, StreamEvent]
 
 END_LIMIT_S: Final = 5.0
 """How long what is around the call may go on after the end of an answer."""
-
-_GIVEN_UP: Final = "given_up"
 
 _SILENT = frozenset({Started, Heartbeat})
 """What says nothing yet: an answer that fails after it can still be asked for again."""
@@ -295,7 +293,7 @@ class _OpenAttempt:
     async def _end(self) -> None:
         was_open, self._is_open = self._is_open, False
         try:
-            await self._pull.end(is_answered=self._record.end != _GIVEN_UP)
+            await self._pull.end(is_answered=self._record.end != GIVEN_UP)
         finally:
             self._record.ended_ns = self._lane.clock()
             if (further := self._further) is not None:

@@ -15,7 +15,7 @@ from pipeline import ClientFault, Overloaded, PipelineError, RequestContext, Ups
 from pipeline.gateway.asgi_client import AsgiResponse
 from pipeline.gateway.assembly import Assembly
 from stages.admission.refusals import RateLimited
-from stages.answer import attempt_at
+from stages.answer import GIVEN_UP, attempt_at
 from stages.routing.router import ROUTE, Candidate, Route
 from stages.slots import ATTEMPTS, CALL, ENCODER, FAILURE, SENT_REASONING, USAGE
 from stages.upstreams import UpstreamCall
@@ -72,7 +72,7 @@ async def answer_in_turn(
             fault = error
         except BaseException:  # the client has disconnected
             if count > 1:
-                attempt.note(None, end="given_up")
+                attempt.note(None, end=GIVEN_UP)
             raise
         if fault is None or is_routed_within:
             if fault is None:

@@ -154,7 +154,7 @@ def all_running(boards: Iterable[BoardText | None]) -> list[RunningRequest]:
 def _running(ctx: RequestContext, last_ns: int, worker: int) -> RunningRequest:
     timeline, call = ctx.timeline, ctx.get(CALL)
     now_ns = timeline.clock()
-    waiting = {link.name: link.waiting for link in _links(ctx) if link.waiting}
+    waiting = {link.name: link.waiting for link in links_of(ctx) if link.waiting}
     stages = [stage for lane in _lanes(ctx) for stage in lane.stages]
     return RunningRequest(
         request_id=redact(ctx.request_id),
@@ -185,7 +185,8 @@ def _lanes(ctx: RequestContext) -> list[Lane]:
     return [*ctx.lanes, *attempts[-1].lanes] if attempts else ctx.lanes
 
 
-def _links(ctx: RequestContext) -> list[Link[Any]]:
+def links_of(ctx: RequestContext) -> list[Link[Any]]:
+    """Return the links of a running request and of its last attempt."""
     attempts = ctx.get(ATTEMPTS)
     return [*ctx.links, *attempts[-1].links] if attempts else ctx.links
 

@@ -10,11 +10,13 @@ from typing import Final, Protocol
 
 import trio
 
+from pipeline.gateway.failures import row_of
 from pipeline.gateway.logs import Log, StallRecord
 from pipeline.gateway.recorder import Recorder
 from pipeline.gateway.request_record import FinishedRequest, RequestRecord, as_recorded, request_record
 from pipeline.loop import Stall
 from pipeline.observe import Observed
+from stages.answer import GIVEN_UP
 from stages.wire.redaction import redact
 
 REQUEST_LOG_PAUSE_S: Final = 0.05
@@ -26,8 +28,14 @@ MAX_UNLOGGED: Final = 16
 class RecordLog(Protocol):
     """Where records are written; `pipeline.gateway.logs.Log` is one."""
 
-    def requests(self, records: Sequence[RequestRecord], ended_s: Sequence[float]) -> None:
-        """Write finished requests, each with the time of its end, in seconds since the epoch."""
+    def requests(self, records: Sequence[RequestRecord], ended_s: Sequence[float], lines: Sequence[bytes]) -> None:
+        """Write finished requests.
+
+        Args:
+            records: without their traces.
+            ended_s: the time of the end of each, in seconds since the epoch.
+            lines: the same as recordings have them, with their traces.
+        """
         ...
 
     def stall(self, record: StallRecord, noted_s: float) -> None:
@@ -118,12 +126,12 @@ class EventLog:
         lines = None
         if self._recorder is not None or self._extra is not None:
             lines = self._log.json_lines("request", records, ended_s)
-            whole = [as_recorded(*each) for each in zip(records, lines, finished, strict=True)]
-            recorded = [record for record, _ in whole]
+            recorded = [as_recorded(*each) for each in zip(records, lines, finished, strict=True)]
+            whole = [line for _, line in recorded]
             if self._recorder is not None:
-                self._recorder.keep_requests([line for _, line in whole], recorded, ended_s)
+                self._recorder.keep_requests(whole, [record for record, _ in recorded], ended_s)
             if self._extra is not None:
-                self._extra.requests(recorded, ended_s)
+                self._extra.requests(records, ended_s, whole)
         self._log.requests(records, ended_s, lines)
 
     def flush_stalls(self) -> None:
@@ -150,9 +158,28 @@ def fold(finished: FinishedRequest, observed: Observed) -> None:
         is_stream=finished.stream,
         end=finished.end,
         tokens=None if usage is None else (usage.prompt_tokens, usage.completion_tokens),
+        attempts=_attempts(finished) if finished.attempts else (),
     )
     observed.fold_tasks(finished.lanes, finished.links)
     if finished.trace is not None:
         observed.fold_turns(finished.trace.stage_turns())
     for attempt in finished.attempts:
         observed.fold_tasks(attempt.lanes, attempt.links)
+
+
+def _attempts(finished: FinishedRequest) -> list[tuple[str, str, int]]:
+    """Return of each attempt its deployment, its end code and its ns; without those that were given up in a pause."""
+    answered_ns = finished.timeline.points.get("upstream_end", 0)
+    found: list[tuple[str, str, int]] = []
+    for attempt in finished.attempts:
+        began_ns, end = attempt.began_ns, attempt.end
+        # The one that answered was noted when the client had all of it.
+        ended_ns = min(attempt.ended_ns, answered_ns) if end == "OK" and answered_ns > began_ns else attempt.ended_ns
+        if ended_ns < began_ns:
+            continue
+        if end == GIVEN_UP:
+            end = GIVEN_UP if finished.end == "OK" else finished.end  # another one answered, or the request ended
+        elif end != "OK":
+            end = row_of(end).end
+        found.append((attempt.deployment, end, ended_ns - began_ns))
+    return found

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import trio
 
+from pipeline.gateway.board import links_of
 from pipeline.gateway.generations import Generations
 from pipeline.gateway.logs import LineSink
 from pipeline.loop import current_loop
@@ -47,6 +48,7 @@ class ProcessState:
         self._clients = clients
         self._sink = sink
         self._dropped_lines = 0
+        self._shows_depths = False
 
     async def run(self) -> None:
         """Note it each second until cancelled."""
@@ -69,15 +71,19 @@ class ProcessState:
         self._observed.note_dropped_lines(self._sink.dropped_lines - self._dropped_lines)
         self._dropped_lines = self._sink.dropped_lines
         if self._file.is_watched:
-            self._note_depths()
+            self._observed.note_depths(self._depths())
+            self._shows_depths = True
+        elif self._shows_depths:
+            self._observed.note_depths({})
+            self._shows_depths = False
 
-    def _note_depths(self) -> None:
+    def _depths(self) -> dict[str, int]:
         depths: dict[str, int] = {}
         for generation in self._generations.living:
             for request in generation.bridge.active:
-                for link in request.ctx.links:
+                for link in links_of(request.ctx):
                     depths[link.name] = depths.get(link.name, 0) + link.waiting
-        self._observed.note_depths(depths)
+        return depths
 
 
 def resident_bytes() -> int:

@@ -172,10 +172,10 @@ class RecordLogs:
     def __init__(self, logs: Sequence[RecordLog]) -> None:
         self._logs = tuple(logs)
 
-    def requests(self, records: Sequence[RequestRecord], ended_s: Sequence[float]) -> None:
+    def requests(self, records: Sequence[RequestRecord], ended_s: Sequence[float], lines: Sequence[bytes]) -> None:
         """Write finished requests to each."""
         for log in self._logs:
-            log.requests(records, ended_s)
+            log.requests(records, ended_s, lines)
 
     def stall(self, record: StallRecord, noted_s: float) -> None:
         """Write a stall to each."""
@@ -195,7 +195,7 @@ class BriefLog:
         self._sink = sink
         self._has_colour = has_colour
 
-    def requests(self, records: Sequence[RequestRecord], ended_s: Sequence[float]) -> None:
+    def requests(self, records: Sequence[RequestRecord], ended_s: Sequence[float], lines: Sequence[bytes]) -> None:
         """Write finished requests."""
         self._sink.write(
             [
@@ -216,7 +216,7 @@ def _encoded(line: str) -> bytes:
 def _printed(*, is_json: bool) -> RecordLog:
     sink = LineSink(sys.stdout.fileno())
     if is_json:
-        return Log(sink, "json", "info", worker=1)
+        return Log(sink, "json", "info")
     return BriefLog(sink, has_colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
 
 
@@ -224,7 +224,7 @@ def _recording(fd: int, deployment: Deployment) -> RecordLog:
     """Begin a recording in an empty file."""
     sink = LineSink(fd)
     sink.write([msgspec.json.encode(header_now(deployment.url.partition("?")[0], headrace=version("headrace")))])
-    return Log(sink, "json", "info", worker=1)
+    return Log(sink, "json", "info")
 
 
 @contextmanager

@@ -68,6 +68,10 @@ def test_slots_that_are_added_up_keep_all_values_and_their_quantiles(durations_n
     assert coarse_s == pytest.approx(fine_s, rel=0.032 * step)
 
 
+def test_neighbouring_slots_are_added_up_to_the_first_of_them() -> None:
+    assert added_up({0: 1, 3: 2, 4: 3, 11: 4}, 4) == {0: 3, 4: 3, 8: 4}
+
+
 def test_nothing_has_no_quantiles() -> None:
     assert quantiles_s({}, 0.5) == []
     assert slots_at({7: 0}, [1]) == []

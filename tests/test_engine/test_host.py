@@ -12,6 +12,9 @@ import trio.testing
 
 from pipeline import Host
 from pipeline.host import BUCKETS_S, DRAIN_S, FIRST_RESTART_S, LAST_RESTART_S, MAX_SERIES, LocalStore, Shared
+from pipeline.observe import read_all
+from pipeline.segments import SegmentFile
+from pipeline.series import SeriesWriter
 
 
 def test_a_counter_counts_for_each_combination_of_labels() -> None:
@@ -197,6 +200,22 @@ async def test_what_waits_for_a_background_task_that_has_failed_is_not_lost_when
         await trio.sleep(8)  # it has failed after 0, 1, 3 and 7 s, and pauses until 15 s
     assert written == [4, 5, 6, 7]
     assert trio.current_time() == 8
+
+
+def test_figures_are_counted_in_shared_memory_as_well() -> None:
+    file = SegmentFile.create(ring_bytes=0)
+    host = Host("mirror", series=SeriesWriter(file.claim(1)))
+    for _ in range(2):
+        host.counter("dropped_total").inc(2, key="anna")
+    host.gauge("waiting").set(0.5)
+    host.histogram("waited_s", buckets=(1, 10)).observe(5)
+    found = read_all(file)
+    assert {name: family.series[0].value for name, family in found.items()} == {
+        "headrace_plugin_mirror_dropped_total": 4,
+        "headrace_plugin_mirror_waiting": 0.5,
+        "headrace_plugin_mirror_waited_s": 5,
+    }
+    assert [count for _, count in found["headrace_plugin_mirror_waited_s"].series[0].buckets] == [0, 1, 0]
 
 
 def test_figures_are_shown_as_text_without_those_that_are_zero() -> None:

@@ -73,6 +73,13 @@ def test_requests_are_counted_at_their_begin_and_their_end() -> None:
     assert figures.value("headrace_requests_total", end="UT") == 1
 
 
+def test_the_ends_that_are_expected_begin_at_0() -> None:
+    figures = Figures()
+    figures.observed.end("OK")
+    figures.observed.expect_ends(["OK", "UT"])
+    assert [figures.value("headrace_requests_total", end=end) for end in ("OK", "UT")] == [1, 0]
+
+
 def test_the_requests_of_a_process_that_has_died_are_lost_and_stay_so() -> None:
     figures = Figures()
     figures.observed.begin()
@@ -137,6 +144,33 @@ def test_a_cancelled_request_says_how_long_its_upstream_went_on() -> None:
     assert figures.value("headrace_cancel_seconds") == pytest.approx(0.003)
 
 
+def test_what_was_over_before_it_could_be_timed_is_in_no_figure() -> None:
+    figures, clock = Figures(), HandClock()
+    timeline = Timeline(clock)
+    for point in ("first_token", "upstream_sent", "upstream_closed", "left", "ended"):
+        timeline.mark(point)
+        clock.advance(MS)
+    figures.observed.fold(timeline, deployment="a", is_stream=False, end="DC")
+    absent = {"headrace_cancel_seconds", "headrace_upstream_first_token_seconds"}
+    assert not absent & read_all(figures.file).keys()
+
+
+def test_a_collection_of_garbage_makes_no_series() -> None:
+    figures = Figures()
+    assert figures.series("headrace_gc_seconds").slots == {}
+    before = bytes(figures.file.views()[0].series[:16])
+    figures.observed.note_collection(5 * MS)
+    assert bytes(figures.file.views()[0].series[:16]) == before
+
+
+def test_each_attempt_counts_for_its_own_deployment() -> None:
+    figures = Figures()
+    attempts = [("a", "UT", 60 * MS), ("b", "OK", 5 * MS)]
+    figures.observed.fold(finished(HandClock()), deployment="b", is_stream=True, end="OK", attempts=attempts)
+    assert figures.value("headrace_upstream_seconds", deployment="a", end="UT") == pytest.approx(0.06)
+    assert figures.value("headrace_upstream_seconds", deployment="b", end="OK") == pytest.approx(0.005)
+
+
 async def test_the_figures_of_tasks_are_those_of_their_lanes_stages_and_links() -> None:
     def twice(event: int) -> list[int]:
         return [event, event]
@@ -199,7 +233,6 @@ async def test_the_batches_that_wait_in_links_are_known_while_they_do() -> None:
     lane = new_lane(HandClock())
     assert link.give_nowait([1], lane, 0)
     assert link.waiting == 1
-    figures.observed.fold_tasks([], [link])
     figures.observed.note_depths({"a>b": link.waiting})
     assert figures.value("headrace_link_depth", link="a>b") == 1
     figures.observed.note_depths({})

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,27 @@ def test_who_claims_gets_a_segment_of_its_own_and_its_bytes_are_its_own() -> Non
     assert [view.board[0] for view in (one, two)] == [0, 2]
 
 
+def test_threads_that_look_at_the_same_time_see_each_segment_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = small()
+    kept = [file.claim(number) for number in (1, 2, 3)]
+    seen: list[list[int]] = []
+    make = segments.SegmentView
+
+    def interrupted(*of: int) -> segments.SegmentView:
+        if not seen:
+            seen.append([])
+            thread = threading.Thread(target=lambda: seen.append([view.index for view in file.views()]))
+            thread.start()
+            thread.join()
+        return make(*of)
+
+    monkeypatch.setattr(segments, "SegmentView", interrupted)
+    expected = [segment.index for segment in kept]
+    assert [view.index for view in file.views()] == expected
+    assert [view.index for view in file.views()] == expected
+    assert seen == [[], expected]
+
+
 def test_a_killed_process_leaves_what_it_has_written_and_its_segment_to_the_next() -> None:
     file = small()
     with process(file, 3) as child:
@@ -116,7 +138,7 @@ def test_more_processes_than_segments_are_refused(monkeypatch: pytest.MonkeyPatc
     assert kept.index == 0
 
 
-def test_a_claim_waits_for_whoever_claims_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_claim_waits_for_another_process_that_claims_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     file = small()
     other = own_description(file.fd)
     assert lock_nowait(other, 0)

@@ -85,6 +85,7 @@ def test_the_next_process_goes_on_with_counters_and_begins_its_gauges_at_0() -> 
     writer = SeriesWriter(file.claim(1))
     writer.cell(Kind.COUNT, "count", (("a", "x"),))[0] += 5
     writer.cell(Kind.GAUGE, "running", (("a", "x"),))[0] = 3
+    writer.cell(Kind.GAUGE, "idle")[0] = 2
     del writer
     gc.collect()
     dead = read_series(file)
@@ -95,7 +96,7 @@ def test_the_next_process_goes_on_with_counters_and_begins_its_gauges_at_0() -> 
     again = SeriesWriter(file.claim(2), when_dead={"running": "lost"})
     again.cell(Kind.COUNT, "count", (("a", "x"),))[0] += 1
     found = read_series(file, when_dead={"running": "lost"})
-    assert (only(found, "count").value, only(found, "running").value) == (6, 0)
+    assert (only(found, "count").value, only(found, "running").value, only(found, "idle").value) == (6, 0, 0)
     assert (only(found, "lost").value, only(found, "lost").labels) == (3, (("a", "x"),))
 
 
@@ -111,14 +112,31 @@ def test_a_segment_that_is_being_put_in_order_is_read_when_it_is(monkeypatch: py
     assert (only(found, "lost").value, only(found, "running").value) == (3, 0)
 
 
-def test_a_process_that_was_killed_while_it_put_its_segment_in_order_is_not_waited_for_forever() -> None:
+def test_a_process_that_was_stopped_while_it_put_its_segment_in_order_is_not_waited_for_forever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = new_file()
+    segment = file.claim(1)
+    yielded: list[None] = []
+    monkeypatch.setattr(os, "sched_yield", lambda: yielded.append(None))
+    assert read_series(file) == {}
+    assert len(yielded) == 99
+    assert segment.is_alive is False
+
+
+def test_a_process_that_was_killed_while_it_put_its_segment_in_order_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     file = new_file()
     SeriesWriter(file.claim(1)).cell(Kind.COUNT, "count")[0] += 1
     gc.collect()
     unsettled = file.claim(2)
     del unsettled
     gc.collect()
+    yielded: list[None] = []
+    monkeypatch.setattr(os, "sched_yield", lambda: yielded.append(None))
     assert only(read_series(file), "count").value == 1
+    assert yielded == []
     again = SeriesWriter(file.claim(3))
     assert again.cell(Kind.COUNT, "count")[0] == 1
     assert file.views()[0].is_alive
@@ -152,6 +170,14 @@ def test_buckets_with_other_limits_are_not_mixed() -> None:
     first.cell(Kind.BUCKETS, "buckets", limits=LIMITS)[0] += 1
     second.cell(Kind.BUCKETS, "buckets", limits=(1.0, math.inf))[0] += 5
     assert only(read_series(file), "buckets").buckets == ((0.5, 1), (1.0, 0), (math.inf, 0))
+
+
+def test_a_family_of_two_kinds_is_that_of_the_first() -> None:
+    file = new_file()
+    first, second = SeriesWriter(file.claim(1)), SeriesWriter(file.claim(2))
+    first.cell(Kind.COUNT, "figure")[0] += 1
+    second.cell(Kind.AMOUNT, "figure")[0] += 0.5
+    assert (read_series(file)["figure"].kind, only(read_series(file), "figure").value) == (Kind.COUNT, 1)
 
 
 @given(st.dictionaries(st.text(), st.text(), max_size=3), st.text(min_size=1).filter(lambda name: "\0" not in name))

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import trio.testing
 from kit.service.records_of import record_line, request_record_of
 
 from pipeline.gateway import recorded
 from pipeline.gateway.admin import page_files
 from pipeline.gateway.admin.access import Access
 from pipeline.gateway.admin.dispatch import Admin, is_admin_path
-from pipeline.gateway.admin.now import MAX_BYTES
+from pipeline.gateway.admin.now import MAX_BYTES, SHARED_S, Now
 from pipeline.gateway.board import BoardText, RunningRequest, write_board
 from pipeline.gateway.client_address import NO_PROXIES
 from pipeline.gateway.config.keys import KeyStore
 from pipeline.gateway.config.settings import Settings
 from pipeline.gateway.http.asgi import Message, Scope
 from pipeline.gateway.recorder import STALL, TRACED, Recorder
+from pipeline.gateway.rings import RingReader
 from pipeline.gateway.wrong_keys import WrongKeys
 from pipeline.histogram import slot_of
 from pipeline.lane import STATES
@@ -327,15 +331,66 @@ async def test_now_has_at_most_20_kilobytes_whatever_there_is(server: Server) ->
     assert len((await server.get("/latency/running")).json()) > 100
 
 
+async def test_viewers_share_one_document_a_second(server: Server, mock_clock: trio.testing.MockClock) -> None:
+    first, second = server.processes
+
+    async def ended() -> int:
+        return sum((await server.get("/latency/now")).json()["ended"].values())
+
+    first.end(1)
+    assert await ended() == 1
+    second.end(2)
+    assert await ended() == 2  # not shared: the workers show nothing yet
+    for process in server.processes:
+        write_board(process.segment.board, BoardText())
+    assert await ended() == 2
+    first.end(3)
+    assert await ended() == 2
+    mock_clock.jump(SHARED_S)
+    assert await ended() == 3
+
+
+async def test_the_loop_reads_no_recorder(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    read = recorded.rings_of
+
+    def noted(segments: Iterable[recorded.RingOwner]) -> Iterator[tuple[tuple[int, int], RingReader]]:
+        threads.append(threading.get_ident())
+        return read(segments)
+
+    monkeypatch.setattr(recorded, "rings_of", noted)
+    server.processes[0].end(1)
+    for path in ("now", "records", "requests", "requests/r1"):
+        assert (await server.get(f"/latency/{path}")).status == 200
+    assert len(threads) == 4
+    assert threading.get_ident() not in threads
+
+
+async def test_the_dead_are_left_out_before_the_living_and_have_no_memory() -> None:
+    server = Server()
+    server.processes += [Process(server.file, number) for number in range(3, 41)]
+    for process in server.processes:
+        process.observed.note_process(lag_s=0.5, resident_bytes=5000, sockets={"client": 3, "upstream": 2})
+    del process, server.processes[10:]
+    workers = (await server.get("/latency/now")).json()["workers"]
+    assert len(workers) == 32
+    assert [one["worker"] for one in workers if one["alive"]] == [*range(1, 11)]
+    assert {tuple(one.items())[4:] for one in workers if not one["alive"]} == {
+        (("lag_s", 0), ("resident_bytes", 0), ("in_flight", 0), ("client_sockets", 0), ("upstream_sockets", 0))
+    }
+    assert {one["resident_bytes"] for one in workers if one["alive"]} == {5000}
+
+
 async def test_now_takes_little_time_with_hundreds_of_requests_recorded(server: Server) -> None:
     for process in server.processes:
         for number in range(500):
             process.end(number, ("OK", "UT", "DC")[number % 3], total_ms=50.0)
-    await server.get("/latency/now")
+    now = Now(server.file)
+    now.document()
     fastest_s = 1.0
     for _ in range(10):
         since_s = time.thread_time()
-        await server.get("/latency/now")
+        now.document()
         fastest_s = min(fastest_s, time.thread_time() - since_s)
     assert fastest_s < 0.005
 

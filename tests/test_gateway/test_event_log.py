@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,16 +14,21 @@ import trio.testing
 from kit.clients.chat_posts import ask
 from kit.engine.stages import Acting
 from kit.service.bridges import Browser, FakeUpstream, bridge_to
+from msgspec import UNSET
 
 from pipeline import Inlet, Outlet, Pipeline, RequestContext
-from pipeline.gateway.event_log import MAX_UNLOGGED, REQUEST_LOG_PAUSE_S, STALL_LOG_PAUSE_S, EventLog, RecordLog
-from pipeline.gateway.logs import LineSink, Log, LogFormat, LogLevel
+from pipeline.gateway.event_log import MAX_UNLOGGED, REQUEST_LOG_PAUSE_S, STALL_LOG_PAUSE_S, EventLog, RecordLog, fold
+from pipeline.gateway.failures import EndCode
+from pipeline.gateway.logs import LineSink, Log, LogFormat, LogLevel, StallRecord
 from pipeline.gateway.recorded import lines_after, rings_of
 from pipeline.gateway.recorder import FAILED, STALL, STALLED, Recorder
+from pipeline.gateway.request_record import FinishedRequest, RequestRecord
+from pipeline.gateway.traced_requests import TracedRequests
 from pipeline.loop import STAGE_TURN_NS, Stall, watch_loop
 from pipeline.observe import Observed, read_all
 from pipeline.segments import SegmentFile
 from pipeline.testing import virtual_ns
+from stages.answer import GIVEN_UP, Attempt
 
 HELD = Stall("shout", "r1", 101_300_400, 40)
 
@@ -162,6 +167,57 @@ async def test_what_the_log_leaves_out_can_be_written_elsewhere() -> None:
     logging.close()
     os.close(reading)
     os.close(writing)
+
+
+class Kept:
+    """A log that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.records: list[RequestRecord] = []
+        self.lines: list[bytes] = []
+
+    def requests(self, records: Sequence[RequestRecord], ended_s: Sequence[float], lines: Sequence[bytes]) -> None:
+        self.records += records
+        self.lines += lines
+
+    def stall(self, record: StallRecord, noted_s: float) -> None:
+        raise AssertionError("there is none")
+
+
+async def test_what_is_written_elsewhere_has_the_line_with_the_trace_and_the_record_without_it() -> None:
+    kept = Kept()
+    logging = Logging("error", ring_bytes=1 << 20, extra=kept)
+    bridge, _ = bridge_to(FakeUpstream())
+    bridge.traced = TracedRequests(1)
+    bridge.on_end = logging.events.note_request
+    await Browser(bridge, ask()).ask()
+    logging.events.flush_requests()
+    assert kept.lines == logging.recorded()
+    assert json.loads(kept.lines[0])["trace"]["spans"]
+    assert kept.records[0].trace is UNSET
+    logging.close()
+
+
+@pytest.mark.parametrize(("end", "given_up"), [("OK", "given_up"), ("DC", "DC")])
+async def test_each_attempt_is_added_up_by_itself(logging: Logging, end: EndCode, given_up: str) -> None:
+    ended: list[FinishedRequest] = []
+    bridge, _ = bridge_to(FakeUpstream())
+    bridge.on_end = lambda finished: ended.append(finished())
+    await Browser(bridge, ask()).ask()
+    [finished] = ended
+    finished.end, ms = end, 1_000_000
+    finished.timeline.points["upstream_end"] = 15 * ms
+    finished.attempts = [
+        Attempt("a", "m", [], [], 1 * ms, 4 * ms, "upstream_timeout"),
+        Attempt("b", "m", [], [], 10 * ms, 20 * ms, "OK"),  # 5 ms after the upstream's last byte, the client had it
+        Attempt("c", "m", [], [], 11 * ms, 13 * ms, GIVEN_UP),
+        Attempt("d", "m", [], [], 20 * ms, 19 * ms, GIVEN_UP),  # in the pause before it
+    ]
+    file = SegmentFile.create(ring_bytes=0)
+    fold(finished, observed := Observed(file.claim(1)))
+    observed.publish()
+    found = {tuple(dict(one.labels).values()): one.value for one in read_all(file)["headrace_upstream_seconds"].series}
+    assert found == pytest.approx({("a", "UT"): 0.003, ("b", "OK"): 0.005, ("c", given_up): 0.002})
 
 
 def test_a_stall_names_the_stage_the_request_and_how_many_waited(logging: Logging) -> None:

@@ -5,19 +5,31 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import httpx
 import pytest
 import trio
 from kit.clients.chat_posts import ask
+from kit.engine.clocks import HandClock
+from kit.engine.lanes import new_lane
 from kit.service.command import configured, headrace_serve
 from kit.service.running import KEY, PLAIN
 from kit.time.patience import patiently_with_processes
 
-from pipeline.gateway.process_state import resident_bytes, timed_collections
+from pipeline import RequestContext
+from pipeline.channel import Link
+from pipeline.gateway.generations import Generations
+from pipeline.gateway.logs import LineSink
+from pipeline.gateway.process_state import ProcessState, resident_bytes, timed_collections
+from pipeline.loop import watch_loop
 from pipeline.observe import Observed, read_all
 from pipeline.segments import SegmentFile
+from stages.answer import Attempt
+from stages.slots import ATTEMPTS
 
 MODELS = """\
   - {model_name: echo, litellm_params: {model: canned/echo}}
@@ -40,6 +52,38 @@ def test_the_memory_in_use_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 10_000_000 < resident_bytes() < 10_000_000_000
     monkeypatch.setattr("pipeline.gateway.process_state._STATM", Path("/nowhere"))
     assert resident_bytes() == 0
+
+
+@dataclass
+class Watching:
+    """The shared file, as far as it says whether anybody watches."""
+
+    is_watched: bool
+
+
+async def test_batches_wait_in_links_only_while_somebody_watches() -> None:
+    file = SegmentFile.create(ring_bytes=0)
+    observed = Observed(file.claim(1))
+    ctx, of_attempt = RequestContext("r1"), Link[int]("c>d", 2)
+    ctx.links.append(of_request := Link[int]("a>b", 2))
+    for link in (of_request, of_attempt):
+        assert link.give_nowait([1], new_lane(HandClock()), 0)
+    ctx[ATTEMPTS] = [Attempt("d", "m", [], [of_attempt], 0)]
+    bridge = SimpleNamespace(active=[SimpleNamespace(ctx=ctx)])
+    clients = SimpleNamespace(active_connections=0, idle_connections=0)
+    generations = SimpleNamespace(living=[SimpleNamespace(clients=clients, bridge=bridge)])
+    watching = Watching(True)
+    sink = LineSink(2)
+    state = ProcessState(observed, cast(SegmentFile, watching), cast(Generations, generations), [], sink)
+
+    def depths() -> dict[str, float]:
+        state.note()
+        return {one.labels[0][1]: one.value for one in read_all(file)["headrace_link_depth"].series}
+
+    with watch_loop(lambda _: None):
+        assert depths() == {"a>b": 1, "c>d": 1}
+        watching.is_watched = False
+        assert depths() == {"a>b": 0, "c>d": 0}
 
 
 def measurements_of(pid: int) -> SegmentFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tracemalloc
 
 import pytest
 from kit.page.stand_in import FOLDER
@@ -29,6 +30,18 @@ def test_comments_are_not_served_and_all_else_is() -> None:
     assert b"/**" not in answer.body
     lines = (FOLDER / "slots.js").read_bytes().splitlines(keepends=True)
     assert answer.body == b"".join(line for line in lines if not line.lstrip().startswith((b"/**", b" *", b"*")))
+
+
+def test_names_of_no_file_are_not_kept() -> None:
+    page_answer("slots.js", None)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        assert [page_answer(f"{number:0200}.js", None) for number in range(500)] == [None] * 500
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 50_000
 
 
 def test_uplot_is_what_its_checksums_say() -> None:

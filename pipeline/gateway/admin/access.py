@@ -24,7 +24,7 @@ class Access(NamedTuple):
     Attributes:
         settings: the configuration.
         keys: those that it has.
-        proxies: whose word is taken for whom they call us for.
+        proxies: those that are trusted to name the client.
         wrong_keys: counts wrong keys; what it says delays the answers to them.
         is_metrics_address: whether the address is what protects the metrics, so that they need neither a key nor
             ``pipeline_settings.metrics``.

@@ -3,11 +3,14 @@
 A plain ASGI application for GET and HEAD. It reads the file that the processes share, so that it makes no difference
 which of them is asked, or whether the one that served a request is still alive; the supervisor serves it as well
 (`pipeline.gateway.metrics.address`). The page itself has nothing to hide, and asks for the key that its data needs.
+
+What may read much of that file does so in a thread: a recorder has tens of thousands of lines.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 from urllib.parse import parse_qs
 
@@ -93,28 +96,28 @@ class Admin:
             request_id, _, more = name.partition("/")
             if what != "requests" or more not in ("", "trace"):
                 raise _unknown(path)
-            line = self._line(request_id)
+            line = await self._line(request_id)
             return await self._trace(line) if more else json_answer(line)
         match what:
             case "now":
                 self._file.note_watching(WATCHED_S)
-                return json_answer(self._now.document())
+                return json_answer(await self._now.shared())
             case "running":
                 self._file.note_watching(WATCHED_S)
                 return json_answer(all_running(map(read_board, self._file.views())))
             case "records":
-                return self._records(query)
+                return await self._records(query)
             case "requests":
-                return self._requests(query)
+                return await self._requests(query)
             case _:
                 raise _unknown(path)
 
-    def _records(self, query: _Query) -> OwnAnswer:
+    async def _records(self, query: _Query) -> OwnAnswer:
         after, views = query.text("after"), self._file.views()
         if after == "now":
             return data_answer(b"", _JSON_LINES, [(CURSOR_HEADER, cursor_now(views).encode()), (LOST_HEADER, b"0")])
         try:
-            found = lines_after(views, after, query.limit(MAX_LIMIT))
+            found = await trio.to_thread.run_sync(lines_after, views, after, query.limit(MAX_LIMIT))
         except ValueError:
             raise ClientFault(
                 f"`after` must be what the header {CURSOR_HEADER.decode()} said, or `now`", param="after"
@@ -125,15 +128,15 @@ class Admin:
             more.append((MORE_HEADER, b"1"))
         return data_answer(body, _JSON_LINES, more)
 
-    def _requests(self, query: _Query) -> OwnAnswer:
+    async def _requests(self, query: _Query) -> OwnAnswer:
         kind = query.text("kind") or "recent"
         if kind != "recent" and kind not in KINDS:
             raise ClientFault(f"`kind` must be one of recent, {', '.join(KINDS)}", param="kind")
         marks, limit = KINDS.get(kind, 0), query.limit(100)
-        return json_answer(summaries_of(newest_lines(self._file.views(), marks=marks, without=STALL, limit=limit)))
+        return json_answer(summaries_of(await self._newest_lines(marks=marks, without=STALL, limit=limit)))
 
-    def _line(self, request_id: str) -> bytes:
-        line = line_of(self._file.views(), request_id)
+    async def _line(self, request_id: str) -> bytes:
+        line = await trio.to_thread.run_sync(line_of, self._file.views(), request_id)
         if line is None:
             raise ClientFault(
                 "the flight recorder has no finished request with this id: it is still running, or so long ago that "
@@ -148,7 +151,8 @@ class Admin:
         from pipeline.study.records import RecordedRequest, RecordedStall
 
         record = msgspec.json.decode(line, type=RecordedRequest)
-        stalls = [msgspec.json.decode(stall, type=RecordedStall) for stall in self._stalls()]
+        lines = await self._newest_lines(marks=STALL, without=0, limit=MAX_LIMIT)
+        stalls = [msgspec.json.decode(stall, type=RecordedStall) for stall in lines]
         try:
             trace = await trio.to_thread.run_sync(perfetto_trace, [record], stalls)
         except StudyError as error:
@@ -161,8 +165,9 @@ class Admin:
         disposition = f'attachment; filename="{name}.pftrace"'.encode("ascii", "replace")
         return data_answer(trace, b"application/octet-stream", [(b"content-disposition", disposition)])
 
-    def _stalls(self) -> list[bytes]:
-        return newest_lines(self._file.views(), marks=STALL, without=0, limit=MAX_LIMIT)
+    async def _newest_lines(self, *, marks: int, without: int, limit: int) -> list[bytes]:
+        find = partial(newest_lines, self._file.views(), marks=marks, without=without, limit=limit)
+        return await trio.to_thread.run_sync(find)
 
 
 class _Query:

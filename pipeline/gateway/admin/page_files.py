@@ -42,9 +42,10 @@ def page_answer(name: str, if_none_match: bytes | None) -> OwnAnswer | None:
         name: of the file.
         if_none_match: the tag of what the browser has already, if it has it.
     """
-    if (found := _file(name)) is None:
+    try:
+        content_type, tag, body = _file(name)
+    except OSError:
         return None
-    content_type, tag, body = found
     # Asked for again each time: a new version of headrace has the same names.
     headers = [(b"etag", tag), (b"cache-control", b"no-cache"), *SAFE]
     headers.append((b"content-security-policy", CONTENT_SECURITY_POLICY))
@@ -53,15 +54,12 @@ def page_answer(name: str, if_none_match: bytes | None) -> OwnAnswer | None:
     return OwnAnswer(200, [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers], body)
 
 
-@cache
-def _file(name: str) -> tuple[bytes, bytes, bytes] | None:
+@cache  # only of files that exist: what is raised is not kept, however many names are asked for
+def _file(name: str) -> tuple[bytes, bytes, bytes]:
     match = _NAME.fullmatch(name)
     if match is None or (content_type := TYPES.get(match[1])) is None:
-        return None
-    try:
-        body = _read(name)
-    except OSError:
-        return None
+        raise FileNotFoundError(name)
+    body = _read(name)
     if name.endswith(".js"):
         body = _COMMENTS.sub(b"", body)
     return content_type, b'"%b"' % hashlib.sha256(body).hexdigest()[:32].encode(), body

@@ -18,6 +18,7 @@ _TYPES: Final = {
     "unauthorized": "authentication_error",
     "model_forbidden": "permission_error",
     "master_key_required": "permission_error",
+    "metrics_forbidden": "permission_error",
     "upstream_rate_limited": "rate_limit_error",
     "rate_limited": "rate_limit_error",
     **dict.fromkeys(

@@ -13,6 +13,7 @@ from stages.wire.downstream.errors import error_type
         ("rate_limited", "rate_limit_error"),
         ("upstream_rate_limited", "rate_limit_error"),
         ("unauthorized", "authentication_error"),
+        ("metrics_forbidden", "permission_error"),
         ("overloaded", "server_error"),
     ],
 )
