@@ -11,9 +11,10 @@ from kit.engine.lanes import new_lane
 
 from pipeline import Pipeline, RequestContext, per_event
 from pipeline.channel import Link
+from pipeline.families import FAMILIES
 from pipeline.histogram import slot_of, slot_of_size
 from pipeline.lane import OUTSIDE, STATES
-from pipeline.observe import FAMILIES, Observed, read_all
+from pipeline.observe import Observed, read_all
 from pipeline.segments import SegmentFile
 from pipeline.series import Kind, Series
 from pipeline.timeline import Timeline

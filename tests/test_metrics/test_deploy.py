@@ -13,8 +13,8 @@ import pytest
 import yaml
 from kit.needs import PROMETHEUS, needs
 
+from pipeline.families import FAMILIES, Known
 from pipeline.gateway.failures import END_CODES
-from pipeline.observe import FAMILIES, Known
 from pipeline.series import Kind
 
 ROOT = Path(__file__).parents[2]

@@ -15,13 +15,14 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import trio
 
+from pipeline.families import IN_FLIGHT, LOST, REQUESTS
 from pipeline.gateway.admin.summaries import summaries_of
 from pipeline.gateway.board import PARTIES, BoardText, all_running, read_board, wall_clock_s
 from pipeline.gateway.recorded import Latest
 from pipeline.gateway.recorder import CANCELLED, FAILED, SLOW, STALL, STALLED
 from pipeline.histogram import STEPS, added_up
 from pipeline.lane import STATES
-from pipeline.observe import IN_FLIGHT, LOST, REQUESTS, figures_of
+from pipeline.observe import figures_of
 from pipeline.segments import SegmentFile, SegmentView
 from pipeline.series import Family, Reading, Series, read_segment
 
