@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import re
+import shlex
 import signal
 import ssl
 import subprocess
@@ -31,6 +32,7 @@ from kit.upstreams.scripted import (
     end,
     error,
     event,
+    in_turn,
     json_answer,
     reset,
     scripted_upstream,
@@ -675,7 +677,7 @@ async def headrace_study(*arguments: str) -> AsyncIterator[Study]:
     study = Study(process)
     try:
         with patiently_with_processes():
-            while "#key=" not in study.said:
+            while not re.search(r"  why: .*\n", study.said):
                 data = await process.stderr.receive_some()
                 assert data, study.said
                 study.said += data.decode()
@@ -707,7 +709,7 @@ async def test_the_command_prints_a_line_for_each_request_and_records_it(tmp_pat
         scripted_upstream(*STREAM) as up,
         headrace_study("--upstream", up.url, "--port", "0", "--record", str(file)) as study,
     ):
-        assert study.said.splitlines()[-3:-1] == [
+        assert study.said.splitlines()[-4:-2] == [
             f"headrace study passes {study.url}/v1 on to {up.url}/v1, with each client's own key.",
             f"  client: OPENAI_BASE_URL={study.url}/v1",
         ]
@@ -722,6 +724,55 @@ async def test_the_command_prints_a_line_for_each_request_and_records_it(tmp_pat
     assert (record["event"], record["worker"], record["model"], record["end"]) == ("request", 1, "tiny", "OK")
     everything = study.said + "".join(study.lines) + file.read_text()
     assert CLIENTS_KEY not in everything
+
+
+async def run_headrace(*arguments: str) -> str:
+    """Return what a command of ours prints."""
+    with patiently_with_processes():
+        ran = await trio.run_process(
+            [sys.executable, "-m", "pipeline.gateway", *arguments],
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+    assert ran.returncode == 0, ran.stderr.decode()
+    return ran.stdout.decode()
+
+
+async def test_the_printed_commands_explain_the_slowest_request_while_it_runs(tmp_path: Path) -> None:
+    late = (wait(0.3), *STREAM)
+    async with (
+        scripted_upstream(in_turn(STREAM, late, STREAM)) as up,
+        headrace_study("--upstream", up.url, "--port", "0") as study,
+    ):
+        for number in range(3):
+            await ask(study.url)
+            await study.line(number)
+        [printed] = re.findall(r"  why:    headrace (.*)\n", study.said)
+        why = shlex.split(printed)
+        assert why[:4] == ["why", "--slowest", "--url", study.url]
+        key = why[-1]
+
+        shown = await run_headrace(*why)
+        assert shown.startswith("request ")
+        assert re.search(r"\d+ ms of \d+ ms until the first token was the upstream's", shown), shown
+        [explained] = json.loads(await run_headrace(*why, "--json"))
+        assert explained["culprit"]["party"] == "upstream"
+        assert explained["culprit"]["ms"] == pytest.approx(300, abs=100)
+
+        trace = json.loads(await run_headrace("trace", *why[1:], "--json", "-o", str(tmp_path / "slowest.pftrace")))
+        assert (trace["requests"], trace["traced"]) == (1, 1)
+
+        async with httpx.AsyncClient(base_url=study.url, trust_env=False, verify=False, timeout=PATIENCE_S) as http:
+            with_key = {"authorization": f"Bearer {key}"}
+            assert (await http.get("/latency")).status_code == 200
+            traced = (await http.get("/latency/requests?kind=traced&limit=9", headers=with_key)).json()
+            assert [(one["model"], one["traced"]) for one in traced] == [("tiny", True)] * 3
+            metrics = (await http.get("/metrics", headers=with_key)).text
+            assert 'headrace_requests_total{end="OK"} 3\n' in metrics
+            clients = {"authorization": f"Bearer {CLIENTS_KEY}"}
+            for path in ("/metrics", "/latency/now", "/latency/records"):
+                assert (await http.get(path, headers=clients)).status_code in (401, 403), path
 
 
 async def test_json_prints_the_lines_of_a_recording() -> None:
