@@ -356,7 +356,7 @@ class _Choose:
         deadline_s = math.inf if total_s is None else now_s + total_s
         call = UpstreamCall(request=request, deployment=chosen.deployment, model=chosen.model, deadline_s=deadline_s)
         if is_own:
-            headers = passed_on(self._ctx[HEAD].headers, APIS[chosen.deployment.kind])
+            headers = passed_on(self._ctx[HEAD].headers.items(), APIS[chosen.deployment.kind])
             call = replace(call, model=target or asked, client_headers=headers)
         self._ctx[CALL] = call
         return call

@@ -46,7 +46,7 @@ class PassingOn:
         self._api = APIS[upstream.kind]
         address, _, self._query = upstream.url.partition("?")
         self._base = address.removesuffix(self._api.endpoint)
-        # Of its own: httpx's transport sends a body as it arrives.
+        # httpx's transport checks that a body has the length that its head says.
         self._upstream = replace(upstream, transport="httpx")
         self._clients = UpstreamClients(ClientSettings(max_connections=None, idle_expiry_s=IDLE_EXPIRY_S, proxy=proxy))
 
@@ -55,50 +55,48 @@ class PassingOn:
         if scope["type"] == "lifespan":
             async with self._clients:
                 return await self._app(scope, receive, send)
-        headers = dict[bytes, bytes](scope["headers"])
-        if (origin := headers.get(b"origin")) is not None and _is_foreign(origin):
-            return await _fail(_refused(origin), send)
-        rest = self._rest_of(scope["path"], scope["method"])
+        for name, value in scope["headers"]:
+            if name == b"origin" and _is_foreign(value):
+                return await _fail(_refused(value), send)
+        rest = self._rest_of(scope)
         if rest is None:
             return await self._app(scope, receive, send)
-        await self._pass_on(rest, scope, headers, receive, send)
+        await self._pass_on(rest, scope, receive, send)
 
-    def _rest_of(self, path: str, method: str) -> str | None:
-        """Return where below the upstream's base a request goes; None if it is answered here."""
-        if path.rstrip("/") in MODELS_PATHS:
+    def _rest_of(self, scope: Scope) -> str | None:
+        """Return where below the upstream's base a request goes; None if it is answered here.
+
+        It stays as the client has encoded it: ``/v1/models/org%2Fname`` is one model, and ``%3F`` begins no query.
+        """
+        path: str = scope["path"].rstrip("/")
+        raw_path: str = scope["raw_path"].decode("ascii")
+        if path in MODELS_PATHS:
             return "/models"
-        if not path.startswith("/v1/") or (method == "POST" and path.rstrip("/") in CHAT_PATHS):
+        if not raw_path.startswith("/v1/") or (scope["method"] == "POST" and path in CHAT_PATHS):
             return None
-        return path.removeprefix("/v1")
+        return raw_path.removeprefix("/v1")
 
-    async def _pass_on(
-        self, rest: str, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send
-    ) -> None:
-        body = _Body(receive, is_empty=not headers.keys() & {b"content-length", b"transfer-encoding"})
+    async def _pass_on(self, rest: str, scope: Scope, receive: Receive, send: Send) -> None:
+        names = {name for name, _ in scope["headers"]}
+        body = _Body(receive, is_empty=names.isdisjoint({b"content-length", b"transfer-encoding"}))
         failed: PipelineError | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(body.watch, nursery.cancel_scope)
-            try:
-                request = self._request(rest, scope, headers, body)
-            except httpx.InvalidURL:
-                failed = ClientFault(f"{scope['path'][:100]!r} is not the path of a URL")
-            else:
-                failed = await self._exchange(request, send)
+            failed = await self._exchange(self._request(rest, scope, body), send)
             nursery.cancel_scope.cancel()
         if failed is not None:
             await _fail(failed, send)
 
-    def _request(self, rest: str, scope: Scope, headers: dict[bytes, bytes], body: _Body) -> httpx.Request:
+    def _request(self, rest: str, scope: Scope, body: _Body) -> httpx.Request:
         query = "&".join(part for part in (self._query, scope["query_string"].decode("latin-1")) if part)
-        sent = dict(passed_on(headers, self._api, is_raw=True))
-        for name, value in self._api.headers:
-            sent.setdefault(name.encode(), value.encode())
-        if b"content-length" in headers:
-            sent[b"content-length"] = headers[b"content-length"]
+        sent = [*passed_on(scope["headers"], self._api, is_raw=True)]
+        names = {name for name, _ in sent}
+        sent += [(name.encode(), value.encode()) for name, value in self._api.headers if name.encode() not in names]
+        sent += [(name, value) for name, value in scope["headers"] if name == b"content-length"]
         return httpx.Request(
             scope["method"],
             f"{self._base}{rest}" + (f"?{query}" if query else ""),
-            headers=list(sent.items()),
+            headers=sent,
             content=None if body.is_empty else body.chunks(),
             extensions={"timeout": httpx.Timeout(None, connect=_CONNECT_S).as_dict()},
         )
@@ -127,7 +125,7 @@ class PassingOn:
 
 
 class _Body:
-    """A client's body, as it arrives, and then the client itself.
+    """A client's body, as it arrives (the transport sends it when it is complete), and then the client itself.
 
     Args:
         receive: returns what comes from the client.
@@ -140,13 +138,14 @@ class _Body:
         self._is_read = trio.Event()
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body."""
+        """Yield the body. After a disconnect it does not end: the upstream would take a part for the whole."""
         is_complete = False
         while not is_complete:
             message = await self._receive()
-            is_complete = not message.get("more_body", False)
             if message["type"] == "http.disconnect":
-                break  # `watch` cancels
+                self._is_read.set()
+                await trio.sleep_forever()  # `watch` cancels
+            is_complete = not message.get("more_body", False)
             yield message.get("body", b"")
         self._is_read.set()
 
@@ -173,7 +172,10 @@ def _is_foreign(origin: bytes) -> bool:
     """
     if origin == b"null":  # of a page in a sandbox, or from a file: any page can put one into a frame
         return True
-    parts = urlsplit(origin.decode("latin-1"))
+    try:
+        parts = urlsplit(origin.decode("latin-1"))
+    except ValueError:
+        return True
     return parts.scheme in ("http", "https") and parts.hostname not in LOOPBACK
 
 

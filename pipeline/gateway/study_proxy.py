@@ -40,6 +40,7 @@ HINT: Final = """\
 headrace study passes {url}/v1 on to {upstream}, with each client's own key.
   client: OPENAI_BASE_URL={url}/v1
   page:   {url}/latency#key={key}
+  why:    headrace why --slowest --url {url} --key {key}
 """
 MAX_CONNECTIONS: Final = 1000
 GRACEFUL_S: Final = 5.0

@@ -7,7 +7,7 @@ Source: RFC 9110, sections 7.6.1 (headers of one connection) and 8; RFC 9112, se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any, Final
 
 from stages.upstreams import Headers
@@ -28,32 +28,33 @@ _AUTHORIZATION: Final = b"authorization"
 _BEARER: Final = b"bearer "
 
 
-def passed_on(headers: Mapping[bytes, bytes], api: Api[Any], *, is_raw: bool = False) -> Headers:
+def passed_on(headers: Iterable[tuple[bytes, bytes]], api: Api[Any], *, is_raw: bool = False) -> Headers:
     """Return the headers of a client's request that are sent on, with its key as the API wants it.
 
     Args:
-        headers: all of them, names in lower case.
+        headers: all of them in their order, names in lower case; one that is repeated stays so.
         api: that of the upstream.
         is_raw: whether the body is sent on as it is, with the headers that describe it.
     """
-    connection = headers.get(b"connection", b"").lower()
+    received = tuple(headers)
     dropped = {*_OF_THE_CONNECTION, *_OURS, *(() if is_raw else _OF_THE_BODY)}
-    dropped |= {name.strip() for name in connection.split(b",")}
-    sent = {name: value for name, value in headers.items() if name not in dropped}
-    if api.key_header is not None and api.key_header.encode() not in sent:
-        _add_key(sent, api.key_header.encode())
-    return tuple(sent.items())
+    for name, value in received:
+        if name == b"connection":
+            dropped |= {option.strip() for option in value.lower().split(b",")}
+    sent = tuple((name, value) for name, value in received if name not in dropped)
+    return sent if api.key_header is None else _with_key(sent, api.key_header.encode())
 
 
-def _add_key(sent: dict[bytes, bytes], name: bytes) -> None:
-    """Send the client's key in a header of this name too, as `config.headers` does with a configured one.
+def _with_key(sent: Headers, name: bytes) -> Headers:
+    """Return the headers with the client's key in one of this name too, as `config.headers` does with a configured one.
 
     Anthropic itself takes a key there only, and a token (``sk-ant-oat``) as Bearer only.
     """
-    value = sent.get(_AUTHORIZATION, b"")
+    values = dict(sent)
+    value = values.get(_AUTHORIZATION, b"")
     key = value[len(_BEARER) :].strip() if value[: len(_BEARER)].lower() == _BEARER else b""
-    if not key or key.startswith(b"sk-ant-oat"):
-        return
-    sent[name] = key
+    if name in values or not key or key.startswith(b"sk-ant-oat"):
+        return sent
     if key.startswith(b"sk-ant-"):
-        del sent[_AUTHORIZATION]
+        sent = tuple(pair for pair in sent if pair[0] != _AUTHORIZATION)
+    return (*sent, (name, key))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import re
+import shlex
 import signal
 import ssl
 import subprocess
@@ -31,6 +32,7 @@ from kit.upstreams.scripted import (
     end,
     error,
     event,
+    in_turn,
     json_answer,
     reset,
     scripted_upstream,
@@ -502,11 +504,43 @@ async def test_an_answer_that_breaks_off_does_so_for_the_client_too(caplog: pyte
     assert logged.exc_info is None
 
 
+async def test_a_body_that_breaks_off_is_not_sent_even_if_the_disconnect_is_noticed_late() -> None:
+    given = iter([{"type": "http.request", "body": b"hello", "more_body": True}, {"type": "http.disconnect"}])
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/files",
+        "raw_path": b"/v1/files",
+        "query_string": b"",
+        "headers": [(b"transfer-encoding", b"chunked")],
+    }
+    async with scripted_upstream(json_answer({})) as up:
+
+        async def receive() -> Any:
+            if (message := next(given, None)) is not None:
+                return message
+            with trio.move_on_after(0.3):  # the time that a server may take for it
+                await up.request_received()
+            return {"type": "http.disconnect"}
+
+        async def during(_scope: Any, _receive: Any, send: Any) -> None:
+            await passing(scope, receive, send)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        sent: list[Any] = []
+        passing = PassingOn(during, deployment_of(up.url, "chat"))
+        await passing({"type": "lifespan"}, receive, send)
+        assert (up.requests, sent) == ([], [])
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings"])
 async def test_a_web_page_from_elsewhere_cannot_use_it(path: str) -> None:
     async with studying(json_answer(document({"content": "Hi"}))) as (service, up, _):
         body = {"model": "tiny", "messages": HI}
-        for origin in ("http://evil.example:4000", "null"):  # null: of a frame that the page has put into a sandbox
+        # null: of a frame that the page has put into a sandbox
+        for origin in ("http://evil.example:4000", "null", "http://[", "http://[::1"):
             refused = await service.post(body, key=None, path=path, origin=origin)
             assert refused.status_code == 400
             assert "web pages may not use this proxy" in refused.json()["error"]["message"]
@@ -515,12 +549,44 @@ async def test_a_web_page_from_elsewhere_cannot_use_it(path: str) -> None:
             assert (await service.post(body, key=None, path=path, origin=origin)).status_code == 200
 
 
-async def test_what_is_not_the_path_of_a_url_is_refused() -> None:
-    async with studying() as (service, up, _client):
-        for path in ("/v1/%00", "/v1/a%0D%0Ax-evil:%201"):
-            refused = await service.get(path, key=CLIENTS_KEY)
-            assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_request"), path
+@pytest.mark.parametrize("path", [
+    "/v1/models/org%2Fname%3Fa%23b", "/v1/files/a%20b?name=%2F%3F", "/v1/a%2525", "/v1/%00", "/v1/a%0D%0Ax-evil:%201",
+])  # fmt: skip
+async def test_a_path_stays_as_the_client_has_encoded_it(path: str) -> None:
+    async with studying(json_answer({})) as (service, up, _client):
+        assert (await service.get(path, key=CLIENTS_KEY)).status_code == 200
+        assert [one.path for one in up.requests] == [path]
+        assert "x-evil" not in up.requests[0].headers
+
+
+async def test_a_prefix_that_is_encoded_is_not_passed_on() -> None:
+    async with studying(json_answer({})) as (service, up, _client):
+        assert (await service.get("/%761/files", key=CLIENTS_KEY)).status_code == 404
         assert up.requests == []
+
+
+async def test_headers_that_are_repeated_are_passed_on_in_their_order() -> None:
+    async with studying(json_answer({})) as (service, up, _client), httpx.AsyncClient(trust_env=False) as http:
+        sent = [("openai-beta", "a"), ("x-title", "mine"), ("openai-beta", "b")]
+        assert (await http.get(f"{service.url}/v1/files", headers=sent)).status_code == 200
+        received = [line for line in up.requests[0].header_lines if line[0] in ("openai-beta", "x-title")]
+        assert received == sent
+
+
+@pytest.mark.parametrize(
+    "framing", ["Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", "Content-Length: 9\r\n\r\nhello"]
+)
+async def test_a_body_that_breaks_off_never_reaches_the_upstream(framing: str) -> None:
+    async with studying(json_answer({})) as (service, up, _client):
+        await service.get("/v1/files")  # leaves an open connection to the upstream
+        async with await trio.open_tcp_stream("127.0.0.1", service.port) as client:
+            await client.send_all(f"POST /v1/files HTTP/1.1\r\nHost: a\r\n{framing}".encode())
+            await client.send_eof()
+            with patiently():
+                while await client.receive_some():
+                    pass
+        await service.get("/v1/models")
+        assert [(one.path, one.body) for one in up.requests] == [("/v1/files", b""), ("/v1/models", b"")]
 
 
 async def test_only_the_key_of_the_pages_opens_them() -> None:
@@ -611,7 +677,7 @@ async def headrace_study(*arguments: str) -> AsyncIterator[Study]:
     study = Study(process)
     try:
         with patiently_with_processes():
-            while "#key=" not in study.said:
+            while not re.search(r"  why: .*\n", study.said):
                 data = await process.stderr.receive_some()
                 assert data, study.said
                 study.said += data.decode()
@@ -643,7 +709,7 @@ async def test_the_command_prints_a_line_for_each_request_and_records_it(tmp_pat
         scripted_upstream(*STREAM) as up,
         headrace_study("--upstream", up.url, "--port", "0", "--record", str(file)) as study,
     ):
-        assert study.said.splitlines()[-3:-1] == [
+        assert study.said.splitlines()[-4:-2] == [
             f"headrace study passes {study.url}/v1 on to {up.url}/v1, with each client's own key.",
             f"  client: OPENAI_BASE_URL={study.url}/v1",
         ]
@@ -658,6 +724,55 @@ async def test_the_command_prints_a_line_for_each_request_and_records_it(tmp_pat
     assert (record["event"], record["model"], record["end"]) == ("request", "tiny", "OK")
     everything = study.said + study.printed + file.read_text()
     assert CLIENTS_KEY not in everything
+
+
+async def run_headrace(*arguments: str) -> str:
+    """Return what a command of ours prints."""
+    with patiently_with_processes():
+        ran = await trio.run_process(
+            [sys.executable, "-m", "pipeline.gateway", *arguments],
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+    assert ran.returncode == 0, ran.stderr.decode()
+    return ran.stdout.decode()
+
+
+async def test_the_printed_commands_explain_the_slowest_request_while_it_runs(tmp_path: Path) -> None:
+    late = (wait(0.3), *STREAM)
+    async with (
+        scripted_upstream(in_turn(STREAM, late, STREAM)) as up,
+        headrace_study("--upstream", up.url, "--port", "0") as study,
+    ):
+        for number in range(3):
+            await ask(study.url)
+            await study.line(number)
+        [printed] = re.findall(r"  why:    headrace (.*)\n", study.said)
+        why = shlex.split(printed)
+        assert why[:4] == ["why", "--slowest", "--url", study.url]
+        key = why[-1]
+
+        shown = await run_headrace(*why)
+        assert shown.startswith("request ")
+        assert re.search(r"\d+ ms of \d+ ms until the first token was the upstream's", shown), shown
+        [explained] = json.loads(await run_headrace(*why, "--json"))
+        assert explained["culprit"]["party"] == "upstream"
+        assert explained["culprit"]["ms"] == pytest.approx(300, abs=100)
+
+        trace = json.loads(await run_headrace("trace", *why[1:], "--json", "-o", str(tmp_path / "slowest.pftrace")))
+        assert (trace["requests"], trace["traced"]) == (1, 1)
+
+        async with httpx.AsyncClient(base_url=study.url, trust_env=False, verify=False, timeout=PATIENCE_S) as http:
+            with_key = {"authorization": f"Bearer {key}"}
+            assert (await http.get("/latency")).status_code == 200
+            traced = (await http.get("/latency/requests?kind=traced&limit=9", headers=with_key)).json()
+            assert [(one["model"], one["traced"]) for one in traced] == [("tiny", True)] * 3
+            metrics = (await http.get("/metrics", headers=with_key)).text
+            assert 'headrace_requests_total{end="OK"} 3\n' in metrics
+            clients = {"authorization": f"Bearer {CLIENTS_KEY}"}
+            for path in ("/metrics", "/latency/now", "/latency/records"):
+                assert (await http.get(path, headers=clients)).status_code in (401, 403), path
 
 
 async def test_json_prints_the_lines_of_a_recording() -> None:

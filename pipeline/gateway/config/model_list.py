@@ -248,7 +248,7 @@ class _Entry:
             try:
                 parse_timing(model)
             except ValueError as error:
-                self._problems.error(where, f"has a script that makes no sense: {error}")
+                self._problems.error(where, f"has an invalid script: {error}")
                 return None
         elif model not in CANNED:
             hint = did_you_mean(model, (*CANNED, "timed"), cutoff=0.6)

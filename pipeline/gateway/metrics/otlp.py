@@ -23,12 +23,12 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.util.re import parse_env_headers
 
+from pipeline.gateway.config.callbacks import SIGNAL_PATH
 from pipeline.gateway.metrics.otlp_data import Converter
 from pipeline.observe import read_all
 from pipeline.segments import SegmentFile
 from stages.upstreams import Deployment
 
-SIGNAL_PATH: Final = "/v1/metrics"
 LAST_EXPORT_S: Final = 3.0
 """How long the end of the service waits for the last export."""
 LOG_EVERY_S: Final = 60.0

@@ -78,7 +78,7 @@ def parse_timing(model: str) -> Timing:
     """Return what a model's name says, such as ``timed:head=400ms;tokens=50``.
 
     Raises:
-        ValueError: if it makes no sense; the message is a sentence that says what was expected.
+        ValueError: if it is not valid; the message is a sentence that says what was expected.
     """
     timing = Timing()
     script = model.partition(":")[2]

@@ -68,7 +68,7 @@ class CannedUpstream:
 
         Raises:
             UpstreamFault: ``upstream_unreachable`` if a recording cannot be read, ``upstream_not_found`` if the model
-                does not exist or its script makes no sense, ``upstream_protocol`` if a recording without a response
+                does not exist or its script is not valid, ``upstream_protocol`` if a recording without a response
                 object is requested without a stream.
         """
         mark("upstream_sent")

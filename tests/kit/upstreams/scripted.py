@@ -59,6 +59,9 @@ class Received:
     method: str
     path: str
     headers: dict[str, str]
+    """By name; of those that came several times, the last."""
+    header_lines: list[tuple[str, str]]
+    """All of them."""
     body: bytes
     at: float
     """When the request was complete, on trio's clock."""
@@ -372,13 +375,13 @@ class _RequestReader:
         self._parser.feed_data(data)
 
     def on_message_begin(self) -> None:
-        self._path, self._headers, self._body = b"", dict[str, str](), bytearray()
+        self._path, self._headers, self._body = b"", list[tuple[str, str]](), bytearray()
 
     def on_url(self, url: bytes) -> None:
         self._path += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.decode().lower()] = value.decode("latin-1")
+        self._headers.append((name.decode().lower(), value.decode("latin-1")))
 
     def on_body(self, body: bytes) -> None:
         self._body += body
@@ -389,7 +392,8 @@ class _RequestReader:
             Received(
                 method=self._parser.get_method().decode(),
                 path=self._path.decode(),
-                headers=self._headers,
+                headers=dict(self._headers),
+                header_lines=self._headers,
                 body=bytes(self._body),
                 at=trio.current_time(),
                 connection=self._connection,

@@ -229,8 +229,8 @@ MISTAKES = [
     (model("{model: canned/stroy}"), "config.yaml:3: model_list[0].litellm_params.model: is not a canned model: "
      "expected canned/echo, canned/story, canned/agent, canned/timed:<script> or canned/replay:<file.sse>; "
      "did you mean story?"),
-    (model("{model: canned/timed:gap=20}"), "config.yaml:3: model_list[0].litellm_params.model: has a script that "
-     "makes no sense: gap=20 is not a duration: expected a number and its unit, such as 400ms or 1.5s"),
+    (model("{model: canned/timed:gap=20}"), "config.yaml:3: model_list[0].litellm_params.model: has an invalid "
+     "script: gap=20 is not a duration: expected a number and its unit, such as 400ms or 1.5s"),
     (model("{model: 'canned/replay:nope.sse'}"), "config.yaml:3: model_list[0].litellm_params.model: "
      "the file nope.sse does not exist: expected a recorded stream, relative to this file"),
     (model("{model: 'openai/*', api_key: k}"), "config.yaml:3: model_list[0].litellm_params.model: "

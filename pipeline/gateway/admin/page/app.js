@@ -122,7 +122,7 @@ async function read() {
 	timer = setTimeout(read, Math.max(100, waitMs - (performance.now() - began)));
 }
 
-function openDoor(isAsking) {
+function showKeyForm(isAsking) {
 	byId("door").hidden = !isAsking;
 	byId("board").hidden = byId("forget").hidden = isAsking;
 }
@@ -131,14 +131,14 @@ function askForKey(why = "") {
 	forgetKey();
 	clearTimeout(timer);
 	byId("waterfall").close();
-	openDoor(true);
+	showKeyForm(true);
 	put("key-error", why);
 	say("idle", "waiting for the key");
 	byId("key").focus();
 }
 
 function enter() {
-	openDoor(false);
+	showKeyForm(false);
 	history = new History();
 	say("idle", "reading");
 	read();
