@@ -32,7 +32,8 @@ QUERIES = ("duckdb", "polars", "pandas")
 def folder(tmp_path_factory: pytest.TempPathFactory, real: list[dict[str, Any]]) -> Path:
     """Return a folder with the recording that the page queries: with a header, and a stall."""
     made = tmp_path_factory.mktemp("queries")
-    lines = [json.loads(BLOCKS["header"]), *real, *varied_lines(100, seed=1), stall_line(1.0, 50.0)]
+    message = {"ts": "2026-11-30T12:00:00.000Z", "level": "info", "logger": "headrace", "message": "is up after 0.5 s"}
+    lines = [json.loads(BLOCKS["header"]), message, *real, *varied_lines(100, seed=1), stall_line(1.0, 50.0)]
     written(made / "today.jsonl", lines)
     return made
 
