@@ -11,6 +11,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
+from pipeline.registry import did_you_mean
 from pipeline.study.bootstrap import FEWEST, Interval, mean_interval, median_interval, widening
 from pipeline.study.figures import Sample, Samples
 from pipeline.study.recording import StudyError
@@ -91,7 +92,8 @@ def read_budget(name: str) -> Budget:
     except OSError as error:
         raise StudyError(f"{name} cannot be opened: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise StudyError(f"{name} is not a file of limits: {error}") from None
+        known = f"; {_fields()}" if "unknown field" in str(error) else ""
+        raise StudyError(f"{name} is not a file of limits: {error}{known}") from None
     growth = read.baseline.growth if read.baseline is not None else {}
     if not read.limits and not growth:
         raise StudyError(f"{name} has no limit: write figures under [limits] or [baseline.growth]")
@@ -105,8 +107,17 @@ def read_budget(name: str) -> Budget:
     return Budget(requests=read.requests, limits=read.limits, growth=growth, baseline=file_name)
 
 
+def _fields() -> str:
+    file, baseline, growth = (", ".join(kind.__struct_fields__) for kind in (BudgetFile, Baseline, Growth))
+    return f"it has {file}; [baseline] has {baseline}; each growth has {growth}"
+
+
 def judged(budget: Budget, samples: Samples, baseline: Samples | None) -> list[Judgement]:
-    """Judge all limits. A name may have wildcards, as in ``stages.*.busy_ms.p99``: then each figure must be within."""
+    """Judge all limits. A name may have wildcards, as in ``stages.*.busy_ms.p99``: then each figure must be within.
+
+    Raises:
+        StudyError: if a limit is of a figure that no request has: it is misspelt, or its stage has another name now.
+    """
     found: list[Judgement] = []
     for limit, at_most in budget.limits.items():
         for figure, statistic in _matching(limit, samples):
@@ -127,7 +138,10 @@ def _matching(limit: str, samples: Samples) -> list[tuple[str, str]]:
     if figure == "transit_ms" and statistic in _OF_BATCHES:  # of its batches, and the same over the requests
         figure = f"transit_ms.{statistic}"
     matching = [name for name in samples if fnmatchcase(name, figure)]
-    return [(name, statistic) for name in matching] or [(figure, statistic)]
+    if not matching:
+        known = [name if name.startswith("transit_ms.") else f"{name}.{statistic}" for name in samples]
+        raise StudyError(f"no request has {limit}: mend or remove this limit{did_you_mean(limit, known)}")
+    return [(name, statistic) for name in matching]
 
 
 def _value(sample: Sample, statistic: str) -> float:

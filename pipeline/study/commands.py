@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # argparse has no public name for what `add_subparsers` returns.
 Subparsers = Any
 
+_CHECK: Final = "check --model, --deployment, --end, --since, --until"
 FILE_HELP: Final = "a recording (.zst needs the extra zstd) or a JSON log of headrace; - is standard input"
 
 
@@ -146,9 +147,7 @@ def _report(options: argparse.Namespace) -> int:
             reporter.add(event)
     report = reporter.report()
     if not report.requests:
-        raise StudyError(
-            f"{recording.name} has no request that was asked for: check --model, --deployment, --end, --since"
-        )
+        raise StudyError(f"{recording.name} has no request that was asked for: {_CHECK}")
     if options.json:
         write_json(report)
     else:
@@ -277,20 +276,22 @@ def _budget(options: argparse.Namespace) -> int:
     from pipeline.study.budget import judged, read_budget
     from pipeline.study.budget_page import budget_page
     from pipeline.study.figures import samples_of
-    from pipeline.study.recording import open_recording
+    from pipeline.study.recording import StudyError, open_recording
     from pipeline.study.tables import Paint
 
     budget = read_budget(options.budgets)
     selection = _selection(options)
-    samples = None
+    samples = samples_of([])
     for name in options.files:
         with open_recording(name) as recording:
-            samples = samples_of(selection.of(recording), samples)
+            samples_of(selection.of(recording), samples)
+    if not samples:
+        raise StudyError(f"{', '.join(options.files)}: no request that was asked for is there; {_CHECK}")
     baseline = None
     if budget.baseline is not None:
         with open_recording(budget.baseline) as recording:
             baseline = samples_of(selection.of(recording))
-    verdicts = judged(budget, samples or samples_of([]), baseline)
+    verdicts = judged(budget, samples, baseline)
     if options.json:
         write_json(verdicts)
     else:

@@ -60,15 +60,33 @@ def test_a_wildcard_stands_for_all_figures_that_match(tmp_path: Path) -> None:
     }
 
 
-def test_too_few_requests_and_unknown_figures_cannot_be_judged(tmp_path: Path) -> None:
-    text = 'requests = 20\n[limits]\n"total_ms.p99" = 1\n"total_ms.p50" = 1\n"stages.nobody.busy_ms.p50" = 1'
+def test_too_few_requests_cannot_be_judged(tmp_path: Path) -> None:
+    text = 'requests = 20\n[limits]\n"total_ms.p99" = 1\n"total_ms.p50" = 1'
     found = judge(tmp_path, text, samples(50, seed=1))
     assert verdicts(found) == {
         "total_ms.p99": "cannot tell",
         "total_ms.p50": "exceeded",
-        "stages.nobody.busy_ms.p50": "cannot tell",
     }
     assert found[0].reason == "50 requests have it, and 100 are needed"
+
+
+@pytest.mark.parametrize(
+    ("limit", "meant"),
+    [
+        ("stages.encode_chunk.busy_ms.p50", "; did you mean 'stages.encode_chunks.busy_ms.p50'?"),
+        ("transit_m.p99", "; did you mean 'transit_ms.p99'?"),
+        ("nobody.*.p50", ""),
+    ],
+)
+@pytest.mark.parametrize(
+    "section", ['limits]\n"{}" = 1', 'baseline]\nfile = "x"\n[baseline.growth]\n"{}" = {{ms = 1}}']
+)
+def test_a_figure_that_no_request_has_is_an_error(tmp_path: Path, section: str, limit: str, meant: str) -> None:
+    if limit.endswith("p99") and "growth" in section:
+        limit, meant = limit.replace("p99", "p50"), meant.replace("p99", "p50")
+    with pytest.raises(StudyError) as error:
+        judge(tmp_path, f"[{section.format(limit)}", samples(50, seed=1), samples(50, seed=2))
+    assert str(error.value) == f"no request has {limit}: mend or remove this limit{meant}"
 
 
 GROWTH = """
@@ -121,7 +139,7 @@ def test_a_baseline_is_beside_its_file(tmp_path: Path) -> None:
         ("", "has no limit"),
         ("[limits]\ntotal_ms = 3", "must end in a statistic"),
         ("[limits]\n'total_ms.p50' = 'much'", r"is not a file of limits: Expected `float`.*limits"),
-        ("[limit]\n'total_ms.p50' = 1", "unknown field `limit`"),
+        ("[limit]\n'total_ms.p50' = 1", "unknown field `limit`; it has requests, limits, baseline; "),
         ("[limits", "is not a file of limits"),
         (
             "[baseline]\nfile='x'\n[baseline.growth]\n'total_ms.p99'={ms=1}",

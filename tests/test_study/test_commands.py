@@ -108,6 +108,11 @@ def test_budget_ends_with_1_if_a_limit_is_exceeded(capsys: pytest.CaptureFixture
     assert run(capsys, "budget", str(budgets), a, b) == "2 of 2 limits are kept\n"
     assert "cannot tell: stages.decode_events.busy_ms.p99" in run(capsys, "budget", str(budgets), a)
     run(capsys, "budget", str(budgets), a, "--strict", status=1)
+    assert main(["budget", str(budgets), a, "--model", "nobody"]) == 2
+    assert "no request that was asked for is there; check --model" in capsys.readouterr().err
+    budgets.write_text('[limits]\n"stages.encode_chunk.busy_ms.p50" = 0.0001')
+    assert main(["budget", str(budgets), a]) == 2
+    assert "did you mean 'stages.encode_chunks.busy_ms.p50'?" in capsys.readouterr().err
     budgets.write_text('[limits]\n"party.ours.p50" = 0.1\n[baseline]\nfile = "b.jsonl"\n[baseline.growth]\n')
     assert run(capsys, "budget", str(budgets), a, status=1).startswith("exceeded: party.ours.p50 is ")
     assert json.loads(run(capsys, "budget", str(budgets), a, "--json", status=1))[0]["verdict"] == "exceeded"
