@@ -19,10 +19,11 @@ class StalledStage(Struct, kw_only=True):
     """What one stage did to the loop.
 
     Attributes:
-        stage: its name; None for turns that no single stage held.
-        count: how many stalls are in the recording.
-        unlogged: how many more there were, each shorter than one that was logged.
-        total_ms, max_ms: of those in the recording.
+        stage: its name; None for turns that no single stage held, and for what was not logged.
+        is_logged: False for the stalls of any stage that a log only counts, each shorter than the one that it has of
+            that second: only their ``count`` is known.
+        count: how many stalls there were.
+        total_ms, max_ms: for how long they held it.
         streams_max: the most requests in flight, which all waited.
         requests: the ids of those whose stage it was, the longest first.
         waited: how many other requests of the recording were in flight meanwhile.
@@ -30,8 +31,8 @@ class StalledStage(Struct, kw_only=True):
     """
 
     stage: str | None
+    is_logged: bool = True
     count: int = 0
-    unlogged: int = 0
     total_ms: float = 0.0
     max_ms: float = 0.0
     streams_max: int = 0
@@ -41,7 +42,7 @@ class StalledStage(Struct, kw_only=True):
 
 
 def stalled_stages(events: Iterable[Recorded]) -> list[StalledStage]:
-    """Return what each stage did to the loop, the worst first."""
+    """Return what each stage did to the loop, the worst first; last the stalls that were not logged."""
     stalls: list[RecordedStall] = []
     flights: list[tuple[float, float, int | None, str]] = []
     for event in events:
@@ -59,7 +60,6 @@ def stalled_stages(events: Iterable[Recorded]) -> list[StalledStage]:
     for stall in stalls:
         one = stages.setdefault(stall.stage, StalledStage(stage=stall.stage))
         one.count += 1
-        one.unlogged += stall.unlogged
         one.total_ms += stall.ms
         one.max_ms = max(one.max_ms, stall.ms)
         one.streams_max = max(one.streams_max, stall.streams)
@@ -80,7 +80,10 @@ def stalled_stages(events: Iterable[Recorded]) -> list[StalledStage]:
         one.waited = len(waiting)
         longest = sorted(waiting.items(), key=lambda item: -item[1])[:MOST_WAITERS]
         one.waiters = {request_id: round(ms, 3) for request_id, ms in longest}
-    return sorted(stages.values(), key=lambda one: -one.total_ms)
+    found = sorted(stages.values(), key=lambda one: -one.total_ms)
+    if unlogged := sum(stall.unlogged for stall in stalls):
+        found.append(StalledStage(stage=None, is_logged=False, count=unlogged))
+    return found
 
 
 def stalls_page(found: list[StalledStage], paint: Paint) -> list[str]:
@@ -91,15 +94,16 @@ def stalls_page(found: list[StalledStage], paint: Paint) -> list[str]:
         [
             one.stage or "(no single stage)",
             str(one.count),
-            str(one.unlogged),
             number(one.total_ms),
             number(one.max_ms),
             str(one.streams_max),
             str(one.waited),
         ]
+        if one.is_logged
+        else ["(not logged)", str(one.count), "-", "-", "-", "-"]
         for one in found
     ]
-    head = ["stage", "stalls", "unlogged", "total ms", "max ms", "streams", "waited"]
+    head = ["stage", "stalls", "total ms", "max ms", "streams", "waited"]
     lines = table(head, rows)
     lines[0] = paint(lines[0], "dim")
     for one in found:
