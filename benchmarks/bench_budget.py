@@ -127,11 +127,11 @@ def compared(budget: Budget, ours: Samples, copy: Samples) -> list[Compared]:
         StudyError: if a limit is of a figure that no request has: its stage has another name now, or is gone.
     """
     copies = {(one.limit, one.figure): one for one in judged(budget, copy, None)}
-    found: list[Compared] = []
-    for one in judged(budget, ours, None):
-        if (other := copies.get((one.limit, one.figure))) is not None:
-            found.append(Compared(one, other))
-    return found
+    return [
+        Compared(one, other)
+        for one in judged(budget, ours, None)
+        if (other := copies.get((one.limit, one.figure))) is not None
+    ]
 
 
 def summary(found: list[Compared]) -> str:
