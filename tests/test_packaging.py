@@ -94,7 +94,7 @@ def test_the_wheel_holds_both_packages_typed_and_nothing_else(wheel: Path) -> No
     }
     assert {name for name in names if name.endswith(".py")} == modules
     assert not [name for name in names if "__pycache__" in name or "test_" in name]
-    assert dict(points["console_scripts"]) == {"headrace": "pipeline.gateway.cli:main"}
+    assert dict(points["console_scripts"]) == {"headrace": "pipeline.gateway.__main__:main"}
     assert re.search(r"^Requires-Python: >=3\.11$", metadata, re.MULTILINE)
     assert any(name.endswith("LICENSE") for name in names)
 

@@ -38,12 +38,29 @@ KINDS = ("event", "codec", "run", "around", "observer")
 """What `new-stage` can write: `pipeline.gateway.new_stage.KINDS`, which is not loaded to parse a command line."""
 MODEL_APIS = ("chat", "responses", "anthropic")
 """The APIs that `study` can ask an upstream by."""
+INTERRUPTED = 128 + 2
+"""What a shell calls the status of a command that Ctrl-C has ended: 128, and the number of the signal."""
 SHOWN = ("events", "figures", "both")
 """What `run-stage` can print."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return the exit status: 0, 1 for a failure, 2 for an invalid configuration or command line."""
+    """Run the command; return the exit status.
+
+    It is 0, 1 for a failure, 2 for an invalid configuration or command line, or `INTERRUPTED`. The commands that go on
+    until Ctrl-C end with 0 then.
+    """
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BaseExceptionGroup as group:  # from a nursery, before it is told of signals
+        if group.split(KeyboardInterrupt)[1] is not None:
+            raise
+        return INTERRUPTED
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     # As this process was started: in a worker, whatever has replaced a part of it does so too.
     again = sys.orig_argv[1:] if arguments is None else ["-m", "pipeline.gateway", *arguments]

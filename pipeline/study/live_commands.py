@@ -152,9 +152,9 @@ def _top(options: argparse.Namespace) -> int:
     is_screen = sys.stdout.isatty() and not options.once and not options.json
     has_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     before = watched(options.url, key)
-    if is_screen:
-        sys.stdout.write(_OTHER_SCREEN)
     try:
+        if is_screen:
+            sys.stdout.write(_OTHER_SCREEN)
         while True:
             Event().wait(options.interval)
             after = now(options.url, key)

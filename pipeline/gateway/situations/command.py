@@ -49,7 +49,10 @@ def _situation(options: argparse.Namespace) -> int:
 
 
 async def _play_until_signalled(situation: Situation, options: argparse.Namespace) -> None:
-    """Play a situation; a signal ends it with its service, even in the background, where a shell ignores Ctrl-C."""
+    """Play a situation; a signal ends it with its service, even in the background, where a shell ignores Ctrl-C.
+
+    Further signals are taken until the service has ended: one that nobody took would be raised again.
+    """
     import trio
 
     from pipeline.gateway.situations.run import hints, play
@@ -59,14 +62,16 @@ async def _play_until_signalled(situation: Situation, options: argparse.Namespac
     failure: CommandError | OSError | None = None
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
+            playing = trio.CancelScope()
 
             async def end_when_signalled() -> None:
                 async for _ in signals:
-                    nursery.cancel_scope.cancel()
+                    playing.cancel()
 
             nursery.start_soon(end_when_signalled)
             try:
-                await run(situation, recording, _say)
+                with playing:
+                    await run(situation, recording, _say)
             except (CommandError, OSError) as error:
                 failure = error  # raised here, it would come in a group
             nursery.cancel_scope.cancel()
