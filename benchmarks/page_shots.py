@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the pictures are written")
     parser.add_argument("--seconds", type=int, default=WARM_UP_S, help="how long the page watches before them")
     options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)  # before it watches for a minute
     address = f"{options.url.rstrip('/').removesuffix('/latency')}/latency#key={options.key}"
     with chromium() as browser, browser.tab(height=1010) as tab:
         tab.open(address)
