@@ -42,6 +42,7 @@ from pipeline.gateway.situations.run import play, waits_ms
 from pipeline.gateway.situations.table import SITUATIONS, Load, Loss, Situation
 from pipeline.study.budget import read_budget
 from pipeline.study.live import now
+from pipeline.study.path import ABOUT_POINT
 from pipeline.study.tables import ms_text
 from stages.chaos import CHAOS, ChaosOptions
 
@@ -129,7 +130,29 @@ async def test_what_was_lost_is_found(name: str, tmp_path: Path, capsys: pytest.
     commands = [one for one in commands_of(name) if one[0] != "situation" and "--url" not in one]
     assert ["why", "--slowest", recording.name] in commands
     for command in commands:
+        capsys.readouterr()
         assert main([word.replace(recording.name, str(recording)) for word in command]) == 0
+        if command[0] == "why":
+            check_sample(name, capsys.readouterr().out)
+
+
+def check_sample(name: str, real: str) -> None:
+    """Check that what the tutorial shows of `why` has the words of a real one: of all situations those of the table."""
+    sample = TUTORIAL.partition(f"\n$ headrace why --slowest {name}.jsonl\n")[2].partition("\n```")[0]
+    assert sample.startswith("request ")
+    rows = sample.partition("\nup to ")[2].partition("\n\n")[0].splitlines()[1:]
+    for row in rows:
+        point, *_, about = re.split(" {2,}", row)
+        assert about == ABOUT_POINT[point]
+    if rows:
+        assert _words(sample.partition("\n\n")[2].partition("up to ")[0]) == _words(
+            real.partition("\n\n")[2].partition("up to ")[0]
+        )
+        assert re.findall("^up to .+$", sample, re.MULTILINE) == re.findall("^up to .+$", real, re.MULTILINE)
+
+
+def _words(text: str) -> list[str]:
+    return re.sub(r"\d+(\.\d+)?", "N", text).split()
 
 
 def commands_of(name: str) -> list[list[str]]:
