@@ -20,8 +20,9 @@ from msgspec import UNSET, Struct, UnsetType
 
 from pipeline.channel import Link
 from pipeline.context import RequestContext
-from pipeline.lane import Lane
+from pipeline.lane import OUTSIDE, Lane
 from pipeline.study.parts import PartyName
+from pipeline.study.records import ON_SOCKETS
 from pipeline.timeline import Party
 from stages.slots import ATTEMPTS, CALL
 from stages.wire.redaction import redact
@@ -49,6 +50,7 @@ class RunningRequest(Struct, kw_only=True):
 
     Attributes:
         waits_for: whose time it is right now.
+        stage: which one waits for something of its own, if that is why.
         point: the last one that it has passed.
         events: how many the upstream's answer had so far.
         idle_ms: for how long nothing has happened in it.
@@ -61,6 +63,7 @@ class RunningRequest(Struct, kw_only=True):
     model: str | None
     deployment: str | None
     waits_for: PartyName
+    stage: str | UnsetType = UNSET
     point: str
     events: int
     idle_ms: float
@@ -163,11 +166,17 @@ def _running(ctx: RequestContext, last_ns: int, worker: int) -> RunningRequest:
         model=None if call is None else redact(call.request.requested_model[:_NAME_CHARACTERS]),
         deployment=None if call is None else call.deployment.id,
         waits_for=PARTIES[timeline.party],
+        stage=_waiting_stage(ctx) if timeline.party is Party.OURS else UNSET,
         point=next(reversed(timeline.points), "head_read"),
         events=next((stage.events_out for stage in stages if stage.name in _ANSWERING), 0),
         idle_ms=max(0, now_ns - last_ns) // 1000 / 1000,
         links=waiting or UNSET,
     )
+
+
+def _waiting_stage(ctx: RequestContext) -> str | UnsetType:
+    stages = [lane.stage for lane in _lanes(ctx) if lane.state == OUTSIDE and not lane.is_further]
+    return next((stage.name for stage in stages if stage is not None and stage.name not in ON_SOCKETS), UNSET)
 
 
 _NAME_CHARACTERS: Final = 200

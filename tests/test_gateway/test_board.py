@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
+from msgspec import UNSET
 
 from pipeline import Party, RequestContext
 from pipeline.gateway import board as module
@@ -18,7 +19,7 @@ from pipeline.gateway.board import (
     read_board,
     write_board,
 )
-from pipeline.lane import Lane
+from pipeline.lane import OUTSIDE, Lane
 from pipeline.loop import Loop
 from pipeline.study.parts import PartyName
 
@@ -62,6 +63,15 @@ def request(clock: Clock, request_id: str = "r1") -> tuple[RequestContext, Lane]
     ctx.timeline.arrive(0, 0, 0)
     ctx.lanes.append(lane := Lane(["call_upstream"], ctx.timeline, Loop(), request_id))
     return ctx, lane
+
+
+def test_a_stage_that_waits_for_something_of_its_own_is_named(clock: Clock) -> None:
+    ctx, lane = request(clock)
+    ctx.lanes.append(own := Lane(["look_up"], ctx.timeline, Loop(), "r1"))
+    lane.switch(OUTSIDE, clock())  # the upstream's answer; that is no wait of ours
+    assert board_text([ctx], 1, NOTHING).running[0].stage is UNSET
+    own.switch(OUTSIDE, clock())
+    assert board_text([ctx], 1, NOTHING).running[0].stage == "look_up"
 
 
 def running(number: int, text: str = "") -> RunningRequest:
