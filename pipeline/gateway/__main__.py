@@ -2,7 +2,7 @@
 
 
 def main() -> int:
-    """Run the command; Ctrl-C ends it without a traceback also while its modules are loaded, for a third of a second."""
+    """Run the command; Ctrl-C ends it without a traceback also while its modules are loaded."""
     try:
         from pipeline.gateway.cli import main as run
 

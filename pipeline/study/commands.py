@@ -169,6 +169,10 @@ def _id_and_file(options: argparse.Namespace) -> tuple[str | None, str | None]:
     return request_id, name
 
 
+def _where(options: argparse.Namespace) -> str:
+    return "in the recording" if options.url is None else f"at {options.url}"
+
+
 def _why(options: argparse.Namespace) -> int:
     from pipeline.study.source import open_source
     from pipeline.study.tables import Paint
@@ -178,7 +182,8 @@ def _why(options: argparse.Namespace) -> int:
         return _why_now(options)
     request_id, name = _id_and_file(options)
     with open_source(name, options.url, options.key) as recording:
-        found = explanations(_selection(options).of(recording), request_id=request_id, slowest=options.count)
+        events = _selection(options).of(recording)
+        found = explanations(events, request_id=request_id, slowest=options.count, where=_where(options))
     if options.json:
         write_json(found)
         return 0
@@ -249,7 +254,8 @@ def _trace(options: argparse.Namespace) -> int:
 
     request_id, name = _id_and_file(options)
     with open_source(name, options.url, options.key) as recording:
-        requests, stalls, _ = chosen(_selection(options).of(recording), request_id=request_id, slowest=options.count)
+        events = _selection(options).of(recording)
+        requests, stalls, _ = chosen(events, request_id=request_id, slowest=options.count, where=_where(options))
     trace = perfetto_trace(requests, stalls)
     try:
         with open(options.output, "wb") as file:

@@ -30,7 +30,8 @@ Running = Mapping[str, Any]
 def running_sentence(row: Running) -> str:
     """Return what one running request does, in a sentence."""
     party = str(row.get("waits_for") or "ours")
-    whom = {"client": "the client", "upstream": f"the upstream (deployment {row.get('deployment')})"}.get(party, "us")
+    us = f"us (stage {row['stage']})" if row.get("stage") else "us"
+    whom = {"client": "the client", "upstream": f"the upstream (deployment {row.get('deployment')})"}.get(party, us)
     what = _NEXT.get(str(row.get("point")), f"after {row.get('events') or 0} events")
     if party == "client":
         what = "to send its request" if row.get("point") in ("head_read", "admitted", None) else "to read"
@@ -53,10 +54,14 @@ def silent_sentences(figures: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each worker that does not say what runs in it, by the figures of the service."""
     return [
         f"worker {one.get('worker')} (process {one.get('pid')}) does not say what it does, with "
-        f"{one.get('in_flight')} requests in flight: something holds its loop, or it is stopped"
+        f"{_requests(one.get('in_flight'))} in flight: something holds its loop, or it is stopped"
         for one in figures.get("workers", [])
         if one.get("is_silent")
     ]
+
+
+def _requests(count: object) -> str:
+    return f"{count} {'request' if count == 1 else 'requests'}"
 
 
 def _ms(row: Running, name: str) -> str:

@@ -260,11 +260,15 @@ def _waited_words(request: RecordedRequest, made: Culprit, kind: PartKind, held:
         made.ms = held_ms
     stalls = sum(one.stalls for one in held)
     times = f" in {stalls} stalls" if stalls > 1 else ""
-    times += f", as did {unlogged} shorter stalls that were not logged" if unlogged else ""
+    times += f", as did {_stalls(unlogged)} not logged" if unlogged else ""
     if held[0].stage is None:
         return f"ours: the loop was held{times}, by no single stage (many small turns, or a collection of garbage)"
     others = f" (and {len(held) - 1} others)" if len(held) > 1 else ""
     return f"ours: the stage {held[0].stage} of request {held[0].request_id}{others} held the loop{times}"
+
+
+def _stalls(count: int) -> str:
+    return "1 shorter stall that was" if count == 1 else f"{count} shorter stalls that were"
 
 
 _GIVEN_UP: Final = "given_up"

@@ -21,9 +21,15 @@ _CLOSE: Final = 5
 
 
 def chosen(
-    events: Iterable[Recorded], *, request_id: str | None = None, slowest: int = 1
+    events: Iterable[Recorded], *, request_id: str | None = None, slowest: int = 1, where: str = "in the recording"
 ) -> tuple[list[RecordedRequest], list[RecordedStall], Peers]:
     """Return one request, or the ``slowest``, the slowest first; all stalls, and what others are like.
+
+    Args:
+        events: of a recording, or of a running service.
+        request_id: of the request; None for the slowest.
+        slowest: how many of them.
+        where: the events are, for the message of the error.
 
     Raises:
         StudyError: if no request has this id.
@@ -50,9 +56,9 @@ def chosen(
             some_ids.append(event.request_id)
     if request_id is not None and not found:
         close = f"; these contain it: {', '.join(some_ids)}" if some_ids else ""
-        raise StudyError(f"no request with the id {request_id!r} is in the recording{close}")
+        raise StudyError(f"no request with the id {request_id!r} is {where}{close}")
     if request_id is None and not heap:
-        raise StudyError("the recording has no request that was asked for")
+        raise StudyError(f"no request that was asked for is {where}")
     return (
         found or [request for _, _, request in sorted(heap, key=lambda entry: entry[:2], reverse=True)],
         stalls,
@@ -60,13 +66,15 @@ def chosen(
     )
 
 
-def explanations(events: Iterable[Recorded], *, request_id: str | None = None, slowest: int = 1) -> list[Explanation]:
-    """Explain one request, or the ``slowest``, the slowest first.
+def explanations(
+    events: Iterable[Recorded], *, request_id: str | None = None, slowest: int = 1, where: str = "in the recording"
+) -> list[Explanation]:
+    """Explain one request, or the ``slowest``, the slowest first; the arguments are those of `chosen`.
 
     Raises:
         StudyError: if no request has this id.
     """
-    requests, stalls, peers = chosen(events, request_id=request_id, slowest=slowest)
+    requests, stalls, peers = chosen(events, request_id=request_id, slowest=slowest, where=where)
     return [explained(request, stalls, peers) for request in requests]
 
 

@@ -18,7 +18,7 @@ from pipeline.study import live
 KEY = "sk-the-master-key-0123456789"
 LINES = [json.dumps(request_line(f"r-{at}", head_ms=50 + 10 * at)).encode() for at in range(7)]
 RUNNING = [
-    {"request_id": "n-1", "age_ms": 900.0, "idle_ms": 20.0, "model": "m", "deployment": "d", "waits_for": "ours"},
+    {"request_id": "n-1", "age_ms": 900.0, "idle_ms": 20.0, "model": "m", "waits_for": "ours", "stage": "look_up"},
     {
         "request_id": "n-2",
         "age_ms": 4100.0,
@@ -106,9 +106,17 @@ def test_a_worker_that_does_not_say_what_it_does_is_named(
         "headrace: worker 2 (process 7) does not say what it does, with 3 requests in flight: something holds its "
         "loop, or it is stopped\n",
     )
+    silent["in_flight"] = 1
+    assert main(["why", "--now", "--url", url]) == 0
+    assert "with 1 request in flight: " in capsys.readouterr().err
     monkeypatch.setitem(NOW, "workers", [])
     assert main(["why", "--now", "--url", url]) == 0
     assert capsys.readouterr().out == "No request runs now.\n"
+
+
+def test_an_id_that_a_service_does_not_know_is_not_at_its_address(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["why", "nobody", "--url", url]) == 2
+    assert capsys.readouterr().err == f"headrace: no request with the id 'nobody' is at {url}\n"
 
 
 def test_a_terminal_obeys_nothing_that_a_client_has_chosen(
