@@ -68,7 +68,7 @@ def request(clock: Clock, request_id: str = "r1") -> tuple[RequestContext, Lane]
 def test_a_stage_that_waits_for_something_of_its_own_is_named(clock: Clock) -> None:
     ctx, lane = request(clock)
     ctx.lanes.append(own := Lane(["look_up"], ctx.timeline, Loop(), "r1"))
-    lane.switch(OUTSIDE, clock())  # the upstream's answer; that is no wait of ours
+    lane.switch(OUTSIDE, clock())  # for the upstream: its time, not ours
     assert board_text([ctx], 1, NOTHING).running[0].stage is UNSET
     own.switch(OUTSIDE, clock())
     assert board_text([ctx], 1, NOTHING).running[0].stage == "look_up"
