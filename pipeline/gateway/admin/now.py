@@ -132,8 +132,10 @@ class _ProcessFigures(NamedTuple):
 
 def _figures(processes: list[_ProcessFigures], totals: _Totals) -> dict[str, Any]:
     """Return what has no limit of its own but that of the configuration."""
-    # Those of the dead are left out first.
-    workers = sorted(map(_worker, processes), key=lambda worker: not worker["alive"])
+    # A dead one is of interest until another has its number; where there are too many, the dead are left out first.
+    living = {process.view.worker for process in processes if process.figures.is_alive}
+    shown = [process for process in processes if process.figures.is_alive or process.view.worker not in living]
+    workers = sorted(map(_worker, shown), key=lambda worker: not worker["alive"])
     return {
         "is_watched": not any(process.is_silent for process in processes),
         "workers": workers[:_MAX_WORKERS],
