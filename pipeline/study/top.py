@@ -133,7 +133,7 @@ def top_of(before: Figures, after: Figures, last: Top | None = None) -> Top:
 
 
 def carried(before: Figures, after: Figures) -> Figures:
-    """Return ``after`` as the begin of the next interval, which has what came to ``party_s`` without a new board."""
+    """Return ``after`` for the next interval to start from, which has what came to ``party_s`` without a new board."""
     if after.get("party_at_s", after["now_s"]) > before.get("party_at_s", before["now_s"]):
         return after
     return {**after, "party_s": before.get("party_s", {})}
