@@ -30,6 +30,9 @@ from pipeline.timeline import BatchTimes, Point, Timeline
 _KNOWN: Final[Mapping[str, Known]] = {family.name: family for family in FAMILIES}
 _WHEN_DEAD: Final[Mapping[str, str]] = {IN_FLIGHT: LOST}
 _NO_STAGE: Final = "none"
+_STALLS: Final = "headrace_stalls_total"
+_STALL_SECONDS: Final = "headrace_stall_seconds_total"
+_CANCEL_SECONDS: Final = "headrace_cancel_seconds"
 """The stage of a stall that no single stage has caused."""
 _LINK_WAIT: Final = "headrace_link_wait_seconds"
 UNKNOWN: Final = ""
@@ -70,7 +73,9 @@ class Observed:
         self._cells: dict[tuple[str, tuple[str, ...]], Cell] = {}
         cell = self._cell
         self._in_flight = cell(IN_FLIGHT)
-        cell(LOST)  # Prometheus does not see the first step of a counter that begins at 1
+        # Prometheus does not see the first step of a counter that begins at 1.
+        for family, *values in ((LOST,), (_STALLS, _NO_STAGE), (_STALL_SECONDS, _NO_STAGE), (_CANCEL_SECONDS,)):
+            cell(family, *values)
         self._at_door = cell("headrace_refused_at_door_total")
         # Now: a collection may begin in the middle of making another series.
         self._collections = cell("headrace_gc_seconds")
@@ -126,8 +131,8 @@ class Observed:
 
     def note_stall(self, stage: str | None, ns: int) -> None:
         """Count a stall of the loop, and who has caused it."""
-        self._cell("headrace_stalls_total", stage or _NO_STAGE)[0] += 1
-        self._cell("headrace_stall_seconds_total", stage or _NO_STAGE)[0] += ns
+        self._cell(_STALLS, stage or _NO_STAGE)[0] += 1
+        self._cell(_STALL_SECONDS, stage or _NO_STAGE)[0] += ns
 
     def note_collection(self, ns: int) -> None:
         """Count a collection of garbage."""
@@ -221,7 +226,7 @@ class Observed:
             count_duration(cell("headrace_upstream_seconds", of, end), answered_ns - routed_ns)
         left_ns, closed_ns = points.get("left"), points.get("upstream_closed")
         if left_ns is not None and closed_ns is not None and closed_ns >= left_ns:  # else it had answered already
-            count_duration(cell("headrace_cancel_seconds"), closed_ns - left_ns)
+            count_duration(cell(_CANCEL_SECONDS), closed_ns - left_ns)
         if tokens is not None:
             for direction, count in zip(("prompt", "completion"), tokens, strict=True):
                 cell("headrace_tokens_total", of, direction)[0] += count

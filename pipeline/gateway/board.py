@@ -2,14 +2,13 @@
 
 Once a second it writes to its board in the shared file: those running requests that have been idle for the longest, as
 many as fit, and whose time it was in all of its requests so far, with those that still run. A reader that finds a
-half-written board, or that of a process that has died or hangs, sees nothing.
+half-written board sees nothing, and of a process that has died or hangs only those sums.
 """
 
 from __future__ import annotations
 
 import heapq
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from struct import Struct as Layout
 from typing import Any, Final, Protocol
@@ -55,6 +54,7 @@ class RunningRequest(Struct, kw_only=True):
         events: how many the upstream's answer had so far.
         idle_ms: for how long nothing has happened in it.
         links: how many batches wait in each link that has any.
+        as_of_ms: how long ago its worker said all this.
     """
 
     request_id: str
@@ -68,6 +68,7 @@ class RunningRequest(Struct, kw_only=True):
     events: int
     idle_ms: float
     links: dict[str, int] | UnsetType = UNSET
+    as_of_ms: float = 0.0
 
 
 class BoardText(Struct):
@@ -76,22 +77,19 @@ class BoardText(Struct):
     Attributes:
         party_s: whose time it was, in all requests that this process has served and in those that run.
         running: the requests that run.
-        per_s: by how much `party_s` has grown lately, per second.
-        age_s: how old the board was when it was read.
+        at_s: when it was written.
+        age_s: how old it was when it was read.
     """
 
     party_s: dict[str, float] = {}
     running: list[RunningRequest] = []
-    per_s: dict[str, float] = {}
+    at_s: float = 0.0
     age_s: float = 0.0
 
-    def party_s_now(self) -> dict[str, float]:
-        """Return `party_s` as it is by now, if it has gone on to grow like that.
-
-        Processes do not write their boards at the same moment: without this, a difference of two readings would have
-        two seconds of one process and none of another.
-        """
-        return {party: value + self.age_s * self.per_s.get(party, 0.0) for party, value in self.party_s.items()}
+    @property
+    def is_stale(self) -> bool:
+        """Whether it says nothing of the present any more; what it has summed up stays."""
+        return self.age_s > STALE_S
 
 
 class BoardOwner(Protocol):
@@ -112,22 +110,21 @@ def board_text(contexts: Iterable[RequestContext], worker: int, ended_s: Mapping
         ended_s: whose time it was, in all requests that have ended.
     """
     last: list[tuple[int, int, RequestContext]] = []
-    spent_ns, waiting = [0, 0, 0], Counter[PartyName]()
+    spent_ns = [0, 0, 0]
     for number, ctx in enumerate(contexts):
         last.append((_last_ns(ctx), number, ctx))
-        waiting[PARTIES[ctx.timeline.party]] += 1
         of_this = ctx.timeline.parties_ns(ctx.timeline.clock())
         spent_ns = [sum_ns + ns for sum_ns, ns in zip(spent_ns, of_this, strict=True)]
     shown = [_running(ctx, last_ns, worker) for last_ns, _, ctx in heapq.nsmallest(MAX_SHOWN, last)]
     party_s: dict[str, float] = {name: ended_s[name] + spent_ns[party] / 1e9 for party, name in PARTIES.items()}
-    return BoardText(party_s, shown, {name: float(count) for name, count in waiting.items()})
+    return BoardText(party_s, shown)
 
 
 def write_board(memory: memoryview, text: BoardText) -> None:
     """Write to a board, with as many requests as fit."""
     room = len(memory) - _HEAD.size
     while len(shown := _ENCODER.encode(text)) > room:
-        text = BoardText(text.party_s, text.running[: len(text.running) * 3 // 4], text.per_s)
+        text = BoardText(text.party_s, text.running[: len(text.running) * 3 // 4])
     # First the checksum of the new text: until all of that is there, the board is not valid.
     _HEAD.pack_into(memory, 0, crc32(shown, len(shown)), len(shown), wall_clock_s())
     memory[_HEAD.size : _HEAD.size + len(shown)] = shown
@@ -135,22 +132,33 @@ def write_board(memory: memoryview, text: BoardText) -> None:
 
 def read_board(owner: BoardOwner) -> BoardText | None:
     """Return what a process shows; None if it shows nothing, or not any more."""
+    text = last_board(owner) if owner.is_alive else None
+    return None if text is None or text.is_stale else text
+
+
+def last_board(owner: BoardOwner) -> BoardText | None:
+    """Return what a process, or the one before it, has written last, however old it is; None if nothing."""
     memory = owner.board
     for _ in range(_READS):
         checksum, length, at_s = _HEAD.unpack_from(memory, 0)
-        if not length or wall_clock_s() - at_s > STALE_S or not owner.is_alive:
+        if not length:
             break
         shown = bytes(memory[_HEAD.size : _HEAD.size + length])
         if crc32(shown, length) == checksum:
             text = msgspec.json.decode(shown, type=BoardText)
-            text.age_s = max(0.0, wall_clock_s() - at_s)
+            text.at_s, text.age_s = at_s, max(0.0, wall_clock_s() - at_s)
             return text
     return None
 
 
 def all_running(boards: Iterable[BoardText | None]) -> list[RunningRequest]:
     """Return the running requests on all boards, the longest idle first."""
-    found = [request for board in boards if board is not None for request in board.running]
+    found: list[RunningRequest] = []
+    for board in boards:
+        if board is not None:
+            for request in board.running:
+                request.as_of_ms = round(1e3 * board.age_s, 3)
+                found.append(request)
     return sorted(found, key=lambda request: -request.idle_ms)
 
 

@@ -6,14 +6,19 @@ from collections.abc import Callable
 from typing import Final
 
 import trio
+import trio.lowlevel
 
-from pipeline.gateway.board import board_text, write_board
+from pipeline.gateway.board import board_text, last_board, write_board
 from pipeline.gateway.generations import Generations
 from pipeline.gateway.recorder import Recorder
+from pipeline.loop import current_loop
 from pipeline.observe import Observed
 from pipeline.segments import Segment, SegmentFile
 
 PUBLISH_EVERY_S: Final = 1.0
+_SETTLING_TURNS: Final = 8
+"""For so many turns a board waits for a loop that was held: until each task has run, it does not know that what it
+waited for came long ago, and that the time since then was ours."""
 
 
 class Publisher:
@@ -43,23 +48,37 @@ class Publisher:
         self._observed = observed
         self._recorder = recorder
         self._flush = flush
-        self._last: tuple[float, dict[str, float]] | None = None
+        # What readers have seen must not go down: neither that of requests with which the process before has died, nor
+        # what a wait was taken for before its end.
+        self._least: dict[str, float] = {} if (before := last_board(segment)) is None else before.party_s
+        ended_s = observed.party_s()
+        self._lost_s: dict[str, float] = {
+            party: max(0.0, self._least.get(party, 0.0) - value) for party, value in ended_s.items()
+        }
 
     async def run(self) -> None:
         """Publish until it is cancelled."""
         while True:
             self._observed.note_recorder(self._recorder.used_bytes)
+            next_s = trio.current_time() + PUBLISH_EVERY_S
             if self._file.is_watched:
+                await self._settle()
                 self.publish()
-            await trio.sleep(PUBLISH_EVERY_S)
+            await trio.sleep_until(next_s)
+
+    async def _settle(self) -> None:
+        loop = current_loop()
+        for _ in range(_SETTLING_TURNS):
+            if not loop.is_held(loop.clock()):
+                break
+            await trio.lowlevel.checkpoint()
 
     def publish(self) -> None:
         """Write the board now."""
         self._flush()
         running = [request.ctx for one in self._generations.living for request in one.bridge.active]
-        text, at_s = board_text(running, self._segment.worker, self._observed.party_s()), trio.current_time()
-        if self._last is not None and at_s > self._last[0]:
-            last_s, party_s = self._last
-            text.per_s = {party: (value - party_s[party]) / (at_s - last_s) for party, value in text.party_s.items()}
-        self._last = at_s, text.party_s
+        text = board_text(running, self._segment.worker, self._observed.party_s())
+        for party, value in text.party_s.items():
+            text.party_s[party] = max(value + self._lost_s.get(party, 0.0), self._least.get(party, 0.0))
+        self._least = text.party_s
         write_board(self._segment.board, text)

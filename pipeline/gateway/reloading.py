@@ -14,37 +14,12 @@ from pipeline.gateway.config.problems import ConfigError
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.generations import Generations, ReloadRefusedError
 from pipeline.gateway.logs import Log, set_level
+from pipeline.gateway.restarts import OF_A_PROCESS, OF_THE_SERVICE, needed_restart
 from pipeline.registry import PluginError, Plugins
 from stages.reasoning.store import StoreError
 
 Reread = Callable[[], tuple[Settings, Plugins]]
 """Reads the configuration as at the start, with the same command line, and finds the plugins that are installed now."""
-
-OF_A_PROCESS: Final = (
-    "max_connections",
-    "keep_alive_timeout_s",
-    "header_timeout_s",
-    "write_timeout_s",
-    "max_requests",
-    "tls_certfile",
-    "tls_keyfile",
-)
-"""What a worker reads when it starts."""
-OF_THE_SERVICE: Final = (
-    "host",
-    "port",
-    "workers",
-    "max_age_s",
-    "watch_config",
-    "graceful_timeout_s",
-    "shutdown_delay_s",
-    "metrics_address",
-    "otlp_endpoint",
-    "otlp_interval_s",
-    "recorder_mb",
-    "log_format",
-)
-"""What is read when the service starts, before any worker."""
 
 _LINE: Final = re.compile(r":\d+")
 
@@ -58,13 +33,16 @@ class Reloader:
         generations: what serves.
         reread: reads the configuration; it is called in a thread.
         log: where requests are logged, for ``log_level``.
+        is_worker: whether a supervisor has read what the service as a whole needs, and says itself if that has changed:
+            it may have started before this process, with other settings.
     """
 
-    def __init__(self, generations: Generations, reread: Reread, log: Log) -> None:
+    def __init__(self, generations: Generations, reread: Reread, log: Log, *, is_worker: bool = False) -> None:
         self._generations = generations
         self._reread = reread
         self._log = log
         self._started = generations.current.settings.pipeline
+        self._fixed = [OF_A_PROCESS] if is_worker else [OF_THE_SERVICE, OF_A_PROCESS]
 
     async def __call__(self) -> None:
         """Reload. Call it again only when it has returned, as the server does (`http.coalesced`)."""
@@ -86,8 +64,9 @@ class Reloader:
                 log.warning(warning)
             if self._generations.current.reasoning is not before.reasoning and before.reasoning is not None:
                 log.warning("%s", _changed_store(settings.pipeline))
-            for remark in needed_restarts(self._started, settings.pipeline):
-                log.warning(remark)
+            for fixed in self._fixed:
+                if remark := needed_restart(fixed, self._started, settings.pipeline):
+                    log.warning(remark)
 
     def _log_failure(self, reason: str) -> None:
         number = self._generations.current.number
@@ -98,24 +77,6 @@ def new_warnings(before: Iterable[str], now: Iterable[str]) -> list[str]:
     """Return the warnings that the configuration before did not cause; a line that has only moved causes no new one."""
     known = {_LINE.sub("", warning) for warning in before}
     return [warning for warning in now if _LINE.sub("", warning) not in known]
-
-
-def needed_restarts(started: PipelineSettings, now: PipelineSettings) -> list[str]:
-    """Return what to do about the settings that have changed and that a reload cannot change."""
-    remarks: list[str] = []
-    if changed := _changed(OF_THE_SERVICE, started, now):
-        remarks.append(f"{_have(changed)} changed: restart the service to use the new value")
-    if changed := _changed(OF_A_PROCESS, started, now):
-        remarks.append(f"{_have(changed)} changed: new workers use the new value; SIGUSR1 replaces all of them")
-    return remarks
-
-
-def _changed(names: Iterable[str], started: PipelineSettings, now: PipelineSettings) -> list[str]:
-    return [name for name in names if getattr(started, name) != getattr(now, name)]
-
-
-def _have(names: list[str]) -> str:
-    return f"{', '.join(names)} {'has' if len(names) == 1 else 'have'}"
 
 
 def _changed_store(own: PipelineSettings) -> str:

@@ -85,7 +85,7 @@ def serve(
         if own.max_requests is not None:
             on_end = RequestLimit(own.max_requests, lifeline, on_end).note_request
     app = Application(settings, plugins=plugins, on_end=on_end, counts=counts, observed=observed, measurements=file)
-    on_hangup = None if reread is None else Reloader(app.generations, reread, written)
+    on_hangup = None if reread is None else Reloader(app.generations, reread, written, is_worker=inherited is not None)
     if inherited is None or inherited.number == 1:  # of several workers, one reports them
         for warning in settings.warnings:
             log.warning(warning)

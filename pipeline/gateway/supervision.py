@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from pipeline.gateway.config.problems import ConfigError
-from pipeline.gateway.config.settings import Settings
+from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.http.sockets import bind_socket
 from pipeline.gateway.http.supervisor import run_workers
 from pipeline.gateway.logs import configure_logging
 from pipeline.gateway.open_files import allow_many_files
+from pipeline.gateway.restarts import OF_THE_SERVICE, needed_restart
 from pipeline.gateway.watching import watch_code, watch_files
 from pipeline.segments import SegmentFile
 from stages.admission.counts import shared_file
@@ -124,9 +125,7 @@ def supervise(
 
     async def check() -> str | None:
         problem = await problem_of([*program, "--check"])
-        if problem is None and address is not None:
-            problem = await _reload(address, reread)
-        return problem
+        return await _reload(own, reread, address) if problem is None else problem
 
     workers = "1 worker" if own.workers == 1 else f"{own.workers} workers"
     log.info("%s on %s port %d", workers, own.host, listener.getsockname()[1])
@@ -141,14 +140,21 @@ def supervise(
     return trio.run(serve, own.workers, [listener], command_of)
 
 
-async def _reload(address: AddressApp, reread: Callable[[], Settings]) -> str | None:
-    """Have ``metrics_address`` know the keys of the configuration as it is now; return what is wrong with it."""
+async def _reload(own: PipelineSettings, reread: Callable[[], Settings], address: AddressApp | None) -> str | None:
+    """Have ``metrics_address`` know the keys of the configuration as it is now; return what is wrong with it.
+
+    What has changed in it and needs a restart of the service is logged here: workers may have started later.
+    """
     try:
-        address.reload(await trio.to_thread.run_sync(reread))
+        settings = await trio.to_thread.run_sync(reread)
+        if address is not None:
+            address.reload(settings)
     except ConfigError as error:  # it has changed once more since it was checked
         return "; ".join(error.problems)
     except OSError as error:
         return str(error)
+    if remark := needed_restart(OF_THE_SERVICE, own, settings.pipeline):
+        log.warning(remark)
     return None
 
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +15,7 @@ from pipeline.study.commands import add_service, set_run, write_json
 
 if TYPE_CHECKING:
     from pipeline.study.recording import RecordingWriter
+    from pipeline.study.top import Top
 
 POLL_S: Final = 1.0
 PATIENCE_S: Final = 30.0
@@ -145,20 +147,21 @@ def _top(options: argparse.Namespace) -> int:
     import msgspec
 
     from pipeline.study.live import key_from, now, watched
-    from pipeline.study.top import top_of
+    from pipeline.study.top import carried, top_of
     from pipeline.study.top_screen import lines_of
 
     key = key_from(options.key)
     is_screen = sys.stdout.isatty() and not options.once and not options.json
     has_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    before = watched(options.url, key)
+    before: Mapping[str, Any] = watched(options.url, key)
+    top: Top | None = None
     try:
         if is_screen:
             sys.stdout.write(_OTHER_SCREEN)
         while True:
             Event().wait(options.interval)
             after = now(options.url, key)
-            top = top_of(before, after)
+            top = top_of(before, after, top)
             if options.json:
                 text = msgspec.json.encode(top).decode() + "\n"
             else:
@@ -173,7 +176,7 @@ def _top(options: argparse.Namespace) -> int:
             sys.stdout.flush()
             if options.once:
                 return 0
-            before = after
+            before = carried(before, after)
     except KeyboardInterrupt:
         return 0
     finally:

@@ -23,6 +23,9 @@ _NEXT: Final = {
 }
 """What comes after a point, until tokens do."""
 
+OLD_MS: Final = 2000.0
+"""Workers say what they do once a second; of one that has not for longer, the sentence says since when."""
+
 # Any: a row is JSON of another process, maybe of another version.
 Running = Mapping[str, Any]
 
@@ -35,9 +38,11 @@ def running_sentence(row: Running) -> str:
     what = _NEXT.get(str(row.get("point")), f"after {row.get('events') or 0} events")
     if party == "client":
         what = "to send its request" if row.get("point") in ("head_read", "admitted", None) else "to read"
+    old_ms = float(row.get("as_of_ms") or 0.0)
+    as_of = f" (as of {old_ms / 1e3:.0f} s ago: its worker has not said anything since)" if old_ms > OLD_MS else ""
     return (
         f"request {row.get('request_id')} (model {row.get('model')}) has run for {_ms(row, 'age_ms')}; it has waited "
-        f"for {whom} for {_ms(row, 'idle_ms')}, {what}."
+        f"for {whom} for {_ms(row, 'idle_ms')}, {what}{as_of}."
     )
 
 

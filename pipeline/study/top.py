@@ -76,13 +76,25 @@ Figures = Mapping[str, Any]
 """`/latency/now`: its fields are those of docs/operations.md; what a server of another version lacks counts as 0."""
 
 
-def top_of(before: Figures, after: Figures) -> Top:
-    """Return what has happened between two readings."""
-    seconds = max(1e-3, after["now_s"] - before["now_s"])
+def top_of(before: Figures, after: Figures, last: Top | None = None) -> Top:
+    """Return what has happened between two readings.
 
-    def rate(field: str) -> dict[str, float]:
+    Args:
+        before, after: the readings.
+        last: what was returned for the one before: whose time it is stays as it was until the workers say it again,
+            which they do once a second.
+    """
+    seconds = max(1e-3, after["now_s"] - before["now_s"])
+    party_seconds = after.get("party_at_s", after["now_s"]) - before.get("party_at_s", before["now_s"])
+
+    def rate(field: str, seconds: float = seconds) -> dict[str, float]:
         was = before.get(field, {})
         return {name: max(0.0, value - was.get(name, 0.0)) / seconds for name, value in after.get(field, {}).items()}
+
+    if party_seconds > 0:
+        party = rate("party_s", party_seconds)
+    else:
+        party = dict.fromkeys(after.get("party_s", {}), 0.0) if last is None else last.party
 
     def grown(field: str, name: str, figure: str) -> float:
         was = before.get(field, {}).get(name, {}).get(figure, 0.0)
@@ -103,7 +115,7 @@ def top_of(before: Figures, after: Figures) -> Top:
         seconds=seconds,
         ended_per_s=rate("ended"),
         in_flight=after.get("in_flight", 0),
-        party=rate("party_s"),
+        party=party,
         phase=_largest({name: value for name, value in rate("phase_s").items() if value}),
         stages=sorted(stages, key=lambda stage: -stage.busy)[:MAX_NAMES],
         links=sorted(links, key=lambda link: -(link.ready_ms + link.queued_ms + link.full))[:MAX_NAMES],
@@ -118,6 +130,13 @@ def top_of(before: Figures, after: Figures) -> Top:
         stalls=after.get("stalls", []),
         running=after.get("running", []),
     )
+
+
+def carried(before: Figures, after: Figures) -> Figures:
+    """Return ``after`` for the next interval to start from, which has what came to ``party_s`` without a new board."""
+    if after.get("party_at_s", after["now_s"]) > before.get("party_at_s", before["now_s"]):
+        return after
+    return {**after, "party_s": before.get("party_s", {})}
 
 
 def _largest(figures: Mapping[str, float]) -> dict[str, float]:

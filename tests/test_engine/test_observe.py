@@ -130,8 +130,9 @@ def test_what_a_request_has_not_come_to_is_in_no_figure() -> None:
     figures.observed.fold(timeline, deployment=None, is_stream=None, end="AU")
     assert figures.series("headrace_request_seconds", deployment="", stream="", end="AU").slots == {0: 1}
     found = read_all(figures.file)
-    absent = ("before_handler", "first_token", "upstream_first_token", "upstream", "cancel", "request_phase")
+    absent = ("before_handler", "first_token", "upstream_first_token", "upstream", "request_phase")
     assert not {f"headrace_{name}_seconds" for name in absent} & found.keys()
+    assert figures.series("headrace_cancel_seconds").slots == {}
 
 
 def test_a_cancelled_request_says_how_long_its_upstream_went_on() -> None:
@@ -152,8 +153,15 @@ def test_what_was_over_before_it_could_be_timed_is_in_no_figure() -> None:
         timeline.mark(point)
         clock.advance(MS)
     figures.observed.fold(timeline, deployment="a", is_stream=False, end="DC")
-    absent = {"headrace_cancel_seconds", "headrace_upstream_first_token_seconds"}
-    assert not absent & read_all(figures.file).keys()
+    assert figures.series("headrace_cancel_seconds").slots == {}
+    assert "headrace_upstream_first_token_seconds" not in read_all(figures.file)
+
+
+def test_the_first_stall_and_the_first_cancellation_are_a_step_from_0() -> None:
+    figures = Figures()
+    assert figures.value("headrace_stalls_total", stage="none") == 0
+    assert figures.value("headrace_stall_seconds_total", stage="none") == 0
+    assert figures.series("headrace_cancel_seconds").slots == {}
 
 
 def test_a_collection_of_garbage_makes_no_series() -> None:

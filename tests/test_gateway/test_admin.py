@@ -280,6 +280,19 @@ async def test_now_adds_up_all_processes_and_says_what_the_dead_had(server: Serv
     assert (found["workers"][1]["in_flight"], found["is_watched"]) == (0, True)
 
 
+def test_a_worker_that_was_replaced_is_left_out_while_another_has_its_number(server: Server) -> None:
+    def shown() -> list[tuple[int, bool]]:
+        document = json.loads(Now(server.file).document()[0])
+        return [(one["worker"], one["alive"]) for one in document["workers"]]
+
+    server.processes += [Process(server.file, 1)]
+    assert shown() == [(1, True), (2, True), (1, True)]  # the old one drains
+    del server.processes[0]
+    assert shown() == [(2, True), (1, True)]
+    del server.processes[0]
+    assert shown() == [(1, True), (2, False)]
+
+
 def count(process: Process, family: str, **labels: str) -> None:
     process.observed.series.cell(Kind.SECONDS, family, tuple(labels.items()))[0] += 123_456_789
 

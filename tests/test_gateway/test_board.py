@@ -16,6 +16,7 @@ from pipeline.gateway.board import (
     RunningRequest,
     all_running,
     board_text,
+    last_board,
     read_board,
     write_board,
 )
@@ -107,16 +108,26 @@ def test_the_time_of_running_requests_is_added_to_that_of_those_that_have_ended(
     clock.now_ns += 2 * S
     text = board_text([ctx], 1, {"client": 1.0, "ours": 10.0, "upstream": 100.0})
     assert text.party_s == {"client": 1.0, "ours": 12.0, "upstream": 100.0}
-    assert text.per_s == {"ours": 1.0}
 
 
-def test_the_time_since_a_board_was_written_is_added(wall: list[float]) -> None:
+def test_a_reader_knows_when_a_board_was_written_and_how_old_its_requests_are(wall: list[float]) -> None:
     owner = Owner()
-    write_board(owner.board, BoardText({"client": 1.0, "ours": 10.0}, [], {"ours": 3.0}))
+    write_board(owner.board, BoardText({"client": 1.0, "ours": 10.0}, [running(1)]))
     wall[0] += 2.0
     text = read_board(owner)
     assert text is not None
-    assert text.party_s_now() == {"client": 1.0, "ours": 16.0}
+    assert (text.party_s, text.at_s, text.age_s) == ({"client": 1.0, "ours": 10.0}, 1000.0, 2.0)
+    assert [one.as_of_ms for one in all_running([text])] == [2000.0]
+
+
+def test_the_sums_of_an_old_board_and_of_a_dead_process_stay(wall: list[float]) -> None:
+    owner = Owner()
+    write_board(owner.board, BoardText({"ours": 10.0}, [running(1)]))
+    wall[0] += STALE_S + 0.1
+    owner.is_alive = False
+    text = last_board(owner)
+    assert text is not None
+    assert (text.party_s, text.is_stale) == ({"ours": 10.0}, True)
 
 
 def test_the_longest_idle_come_first_and_there_is_a_limit(clock: Clock) -> None:

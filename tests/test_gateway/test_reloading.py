@@ -21,7 +21,8 @@ from kit.time.patience import patiently_with_processes
 from pipeline.gateway.config.load import load_settings
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.logs import LineSink, Log
-from pipeline.gateway.reloading import OF_A_PROCESS, OF_THE_SERVICE, Reloader, needed_restarts, new_warnings
+from pipeline.gateway.reloading import Reloader, new_warnings
+from pipeline.gateway.restarts import OF_A_PROCESS, OF_THE_SERVICE, needed_restart
 from pipeline.registry import Plugins
 
 HELLO = {"model": "echo", "input": "Hello there"}
@@ -169,7 +170,7 @@ def test_the_settings_that_a_reload_cannot_change_exist() -> None:
     names = (*OF_A_PROCESS, *OF_THE_SERVICE)
     assert len(set(names)) == len(names)
     assert set(names) < set(PipelineSettings.__struct_fields__)
-    assert needed_restarts(PipelineSettings(), PipelineSettings(max_body_mb=1, log_level="error")) == []
+    assert needed_restart(names, PipelineSettings(), PipelineSettings(max_body_mb=1, log_level="error")) is None
 
 
 async def test_a_new_store_of_reasoning_is_announced(file: Path, lines: pytest.LogCaptureFixture) -> None:

@@ -150,3 +150,18 @@ def test_what_a_worker_inherits_is_an_argument() -> None:
     inherited = Inherited(3, 5, 1, 7, 9)
     assert str(inherited) == "3,5,1,7,9"
     assert Inherited.parse(str(inherited)) == inherited
+
+
+async def test_what_the_supervisor_was_started_with_needs_a_restart_whatever_worker_is_new(tmp_path: Path) -> None:
+    remark = b"max_age_s has changed: restart the service"
+    text = configured(CANNED, "max_age_s: 3600")
+    async with headrace_serve(tmp_path, text, workers=1) as running:
+        file = next(tmp_path.glob("*.yaml"))
+        file.write_text(file.read_text().replace("max_age_s: 3600", "max_age_s: 7200"))
+        running.process.send_signal(signal.SIGHUP)
+        await running.logged(b"generation 2")
+        assert running.log.count(remark) == 1
+        running.process.send_signal(signal.SIGUSR1)
+        await running.logged(b"replaced: draining")
+        running.process.send_signal(signal.SIGHUP)
+        await running.logged(remark, times=2)

@@ -58,7 +58,8 @@ def test_every_kind_reaches_a_collector() -> None:
     assert [(labels(one.attributes), one.as_int) for one in requests.sum.data_points] == [({"end": "OK"}, 1)]
     assert metrics["headrace_in_flight"].gauge.data_points[0].as_double == 1
     stalls = metrics["headrace_stall_seconds_total"]
-    assert (stalls.unit, stalls.sum.data_points[0].as_double) == ("s", 1.5)
+    of_stages = {labels(one.attributes)["stage"]: one.as_double for one in stalls.sum.data_points}
+    assert (stalls.unit, of_stages) == ("s", {"none": 0.0, "shout": 1.5})
     (transit,) = metrics["headrace_transit_seconds"].histogram.data_points
     assert (transit.count, transit.sum, transit.HasField("min")) == (1, 0.015, False)
     assert transit.bucket_counts[list(transit.explicit_bounds).index(0.02)] == 1

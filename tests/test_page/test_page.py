@@ -216,6 +216,17 @@ def test_what_was_published_only_when_somebody_looked_is_not_a_peak(modules: Tab
     assert shares == [1]
 
 
+def test_whose_time_it_is_is_divided_by_the_time_between_two_boards(modules: Tab) -> None:
+    boards = [(1, 1.0, 0), (2, 2.5, 15), (3, 2.5, 16), (4, 4.0, 45)]
+    given = [{"now_s": now_s, "party_at_s": at_s, "party_s": {"ours": ours}} for now_s, at_s, ours in boards]
+    shares = modules.run(
+        "import('/latency/static/history.js').then(({ History }) => { const history = new History();"
+        f"for (const now of {json.dumps(given)}) history.add(now);"
+        "return history.samples.map((sample) => sample.party.ours); })"
+    )
+    assert shares == [10, 10, 20]
+
+
 def test_the_phases_of_a_waterfall_sum_to_the_total(page: Tab, stand_in: StandIn) -> None:
     page.click(ROW)
     page.until("document.querySelector('#waterfall .phase')")

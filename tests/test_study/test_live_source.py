@@ -91,6 +91,15 @@ def test_running_requests_are_explained_the_longest_wait_first(url: str, capsys:
     assert [row["request_id"] for row in json.loads(capsys.readouterr().out)] == ["n-1", "n-2"]
 
 
+@pytest.mark.parametrize(("as_of_ms", "is_said"), [(900.0, False), (2000.0, False), (3100.0, True)])
+def test_what_a_worker_has_said_a_while_ago_is_not_shown_as_current(
+    url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, as_of_ms: float, is_said: bool
+) -> None:
+    monkeypatch.setattr(f"{__name__}.RUNNING", [{**RUNNING[1], "as_of_ms": as_of_ms}])
+    assert main(["why", "--now", "--url", url]) == 0
+    assert ("(as of 3 s ago" in " ".join(capsys.readouterr().out.split())) == is_said
+
+
 def test_a_worker_that_does_not_say_what_it_does_is_named(
     url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

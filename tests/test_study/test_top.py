@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.histogram import middle_s, slot_of
-from pipeline.study.top import Top, TopStage, TopWorker, top_of
+from pipeline.study.top import Top, TopStage, TopWorker, carried, top_of
 from pipeline.study.top_screen import lines_of
 
 BEFORE: dict[str, Any] = {
@@ -69,6 +69,18 @@ def test_neighbouring_slots_that_were_added_up_change_no_count() -> None:
     after = {"now_s": 2.0, "histograms": {"transit": {"step": 4, "slots": [[slot, 100], [slot + 4, 7]]}}}
     transit_ms = top_of(before, after).transit_ms
     assert transit_ms == pytest.approx([middle_s(slot + 4, 4) * 1e3] * 2)
+
+
+def test_whose_time_it_is_is_divided_by_the_time_between_two_boards() -> None:
+    def reading(now_s: float, at_s: float, ours: float) -> dict[str, Any]:
+        return {"now_s": now_s, "party_at_s": at_s, "party_s": {"ours": ours}}
+
+    first, same, later = reading(2.0, 2.5, 15.0), reading(3.0, 2.5, 16.0), reading(4.0, 4.0, 45.0)
+    top = top_of(reading(1.0, 1.0, 0.0), first)
+    assert top.party == {"ours": 10.0}
+    assert top_of(first, same, top).party == {"ours": 10.0}
+    assert top_of(first, same).party == {"ours": 0.0}
+    assert top_of(carried(first, same), later).party == {"ours": 20.0}
 
 
 def test_a_service_that_has_restarted_or_lacks_fields_has_no_negative_figures() -> None:

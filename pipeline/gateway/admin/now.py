@@ -17,7 +17,7 @@ import trio
 
 from pipeline.families import IN_FLIGHT, LOST, REQUESTS
 from pipeline.gateway.admin.summaries import summaries_of
-from pipeline.gateway.board import PARTIES, BoardText, all_running, read_board, wall_clock_s
+from pipeline.gateway.board import PARTIES, BoardText, all_running, last_board, wall_clock_s
 from pipeline.gateway.recorded import Latest
 from pipeline.gateway.recorder import CANCELLED, FAILED, SLOW, STALL, STALLED
 from pipeline.histogram import STEPS, added_up
@@ -82,12 +82,12 @@ class Now:
     def document(self) -> tuple[bytes, bool]:
         """Return it, as JSON, and whether all workers show what they do."""
         views = self._file.views()
-        processes = [_ProcessFigures(view, read_segment(view), read_board(view)) for view in views]
+        processes = [_ProcessFigures(view, read_segment(view), last_board(view)) for view in views]
         totals = _Totals(figures_of(process.figures for process in processes))
         figures = {"now_s": round(wall_clock_s(), 3), "headrace": self._version, **_figures(processes, totals)}
         lanes, stages, links = _lanes(totals), _stages(totals), _links(totals)
         histograms = {name: totals.histogram(family, label) for name, (family, label) in _HISTOGRAMS.items()}
-        running = all_running(process.board for process in processes)
+        running = all_running(process.board for process in processes if process.shows)
         latest = self._latest.look(views)
         stalls = [msgspec.json.decode(line) for line in latest.pop(_STALLS)]
         recent = {kind: summaries_of(lines) for kind, lines in latest.items()}
@@ -113,22 +113,29 @@ class Now:
 
 
 class _ProcessFigures(NamedTuple):
-    """What one process shows."""
+    """What one process shows, or has shown last."""
 
     view: SegmentView
     figures: Reading
     board: BoardText | None
 
     @property
+    def shows(self) -> bool:
+        """Whether it lives, and its board says what it does."""
+        return self.figures.is_alive and self.board is not None and not self.board.is_stale
+
+    @property
     def is_silent(self) -> bool:
         """Whether it lives, and shows nothing of what it does."""
-        return self.figures.is_alive and self.board is None
+        return self.figures.is_alive and not self.shows
 
 
 def _figures(processes: list[_ProcessFigures], totals: _Totals) -> dict[str, Any]:
     """Return what has no limit of its own but that of the configuration."""
-    # Those of the dead are left out first.
-    workers = sorted(map(_worker, processes), key=lambda worker: not worker["alive"])
+    # A dead one is of interest until another has its number; where there are too many, the dead are left out first.
+    living = {process.view.worker for process in processes if process.figures.is_alive}
+    shown = [process for process in processes if process.figures.is_alive or process.view.worker not in living]
+    workers = sorted(map(_worker, shown), key=lambda worker: not worker["alive"])
     return {
         "is_watched": not any(process.is_silent for process in processes),
         "workers": workers[:_MAX_WORKERS],
@@ -136,6 +143,7 @@ def _figures(processes: list[_ProcessFigures], totals: _Totals) -> dict[str, Any
         "in_flight": int(totals.all(IN_FLIGHT)),
         "lost": int(totals.all(LOST)),
         "party_s": _parties(processes),
+        "party_at_s": _parties_at_s(processes),
         "phase_s": totals.by("phase", "headrace_request_phase_seconds_total"),
         "stall_s": totals.by("stage", "headrace_stall_seconds_total"),
     }
@@ -210,14 +218,23 @@ def _worker(process: _ProcessFigures) -> dict[str, Any]:
 
 
 def _parties(processes: Iterable[_ProcessFigures]) -> dict[str, float]:
-    """Return whose time it was; that of running requests is only on boards."""
+    """Return whose time it was; that of running requests is only on boards. None of the sums ever goes down.
+
+    A board has all of it until `_parties_at_s`; those that have ended since count once they are more than an old board.
+    """
     sums = dict.fromkeys(PARTIES.values(), 0.0)
     for process in processes:
         for party in sums:
+            on_board_s = 0.0 if process.board is None else process.board.party_s.get(party, 0.0)
             of_ended_s = process.figures.sum(_PARTIES, ("party", party))
-            board = process.board
-            sums[party] += of_ended_s if board is None else board.party_s_now().get(party, of_ended_s)
+            sums[party] += max(on_board_s, of_ended_s)
     return {party: round(value, 6) for party, value in sums.items()}
+
+
+def _parties_at_s(processes: Iterable[_ProcessFigures]) -> float:
+    """Return until when that is known: the mean of when the living have written their boards."""
+    known = [process.board.at_s for process in processes if process.figures.is_alive and process.board is not None]
+    return round(sum(known) / len(known) if known else wall_clock_s(), 3)
 
 
 def _lanes(totals: _Totals) -> dict[str, dict[str, float]]:

@@ -43,18 +43,27 @@ export class History {
 		if (before && (before.is_watched === false || hasRestarted(before, now))) this.readings = [];
 		else if (before && now.now_s <= before.now_s) return;
 		else if (before) this.addSample(before, now);
-		this.readings.push(now);
+		// Until the workers say it again, whose time it is has not changed: what has come to it is in the next difference.
+		const isOld = this.latest && now.party_at_s <= this.latest.party_at_s;
+		this.readings.push(isOld ? { ...now, party_s: this.latest.party_s, party_at_s: this.latest.party_at_s } : now);
 		while (this.readings.length > 2 && this.readings[1].now_s <= now.now_s - AVERAGED_S) this.readings.shift();
 		while (this.samples[0]?.atS < now.now_s - LIMIT_S) this.samples.shift();
 	}
 
 	addSample(before, now) {
 		const forS = now.now_s - before.now_s;
-		const party = difference(now.party_s, before.party_s);
-		for (const name of PARTIES) party[name] = (party[name] ?? 0) / forS;
+		const party = this.partyBetween(before, now);
 		const histograms = histogramsBetween(now, before);
 		// An average over the pause of a hidden tab would look like a measurement of each second.
 		this.samples.push({ atS: now.now_s, forS, party, histograms, isGap: forS > GAP_S });
+	}
+
+	/** Return whose time it was, in seconds per second: as before until the workers say it again, once a second. */
+	partyBetween(before, now) {
+		const forS = (now.party_at_s ?? now.now_s) - (before.party_at_s ?? before.now_s);
+		const party = forS > 0 ? difference(now.party_s, before.party_s) : { ...this.samples.at(-1)?.party };
+		for (const name of PARTIES) party[name] = (party[name] ?? 0) / (forS > 0 ? forS : 1);
+		return party;
 	}
 
 	/** Return what was counted in the last seconds, {forS, and the sections of `now`}; null before the second reading. */
