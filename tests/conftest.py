@@ -12,11 +12,15 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
 from hypothesis import HealthCheck, settings
 from kit.needs import is_known, skipped_line
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a shell, whose jobs ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else so would the processes that are interrupted here
 
 PROCESSES_PER_CORE = 2
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
