@@ -391,6 +391,6 @@ def _run_stage(options: argparse.Namespace) -> int:
 def _docs(options: argparse.Namespace) -> int:
     from pipeline.gateway.reference import pages
 
-    for name, text in pages().items():
+    for name, text in pages(Path(options.write)).items():
         Path(options.write, name).write_text(text, encoding="utf-8")
     return 0
