@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from pipeline.gateway.config.fields import Section
 from pipeline.gateway.config.limits import note_limit, note_limits_within
 from pipeline.gateway.config.litellm_names import Names
@@ -20,12 +18,15 @@ def warn_ignored(section: Section, names: Names, problems: Problems, *, near_mis
             continue
         note_limits_within(name, node, problems)
         asks_nothing = node.value in (None, False, 0, "") or node.value in ([], {})
-        if name in names.unsupported:
-            if not asks_nothing or name in names.reported_when_false:
-                topic = re.sub(r"\[\d+\]", "[]", node.path)
-                problems.warn_once(topic, node.where, "is not supported yet and is ignored", node.line)
-            continue
-        hint = did_you_mean(name, names.honoured if near_misses_only else names.known, cutoff=0.8)
-        if hint or not near_misses_only:
-            topic = re.sub(r"\[\d+\]", "[]", node.path)
-            problems.warn_once(topic, node.where, f"is not a known setting and is ignored{hint}", node.line)
+        if name in names.unsupported and (not asks_nothing or name in names.reported_when_false):
+            problems.warn(node.place, "is not supported yet and is ignored")
+    warn_unknown(section, names, problems, near_misses_only=near_misses_only)
+
+
+def warn_unknown(section: Section, names: Names, problems: Problems, *, near_misses_only: bool = False) -> None:
+    """Note one warning for each field of the section that is not known: also where it is not read for the rest."""
+    for name, node in section:
+        if name not in names.known:
+            hint = did_you_mean(name, names.honoured if near_misses_only else names.known, cutoff=0.8)
+            if hint or not near_misses_only:
+                problems.warn(node.place, f"is not a known setting and is ignored{hint}")
