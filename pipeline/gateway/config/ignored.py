@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from pipeline.gateway.config.fields import Section
 from pipeline.gateway.config.limits import note_limit, note_limits_within
 from pipeline.gateway.config.litellm_ignored import PRICES, unprotected
@@ -16,28 +14,32 @@ def warn_ignored(section: Section, names: Names, problems: Problems, *, near_mis
     """Note one warning for each field of the section that is not supported yet, or not known; of limits, the place."""
     ignored = names.ignored
     for name, node in section:
-        if name in names.honoured or name in ignored.harmless or PRICES.match(name):
+        if name in names.honoured or name in ignored.harmless:
             continue
         if name in names.limits:
             note_limit(name, node, section, names.unset_by_zero)
             continue
         note_limits_within(name, node, problems)
-        topic = re.sub(r"\[\d+\]", "[]", node.path)
+        if _asks_nothing(name, node, names):
+            continue
         if name in ignored.protections:
-            if not _asks_nothing(name, node, names):
-                problems.warn_once(topic, node.where, unprotected(ignored.protections[name]), node.line)
-            continue
-        if name in ignored.unsupported:
-            if not _asks_nothing(name, node, names):
-                instead = f" (see {ignored.unsupported[name]})" if ignored.unsupported[name] else ""
-                problems.warn_once(topic, node.where, f"is not supported yet and is ignored{instead}", node.line)
-            continue
-        hint = did_you_mean(name, names.honoured if near_misses_only else names.known, cutoff=0.8)
-        if hint or not near_misses_only:
-            problems.warn_once(topic, node.where, f"is not a known setting and is ignored{hint}", node.line)
+            problems.warn(node.place, unprotected(ignored.protections[name]))
+        elif name in ignored.unsupported:
+            instead = ignored.unsupported[name]
+            problems.warn(node.place, f"is not supported yet and is ignored{f' (see {instead})' if instead else ''}")
+    warn_unknown(section, names, problems, near_misses_only=near_misses_only)
 
 
 def _asks_nothing(name: str, node: Node, names: Names) -> bool:
     if name in names.usual:
         return node.value is not None and node.value == names.usual[name]
     return node.value in (None, False, 0, "") or node.value in ([], {})
+
+
+def warn_unknown(section: Section, names: Names, problems: Problems, *, near_misses_only: bool = False) -> None:
+    """Note one warning for each field of the section that is not known: also where it is not read for the rest."""
+    for name, node in section:
+        if name not in names.known and not PRICES.match(name):
+            hint = did_you_mean(name, names.honoured if near_misses_only else names.known, cutoff=0.8)
+            if hint or not near_misses_only:
+                problems.warn(node.place, f"is not a known setting and is ignored{hint}")

@@ -58,7 +58,7 @@ def test_each_setting_that_is_ignored_has_one_warning_unless_it_is_without_effec
     told = {*names.ignored.unsupported, *names.ignored.protections} - LEFT_OUT
     settings = {*KEYS[section], *names.ignored.harmless, *told} - LEFT_OUT - names.honoured - names.limits
     warnings = parse(written(section, dict.fromkeys(settings, 7))).warnings
-    assert sorted(re.findall(r"([\w-]+) is (?:not supported yet|a protection)", "\n".join(warnings))) == sorted(told)
+    assert sorted(re.findall(r"([\w-]+): is (?:not supported yet|a protection)", "\n".join(warnings))) == sorted(told)
     assert len(warnings) == len(told)
 
 
@@ -75,14 +75,14 @@ def test_a_protection_that_is_missing_is_told_loudly_with_what_is_open(
     section: str, settings: dict[str, Any], said: str
 ) -> None:
     [warning] = parse(written(section, settings)).warnings
-    assert f" is a protection that is NOT enforced: {said}" in warning
+    assert f": is a protection that is NOT enforced: {said}" in warning
 
 
 @pytest.mark.parametrize("name", sorted(GUARDS))
 def test_a_callback_that_checks_requests_is_a_protection(name: str) -> None:
     [warning] = parse(written("litellm_settings", {"callbacks": [name]})).warnings
     assert warning == (
-        f"config.yaml:8: litellm_settings.callbacks[0] ({name}) is a protection that is NOT enforced: "
+        f"config.yaml:8: litellm_settings.callbacks[0]: {name} is a protection that is NOT enforced: "
         "no request and no answer is checked"
     )
 
@@ -90,7 +90,7 @@ def test_a_callback_that_checks_requests_is_a_protection(name: str) -> None:
 def test_what_there_is_instead_is_named() -> None:
     [warning] = parse(written("litellm_settings", {"http2": True})).warnings
     assert warning == (
-        "config.yaml:7: litellm_settings.http2 is not supported yet and is ignored (see pipeline_settings.http2)"
+        "config.yaml:7: litellm_settings.http2: is not supported yet and is ignored (see pipeline_settings.http2)"
     )
 
 
