@@ -53,8 +53,13 @@ def test_an_unmodified_litellm_file_starts_with_one_warning_for_each_unsupported
         "20: model_list[0].litellm_params.keepalive_seconds is not supported yet and is ignored",
         "40: model_list[4] (text-embedding-3-large) is for embedding, not for chats, and is left out; "
         "mode: chat keeps it",
-        "60: model_list[11] (bedrock-claude): provider bedrock is not supported yet; the deployment is left out",
-        "62: model_list[12] (vertex-gemini): provider vertex_ai is not supported yet; the deployment is left out",
+        "60: model_list[11] (bedrock-claude): Bedrock has the Claude models whose name ends in a version (-v1:0) only "
+        "by InvokeModel and Converse, which are not supported; name one without, such as us.anthropic.claude-opus-5 or "
+        "anthropic.claude-haiku-4-5; the deployment is left out",
+        "62: model_list[12] (vertex-gemini): signing in to Google Cloud is not supported (token_command: gcloud auth "
+        "print-access-token is, and for the file of a service account token_command: env "
+        "GOOGLE_APPLICATION_CREDENTIALS=FILE gcloud auth application-default print-access-token); "
+        "the deployment is left out",
         "69: litellm_settings.callbacks[1] (otel) is ignored without an address: set the environment variable "
         "OTEL_EXPORTER_OTLP_ENDPOINT, or pipeline_settings.otlp_endpoint",
         "70: litellm_settings.success_callback[0] (langfuse) is not supported yet and is ignored",
