@@ -135,6 +135,14 @@ _DEEPSEEK_EFFORTS: Final = {
     "max": "max",
 }
 
+# Bedrock runs no tools on bedrock-runtime ("web search is not supported for this request") and takes no random
+# characters away; its models are OpenAI's (LiteLLM 1.110.2, bedrock/responses).
+BEDROCK_RESPONSES: Final = replace(
+    OPENAI_ELSEWHERE_RESPONSES,
+    tool_types=frozenset({"mcp", "apply_patch", "namespace", "tool_search", "computer"}),
+    refused=frozenset({"background"}),
+)
+
 # Stateless; reasoning comes and goes as text, which every account can read (api-docs.deepseek.com, 2026-11).
 DEEPSEEK_RESPONSES: Final = ResponsesQuirks(
     refused=_OPENAI_ONLY | {"metadata", "context_management", "store"},
@@ -164,6 +172,15 @@ OPENAI_CHAT: Final = ChatQuirks(
     empty_content=None,
 )
 AZURE_DATED_CHAT: Final = replace(OPENAI_CHAT, hides_obfuscation=False)
+
+# OpenAI's models on Bedrock: as OpenAI's, but `stop` is 400, and it has no identity of OpenAI's users (LiteLLM 1.110.2,
+# bedrock/chat/chat_completions).
+BEDROCK_GPT_CHAT: Final = replace(
+    OPENAI_CHAT, hides_obfuscation=False, passes=frozenset({"seed", "prompt_cache_key", "service_tier"})
+)
+
+# Grok on Bedrock answers penalties with 503 and stop with 400, gpt-oss refuses logit_bias (the same).
+BEDROCK_CHAT: Final = ChatQuirks(passes=frozenset({"seed"}))
 
 # DeepSeek wants the reasoning of tool turns back and takes "" for a lost one; Moonshot wants it too and takes " ", but
 # counts "" as missing (llmgateway#2093, pi#4178). api-docs.deepseek.com/guides/thinking_mode, 2026-10.
@@ -223,6 +240,22 @@ MINIMAX_CHAT: Final = ChatQuirks(
     takes_reasoning=True,
     takes_details=True,
     asks=((re.compile("minimax-m"), {"reasoning_split": True}),),
+)
+
+# Its list of parameters (docs.cohere.com/docs/compatibility-api, 2026-11) has no others of ours, and the efforts none
+# and high.
+COHERE_CHAT: Final = ChatQuirks(
+    passes=_PLAIN,
+    efforts={
+        "none": "none",
+        "minimal": "high",
+        "low": "high",
+        "medium": "high",
+        "high": "high",
+        "xhigh": "high",
+        "max": "high",
+    },
+    efforts_for=re.compile("reasoning"),
 )
 
 # GLM and Qwen read the reasoning of tool turns if it is there, and can do without

@@ -66,7 +66,7 @@ _FIVE_TWO: Final = {"max": "xhigh"}
 _OTHER: Final = ModelFamily()
 
 _FAMILIES: Final = tuple(
-    (re.compile(rf"(?:^|/)(?:{names})"), family)
+    (re.compile(rf"(?:^|/|openai\.)(?:{names})"), family)
     for names, family in (
         # No reasoning parameters, no sampling parameters: BerriAI/litellm#51151.
         (r"(?:gpt-)?chat-latest|gpt-[6-9].*-chat", ModelFamily(thinks="never", samples="never")),

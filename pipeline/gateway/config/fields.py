@@ -55,6 +55,11 @@ class Environment:
         """Return the first of the variables that is set."""
         return next((value for name in names if (value := self.get(name))), None)
 
+    def text_of(self, node: Node) -> str | None:
+        """Return a node's text, its variable filled in, or None if there is none; nothing is recorded."""
+        text = str(node.value)
+        return self.get(text.removeprefix(ENVIRON).strip()) if text.startswith(ENVIRON) else text
+
     def fill_in(self, node: Node) -> str | None:
         """Return a node's text, its variable filled in; None, and that is noted, if the variable is not set."""
         text = str(node.value)

@@ -12,7 +12,7 @@ from pipeline.gateway.config.fields import Environment, Section, secret_problem
 from pipeline.gateway.config.problems import FieldPlace, safe_name
 from pipeline.gateway.config.urls import default_url, is_same_owner
 from pipeline.gateway.config.yaml_tree import Node
-from stages.upstreams.providers import Provider
+from stages.upstreams.provider import Provider
 from stages.wire.api import Api
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")  # RFC 9110 section 5.6.2
@@ -43,6 +43,7 @@ class HeaderReader:
         """Return the headers; the user's own replace ours with the same name."""
         headers: dict[str, tuple[str, str]] = {}
         if key := self._key(provider, known, api, url):
+            key = key.removeprefix(known.key_prefix)
             is_bearer = known.key_header == "authorization"
             headers[known.key_header] = (known.key_header, f"Bearer {key}" if is_bearer else key)
             if api.key_header is not None:

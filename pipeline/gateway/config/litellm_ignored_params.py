@@ -44,10 +44,10 @@ LITELLM_PARAMS: Final = Ignored(
         {
             "": (
                 "tags tag_regex enable_tag_filtering allow_client_keepalive_override litellm_credential_name "
-                "region_name aws_region_name aws_access_key_id aws_secret_access_key aws_session_token "
+                "aws_access_key_id aws_secret_access_key aws_session_token "
                 "aws_session_name aws_profile_name aws_role_name aws_web_identity_token aws_external_id "
                 "aws_session_tags aws_sts_endpoint aws_bedrock_runtime_endpoint aws_bedrock_control_plane_endpoint "
-                "aws_bedrock_project_id vertex_project vertex_location vertex_credentials tenant_id client_id "
+                "aws_bedrock_project_id vertex_credentials tenant_id client_id "
                 "client_secret azure azure_ad_token azure_ad_token_provider azure_username azure_password "
                 "azure_scope watsonx_region_name anthropic_federation_rule_id anthropic_organization_id "
                 "anthropic_service_account_id anthropic_federation_workspace_id anthropic_identity_token_file "

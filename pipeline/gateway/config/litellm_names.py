@@ -7,6 +7,7 @@ A name in no list is reported as unknown: a typing error, perhaps. Source: docs.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from msgspec import Struct
 
@@ -112,7 +113,9 @@ LITELLM_PARAMS = Names(
     honoured=_set(
         "model api_base base_url api_key api_version timeout stream_timeout request_timeout extra_headers weight order "
         "headers organization custom_llm_provider use_chat_completions_api forward_fields extra_body "
-        "additional_drop_params max_retries num_retries rpm tpm max_parallel_requests default_api_key_rpm_limit "
+        "aws_region_name region_name vertex_project vertex_ai_project vertex_location vertex_ai_location account_id "
+        "additional_drop_params max_retries num_retries rpm tpm "
+        "max_parallel_requests default_api_key_rpm_limit "
         "default_api_key_tpm_limit"
     )
     | DEFAULTS,
@@ -136,17 +139,40 @@ MODEL_INFO = Names(  # LiteLLM lets users keep their own notes here: only a near
     limits=_set("itpm otpm"),  # the others are not LiteLLM's there
 )
 
-UNREACHED_PROVIDERS = _set(
-    "vertex_ai vertex_ai_beta palm bedrock bedrock_converse sagemaker sagemaker_chat cohere cohere_chat "
-    "replicate huggingface ai21 ai21_chat nlp_cloud aleph_alpha baseten watsonx watsonx_text cloudflare "
-    "anyscale voyage jina_ai azure_ai azure_text azure_anthropic text-completion-openai custom petals triton "
-    "predibase galadriel aiohttp_openai chatgpt clarifai datarobot gigachat gradient_ai heroku infinity oci "
-    "snowflake topaz xinference maritalk empower bytez cometapi compactifai ovhcloud abliteration amazon_nova "
-    "sap langgraph a2a ragflow text-completion-codestral oobabooga deepgram elevenlabs assemblyai recraft "
-    "publicai anthropic_text bedrock_mantle tencent qwencloud modelscope edenai manus veniceai scaleway "
-    "helicone qwen_ai_platform nadir"
-)
-"""Prefixes that LiteLLM knows and we cannot reach yet: which is how they differ from a ``/`` within a model's name."""
+UNREACHED: Final[Mapping[str, str]] = {
+    **dict.fromkeys(
+        ("sagemaker", "sagemaker_chat"),
+        ": its requests are signed with AWS keys; use bedrock/, or openai/ and the address of a server with that API",
+    ),
+    **dict.fromkeys(
+        ("watsonx", "watsonx_text"),
+        ": its API is IBM's own; its model gateway can be called by openai/, an api_base and a token_command",
+    ),
+    "oci": ": its requests are signed; its endpoint for API keys can be called by openai/ and an api_base",
+    "replicate": ": it has no API of OpenAI's or Anthropic's",
+    "chatgpt": ": signing in to ChatGPT is not; use openai/ with an API key",
+    **dict.fromkeys(
+        ("gigachat", "sap"), ": it only takes tokens; call it by openai/, its address as api_base and a token_command"
+    ),
+    **dict.fromkeys(
+        (
+            "azure_text", "text-completion-openai", "text-completion-codestral", "text-completion-inception",
+            "anthropic_text",
+        ),
+        ": text completions are not chats",
+    ),
+    "palm": ": Google has ended it; use gemini/",
+    "anyscale": ": its endpoints have ended",
+    **dict.fromkeys(
+        _set(
+            "nlp_cloud aleph_alpha voyage jina_ai azure_anthropic custom petals triton predibase aiohttp_openai "
+            "infinity topaz langgraph a2a ragflow deepgram elevenlabs recraft manus fal_ai nvidia_riva soniox"
+        ),
+        " yet",
+    ),
+}  # fmt: skip
+"""Prefixes that LiteLLM knows and we do not reach, and how the sentence that they are not supported goes on. It is how
+they differ from a ``/`` within a model's name."""
 
 _BARE_NAMES = (
     ("claude", "anthropic"),
@@ -154,14 +180,13 @@ _BARE_NAMES = (
     ("deepseek-", "deepseek"),
     ("command-", "cohere"),
 )
-"""The provider that LiteLLM takes for a name without a prefix; ``gemini-...`` alone is Vertex AI, which signs in to
-Google Cloud."""
+"""The provider that LiteLLM takes for a name without a prefix; ``gemini-...`` alone is Vertex AI."""
 
 
 def split_model(model: str) -> tuple[str | None, str]:
     """Split ``provider/model``; a name without a prefix gets the provider that LiteLLM takes. None: unknown prefix."""
     prefix, slash, rest = model.partition("/")
-    if slash and (prefix in PROVIDERS or prefix in UNREACHED_PROVIDERS or prefix == "canned"):
+    if slash and (prefix in PROVIDERS or prefix in UNREACHED or prefix == "canned"):
         return prefix, rest
     if slash:
         return None, model

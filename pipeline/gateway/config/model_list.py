@@ -1,6 +1,6 @@
 """``model_list`` to deployments: which upstream answers for which model name, and how.
 
-Providers that we cannot reach (Bedrock, Vertex AI ...) are left out with one warning, before their other fields are
+Providers that we cannot reach (SageMaker, watsonx ...) are left out with one warning, before their other fields are
 read, so that a file made for LiteLLM starts.
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
+from pipeline.gateway.config.address_parts import placed
 from pipeline.gateway.config.fields import Environment, Section, is_not_set
 from pipeline.gateway.config.headers import HeaderReader
 from pipeline.gateway.config.ignored import warn_ignored, warn_unknown
@@ -21,7 +22,7 @@ from pipeline.gateway.config.litellm_names import (
     LITELLM_PARAMS,
     MODEL_INFO,
     MODEL_LIST_ENTRY,
-    UNREACHED_PROVIDERS,
+    UNREACHED,
     split_model,
 )
 from pipeline.gateway.config.problems import FieldPlace, Problems, did_you_mean, safe_name, safe_word
@@ -40,7 +41,9 @@ from stages.upstreams import Deployment, HealthCheck, Timeouts, Transport, Upstr
 from stages.upstreams.apis import APIS
 from stages.upstreams.canned.timing import is_timed, parse_timing
 from stages.upstreams.model_modes import other_mode
-from stages.upstreams.providers import COMPATIBLE, PROVIDERS, UNKNOWN, Provider, is_openai_itself
+from stages.upstreams.provider import Provider
+from stages.upstreams.providers import PROVIDERS, UNKNOWN, is_openai_itself
+from stages.upstreams.rows.local import COMPATIBLE
 from stages.wire.downstream.forwarding import FORWARDABLE
 from stages.wire.openai_models import family_of
 from stages.wire.responses.api import RESPONSES
@@ -112,6 +115,7 @@ class _Entry:
         self._reason: str | None = None
         self._is_chat = False
         self._names_api = False
+        self._missing = self._bare = ""
         self._limits = self._key_limits = NO_LIMITS
 
     @property
@@ -156,8 +160,9 @@ class _Entry:
         provider, model = split_model(written)
         if named := self._params.text("custom_llm_provider", "the name of a provider, such as openai"):
             provider, model = named, written.removeprefix(f"{named}/")
+        self._bare = written if written.startswith("gemini-") else ""
         mode = self._info.text("mode", "chat or responses")
-        known = PROVIDERS.get(provider or "", UNKNOWN)
+        known, model = self._row(provider, model)
         asked = [] if provider == "canned" or not _is_served(mode) else self._asked_kinds(known, model, mode)
         self._names_api = bool(asked)
         self._is_chat = mode is not None or bool(asked)
@@ -183,7 +188,17 @@ class _Entry:
         if provider == "canned":
             return self._canned(model_name, model, timeouts)
         model = model.removeprefix(_CHAT_PREFIX).removeprefix(_RESPONSES_PREFIX)
-        return self._remote(model_name, provider or COMPATIBLE, model, kind, timeouts)
+        return self._remote(model_name, provider or COMPATIBLE, known, model, kind, timeouts)
+
+    def _row(self, provider: str | None, written: str) -> tuple[Provider, str]:
+        """Return the provider's row as it is for this model, and its name of the model."""
+        known = PROVIDERS.get(provider or "", UNKNOWN)
+        model = known.named(written)
+        known = known.of_model(model.removeprefix(_CHAT_PREFIX).removeprefix(_RESPONSES_PREFIX))
+        node = self._base_node()
+        base = self._environment.first_of(known.base_names) if node is None else self._environment.text_of(node)
+        known, self._missing = placed(known, written, base, self._params, self._environment)
+        return known, model
 
     def _required(self, section: Section, name: str, expected: str) -> str | None:
         if section.node is not None and isinstance(section.node.value, dict) and section.get(name) is None:
@@ -211,21 +226,36 @@ class _Entry:
         if self._params.get("litellm_credential_name") is not None:
             return None, "litellm_credential_name is not supported yet"
         has_base = self._base_node() is not None or self._environment.first_of(known.base_names) is not None
-        kind = _usual_kind(known, model)
+        kind = _usual_kind(known)
         for wanted in asked:
             if wanted in known.kinds or has_base:
                 kind = wanted
                 break
+        if kind is None and known is not UNKNOWN:
+            route = known.route_of(model)
+            return None, (route.reason if route is not None else None) or "this model cannot be called"
         if kind is None and asked:
             return None, "an unknown provider needs an api_base"
         if kind is None and provider is None:
             hint = _meant_provider(model.partition("/")[0])
             return None, f"the provider of its model is not known (expected a prefix, as in openai/gpt-5){hint}"
         if kind is None:
-            return None, f"provider {safe_name(provider or '')} is not supported yet{_meant_provider(provider or '')}"
-        if known.signs_in_to is not None and self._params.get("api_key") is None:
-            return None, f"signing in to {known.signs_in_to} is not supported yet (a token as api_key is)"
+            why = UNREACHED.get(provider or "", f" yet{_meant_provider(provider or '')}")
+            return None, f"provider {safe_name(provider or '')} is not supported{why}"
+        if self._missing:
+            bare = f"; gemini/{safe_name(self._bare)} is asked for with a Gemini key" if self._bare else ""
+            return None, f"provider {safe_name(provider or '')}: {self._missing}{bare}"
+        if known.signs_in_to is not None and not self._has_token(known):
+            return None, f"signing in to {known.signs_in_to} is not supported ({known.token_from})"
         return kind, ""
+
+    def _has_token(self, known: Provider) -> bool:
+        """Return whether the entry, or the provider's variable, has a token or says where it comes from."""
+        fields = ("api_key", "token_command", "headers", "extra_headers")
+        return (
+            any(self._params.get(field) is not None for field in fields)
+            or self._environment.first_of(known.key_names) is not None
+        )
 
     def _asked_kinds(self, known: Provider, model: str, mode: str | None) -> list[UpstreamKind]:
         """Return the APIs that the entry asks for, the preferred one first; empty if it names none."""
@@ -239,7 +269,7 @@ class _Entry:
             return ["chat"]
         if mode == "responses" or "responses" in listed or model.startswith(_RESPONSES_PREFIX):
             return ["responses"]
-        usual = _usual_kind(known, model)
+        usual = _usual_kind(known)
         return [usual] if usual in listed else listed
 
     def _read_id(self) -> str | None:
@@ -297,9 +327,8 @@ class _Entry:
         )  # fmt: skip
 
     def _remote(
-        self, model_name: str, provider: str, model: str, kind: UpstreamKind, timeouts: Timeouts
+        self, model_name: str, provider: str, known: Provider, model: str, kind: UpstreamKind, timeouts: Timeouts
     ) -> Deployment | None:
-        known = PROVIDERS.get(provider, UNKNOWN)
         url = self._url(provider, known, kind, model)
         # Without an address too, so that all that is missing is reported together.
         reader = HeaderReader(self._node, self._params, self._environment)
@@ -311,7 +340,7 @@ class _Entry:
             timeouts=timeouts, transport=self._defaults.transport, forward_fields=self._forward_fields(),
             weight=self._number("weight", 1.0), order=int(self._number("order", 0)),
             parameters=read_parameters(self._params), is_chat=self._is_chat,
-            health_check=self._health_check(provider, model),
+            health_check=self._health_check(provider, known, model),
             max_retries=self._max_retries(), max_input_tokens=self._max_input_tokens(),
             limits=self._limits, key_limits=self._key_limits,
         )  # fmt: skip
@@ -332,13 +361,14 @@ class _Entry:
         responses = chat if url is None else replace(chat, kind="responses", url=url)
         return replace(chat, on_responses=responses) if "*" in model else responses
 
-    def _health_check(self, provider: str, model: str) -> HealthCheck | None:
+    def _health_check(self, provider: str, known: Provider, model: str) -> HealthCheck | None:
         """Return how it is asked in the background; None if it is not, or no model of a wildcard is named for that."""
         is_off = self._info.flag("disable_background_health_check")
         named = self._info.text("health_check_model", "the name of a model, such as openai/gpt-5-nano")
         timeout_s = self._info.seconds("health_check_timeout")
         if named is not None:
-            model = named.removeprefix(f"{provider}/").removeprefix(_CHAT_PREFIX).removeprefix(_RESPONSES_PREFIX)
+            model = known.named(named.removeprefix(f"{provider}/"))
+            model = model.removeprefix(_CHAT_PREFIX).removeprefix(_RESPONSES_PREFIX)
         if is_off or "*" in model:
             return None
         return HealthCheck(model=model) if timeout_s is None else HealthCheck(model=model, timeout_s=timeout_s)
@@ -429,19 +459,17 @@ class _Entry:
 
 
 def _meant_provider(name: str) -> str:
-    if name in UNREACHED_PROVIDERS:
+    if name in UNREACHED:
         return ""
-    return did_you_mean(name, [f"{known}/" for known in (*PROVIDERS, *UNREACHED_PROVIDERS, "canned")])
+    return did_you_mean(name, [f"{known}/" for known in (*PROVIDERS, *UNREACHED, "canned")])
 
 
 def _is_served(mode: str | None) -> bool:
     return mode is None or mode in _SERVED_MODES
 
 
-def _usual_kind(known: Provider, model: str) -> UpstreamKind | None:
-    """Return the API for a provider's model if the entry names none."""
-    if known.responses_for is not None and not known.responses_for.search(model):
-        return "chat"
+def _usual_kind(known: Provider) -> UpstreamKind | None:
+    """Return the API for the provider's model if the entry names none."""
     return known.kinds[0] if known.kinds else None
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from stages.upstreams.apis import APIS
-from stages.upstreams.providers import Provider
+from stages.upstreams.provider import Provider
 from stages.wire.api import Api
 from stages.wire.chat.api import CHAT
 from stages.wire.responses.api import RESPONSES
@@ -25,7 +25,7 @@ _AZURE_DEPLOYMENT: Final = re.compile(r"/deployments/([^/]+)")
 _URL_TEXT: Final = re.compile(r"[!-~]+\Z")
 _HOST: Final = re.compile(r"[A-Za-z0-9._\-]+\Z|[0-9A-Fa-f:.]+\Z")
 
-_SHARED_DOMAINS: Final = frozenset({"azure.com", "googleapis.com"})
+_SHARED_DOMAINS: Final = frozenset({"amazonaws.com", "api.aws", "azure.com", "googleapis.com"})
 """Domains in which anyone can have a host: only the very same host is the provider's."""
 
 
@@ -70,6 +70,8 @@ def endpoint_url(base: str, provider: Provider, api: Api[Any]) -> str:
     """
     parts = urlsplit(base)
     path = parts.path.rstrip("/")
+    for foreign, own in provider.foreign_paths:
+        path = foreign.sub(own, path, count=1)
     ending = api.endpoint
     if not path.endswith(ending):
         other = next((other for other in _ENDINGS if path.endswith(other)), "")

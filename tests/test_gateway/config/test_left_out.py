@@ -106,7 +106,8 @@ def test_variables_that_sections_of_litellm_name_count_as_absent_settings() -> N
         "setting counts as absent",
         "config.yaml:5: litellm_settings.allowed_fails: the environment variable N is not set, or is empty: the "
         "setting counts as absent (lines 5, 7, 8, 10, 13)",
-        "config.yaml:11: general_settings.database_url: is not supported yet and is ignored (see pipeline_settings.keys)",
+        "config.yaml:11: general_settings.database_url: is not supported yet and is ignored "
+        "(see pipeline_settings.keys)",
     )
 
 
@@ -137,12 +138,12 @@ def test_a_configuration_without_any_deployment_is_refused(text: str) -> None:
 
 
 def test_why_deployments_were_left_out_is_told_beside_the_error_that_none_is_left() -> None:
-    error = refused(entries(entry("model: groq/llama"), entry("model: bedrock/claude", "c")))
+    error = refused(entries(entry("model: groq/llama"), entry("model: triton/claude", "c")))
     assert error.problems == (NONE,)
     assert error.warnings == (
         "config.yaml:2: model_list[0].litellm_params.api_key: the environment variable GROQ_API_KEY is not set, or is "
         "empty; 1 deployment is left out: m",
-        "config.yaml:3: model_list[1]: provider bedrock is not supported yet; 1 deployment is left out: c",
+        "config.yaml:3: model_list[1]: provider triton is not supported yet; 1 deployment is left out: c",
     )
 
 

@@ -54,8 +54,13 @@ def test_an_unmodified_litellm_file_starts_with_one_warning_for_each_unsupported
         "(see pipeline_settings.keep_alive_interval_s)",
         "40: model_list[4]: is not for chats (if it is, write mode: chat into model_info); 1 deployment is left "
         "out: text-embedding-3-large (embedding)",
-        "60: model_list[11]: provider bedrock is not supported yet; 1 deployment is left out: bedrock-claude",
-        "62: model_list[12]: provider vertex_ai is not supported yet; 1 deployment is left out: vertex-gemini",
+        "60: model_list[11]: Bedrock has the Claude models whose name ends in a version (-v1:0) only "
+        "by InvokeModel and Converse, which are not supported; name one without, such as us.anthropic.claude-opus-5 or "
+        "anthropic.claude-haiku-4-5; 1 deployment is left out: bedrock-claude",
+        "62: model_list[12]: signing in to Google Cloud is not supported (token_command: gcloud auth "
+        "print-access-token is, and for the file of a service account token_command: env "
+        "GOOGLE_APPLICATION_CREDENTIALS=FILE gcloud auth application-default print-access-token); "
+        "1 deployment is left out: vertex-gemini",
         "69: litellm_settings.callbacks[1]: otel is ignored without an address: set the environment variable "
         "OTEL_EXPORTER_OTLP_ENDPOINT, or pipeline_settings.otlp_endpoint",
         "70: litellm_settings.success_callback[0]: langfuse is not supported yet and is ignored",

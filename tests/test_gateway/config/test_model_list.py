@@ -12,14 +12,36 @@ from kit.service.running import model as entry
 from kit.service.running import serving
 from kit.upstreams.scripted import Step, end, events, scripted_upstream, sse_head
 
-from pipeline.gateway.config.litellm_names import UNREACHED_PROVIDERS, split_model
+from pipeline.gateway.config.litellm_names import UNREACHED, split_model
 from pipeline.gateway.config.urls import default_url
 from stages.upstreams import UpstreamKind
 from stages.upstreams.apis import APIS
-from stages.upstreams.providers import PROVIDERS, Provider, quirks_in
+from stages.upstreams.provider import Provider
+from stages.upstreams.providers import PROVIDERS, quirks_in
 
 ROOT = Path(__file__).parents[3]
-WITH_ADDRESS = [(name, provider) for name, provider in PROVIDERS.items() if provider.origin is not None]
+PLACES = {
+    "AWS_REGION_NAME": "us-east-2",
+    "CLOUDFLARE_ACCOUNT_ID": "acc-1",
+    "SNOWFLAKE_ACCOUNT_ID": "acc-2",
+    "VERTEXAI_PROJECT": "proj-1",
+    "VERTEXAI_LOCATION": "europe-west1",
+}
+"""The parts of addresses that are different for each user."""
+
+
+def placed(provider: Provider) -> Provider:
+    """Return a row with its addresses as `PLACES` make them."""
+    known = {part.name: next(PLACES[name] for name in part.variables if name in PLACES) for part in provider.parts}
+    return provider.with_parts(known)
+
+
+def in_words(provider: Provider) -> Provider:
+    """Return a row with its addresses as the documentation has them."""
+    return provider.with_parts({part.name: f"your-{part.name}" for part in provider.parts})
+
+
+WITH_ADDRESS = [(name, placed(provider)) for name, provider in PROVIDERS.items() if provider.origin is not None]
 
 
 def headers_with(provider: Provider, kind: UpstreamKind, key: str) -> dict[str, str]:
@@ -34,7 +56,7 @@ def headers_with(provider: Provider, kind: UpstreamKind, key: str) -> dict[str, 
 
 def test_every_provider_is_documented_as_the_table_has_it() -> None:
     text = (ROOT / "docs" / "config.md").read_text()
-    text = text[text.index("### Providers") : text.index("### From `api_base`")]
+    text = text[text.index("### Providers") : text.index("#### Clouds")]
     rows: dict[str, list[str]] = {}
     for line in re.findall(r"^\| (`.*) \|$", text, re.MULTILINE):
         name, *columns = (column.strip() for column in line.split("|"))
@@ -43,7 +65,7 @@ def test_every_provider_is_documented_as_the_table_has_it() -> None:
     for name, provider in PROVIDERS.items():
         kinds, address, keys, bases = rows[name]
         assert kinds.split(", ") == [f"`{kind}`" for kind in provider.kinds], name
-        usual = default_url(provider, APIS[provider.kinds[0]])
+        usual = default_url(in_words(provider), APIS[provider.kinds[0]])
         shown = "needs `api_base`" if usual is None else usual.removesuffix(APIS[provider.kinds[0]].endpoint)
         assert address == shown.removeprefix("https://"), name
         if provider.key_names:
@@ -53,7 +75,7 @@ def test_every_provider_is_documented_as_the_table_has_it() -> None:
 
 
 def test_no_provider_is_both_reached_and_not_reached() -> None:
-    assert not set(PROVIDERS) & UNREACHED_PROVIDERS
+    assert not set(PROVIDERS) & set(UNREACHED)
 
 
 def test_the_quirks_of_a_provider_are_those_of_apis_that_there_are_one_for_each() -> None:
@@ -65,7 +87,14 @@ def test_the_quirks_of_a_provider_are_those_of_apis_that_there_are_one_for_each(
 
 def test_an_alias_has_the_quirks_of_the_provider_that_it_stands_for() -> None:
     assert quirks_in(APIS["chat"], "moonshotai", "m") is quirks_in(APIS["chat"], "moonshot", "m")
-    assert quirks_in(APIS["chat"], "vertex_ai", "m") is quirks_in(APIS["chat"], "gemini", "m")
+
+
+def test_the_quirks_of_a_provider_of_many_makers_models_are_those_of_the_model() -> None:
+    chat, responses = APIS["chat"], APIS["responses"]
+    assert quirks_in(chat, "vertex_ai", "google/gemini-3-pro") is quirks_in(chat, "gemini", "m")
+    assert quirks_in(chat, "vertex_ai", "moonshotai/kimi-k2-maas") is quirks_in(chat, "somebody", "kimi")
+    assert quirks_in(responses, "bedrock", "us.openai.gpt-6-sol").has_families
+    assert quirks_in(chat, "bedrock", "us.xai.grok-4.7").passes == {"seed"}
 
 
 KINDS = [(name, kind) for name, provider in PROVIDERS.items() for kind in provider.kinds]
@@ -84,7 +113,7 @@ def asking(name: str, kind: UpstreamKind, base: str | None) -> str:
 @pytest.mark.parametrize(("name", "kind"), JOINED)
 def test_every_form_of_a_base_leads_to_the_endpoint(name: str, kind: UpstreamKind) -> None:
     ending, provider = APIS[kind].endpoint, PROVIDERS[name]
-    root = provider.root_of(APIS[kind])
+    root = placed(provider).root_of(APIS[kind])
     for base, path in {
         "https://h.example": root,
         "https://h.example/": root,
@@ -95,7 +124,7 @@ def test_every_form_of_a_base_leads_to_the_endpoint(name: str, kind: UpstreamKin
         "https://h.example/x/v1": "/x/v1/openai" if name == "gemini" else "/x/v1",
         f"https://h.example/x/v1{ending}": "/x/v1",
     }.items():
-        deployment = only(asking(name, kind, base))
+        deployment = only(asking(name, kind, base), **PLACES)
         assert deployment.url == f"https://h.example{path}{ending}", base
         assert (deployment.kind, deployment.provider, deployment.model) == (kind, name, "vendor/gpt-5")
         assert dict(deployment.headers) == headers_with(provider, kind, "k-1")
@@ -104,7 +133,7 @@ def test_every_form_of_a_base_leads_to_the_endpoint(name: str, kind: UpstreamKin
 @pytest.mark.parametrize(("name", "provider"), WITH_ADDRESS)
 def test_every_kind_of_a_provider_has_a_default_address(name: str, provider: Provider) -> None:
     for kind in provider.kinds:
-        deployment = only(asking(name, kind, None))
+        deployment = only(asking(name, kind, None), **PLACES)
         assert (deployment.kind, deployment.url) == (kind, default_url(provider, APIS[kind]))
         assert deployment.url.startswith(f"{provider.origin}/")
         assert deployment.url.endswith(APIS[kind].endpoint)
@@ -116,23 +145,27 @@ def test_a_key_comes_from_each_of_the_providers_variables_the_first_before_the_o
 ) -> None:
     text = model(f"{{model: {name}/vendor/gpt-5}}")
     for variable in provider.key_names:
-        deployment = only(text, **{variable: "key-of-the-environment"})
+        deployment = only(text, **PLACES, **{variable: "key-of-the-environment"})
         assert deployment.url == default_url(provider, APIS[provider.kinds[0]])
         assert dict(deployment.headers) == headers_with(provider, provider.kinds[0], "key-of-the-environment")
     values = {variable: f"key-{number}" for number, variable in enumerate(provider.key_names)}
     if values:
-        assert dict(only(text, **values).headers) == headers_with(provider, provider.kinds[0], "key-0")
+        assert dict(only(text, **PLACES, **values).headers) == headers_with(provider, provider.kinds[0], "key-0")
 
 
 ANOTHER = "  - {model_name: another, litellm_params: {model: canned/echo}}\n"
-NEEDING = [(name, provider) for name, provider in WITH_ADDRESS if provider.needs_key and provider.key_names]
+NEEDING = [
+    (name, provider)
+    for name, provider in WITH_ADDRESS
+    if provider.needs_key and provider.key_names and provider.signs_in_to is None
+]
 
 
 @pytest.mark.parametrize(("name", "provider"), NEEDING)
 def test_a_deployment_without_its_key_is_left_out_with_a_warning_that_names_the_variable(
     name: str, provider: Provider
 ) -> None:
-    assert parse(model(f"{{model: {name}/m}}") + ANOTHER).warnings == (
+    assert parse(model(f"{{model: {name}/m}}") + ANOTHER, **PLACES).warnings == (
         f"config.yaml:3: model_list[0].litellm_params.api_key: the environment variable {provider.key_names[0]} is not "
         "set, or is empty; 1 deployment is left out: m",
     )
@@ -146,7 +179,7 @@ def test_a_server_on_this_machine_needs_no_key(name: str) -> None:
 @pytest.mark.parametrize(("name", "provider"), [(n, p) for n, p in PROVIDERS.items() if p.base_names])
 def test_an_address_may_come_from_each_of_the_providers_variables(name: str, provider: Provider) -> None:
     for variable in provider.base_names:
-        url = only(model(f"{{model: {name}/vendor/gpt-5, api_key: k}}"), **{variable: "http://h:8000"}).url
+        url = only(model(f"{{model: {name}/vendor/gpt-5, api_key: k}}"), **PLACES, **{variable: "http://h:8000"}).url
         assert url.startswith("http://h:8000/")
         assert url.endswith(APIS[provider.kinds[0]].endpoint)
 
@@ -226,6 +259,10 @@ CHOSEN: list[tuple[str, str, str, str]] = [
      "https://api.githubcopilot.com/v1/messages"),
     ("{model: perplexity/openai/gpt-5.1}", "{}", "responses", "https://api.perplexity.ai/v1/responses"),
     ("{model: perplexity/sonar-pro}", "{}", "chat", "https://api.perplexity.ai/chat/completions"),
+    ("{model: azure_ai/claude-opus-5, api_base: 'https://n.services.ai.azure.com'}", "{}", "anthropic",
+     "https://n.services.ai.azure.com/anthropic/v1/messages"),
+    ("{model: azure_ai/grok-4, api_base: 'https://n.services.ai.azure.com/models'}", "{}", "chat",
+     "https://n.services.ai.azure.com/openai/v1/chat/completions"),
     (f"{{model: bedrock/m, {BASE}}}", "{supported_endpoints: [/v1/messages]}", "anthropic", "http://h/v1/messages"),
     (f"{{model: vertex_ai/m, {BASE}, use_chat_completions_api: true}}", "{}", "chat", "http://h/v1/chat/completions"),
     (f"{{model: m, custom_llm_provider: groq, {BASE}}}", "{}", "chat", "http://h/v1/chat/completions"),
@@ -332,15 +369,28 @@ def test_a_name_without_a_prefix_goes_to_the_provider_that_litellm_assigns() -> 
 
 
 LEFT_OUT = [
-    ("{model: bedrock/anthropic.claude}", "{}", "provider bedrock is not supported yet"),
-    ("{model: gemini-2.5-pro}", "{}", "provider vertex_ai is not supported yet"),
-    ("{model: cohere/command-r, api_base: 'http://h'}", "{}", "provider cohere is not supported yet"),
+    ("{model: bedrock/anthropic.claude-opus-5}", "{}",
+     "signing in to AWS is not supported (a Bedrock API key as AWS_BEARER_TOKEN_BEDROCK or api_key is; requests are "
+     "not signed with AWS keys)"),
+    ("{model: gemini-2.5-pro}", "{}",
+     "provider vertex_ai: a project is needed for its address, and is not known: set vertex_project or "
+     "VERTEXAI_PROJECT, or api_base; gemini/gemini-2.5-pro is asked for with a Gemini key"),
+    ("{model: vertex_ai/gemini-2.5-pro, vertex_project: 'a/../b'}", "{}",
+     "provider vertex_ai: a project is needed for its address, and has none that can stand in an address: set "
+     "vertex_project or VERTEXAI_PROJECT, or api_base"),
+    ("{model: cloudflare/@cf/m, api_key: k}", "{}",
+     "provider cloudflare: an account id is needed for its address, and is not known: set CLOUDFLARE_ACCOUNT_ID, or "
+     "api_base"),
+    ("{model: voyage/m, api_base: 'http://h'}", "{}", "provider voyage is not supported yet"),
+    ("{model: sagemaker/m}", "{}",
+     "provider sagemaker is not supported: its requests are signed with AWS keys; use bedrock/, or openai/ and the "
+     "address of a server with that API"),
     ("{model: unheard/of}", "{}", "the provider of its model is not known (expected a prefix, as in openai/gpt-5)"),
-    ("{model: bedrock/m}", "{mode: responses}", "an unknown provider needs an api_base"),
+    ("{model: sagemaker/m}", "{mode: responses}", "an unknown provider needs an api_base"),
     ("{model: unheard/of, use_chat_completions_api: true}", "{}", "an unknown provider needs an api_base"),
     ("{model: openai/m, litellm_credential_name: c}", "{}", "litellm_credential_name is not supported yet"),
     ("{model: github_copilot/gpt-5}", "{}",
-     "signing in to GitHub Copilot is not supported yet (a token as api_key is)"),
+     "signing in to GitHub Copilot is not supported (a token as api_key is)"),
     ("{model: 'openai/*-*'}", "{}", "a name with more than one * is not supported yet"),
 ]  # fmt: skip
 
@@ -350,6 +400,93 @@ def test_what_cannot_be_reached_is_left_out_with_one_warning(params: str, info: 
     settings = parse(model(params, info) + ANOTHER)
     assert [deployment.model_name for deployment in settings.deployments] == ["another"]
     assert settings.warnings == (f"config.yaml:2: model_list[0]: {reason}; 1 deployment is left out: m",)
+
+
+# --- clouds: the address is different for each user -------------------------------------------------------------------
+
+RUNTIME = "https://bedrock-runtime.us-west-2.amazonaws.com"
+MANTLE = "https://bedrock-mantle.us-west-2.api.aws"
+VERTEX = "aiplatform.googleapis.com/v1/projects/p-1/locations"
+PLACED = [
+    ("bedrock/us.anthropic.claude-opus-5", "", "us.anthropic.claude-opus-5", f"{RUNTIME}/anthropic/v1/messages"),
+    ("bedrock/anthropic.claude-haiku-4-5", "", "anthropic.claude-haiku-4-5", f"{MANTLE}/anthropic/v1/messages"),
+    ("bedrock/converse/eu.anthropic.claude-opus-5", "aws_region_name: eu-west-1", "eu.anthropic.claude-opus-5",
+     "https://bedrock-runtime.eu-west-1.amazonaws.com/anthropic/v1/messages"),
+    ("bedrock_converse/global.openai.gpt-6-sol", "", "global.openai.gpt-6-sol", f"{RUNTIME}/openai/v1/responses"),
+    ("bedrock/openai.gpt-6-sol", "", "openai.gpt-6-sol", f"{MANTLE}/openai/v1/responses"),
+    ("bedrock/us.xai.grok-4.7", "", "us.xai.grok-4.7", f"{RUNTIME}/openai/v1/chat/completions"),
+    ("bedrock/chat_completions/openai.gpt-oss-20b-1:0", "", "openai.gpt-oss-20b-1:0",
+     f"{RUNTIME}/openai/v1/chat/completions"),
+    ("bedrock/us-gov-west-1/openai.gpt-oss-20b-1:0", "aws_region_name: eu-west-1", "openai.gpt-oss-20b-1:0",
+     "https://bedrock-runtime.us-gov-west-1.amazonaws.com/openai/v1/chat/completions"),
+    ("bedrock/openai.gpt-oss-120b", "", "openai.gpt-oss-120b", f"{MANTLE}/v1/chat/completions"),
+    ("bedrock/google.gemma-4-31b", "", "google.gemma-4-31b", f"{MANTLE}/openai/v1/chat/completions"),
+    ("bedrock/mantle/qwen.qwen3-32b", "", "qwen.qwen3-32b", f"{MANTLE}/v1/chat/completions"),
+    ("bedrock_mantle/eu-west-2/deepseek.v3.1", "", "deepseek.v3.1",
+     "https://bedrock-mantle.eu-west-2.api.aws/v1/chat/completions"),
+    ("bedrock_mantle/anthropic.claude-opus-5-5", "", "anthropic.claude-opus-5-5",
+     "https://bedrock-mantle.us-east-1.api.aws/anthropic/v1/messages"),
+    ("bedrock/anthropic.claude-opus-5", "api_base: 'https://bedrock-mantle.eu-north-1.api.aws'",
+     "anthropic.claude-opus-5", "https://bedrock-mantle.eu-north-1.api.aws/anthropic/v1/messages"),
+    ("vertex_ai/gemini-3-pro", "vertex_project: p-1, vertex_location: global", "google/gemini-3-pro",
+     f"https://{VERTEX}/global/endpoints/openapi/chat/completions"),
+    ("gemini-3-pro", "vertex_project: p-1", "google/gemini-3-pro",
+     f"https://us-central1-{VERTEX}/us-central1/endpoints/openapi/chat/completions"),
+    ("vertex_ai_beta/meta/llama-4-maas", "vertex_ai_project: p-1, vertex_ai_location: eu", "meta/llama-4-maas",
+     "https://aiplatform.eu.rep.googleapis.com/v1/projects/p-1/locations/eu/endpoints/openapi/chat/completions"),
+    ("cloudflare/@cf/openai/gpt-oss-120b", "api_base: 'https://api.cloudflare.com/client/v4/accounts/a/ai/run/'",
+     "@cf/openai/gpt-oss-120b", "https://api.cloudflare.com/client/v4/accounts/a/ai/v1/chat/completions"),
+    ("cloudflare/@cf/m", "api_base: 'https://gateway.ai.cloudflare.com/v1/a/g/workers-ai'", "@cf/m",
+     "https://gateway.ai.cloudflare.com/v1/a/g/workers-ai/v1/chat/completions"),
+    ("cohere_chat/command-a-03-2025", "api_base: 'https://api.cohere.ai/v2/chat'", "command-a-03-2025",
+     "https://api.cohere.ai/compatibility/v1/chat/completions"),
+    ("command-r-plus", "", "command-r-plus", "https://api.cohere.ai/compatibility/v1/chat/completions"),
+    ("huggingface/together/deepseek-ai/DeepSeek-R1", "", "deepseek-ai/DeepSeek-R1:together",
+     "https://router.huggingface.co/v1/chat/completions"),
+    ("clarifai/openai.chat-completion.gpt-oss-20b", "",
+     "https://clarifai.com/openai/chat-completion/models/gpt-oss-20b",
+     "https://api.clarifai.com/v2/ext/openai/v1/chat/completions"),
+    ("snowflake/claude-opus-5", "account_id: acc", "claude-opus-5",
+     "https://acc.snowflakecomputing.com/api/v2/cortex/v1/messages"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "params", "named", "url"), PLACED, ids=[name for name, *_ in PLACED])
+def test_a_model_of_a_cloud_is_asked_where_that_cloud_has_it(name: str, params: str, named: str, url: str) -> None:
+    deployment = only(model(f"{{model: '{name}', api_key: k, {params}}}"))
+    assert (deployment.model, deployment.url) == (named, url)
+    assert dict(deployment.headers)["authorization"] == "Bearer k"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("bedrock/us.anthropic.claude-sonnet-4-5-20250929-v1:0", "the Claude models whose name ends in a version"),
+        ("bedrock/amazon.nova-pro-v1:0", "names that end in a version"),
+        ("bedrock/us.zai.glm-5.3", "only by InvokeModel and Converse"),
+        ("bedrock/converse/arn:aws:bedrock:us-east-1:1:application-inference-profile/x", "only by InvokeModel"),
+        ("vertex_ai/claude-opus-5", "only by rawPredict, which is not supported; use anthropic/ or bedrock/"),
+        ("vertex_ai/mistral-medium-3", "only by rawPredict, which is not supported; use its maker's own API"),
+        ("vertex_ai/openai/1234567890", "an endpoint of your own on Vertex AI needs its address as api_base"),
+    ],
+)
+def test_a_model_that_a_cloud_has_only_by_its_own_api_is_left_out_with_the_reason(name: str, reason: str) -> None:
+    [warning] = parse(model(f"{{model: '{name}', api_key: k}}") + ANOTHER, **PLACES).warnings
+    assert reason in warning
+
+
+def test_the_key_of_a_cloud_is_sent_to_its_own_hosts_only() -> None:
+    text = "{model: bedrock/us.anthropic.claude-opus-5, api_base: 'https://%s'}"
+    own = only(model(text % "bedrock-runtime.eu-west-3.amazonaws.com"), AWS_BEARER_TOKEN_BEDROCK="b-1")
+    assert ("authorization", "Bearer b-1") in own.headers
+    for stranger in ("x.execute-api.us-west-2.amazonaws.com", "bedrock-runtime.eu.evil.amazonaws.com", "evil.example"):
+        headers = only(model(text % stranger), AWS_BEARER_TOKEN_BEDROCK="b-1").headers
+        assert not any("b-1" in value for _, value in headers)
+
+
+def test_what_litellm_writes_before_a_token_of_snowflake_is_not_sent() -> None:
+    deployment = only(model("{model: snowflake/m, account_id: a, api_key: pat/t-1}"))
+    assert deployment.headers == (("authorization", "Bearer t-1"),)
 
 
 # --- keys and headers -------------------------------------------------------------------------------------------------
@@ -442,6 +579,8 @@ MESSAGES: tuple[Step, ...] = (
         ("deepseek/gpt-5", {}, CHUNKS, "/chat/completions", "authorization"),
         ("gemini/gpt-5", {}, CHUNKS, "/v1beta/openai/chat/completions", "authorization"),
         ("anthropic/gpt-5", {}, MESSAGES, "/v1/messages", "x-api-key"),
+        ("cohere/gpt-5", {}, CHUNKS, "/compatibility/v1/chat/completions", "authorization"),
+        ("azure_ai/gpt-5", {}, CHUNKS, "/openai/v1/chat/completions", "api-key"),
     ],
 )
 async def test_a_configured_upstream_is_asked_at_its_address_with_its_key_and_its_answer_arrives(

@@ -1,0 +1,1 @@
+"""The rows of the table of providers, which `stages.upstreams.providers` puts together."""
