@@ -161,6 +161,7 @@ UNREACHED: Final[Mapping[str, str]] = {
         ),
         ": text completions are not chats",
     ),
+    "auto_router": ": a model is chosen by its name",
     "palm": ": Google has ended it; use gemini/",
     "anyscale": ": its endpoints have ended",
     **dict.fromkeys(
