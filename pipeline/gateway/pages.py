@@ -65,7 +65,8 @@ class Pages:
         await self._quart(scope, receive, send)  # type: ignore[arg-type]  # Quart expects hypercorn's TypedDicts
 
     async def _answer(self) -> Response:
-        served, path, method = _served(), request.path, request.method
+        served, method = _served(), request.method
+        path: str = request.scope["path"]  # not `request.path`, which Quart normalises in a way of its own
         if method == "OPTIONS":
             return _preflight(served)
         if served is None:
