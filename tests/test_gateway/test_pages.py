@@ -6,8 +6,14 @@ import json
 from urllib.parse import unquote
 
 import pytest
+import trio
 from kit.clients.raw import RawClient
 from kit.service.running import KEY, routed, serving
+
+from pipeline.gateway.http.asgi import Message
+from pipeline.gateway.http.door import OwnAnswer
+from pipeline.gateway.pages import Pages
+from pipeline.gateway.routes import ServedPath
 
 LIMITED = "sk-limited-key-0123456789"
 WITH_ALIAS = routed("{num_retries: 0, model_group_alias: {gpt-3.5-turbo: {model: echo, hidden: true}}}")
@@ -175,3 +181,24 @@ async def raw_get(port: int, path: str) -> tuple[int, bytes]:
         await client.send(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode())
         answer = await client.read_answer()
         return answer.status, answer.body
+
+
+async def test_a_bug_is_a_500_and_not_a_missing_path(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> OwnAnswer:
+        raise RuntimeError("a bug")
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        await trio.lowlevel.checkpoint()
+        sent.append(message)
+
+    async with serving() as service:
+        pages = Pages({"/livez": fail})
+        scope = {"type": "http", "method": "GET", "path": "/livez", "raw_path": b"/livez", "query_string": b""}
+        scope |= {"headers": [(b"host", b"t")], "http_version": "1.1", "scheme": "http", "root_path": ""}
+        await pages(ServedPath("live"), service.app, scope, trio.sleep_forever, send)
+    assert sent[0]["status"] == 500
+    assert json.loads(sent[1]["body"])["error"]["code"] == "internal_error"
+    assert "a bug" in caplog.text
+    assert b"a bug" not in sent[1]["body"]
