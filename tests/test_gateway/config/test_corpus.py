@@ -39,7 +39,8 @@ CASES = [
 
 def environ_of(case: dict[str, Any]) -> dict[str, str]:
     made_up = {name: MASTER if name.endswith("MASTER_KEY") else f"made-up-{name.lower()}" for name in case["set"]}
-    return made_up | case.get("values", {})
+    values: dict[str, str] = case.get("values", {})
+    return made_up | values
 
 
 def shown(deployment: Deployment) -> str:
@@ -57,16 +58,16 @@ def assert_each_has_its_phrase(messages: tuple[str, ...], phrases: list[str]) ->
 
 @pytest.mark.parametrize(("file", "case"), CASES)
 def test_a_configuration_leads_to_what_is_demanded_and_to_nothing_else(file: Path, case: dict[str, Any]) -> None:
-    settings: Settings | None = None
+    settings: Settings | ConfigError
     try:
         settings = load_settings(file, environ_of(case))
-        warnings, problems = settings.warnings, ()
     except ConfigError as error:
-        warnings, problems = error.warnings, error.problems
-    assert_each_has_its_phrase(problems, case.get("errors", []))
-    assert_each_has_its_phrase(warnings, case.get("warnings", []))
-    if settings is not None:
-        assert [shown(deployment) for deployment in settings.deployments] == case["deployments"]
+        settings = error
+    assert_each_has_its_phrase(settings.warnings, case.get("warnings", []))
+    if isinstance(settings, ConfigError):
+        assert_each_has_its_phrase(settings.problems, case.get("errors", []))
+    else:
+        assert [shown(deployment) for deployment in settings.deployments] == case.get("deployments")
 
 
 @pytest.mark.parametrize("row", ROWS["rows"])
