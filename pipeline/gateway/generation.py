@@ -29,6 +29,7 @@ from pipeline.gateway.memory import memory_limit_bytes
 from pipeline.gateway.open_plugins import OpenPlugins
 from pipeline.gateway.server_timing import ServerTiming
 from pipeline.gateway.shedding import Shedding
+from pipeline.gateway.token_commands import keeping_tokens
 from pipeline.gateway.traced_requests import TracedRequests
 from pipeline.gateway.upload_budget import UploadBudget, default_total_bytes
 from pipeline.gateway.upstream_clients import ClientSettings, UpstreamClients
@@ -163,6 +164,7 @@ class Generation:
         """
         async with AsyncExitStack() as opening:
             await opening.enter_async_context(self._clients)
+            await opening.enter_async_context(keeping_tokens(self.settings.deployments))
             if self._store is not None:
                 await opening.enter_async_context(self._store)
             if self.plugins.have_lifetimes:

@@ -189,8 +189,8 @@ class Router:
 
 def _is_asked_as(one: Deployment, other: Deployment) -> bool:
     """Return whether both are the same model of the same server with the same key."""
-    return (one.kind, one.url, one.headers, one.model, one.provider, one.transport) == (
-        (other.kind, other.url, other.headers, other.model, other.provider, other.transport)
+    return (one.kind, one.url, one.headers, one.token, one.model, one.provider, one.transport) == (
+        (other.kind, other.url, other.headers, other.token, other.model, other.provider, other.transport)
     )
 
 

@@ -13,6 +13,7 @@ from pipeline.timeline import Point
 from stages.limits import NO_LIMITS, Limits
 from stages.request import ResponsesRequest
 from stages.upstreams.parameters import Parameters
+from stages.upstreams.token import Token
 from stages.wire.redaction import secrets_in
 
 _CREDENTIAL: Final = re.compile("auth|key|token|secret")
@@ -66,6 +67,8 @@ class Deployment(Struct, frozen=True, kw_only=True):
     """The complete URL to post to: ``https://api.example.com/v1/responses``. Empty for ``canned``."""
     headers: tuple[tuple[str, str], ...] = ()
     """Sent with every request, including credentials: never logged or shown."""
+    token: Token | None = None
+    """Sent as Bearer, if its key is what a command prints."""
     timeouts: Timeouts = Timeouts()
     transport: Transport = DEFAULT_TRANSPORT
     weight: float = 1.0
@@ -100,7 +103,8 @@ class Deployment(Struct, frozen=True, kw_only=True):
     def secrets(self) -> frozenset[str]:
         """What must not appear in any message, in every form that an upstream might echo."""
         own = () if self.parameters is None else self.parameters.secrets
-        return secrets_in([*self.headers, *(("", text) for text in own)])
+        found = secrets_in([*self.headers, *(("", text) for text in own)])
+        return found if self.token is None else found | self.token.secrets
 
     def __repr__(self) -> str:
         """Describe the deployment without its headers, which hold the key."""

@@ -14,7 +14,7 @@ import trio
 from msgspec import Struct
 
 from pipeline import ClientFault, PipelineError, UpstreamFault
-from stages.upstreams import Deployment, Mark, UpstreamCall
+from stages.upstreams import Deployment, Headers, Mark, UpstreamCall
 from stages.upstreams.endpoint import Endpoint, user_agent
 from stages.upstreams.error_body import ERROR_BODY_BYTES, GZIP_MAGIC
 from stages.upstreams.faults import API_BASE, Phase, fault_of_exception, fault_of_status, fault_of_total
@@ -119,20 +119,27 @@ class HttpUpstream:
         """Send the request and wait for a good head; the caller closes the answer.
 
         Raises:
-            UpstreamFault: ``upstream_unreachable``, ``upstream_timeout`` or ``upstream_protocol`` if there is no answer
-                that we can read; ``upstream_rate_limited``, ``upstream_unauthorized``, ``upstream_not_found``,
-                ``upstream_rejected``, ``context_length_exceeded`` or ``upstream_error`` if it answers with an error
-                status.
+            UpstreamFault: ``upstream_unauthorized`` if it needs a token and there is none yet;
+                ``upstream_unreachable``, ``upstream_timeout`` or ``upstream_protocol`` if no answer can be read;
+                ``upstream_rate_limited``, ``upstream_unauthorized``, ``upstream_not_found``, ``upstream_rejected``,
+                ``context_length_exceeded`` or ``upstream_error`` if it answers with an error status.
             Overloaded: ``upstream_pool_full`` if no connection became free in time, ``overloaded`` if this process can
                 open no further one.
         """
         deployment, secrets = prepared.call.deployment, prepared.endpoint.secrets
         if prepared.call.client_headers:
             secrets |= prepared.call.client_secrets
+        once, token = prepared.call.headers, None
+        if deployment.token is not None:
+            token = await deployment.token.get(deployment.id)
+            secrets |= deployment.token.secrets
+            once = (*once, (b"authorization", b"Bearer " + token.encode("ascii")))
         clock = _Clock(prepared.call)
-        exchange = await _exchange(self._transport_for(deployment), prepared, mark, clock)
+        exchange = await _exchange(self._transport_for(deployment), prepared, mark, clock, once)
         try:
             if not 200 <= exchange.status < 300:
+                if deployment.token is not None and token is not None and exchange.status == 401:
+                    deployment.token.refused(token)
                 raise await _refusal(exchange, clock, secrets)
             form = _form_by_type(exchange, clock, secrets)
             mark("upstream_head")
@@ -293,7 +300,9 @@ class _Clock:
         return fault_of_total(self.upstream_name, self.call.deployment.timeouts.total_s)
 
 
-async def _exchange(transport: httpx.AsyncBaseTransport, prepared: HttpCall, mark: Mark, clock: _Clock) -> Exchange:
+async def _exchange(
+    transport: httpx.AsyncBaseTransport, prepared: HttpCall, mark: Mark, clock: _Clock, once: Headers
+) -> Exchange:
     stream = prepared.call.request.stream
     post = partial(
         prepared.endpoint.post,
@@ -302,7 +311,7 @@ async def _exchange(transport: httpx.AsyncBaseTransport, prepared: HttpCall, mar
         mark,
         stream=stream,
         more=prepared.headers,
-        once=prepared.call.headers,
+        once=once,
         client=prepared.call.client_headers,
     )
     fault: PipelineError

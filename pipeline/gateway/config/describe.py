@@ -117,7 +117,8 @@ def target_of(deployment: Deployment) -> str:
     host = host_of(deployment)
     named = f", id {deployment.id}" if deployment.id != deployment.model_name else ""
     comma = "" if deployment.on_chat is None else ","
-    return f"{full_model(deployment)} ({api_words(deployment)}{f'{comma} at {host}' if host else ''}{named})"
+    token = "" if deployment.token is None else f", token by {deployment.token.command.program}"
+    return f"{full_model(deployment)} ({api_words(deployment)}{f'{comma} at {host}' if host else ''}{token}{named})"
 
 
 def limits_of(deployment: Deployment) -> str:

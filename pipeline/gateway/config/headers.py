@@ -57,6 +57,8 @@ class HeaderReader:
         return tuple(headers.values())
 
     def _key(self, provider: str, known: Provider, api: Api[Any], url: str) -> str | None:
+        if self._params.get("token_command") is not None:
+            return None
         if self._params.get("api_key") is not None:
             return self._params.secret("api_key", "text such as os.environ/OPENAI_API_KEY")
         has_base = self._params.get("api_base") is not None or self._params.get("base_url") is not None

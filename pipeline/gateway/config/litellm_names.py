@@ -114,7 +114,7 @@ LITELLM_PARAMS = Names(
         "model api_base base_url api_key api_version timeout stream_timeout request_timeout extra_headers weight order "
         "headers organization custom_llm_provider use_chat_completions_api forward_fields extra_body "
         "aws_region_name region_name vertex_project vertex_ai_project vertex_location vertex_ai_location account_id "
-        "additional_drop_params max_retries num_retries rpm tpm "
+        "token_command token_refresh_s token_timeout_s additional_drop_params max_retries num_retries rpm tpm "
         "max_parallel_requests default_api_key_rpm_limit "
         "default_api_key_tpm_limit"
     )

@@ -27,6 +27,7 @@ from pipeline.gateway.config.litellm_names import (
 )
 from pipeline.gateway.config.problems import FieldPlace, Problems, did_you_mean, safe_name, safe_word
 from pipeline.gateway.config.request_parameters import read_parameters
+from pipeline.gateway.config.token_command import read_token
 from pipeline.gateway.config.urls import (
     azure_url,
     base_problem,
@@ -44,6 +45,7 @@ from stages.upstreams.model_modes import other_mode
 from stages.upstreams.provider import Provider
 from stages.upstreams.providers import PROVIDERS, UNKNOWN, is_openai_itself
 from stages.upstreams.rows.local import COMPATIBLE
+from stages.upstreams.token import Token, TokenCommand
 from stages.wire.downstream.forwarding import FORWARDABLE
 from stages.wire.openai_models import family_of
 from stages.wire.responses.api import RESPONSES
@@ -77,12 +79,13 @@ class Defaults(Struct, frozen=True, kw_only=True):
 def read_deployments(nodes: list[Node], environment: Environment, defaults: Defaults) -> tuple[Deployment, ...]:
     """Read the entries of ``model_list``, in order. Errors and warnings go to ``environment.problems``."""
     found: list[tuple[Node, str | None, Deployment]] = []
+    tokens: dict[TokenCommand, Token] = {}
     for node in nodes:
         if not isinstance(node.value, dict):
             expected = "expected a mapping with model_name and litellm_params"
             environment.problems.error(node.place, f"{node.found(secret=True)}, {expected}")
             continue
-        entry = _Entry(node, environment, defaults)
+        entry = _Entry(node, environment, defaults, tokens)
         deployment = entry.read()
         entry.report_names()
         if entry.is_left_out:
@@ -99,7 +102,10 @@ class _Entry:
     as in LiteLLM, which starts and fails when that model is called.
     """
 
-    def __init__(self, node: Node, environment: Environment, defaults: Defaults) -> None:
+    def __init__(
+        self, node: Node, environment: Environment, defaults: Defaults, tokens: dict[TokenCommand, Token]
+    ) -> None:
+        self._tokens = tokens
         environment = environment.telling(lambda place, name: self._unset.append((place, is_not_set(name))))
         self._environment = environment
         self._problems = environment.problems
@@ -337,6 +343,7 @@ class _Entry:
             return None
         deployment = Deployment(
             id="", model_name=model_name, model=model, provider=provider, kind=kind, url=url, headers=headers,
+            token=read_token(self._params, self._tokens),
             timeouts=timeouts, transport=self._defaults.transport, forward_fields=self._forward_fields(),
             weight=self._number("weight", 1.0), order=int(self._number("order", 0)),
             parameters=read_parameters(self._params), is_chat=self._is_chat,

@@ -41,9 +41,20 @@ _ON_MANTLE: Final = (
         quirks=(BEDROCK_RESPONSES, BEDROCK_GPT_CHAT),
     ),
     ModelRoute(
-        models=re.compile(r"\A(?:xai\.grok|google\.gemma-4)"), kinds=CHAT_FIRST, origin=_MANTLE, root="/openai/v1"
+        models=re.compile(r"\A(?:xai\.grok|google\.gemma-4)"),
+        kinds=CHAT_FIRST,
+        origin=_MANTLE,
+        root="/openai/v1",
+        quirks=(BEDROCK_CHAT,),
     ),
-    ModelRoute(models=re.compile(r"\Aopenai\.gpt-oss-(?!safeguard)"), kinds=CHAT_FIRST, origin=_MANTLE),
+    ModelRoute(
+        models=re.compile(r"\Aopenai\.gpt-oss-(?!safeguard)"), kinds=CHAT_FIRST, origin=_MANTLE, quirks=(BEDROCK_CHAT,)
+    ),
+    ModelRoute(
+        models=re.compile(r"\A\*"),
+        reason="the name of a Bedrock model says how it is called: name the models, or write bedrock/us.anthropic.* "
+        "for those of one maker",
+    ),
 )
 
 _ON_RUNTIME: Final = (
@@ -72,6 +83,7 @@ _ON_RUNTIME: Final = (
         kinds=CHAT_ONLY,
         origin=_RUNTIME,
         root="/openai/v1",
+        quirks=(BEDROCK_CHAT,),
     ),
     ModelRoute(
         models=re.compile(rf"\A{_PROFILE}|(?:\A|/)arn:"),
@@ -101,7 +113,6 @@ _BEDROCK: Final = Provider(
     key_names=("AWS_BEARER_TOKEN_BEDROCK",),
     signs_in_to="AWS",
     token_from="a Bedrock API key as AWS_BEARER_TOKEN_BEDROCK or api_key is; requests are not signed with AWS keys",
-    quirks=(BEDROCK_CHAT,),
 )
 
 BEDROCK: Final[Mapping[str, Provider]] = {
