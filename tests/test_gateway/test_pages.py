@@ -164,15 +164,17 @@ async def test_options_is_answered_at_every_path(path: str, allow: str | None) -
         assert answer.headers["access-control-allow-methods"] == "GET, POST, OPTIONS"
 
 
-async def test_the_admin_paths_have_no_other_spelling() -> None:
+async def test_the_admin_paths_and_the_health_checks_have_no_other_spelling() -> None:
     async with serving(is_measured=True) as service:
         for path in ("//latency", "/latency%2Fnow", "//metrics", "/metrics/", "/x/../metrics"):
             status, body = await raw_get(service.port, path)
             message = json.loads(body)["error"]["message"]
             assert status == 404
             assert message.startswith(f"there is no path {unquote(path)}: ")
-        assert (await raw_get(service.port, "/%6Catency"))[0] == 404
-        assert (await raw_get(service.port, "/latency"))[0] == 200
+        for path in ("/%6Catency", "/%6Civez", "/health%2Freadiness"):
+            assert (await raw_get(service.port, path))[0] == 404
+        for path in ("/latency", "/livez", "/health/readiness"):
+            assert (await raw_get(service.port, path))[0] == 200
 
 
 async def raw_get(port: int, path: str) -> tuple[int, bytes]:
