@@ -11,19 +11,21 @@ from functools import partial
 from importlib.metadata import distributions, version
 from pathlib import Path
 
+import msgspec
 from msgspec.structs import replace
 
 from pipeline.gateway.command_error import CommandError
+from pipeline.gateway.config.describe import CheckedConfig, checked, describe, describe_failure
 from pipeline.gateway.config.keys import HASH_PREFIX
 from pipeline.gateway.config.load import (
     MASTER_KEY_NAMES,
     ConfigError,
     config_files,
-    describe,
     load_settings,
     parse_settings,
 )
 from pipeline.gateway.config.pipeline_section import FLAGS
+from pipeline.gateway.config.problems import Problem
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.situations.command import add_situation
 from pipeline.gateway.supervision import Inherited
@@ -69,7 +71,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         check_ownership()
         status: int = options.run(options)
         sys.stdout.flush()
-    except (ConfigError, PluginError) as error:
+    except ConfigError as error:
+        print(describe_failure(error), end="", file=sys.stderr)
+        return 2
+    except PluginError as error:
         for problem in error.problems or (f"headrace: {error}",):
             print(problem, file=sys.stderr)
         return 2
@@ -141,6 +146,8 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check-config", help="show what a configuration means, or what is wrong with it")
     check.add_argument("file", metavar="FILE")
+    check.add_argument("--strict", action="store_true", help="exit with 1 if there is any warning")
+    check.add_argument("--json", action="store_true", help="print a JSON document, also about a file with errors")
     check.set_defaults(run=_check_config)
 
     graph = commands.add_parser("graph", help="show the pipelines of a configuration, stage by stage, and its models")
@@ -228,7 +235,8 @@ def _with_warnings(settings: Settings, plugins: Plugins) -> Settings:
 
     names = [deployment.model_name for deployment in settings.deployments]
     more = (*unmatched_models(settings.pipeline.stages, names), *plugins.warnings)
-    return replace(settings, warnings=(*settings.warnings, *more))
+    found = (*settings.found_warnings, *(Problem("", None, "", text) for text in more))
+    return replace(settings, found_warnings=found)
 
 
 def known_plugins() -> Plugins:
@@ -311,9 +319,32 @@ def _study(options: argparse.Namespace) -> int:
 
 
 def _check_config(options: argparse.Namespace) -> int:
-    settings: Settings = load_settings(options.file)
-    print(describe(_with_warnings(settings, _check_stages(settings))))
-    return 0
+    try:
+        settings = _checked_settings(options.file)
+    except ConfigError as error:
+        if not options.json:
+            raise
+        document = CheckedConfig(options.file, False, error.errors, error.found_warnings)
+    else:
+        if not options.json:
+            print(describe(settings))
+        document = checked(settings)
+    if options.json:
+        print(msgspec.json.format(msgspec.json.encode(document)).decode())
+    return 2 if not document.usable else 1 if options.strict and document.warnings else 0
+
+
+def _checked_settings(file: str) -> Settings:
+    """Read a configuration and check that its stages fit.
+
+    Raises:
+        ConfigError: if it cannot be used.
+    """
+    settings = load_settings(file)
+    try:
+        return _with_warnings(settings, _check_stages(settings))
+    except PluginError as error:
+        raise ConfigError(error.problems or [f"headrace: {error}"], settings.found_warnings) from error
 
 
 def _stages(options: argparse.Namespace) -> int:
@@ -391,6 +422,6 @@ def _run_stage(options: argparse.Namespace) -> int:
 def _docs(options: argparse.Namespace) -> int:
     from pipeline.gateway.reference import pages
 
-    for name, text in pages().items():
+    for name, text in pages(Path(options.write)).items():
         Path(options.write, name).write_text(text, encoding="utf-8")
     return 0

@@ -1,11 +1,15 @@
-"""The pages of the documentation that are generated from code: docs/stages.md and docs/errors.md."""
+"""What is generated from code in the documentation: docs/stages.md, docs/errors.md, and a part of docs/config.md."""
 
 from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import stages
+from pipeline.gateway.config import litellm_names
+from pipeline.gateway.config.litellm_ignored import NOT_COUNTED, Ignored
 from pipeline.gateway.failures import END_CODES, TABLE
 from stages.wire.downstream.errors import error_type
 
@@ -17,9 +21,62 @@ def built_in_stages() -> list[tuple[str, str]]:
     return _ENTRY.findall(stages.__doc__ or "")
 
 
-def pages() -> dict[str, str]:
-    """Return the generated pages by file name."""
-    return {"stages.md": _stages_page(), "errors.md": _errors_page()}
+def pages(folder: Path) -> dict[str, str]:
+    """Return the generated pages by file name; of those that are generated in part, the rest is what ``folder`` has.
+
+    Raises:
+        ValueError: if such a page does not have the two comments between which the part stands.
+    """
+    config = (folder / "config.md").read_text(encoding="utf-8")
+    return {
+        "stages.md": _stages_page(),
+        "errors.md": _errors_page(),
+        "config.md": _with_part(config, "settings that are not read", "\n".join(_ignored_settings())),
+    }
+
+
+def _with_part(page: str, name: str, part: str) -> str:
+    """Return a page in which the text between two comments is replaced."""
+    start, end = f"<!-- generated: {name} -->\n", "<!-- end of generated -->\n"
+    before, found, rest = page.partition(start)
+    _, found_end, after = rest.partition(end)
+    if not (found and found_end):
+        raise ValueError(f"the page has no part between {start.strip()} and {end.strip()}")
+    return f"{before}{start}\n{part}\n{end}{after}"
+
+
+_SECTIONS = {
+    "`general_settings`": litellm_names.GENERAL_SETTINGS,
+    "`litellm_settings`": litellm_names.LITELLM_SETTINGS,
+    "`router_settings`": litellm_names.ROUTER_SETTINGS,
+    "`model_list[].litellm_params`": litellm_names.LITELLM_PARAMS,
+    "`model_list[].model_info`": litellm_names.MODEL_INFO,
+    "`model_list[]`": litellm_names.MODEL_LIST_ENTRY,
+    "The top level": litellm_names.TOP_LEVEL,
+}
+
+
+def _ignored_settings() -> Iterator[str]:
+    """Return the lines of the tables of LiteLLM's settings that have no effect here."""
+    for place, names in _SECTIONS.items():
+        yield f"### {place}\n\n| What becomes of it | Settings |\n|---|---|"
+        yield from _rows(names.ignored)
+        if names is litellm_names.LITELLM_PARAMS:
+            yield f"| no effect: {NOT_COUNTED} | all prices, such as `input_cost_per_token` |"
+        yield ""
+
+
+def _rows(ignored: Ignored) -> Iterator[str]:
+    kinds: tuple[tuple[str, Mapping[str, str]], ...] = (
+        ("**not enforced**, a warning: ", ignored.protections),
+        ("ignored, a warning; see ", ignored.unsupported),
+        ("no effect: ", ignored.harmless),
+    )
+    for words, names in kinds:
+        for text in dict.fromkeys(names.values()):
+            shown = f"`{text}`" if text.startswith(("pipeline_", "router_", "model_info", "litellm_")) else text
+            listed = ", ".join(f"`{name}`" for name, found in sorted(names.items()) if found == text)
+            yield f"| {words + shown if text else words.partition(';')[0]} | {listed} |"
 
 
 def _stages_page() -> str:

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 import trio
 from kit.clients.chat_fold import fold_document, fold_stream
@@ -22,6 +23,7 @@ from kit.service.plugins import install
 from kit.time.patience import PATIENCE_S, PROCESSES_S, patiently_with_processes
 
 from pipeline.gateway import cli, supervision
+from pipeline.gateway.config.describe import CheckedConfig
 
 pytestmark = pytest.mark.timeout(300)  # processes
 
@@ -65,6 +67,93 @@ def test_a_good_configuration_is_described(tmp_path: Path, capsys: pytest.Captur
     out, err = capsys.readouterr()
     assert "echo" in out
     assert "sk-cli-test" not in out + err
+
+
+WARNED = GOOD + "litellm_settings:\n  cache: true\n"
+"""With one warning."""
+
+
+@pytest.mark.parametrize(("text", "status"), [(GOOD, 0), (WARNED, 1), (GOOD + "pipeline_settings: {prot: 5}\n", 2)])
+def test_with_strict_a_warning_is_a_status_of_its_own(
+    text: str, status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, text)
+    assert cli.main(["check-config", path]) == status - status % 2
+    assert cli.main(["check-config", "--strict", path]) == status
+    assert cli.main(["check-config", "--json", path]) == status - status % 2
+    assert cli.main(["check-config", "--strict", "--json", path]) == status
+    capsys.readouterr()
+
+
+def test_the_document_about_a_configuration_has_all_that_the_text_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, WARNED)
+    assert cli.main(["check-config", "--json", path]) == 0
+    out, err = capsys.readouterr()
+    assert (err, "sk-cli-test" in out) == ("", False)
+    assert json.loads(out) == {
+        "file": path,
+        "usable": True,
+        "errors": [],
+        "warnings": [
+            {
+                "file": path,
+                "line": 7,
+                "path": "litellm_settings.cache",
+                "message": "is not supported yet and is ignored",
+                "others": [],
+            }
+        ],
+        "deployments": [
+            {
+                "id": "echo",
+                "model_name": "echo",
+                "provider": "canned",
+                "model": "echo",
+                "api": "canned",
+                "host": "",
+            }
+        ],
+    }
+    assert msgspec.json.decode(out, type=CheckedConfig).usable
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        (WARNED.replace("canned/echo", "canned/ecko"), [(3, "model_list[0].litellm_params.model")]),
+        (WARNED + "pipeline_settings:\n  stages:\n    - {use: nope, after: decode_events}\n", [(None, "")]),
+        ("model_list:\n\t- a\n", [(2, "")]),
+        (None, [(None, "")]),
+    ],
+    ids=["field", "stage", "not YAML", "no file"],
+)
+def test_the_document_about_an_unusable_configuration_has_its_errors_and_warnings(
+    text: str | None, where: list[tuple[int | None, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tmp_path / "none.yaml") if text is None else write(tmp_path, text)
+    assert cli.main(["check-config", "--json", path]) == 2
+    document = msgspec.json.decode(capsys.readouterr().out, type=CheckedConfig)
+    assert (document.file, document.usable, document.deployments) == (path, False, ())
+    assert [(one.line, one.path) for one in document.errors] == where
+    assert len(document.warnings) == ("cache" in (text or ""))
+    assert all(one.message for one in document.errors)
+
+
+def test_warnings_are_shown_beside_errors_after_their_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, WARNED + "pipeline_settings: {prot: 5, prt: 6}\n")
+    assert cli.main(["check-config", path]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == (
+        f"{path}: not usable, 2 errors, 1 warning\n\n"
+        f"{path}:8: pipeline_settings.prot: is not a setting; did you mean port?\n"
+        f"{path}:8: pipeline_settings.prt: is not a setting; did you mean port?\n\n"
+        f"warnings:\n{path}:7: litellm_settings.cache: is not supported yet and is ignored\n"
+    )
 
 
 BAD = {

@@ -226,6 +226,8 @@ def test_every_error_of_stages_begins_with_its_place(tmp_path: Path, capsys: pyt
     assert cli.main(["check-config", str(config)]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(": no stage named ")[0] for line in lines] == [
+        "the configuration: not usable, 2 errors, 0 warnings",
+        "",
         f"{config}:14: pipeline_settings.stages[0]",
         f"{config}:15: pipeline_settings.stages[1]",
     ]

@@ -14,7 +14,7 @@ from pipeline.gateway.wrong_keys import FIRST_DELAY_S, FREE_TRIES
 
 MONITOR = "sk-monitor-key-0123456789"
 LIMITED = "sk-limited-key-0123456789"
-MODELS = "model_list: []\n"
+MODELS = "model_list: [{model_name: echo, litellm_params: {model: canned/echo}}]\n"
 A_MONITOR = "    - {name: monitor, key: " + MONITOR + ", metrics: true, models: []}"
 
 
@@ -126,8 +126,8 @@ def test_our_own_setting_takes_precedence_over_the_callback() -> None:
 def test_other_callbacks_have_a_warning_each() -> None:
     settings = parse(f"{MODELS}litellm_settings: {{callbacks: [prometheus, langfuse, 5]}}\n")
     assert [warning for warning in settings.warnings if "callbacks" in warning] == [
-        "config.yaml:2: litellm_settings.callbacks[1] (langfuse) is not supported yet and is ignored",
-        "config.yaml:2: litellm_settings.callbacks[2] is not supported yet and is ignored",
+        "config.yaml:2: litellm_settings.callbacks[1]: langfuse is not supported yet and is ignored",
+        "config.yaml:2: litellm_settings.callbacks[2]: is not supported yet and is ignored",
     ]
 
 
@@ -156,10 +156,10 @@ def test_litellms_otel_callback_exports_to_the_usual_variable(variables: dict[st
 @pytest.mark.parametrize(
     ("variables", "warning"),
     [
-        ({}, "(otel) is ignored without an address: set the environment variable OTEL_EXPORTER_OTLP_ENDPOINT, or "),
+        ({}, "otel is ignored without an address: set the environment variable OTEL_EXPORTER_OTLP_ENDPOINT, or "),
         (
             {"OTEL_ENDPOINT": "http://collector:4317", "OTEL_EXPORTER": "otlp_grpc"},
-            "(otel) is ignored: the environment variable OTEL_EXPORTER_OTLP_PROTOCOL or OTEL_EXPORTER is not "
+            "otel is ignored: the environment variable OTEL_EXPORTER_OTLP_PROTOCOL or OTEL_EXPORTER is not "
             "http/protobuf, the only protocol that headrace exports by; set ",
         ),
     ],
@@ -167,7 +167,9 @@ def test_litellms_otel_callback_exports_to_the_usual_variable(variables: dict[st
 def test_an_otel_callback_that_cannot_work_is_a_warning(variables: dict[str, str], warning: str) -> None:
     settings = parse(f"{MODELS}litellm_settings: {{callbacks: [otel]}}\n", **variables)
     assert settings.pipeline.otlp_endpoint is None
-    assert f"config.yaml:2: litellm_settings.callbacks[0] {warning}pipeline_settings.otlp_endpoint" in settings.warnings
+    assert (
+        f"config.yaml:2: litellm_settings.callbacks[0]: {warning}pipeline_settings.otlp_endpoint" in settings.warnings
+    )
 
 
 def test_addresses_that_cannot_be_are_errors() -> None:

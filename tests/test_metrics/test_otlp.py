@@ -202,8 +202,8 @@ def test_without_the_packages_the_setting_is_an_error(monkeypatch: pytest.Monkey
     from kit.service.config_texts import problems
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert problems("model_list: []\npipeline_settings: {otlp_endpoint: 'http://a'}\n") == (
+    assert problems("\npipeline_settings: {otlp_endpoint: 'http://a'}\n") == (
         "config.yaml:2: pipeline_settings.otlp_endpoint: needs packages that are not installed: "
         "pip install 'headrace[otel]'",
     )
-    assert parse("model_list: []\n").pipeline.otlp_endpoint is None
+    assert parse("").pipeline.otlp_endpoint is None

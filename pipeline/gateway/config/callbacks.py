@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from pipeline.gateway.config.fields import Section
+from pipeline.gateway.config.litellm_ignored import GUARDS, NO_CHECKS, unprotected
 from pipeline.gateway.config.problems import safe_word
 from pipeline.gateway.config.yaml_tree import Node
 
@@ -31,9 +32,8 @@ def read_callbacks(litellm: Section) -> dict[str, object]:
                 _read_otel(found, item, litellm)
             else:
                 shown = safe_word(word) if isinstance(word, str) else None
-                litellm.problems.warn(
-                    item.where, f"{f'({shown}) ' if shown else ''}is not supported yet and is ignored"
-                )
+                said = unprotected(NO_CHECKS) if shown in GUARDS else "is not supported yet and is ignored"
+                litellm.problems.warn(item.place, f"{f'{shown} ' if shown else ''}{said}")
     if litellm.flag("require_auth_for_metrics_endpoint") is False:
         found["metrics_without_key"] = True
     return found
@@ -50,14 +50,14 @@ def _read_otel(found: dict[str, object], item: Node, litellm: Section) -> None:
     endpoint = litellm.environment.first_of(ENDPOINT_NAMES)
     if protocol is not None and protocol not in HTTP:
         litellm.problems.warn(
-            item.where,
-            f"(otel) is ignored: the environment variable {' or '.join(PROTOCOL_NAMES)} is not http/protobuf, the only "
+            item.place,
+            f"otel is ignored: the environment variable {' or '.join(PROTOCOL_NAMES)} is not http/protobuf, the only "
             "protocol that headrace exports by; set pipeline_settings.otlp_endpoint",
         )
     elif endpoint is None:
         litellm.problems.warn(
-            item.where,
-            f"(otel) is ignored without an address: set the environment variable {ENDPOINT_NAMES[0]}, or "
+            item.place,
+            f"otel is ignored without an address: set the environment variable {ENDPOINT_NAMES[0]}, or "
             "pipeline_settings.otlp_endpoint",
         )
     else:

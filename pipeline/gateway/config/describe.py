@@ -1,4 +1,4 @@
-"""What ``headrace check-config`` prints: the resolved configuration, without any secret."""
+"""What ``headrace check-config`` prints: the resolved configuration, or what is wrong with it, without any secret."""
 
 from __future__ import annotations
 
@@ -7,12 +7,70 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import Struct
 
 from pipeline.gateway.config.limits import limit_words
+from pipeline.gateway.config.problems import ConfigError, Problem
 from pipeline.gateway.config.settings import PipelineSettings, Settings, StageSettings
-from stages.upstreams import Deployment
+from stages.upstreams import Deployment, UpstreamKind
 
 _HIDDEN = ("proxy", "stages")
+
+
+class CheckedDeployment(Struct, frozen=True):
+    """A deployment in the document of ``check-config --json``.
+
+    Attributes:
+        id: its name in logs and metrics.
+        model_name: what clients ask for.
+        provider, model: what answers.
+        api: by which API it is asked.
+        host: the host and the port of its address; empty if it has none.
+    """
+
+    id: str
+    model_name: str
+    provider: str
+    model: str
+    api: UpstreamKind
+    host: str
+
+
+class CheckedConfig(Struct, frozen=True):
+    """The document that ``check-config --json`` prints.
+
+    Attributes:
+        file: the configuration's name.
+        usable: whether headrace starts with it.
+        errors, warnings: what was found; a usable one has no errors.
+        deployments: what can be asked; empty if it is not usable.
+    """
+
+    file: str
+    usable: bool
+    errors: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+    deployments: tuple[CheckedDeployment, ...] = ()
+
+
+def checked(settings: Settings) -> CheckedConfig:
+    """Return the document about a usable configuration."""
+    deployments = tuple(
+        CheckedDeployment(one.id, one.model_name, one.provider, shown_model(one), one.kind, host_of(one))
+        for one in settings.deployments
+    )
+    return CheckedConfig(settings.source, True, (), settings.found_warnings, deployments)
+
+
+def describe_failure(error: ConfigError) -> str:
+    """Return the errors and the warnings of a configuration that cannot be used, as lines of text."""
+    errors, warnings = error.problems, error.warnings
+    if len(errors) == 1 and not warnings:
+        return f"{errors[0]}\n"
+    counts = f"{_count(len(errors), 'error')}, {_count(len(warnings), 'warning')}"
+    file = next((one.file for one in error.errors if one.file), "the configuration")
+    lines = [f"{file}: not usable, {counts}", "", *errors, *(["", "warnings:"] if warnings else []), *warnings]
+    return "\n".join(lines) + "\n"
 
 
 def describe(settings: Settings) -> str:
@@ -71,10 +129,13 @@ def limits_of(deployment: Deployment) -> str:
 
 def full_model(deployment: Deployment) -> str:
     """Return ``provider/model``; of a recording only the file's name."""
+    return f"{deployment.provider}/{shown_model(deployment)}"
+
+
+def shown_model(deployment: Deployment) -> str:
+    """Return the model; of a recording only the file's name."""
     model = deployment.model
-    if model.startswith("replay:"):
-        model = f"replay:{Path(model.removeprefix('replay:')).name}"
-    return f"{deployment.provider}/{model}"
+    return f"replay:{Path(model.removeprefix('replay:')).name}" if model.startswith("replay:") else model
 
 
 def host_of(deployment: Deployment) -> str:

@@ -7,16 +7,20 @@ ignore may name a variable that does not exist.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
+from typing import Any, TypeAlias
 
-from pipeline.gateway.config.problems import Problems
+from pipeline.gateway.config.problems import FieldPlace, Problems
 from pipeline.gateway.config.yaml_tree import Node
 
 ENVIRON = "os.environ/"
 
 MAX_WHOLE = 1_000_000_000_000
 """The largest whole number that is accepted."""
+
+OnUnset: TypeAlias = Callable[[FieldPlace, str], None]
+"""Is told where a variable is named that is not set, and its name as a message may show it."""
 
 
 class Environment:
@@ -25,9 +29,18 @@ class Environment:
     def __init__(self, process: Mapping[str, str], problems: Problems) -> None:
         self._process = process
         self._of_file: dict[str, str] = {}
+        self._on_unset: OnUnset = self._refuse
         self.problems = problems
         self.named: set[str] = set()
         """Every variable that the configuration has named."""
+        self.unset = 0
+        """How often one was named that is not set."""
+
+    def telling(self, on_unset: OnUnset) -> Environment:
+        """Return the same variables for fields that may name one that is not set: ``on_unset`` is told of it."""
+        other = copy(self)
+        other._on_unset = on_unset
+        return other
 
     def add_default(self, name: str, value: str) -> None:
         """Set a variable that is used if the process does not have it (LiteLLM's order)."""
@@ -48,7 +61,7 @@ class Environment:
         return self.get(text.removeprefix(ENVIRON).strip()) if text.startswith(ENVIRON) else text
 
     def fill_in(self, node: Node) -> str | None:
-        """Return a node's text, its variable filled in; None, and an error is recorded, if the variable is not set."""
+        """Return a node's text, its variable filled in; None, and that is noted, if the variable is not set."""
         text = str(node.value)
         if not text.startswith(ENVIRON):
             return text
@@ -56,11 +69,21 @@ class Environment:
         self.named.add(name)
         value = self.get(name)
         if value is None:
-            self.problems.error(
-                node.where,
-                f"the environment variable {_shown(name)} is not set, or is empty: set it, or write the value here",
-            )
+            self.note_unset(node.place, _shown(name))
         return value
+
+    def note_unset(self, place: FieldPlace, name: str) -> None:
+        """Note that a variable is not set, which is needed at a place."""
+        self.unset += 1
+        self._on_unset(place, name)
+
+    def _refuse(self, place: FieldPlace, name: str) -> None:
+        self.problems.error(place, f"{is_not_set(name)}: set it, or write the value here")
+
+
+def is_not_set(name: str) -> str:
+    """Return what is wrong with a variable that is not set."""
+    return f"the environment variable {name} is not set, or is empty"
 
 
 class Section:
@@ -78,7 +101,7 @@ class Section:
             self._fields = node.value
         else:
             self.problems.error(
-                node.where, f"{node.found(secret=True)}, expected a mapping (name: value lines, indented)"
+                node.place, f"{node.found(secret=True)}, expected a mapping (name: value lines, indented)"
             )
 
     def __iter__(self) -> Iterator[tuple[str, Node]]:
@@ -97,11 +120,11 @@ class Section:
         if not isinstance(node.value, str):
             # A date is text to us. A number is not, because YAML has already dropped its zeros and underscores.
             hint = "; put quotes around it" if secret and not isinstance(node.value, dict | list) else ""
-            self.problems.error(node.where, f"{node.found(secret=secret)}, expected {expected}{hint}")
+            self.problems.error(node.place, f"{node.found(secret=secret)}, expected {expected}{hint}")
             return None
         text = self.environment.fill_in(node)
         if text is not None and not text.strip():
-            self.problems.error(node.where, f"found empty text, expected {expected}")
+            self.problems.error(node.place, f"found empty text, expected {expected}")
             return None
         return text.strip() if text is not None else None
 
@@ -112,7 +135,7 @@ class Section:
         if text is None or node is None:
             return None
         if problem := secret_problem(text):
-            self.problems.error(node.where, problem)
+            self.problems.error(node.place, problem)
             return None
         return text
 
@@ -127,7 +150,7 @@ class Section:
         number = _number(value)
         if not 0 < number < math.inf:
             self.problems.error(
-                node.where, f"{node.found(secret=is_filled_in(node))}, expected seconds, more than 0, such as 60"
+                node.place, f"{node.found(secret=is_filled_in(node))}, expected seconds, more than 0, such as 60"
             )
             return None
         return number
@@ -144,7 +167,7 @@ class Section:
         if 0 <= number <= most:
             return number
         if value is not None or not isinstance(node.value, str):  # else it has been recorded
-            self.problems.error(node.where, f"{node.found(secret=is_filled_in(node))}, expected {expected}")
+            self.problems.error(node.place, f"{node.found(secret=is_filled_in(node))}, expected {expected}")
         return None
 
     def whole(self, name: str, *, least: int = 0, most: int = MAX_WHOLE) -> int | None:
@@ -159,7 +182,7 @@ class Section:
         if number is None:
             return None
         if number < least or not number.is_integer():
-            self.problems.error(node.where, f"{node.found(secret=is_filled_in(node))}, expected {expected}")
+            self.problems.error(node.place, f"{node.found(secret=is_filled_in(node))}, expected {expected}")
             return None
         return int(number)
 
@@ -174,7 +197,7 @@ class Section:
         if isinstance(value, str) and value.lower() in ("true", "false"):
             return value.lower() == "true"
         if value is not None:
-            self.problems.error(node.where, f"{node.found(secret=is_filled_in(node))}, expected true or false")
+            self.problems.error(node.place, f"{node.found(secret=is_filled_in(node))}, expected true or false")
         return None
 
     def texts(self, name: str, expected: str) -> tuple[str, ...] | None:
@@ -183,7 +206,7 @@ class Section:
         if node is None:
             return None
         if not isinstance(node.value, list):
-            self.problems.error(node.where, f"{node.found()}, expected {expected}")
+            self.problems.error(node.place, f"{node.found()}, expected {expected}")
             return None
         found: list[str] = []
         for item in node.value:
@@ -192,7 +215,7 @@ class Section:
                 if text is not None:
                     found.append(text.strip())
             else:
-                self.problems.error(item.where, f"{item.found()}, expected text")
+                self.problems.error(item.place, f"{item.found()}, expected text")
         return tuple(found)
 
 
@@ -221,16 +244,18 @@ def secret_problem(text: str) -> str | None:
 
 
 def plain(node: Node, environment: Environment) -> Any:  # Any: whatever the user wrote as options of a stage
-    """Return the node as plain Python values, with variables filled in."""
+    """Return the node as plain Python values, with variables filled in; None if one of them is not set."""
+    unset = environment.unset
     match node.value:
         case dict():
-            return {name: plain(item, environment) for name, item in node.value.items()}
+            value: Any = {name: plain(item, environment) for name, item in node.value.items()}
         case list():
-            return [plain(item, environment) for item in node.value]
+            value = [plain(item, environment) for item in node.value]
         case str():
-            return environment.fill_in(node)
+            value = environment.fill_in(node)
         case _:
-            return node.value
+            value = node.value
+    return value if environment.unset == unset else None
 
 
 def _shown(name: str) -> str:

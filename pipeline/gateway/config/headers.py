@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from pipeline.gateway.config.fields import Environment, Section, secret_problem
-from pipeline.gateway.config.problems import safe_name
+from pipeline.gateway.config.problems import FieldPlace, safe_name
 from pipeline.gateway.config.urls import default_url, is_same_owner
 from pipeline.gateway.config.yaml_tree import Node
 from stages.upstreams.provider import Provider
@@ -37,8 +37,7 @@ class HeaderReader:
         self._environment = environment
         self._problems = environment.problems
         self._params = params
-        self._line = entry.line
-        self._key_place = f"{(params.node or entry).where}.api_key"
+        self._key_place = (params.node or entry).place.of_field("api_key")
 
     def read(self, provider: str, known: Provider, api: Api[Any], url: str) -> tuple[tuple[str, str], ...]:
         """Return the headers; the user's own replace ours with the same name."""
@@ -68,22 +67,24 @@ class HeaderReader:
         key = self._environment.first_of(known.key_names)
         if key is not None and is_default:
             if problem := secret_problem(key):
-                self._problems.error(f"environment variable {' or '.join(known.key_names)}", problem)
+                self._problems.error(
+                    FieldPlace("", None, f"environment variable {' or '.join(known.key_names)}"), problem
+                )
                 return None
             return key
         if key is not None:
-            self._problems.warn_once(
-                f"unsent key {provider}",
+            self._problems.warn(
                 self._key_place,
                 f"is missing: requests go out without a key, since {known.key_names[0]} is not for this api_base; "
                 f"write api_key: os.environ/{known.key_names[0]} if it is",
-                self._line,
             )
         elif known.needs_key and is_default and not self._has_credentials():
-            names = f", or set {known.key_names[0]}" if known.key_names else ""
-            self._problems.error(
-                self._key_place, f"is missing: provider {safe_name(provider)} needs text such as os.environ/NAME{names}"
-            )
+            if known.key_names:
+                self._environment.note_unset(self._key_place, known.key_names[0])
+            else:
+                self._problems.error(
+                    self._key_place, f"is missing: provider {safe_name(provider)} needs text such as os.environ/NAME"
+                )
         return None
 
     def _has_credentials(self) -> bool:
@@ -101,14 +102,14 @@ class HeaderReader:
         for name, value in Section(self._params.get(field), self._environment):
             if not _TOKEN.match(name):
                 self._problems.error(
-                    value.where, "the header's name contains a character that HTTP does not allow there"
+                    value.place, "the header's name contains a character that HTTP does not allow there"
                 )
                 continue
             if name.lower() in _OURS:
-                self._problems.error(value.where, "this header is set by headrace itself: remove it")
+                self._problems.warn(value.place, "is a header that headrace sets itself: this one is not sent")
                 continue
             if isinstance(value.value, dict | list | None):
-                self._problems.error(value.where, f"{value.found()}, expected the text of a header")
+                self._problems.error(value.place, f"{value.found()}, expected the text of a header")
                 continue
             text = self._environment.fill_in(value) if isinstance(value.value, str) else value.raw
             if text is None:
@@ -116,7 +117,7 @@ class HeaderReader:
             text = text.strip()
             if not text.isascii() or not text.isprintable():
                 self._problems.error(
-                    value.where,
+                    value.place,
                     "the header's value contains a line break, a control character or one that is not ASCII: remove it",
                 )
                 continue

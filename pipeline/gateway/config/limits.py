@@ -15,7 +15,7 @@ from typing import Final
 
 from pipeline.gateway.config.fields import Section
 from pipeline.gateway.config.litellm_names import LIMITS, LIMITS_WITHIN
-from pipeline.gateway.config.problems import LimitPlace, Problems
+from pipeline.gateway.config.problems import FieldPlace, Problems
 from pipeline.gateway.config.yaml_tree import Node
 from stages.choose_deployment import Deployments
 from stages.limits import NO_LIMITS, Limits
@@ -123,24 +123,27 @@ def report_limits(problems: Problems, *, ignored: bool, own: Node | None) -> Non
         ignored: whether the configuration has ``ignore_limits: true``.
         own: the section ``pipeline_settings``, perhaps empty; None if there is none.
     """
-    limits = sorted(problems.limits, key=lambda place: (place.source, place.line))
+    limits = sorted(problems.limits, key=lambda place: (place.file, place.line or 0))
     if ignored:
         for place in limits:
-            topic = f"limit {_topic(place)}"
-            problems.warn_once(topic, place.where, "is a limit that is not enforced (ignore_limits)", place.line)
+            problems.warn(place, "is a limit that is not enforced (ignore_limits)")
     elif limits:
-        groups: dict[str, dict[str, LimitPlace]] = {}
+        groups: dict[str, dict[str, FieldPlace]] = {}
         for place in limits:  # an alias may repeat one on one line
-            groups.setdefault(_topic(place), {}).setdefault(f"{place.source}:{place.line}", place)
+            groups.setdefault(_topic(place), {}).setdefault(f"{place.file}:{place.line}", place)
         (first, *same), *others = (list(group.values()) for group in groups.values())
-        also = f" (also on {_lines(first.source, same)})" if same else ""
+        also = f" (also on {_lines(first.file, same)})" if same else ""
         if others:
-            named = ", ".join(f"{group[0].path} ({_lines(first.source, group)})" for group in others)
+            named = ", ".join(f"{group[0].path} ({_lines(first.file, group)})" for group in others)
             also += f", and so {'is' if len(others) == 1 and len(others[0]) == 1 else 'are'} {named}"
         them = "them" if same or others else "it"
-        line = f"pipeline_settings: {{{IGNORE}}}" if own is None else f"{IGNORE}, in pipeline_settings ({own.spot})"
+        line = (
+            f"pipeline_settings: {{{IGNORE}}}"
+            if own is None
+            else f"{IGNORE}, in pipeline_settings ({own.source}:{own.line})"
+        )
         problems.error(
-            first.where,
+            first,
             f"is a limit that headrace does not enforce{also}: remove {them}, "
             f"or add this line to start without {them}: {line}",
         )
@@ -152,7 +155,7 @@ def _by_model(entry: Section, word: str) -> Iterator[tuple[str, Node]]:
         return
     if not isinstance(node.value, dict):
         entry.problems.error(
-            node.where, f"{node.found()}, expected a mapping of numbers by model, such as {{gpt-5: 100}}"
+            node.place, f"{node.found()}, expected a mapping of numbers by model, such as {{gpt-5: 100}}"
         )
         return
     for name, number in node.value.items():
@@ -164,7 +167,7 @@ def _counted_name(name: str, node: Node, known: Deployments, problems: Problems)
     """Return the name under which a model's limit is counted; None, and a problem is recorded, if there is none."""
     found = known.find(name)
     if found is None:
-        problems.warn(node.where, "is the limit of a model that no model_name answers to, and has no effect")
+        problems.warn(node.place, "is the limit of a model that no model_name answers to, and has no effect")
         return None
     if name in (found.alias, found.variant.name):
         return found.variant.name
@@ -189,16 +192,16 @@ def _is_set(node: Node) -> bool:
 
 
 def _note(node: Node, problems: Problems) -> None:
-    problems.limits.append(LimitPlace(node.path, node.source, node.line))
+    problems.limits.append(node.place)
 
 
-def _topic(place: LimitPlace) -> str:
+def _topic(place: FieldPlace) -> str:
     return re.sub(r"\[\d+\]", "[]", place.path)
 
 
-def _lines(source: str, places: list[LimitPlace]) -> str:
+def _lines(file: str, places: list[FieldPlace]) -> str:
     """Return ``line 5`` or ``lines 5, 9``; with the file if it is another one."""
-    if any(place.source != source for place in places):
-        return ", ".join(f"{place.source}:{place.line}" for place in places)
+    if any(place.file != file for place in places):
+        return ", ".join(f"{place.file}:{place.line}" for place in places)
     lines = ", ".join(str(place.line) for place in places)
     return f"line{'s' if len(places) > 1 else ''} {lines}"

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from pipeline.gateway.config.callbacks import read_callbacks
 from pipeline.gateway.config.describe import describe
-from pipeline.gateway.config.fields import Environment, Section, is_filled_in
+from pipeline.gateway.config.fields import Environment, Section, is_filled_in, is_not_set
 from pipeline.gateway.config.ignored import warn_ignored
 from pipeline.gateway.config.keys import KeySettings
 from pipeline.gateway.config.limits import read_default_parallel, report_limits
 from pipeline.gateway.config.litellm_names import GENERAL_SETTINGS, LITELLM_SETTINGS, ROUTER_SETTINGS, TOP_LEVEL
 from pipeline.gateway.config.model_list import Defaults, read_deployments
 from pipeline.gateway.config.pipeline_section import check_key, read_keys, read_pipeline_settings
-from pipeline.gateway.config.problems import ConfigError, Problems, safe_name
+from pipeline.gateway.config.problems import ConfigError, FieldPlace, Problems, listed, safe_name
 from pipeline.gateway.config.routing_section import read_routing
 from pipeline.gateway.config.settings import HEADER_NAME, PipelineSettings, Settings, StageSettings
 from pipeline.gateway.config.yaml_tree import MAX_FILE_BYTES, Node, read_yaml
@@ -48,6 +48,12 @@ MAX_IN_FLIGHT = 1_000_000
 HEALTH_CHECK_INTERVAL_S = 300.0
 """LiteLLM's default of ``health_check_interval``."""
 
+NO_DEPLOYMENT = (
+    "has no deployment that can be used: write one into model_list, such as "
+    "`- {model_name: my-gpt, litellm_params: {model: openai/gpt-5, api_key: os.environ/OPENAI_API_KEY}}`, or let "
+    "`headrace init` write a configuration"
+)
+
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -68,20 +74,26 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
     """
     problems = Problems()
     environment = Environment(environ, problems)
+    lenient = environment.telling(
+        # LiteLLM, too, reads such a setting as absent.
+        lambda place, name: problems.warn(
+            place, f"{is_not_set(name)}: the setting counts as absent", topic=f"unset {name}"
+        )
+    )
     included, _ = _with_included(read_yaml(text, source, problems), problems)
     top = Section(included, environment)
-    _add_file_variables(top, environment)
+    _add_file_variables(top, lenient)
     warn_ignored(top, TOP_LEVEL, problems)
 
-    general = Section(top.get("general_settings"), environment)
-    litellm = Section(top.get("litellm_settings"), environment)
-    router = Section(top.get("router_settings"), environment)
+    general = Section(top.get("general_settings"), lenient)
+    litellm = Section(top.get("litellm_settings"), lenient)
+    router = Section(top.get("router_settings"), lenient)
     warn_ignored(general, GENERAL_SETTINGS, problems)
     warn_ignored(litellm, LITELLM_SETTINGS, problems)
     warn_ignored(router, ROUTER_SETTINGS, problems)
 
     pipeline = read_pipeline_settings(
-        top.get("pipeline_settings"), environment, environ, _fallbacks(general, litellm, environment)
+        top.get("pipeline_settings"), environment, environ, _fallbacks(general, litellm, lenient)
     )
     own = top.get("pipeline_settings")
     defaults = Defaults(
@@ -92,9 +104,10 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
         parallel=read_default_parallel(router, general, litellm),
         transport=pipeline.transport,
     )
+    before = problems.count
     deployments = read_deployments(_model_list(top), environment, defaults)
-    if not deployments:
-        problems.warn(source, "has no deployment that can be used: every request will be answered with model_not_found")
+    if not deployments and problems.count == before:
+        problems.error(FieldPlace(source), NO_DEPLOYMENT)
     routing = read_routing(router, litellm)
     known = Deployments(deployments, routing)
     keys = read_keys(Section(own if own is not None and isinstance(own.value, dict) else None, environment), known)
@@ -105,7 +118,7 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
     _check_names(source, routing, known, problems)
     if routing.checks_windows and not any(deployment.max_input_tokens for deployment in deployments):
         problems.warn(
-            source,
+            FieldPlace(source),
             "has enable_pre_call_checks, which does nothing without model_info.max_input_tokens: "
             "write it into the entries of model_list",
         )
@@ -123,7 +136,7 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
         pipeline=pipeline,
         routing=routing,
         health_check_interval_s=interval_s,
-        warnings=problems.warnings,
+        found_warnings=problems.warnings,
         source=source,
     )
 
@@ -142,17 +155,21 @@ def _read_file(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError([f"{path}: there is no such file: check the name after --config"]) from None
+        raise ConfigError.at(FieldPlace(str(path)), "there is no such file: check the name after --config") from None
     except IsADirectoryError:
-        raise ConfigError([f"{path}: is a folder: name the file in it, such as {path}/config.yaml"]) from None
+        raise ConfigError.at(
+            FieldPlace(str(path)), f"is a folder: name the file in it, such as {path}/config.yaml"
+        ) from None
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "the name is not valid"
-        raise ConfigError([f"{path}: cannot be read ({reason}): check its name and its permissions"]) from None
+        raise ConfigError.at(
+            FieldPlace(str(path)), f"cannot be read ({reason}): check its name and its permissions"
+        ) from None
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError([f"{path}:{line}: is not UTF-8: save the file in that encoding"]) from None
+        raise ConfigError.at(FieldPlace(str(path), line), "is not UTF-8: save the file in that encoding") from None
 
 
 def _with_included(top: Node, problems: Problems) -> tuple[Node, tuple[str, ...]]:
@@ -173,7 +190,7 @@ def _with_included(top: Node, problems: Problems) -> tuple[Node, tuple[str, ...]
             if str(file.resolve()) in seen:
                 continue
             if len(seen) > MAX_INCLUDED_FILES:
-                problems.error(item.where, f"is included file {len(seen)}: at most {MAX_INCLUDED_FILES} are allowed")
+                problems.error(item.place, f"is included file {len(seen)}: at most {MAX_INCLUDED_FILES} are allowed")
                 continue
             seen.add(str(file.resolve()))
             files.append(str(file))
@@ -181,7 +198,7 @@ def _with_included(top: Node, problems: Problems) -> tuple[Node, tuple[str, ...]
                 included = read_yaml(_read_file(file), str(file), problems)
             except ConfigError as error:
                 for problem in error.problems:
-                    problems.error(item.where, f"the included file cannot be used: {problem}")
+                    problems.error(item.place, f"the included file cannot be used: {problem}")
                 continue
             waiting.append(included)
             assert isinstance(included.value, dict)
@@ -200,7 +217,7 @@ def _listed(names: Node | None, problems: Problems) -> list[Node]:
     if not isinstance(names.value, list) or any(
         not isinstance(item.value, str) or "\0" in item.value for item in names.value
     ):
-        problems.error(names.where, f"{names.found()}, expected a list of file names, such as [models.yaml]")
+        problems.error(names.place, f"{names.found()}, expected a list of file names, such as [models.yaml]")
         return []
     return names.value
 
@@ -208,7 +225,7 @@ def _listed(names: Node | None, problems: Problems) -> list[Node]:
 def _add_file_variables(top: Section, environment: Environment) -> None:
     for name, node in Section(top.get("environment_variables"), environment):
         if isinstance(node.value, dict | list):
-            environment.problems.error(node.where, f"{node.found()}, expected the text of a variable")
+            environment.problems.error(node.place, f"{node.found()}, expected the text of a variable")
         elif isinstance(node.value, str):
             text = environment.fill_in(node)
             if text is not None:
@@ -233,7 +250,7 @@ def _fallbacks(general: Section, litellm: Section, environment: Environment) -> 
             fallbacks["max_body_mb"] = float(limit.value)
         else:
             environment.problems.error(
-                limit.where, f"{limit.found(secret=True)}, expected a number of MiB, such as 100"
+                limit.place, f"{limit.found(secret=True)}, expected a number of MiB, such as 100"
             )
     # Zero would refuse every request, which nobody wants of a gateway: it is an error.
     if (in_flight := general.whole("global_max_parallel_requests", least=1, most=MAX_IN_FLIGHT)) is not None:
@@ -245,7 +262,7 @@ def _fallbacks(general: Section, litellm: Section, environment: Environment) -> 
         else:
             node = general.get("litellm_key_header_name")
             assert node is not None
-            environment.problems.error(node.where, f"{node.found(secret=is_filled_in(node))}, expected {expected}")
+            environment.problems.error(node.place, f"{node.found(secret=is_filled_in(node))}, expected {expected}")
     return fallbacks
 
 
@@ -253,7 +270,8 @@ def _master_key(general: Section, keys: tuple[KeySettings, ...], environment: En
     problems = environment.problems
     node = general.get("master_key")
     if node is not None:
-        text = general.secret("master_key", "text such as os.environ/LITELLM_MASTER_KEY")
+        own = environment.telling(lambda place, name: problems.error(place, f"{is_not_set(name)}: {_make_key(name)}"))
+        text = Section(general.node, own).secret("master_key", "text such as os.environ/LITELLM_MASTER_KEY")
     else:
         text = environment.first_of(MASTER_KEY_NAMES)
     if text is None:
@@ -261,13 +279,17 @@ def _master_key(general: Section, keys: tuple[KeySettings, ...], environment: En
     digest = check_key(node, text, problems)
     if digest is None:
         return None
-    where = node.where if node else f"environment variable {' or '.join(MASTER_KEY_NAMES)}"
+    place = node.place if node else FieldPlace("", None, f"environment variable {' or '.join(MASTER_KEY_NAMES)}")
     if node is not None and not text.startswith(("sk-", "sha256:")):
-        problems.warn(where, "does not begin with sk-: LiteLLM would refuse it (headrace does not)")
+        problems.warn(place, "does not begin with sk-: LiteLLM would refuse it (headrace does not)")
     for key in keys:
         if key.digest == digest:
-            problems.error(where, f"is the same key as that of {key.name}: use a different key for each")
+            problems.error(place, f"is the same key as that of {key.name}: use a different key for each")
     return text
+
+
+def _make_key(variable: str) -> str:
+    return f"make a key with `export {variable}=$(headrace new-key)`, and start headrace again"
 
 
 def _model_list(top: Section) -> list[Node]:
@@ -275,7 +297,7 @@ def _model_list(top: Section) -> list[Node]:
     if node is None:
         return []
     if not isinstance(node.value, list):
-        top.problems.error(node.where, f"{node.found()}, expected a list of models, each beginning with - model_name:")
+        top.problems.error(node.place, f"{node.found()}, expected a list of models, each beginning with - model_name:")
         return []
     return node.value
 
@@ -286,14 +308,14 @@ def _check_access(
     """Refuse a gateway without keys, unless it is intended; a key that is not valid already has its own error."""
     if not has_key and not is_configured and not pipeline.allow_anonymous:
         problems.error(
-            source,
-            "there is no key, so every request would be refused: set general_settings.master_key, "
-            "pipeline_settings.keys or the environment variable HEADRACE_MASTER_KEY "
-            "(or pipeline_settings.allow_anonymous: true, to accept requests without a key)",
+            FieldPlace(source),
+            f"there is no master key, so every request would be refused: {_make_key(MASTER_KEY_NAMES[0])} "
+            "(or set general_settings.master_key or pipeline_settings.keys; or, to accept requests without a key, "
+            "pipeline_settings.allow_anonymous: true)",
         )
     if not has_key and pipeline.allow_anonymous and pipeline.host not in _LOOPBACK:
         problems.warn(
-            source,
+            FieldPlace(source),
             "accepts requests without a key (allow_anonymous) on an address that others can reach: "
             "they can spend on your upstream keys; set pipeline_settings.host to 127.0.0.1, or a master_key",
         )
@@ -304,9 +326,7 @@ def _check_names(source: str, routing: RoutingSettings, known: Deployments, prob
     special = (routing.fallbacks, routing.context_window_fallbacks, routing.content_policy_fallbacks)
     names = {name for fallbacks in special for group in fallbacks.items() for name in (group[0], *group[1])}
     names |= {*routing.default_fallbacks, *routing.group_retry_policy, *routing.aliases.values()}
-    for name in sorted(names - {"*"}):
-        if known.find(name) is None:
-            problems.warn(
-                source,
-                f"names {safe_name(name)} among fallbacks, policies or aliases, and no model_name answers to it",
-            )
+    if lost := [safe_name(name) for name in sorted(names - {"*"}) if known.find(name) is None]:
+        problems.warn(
+            FieldPlace(source), f"fallbacks, policies or aliases name {listed(lost)}, and no model_name answers to that"
+        )

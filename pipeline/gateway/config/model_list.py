@@ -14,12 +14,18 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pipeline.gateway.config.address_parts import placed
-from pipeline.gateway.config.fields import Environment, Section
+from pipeline.gateway.config.fields import Environment, Section, is_not_set
 from pipeline.gateway.config.headers import HeaderReader
-from pipeline.gateway.config.ignored import warn_ignored
+from pipeline.gateway.config.ignored import warn_ignored, warn_unknown
 from pipeline.gateway.config.limits import read_deployment_limits, strictest
-from pipeline.gateway.config.litellm_names import LITELLM_PARAMS, MODEL_INFO, MODEL_LIST_ENTRY, UNREACHED, split_model
-from pipeline.gateway.config.problems import Problems, did_you_mean, safe_name, safe_word
+from pipeline.gateway.config.litellm_names import (
+    LITELLM_PARAMS,
+    MODEL_INFO,
+    MODEL_LIST_ENTRY,
+    UNREACHED,
+    split_model,
+)
+from pipeline.gateway.config.problems import FieldPlace, Problems, did_you_mean, safe_name, safe_word
 from pipeline.gateway.config.request_parameters import read_parameters
 from pipeline.gateway.config.token_command import read_token
 from pipeline.gateway.config.urls import (
@@ -77,22 +83,30 @@ def read_deployments(nodes: list[Node], environment: Environment, defaults: Defa
     for node in nodes:
         if not isinstance(node.value, dict):
             expected = "expected a mapping with model_name and litellm_params"
-            environment.problems.error(node.where, f"{node.found(secret=True)}, {expected}")
+            environment.problems.error(node.place, f"{node.found(secret=True)}, {expected}")
             continue
         entry = _Entry(node, environment, defaults, tokens)
         deployment = entry.read()
-        if deployment is not None:
+        entry.report_names()
+        if entry.is_left_out:
+            entry.report_left_out()
+        elif deployment is not None:
             found.append((node, entry.id, deployment))
     return _with_ids(found, environment.problems)
 
 
 class _Entry:
-    """Reads one entry of ``model_list``."""
+    """Reads one entry of ``model_list``.
+
+    It is left out if the model is not for chats, or cannot be asked, or if a variable is not set that the entry needs:
+    as in LiteLLM, which starts and fails when that model is called.
+    """
 
     def __init__(
         self, node: Node, environment: Environment, defaults: Defaults, tokens: dict[TokenCommand, Token]
     ) -> None:
         self._tokens = tokens
+        environment = environment.telling(lambda place, name: self._unset.append((place, is_not_set(name))))
         self._environment = environment
         self._problems = environment.problems
         self._defaults = defaults
@@ -102,25 +116,50 @@ class _Entry:
         self._params = Section(params, environment)
         self._info = Section(self._entry.get("model_info"), environment)
         self.id: str | None = None
+        self._shown_name = node.path
+        self._unset: list[tuple[FieldPlace, str]] = []
+        self._reason: str | None = None
         self._is_chat = False
         self._names_api = False
         self._missing = self._bare = ""
         self._limits = self._key_limits = NO_LIMITS
+
+    @property
+    def is_left_out(self) -> bool:
+        """Whether it is, after ``read``."""
+        return bool(self._unset) or self._reason is not None
+
+    def report_left_out(self) -> None:
+        """Report why it is left out: that variables are not set or, if they are, what else it is."""
+        reasons: dict[str, FieldPlace] = {}
+        for place, reason in self._unset or [(self._node.place, self._reason or "")]:
+            reasons.setdefault(reason, place)
+        for reason, place in reasons.items():
+            self._problems.leave_out(place, reason, self._shown_name)
+
+    def report_names(self) -> None:
+        """Report fields that are not known and, unless it is left out, those that are not supported."""
+        report = warn_unknown if self.is_left_out else warn_ignored
+        report(self._entry, MODEL_LIST_ENTRY, self._problems)
+        report(self._params, LITELLM_PARAMS, self._problems)
+        report(self._info, MODEL_INFO, self._problems, near_misses_only=True)
 
     def read(self) -> Deployment | None:
         """Return the deployment; None if it is left out, or if an error was noted that prevents reading it."""
         model_name = self._required(self._entry, "model_name", "the name that clients ask for, such as gpt-5")
         written = None
         if self._entry.get("litellm_params") is None:
-            self._problems.error(self._node.where, "has no litellm_params: expected model, api_key and so on")
+            self._problems.error(self._node.place, "has no litellm_params: expected model, api_key and so on")
         else:
             written = self._required(self._params, "model", "text such as openai/gpt-5")
+        if model_name is not None:
+            self._shown_name = safe_name(model_name)
         if model_name is None or written is None:
             return None
         if model_name in REFUSED_BY_CURSOR:
             place = self._entry.get("model_name")
             self._problems.warn(
-                place.where if place else self._node.where,
+                place.place if place else self._node.place,
                 f"is a name that Cursor refuses itself, without a request: in Cursor use an alias, such as "
                 f"custom-{model_name}",
             )
@@ -134,23 +173,16 @@ class _Entry:
         self._names_api = bool(asked)
         self._is_chat = mode is not None or bool(asked)
         if provider != "canned" and (other := self._other_mode(mode, model)) is not None:
-            self._problems.warn_once(
-                "other mode",
-                self._node.where,
-                f"({safe_name(model_name)}) is for {other}, not for chats, and is left out; mode: chat keeps it",
-                self._node.line,
-            )
+            self._reason = "is not for chats (if it is, write mode: chat into model_info)"
+            self._shown_name += f" ({other})"
             return None
         kind, reason = self._kind(provider, known, model, model_name, asked)
         if kind is None:
-            self._problems.warn(self._node.where, f"({safe_name(model_name)}): {reason}; the deployment is left out")
+            self._reason = reason
             return None
-        warn_ignored(self._entry, MODEL_LIST_ENTRY, self._problems)
-        warn_ignored(self._params, LITELLM_PARAMS, self._problems)
-        warn_ignored(self._info, MODEL_INFO, self._problems, near_misses_only=True)
         if "*" in model and "*" not in model_name:
             place = self._params.get("model")
-            where = place.where if place else self._node.where
+            where = place.place if place else self._node.place
             self._problems.error(
                 where, "contains a *, but model_name does not: write the same * there, or name one model here"
             )
@@ -176,7 +208,7 @@ class _Entry:
 
     def _required(self, section: Section, name: str, expected: str) -> str | None:
         if section.node is not None and isinstance(section.node.value, dict) and section.get(name) is None:
-            self._problems.error(section.node.where, f"has no {name}: expected {expected}")
+            self._problems.error(section.node.place, f"has no {name}: expected {expected}")
             return None
         return section.text(name, expected)
 
@@ -211,9 +243,11 @@ class _Entry:
         if kind is None and asked:
             return None, "an unknown provider needs an api_base"
         if kind is None and provider is None:
-            return None, "the provider of its model is not known (expected a prefix, as in openai/gpt-5)"
+            hint = _meant_provider(model.partition("/")[0])
+            return None, f"the provider of its model is not known (expected a prefix, as in openai/gpt-5){hint}"
         if kind is None:
-            return None, f"provider {safe_name(provider or '')} is not supported{UNREACHED.get(provider or '', ' yet')}"
+            why = UNREACHED.get(provider or "", f" yet{_meant_provider(provider or '')}")
+            return None, f"provider {safe_name(provider or '')} is not supported{why}"
         if self._missing:
             bare = f"; gemini/{safe_name(self._bare)} is asked for with a Gemini key" if self._bare else ""
             return None, f"provider {safe_name(provider or '')}: {self._missing}{bare}"
@@ -268,7 +302,7 @@ class _Entry:
 
     def _canned(self, model_name: str, model: str, timeouts: Timeouts) -> Deployment | None:
         node = self._params.get("model")
-        where = node.where if node else self._node.where
+        where = node.place if node else self._node.place
         kind, colon, name = model.partition(":")
         if colon and kind == "replay" and name:
             file = Path(self._node.source).parent / name
@@ -302,9 +336,11 @@ class _Entry:
         self, model_name: str, provider: str, known: Provider, model: str, kind: UpstreamKind, timeouts: Timeouts
     ) -> Deployment | None:
         url = self._url(provider, known, kind, model)
+        # Without an address too, so that all that is missing is reported together.
+        reader = HeaderReader(self._node, self._params, self._environment)
+        headers = reader.read(provider, known, APIS[kind], url or "")
         if url is None:
             return None
-        headers = HeaderReader(self._node, self._params, self._environment).read(provider, known, APIS[kind], url)
         deployment = Deployment(
             id="", model_name=model_name, model=model, provider=provider, kind=kind, url=url, headers=headers,
             token=read_token(self._params, self._tokens),
@@ -379,7 +415,7 @@ class _Entry:
                 node = self._params.get("forward_fields")
                 hint = did_you_mean(name, sorted(FORWARDABLE), cutoff=0.6)
                 self._problems.error(
-                    node.where if node else self._node.where,
+                    node.place if node else self._node.place,
                     f"lists {safe_word(name) or 'a field'}, which needs no permission: expected some of "
                     f"{', '.join(sorted(FORWARDABLE))}{hint}",
                 )
@@ -394,16 +430,16 @@ class _Entry:
         node = self._base_node()
         if node is not None:
             base = self._params.text("api_base" if self._params.get("api_base") else "base_url", expected, secret=True)
-            where = node.where
+            where = node.place
         else:
             base = self._environment.first_of(known.base_names)
-            where = self._params_where("api_base")
+            where = (self._params.node or self._node).place.of_field("api_base")
             if base is None and (usual := default_url(known, APIS[kind])) is not None:
                 return usual
-            if base is None:
-                names = f", or set {' or '.join(known.base_names)}" if known.base_names else ""
-                self._problems.error(where, f"is missing: provider {safe_name(provider)} needs {expected}{names}")
-                return None
+            if base is None and known.base_names:
+                self._environment.note_unset(where, known.base_names[0])
+            elif base is None:
+                self._problems.error(where, f"is missing: provider {safe_name(provider)} needs {expected}")
         if base is None:
             return None
         if problem := base_problem(base):
@@ -412,7 +448,7 @@ class _Entry:
         if version is not None and not _VERSION.match(version):
             node = self._params.get("api_version")
             self._problems.error(
-                node.where if node else where,
+                node.place if node else where,
                 "contains a character that is not allowed in a version: expected text such as 2025-04-01-preview",
             )
             return None
@@ -422,15 +458,17 @@ class _Entry:
         if "/deployments/*/" in url:
             place = self._params.get("model")
             self._problems.error(
-                place.where if place else where,
+                place.place if place else where,
                 "contains a *, which Azure's dated addresses cannot have: remove api_version, or name one model here",
             )
             return None
         return url
 
-    def _params_where(self, name: str) -> str:
-        node = self._params.node or self._node
-        return f"{node.where}.{name}"
+
+def _meant_provider(name: str) -> str:
+    if name in UNREACHED:
+        return ""
+    return did_you_mean(name, [f"{known}/" for known in (*PROVIDERS, *UNREACHED, "canned")])
 
 
 def _is_served(mode: str | None) -> bool:
@@ -456,7 +494,7 @@ def _with_ids(found: list[tuple[Node, str | None, Deployment]], problems: Proble
         if chosen is not None:
             if chosen in taken:
                 problems.error(
-                    f"{node.where}.model_info.id",
+                    node.place.of_field("model_info").of_field("id"),
                     f"is also that of the deployment on line {taken[chosen].line}: write another",
                 )
             taken[chosen] = node

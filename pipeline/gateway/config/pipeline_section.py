@@ -20,7 +20,7 @@ from pipeline.gateway.config.fields import Environment, Section, is_filled_in, p
 from pipeline.gateway.config.keys import MASTER_NAME, KeySettings, key_digest
 from pipeline.gateway.config.limits import KEY_LIMITS, MODEL_LIMITS, note_limit, read_key_limits
 from pipeline.gateway.config.litellm_names import KEY_BUDGETS, KEY_HARMLESS
-from pipeline.gateway.config.problems import Problems, did_you_mean, safe_name, safe_word
+from pipeline.gateway.config.problems import FieldPlace, Problems, did_you_mean, safe_name, safe_word
 from pipeline.gateway.config.settings import PipelineSettings, StageSettings, When
 from pipeline.gateway.config.urls import url_problem
 from pipeline.gateway.config.yaml_tree import Node
@@ -54,7 +54,7 @@ def read_pipeline_settings(
         if name == "keys" or (field.value is None and name in _FIELDS):
             continue
         if name not in _FIELDS:
-            problems.error(field.where, f"is not a setting{did_you_mean(name, (*_FIELDS, 'keys'), cutoff=0.6)}")
+            problems.error(field.place, f"is not a setting{did_you_mean(name, (*_FIELDS, 'keys'), cutoff=0.6)}")
         elif name == "stages":
             values[name] = _stages(field, environment)
         elif (value := _from_file(field, name, environment)) is not None:
@@ -89,12 +89,12 @@ def read_keys(section: Section, known: Deployments) -> tuple[KeySettings, ...]:
         if name == MASTER_NAME or any(key.name == name for key in keys):
             place = entry.get("name") or item
             problems.error(
-                place.where, "this name is taken: choose another, so that the keys can be told apart in logs"
+                place.place, "this name is taken: choose another, so that the keys can be told apart in logs"
             )
         elif digest is not None and digest in owners:
             place = entry.get("key") or item
             problems.error(
-                place.where, f"is the same key as that of {safe_name(owners[digest])}: use a different key for each"
+                place.place, f"is the same key as that of {safe_name(owners[digest])}: use a different key for each"
             )
         elif digest is not None:
             owners[digest] = name
@@ -104,14 +104,14 @@ def read_keys(section: Section, known: Deployments) -> tuple[KeySettings, ...]:
 
 def check_key(node: Node | None, text: str, problems: Problems) -> bytes | None:
     """Return a key's digest; None, and an error is recorded, if it is not valid. Warns about a short key."""
-    where = node.where if node else "environment"
+    place = node.place if node else FieldPlace("", None, "environment")
     try:
         digest = key_digest(text)
     except ValueError as error:
-        problems.error(where, str(error))
+        problems.error(place, str(error))
         return None
     if len(text) < WEAK_KEY_CHARACTERS:
-        problems.warn(where, f"is shorter than {WEAK_KEY_CHARACTERS} characters and easy to guess: use a random key")
+        problems.warn(place, f"is shorter than {WEAK_KEY_CHARACTERS} characters and easy to guess: use a random key")
     return digest
 
 
@@ -129,11 +129,11 @@ def _from_file(node: Node, name: str, environment: Environment) -> object | None
     except ValueError:
         hint = did_you_mean(node.value, _choices(name), cutoff=0.5) if isinstance(node.value, str) else ""
         found = node.found(secret=is_filled_in(node) or name in _SECRET)
-        environment.problems.error(node.where, f"{found}, expected {_expected(name, value)}{hint}")
+        environment.problems.error(node.place, f"{found}, expected {_expected(name, value)}{hint}")
         return None
 
 
-def _override(values: dict[str, Any], process: Mapping[str, str], environment: Environment) -> dict[str, str]:
+def _override(values: dict[str, Any], process: Mapping[str, str], environment: Environment) -> dict[str, FieldPlace]:
     """Apply ``PORT``, then ``HEADRACE_<SETTING>``, then flags; an empty one counts as absent.
 
     Returns:
@@ -141,18 +141,18 @@ def _override(values: dict[str, Any], process: Mapping[str, str], environment: E
     """
     sources = [("PORT", "port"), *((PREFIX + name.upper(), name) for name in _SCALARS)]
     sources += [(f"--{name}", name) for name in FLAGS]
-    overridden: dict[str, str] = {}
+    overridden: dict[str, FieldPlace] = {}
     for variable, name in sources:
         text = process.get(variable, "").strip()
         if not text:
             continue
-        overridden[name] = where = variable if variable.startswith("--") else f"environment variable {variable}"
+        overridden[name] = place = _place_of(variable)
         try:
             values[name] = _convert(name, text)
         except ValueError:
             word = safe_word(text) if name not in _SECRET else None
             found = f'found "{word}"' if word else "cannot be read"
-            environment.problems.error(where, f"{found}, expected {_expected(name, text)}")
+            environment.problems.error(place, f"{found}, expected {_expected(name, text)}")
     known = {variable for variable, _ in sources}
     for variable in process:
         if variable.startswith(PREFIX) and variable not in known and variable not in environment.named:
@@ -160,10 +160,14 @@ def _override(values: dict[str, Any], process: Mapping[str, str], environment: E
             if hint:  # other variables may be the user's own
                 near = PREFIX + hint.removeprefix("; did you mean ").rstrip("?").upper()
                 environment.problems.warn(
-                    f"environment variable {safe_name(variable)}",
+                    _place_of(safe_name(variable)),
                     f"is not a setting and is ignored; did you mean {near}?",
                 )
     return overridden
+
+
+def _place_of(variable: str) -> FieldPlace:
+    return FieldPlace("", None, variable if variable.startswith("--") else f"environment variable {variable}")
 
 
 def _convert(name: str, value: object) -> object:
@@ -188,14 +192,14 @@ def _convert(name: str, value: object) -> object:
 
 
 def _check_together(
-    section: Section, values: dict[str, Any], overridden: Mapping[str, str], environment: Environment
+    section: Section, values: dict[str, Any], overridden: Mapping[str, FieldPlace], environment: Environment
 ) -> None:
     """Check settings that depend on each other, on files and on packages."""
     problems = environment.problems
 
-    def place(name: str) -> str:
+    def place(name: str) -> FieldPlace:
         node = section.get(name)
-        return overridden.get(name) or (node.where if node else name)
+        return overridden.get(name) or (node.place if node else FieldPlace("", None, name))
 
     for name in ("proxy", "http2"):
         if values.get(name):
@@ -249,7 +253,7 @@ def _has_exporter() -> bool:
 
 
 def _check_reasoning_store(
-    section: Section, values: dict[str, Any], problems: Problems, place: Callable[[str], str]
+    section: Section, values: dict[str, Any], problems: Problems, place: Callable[[str], FieldPlace]
 ) -> None:
     """Check that the store serves all workers, and that the folder of its file exists; the file need not."""
     is_on_disk = values.get("reasoning_store") == "sqlite"
@@ -302,11 +306,11 @@ def _stages(node: Node, environment: Environment) -> tuple[StageSettings, ...]:
                 values["options"] = plain(options, environment)
             else:
                 environment.problems.error(
-                    options.where, f"{options.found()}, expected a mapping with the stage's options"
+                    options.place, f"{options.found()}, expected a mapping with the stage's options"
                 )
         if use is not None:
             known = {name: value for name, value in values.items() if value is not None}
-            stages.append(StageSettings(use=use, where=item.where, **known))
+            stages.append(StageSettings(use=use, where=str(item.place), **known))
     return tuple(stages)
 
 
@@ -319,7 +323,7 @@ _PLACE_EXPECTED = {
 
 def _when(node: Node, environment: Environment) -> When | None:
     if not isinstance(node.value, dict):
-        environment.problems.error(node.where, f"{node.found()}, expected a mapping such as {{models: [gpt-5*]}}")
+        environment.problems.error(node.place, f"{node.found()}, expected a mapping such as {{models: [gpt-5*]}}")
         return None
     section = Section(node, environment)
     _refuse_unknown(section, _WHEN_FIELDS)
@@ -342,20 +346,20 @@ def _converted(node: Node, environment: Environment, kind: type[Struct], name: s
     try:
         return msgspec.convert(plain(node, environment), wanted)
     except msgspec.ValidationError:
-        environment.problems.error(node.where, f"{node.found()}, expected {expected}")
+        environment.problems.error(node.place, f"{node.found()}, expected {expected}")
         return None
 
 
 def _items(node: Node, problems: Problems, expected: str) -> list[Node]:
     if not isinstance(node.value, list):
-        problems.error(node.where, f"{node.found()}, expected {expected}")
+        problems.error(node.place, f"{node.found()}, expected {expected}")
         return []
     return node.value
 
 
 def _needed(section: Section, name: str, expected: str, *, secret: bool = False) -> str | None:
     if section.node is not None and isinstance(section.node.value, dict) and section.get(name) is None:
-        section.problems.error(section.node.where, f"has no {name}: expected {expected}")
+        section.problems.error(section.node.place, f"has no {name}: expected {expected}")
         return None
     return section.secret(name, expected) if secret else section.text(name, expected)
 
@@ -364,7 +368,7 @@ def _refuse_unknown(section: Section, known: tuple[str, ...], accepted: frozense
     for name, node in section:
         if name not in known and name not in accepted:
             hint = did_you_mean(name, known, cutoff=0.5) or f": expected {', '.join(known)}"
-            section.problems.error(node.where, f"is not a setting{hint}")
+            section.problems.error(node.place, f"is not a setting{hint}")
 
 
 def _expected(name: str, found: object = None) -> str:

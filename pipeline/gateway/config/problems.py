@@ -9,35 +9,112 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from msgspec import Struct
 
 from stages.wire.redaction import redact
 
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_.,:/+*\- ]{0,24}\Z")
-_SPOT = re.compile(r"(.+?):([0-9]+)(?=[: ])")
+_INDEX = re.compile(r"\[\d+\]")
 _NAME = re.compile(r"[A-Za-z0-9_.*/@:+\- ]{1,64}\Z")
+_SHOWN: Final = 5
+"""How many lines, and how many names, a message lists."""
+
+
+class FieldPlace(NamedTuple):
+    """Where something stands.
+
+    Attributes:
+        file: the file's name; empty for what is in no file, such as a variable of the environment.
+        line: the line, counted from 1; None if it is about the whole file.
+        path: the field, as ``model_list[0].model_name``; empty if it is about the whole line or file.
+    """
+
+    file: str
+    line: int | None = None
+    path: str = ""
+
+    def of_field(self, name: str) -> FieldPlace:
+        """Return the place of a field that is missing here."""
+        return self._replace(path=f"{self.path}.{name}" if self.path else name)
+
+    def __str__(self) -> str:
+        """Return the position and the path: ``config.yaml:12: model_list[0].model_name``."""
+        spot = self.file if self.line is None else f"{self.file}:{self.line}"
+        return ": ".join(part for part in (spot, self.path) if part)
+
+
+class Problem(Struct, frozen=True):
+    """One thing to repair, or to know.
+
+    Attributes:
+        file, line, path: where it is first, as in `FieldPlace`.
+        message: what was found and what to do, without a secret.
+        others: the other lines of the file with the same problem.
+    """
+
+    file: str
+    line: int | None
+    path: str
+    message: str
+    others: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        """Return it as a sentence: ``config.yaml:12: litellm_settings.cache: is not ... (lines 12, 40)``."""
+        place = str(FieldPlace(self.file, self.line, self.path))
+        text = f"{place}: {self.message}" if place else self.message
+        if not self.others or self.line is None:
+            return text
+        lines = sorted({self.line, *self.others})
+        count = f"{len(lines)} lines:" if len(lines) > _SHOWN else "lines"
+        return f"{text} ({count} {listed(map(str, lines))})"
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used. ``problems`` has one sentence for each thing to repair."""
+    """The configuration cannot be used.
 
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
+    Attributes:
+        errors: what to repair; ``problems`` has the same as sentences.
+        found_warnings: what else was found; ``warnings`` has the same as sentences.
+    """
+
+    def __init__(self, errors: Sequence[Problem | str], warnings: Iterable[Problem] = ()) -> None:
+        self.errors = tuple(Problem("", None, "", one) if isinstance(one, str) else one for one in errors)
+        self.found_warnings = tuple(warnings)
         super().__init__("\n".join(self.problems))
 
-
-class LimitPlace(NamedTuple):
-    """Where the configuration has a limit that is not enforced."""
-
-    path: str
-    source: str
-    line: int
+    @classmethod
+    def at(cls, place: FieldPlace, message: str) -> ConfigError:
+        """Return an error about one place."""
+        return cls([Problem(*place, message)])
 
     @property
-    def where(self) -> str:
-        """The position and the path: ``config.yaml:12: litellm_settings.max_budget``."""
-        return f"{self.source}:{self.line}: {self.path}"
+    def problems(self) -> tuple[str, ...]:
+        """One sentence for each thing to repair."""
+        return tuple(map(str, self.errors))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One sentence for each thing that is ignored, left out, or otherwise not as one might expect."""
+        return tuple(map(str, self.found_warnings))
+
+
+@dataclass(slots=True)
+class _Group:
+    place: FieldPlace
+    message: str
+    lines: dict[int, None] = field(default_factory=dict[int, None])
+    left_out: list[str] = field(default_factory=list[str])
+
+    def problem(self) -> Problem:
+        message = self.message
+        if count := len(self.left_out):
+            deployments = "deployment is" if count == 1 else "deployments are"
+            message += f"; {count} {deployments} left out: {listed(self.left_out)}"
+        return Problem(*self.place, message, tuple(line for line in self.lines if line != self.place.line))
 
 
 class Problems:
@@ -48,59 +125,76 @@ class Problems:
     """
 
     def __init__(self) -> None:
-        self.limits: list[LimitPlace] = []
-        self._errors: list[str] = []
-        self._warnings: list[str] = []
-        self._repeated: dict[str, tuple[int, list[int]]] = {}
+        self.limits: list[FieldPlace] = []
+        self._errors: list[Problem] = []
+        self._warnings: dict[tuple[str, str], _Group] = {}
 
-    def error(self, where: str, message: str) -> None:
-        """Record an error; ``where`` is a node's ``where``, or any other name of the place."""
-        self._errors.append(f"{where}: {message}")
+    def error(self, place: FieldPlace, message: str) -> None:
+        """Record an error."""
+        self._errors.append(Problem(*place, message))
 
-    def warn(self, where: str, message: str) -> None:
-        """Record a warning; ``message`` continues the sentence of ``where``: "is not supported yet and is ignored"."""
-        self._warnings.append(f"{where} {message}")
+    def warn(self, place: FieldPlace, message: str, *, topic: str = "") -> None:
+        """Record a warning.
 
-    def warn_once(self, topic: str, where: str, message: str, line: int) -> None:
-        """Record a warning that several places may cause: the first is reported, with the lines of the others."""
-        if topic in self._repeated:
-            lines = self._repeated[topic][1]
-            if lines[-1] != line:  # an alias may repeat it on one line
-                lines.append(line)
-            return
-        self._repeated[topic] = (len(self._warnings), [line])
-        self.warn(where, message)
+        What several places of a file cause is one warning, with all their lines: the same message about the same field,
+        of whichever item of a list, or the same ``topic``, of which the first message is reported.
+        """
+        self._group(place, message, topic or f"{_INDEX.sub('[]', place.path)} {message}")
+
+    def leave_out(self, place: FieldPlace, reason: str, name: str) -> None:
+        """Record that the deployment ``name`` is left out; those with the same reason are one warning."""
+        self._group(place, reason, f"left out: {reason}").left_out.append(name)
+
+    def _group(self, place: FieldPlace, message: str, topic: str) -> _Group:
+        group = self._warnings.setdefault((place.file, topic), _Group(place, message))
+        if place.line is not None:
+            group.lines[place.line] = None  # once, though an alias may repeat it on one line
+            if group.place.line is None or place.line < group.place.line:
+                group.place = place  # sections are not read in the order of the file
+        return group
 
     @property
-    def warnings(self) -> tuple[str, ...]:
+    def count(self) -> int:
+        """How many errors there are."""
+        return len(self._errors)
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
         """All warnings, in the order of the file."""
-        warnings = list(self._warnings)
-        for at, lines in self._repeated.values():
-            if others := lines[1:]:
-                places = ", ".join(str(line) for line in others[:5]) + (" ..." if len(others) > 5 else "")
-                warnings[at] += f" (also on line{'s' if len(others) > 1 else ''} {places})"
-        return tuple(sorted(warnings, key=_place))
+        return tuple(sorted((group.problem() for group in self._warnings.values()), key=_order))
 
     def raise_errors(self) -> None:
-        """Raise the recorded errors.
+        """Raise the recorded errors, and with them the warnings.
 
         Raises:
             ConfigError: if there is at least one error.
         """
         if self._errors:
-            raise ConfigError(sorted(self._errors, key=_place))
+            errors: list[Problem] = sorted(self._errors, key=_order)
+            raise ConfigError(errors, self.warnings)
 
 
-def _place(problem: str) -> tuple[str, float]:
+def _order(problem: Problem) -> tuple[bool, str, float]:
     """Return a sort key: by file and line; a problem without a line comes last."""
-    found = _SPOT.match(problem)
-    return (found[1], float(found[2])) if found else ("\U0010ffff", math.inf)
+    line = problem.line
+    return (line is None, problem.file, math.inf if line is None else line)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names, or other short texts, with commas; only the first five."""
+    names = list(names)
+    return ", ".join([*names[:_SHOWN], *(["..."] if len(names) > _SHOWN else [])])
 
 
 def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.7) -> str:
-    """Return ``; did you mean x?`` for a near miss, else empty text."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
-    return f"; did you mean {near[0]}?" if near else ""
+    """Return ``; did you mean x?`` for a near miss, else empty text. Case, ``_`` and ``-`` do not matter."""
+    by_letters = {_letters(one): one for one in sorted(known)}
+    near = difflib.get_close_matches(_letters(name), list(by_letters), n=1, cutoff=cutoff)
+    return f"; did you mean {by_letters[near[0]]}?" if near else ""
+
+
+def _letters(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
 
 
 def safe_name(name: str) -> str:

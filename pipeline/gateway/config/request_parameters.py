@@ -70,8 +70,9 @@ class _ParameterReader:
         try:
             found = native_parameters(raw)
         except BadRequest as bad:
-            written = self._params.get("response_format")
-            self._problems.error("litellm_params" if written is None else written.where, bad.message)
+            written = self._params.get("response_format") or self._params.node
+            assert written is not None
+            self._problems.error(written.place, bad.message)
             return {}
         if "parallel_tool_calls" in raw:
             found["parallel_tool_calls"] = raw["parallel_tool_calls"]
@@ -86,7 +87,7 @@ class _ParameterReader:
         for name in _NOT_OVERRIDDEN:
             if name in found:
                 del found[name]
-                self._problems.warn(node.where, f"contains {name}, which it cannot replace: that is ignored")
+                self._problems.warn(node.place, f"contains {name}, which it cannot replace: that is ignored")
         return found
 
     def dropped(self) -> tuple[Place, ...]:
@@ -96,8 +97,8 @@ class _ParameterReader:
         for name in names:
             if name in _KEPT or not name.replace("_", "").isalnum():
                 shown = safe_name(name) if name in _KEPT else "a field within another one"
-                where = "" if node is None else node.where
-                self._problems.warn(where, f"lists {shown}, which is not supported yet and is ignored")
+                assert node is not None
+                self._problems.warn(node.place, f"lists {shown}, which is not supported yet and is ignored")
             else:
                 places.append(PLACES.get(name, (name,)))
         return tuple(places)
@@ -119,7 +120,7 @@ class _ParameterReader:
         if expected is None and not _is_json(value):
             expected = "what JSON can express"
         if expected is not None:
-            self._problems.error(node.where, f"{node.found(secret=is_filled_in(node))}, expected {expected}")
+            self._problems.error(node.place, f"{node.found(secret=is_filled_in(node))}, expected {expected}")
             return None
         self.secrets += _filled_in(node, self._params.environment)
         return value

@@ -92,7 +92,7 @@ class _RoutingReader:
         if node is None or node.value is None:
             return []
         if not isinstance(node.value, dict):
-            self._problems.error(node.where, f"{node.found()}, expected a mapping of model names")
+            self._problems.error(node.place, f"{node.found()}, expected a mapping of model names")
             return []
         return list(node.value.items())
 
@@ -101,7 +101,7 @@ class _RoutingReader:
             return {}
         if not isinstance(node.value, dict):
             example = f"{{TimeoutError{suffix}: 3}}"
-            self._problems.error(node.where, f"{node.found()}, expected a mapping such as {example}")
+            self._problems.error(node.place, f"{node.found()}, expected a mapping such as {example}")
             return {}
         known = {f"{name}{suffix}": kind for name, kind in _KINDS.items()}
         found: dict[FaultKind | str, int] = {}
@@ -110,7 +110,7 @@ class _RoutingReader:
             if kind is None:
                 hint = did_you_mean(name, known, cutoff=0.7)
                 self._problems.error(
-                    number.where, f"is not a kind of failure{hint}: expected one of {', '.join(known)}"
+                    number.place, f"is not a kind of failure{hint}: expected one of {', '.join(known)}"
                 )
             elif number.value is None:
                 continue
@@ -128,10 +128,10 @@ class _RoutingReader:
             if named is not None and isinstance(named.value, str) and named.value.strip():
                 names.append(named.value.strip())
             else:
-                self._problems.error(item.where, f"{item.found()}, expected the name of a model in model_list")
+                self._problems.error(item.place, f"{item.found()}, expected the name of a model in model_list")
             if isinstance(item.value, dict) and len(item.value) > 1:
                 self._problems.warn(
-                    item.where, "has parameters of its own, which are not supported yet: only model is used"
+                    item.place, "has parameters of its own, which are not supported yet: only model is used"
                 )
         return tuple(names)
 
@@ -144,7 +144,7 @@ class _RoutingReader:
         found: dict[str, tuple[str, ...]] = {}
         for entry in entries:
             if not isinstance(entry.value, dict):
-                self._problems.error(entry.where, f'{entry.found()}, expected a mapping such as {{gpt-5: ["gpt-4o"]}}')
+                self._problems.error(entry.place, f'{entry.found()}, expected a mapping such as {{gpt-5: ["gpt-4o"]}}')
                 continue
             for group, names in entry.value.items():
                 found[group] = self._names(names)
@@ -161,13 +161,13 @@ class _RoutingReader:
         word = str(node.value)
         if word in SHUFFLED:
             self._problems.warn(
-                node.where, f"({word}) needs figures that are not kept yet: deployments are chosen by simple-shuffle"
+                node.place, f"{word} needs figures that are not kept yet: deployments are chosen by simple-shuffle"
             )
             return "simple-shuffle", buffer
         if (strategy := STRATEGIES.get(word)) is None:
             hint = did_you_mean(word, [*STRATEGIES, *SHUFFLED], cutoff=0.6)
             self._problems.error(
-                node.where, f"is {safe_word(word) or 'no strategy'}: expected {', '.join(STRATEGIES)}{hint}"
+                node.place, f"is {safe_word(word) or 'no strategy'}: expected {', '.join(STRATEGIES)}{hint}"
             )
             return "simple-shuffle", buffer
         return strategy, buffer
@@ -179,7 +179,7 @@ class _RoutingReader:
         for name, node in self._mapping("model_group_alias"):
             named = node.value.get("model") if isinstance(node.value, dict) else node
             if named is None or not isinstance(named.value, str) or not named.value.strip():
-                self._problems.error(node.where, f"{node.found()}, expected the name of a model in model_list")
+                self._problems.error(node.place, f"{node.found()}, expected the name of a model in model_list")
                 continue
             aliases[name] = named.value.strip()
             if isinstance(node.value, dict) and (flag := node.value.get("hidden")) is not None and flag.value is True:

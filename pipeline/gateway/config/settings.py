@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from msgspec import Meta, Struct
 
 from pipeline.gateway.config.keys import KeySettings
+from pipeline.gateway.config.problems import Problem
 from pipeline.gateway.logs import LogFormat, LogLevel
 from stages.reasoning.opening import StoreKind
 from stages.routing.settings import DEFAULT_ROUTING, RoutingSettings
@@ -183,7 +184,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         pipeline: our own section.
         routing: which deployment answers, and which one next.
         health_check_interval_s: how often each deployment is asked in the background; None if none is.
-        warnings: what the file asks for and does not get; each is logged once, at the start.
+        found_warnings: what the file asks for and does not get.
         source: the configuration file's name.
     """
 
@@ -193,8 +194,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     pipeline: PipelineSettings = PipelineSettings()
     routing: RoutingSettings = DEFAULT_ROUTING
     health_check_interval_s: float | None = None
-    warnings: tuple[str, ...] = ()
+    found_warnings: tuple[Problem, ...] = ()
     source: str = ""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The warnings as sentences; each is logged once, at the start."""
+        return tuple(map(str, self.found_warnings))
 
     @property
     def is_transparent(self) -> bool:

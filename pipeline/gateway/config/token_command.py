@@ -30,13 +30,13 @@ def read_token(params: Section, known: dict[TokenCommand, Token]) -> Token | Non
         try:
             words = shlex.split(text)
         except ValueError:
-            params.problems.error(node.where, f"has a quotation mark that is not closed: expected {_EXPECTED}")
+            params.problems.error(node.place, f"has a quotation mark that is not closed: expected {_EXPECTED}")
             return None
     if not words or any("\0" in word for word in words):
-        params.problems.error(node.where, f"names no program: expected {_EXPECTED}")
+        params.problems.error(node.place, f"names no program: expected {_EXPECTED}")
         return None
     if (key := params.get("api_key")) is not None:
-        params.problems.error(key.where, "stands beside a token_command, which is the key: remove one of them")
+        params.problems.error(key.place, "stands beside a token_command, which is the key: remove one of them")
         return None
     usual = TokenCommand(words=tuple(words))
     command = TokenCommand(

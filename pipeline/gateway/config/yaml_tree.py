@@ -2,7 +2,7 @@
 
 PyYAML's `compose` returns nodes with marks, which we convert into our own small tree. Nothing is constructed from tags,
 so a file cannot contain code. Aliases and merge keys (``<<``) work, as in LiteLLM's files, up to a limit on what they
-expand to. Two fields of the same name in one mapping are an error: YAML would silently keep the last.
+expand to. Of two fields of the same name in one mapping the last counts, as in PyYAML, but with a warning.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, cast
 
 import yaml
 
-from pipeline.gateway.config.problems import ConfigError, Problems, safe_name, safe_word
+from pipeline.gateway.config.problems import ConfigError, FieldPlace, Problems, safe_name, safe_word
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
 """PyYAML reads about 0.3 MB/s, so a restart with a larger file would take longer than ten seconds."""
@@ -45,14 +45,9 @@ class Node:
     raw: str = ""
 
     @property
-    def spot(self) -> str:
-        """The position: ``config.yaml:12``."""
-        return f"{self.source}:{self.line}"
-
-    @property
-    def where(self) -> str:
-        """The position and the path: ``config.yaml:12: model_list[0].model_name``."""
-        return f"{self.spot}: {self.path}" if self.path else self.spot
+    def place(self) -> FieldPlace:
+        """Where it stands: ``config.yaml:12: model_list[0].model_name``."""
+        return FieldPlace(self.source, self.line, self.path)
 
     def child(self, name: str) -> Node | None:
         """Return the field ``name`` of a mapping, or None if it is absent or null, or this is not a mapping."""
@@ -89,8 +84,8 @@ def read_yaml(text: str, source: str, problems: Problems) -> Node:
         ConfigError: if it is not YAML, not one document, not a mapping, or too large.
     """
     if len(text) > MAX_FILE_BYTES:
-        raise ConfigError(
-            [f"{source}: the file is larger than {MAX_FILE_BYTES // 1024 // 1024} MiB: is it the right one?"]
+        raise ConfigError.at(
+            FieldPlace(source), f"the file is larger than {MAX_FILE_BYTES // 1024 // 1024} MiB: is it the right one?"
         )
     loader: yaml.SafeLoader | None = None
     try:
@@ -100,16 +95,18 @@ def read_yaml(text: str, source: str, problems: Problems) -> Node:
             return Node({}, source, 1, "")
         tree = _Reader(source, problems).read(root, root.start_mark.line + 1, "", 0)
     except yaml.YAMLError as error:
-        raise ConfigError([_syntax_error(error, text, source)]) from None
+        raise ConfigError.at(*_syntax_error(error, text, source)) from None
     except RecursionError:
-        raise ConfigError([f"{source}: lists and mappings are nested too deeply: at most {MAX_DEPTH} levels"]) from None
+        raise ConfigError.at(
+            FieldPlace(source), f"lists and mappings are nested too deeply: at most {MAX_DEPTH} levels"
+        ) from None
     finally:
         if loader is not None:
             loader.dispose()
     if tree.value is None:
         return Node({}, source, 1, "")
     if not isinstance(tree.value, dict):
-        raise ConfigError([f"{tree.spot}: {tree.found()}, expected a mapping with fields such as model_list"])
+        raise ConfigError.at(tree.place, f"{tree.found()}, expected a mapping with fields such as model_list")
     return tree
 
 
@@ -136,7 +133,7 @@ class _Reader:
                 path,
             )
         raw = cast("str", node.value)
-        return Node(self._scalar(node, raw, f"{self._source}:{line}: {path}"), self._source, line, path, raw)
+        return Node(self._scalar(node, raw, FieldPlace(self._source, line, path)), self._source, line, path, raw)
 
     def _fields(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, Node]:
         fields: dict[str, Node] = {}
@@ -145,7 +142,7 @@ class _Reader:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 self._problems.error(
-                    f"{self._source}:{line}", "the name of a field is a list or mapping: expected a word"
+                    FieldPlace(self._source, line), "the name of a field is a list or mapping: expected a word"
                 )
                 continue
             if key.tag == _STANDARD + "merge":
@@ -155,10 +152,10 @@ class _Reader:
             name = cast("str", key.value)
             shown = f"{path}.{safe_name(name)}" if path else safe_name(name)
             if name in fields:
-                self._problems.error(
-                    f"{self._source}:{line}: {shown}", f"occurs twice, first on line {fields[name].line}: remove one"
-                )
-                continue
+                for at in (fields[name].line, line):
+                    self._problems.warn(
+                        FieldPlace(self._source, at, shown), "is given more than once, and the last one counts"
+                    )
             fields[name] = self.read(value, line, shown, depth + 1)
         return merged | fields
 
@@ -169,49 +166,50 @@ class _Reader:
         fields: dict[str, Node] = {}
         for source in sources:
             if not isinstance(source, yaml.MappingNode):
-                spot = f"{self._source}:{value.start_mark.line + 1}"
                 self._problems.error(
-                    spot, "<< merges something that is not a mapping: expected an alias such as *defaults"
+                    FieldPlace(self._source, value.start_mark.line + 1),
+                    "<< merges something that is not a mapping: expected an alias such as *defaults",
                 )
                 continue
             fields = self._fields(source, path, depth + 1) | fields
         return fields
 
-    def _scalar(self, node: yaml.Node, raw: str, where: str) -> Scalar:
+    def _scalar(self, node: yaml.Node, raw: str, place: FieldPlace) -> Scalar:
         kind = node.tag.removeprefix(_STANDARD)
         if kind in ("str", "timestamp", "value"):
             return raw
         if kind not in ("null", "bool", "int", "float"):
-            self._problems.error(where, "has a YAML tag (a word that begins with !), which is not supported: remove it")
+            self._problems.error(place, "has a YAML tag (a word that begins with !), which is not supported: remove it")
             return raw
         try:
             return cast("Scalar", self._scalars.construct_object(node))
         except (ValueError, KeyError, OverflowError, IndexError):  # `!!int foo`, or 5000 digits
-            self._problems.error(where, f"cannot be read as {kind}: write another value, or put quotes around it")
+            self._problems.error(place, f"cannot be read as {kind}: write another value, or put quotes around it")
             return raw
 
     def _count(self, line: int, depth: int) -> None:
         self._nodes += 1
         if depth > MAX_DEPTH:
-            raise ConfigError(
-                [f"{self._source}:{line}: lists and mappings are nested more than {MAX_DEPTH} levels deep"]
+            raise ConfigError.at(
+                FieldPlace(self._source, line), f"lists and mappings are nested more than {MAX_DEPTH} levels deep"
             )
         if self._nodes > MAX_NODES:
-            raise ConfigError(
-                [f"{self._source}:{line}: with its aliases expanded, the file contains more than {MAX_NODES} values"]
+            raise ConfigError.at(
+                FieldPlace(self._source, line),
+                f"with its aliases expanded, the file contains more than {MAX_NODES} values",
             )
 
 
-def _syntax_error(error: yaml.YAMLError, text: str, source: str) -> str:
+def _syntax_error(error: yaml.YAMLError, text: str, source: str) -> tuple[FieldPlace, str]:
     """Return where YAML stopped and the most likely reason, without quoting the file."""
     if isinstance(error, yaml.reader.ReaderError):
         position = cast("Any", error).position  # the stubs leave it out
         line = text.count("\n", 0, position if isinstance(position, int) else 0) + 1
-        return f"{source}:{line}: a character that YAML does not allow: save the file as plain UTF-8 text"
+        return FieldPlace(source, line), "a character that YAML does not allow: save the file as plain UTF-8 text"
     if not isinstance(error, yaml.MarkedYAMLError):
-        return f"{source}: this is not YAML"
+        return FieldPlace(source), "this is not YAML"
     mark = error.problem_mark or error.context_mark
-    spot = f"{source}:{mark.line + 1}" if mark else source
+    place = FieldPlace(source, mark.line + 1 if mark else None)
     # PyYAML quotes what it cannot read ("found undefined alias 'my-secret'"): we repeat only single characters and its
     # own names of tokens ('<block end>').
     what = (error.problem or error.context or "it cannot be read").split("\n")[0]
@@ -219,7 +217,7 @@ def _syntax_error(error: yaml.YAMLError, text: str, source: str) -> str:
     opened = ""
     if error.context_mark is not None and mark is not None and error.context_mark.line != mark.line:
         opened = f", in what began on line {error.context_mark.line + 1}"
-    return f"{spot}: this is not YAML: {what}{opened}; {_remedy(what)}"
+    return place, f"this is not YAML: {what}{opened}; {_remedy(what)}"
 
 
 def _remedy(what: str) -> str:

@@ -11,6 +11,9 @@ MASTER = "sk-master-0123456789abcdef"
 
 
 def parse(text: str, **environ: str) -> Settings:
+    """Parse a configuration with a master key; one that says nothing of models gets one, after its own lines."""
+    if "model_list" not in text:
+        text += "\nmodel_list: [{model_name: echo, litellm_params: {model: canned/echo}}]\n"
     return parse_settings(text, source="config.yaml", environ={"HEADRACE_MASTER_KEY": MASTER, **environ})
 
 

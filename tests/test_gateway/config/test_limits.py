@@ -95,6 +95,9 @@ ROWS = (
     Row("tag_budget_config", ("litellm_settings",), REFUSED, {"product:a": {"max_budget": 1, "budget_duration": "1d"}}),
     Row("itpm", ENTRY, REFUSED, 1000),
     Row("otpm", ENTRY, REFUSED, 1000),
+    Row("rpd", ("model_list", "litellm_params"), REFUSED, 1000),
+    Row("tpd", ("model_list", "litellm_params"), REFUSED, 1000),
+    Row("max_in_flight_requests_per_worker", ("general_settings",), REFUSED, 50),
     Row("token_rate_limit_type", ("general_settings",), REFUSED, "output"),
     Row("priority_reservation", ("litellm_settings",), REFUSED, {"prod": 0.9}),
     Row("fairness_settings", ("litellm_settings",), REFUSED, {"enabled": True}),
@@ -245,8 +248,8 @@ def test_row_83_with_ignore_limits_it_starts_and_says_what_is_not_enforced() -> 
     """With `ignore_limits: true` headrace starts all the same, with a warning for each limit."""
     text = limited("max_budget: 5", pipeline_settings={"ignore_limits": True}, litellm_settings={"max_budget": 9})
     assert parse(text).warnings == (
-        "config.yaml:3: model_list[0].litellm_params.max_budget is a limit that is not enforced (ignore_limits)",
-        "config.yaml:8: litellm_settings.max_budget is a limit that is not enforced (ignore_limits)",
+        "config.yaml:3: model_list[0].litellm_params.max_budget: is a limit that is not enforced (ignore_limits)",
+        "config.yaml:8: litellm_settings.max_budget: is a limit that is not enforced (ignore_limits)",
     )
 
 
@@ -281,6 +284,7 @@ def test_null_and_empty_values_set_no_limit(text: str) -> None:
 
 def test_the_limits_of_entries_that_are_left_out_do_not_count() -> None:
     text = model("{model: bedrock/claude, max_budget: 3, rpm: many}")
+    text += "  - {model_name: another, litellm_params: {model: canned/echo}}\n"
     assert [warning for warning in parse(text).warnings if "limit" in warning] == []
 
 
@@ -402,7 +406,7 @@ def test_the_limit_of_a_model_that_does_not_exist_is_a_warning() -> None:
     settings = parse(limited("weight: 1", pipeline_settings=keyed({"model_rpm_limit": {"nope": 3}})))
     assert settings.keys[0].model_limits == {}
     assert settings.warnings == (
-        "config.yaml:10: pipeline_settings.keys[0].model_rpm_limit.nope is the limit of a model that no model_name "
+        "config.yaml:10: pipeline_settings.keys[0].model_rpm_limit.nope: is the limit of a model that no model_name "
         "answers to, and has no effect",
     )
 

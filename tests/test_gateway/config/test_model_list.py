@@ -153,6 +153,7 @@ def test_a_key_comes_from_each_of_the_providers_variables_the_first_before_the_o
         assert dict(only(text, **PLACES, **values).headers) == headers_with(provider, provider.kinds[0], "key-0")
 
 
+ANOTHER = "  - {model_name: another, litellm_params: {model: canned/echo}}\n"
 NEEDING = [
     (name, provider)
     for name, provider in WITH_ADDRESS
@@ -161,10 +162,12 @@ NEEDING = [
 
 
 @pytest.mark.parametrize(("name", "provider"), NEEDING)
-def test_a_missing_key_is_reported_with_its_variable(name: str, provider: Provider) -> None:
-    assert problems(model(f"{{model: {name}/m}}"), **PLACES) == (
-        f"config.yaml:3: model_list[0].litellm_params.api_key: is missing: provider {name} needs text such as "
-        f"os.environ/NAME, or set {provider.key_names[0]}",
+def test_a_deployment_without_its_key_is_left_out_with_a_warning_that_names_the_variable(
+    name: str, provider: Provider
+) -> None:
+    assert parse(model(f"{{model: {name}/m}}") + ANOTHER, **PLACES).warnings == (
+        f"config.yaml:3: model_list[0].litellm_params.api_key: the environment variable {provider.key_names[0]} is not "
+        "set, or is empty; 1 deployment is left out: m",
     )
 
 
@@ -183,10 +186,15 @@ def test_an_address_may_come_from_each_of_the_providers_variables(name: str, pro
 
 @pytest.mark.parametrize("name", [name for name, provider in PROVIDERS.items() if provider.origin is None])
 def test_an_address_that_is_missing_is_told(name: str) -> None:
-    (told,) = problems(model(f"{{model: {name}/m, api_key: k}}"))
-    assert told.startswith(
-        f"config.yaml:3: model_list[0].litellm_params.api_base: is missing: provider {name} needs a URL such as "
-    )
+    text = model(f"{{model: {name}/m, api_key: k}}") + ANOTHER
+    place = "config.yaml:3: model_list[0].litellm_params.api_base: "
+    if variables := PROVIDERS[name].base_names:
+        assert parse(text).warnings == (
+            f"{place}the environment variable {variables[0]} is not set, or is empty; 1 deployment is left out: m",
+        )
+    else:
+        (told,) = problems(text)
+        assert told.startswith(f"{place}is missing: provider {name} needs a URL such as ")
 
 
 # --- which API --------------------------------------------------------------------------------------------------------
@@ -339,7 +347,7 @@ def test_a_name_that_cursor_refuses_itself_is_a_warning_with_an_alias() -> None:
     for name in ("gpt-6-astra", "gpt-5.5"):
         (warning,) = parse(model(f"{{model: openai/{name}, api_key: k}}", name=name)).warnings
         assert warning == (
-            "config.yaml:2: model_list[0].model_name is a name that Cursor refuses itself, without a request: in "
+            "config.yaml:2: model_list[0].model_name: is a name that Cursor refuses itself, without a request: in "
             f"Cursor use an alias, such as custom-{name}"
         )
         assert parse(model(f"{{model: openai/{name}, api_key: k}}", name=f"custom-{name}")).warnings == ()
@@ -389,12 +397,9 @@ LEFT_OUT = [
 
 @pytest.mark.parametrize(("params", "info", "reason"), LEFT_OUT, ids=[params for params, *_ in LEFT_OUT])
 def test_what_cannot_be_reached_is_left_out_with_one_warning(params: str, info: str, reason: str) -> None:
-    settings = parse(model(params, info))
-    assert settings.deployments == ()
-    assert settings.warnings == (
-        f"config.yaml:2: model_list[0] (m): {reason}; the deployment is left out",
-        "config.yaml has no deployment that can be used: every request will be answered with model_not_found",
-    )
+    settings = parse(model(params, info) + ANOTHER)
+    assert [deployment.model_name for deployment in settings.deployments] == ["another"]
+    assert settings.warnings == (f"config.yaml:2: model_list[0]: {reason}; 1 deployment is left out: m",)
 
 
 # --- clouds: the address is different for each user -------------------------------------------------------------------
@@ -467,9 +472,9 @@ def test_a_model_of_a_cloud_is_asked_where_that_cloud_has_it(name: str, params: 
     ],
 )
 def test_a_model_that_a_cloud_has_only_by_its_own_api_is_left_out_with_the_reason(name: str, reason: str) -> None:
-    settings = parse(model(f"{{model: '{name}', api_key: k}}", name="m*" if "*" in name else "m"), **PLACES)
-    assert settings.deployments == ()
-    assert reason in settings.warnings[0]
+    text = model(f"{{model: '{name}', api_key: k}}", name="m*" if "*" in name else "m")
+    [warning] = parse(text + ANOTHER, **PLACES).warnings
+    assert reason in warning
 
 
 def test_the_key_of_a_cloud_is_sent_to_its_own_hosts_only() -> None:
@@ -494,7 +499,7 @@ def test_the_key_of_the_environment_is_not_sent_to_a_stranger() -> None:
     settings = parse(stranger, OPENAI_API_KEY="sk-openai-0123456789")
     assert settings.deployments[0].headers == ()
     assert settings.warnings == (
-        "config.yaml:3: model_list[0].litellm_params.api_key is missing: requests go out without a key, "
+        "config.yaml:3: model_list[0].litellm_params.api_key: is missing: requests go out without a key, "
         "since OPENAI_API_KEY is not for this api_base; write api_key: os.environ/OPENAI_API_KEY if it is",
     )
     regional = model("{model: openai/m, api_base: 'https://us.api.openai.com/v1'}")
