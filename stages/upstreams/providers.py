@@ -54,7 +54,8 @@ def quirks_in(api: Api[QuirksT], provider: str, model: str) -> QuirksT:
     known = _QUIRKS_AT.get(provider)
     if known is None:
         row = PROVIDERS.get(_QUIRKS_OF.get(provider, provider), UNKNOWN)
-        known = row.quirks if not row.routes else row.of_model(model).quirks
+        route = row.route_of(model)
+        known = row.quirks if route is None or route.quirks is None else route.quirks
     for quirks in known:
         if isinstance(quirks, api.quirks):
             return quirks

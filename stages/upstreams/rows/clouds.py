@@ -74,8 +74,8 @@ _VERTEX_AI: Final = Provider(
     names=((re.compile(r"\A(?:gemini/)?(?=gemini-|\*)"), "google/"),),
     key_names=("VERTEX_AI_ACCESS_TOKEN",),  # ours: LiteLLM only signs in
     signs_in_to="Google Cloud",
-    token_from="token_command: gcloud auth print-access-token is, and for the file of a service account token_command: "
-    "env GOOGLE_APPLICATION_CREDENTIALS=FILE gcloud auth application-default print-access-token",
+    token_from="token_command: gcloud auth print-access-token is, and for the file of a service account "
+    "token_command: env GOOGLE_APPLICATION_CREDENTIALS=FILE gcloud auth application-default print-access-token",
 )
 
 CLOUDS: Final[Mapping[str, Provider]] = {

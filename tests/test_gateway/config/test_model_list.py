@@ -472,8 +472,8 @@ def test_a_model_of_a_cloud_is_asked_where_that_cloud_has_it(name: str, params: 
     ],
 )
 def test_a_model_that_a_cloud_has_only_by_its_own_api_is_left_out_with_the_reason(name: str, reason: str) -> None:
-    entry = model(f"{{model: '{name}', api_key: k}}", name="m*" if "*" in name else "m")
-    [warning] = parse(entry + ANOTHER, **PLACES).warnings
+    text = model(f"{{model: '{name}', api_key: k}}", name="m*" if "*" in name else "m")
+    [warning] = parse(text + ANOTHER, **PLACES).warnings
     assert reason in warning
 
 
