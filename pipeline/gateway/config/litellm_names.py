@@ -8,6 +8,16 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from pipeline.gateway.config.kinds import names_of
+from pipeline.gateway.config.litellm_sections import (
+    GeneralSettings,
+    LitellmParams,
+    LitellmSettings,
+    ModelEntry,
+    ModelInfo,
+    RouterSettings,
+    TopLevel,
+)
 from pipeline.gateway.config.request_parameters import DEFAULTS
 from stages.upstreams.providers import PROVIDERS
 
@@ -16,7 +26,7 @@ class Names(Struct, frozen=True):
     """The names of one section."""
 
     honoured: frozenset[str]
-    """Read by us."""
+    """Read by us: the fields of a Struct in `litellm_sections`."""
     harmless: frozenset[str]
     """Accepted silently, because we behave that way anyway or the setting has no meaning here."""
     unsupported: frozenset[str]
@@ -60,17 +70,8 @@ KEY_BUDGETS = _set("max_budget soft_budget budget_limits budget_id model_max_bud
 KEY_HARMLESS = _set("budget_duration temp_budget_expiry rpm_limit_type tpm_limit_type")
 """What LiteLLM says of a key's limits: without a budget it means nothing, and the other limits always hold."""
 
-ROUTING = _set(
-    "num_retries retry_after retry_policy model_group_retry_policy fallbacks default_fallbacks "
-    "context_window_fallbacks content_policy_fallbacks max_fallbacks allowed_fails allowed_fails_policy cooldown_time "
-    "disable_cooldowns routing_strategy routing_strategy_args model_group_alias enable_pre_call_checks"
-)
-"""What `pipeline.gateway.config.routing_section` reads."""
-
 TOP_LEVEL = Names(
-    honoured=_set(
-        "model_list litellm_settings general_settings router_settings environment_variables include pipeline_settings"
-    ),
+    honoured=names_of(TopLevel),
     harmless=frozenset(),
     unsupported=_set(
         "guardrails callback_settings credential_list mcp_servers mcp_tools vector_store_registry "
@@ -82,10 +83,7 @@ TOP_LEVEL = Names(
 )
 
 GENERAL_SETTINGS = Names(
-    honoured=_set(
-        "master_key max_request_size_mb background_health_checks health_check_interval litellm_key_header_name "
-        "max_parallel_requests global_max_parallel_requests"
-    ),
+    honoured=names_of(GeneralSettings),
     harmless=_set(
         "cancel_on_disconnect disable_spend_logs disable_spend_updates disable_master_key_return "
         "disable_reset_budget disable_adding_master_key_hash_to_db disable_prisma_schema_update "
@@ -118,11 +116,7 @@ GENERAL_SETTINGS = Names(
 )
 
 LITELLM_SETTINGS = Names(
-    honoured=_set(
-        "request_timeout sse_keepalive_ping_interval_seconds max_parallel_requests "
-        "callbacks success_callback failure_callback require_auth_for_metrics_endpoint"
-    )
-    | ROUTING,
+    honoured=names_of(LitellmSettings),
     harmless=_set(
         "drop_params turn_off_message_logging redact_user_api_key_info json_logs suppress_debug_info "
         "telemetry disable_end_user_cost_tracking disable_end_user_cost_tracking_prometheus_only "
@@ -154,7 +148,7 @@ LITELLM_SETTINGS = Names(
 )
 
 ROUTER_SETTINGS = Names(
-    honoured=_set("timeout stream_timeout default_max_parallel_requests") | ROUTING,
+    honoured=names_of(RouterSettings),
     harmless=_set("debug_level set_verbose client_ttl polling_interval"),
     unsupported=_set(
         ""
@@ -171,13 +165,7 @@ ROUTER_SETTINGS = Names(
 )
 
 LITELLM_PARAMS = Names(
-    honoured=_set(
-        "model api_base base_url api_key api_version timeout stream_timeout request_timeout extra_headers weight order "
-        "headers organization custom_llm_provider use_chat_completions_api forward_fields extra_body "
-        "additional_drop_params max_retries num_retries rpm tpm max_parallel_requests default_api_key_rpm_limit "
-        "default_api_key_tpm_limit"
-    )
-    | DEFAULTS,
+    honoured=names_of(LitellmParams) | DEFAULTS,
     harmless=_set(
         "drop_params allowed_openai_params merge_reasoning_content_in_choices "
         "base_model input_cost_per_token output_cost_per_token input_cost_per_second output_cost_per_second "
@@ -206,17 +194,14 @@ LITELLM_PARAMS = Names(
 )
 
 MODEL_LIST_ENTRY = Names(
-    honoured=_set("model_name litellm_params model_info rpm tpm max_parallel_requests"),
+    honoured=names_of(ModelEntry),
     harmless=frozenset(),
     unsupported=_set("access_groups"),
     limits=LIMITS,
 )
 
 MODEL_INFO = Names(  # LiteLLM lets users keep their own notes here: only a near miss of these is reported
-    honoured=_set(
-        "id mode base_model supported_endpoints max_input_tokens disable_background_health_check health_check_model "
-        "health_check_timeout rpm tpm max_parallel_requests"
-    ),
+    honoured=names_of(ModelInfo),
     harmless=_set("max_output_tokens"),  # it only looks like one
     unsupported=frozenset(),
     limits=_set("itpm otpm"),  # the others are not LiteLLM's there
