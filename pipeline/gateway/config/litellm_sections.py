@@ -145,7 +145,7 @@ class LitellmParams(DeploymentLimits, frozen=True, kw_only=True):
     stream_timeout: Duration | None = None
     use_chat_completions_api: bool | None = None
     weight: Annotated[float, Meta(ge=0, le=1_000_000, description="a number from 0 on, such as 1")] | None = None
-    order: Annotated[int, Meta(ge=0, le=1_000_000, description="a number from 0 on, such as 1")] | None = None
+    order: Annotated[int, Meta(ge=0, le=1_000_000, description="a whole number from 0, such as 1")] | None = None
     max_retries: Times | None = None
     num_retries: Times | None = None
     default_api_key_rpm_limit: Limit | None = None

@@ -13,11 +13,12 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
+from pipeline.gateway.config.deployment_ids import with_ids
 from pipeline.gateway.config.fields import Environment, Section, is_not_set
 from pipeline.gateway.config.headers import HeaderReader
 from pipeline.gateway.config.ignored import warn_ignored, warn_unknown
 from pipeline.gateway.config.kinds import kinds_of
-from pipeline.gateway.config.limits import deployment_limits, first, strictest
+from pipeline.gateway.config.limits import deployment_limits, first
 from pipeline.gateway.config.litellm_names import (
     LITELLM_PARAMS,
     MODEL_INFO,
@@ -26,7 +27,7 @@ from pipeline.gateway.config.litellm_names import (
     split_model,
 )
 from pipeline.gateway.config.litellm_sections import LitellmParams, ModelEntry, ModelInfo
-from pipeline.gateway.config.problems import FieldPlace, Problems, did_you_mean, safe_name, safe_word
+from pipeline.gateway.config.problems import FieldPlace, did_you_mean, safe_name, safe_word
 from pipeline.gateway.config.request_parameters import read_parameters
 from pipeline.gateway.config.urls import (
     azure_url,
@@ -87,7 +88,7 @@ def read_deployments(nodes: list[Node], environment: Environment, defaults: Defa
             entry.report_left_out()
         elif deployment is not None:
             found.append((node, entry.id, deployment))
-    return _with_ids(found, environment.problems)
+    return with_ids(found, environment.problems)
 
 
 class _Entry:
@@ -410,40 +411,3 @@ def _usual_kind(known: Provider, model: str) -> UpstreamKind | None:
     if known.responses_for is not None and not known.responses_for.search(model):
         return "chat"
     return known.kinds[0] if known.kinds else None
-
-
-def _with_ids(found: list[tuple[Node, str | None, Deployment]], problems: Problems) -> tuple[Deployment, ...]:
-    """Set each deployment's id: the one in the file, or its name, numbered when that is taken.
-
-    What a key may have of a model is the same for all deployments of the group, as in LiteLLM: the least that one says.
-    """
-    groups: dict[str, list[Deployment]] = {}
-    for _, _, deployment in found:
-        groups.setdefault(deployment.model_name, []).append(deployment)
-    of_keys = {name: strictest(one.key_limits for one in group) for name, group in groups.items()}
-    taken: dict[str, Node] = {}
-    for node, chosen, _ in found:
-        if chosen is not None:
-            if chosen in taken:
-                problems.error(
-                    node.place.of_field("model_info").of_field("id"),
-                    f"is also that of the deployment on line {taken[chosen].line}: write another",
-                )
-            taken[chosen] = node
-    named: list[Deployment] = []
-    for node, chosen, deployment in found:
-        name = chosen
-        if name is None:
-            name, count = deployment.model_name, 1
-            while name in taken:
-                count += 1
-                name = f"{deployment.model_name}#{count}"
-            taken[name] = node
-        key_limits = of_keys[deployment.model_name]
-        forms = {
-            field: replace(form, id=name, key_limits=key_limits)
-            for field in ("on_responses", "on_chat")
-            if (form := getattr(deployment, field)) is not None
-        }
-        named.append(replace(deployment, id=name, key_limits=key_limits, **forms))
-    return tuple(named)

@@ -92,8 +92,8 @@ class _RoutingReader:
             if kind is not None:
                 found[kind] = number
             elif node is not None and (place := node.child(name)) is not None:
-                hint = did_you_mean(name, known, cutoff=0.7)
-                self._problems.error(place.place, f"is not a kind of failure{hint}: expected one of {', '.join(known)}")
+                hint = did_you_mean(name, known, cutoff=0.7) or f": expected one of {', '.join(known)}"
+                self._problems.error(place.place, f"is not a kind of failure{hint}")
         return found  # type: ignore[return-value]  # the names are those of the table
 
     def _name(self, node: Node | None, at: Node) -> str | None:

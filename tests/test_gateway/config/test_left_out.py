@@ -224,5 +224,21 @@ def test_a_near_miss_is_told_with_what_was_meant(text: str, meant: str) -> None:
     assert any(f"did you mean {meant}?" in one for one in told), told
 
 
+@pytest.mark.parametrize(
+    ("text", "home"),
+    [
+        ("model_list:\n  - {model_name: m, litellm_params: {model: canned/echo}, timeout: 5}\n", "litellm_params"),
+        (entries(entry("model: canned/echo, mode: chat")), "model_info"),
+        (entries(ECHO) + "num_retries: 3\n", "litellm_settings"),
+        (entries(ECHO) + "general_settings: {routing_strategy: least-busy}\n", "litellm_settings"),
+        (entries(ECHO) + "general_settings: {port: 4000}\n", "pipeline_settings"),
+        (entries(ECHO) + "litellm_settings: {background_health_checks: true}\n", "general_settings"),
+    ],
+)
+def test_a_field_of_another_section_is_told_with_its_section(text: str, home: str) -> None:
+    (warning,) = parse(text).warnings
+    assert warning.endswith(f"is not a known setting and is ignored; it belongs in {home}")
+
+
 def test_what_is_not_a_near_miss_has_no_hint() -> None:
     assert did_you_mean("temperature", ["model", "api_key"]) == ""
