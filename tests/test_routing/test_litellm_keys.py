@@ -14,7 +14,8 @@ from kit.service.config_texts import parse
 from kit.service.contexts import request
 
 from pipeline import PipelineError, UpstreamFault
-from pipeline.gateway.config.litellm_names import ROUTING
+from pipeline.gateway.config.kinds import names_of
+from pipeline.gateway.config.litellm_sections import RoutingSection
 from stages.choose_deployment import Deployments
 
 TESTS = Path(__file__).parents[1]
@@ -230,5 +231,5 @@ def test_every_key_names_tests_that_exist() -> None:
 
 
 def test_every_key_that_is_read_has_a_row() -> None:
-    assert KEYS.keys() >= ROUTING
+    assert KEYS.keys() >= names_of(RoutingSection)
     assert all(KEYS.values())

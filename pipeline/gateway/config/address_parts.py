@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
-from pipeline.gateway.config.fields import Environment, Section
+from pipeline.gateway.config.fields import Environment
+from pipeline.gateway.config.litellm_sections import LitellmParams
 from stages.upstreams.provider import AddressPart, Provider
 
 _PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*\Z")
@@ -16,7 +17,7 @@ _PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*\Z")
 
 
 def placed(
-    provider: Provider, written: str, base: str | None, params: Section, environment: Environment
+    provider: Provider, written: str, base: str | None, params: LitellmParams, environment: Environment
 ) -> tuple[Provider, str]:
     """Return the row with its addresses filled in, and what is missing for that, as a reason; empty if nothing is.
 
@@ -50,7 +51,7 @@ def _named_by(
     provider: Provider,
     written: str,
     base: str | None,
-    params: Section,
+    params: LitellmParams,
     environment: Environment,
 ) -> str | None:
     if part.in_name is not None and (found := part.in_name.search(written)) is not None:
@@ -61,6 +62,7 @@ def _named_by(
         if (found := re.fullmatch(pattern, f"{parts.scheme}://{parts.netloc}")) is not None:
             return found[1]
     for name in part.params:
-        if (text := params.text(name, f"text that names {part.what}")) is not None:
+        text: str | None = getattr(params, name)
+        if text is not None:
             return text
     return environment.first_of(part.variables) or part.default

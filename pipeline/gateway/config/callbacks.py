@@ -6,10 +6,10 @@ from typing import Final
 
 from pipeline.gateway.config.fields import Section
 from pipeline.gateway.config.litellm_ignored import GUARDS, NO_CHECKS, unprotected
+from pipeline.gateway.config.litellm_sections import LitellmSettings
 from pipeline.gateway.config.problems import safe_word
 from pipeline.gateway.config.yaml_tree import Node
 
-LISTS: Final = ("callbacks", "success_callback", "failure_callback")
 SIGNAL_PATH: Final = "/v1/metrics"
 """What an address for all signals gets (OpenTelemetry specification 1.50, "OTLP exporter")."""
 ENDPOINT_NAMES: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_ENDPOINT")
@@ -19,11 +19,10 @@ HTTP: Final = ("http/protobuf", "otlp_http", "http/json")
 """Their values for what we speak. JSON is left to LiteLLM: a collector takes both at one address."""
 
 
-def read_callbacks(litellm: Section) -> dict[str, object]:
+def read_callbacks(litellm: Section, settings: LitellmSettings) -> dict[str, object]:
     """Return what they mean, under the names of our settings; those of ``pipeline_settings`` take precedence."""
     found: dict[str, object] = {}
-    for name in LISTS:
-        node = litellm.get(name)
+    for node in (settings.callbacks, settings.success_callback, settings.failure_callback):
         for item in _items(node):
             word = item.value
             if word == "prometheus":
@@ -34,7 +33,7 @@ def read_callbacks(litellm: Section) -> dict[str, object]:
                 shown = safe_word(word) if isinstance(word, str) else None
                 said = unprotected(NO_CHECKS) if shown in GUARDS else "is not supported yet and is ignored"
                 litellm.problems.warn(item.place, f"{f'{shown} ' if shown else ''}{said}")
-    if litellm.flag("require_auth_for_metrics_endpoint") is False:
+    if settings.require_auth_for_metrics_endpoint is False:
         found["metrics_without_key"] = True
     return found
 

@@ -1,4 +1,4 @@
-"""Typed reading of a section's fields: a mistake is recorded with its place, and reading continues.
+"""Reads a section into a Struct: a mistake is recorded with its place, and reading continues.
 
 ``os.environ/NAME`` is filled in here, wherever text is read, and only for fields that are read: a setting that we
 ignore may name a variable that does not exist.
@@ -6,18 +6,18 @@ ignore may name a variable that does not exist.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import copy
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
-from pipeline.gateway.config.problems import FieldPlace, Problems
+from msgspec import Struct
+
+from pipeline.gateway.config.kinds import FieldKind, kind_of, kinds_of
+from pipeline.gateway.config.problems import FieldPlace, Problems, did_you_mean
 from pipeline.gateway.config.yaml_tree import Node
 
-ENVIRON = "os.environ/"
-
-MAX_WHOLE = 1_000_000_000_000
-"""The largest whole number that is accepted."""
+ENVIRON: Final = "os.environ/"
+_MAPPING: Final = "a mapping (name: value lines, indented)"
 
 OnUnset: TypeAlias = Callable[[FieldPlace, str], None]
 """Is told where a variable is named that is not set, and its name as a message may show it."""
@@ -86,10 +86,13 @@ def is_not_set(name: str) -> str:
     return f"the environment variable {name} is not set, or is empty"
 
 
-class Section:
-    """The fields of one mapping. A getter returns None for a field that is absent or wrong, and records the latter."""
+StructT = TypeVar("StructT", bound=Struct)
 
-    def __init__(self, node: Node | None, environment: Environment) -> None:
+
+class Section:
+    """The fields of one mapping, to be read into a Struct whose annotations say what they may be (see `kinds`)."""
+
+    def __init__(self, node: Node | None, environment: Environment, *, expected: str = _MAPPING) -> None:
         """Read a mapping, or None for an empty one; anything else is recorded as an error and read as empty."""
         self.environment = environment
         self.problems = environment.problems
@@ -100,9 +103,7 @@ class Section:
         if isinstance(node.value, dict):
             self._fields = node.value
         else:
-            self.problems.error(
-                node.place, f"{node.found(secret=True)}, expected a mapping (name: value lines, indented)"
-            )
+            self.problems.error(node.place, f"{node.found(secret=True)}, expected {expected}")
 
     def __iter__(self) -> Iterator[tuple[str, Node]]:
         return iter(self._fields.items())
@@ -112,121 +113,104 @@ class Section:
         found = self._fields.get(name)
         return found if found is not None and found.value is not None else None
 
-    def text(self, name: str, expected: str, *, secret: bool = False) -> str | None:
-        """Return the text of a field, without surrounding white space. ``expected`` ends the error message."""
-        node = self.get(name)
-        if node is None:
-            return None
-        if not isinstance(node.value, str):
-            # A date is text to us. A number is not, because YAML has already dropped its zeros and underscores.
-            hint = "; put quotes around it" if secret and not isinstance(node.value, dict | list) else ""
-            self.problems.error(node.place, f"{node.found(secret=secret)}, expected {expected}{hint}")
-            return None
-        text = self.environment.fill_in(node)
-        if text is not None and not text.strip():
-            self.problems.error(node.place, f"found empty text, expected {expected}")
-            return None
-        return text.strip() if text is not None else None
+    def place(self, name: str) -> FieldPlace:
+        """Return where a field stands, or would stand."""
+        if (node := self.get(name)) is not None:
+            return node.place
+        return FieldPlace("", None, name) if self.node is None else self.node.place.of_field(name)
 
-    def secret(self, name: str, expected: str) -> str | None:
-        """Return a key: visible ASCII characters, without surrounding white space. No message shows it."""
-        text = self.text(name, expected, secret=True)
+    def read(self, struct: type[StructT]) -> StructT | None:
+        """Return the section; a field that is absent or wrong has its default. None if a required one is.
+
+        A Struct that forbids unknown fields makes errors of them. A field ``where`` gets the section's place as text.
+        """
+        values = self.values(struct)
+        if self.node is not None and isinstance(self.node.value, dict):
+            if struct.__struct_config__.forbid_unknown_fields:
+                self.refuse_unknown(kinds_of(struct))
+            if "where" in struct.__struct_fields__:
+                values["where"] = str(self.node.place)
+            for name, kind in kinds_of(struct).items():
+                if kind.is_required and self.get(name) is None:
+                    self.problems.error(self.node.place, f"has no {name}: expected {kind.expected()}")
+        is_complete = all(name in values for name, kind in kinds_of(struct).items() if kind.is_required)
+        return struct(**values) if is_complete else None
+
+    def values(self, struct: type[Struct]) -> dict[str, Any]:
+        """Return the fields of a Struct that are present and right."""
+        kinds = kinds_of(struct)
+        found = {
+            name: self._value(node, kinds[name]) for name, node in self if node.value is not None and name in kinds
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def value(self, name: str, annotation: Any) -> Any:
+        """Return one field, as its annotation has it; None if it is absent or wrong."""
         node = self.get(name)
-        if text is None or node is None:
+        return None if node is None else self._value(node, kind_of(annotation))
+
+    def items(self, name: str, expected: str) -> list[Node]:
+        """Return the items of a list; none, and that is recorded, if the field is something else."""
+        node = self.get(name)
+        if node is None or isinstance(node.value, list):
+            return [] if node is None else cast("list[Node]", node.value)
+        self.problems.error(node.place, f"{node.found()}, expected {expected}")
+        return []
+
+    def refuse_unknown(self, known: Collection[str], accepted: Collection[str] = ()) -> None:
+        """Record an error for each field that is neither ``known`` nor ``accepted``."""
+        for name, node in self:
+            if name not in known and name not in accepted:
+                hint = did_you_mean(name, known, cutoff=0.5) or f": expected {', '.join(known)}"
+                self.problems.error(node.place, f"is not a setting{hint}")
+
+    def _value(self, node: Node, kind: FieldKind) -> Any:
+        """Return a value that is not null in its type; None, and that is recorded, if it does not fit."""
+        if kind.bare is Node:
+            return node
+        inner = kind.inner
+        if kind.struct is not None:
+            expected = _MAPPING if kind.meta is None else kind.expected()
+            return Section(node, self.environment, expected=expected).read(kind.struct)
+        if inner is not None and kind.is_mapping:
+            if not isinstance(node.value, dict):
+                return self._refuse(node, kind)
+            if inner.bare is Any:
+                return plain(node, self.environment)
+            items = [(name, self._value(item, inner)) for name, item in node.value.items() if item.value is not None]
+            return {name: item for name, item in items if item is not None}
+        if inner is not None and inner.struct is not None:
+            if not isinstance(node.value, list):
+                return self._refuse(node, kind)
+            found = [self._value(item, inner) for item in node.value]
+            return tuple(item for item in found if item is not None)
+        value = plain(node, self.environment)
+        if value is None:  # a variable is not set
             return None
-        if problem := secret_problem(text):
+        try:
+            converted = kind.convert(value)
+        except ValueError:
+            return self._refuse(node, kind, value)
+        if kind.is_key and (problem := secret_problem(converted)):
             self.problems.error(node.place, problem)
             return None
-        return text
+        return converted
 
-    def seconds(self, name: str) -> float | None:
-        """Return a positive number of seconds; text that reads as a number is accepted, as LiteLLM does."""
-        node = self.get(name)
-        if node is None:
-            return None
-        value = self.environment.fill_in(node) if isinstance(node.value, str) else node.value
-        if value is None:
-            return None
-        number = _number(value)
-        if not 0 < number < math.inf:
-            self.problems.error(
-                node.place, f"{node.found(secret=is_filled_in(node))}, expected seconds, more than 0, such as 60"
-            )
-            return None
-        return number
-
-    def number(self, name: str, expected: str, *, most: float) -> float | None:
-        """Return a number from 0 to ``most``; text that reads as a number is accepted, as LiteLLM does."""
-        node = self.get(name)
-        return None if node is None else self.number_in(node, expected, most=most)
-
-    def number_in(self, node: Node, expected: str, *, most: float) -> float | None:
-        """Return the same of a node that may lie deeper in the section."""
-        value = self.environment.fill_in(node) if isinstance(node.value, str) else node.value
-        number = _number(value)
-        if 0 <= number <= most:
-            return number
-        if value is not None or not isinstance(node.value, str):  # else it has been recorded
-            self.problems.error(node.place, f"{node.found(secret=is_filled_in(node))}, expected {expected}")
+    def _refuse(self, node: Node, kind: FieldKind, value: object = None) -> Any:  # Any: always None
+        """Record that a node is not what its field may be; of a list of texts, the first item that does not fit."""
+        if isinstance(node.value, list) and kind.inner is not None and kind.inner.bare is str:
+            for item in node.value:
+                if not isinstance(item.value, str) or not item.value.strip():
+                    return self._refuse(item, kind.inner, item.value)
+        is_hidden = kind.is_hidden or is_filled_in(node)
+        found = "found empty text" if isinstance(value, str) and not value.strip() else node.found(secret=is_hidden)
+        hint = ""
+        if kind.is_key and not isinstance(node.value, list | dict | str):
+            hint = "; put quotes around it"
+        elif isinstance(node.value, str):
+            hint = did_you_mean(node.value, kind.choices, cutoff=0.5)
+        self.problems.error(node.place, f"{found}, expected {kind.expected(value)}{hint}")
         return None
-
-    def whole(self, name: str, *, least: int = 0, most: int = MAX_WHOLE) -> int | None:
-        """Return a whole number; 100.0 is one, and text that reads as one is accepted."""
-        node = self.get(name)
-        return None if node is None else self.whole_in(node, least=least, most=most)
-
-    def whole_in(self, node: Node, *, least: int = 0, most: int = MAX_WHOLE) -> int | None:
-        """Return the same of a node that may lie deeper in the section."""
-        expected = f"a whole number from {least}, such as 100"
-        number = self.number_in(node, expected, most=most)
-        if number is None:
-            return None
-        if number < least or not number.is_integer():
-            self.problems.error(node.place, f"{node.found(secret=is_filled_in(node))}, expected {expected}")
-            return None
-        return int(number)
-
-    def flag(self, name: str) -> bool | None:
-        """Return a yes/no value; the words true and false are accepted too."""
-        node = self.get(name)
-        if node is None:
-            return None
-        value = self.environment.fill_in(node) if isinstance(node.value, str) else node.value
-        if isinstance(value, bool):
-            return value
-        if isinstance(value, str) and value.lower() in ("true", "false"):
-            return value.lower() == "true"
-        if value is not None:
-            self.problems.error(node.place, f"{node.found(secret=is_filled_in(node))}, expected true or false")
-        return None
-
-    def texts(self, name: str, expected: str) -> tuple[str, ...] | None:
-        """Return a list of texts."""
-        node = self.get(name)
-        if node is None:
-            return None
-        if not isinstance(node.value, list):
-            self.problems.error(node.place, f"{node.found()}, expected {expected}")
-            return None
-        found: list[str] = []
-        for item in node.value:
-            if isinstance(item.value, str) and item.value.strip():
-                text = self.environment.fill_in(item)
-                if text is not None:
-                    found.append(text.strip())
-            else:
-                self.problems.error(item.place, f"{item.found()}, expected text")
-        return tuple(found)
-
-
-def _number(value: object) -> float:
-    """Return a value as a number; NaN if it does not read as one."""
-    if isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except (ValueError, OverflowError):
-            pass
-    return math.nan
 
 
 def is_filled_in(node: Node) -> bool:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pipeline.gateway.config.fields import Environment, Section, secret_problem
+from pipeline.gateway.config.fields import Section, secret_problem
+from pipeline.gateway.config.litellm_sections import LitellmParams
 from pipeline.gateway.config.problems import FieldPlace, safe_name
 from pipeline.gateway.config.urls import default_url, is_same_owner
-from pipeline.gateway.config.yaml_tree import Node
 from stages.upstreams.provider import Provider
 from stages.wire.api import Api
 
@@ -28,16 +28,15 @@ class HeaderReader:
     """Reads the headers of one entry of ``model_list``.
 
     Args:
-        entry: the entry, for places in messages.
-        params: its ``litellm_params``.
-        environment: where variables come from, and where problems go.
+        section: its ``litellm_params``, for places in messages.
+        params: the same, as it was read.
     """
 
-    def __init__(self, entry: Node, params: Section, environment: Environment) -> None:
-        self._environment = environment
-        self._problems = environment.problems
+    def __init__(self, section: Section, params: LitellmParams) -> None:
+        self._environment = section.environment
+        self._problems = section.problems
+        self._section = section
         self._params = params
-        self._key_place = (params.node or entry).place.of_field("api_key")
 
     def read(self, provider: str, known: Provider, api: Api[Any], url: str) -> tuple[tuple[str, str], ...]:
         """Return the headers; the user's own replace ours with the same name."""
@@ -49,7 +48,7 @@ class HeaderReader:
             if api.key_header is not None:
                 headers[api.key_header] = (api.key_header, key)
         headers.update((name, (name, value)) for name, value in api.headers)
-        if organization := self._params.secret("organization", "text such as org-123"):
+        if organization := self._params.organization:
             headers["openai-organization"] = ("openai-organization", organization)
         for field in ("headers", "extra_headers"):
             for name, value in self._extra(field):
@@ -57,11 +56,11 @@ class HeaderReader:
         return tuple(headers.values())
 
     def _key(self, provider: str, known: Provider, api: Api[Any], url: str) -> str | None:
-        if self._params.get("token_command") is not None:
+        if self._section.get("token_command") is not None:
             return None
-        if self._params.get("api_key") is not None:
-            return self._params.secret("api_key", "text such as os.environ/OPENAI_API_KEY")
-        has_base = self._params.get("api_base") is not None or self._params.get("base_url") is not None
+        if self._section.get("api_key") is not None:
+            return self._params.api_key
+        has_base = any(self._section.get(name) is not None for name in ("api_base", "base_url"))
         own = default_url(known, api) or known.origin
         is_default = own is None or not has_base or is_same_owner(url, own)
         key = self._environment.first_of(known.key_names)
@@ -74,22 +73,23 @@ class HeaderReader:
             return key
         if key is not None:
             self._problems.warn(
-                self._key_place,
+                self._section.place("api_key"),
                 f"is missing: requests go out without a key, since {known.key_names[0]} is not for this api_base; "
                 f"write api_key: os.environ/{known.key_names[0]} if it is",
             )
         elif known.needs_key and is_default and not self._has_credentials():
             if known.key_names:
-                self._environment.note_unset(self._key_place, known.key_names[0])
+                self._environment.note_unset(self._section.place("api_key"), known.key_names[0])
             else:
                 self._problems.error(
-                    self._key_place, f"is missing: provider {safe_name(provider)} needs text such as os.environ/NAME"
+                    self._section.place("api_key"),
+                    f"is missing: provider {safe_name(provider)} needs text such as os.environ/NAME",
                 )
         return None
 
     def _has_credentials(self) -> bool:
         """Return whether one of the user's own headers carries the key."""
-        nodes = [self._params.get(field) for field in ("extra_headers", "headers")]
+        nodes = (self._params.extra_headers, self._params.headers)
         return any(
             name.lower() in _CREDENTIALS
             for node in nodes
@@ -99,7 +99,7 @@ class HeaderReader:
 
     def _extra(self, field: str) -> list[tuple[str, str]]:
         good: list[tuple[str, str]] = []
-        for name, value in Section(self._params.get(field), self._environment):
+        for name, value in Section(self._section.get(field), self._environment):
             if not _TOKEN.match(name):
                 self._problems.error(
                     value.place, "the header's name contains a character that HTTP does not allow there"

@@ -10,68 +10,59 @@ LiteLLM reads the words: ``router_strategy/lowest_tpm_rpm_v2.py``, ``proxy/auth/
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from pipeline.gateway.config.fields import Section
 from pipeline.gateway.config.litellm_names import LIMITS, LIMITS_WITHIN
+from pipeline.gateway.config.litellm_sections import LitellmParams, ModelEntry, ModelInfo
 from pipeline.gateway.config.problems import FieldPlace, Problems
 from pipeline.gateway.config.yaml_tree import Node
 from stages.choose_deployment import Deployments
 from stages.limits import NO_LIMITS, Limits
 
-KEY_LIMITS: Final = ("rpm_limit", "tpm_limit", "max_parallel_requests")
 MODEL_LIMITS: Final = {"model_rpm_limit": "rpm", "model_tpm_limit": "tpm", "model_max_parallel_requests": "parallel"}
 """Mappings of numbers by model, in an entry of ``keys``."""
 
 IGNORE: Final = "ignore_limits: true"
 
 
-def read_deployment_limits(
-    entry: Section, params: Section, info: Section, default_parallel: int | None
+def deployment_limits(
+    entry: ModelEntry, params: LitellmParams, info: ModelInfo, default_parallel: int | None
 ) -> tuple[Limits, Limits]:
-    """Read what a deployment may be given, and what each key may have of its model.
+    """Return what a deployment may be given, and what each key may have of its model.
 
     LiteLLM looks for ``rpm`` and ``tpm`` in the entry, then in ``litellm_params``, then in ``model_info``. It derives a
     number of parallel requests from them where none is set, because it does not count them by default; we do.
     """
-
-    def first(name: str) -> int | None:
-        return next((section.whole(name) for section in (entry, params, info) if section.get(name)), None)
-
-    parallel = first("max_parallel_requests")
-    own = Limits(rpm=first("rpm"), tpm=first("tpm"), parallel=default_parallel if parallel is None else parallel)
-    of_keys = Limits(rpm=params.whole("default_api_key_rpm_limit"), tpm=params.whole("default_api_key_tpm_limit"))
-    return own, of_keys
-
-
-def read_default_parallel(router: Section, general: Section, litellm: Section) -> int | None:
-    """Read how many requests a deployment may have at a time unless its entry says so.
-
-    LiteLLM's documentation says that ``general_settings.max_parallel_requests`` is for each deployment, its schema that
-    it is for each key, and it enforces neither. By deployment is what users read, and it bounds the keys too.
-    """
-    places = (
-        (router, "default_max_parallel_requests"),
-        (general, "max_parallel_requests"),
-        (litellm, "max_parallel_requests"),
+    places = (entry, params, info)
+    own = Limits(
+        rpm=first(place.rpm for place in places),
+        tpm=first(place.tpm for place in places),
+        parallel=first((*(place.max_parallel_requests for place in places), default_parallel)),
     )
-    found = [section.whole(name, least=1) for section, name in places]
-    return next((number for number in found if number is not None), None)
+    return own, Limits(rpm=params.default_api_key_rpm_limit, tpm=params.default_api_key_tpm_limit)
 
 
-def read_key_limits(entry: Section, known: Deployments) -> tuple[Limits, dict[str, Limits]]:
-    """Read what a key may have in all, and of each model by its name."""
-    rpm, tpm, parallel = (entry.whole(name) for name in KEY_LIMITS)
+def read_model_limits(
+    entry: Section, numbers: Mapping[str, Mapping[str, int]], known: Deployments
+) -> dict[str, Limits]:
+    """Return what a key may have of each model, from the numbers in its entry by the word and the model's name."""
     of_models: dict[str, Limits] = {}
-    for word, field in MODEL_LIMITS.items():
-        for name, node in _by_model(entry, word):
-            number = entry.whole_in(node)
-            model = _counted_name(name, node, known, entry.problems)
-            if number is not None and model is not None:
+    for word, by_model in numbers.items():
+        for name, number in by_model.items():
+            place = Section(entry.get(word), entry.environment).place(name)
+            model = _counted_name(name, place, known, entry.problems)
+            if model is not None:
                 # Of a model and its alias the stricter one counts, because they are one model.
-                of_models[model] = strictest((of_models.get(model, NO_LIMITS), Limits(**{field: number})))
-    return Limits(rpm=rpm, tpm=tpm, parallel=parallel), of_models
+                limit = Limits(**{MODEL_LIMITS[word]: number})
+                of_models[model] = strictest((of_models.get(model, NO_LIMITS), limit))
+    return of_models
+
+
+def first(numbers: Iterable[int | None]) -> int | None:
+    """Return the first number that is set."""
+    return next((number for number in numbers if number is not None), None)
 
 
 def strictest(limits: Iterable[Limits]) -> Limits:
@@ -103,16 +94,16 @@ def note_limit(name: str, node: Node, section: Section, unset_by_zero: frozenset
     """Record a limit that is not enforced, unless it is null or empty, or zero and in ``unset_by_zero``."""
     if not _is_set(node) or (name in unset_by_zero and node.value in (0, "0")):
         return
-    if name == "token_rate_limit_type" and section.text(name, "total") == "total":
+    if name == "token_rate_limit_type" and section.value(name, str) == "total":
         return  # which is how we count
-    _note(node, section.problems)
+    section.problems.limits.append(node.place)
 
 
 def note_limits_within(name: str, node: Node, problems: Problems) -> None:
     """Record the limits in a mapping of defaults for what does not exist here: teams, users, keys of a database."""
     if name in LIMITS_WITHIN:
         for found in _limits_within(node):
-            _note(found, problems)
+            problems.limits.append(found.place)
 
 
 def report_limits(problems: Problems, *, ignored: bool, own: Node | None) -> None:
@@ -149,29 +140,15 @@ def report_limits(problems: Problems, *, ignored: bool, own: Node | None) -> Non
         )
 
 
-def _by_model(entry: Section, word: str) -> Iterator[tuple[str, Node]]:
-    node = entry.get(word)
-    if node is None:
-        return
-    if not isinstance(node.value, dict):
-        entry.problems.error(
-            node.place, f"{node.found()}, expected a mapping of numbers by model, such as {{gpt-5: 100}}"
-        )
-        return
-    for name, number in node.value.items():
-        if number.value is not None:
-            yield name, number
-
-
-def _counted_name(name: str, node: Node, known: Deployments, problems: Problems) -> str | None:
+def _counted_name(name: str, place: FieldPlace, known: Deployments, problems: Problems) -> str | None:
     """Return the name under which a model's limit is counted; None, and a problem is recorded, if there is none."""
     found = known.find(name)
     if found is None:
-        problems.warn(node.place, "is the limit of a model that no model_name answers to, and has no effect")
+        problems.warn(place, "is the limit of a model that no model_name answers to, and has no effect")
         return None
     if name in (found.alias, found.variant.name):
         return found.variant.name
-    _note(node, problems)  # A variant may be asked for by its model's name too, with the effort in the body.
+    problems.limits.append(place)  # A variant may be asked for by its model's name too, with the effort in the body.
     return None
 
 
@@ -189,10 +166,6 @@ def _limits_within(node: Node) -> Iterator[Node]:
 
 def _is_set(node: Node) -> bool:
     return node.value is not None and node.value is not False and node.value not in ("", [], {})
-
-
-def _note(node: Node, problems: Problems) -> None:
-    problems.limits.append(node.place)
 
 
 def _topic(place: FieldPlace) -> str:

@@ -13,7 +13,17 @@ from msgspec import Struct
 
 from pipeline.gateway.config import litellm_ignored as ignored
 from pipeline.gateway.config import litellm_ignored_params as ignored_params
+from pipeline.gateway.config.kinds import names_of
 from pipeline.gateway.config.litellm_ignored import Ignored
+from pipeline.gateway.config.litellm_sections import (
+    GeneralSettings,
+    LitellmParams,
+    LitellmSettings,
+    ModelEntry,
+    ModelInfo,
+    RouterSettings,
+    TopLevel,
+)
 from pipeline.gateway.config.request_parameters import DEFAULTS
 from stages.upstreams.providers import PROVIDERS
 
@@ -22,7 +32,7 @@ class Names(Struct, frozen=True):
     """The names of one section."""
 
     honoured: frozenset[str]
-    """Read by us."""
+    """Read by us: the fields of a Struct in `litellm_sections`."""
     ignored: Ignored
     """Not read: without effect, or with a warning."""
     usual: Mapping[str, object] = {}
@@ -66,37 +76,21 @@ KEY_BUDGETS = _set("max_budget soft_budget budget_limits budget_id model_max_bud
 KEY_HARMLESS = _set("budget_duration temp_budget_expiry rpm_limit_type tpm_limit_type")
 """What LiteLLM says of a key's limits: without a budget it means nothing, and the other limits always hold."""
 
-ROUTING = _set(
-    "num_retries retry_after retry_policy model_group_retry_policy fallbacks default_fallbacks "
-    "context_window_fallbacks content_policy_fallbacks max_fallbacks allowed_fails allowed_fails_policy cooldown_time "
-    "disable_cooldowns routing_strategy routing_strategy_args model_group_alias enable_pre_call_checks"
-)
-"""What `pipeline.gateway.config.routing_section` reads."""
-
 TOP_LEVEL = Names(
-    honoured=_set(
-        "model_list litellm_settings general_settings router_settings environment_variables include pipeline_settings"
-    ),
+    honoured=names_of(TopLevel),
     ignored=ignored.TOP_LEVEL,
     limits=LIMITS,
 )
 
 GENERAL_SETTINGS = Names(
-    honoured=_set(
-        "master_key max_request_size_mb background_health_checks health_check_interval litellm_key_header_name "
-        "max_parallel_requests global_max_parallel_requests"
-    ),
+    honoured=names_of(GeneralSettings),
     ignored=ignored.GENERAL_SETTINGS,
     usual={"health_check_details": True},
     limits=LIMITS,
 )
 
 LITELLM_SETTINGS = Names(
-    honoured=_set(
-        "request_timeout sse_keepalive_ping_interval_seconds max_parallel_requests "
-        "callbacks success_callback failure_callback require_auth_for_metrics_endpoint"
-    )
-    | ROUTING,
+    honoured=names_of(LitellmSettings),
     ignored=ignored.LITELLM_SETTINGS,
     usual={"ssl_verify": True},
     limits=LIMITS,
@@ -104,37 +98,26 @@ LITELLM_SETTINGS = Names(
 )
 
 ROUTER_SETTINGS = Names(
-    honoured=_set("timeout stream_timeout default_max_parallel_requests") | ROUTING,
+    honoured=names_of(RouterSettings),
     ignored=ignored.ROUTER_SETTINGS,
     limits=LIMITS,
 )
 
 LITELLM_PARAMS = Names(
-    honoured=_set(
-        "model api_base base_url api_key api_version timeout stream_timeout request_timeout extra_headers weight order "
-        "headers organization custom_llm_provider use_chat_completions_api forward_fields extra_body "
-        "aws_region_name region_name vertex_project vertex_ai_project vertex_location vertex_ai_location account_id "
-        "token_command token_refresh_s token_timeout_s additional_drop_params max_retries num_retries rpm tpm "
-        "max_parallel_requests default_api_key_rpm_limit "
-        "default_api_key_tpm_limit"
-    )
-    | DEFAULTS,
+    honoured=names_of(LitellmParams) | DEFAULTS,
     ignored=ignored_params.LITELLM_PARAMS,
     usual={"ssl_verify": True, "supports_system_message": True, "keepalive_seconds": None, "stream": None},
     limits=LIMITS,
 )
 
 MODEL_LIST_ENTRY = Names(
-    honoured=_set("model_name litellm_params model_info rpm tpm max_parallel_requests"),
+    honoured=names_of(ModelEntry),
     ignored=ignored_params.MODEL_LIST_ENTRY,
     limits=LIMITS,
 )
 
 MODEL_INFO = Names(  # LiteLLM lets users keep their own notes here: only a near miss of these is reported
-    honoured=_set(
-        "id mode base_model supported_endpoints max_input_tokens disable_background_health_check health_check_model "
-        "health_check_timeout rpm tpm max_parallel_requests"
-    ),
+    honoured=names_of(ModelInfo),
     ignored=ignored_params.MODEL_INFO,
     limits=_set("itpm otpm"),  # the others are not LiteLLM's there
 )

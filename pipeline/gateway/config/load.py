@@ -7,22 +7,22 @@ error, and all errors are reported together. ``docs/config.md`` describes every 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.gateway.config.callbacks import read_callbacks
 from pipeline.gateway.config.describe import describe
-from pipeline.gateway.config.fields import Environment, Section, is_filled_in, is_not_set
+from pipeline.gateway.config.fields import Environment, Section, StructT, is_not_set
 from pipeline.gateway.config.ignored import warn_ignored
 from pipeline.gateway.config.keys import KeySettings
-from pipeline.gateway.config.limits import read_default_parallel, report_limits
-from pipeline.gateway.config.litellm_names import GENERAL_SETTINGS, LITELLM_SETTINGS, ROUTER_SETTINGS, TOP_LEVEL
+from pipeline.gateway.config.limits import first, report_limits
+from pipeline.gateway.config.litellm_names import GENERAL_SETTINGS, LITELLM_SETTINGS, ROUTER_SETTINGS, TOP_LEVEL, Names
+from pipeline.gateway.config.litellm_sections import GeneralSettings, LitellmSettings, MasterKey, RouterSettings
 from pipeline.gateway.config.model_list import Defaults, read_deployments
 from pipeline.gateway.config.pipeline_section import check_key, read_keys, read_pipeline_settings
 from pipeline.gateway.config.problems import ConfigError, FieldPlace, Problems, listed, safe_name
 from pipeline.gateway.config.routing_section import read_routing
-from pipeline.gateway.config.settings import HEADER_NAME, PipelineSettings, Settings, StageSettings
+from pipeline.gateway.config.settings import PipelineSettings, SecondsOrOff, Settings, StageSettings
 from pipeline.gateway.config.yaml_tree import MAX_FILE_BYTES, Node, read_yaml
 from stages.choose_deployment import Deployments
 from stages.routing.settings import RoutingSettings
@@ -41,9 +41,6 @@ __all__ = [
 MASTER_KEY_NAMES = ("HEADRACE_MASTER_KEY", "LITELLM_MASTER_KEY")
 """Variables that hold the master key if the file does not; the second is LiteLLM's."""
 MAX_INCLUDED_FILES = 100
-
-MAX_IN_FLIGHT = 1_000_000
-"""The largest ``max_requests_in_flight``."""
 
 HEALTH_CHECK_INTERVAL_S = 300.0
 """LiteLLM's default of ``health_check_interval``."""
@@ -83,38 +80,41 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
     included, _ = _with_included(read_yaml(text, source, problems), problems)
     top = Section(included, environment)
     _add_file_variables(top, lenient)
+    general, in_general = _read(top, "general_settings", GeneralSettings, GENERAL_SETTINGS, lenient)
+    litellm, in_litellm = _read(top, "litellm_settings", LitellmSettings, LITELLM_SETTINGS, lenient)
+    router, in_router = _read(top, "router_settings", RouterSettings, ROUTER_SETTINGS, lenient)
     warn_ignored(top, TOP_LEVEL, problems)
 
-    general = Section(top.get("general_settings"), lenient)
-    litellm = Section(top.get("litellm_settings"), lenient)
-    router = Section(top.get("router_settings"), lenient)
-    warn_ignored(general, GENERAL_SETTINGS, problems)
-    warn_ignored(litellm, LITELLM_SETTINGS, problems)
-    warn_ignored(router, ROUTER_SETTINGS, problems)
-
-    pipeline = read_pipeline_settings(
-        top.get("pipeline_settings"), environment, environ, _fallbacks(general, litellm, lenient)
-    )
-    own = top.get("pipeline_settings")
+    own = Section(top.get("pipeline_settings"), environment)
+    pipeline = read_pipeline_settings(own, environ, _fallbacks(litellm, in_general, in_litellm))
     defaults = Defaults(
         # LiteLLM's request_timeout is the default of its `timeout`, and does not bound a stream that continues.
-        timeout_s=router.seconds("timeout") or litellm.seconds("request_timeout"),
-        stream_timeout_s=router.seconds("stream_timeout"),
+        timeout_s=in_router.timeout or in_litellm.request_timeout,
+        stream_timeout_s=in_router.stream_timeout,
         total_s=pipeline.request_timeout_s,
-        parallel=read_default_parallel(router, general, litellm),
+        # LiteLLM's documentation says that general_settings.max_parallel_requests is for each deployment, its schema
+        # that it is for each key, and it enforces neither. By deployment is what users read, and it bounds keys too.
+        parallel=first(
+            (
+                in_router.default_max_parallel_requests,
+                in_general.max_parallel_requests,
+                in_litellm.max_parallel_requests,
+            )
+        ),
         transport=pipeline.transport,
     )
     before = problems.count
-    deployments = read_deployments(_model_list(top), environment, defaults)
+    entries = top.items("model_list", "a list of models, each beginning with - model_name:")
+    deployments = read_deployments(entries, environment, defaults)
     if not deployments and problems.count == before:
         problems.error(FieldPlace(source), NO_DEPLOYMENT)
-    routing = read_routing(router, litellm)
+    routing = read_routing(router, litellm, in_router, in_litellm)
     known = Deployments(deployments, routing)
-    keys = read_keys(Section(own if own is not None and isinstance(own.value, dict) else None, environment), known)
+    keys = read_keys(own, known)
     master_key = _master_key(general, keys, environment)
     interval_s = None
-    if general.flag("background_health_checks"):
-        interval_s = general.seconds("health_check_interval") or HEALTH_CHECK_INTERVAL_S
+    if in_general.background_health_checks:
+        interval_s = in_general.health_check_interval or HEALTH_CHECK_INTERVAL_S
     _check_names(source, routing, known, problems)
     if routing.checks_windows and not any(deployment.max_input_tokens for deployment in deployments):
         problems.warn(
@@ -123,11 +123,10 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
             "write it into the entries of model_list",
         )
     has_key = master_key is not None or bool(keys)
-    is_configured = general.get("master_key") is not None or (own is not None and own.child("keys") is not None)
+    is_configured = in_general.master_key is not None or own.get("keys") is not None
     _check_access(source, has_key, is_configured, pipeline, problems)
-    assert isinstance(top.node, Node)
-    assert isinstance(top.node.value, dict)
-    report_limits(problems, ignored=pipeline.ignore_limits, own=top.node.value.get("pipeline_settings"))
+    assert isinstance(included.value, dict)  # read_yaml guarantees it
+    report_limits(problems, ignored=pipeline.ignore_limits, own=included.value.get("pipeline_settings"))
     problems.raise_errors()
     return Settings(
         deployments=deployments,
@@ -139,6 +138,15 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
         found_warnings=problems.warnings,
         source=source,
     )
+
+
+def _read(
+    top: Section, name: str, struct: type[StructT], names: Names, environment: Environment
+) -> tuple[Section, StructT]:
+    """Read one of LiteLLM's sections, and warn of what is not read in it."""
+    section = Section(top.get(name), environment)
+    warn_ignored(section, names, environment.problems)
+    return section, section.read(struct) or struct()
 
 
 def config_files(path: str | Path) -> tuple[str, ...]:
@@ -234,36 +242,18 @@ def _add_file_variables(top: Section, environment: Environment) -> None:
             environment.add_default(name, node.raw)
 
 
-def _fallbacks(general: Section, litellm: Section, environment: Environment) -> dict[str, object]:
+def _fallbacks(litellm: Section, in_general: GeneralSettings, in_litellm: LitellmSettings) -> dict[str, object]:
     """Return the settings of LiteLLM that have the same meaning as some of ours, under our names."""
-    fallbacks = read_callbacks(litellm)
-    ping = litellm.get("sse_keepalive_ping_interval_seconds")
-    if ping is not None:
-        # LiteLLM turns it off with 0.
-        is_off = ping.value in (0, False, "0")
-        seconds = 0.0 if is_off else litellm.seconds("sse_keepalive_ping_interval_seconds")
-        if seconds is not None:
-            fallbacks["keep_alive_interval_s"] = seconds
-    limit = general.get("max_request_size_mb")
-    if limit is not None:
-        if isinstance(limit.value, int | float) and not isinstance(limit.value, bool) and 0 < limit.value <= 2048:
-            fallbacks["max_body_mb"] = float(limit.value)
-        else:
-            environment.problems.error(
-                limit.place, f"{limit.found(secret=True)}, expected a number of MiB, such as 100"
-            )
-    # Zero would refuse every request, which nobody wants of a gateway: it is an error.
-    if (in_flight := general.whole("global_max_parallel_requests", least=1, most=MAX_IN_FLIGHT)) is not None:
-        fallbacks["max_requests_in_flight"] = in_flight
-    expected = "the name of a header, such as x-api-key"
-    if (header := general.text("litellm_key_header_name", expected)) is not None:
-        if re.fullmatch(HEADER_NAME, header):
-            fallbacks["key_header"] = header
-        else:
-            node = general.get("litellm_key_header_name")
-            assert node is not None
-            environment.problems.error(node.place, f"{node.found(secret=is_filled_in(node))}, expected {expected}")
-    return fallbacks
+    ping = in_litellm.sse_keepalive_ping_interval_seconds
+    is_off = ping is not None and ping.value is False  # LiteLLM takes 0 for that too
+    found = {
+        **read_callbacks(litellm, in_litellm),
+        "keep_alive_interval_s": 0.0 if is_off else litellm.value("sse_keepalive_ping_interval_seconds", SecondsOrOff),
+        "max_body_mb": in_general.max_request_size_mb,
+        "max_requests_in_flight": in_general.global_max_parallel_requests,
+        "key_header": in_general.litellm_key_header_name,
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _master_key(general: Section, keys: tuple[KeySettings, ...], environment: Environment) -> str | None:
@@ -271,7 +261,7 @@ def _master_key(general: Section, keys: tuple[KeySettings, ...], environment: En
     node = general.get("master_key")
     if node is not None:
         own = environment.telling(lambda place, name: problems.error(place, f"{is_not_set(name)}: {_make_key(name)}"))
-        text = Section(general.node, own).secret("master_key", "text such as os.environ/LITELLM_MASTER_KEY")
+        text: str | None = Section(general.node, own).value("master_key", MasterKey)
     else:
         text = environment.first_of(MASTER_KEY_NAMES)
     if text is None:
@@ -290,16 +280,6 @@ def _master_key(general: Section, keys: tuple[KeySettings, ...], environment: En
 
 def _make_key(variable: str) -> str:
     return f"make a key with `export {variable}=$(headrace new-key)`, and start headrace again"
-
-
-def _model_list(top: Section) -> list[Node]:
-    node = top.get("model_list")
-    if node is None:
-        return []
-    if not isinstance(node.value, list):
-        top.problems.error(node.place, f"{node.found()}, expected a list of models, each beginning with - model_name:")
-        return []
-    return node.value
 
 
 def _check_access(

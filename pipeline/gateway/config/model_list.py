@@ -14,10 +14,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pipeline.gateway.config.address_parts import placed
+from pipeline.gateway.config.deployment_ids import with_ids
 from pipeline.gateway.config.fields import Environment, Section, is_not_set
 from pipeline.gateway.config.headers import HeaderReader
 from pipeline.gateway.config.ignored import warn_ignored, warn_unknown
-from pipeline.gateway.config.limits import read_deployment_limits, strictest
+from pipeline.gateway.config.kinds import kinds_of
+from pipeline.gateway.config.limits import deployment_limits, first
 from pipeline.gateway.config.litellm_names import (
     LITELLM_PARAMS,
     MODEL_INFO,
@@ -25,7 +27,8 @@ from pipeline.gateway.config.litellm_names import (
     UNREACHED,
     split_model,
 )
-from pipeline.gateway.config.problems import FieldPlace, Problems, did_you_mean, safe_name, safe_word
+from pipeline.gateway.config.litellm_sections import LitellmParams, ModelEntry, ModelInfo
+from pipeline.gateway.config.problems import FieldPlace, did_you_mean, safe_name, safe_word
 from pipeline.gateway.config.request_parameters import read_parameters
 from pipeline.gateway.config.token_command import read_token
 from pipeline.gateway.config.urls import (
@@ -37,7 +40,6 @@ from pipeline.gateway.config.urls import (
     is_same_owner,
 )
 from pipeline.gateway.config.yaml_tree import Node
-from stages.limits import NO_LIMITS
 from stages.upstreams import Deployment, HealthCheck, Timeouts, Transport, UpstreamKind
 from stages.upstreams.apis import APIS
 from stages.upstreams.canned.timing import is_timed, parse_timing
@@ -92,7 +94,7 @@ def read_deployments(nodes: list[Node], environment: Environment, defaults: Defa
             entry.report_left_out()
         elif deployment is not None:
             found.append((node, entry.id, deployment))
-    return _with_ids(found, environment.problems)
+    return with_ids(found, environment.problems)
 
 
 class _Entry:
@@ -112,9 +114,8 @@ class _Entry:
         self._defaults = defaults
         self._node = node
         self._entry = Section(node, environment)
-        params = self._entry.get("litellm_params")
-        self._params = Section(params, environment)
-        self._info = Section(self._entry.get("model_info"), environment)
+        self._params_section = Section(self._entry.get("litellm_params"), environment)
+        self._info_section = Section(self._entry.get("model_info"), environment)
         self.id: str | None = None
         self._shown_name = node.path
         self._unset: list[tuple[FieldPlace, str]] = []
@@ -122,7 +123,6 @@ class _Entry:
         self._is_chat = False
         self._names_api = False
         self._missing = self._bare = ""
-        self._limits = self._key_limits = NO_LIMITS
 
     @property
     def is_left_out(self) -> bool:
@@ -130,9 +130,9 @@ class _Entry:
         return bool(self._unset) or self._reason is not None
 
     def report_left_out(self) -> None:
-        """Report why it is left out: that variables are not set or, if they are, what else it is."""
+        """Report why it is left out: which variables are not set, unless that would not help."""
         reasons: dict[str, FieldPlace] = {}
-        for place, reason in self._unset or [(self._node.place, self._reason or "")]:
+        for place, reason in self._unset if self._reason is None else [(self._node.place, self._reason)]:
             reasons.setdefault(reason, place)
         for reason, place in reasons.items():
             self._problems.leave_out(place, reason, self._shown_name)
@@ -141,76 +141,69 @@ class _Entry:
         """Report fields that are not known and, unless it is left out, those that are not supported."""
         report = warn_unknown if self.is_left_out else warn_ignored
         report(self._entry, MODEL_LIST_ENTRY, self._problems)
-        report(self._params, LITELLM_PARAMS, self._problems)
-        report(self._info, MODEL_INFO, self._problems, near_misses_only=True)
+        report(self._params_section, LITELLM_PARAMS, self._problems)
+        report(self._info_section, MODEL_INFO, self._problems, near_misses_only=True)
 
     def read(self) -> Deployment | None:
         """Return the deployment; None if it is left out, or if an error was noted that prevents reading it."""
-        model_name = self._required(self._entry, "model_name", "the name that clients ask for, such as gpt-5")
-        written = None
-        if self._entry.get("litellm_params") is None:
-            self._problems.error(self._node.place, "has no litellm_params: expected model, api_key and so on")
-        else:
-            written = self._required(self._params, "model", "text such as openai/gpt-5")
-        if model_name is not None:
-            self._shown_name = safe_name(model_name)
-        if model_name is None or written is None:
+        before = self._problems.count
+        entry = self._entry.read(ModelEntry)
+        params = None if self._params_section.node is None else self._params_section.read(LitellmParams)
+        self._info = self._info_section.read(ModelInfo) or ModelInfo()
+        if entry is not None:
+            self._shown_name = safe_name(entry.model_name)
+        if entry is None or params is None:
             return None
-        if model_name in REFUSED_BY_CURSOR:
-            place = self._entry.get("model_name")
+        self._params = params
+        if entry.model_name in REFUSED_BY_CURSOR:
             self._problems.warn(
-                place.place if place else self._node.place,
+                self._entry.place("model_name"),
                 f"is a name that Cursor refuses itself, without a request: in Cursor use an alias, such as "
-                f"custom-{model_name}",
+                f"custom-{entry.model_name}",
             )
-        provider, model = split_model(written)
-        if named := self._params.text("custom_llm_provider", "the name of a provider, such as openai"):
-            provider, model = named, written.removeprefix(f"{named}/")
-        self._bare = written if written.startswith("gemini-") else ""
-        mode = self._info.text("mode", "chat or responses")
+        if params.custom_llm_provider is None and self._params_section.get("custom_llm_provider") is not None:
+            return None  # which has been noted
+        provider, model = split_model(params.model)
+        if named := params.custom_llm_provider:
+            provider, model = named, params.model.removeprefix(f"{named}/")
+        self._bare = params.model if params.model.startswith("gemini-") else ""
         known, model = self._row(provider, model)
-        asked = [] if provider == "canned" or not _is_served(mode) else self._asked_kinds(known, model, mode)
-        self._names_api = bool(asked)
-        self._is_chat = mode is not None or bool(asked)
-        if provider != "canned" and (other := self._other_mode(mode, model)) is not None:
-            self._reason = "is not for chats (if it is, write mode: chat into model_info)"
-            self._shown_name += f" ({other})"
+        self._reason = self._unusable(provider, known, model, entry.model_name)
+        if self._reason is not None:
+            self._problems.forget_errors(before)  # those of fields that do not matter then
             return None
-        kind, reason = self._kind(provider, known, model, model_name, asked)
-        if kind is None:
-            self._reason = reason
-            return None
-        if "*" in model and "*" not in model_name:
-            place = self._params.get("model")
-            where = place.place if place else self._node.place
+        if "*" in model and "*" not in entry.model_name:
             self._problems.error(
-                where, "contains a *, but model_name does not: write the same * there, or name one model here"
+                self._params_section.place("model"),
+                "contains a *, but model_name does not: write the same * there, or name one model here",
             )
         self.id = self._read_id()
-        self._limits, self._key_limits = read_deployment_limits(
-            self._entry, self._params, self._info, self._defaults.parallel
-        )
-        timeouts = self._timeouts()
+        self._limits, self._key_limits = deployment_limits(entry, params, self._info, self._defaults.parallel)
         if provider == "canned":
-            return self._canned(model_name, model, timeouts)
+            return self._canned(entry.model_name, model)
         model = model.removeprefix(_CHAT_PREFIX).removeprefix(_RESPONSES_PREFIX)
-        return self._remote(model_name, provider or COMPATIBLE, known, model, kind, timeouts)
+        return self._remote(entry.model_name, provider or COMPATIBLE, known, model)
 
     def _row(self, provider: str | None, written: str) -> tuple[Provider, str]:
         """Return the provider's row as it is for this model, and its name of the model."""
         known = PROVIDERS.get(provider or "", UNKNOWN)
         model = known.named(written)
         known = known.of_model(model.removeprefix(_CHAT_PREFIX).removeprefix(_RESPONSES_PREFIX))
-        node = self._base_node()
-        base = self._environment.first_of(known.base_names) if node is None else self._environment.text_of(node)
+        base = self._params.api_base or self._params.base_url or self._environment.first_of(known.base_names)
         known, self._missing = placed(known, written, base, self._params, self._environment)
         return known, model
 
-    def _required(self, section: Section, name: str, expected: str) -> str | None:
-        if section.node is not None and isinstance(section.node.value, dict) and section.get(name) is None:
-            self._problems.error(section.node.place, f"has no {name}: expected {expected}")
-            return None
-        return section.text(name, expected)
+    def _unusable(self, provider: str | None, known: Provider, model: str, model_name: str) -> str | None:
+        """Find out by which API the model is asked; return why it is left out, or None."""
+        mode = self._info.mode
+        asked = [] if provider == "canned" or not _is_served(mode) else self._asked_kinds(known, model, mode)
+        self._names_api = bool(asked)
+        self._is_chat = mode is not None or bool(asked)
+        if provider != "canned" and (other := self._other_mode(mode, model)) is not None:
+            self._shown_name += f" ({other})"
+            return "is not for chats (if it is, write mode: chat into model_info)"
+        self._kind, reason = self._kind_of(provider, known, model, model_name, asked)
+        return reason if self._kind is None else None
 
     def _other_mode(self, mode: str | None, model: str) -> str | None:
         """Return what the entry's model is for if that is not chats: by its mode, or else by its name."""
@@ -218,10 +211,10 @@ class _Entry:
             return (safe_word(mode or "") or "something else").replace("_", " ")
         if self._is_chat:
             return None
-        node = self._info.get("base_model") or self._params.get("base_model")
+        node = self._info.base_model or self._params_section.get("base_model")
         return other_mode(node.value if node is not None and isinstance(node.value, str) else model)
 
-    def _kind(
+    def _kind_of(
         self, provider: str | None, known: Provider, model: str, model_name: str, asked: list[UpstreamKind]
     ) -> tuple[UpstreamKind | None, str]:
         """Return the API to use; None, with the reason, if the entry is left out."""
@@ -229,9 +222,9 @@ class _Entry:
             return "canned", ""
         if model_name.count("*") > 1 or model.count("*") > 1:
             return None, "a name with more than one * is not supported yet"
-        if self._params.get("litellm_credential_name") is not None:
+        if self._params_section.get("litellm_credential_name") is not None:
             return None, "litellm_credential_name is not supported yet"
-        has_base = self._base_node() is not None or self._environment.first_of(known.base_names) is not None
+        has_base = self._names_base or self._environment.first_of(known.base_names) is not None
         kind = _usual_kind(known)
         for wanted in asked:
             if wanted in known.kinds or has_base:
@@ -259,14 +252,14 @@ class _Entry:
         """Return whether the entry, or the provider's variable, has a token or says where it comes from."""
         fields = ("api_key", "token_command", "headers", "extra_headers")
         return (
-            any(self._params.get(field) is not None for field in fields)
+            any(self._params_section.get(field) is not None for field in fields)
             or self._environment.first_of(known.key_names) is not None
         )
 
     def _asked_kinds(self, known: Provider, model: str, mode: str | None) -> list[UpstreamKind]:
         """Return the APIs that the entry asks for, the preferred one first; empty if it names none."""
-        wants_chat = self._params.flag("use_chat_completions_api") or model.startswith(_CHAT_PREFIX)
-        found = self._info.texts("supported_endpoints", 'a list such as ["/v1/responses"]') or ()
+        wants_chat = self._params.use_chat_completions_api or model.startswith(_CHAT_PREFIX)
+        found = self._info.supported_endpoints or ()
         listed: list[UpstreamKind] = [
             api.name for endpoint in found for api in APIS.values() if endpoint.rstrip("/").endswith(api.endpoint)
         ]
@@ -279,19 +272,13 @@ class _Entry:
         return [usual] if usual in listed else listed
 
     def _read_id(self) -> str | None:
-        node = self._info.get("id")
-        if node is None:
-            return None
-        if isinstance(node.value, int) and not isinstance(node.value, bool):
-            return node.raw
-        return self._info.text("id", "text such as gpt-5-eu")
+        found, node = self._info.id, self._info_section.get("id")
+        return node.raw if isinstance(found, int) and node is not None else None if found is None else str(found)
 
     def _timeouts(self) -> Timeouts:
         """Map LiteLLM's two durations to ours, as ``docs/config.md`` explains."""
-        timeout_s = (
-            self._params.seconds("timeout") or self._params.seconds("request_timeout") or self._defaults.timeout_s
-        )
-        stream_timeout_s = self._params.seconds("stream_timeout") or self._defaults.stream_timeout_s
+        timeout_s = self._params.timeout or self._params.request_timeout or self._defaults.timeout_s
+        stream_timeout_s = self._params.stream_timeout or self._defaults.stream_timeout_s
         usual = Timeouts()
         return Timeouts(
             headers_s=timeout_s or usual.headers_s,
@@ -300,15 +287,14 @@ class _Entry:
             total_s=self._defaults.total_s,
         )
 
-    def _canned(self, model_name: str, model: str, timeouts: Timeouts) -> Deployment | None:
-        node = self._params.get("model")
-        where = node.place if node else self._node.place
+    def _canned(self, model_name: str, model: str) -> Deployment | None:
+        place = self._params_section.place("model")
         kind, colon, name = model.partition(":")
         if colon and kind == "replay" and name:
             file = Path(self._node.source).parent / name
             if not os.path.isfile(file):  # unlike Path.is_file, it does not raise for any name
                 self._problems.error(
-                    where,
+                    place,
                     f"the file {file} does not exist: expected a recorded stream, relative to this file",
                 )
                 return None
@@ -317,38 +303,41 @@ class _Entry:
             try:
                 parse_timing(model)
             except ValueError as error:
-                self._problems.error(where, f"has an invalid script: {error}")
+                self._problems.error(place, f"has an invalid script: {error}")
                 return None
         elif model not in CANNED:
             hint = did_you_mean(model, (*CANNED, "timed"), cutoff=0.6)
             self._problems.error(
-                where,
+                place,
                 f"is not a canned model: expected canned/{', canned/'.join(CANNED)}, canned/timed:<script> or "
                 f"canned/replay:<file.sse>{hint}",
             )
             return None
         return Deployment(
-            id="", model_name=model_name, model=model, provider="canned", kind="canned", url="", timeouts=timeouts,
-            transport=self._defaults.transport, limits=self._limits, key_limits=self._key_limits,
+            id="", model_name=model_name, model=model, provider="canned", kind="canned", url="",
+            timeouts=self._timeouts(), transport=self._defaults.transport, limits=self._limits,
+            key_limits=self._key_limits,
         )  # fmt: skip
 
-    def _remote(
-        self, model_name: str, provider: str, known: Provider, model: str, kind: UpstreamKind, timeouts: Timeouts
-    ) -> Deployment | None:
+    def _remote(self, model_name: str, provider: str, known: Provider, model: str) -> Deployment | None:
+        kind, params = self._kind, self._params
+        assert kind is not None
         url = self._url(provider, known, kind, model)
         # Without an address too, so that all that is missing is reported together.
-        reader = HeaderReader(self._node, self._params, self._environment)
+        reader = HeaderReader(self._params_section, params)
         headers = reader.read(provider, known, APIS[kind], url or "")
         if url is None:
             return None
         deployment = Deployment(
             id="", model_name=model_name, model=model, provider=provider, kind=kind, url=url, headers=headers,
-            token=read_token(self._params, self._tokens),
-            timeouts=timeouts, transport=self._defaults.transport, forward_fields=self._forward_fields(),
-            weight=self._number("weight", 1.0), order=int(self._number("order", 0)),
-            parameters=read_parameters(self._params), is_chat=self._is_chat,
+            token=read_token(self._params_section, params, self._tokens),
+            timeouts=self._timeouts(), transport=self._defaults.transport, forward_fields=self._forward_fields(),
+            weight=1.0 if params.weight is None else params.weight, order=params.order or 0,
+            parameters=read_parameters(self._params_section, params), is_chat=self._is_chat,
             health_check=self._health_check(provider, known, model),
-            max_retries=self._max_retries(), max_input_tokens=self._max_input_tokens(),
+            # LiteLLM has one for its SDKs, and one for its router.
+            max_retries=first((params.max_retries, params.num_retries)),
+            max_input_tokens=self._info.max_input_tokens or None,
             limits=self._limits, key_limits=self._key_limits,
         )  # fmt: skip
         return self._with_chat(self._with_tools(deployment, known), known)
@@ -370,13 +359,11 @@ class _Entry:
 
     def _health_check(self, provider: str, known: Provider, model: str) -> HealthCheck | None:
         """Return how it is asked in the background; None if it is not, or no model of a wildcard is named for that."""
-        is_off = self._info.flag("disable_background_health_check")
-        named = self._info.text("health_check_model", "the name of a model, such as openai/gpt-5-nano")
-        timeout_s = self._info.seconds("health_check_timeout")
+        named, timeout_s = self._info.health_check_model, self._info.health_check_timeout
         if named is not None:
             model = known.named(named.removeprefix(f"{provider}/"))
             model = model.removeprefix(_CHAT_PREFIX).removeprefix(_RESPONSES_PREFIX)
-        if is_off or "*" in model:
+        if self._info.disable_background_health_check or "*" in model:
             return None
         return HealthCheck(model=model) if timeout_s is None else HealthCheck(model=model, timeout_s=timeout_s)
 
@@ -393,62 +380,44 @@ class _Entry:
         url = self._url(deployment.provider, known, "chat", deployment.model)
         return deployment if url is None else replace(deployment, on_chat=replace(deployment, kind="chat", url=url))
 
-    def _number(self, name: str, usual: float) -> float:
-        found = self._params.number(name, "a number from 0 on, such as 1", most=1_000_000)
-        return usual if found is None else found
-
-    def _max_retries(self) -> int | None:
-        """Return the deployment's own number of retries: LiteLLM has one for its SDKs, and one for its router."""
-        expected = "a whole number from 0 to 100"
-        found = [self._params.number(name, expected, most=100) for name in ("max_retries", "num_retries")]
-        return next((int(number) for number in found if number is not None), None)
-
-    def _max_input_tokens(self) -> int | None:
-        found = self._info.number("max_input_tokens", "a number of tokens, such as 128000", most=1e12)
-        return int(found) if found else None
-
     def _forward_fields(self) -> frozenset[str]:
         """Return the fields that the deployment forwards although they choose another model."""
-        names = self._params.texts("forward_fields", "a list such as [provider, models]") or ()
+        names = self._params.forward_fields or ()
         for name in names:
             if name not in FORWARDABLE:
-                node = self._params.get("forward_fields")
                 hint = did_you_mean(name, sorted(FORWARDABLE), cutoff=0.6)
                 self._problems.error(
-                    node.place if node else self._node.place,
+                    self._params_section.place("forward_fields"),
                     f"lists {safe_word(name) or 'a field'}, which needs no permission: expected some of "
                     f"{', '.join(sorted(FORWARDABLE))}{hint}",
                 )
         return frozenset(names)
 
-    def _base_node(self) -> Node | None:
-        return self._params.get("api_base") or self._params.get("base_url")
+    @property
+    def _names_base(self) -> bool:
+        return any(self._params_section.get(name) is not None for name in ("api_base", "base_url"))
 
     def _url(self, provider: str, known: Provider, kind: UpstreamKind, model: str) -> str | None:
-        expected = "a URL such as https://api.example.com/v1"
-        version = self._params.text("api_version", "text such as 2025-04-01-preview")
-        node = self._base_node()
-        if node is not None:
-            base = self._params.text("api_base" if self._params.get("api_base") else "base_url", expected, secret=True)
-            where = node.place
-        else:
+        version, section = self._params.api_version, self._params_section
+        place = section.place("base_url" if section.get("api_base") is None and section.get("base_url") else "api_base")
+        base = self._params.api_base or self._params.base_url
+        if not self._names_base:
             base = self._environment.first_of(known.base_names)
-            where = (self._params.node or self._node).place.of_field("api_base")
             if base is None and (usual := default_url(known, APIS[kind])) is not None:
                 return usual
             if base is None and known.base_names:
-                self._environment.note_unset(where, known.base_names[0])
+                self._environment.note_unset(place, known.base_names[0])
             elif base is None:
-                self._problems.error(where, f"is missing: provider {safe_name(provider)} needs {expected}")
+                expected = kinds_of(LitellmParams)["api_base"].expected()
+                self._problems.error(place, f"is missing: provider {safe_name(provider)} needs {expected}")
         if base is None:
             return None
         if problem := base_problem(base):
-            self._problems.error(where, problem)
+            self._problems.error(place, problem)
             return None
         if version is not None and not _VERSION.match(version):
-            node = self._params.get("api_version")
             self._problems.error(
-                node.place if node else where,
+                section.place("api_version"),
                 "contains a character that is not allowed in a version: expected text such as 2025-04-01-preview",
             )
             return None
@@ -456,9 +425,8 @@ class _Entry:
             return endpoint_url(base, known, APIS[kind])
         url = azure_url(base, version, APIS[kind], model)
         if "/deployments/*/" in url:
-            place = self._params.get("model")
             self._problems.error(
-                place.place if place else where,
+                section.place("model"),
                 "contains a *, which Azure's dated addresses cannot have: remove api_version, or name one model here",
             )
             return None
@@ -478,40 +446,3 @@ def _is_served(mode: str | None) -> bool:
 def _usual_kind(known: Provider) -> UpstreamKind | None:
     """Return the API for the provider's model if the entry names none."""
     return known.kinds[0] if known.kinds else None
-
-
-def _with_ids(found: list[tuple[Node, str | None, Deployment]], problems: Problems) -> tuple[Deployment, ...]:
-    """Set each deployment's id: the one in the file, or its name, numbered when that is taken.
-
-    What a key may have of a model is the same for all deployments of the group, as in LiteLLM: the least that one says.
-    """
-    groups: dict[str, list[Deployment]] = {}
-    for _, _, deployment in found:
-        groups.setdefault(deployment.model_name, []).append(deployment)
-    of_keys = {name: strictest(one.key_limits for one in group) for name, group in groups.items()}
-    taken: dict[str, Node] = {}
-    for node, chosen, _ in found:
-        if chosen is not None:
-            if chosen in taken:
-                problems.error(
-                    node.place.of_field("model_info").of_field("id"),
-                    f"is also that of the deployment on line {taken[chosen].line}: write another",
-                )
-            taken[chosen] = node
-    named: list[Deployment] = []
-    for node, chosen, deployment in found:
-        name = chosen
-        if name is None:
-            name, count = deployment.model_name, 1
-            while name in taken:
-                count += 1
-                name = f"{deployment.model_name}#{count}"
-            taken[name] = node
-        key_limits = of_keys[deployment.model_name]
-        forms = {
-            field: replace(form, id=name, key_limits=key_limits)
-            for field in ("on_responses", "on_chat")
-            if (form := getattr(deployment, field)) is not None
-        }
-        named.append(replace(deployment, id=name, key_limits=key_limits, **forms))
-    return tuple(named)

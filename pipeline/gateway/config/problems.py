@@ -158,6 +158,10 @@ class Problems:
         """How many errors there are."""
         return len(self._errors)
 
+    def forget_errors(self, count: int) -> None:
+        """Forget all errors but the first ``count``."""
+        del self._errors[count:]
+
     @property
     def warnings(self) -> tuple[Problem, ...]:
         """All warnings, in the order of the file."""

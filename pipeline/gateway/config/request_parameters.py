@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from pipeline.gateway.config.fields import ENVIRON, Environment, Section, is_filled_in, plain
+from pipeline.gateway.config.litellm_sections import LitellmParams
 from pipeline.gateway.config.problems import safe_name
 from pipeline.gateway.config.yaml_tree import Node
 from stages.upstreams.parameters import PLACES, Parameters, Place, drop
@@ -42,10 +43,13 @@ _KEPT: Final = frozenset({"input", "messages", "model", "stream", "stream_option
 """Names in ``additional_drop_params`` that are not removed: they are the request itself, and how it is answered."""
 
 
-def read_parameters(params: Section) -> Parameters | None:
-    """Read them from ``litellm_params``; None if there are none. Errors and warnings go to ``params.problems``."""
+def read_parameters(params: Section, found: LitellmParams) -> Parameters | None:
+    """Read them from ``litellm_params``, of which ``found`` is the rest; None if there are none.
+
+    Errors and warnings go to ``params.problems``.
+    """
     reader = _ParameterReader(params)
-    dropped = reader.dropped()
+    dropped = reader.dropped(found.additional_drop_params or ())
     extra = reader.extra_body()
     defaults = reader.defaults(dropped)
     if not defaults and not dropped and not extra:
@@ -90,15 +94,15 @@ class _ParameterReader:
                 self._problems.warn(node.place, f"contains {name}, which it cannot replace: that is ignored")
         return found
 
-    def dropped(self) -> tuple[Place, ...]:
-        node = self._params.get("additional_drop_params")
-        names = self._params.texts("additional_drop_params", "a list such as [reasoning_effort]") or ()
+    def dropped(self, names: tuple[str, ...]) -> tuple[Place, ...]:
         places: list[Place] = []
         for name in names:
             if name in _KEPT or not name.replace("_", "").isalnum():
                 shown = safe_name(name) if name in _KEPT else "a field within another one"
-                assert node is not None
-                self._problems.warn(node.place, f"lists {shown}, which is not supported yet and is ignored")
+                self._problems.warn(
+                    self._params.place("additional_drop_params"),
+                    f"lists {shown}, which is not supported yet and is ignored",
+                )
             else:
                 places.append(PLACES.get(name, (name,)))
         return tuple(places)

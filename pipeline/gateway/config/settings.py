@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from msgspec import Meta, Struct
 
 from pipeline.gateway.config.keys import KeySettings
+from pipeline.gateway.config.kinds import HIDDEN
 from pipeline.gateway.config.problems import Problem
 from pipeline.gateway.logs import LogFormat, LogLevel
 from stages.reasoning.opening import StoreKind
@@ -46,13 +47,13 @@ class When(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         profile: what kind of client it is.
     """
 
-    keys: tuple[str, ...] | None = None
-    models: tuple[str, ...] | None = None
+    keys: Annotated[tuple[str, ...], Meta(description="a list of names of keys")] | None = None
+    models: Annotated[tuple[str, ...], Meta(description="a list of names of models")] | None = None
     stream: bool | None = None
     profile: Literal["cursor", "openai"] | None = None
 
 
-class StageSettings(Struct, frozen=True, kw_only=True):
+class StageSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A stage that the user adds to the pipeline.
 
     Attributes:
@@ -65,13 +66,14 @@ class StageSettings(Struct, frozen=True, kw_only=True):
         where: the place in the configuration, for error messages.
     """
 
-    use: str
-    at: str | None = None
-    before: str | None = None
-    after: str | None = None
-    when: When = When()
+    use: Annotated[str, Meta(description="the name of a stage (`headrace stages` lists them)")]
+    at: Annotated[str, Meta(description="a place, such as events")] | None = None
+    before: Annotated[str, Meta(description="the name of another added stage")] | None = None
+    after: Annotated[str, Meta(description="the name of another stage, such as decode_events")] | None = None
+    when: Annotated[When, Meta(description="a mapping such as {models: [gpt-5*]}")] = When()
     on_error: Literal["fail", "skip"] = "fail"
-    options: dict[str, Any] = {}  # checked by the registry, against the stage's own type
+    # Checked by the registry, against the stage's own type.
+    options: Annotated[dict[str, Any], Meta(description="a mapping with the stage's options")] = {}
     where: str = ""
 
     def __repr__(self) -> str:
@@ -94,14 +96,14 @@ class PipelineSettings(Struct, frozen=True, kw_only=True):
     shutdown_delay_s: SecondsOrNone = 0.0
     max_requests: Count | None = None
     max_age_s: Seconds | None = None
-    watch_config: Annotated[bool, Meta(description="true or false")] = False
+    watch_config: bool = False
     max_requests_in_flight: Count | None = None
     max_queued_requests: Annotated[
         int, Meta(ge=0, le=1_000_000, description="a whole number, such as 100, or 0 for no queue")
     ] = 100
     queue_timeout_s: SecondsOrAtOnce = 5.0
     max_lag_ms: Annotated[float, Meta(ge=0, le=60_000, description="milliseconds, such as 60, or 0 for never")] = 60.0
-    ignore_limits: Annotated[bool, Meta(description="true or false")] = False
+    ignore_limits: bool = False
     max_body_mb: Annotated[float, Meta(gt=0, le=2048, description="a number of MiB, such as 100")] = 100.0
     max_upload_mb_total: (
         Annotated[float, Meta(gt=0, le=1_048_576, description="a number of MiB, such as 768")] | None
@@ -111,9 +113,11 @@ class PipelineSettings(Struct, frozen=True, kw_only=True):
     client_profile: Literal["auto", "cursor", "openai"] = "auto"
     cursor_error_status: Literal[400, "passthrough"] = 400
     reasoning_display: ReasoningDisplay = "reasoning_content"
-    restore_reasoning: Annotated[bool, Meta(description="true or false")] = True
+    restore_reasoning: bool = True
     reasoning_store: StoreKind = "memory"
-    reasoning_store_file: Annotated[str, Meta(description="the name of a file, such as reasoning.sqlite")] | None = None
+    reasoning_store_file: (
+        Annotated[str, Meta(description="the name of a file, such as reasoning.sqlite"), HIDDEN] | None
+    ) = None
     reasoning_max_entries: Count | None = None
     reasoning_max_mb: (
         Annotated[float, Meta(gt=0, le=1_048_576, description="a number of MiB, more than 0, such as 64")] | None
@@ -121,7 +125,7 @@ class PipelineSettings(Struct, frozen=True, kw_only=True):
     reasoning_max_age_h: (
         Annotated[float, Meta(gt=0, le=87_600, description="a number of hours, more than 0, such as 24")] | None
     ) = None
-    allow_anonymous: Annotated[bool, Meta(description="true or false")] = False
+    allow_anonymous: bool = False
     key_header: (
         Annotated[str, Meta(pattern=HEADER_NAME, description="the name of a header, such as x-api-key")] | None
     ) = None
@@ -133,29 +137,35 @@ class PipelineSettings(Struct, frozen=True, kw_only=True):
         Meta(description='a list of origins, such as ["https://example.com"]'),
     ] = ("*",)
     execution: Execution = "fused"
-    stages: tuple[StageSettings, ...] = ()
+    stages: Annotated[tuple[StageSettings, ...], Meta(description="a list of stages, each with use")] = ()
     transport: Transport = DEFAULT_TRANSPORT
-    proxy: Annotated[str, Meta(description="the URL of a proxy, such as http://proxy.example.com:3128")] | None = None
-    http2: Annotated[bool, Meta(description="true or false")] = False
-    ca_file: Annotated[str, Meta(description="the name of a file with certificates in PEM form")] | None = None
+    proxy: (
+        Annotated[str, Meta(description="the URL of a proxy, such as http://proxy.example.com:3128"), HIDDEN] | None
+    ) = None
+    http2: bool = False
+    ca_file: Annotated[str, Meta(description="the name of a file with certificates in PEM form"), HIDDEN] | None = None
     upstream_max_connections: Count = 10_000
     upstream_idle_expiry_s: SecondsOrOff = IDLE_EXPIRY_S
-    tls_certfile: Annotated[str, Meta(description="the name of a file with our certificate in PEM form")] | None = None
-    tls_keyfile: Annotated[str, Meta(description="the name of a file with its private key in PEM form")] | None = None
-    metrics: Annotated[bool, Meta(description="true or false")] = True
-    metrics_without_key: Annotated[bool, Meta(description="true or false")] = False
+    tls_certfile: (
+        Annotated[str, Meta(description="the name of a file with our certificate in PEM form"), HIDDEN] | None
+    ) = None
+    tls_keyfile: (
+        Annotated[str, Meta(description="the name of a file with its private key in PEM form"), HIDDEN] | None
+    ) = None
+    metrics: bool = True
+    metrics_without_key: bool = False
     metrics_address: (
         Annotated[str, Meta(pattern=METRICS_ADDRESS, description="an address and a port, such as 127.0.0.1:9464")]
         | None
     ) = None
-    otlp_endpoint: Annotated[str, Meta(description="a URL, such as http://127.0.0.1:4318")] | None = None
+    otlp_endpoint: Annotated[str, Meta(description="a URL, such as http://127.0.0.1:4318"), HIDDEN] | None = None
     otlp_interval_s: Seconds = 60.0
     recorder_mb: Annotated[float, Meta(ge=0, le=1024, description="a number of MiB, such as 32, or 0 for none")] = 32.0
     trace_one_in: Annotated[
         int, Meta(ge=0, le=1_000_000_000, description="a whole number, such as 100, or 0 for none")
     ] = 100
-    server_timing: Annotated[bool, Meta(description="true or false")] = True
-    server_timing_comment: Annotated[bool, Meta(description="true or false")] = False
+    server_timing: bool = True
+    server_timing_comment: bool = False
     log_format: LogFormat = "json"
     log_level: LogLevel = "info"
 

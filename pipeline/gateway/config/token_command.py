@@ -3,45 +3,52 @@
 from __future__ import annotations
 
 import shlex
-from typing import Final
+from typing import Annotated, Final, TypeAlias
+
+from msgspec import Meta
 
 from pipeline.gateway.config.fields import Section
+from pipeline.gateway.config.kinds import HIDDEN
+from pipeline.gateway.config.litellm_sections import LitellmParams
 from stages.upstreams.token import Token, TokenCommand
 
 _EXPECTED: Final = "a command such as gcloud auth print-access-token, or a list of its words"
+_Words: TypeAlias = Annotated[tuple[str, ...], Meta(description=_EXPECTED)]
+_Line: TypeAlias = Annotated[str, Meta(description=_EXPECTED), HIDDEN]
 
 
-def read_token(params: Section, known: dict[TokenCommand, Token]) -> Token | None:
+def read_token(section: Section, params: LitellmParams, known: dict[TokenCommand, Token]) -> Token | None:
     """Return the token of an entry's ``token_command``: the same as that of others with the same command.
 
     Args:
-        params: the entry's ``litellm_params``.
+        section: the entry's ``litellm_params``.
+        params: the same, read.
         known: the tokens of the entries before; a new one is added.
     """
-    node = params.get("token_command")
+    node = params.token_command
     if node is None:
         return None
     if isinstance(node.value, list):
-        words = list(params.texts("token_command", _EXPECTED) or ())
+        words = list(section.value("token_command", _Words) or ())
     else:
-        text = params.text("token_command", _EXPECTED, secret=True)
+        text = section.value("token_command", _Line)
         if text is None:
             return None
         try:
             words = shlex.split(text)
         except ValueError:
-            params.problems.error(node.place, f"has a quotation mark that is not closed: expected {_EXPECTED}")
+            section.problems.error(node.place, f"has a quotation mark that is not closed: expected {_EXPECTED}")
             return None
     if not words or any("\0" in word for word in words):
-        params.problems.error(node.place, f"names no program: expected {_EXPECTED}")
+        section.problems.error(node.place, f"names no program: expected {_EXPECTED}")
         return None
-    if (key := params.get("api_key")) is not None:
-        params.problems.error(key.place, "stands beside a token_command, which is the key: remove one of them")
+    if (key := section.get("api_key")) is not None:
+        section.problems.error(key.place, "stands beside a token_command, which is the key: remove one of them")
         return None
     usual = TokenCommand(words=tuple(words))
     command = TokenCommand(
         words=usual.words,
-        refresh_s=params.seconds("token_refresh_s") or usual.refresh_s,
-        limit_s=params.seconds("token_timeout_s") or usual.limit_s,
+        refresh_s=params.token_refresh_s or usual.refresh_s,
+        limit_s=params.token_timeout_s or usual.limit_s,
     )
     return known.setdefault(command, Token(command))

@@ -59,7 +59,7 @@ def test_a_variable_that_is_not_set_leaves_out_the_deployment_whichever_field_na
 
 
 def test_a_field_that_is_not_read_may_name_any_variable() -> None:
-    settings = parse(entries(entry("model: openai/gpt-5, api_key: k, aws_region_name: os.environ/NOPE")))
+    settings = parse(entries(entry("model: openai/gpt-5, api_key: k, mock_response: os.environ/NOPE")))
     assert names(settings) == ["m"]
 
 
@@ -223,6 +223,22 @@ def test_a_near_miss_is_told_with_what_was_meant(text: str, meant: str) -> None:
     except ConfigError as error:
         told = (*error.problems, *error.warnings)
     assert any(f"did you mean {meant}?" in one for one in told), told
+
+
+@pytest.mark.parametrize(
+    ("text", "home"),
+    [
+        ("model_list:\n  - {model_name: m, litellm_params: {model: canned/echo}, timeout: 5}\n", "litellm_params"),
+        (entries(entry("model: canned/echo, mode: chat")), "model_info"),
+        (entries(ECHO) + "num_retries: 3\n", "litellm_settings"),
+        (entries(ECHO) + "general_settings: {routing_strategy: least-busy}\n", "litellm_settings"),
+        (entries(ECHO) + "general_settings: {port: 4000}\n", "pipeline_settings"),
+        (entries(ECHO) + "litellm_settings: {background_health_checks: true}\n", "general_settings"),
+    ],
+)
+def test_a_field_of_another_section_is_told_with_its_section(text: str, home: str) -> None:
+    (warning,) = parse(text).warnings
+    assert warning.endswith(f"is not a known setting and is ignored; it belongs in {home}")
 
 
 def test_what_is_not_a_near_miss_has_no_hint() -> None:

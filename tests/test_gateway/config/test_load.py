@@ -303,12 +303,12 @@ MISTAKES = [
     ("general_settings:\n  litellm_key_header_name: 'x key'\n",
      "config.yaml:2: general_settings.litellm_key_header_name: "
      'found "x key" (text), expected the name of a header, such as x-api-key'),
-    ("pipeline_settings:\n  allowed_origins: [1]\n", "config.yaml:2: pipeline_settings.allowed_origins: "
-     'found a list, expected a list of origins, such as ["https://example.com"]'),
+    ("pipeline_settings:\n  allowed_origins: [1]\n", "config.yaml:2: pipeline_settings.allowed_origins[0]: "
+     "found 1 (a number), expected text"),
     ("pipeline_settings:\n  allowed_origins: [example.com]\n", "config.yaml:2: pipeline_settings.allowed_origins: "
      'found a list, expected a list of origins, such as ["https://example.com"]'),
-    ("pipeline_settings:\n  allowed_origins: [null]\n", "config.yaml:2: pipeline_settings.allowed_origins: "
-     'found a list, expected a list of origins, such as ["https://example.com"]'),
+    ("pipeline_settings:\n  allowed_origins: [null]\n", "config.yaml:2: pipeline_settings.allowed_origins[0]: "
+     "found nothing, expected text"),
     ("pipeline_settings: [a]\n",
      "config.yaml:1: pipeline_settings: found a list, expected a mapping (name: value lines, indented)"),
     ("pipeline_settings:\n  ca_file: nope.pem\n", "config.yaml:2: pipeline_settings.ca_file: "
@@ -343,7 +343,7 @@ MISTAKES = [
     ("pipeline_settings:\n  stages: [{at: events}]\n", "config.yaml:2: pipeline_settings.stages[0]: has no use: "
      "expected the name of a stage (`headrace stages` lists them)"),
     ("pipeline_settings:\n  stages: [{use: a, on_error: hide}]\n",
-     'config.yaml:2: pipeline_settings.stages[0].on_error: found "hide" (text), expected fail or skip'),
+     'config.yaml:2: pipeline_settings.stages[0].on_error: found "hide" (text), expected one of: fail, skip'),
     ("pipeline_settings:\n  stages: [{use: a, when: [b]}]\n", "config.yaml:2: pipeline_settings.stages[0].when: "
      "found a list, expected a mapping such as {models: [gpt-5*]}"),
     ("pipeline_settings:\n  stages: [{use: a, when: {models: gpt-5}}]\n",
@@ -360,7 +360,8 @@ MISTAKES = [
     ("general_settings: 5\n",
      "config.yaml:1: general_settings: found a number, expected a mapping (name: value lines, indented)"),
     ("general_settings:\n  max_request_size_mb: much\n",
-     "config.yaml:2: general_settings.max_request_size_mb: found text, expected a number of MiB, such as 100"),
+     "config.yaml:2: general_settings.max_request_size_mb: "
+     'found "much" (text), expected a number of MiB, such as 100'),
     ("litellm_settings:\n  request_timeout: [1]\n", "config.yaml:2: litellm_settings.request_timeout: "
      "found a list, expected seconds, more than 0, such as 60"),
     ("environment_variables:\n  A: [1]\n",
@@ -1076,7 +1077,7 @@ def test_a_wildcard_is_asked_in_the_background_only_if_a_model_is_named() -> Non
 
 
 def test_what_is_wrong_with_a_background_check_is_an_error_with_its_line() -> None:
-    info = "{health_check_timeout: soon, disable_background_health_check: 3, health_check_model: 5}"
+    info = "{disable_background_health_check: 3, health_check_model: 5, health_check_timeout: soon}"
     general = "general_settings: {background_health_checks: true, health_check_interval: 0}\n"
     assert problems(model("{model: openai/gpt-5, api_key: k}", info) + general) == (
         "config.yaml:4: model_list[0].model_info.disable_background_health_check: found 3 (a number), "
