@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import signal
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import trio
 from msgspec import Struct
 
 from pipeline.gateway.command_error import CommandError
+from pipeline.gateway.new_key import new_key
 from pipeline.gateway.situations.table import Situation
 from pipeline.study.recording import header_now
 
@@ -49,7 +49,7 @@ async def serving(situation: Situation, recording: Path, port: int) -> AsyncGene
     Raises:
         CommandError: if the service does not start; with what it has logged.
     """
-    key = f"sk-{secrets.token_urlsafe(24)}"
+    key = new_key()
     with tempfile.TemporaryDirectory(prefix="headrace-") as folder:
         process = await _start(Path(folder, "config.yaml"), situation.config(port), recording, _header(situation), key)
         try:
