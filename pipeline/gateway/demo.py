@@ -9,7 +9,7 @@ from typing import Final
 from pipeline.gateway.banner import cursor_lines, local_url
 from pipeline.gateway.config.load import parse_settings
 from pipeline.gateway.config.settings import PipelineSettings
-from pipeline.gateway.help_text import Commands, add_command, program_name
+from pipeline.gateway.help_text import Commands, add_command, port_number, program_name
 from pipeline.gateway.new_key import new_key
 from pipeline.gateway.serve_command import add_log_format
 from pipeline.registry import discover
@@ -66,7 +66,9 @@ def add_demo(commands: Commands) -> None:
         environment=[COLOUR_ROW],
     )
     demo.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    demo.add_argument("--port", type=int, default=PipelineSettings().port, help="port to listen on (%(default)s)")
+    demo.add_argument(
+        "--port", type=port_number, default=PipelineSettings().port, help="port to listen on (%(default)s)"
+    )
     add_log_format(demo, "text")
     demo.set_defaults(run=_demo)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol
 
 MAX_COLUMNS: Final = 100
+LAST_PORT: Final = 65535
 _NAME_COLUMNS: Final = 14
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -123,6 +124,17 @@ def add_command(
     )
     parser.summary = summary
     return parser
+
+
+def port_number(text: str) -> int:
+    """Return a port from the command line.
+
+    Raises:
+        argparse.ArgumentTypeError: if there is no such port: the system would take another one.
+    """
+    if not (text.isdecimal() and text.isascii() and int(text) <= LAST_PORT):
+        raise argparse.ArgumentTypeError(f"expected a port number, 1 to {LAST_PORT}, or 0 for any free one")
+    return int(text)
 
 
 def _columns() -> int:

@@ -33,6 +33,7 @@ from pipeline.gateway.help_text import Commands, add_command, program_name
 from pipeline.gateway.init_questions import ask_all
 from pipeline.gateway.new_key import new_key
 from pipeline.registry import did_you_mean
+from pipeline.study.files import unwritable
 from stages.upstreams.providers import PROVIDERS
 
 STDIN: Final = "-"
@@ -191,7 +192,7 @@ def _write(file: Path, wish: Wish, environ: Mapping[str, str]) -> None:
         if kept:
             write_env_file(variables, kept)
     except OSError as error:
-        raise CommandError(f"{error.filename or file} cannot be written: {error.strerror}") from None
+        raise CommandError(unwritable(str(error.filename or file), error)) from None
     settings = load_settings(file, trial)
     say = sys.stdout.write
     what = (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 
+from pipeline.gateway.help_text import LAST_PORT
 from pipeline.gateway.http.sockets import ListenError
 
-LAST_PORT = 65535
 FIRST_FREE_PORT = 1024
 """The first one that needs no privilege, unless the machine is set up otherwise (ip_unprivileged_port_start)."""
 
@@ -19,18 +19,8 @@ def sentence_of(error: OSError) -> str:
     said = error.strerror or str(error) or type(error).__name__
     if error.filename is None:
         return said
-    remedy = {
-        errno.ENOENT: "check its name",
-        errno.ENOTDIR: "check its name",
-        errno.EISDIR: "name a file in it",
-        errno.EACCES: "check its permissions, and those of its folder",
-        errno.EPERM: "check its permissions, and those of its folder",
-        errno.EROFS: "choose a folder that can be written to",
-        errno.ENOSPC: "make room on that disk",
-        errno.EEXIST: "choose another name, or remove it",
-    }.get(error.errno or 0)
-    name = error.filename.decode(errors="replace") if isinstance(error.filename, bytes) else error.filename
-    return f"{name}: {said}" + (f": {remedy}" if remedy else "")
+    name = error.filename.decode(errors="replace") if isinstance(error.filename, bytes) else str(error.filename)
+    return f"{name}: {said}: check its name, its permissions, and those of its folder"
 
 
 def listen_sentence(error: ListenError, *, is_flag: bool = True) -> str:

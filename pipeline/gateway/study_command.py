@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from pipeline.gateway.config.settings import PipelineSettings
-from pipeline.gateway.help_text import Commands, add_command
+from pipeline.gateway.help_text import Commands, add_command, port_number
 from pipeline.study.commands import COLOUR_ROW
 
 MODEL_APIS = ("chat", "responses", "anthropic")
@@ -33,7 +33,7 @@ def add_study(commands: Commands) -> None:
     )
     study.add_argument("--upstream", metavar="URL", required=True, help="its address, such as http://localhost:8000/v1")
     study.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    study.add_argument("--port", type=int, help=f"port to listen on ({PipelineSettings().port}, or a free one)")
+    study.add_argument("--port", type=port_number, help=f"port to listen on ({PipelineSettings().port}, or a free one)")
     study.add_argument("--record", metavar="FILE", help="write a recording, for the other commands")
     study.add_argument("--json", action="store_true", help="print each request as a line of JSON")
     study.add_argument(

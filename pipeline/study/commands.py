@@ -316,6 +316,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _trace(options: argparse.Namespace) -> int:
+    from pipeline.study.files import unwritable
     from pipeline.study.perfetto import perfetto_trace
     from pipeline.study.recording import StudyError
     from pipeline.study.source import open_source
@@ -330,7 +331,7 @@ def _trace(options: argparse.Namespace) -> int:
         with open(options.output, "wb") as file:
             file.write(trace)
     except OSError as error:
-        raise StudyError(f"{options.output} cannot be written: {error.strerror}") from None
+        raise StudyError(unwritable(options.output, error)) from None
     traced = sum(request.trace is not None for request in requests)
     if options.json:
         write_json({"file": options.output, "bytes": len(trace), "requests": len(requests), "traced": traced})

@@ -62,17 +62,21 @@ def add_live_commands(add: AddCommand) -> None:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < 1e9:
-        raise argparse.ArgumentTypeError("a number of seconds from 0")
-    return seconds
+    return _number(text, 0, 1e9, "expected a number of seconds from 0")
 
 
 def _interval(text: str) -> float:
-    seconds = float(text)
-    if not 0.1 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError("a number of seconds from 0.1 to 3600")
-    return seconds
+    return _number(text, 0.1, 3600, "expected a number of seconds from 0.1 to 3600")
+
+
+def _number(text: str, least: float, most: float, expected: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(expected) from None
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(expected)
+    return number
 
 
 def _record(options: argparse.Namespace) -> int:

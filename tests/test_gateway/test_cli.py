@@ -21,10 +21,11 @@ from kit.clients.chat_fold import fold_document, fold_stream
 from kit.service.plugins import install
 from kit.time.patience import PATIENCE_S, PROCESSES_S, patiently_with_processes
 
-from pipeline.gateway import cli, supervision
+from pipeline.gateway import cli, service, supervision
 from pipeline.gateway.config.keys import key_digest
 from pipeline.gateway.config.load import load_settings
 from pipeline.gateway.help_text import GROUPS, CommandParser
+from pipeline.gateway.logs import LineSink, Log
 
 pytestmark = pytest.mark.timeout(300)  # processes
 
@@ -112,6 +113,49 @@ def test_every_example_is_a_command_line_that_is_understood(commands: Mapping[st
                 program, *words = part.split()
                 assert program == "headrace", (name, line)
                 assert cli.parser().parse_args(words).command, line
+
+
+WRONG = {
+    "study --upstream nonsense://x": "does not start with http://",
+    "study --upstream http://127.0.0.1:1 --port 70000": "expected a port number, 1 to 65535, or 0 for any free one",
+    "study --upstream http://127.0.0.1:1 --record no/such/x": "there is no folder no/such",
+    "demo --port many": "expected a port number",
+    "demo --host 192.0.2.1 --port 0": "this machine does not have that address",
+    "situation slow-head --port 99999": "expected a port number",
+    "situation slow-head --record no/such/x": "there is no folder no/such",
+    "serve --port 70000": "expected a port number",
+    "serve --config .": "is a folder: name the file in it",
+    "serve --host host.invalid": "no address is known for that host",
+    "graph .": "is a folder: name the file in it",
+    "graph --url http://127.0.0.1:1": "cannot be reached (Connection refused): is the service running there?",
+    "graph --url nonsense": "--url is not a URL such as",
+    "why --slowest .": ". is a folder: name a file in it",
+    "report nowhere": "there is no such file",
+    "compare . .": "is a folder",
+    "trace --slowest . --output x": "is a folder",
+    "record --url http://127.0.0.1:1 --output x --key x": "is the service running there?",
+    "record --url http://127.0.0.1:1 --output x --seconds abc": "expected a number of seconds from 0;",
+    "top --url http://127.0.0.1:1 --interval 0": "expected a number of seconds from 0.1 to 3600",
+    "new-stage x --kind event --into /proc/x": "/proc/x cannot be written (",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_whatever_is_wrong_is_a_sentence_and_no_number_of_the_system(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(supervision, "configure_logging", lambda format, level: None)
+    monkeypatch.setattr(service, "configure_logging", lambda format, level, worker: Log(LineSink(2), "text", "error"))
+    write(tmp_path, GOOD)
+    try:
+        status = cli.main(line.split())
+    except SystemExit as ended:  # argparse
+        status = int(ended.code or 0)
+    err = capfd.readouterr().err
+    assert (status, WRONG[line] in err) == (2, True), err
+    assert "Errno" not in err
+    assert "Traceback" not in err
 
 
 def test_a_new_key_is_alone_on_its_line_and_its_digest_is_what_the_configuration_takes(

@@ -145,7 +145,7 @@ WRONG = {
     "--provider openai --key-from - --env-file": "the key is empty",
     "--provider openai --file no/such/config.yaml": "there is no folder no/such",
     "--provider openai --file .": "is a folder",
-    "--provider openai --file /proc/config.yaml": "/proc/config.yaml cannot be written: ",
+    "--provider openai --file /proc/config.yaml": "/proc/config.yaml cannot be written (",
     "": "name the provider with --provider (openai, ",
 }
 

@@ -177,7 +177,10 @@ def on_a_terminal(record: RequestRecord) -> str:
     try:
         configure_logging("auto", "info", fd=theirs).requests([record], [MOMENT_S])
         logging.getLogger("headrace.test").warning("busy")
-        return os.read(ours, 4096).decode()
+        said = b""
+        while not said.endswith(b"busy\r\n"):
+            said += os.read(ours, 4096)
+        return said.decode()
     finally:
         root.handlers[:] = before
         root.setLevel(level)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.gateway.command_error import CommandError
-from pipeline.gateway.help_text import Commands, add_command
+from pipeline.gateway.help_text import Commands, add_command, port_number
 
 if TYPE_CHECKING:
     from pipeline.gateway.situations.table import Situation
@@ -36,7 +36,7 @@ def add_situation(commands: Commands) -> None:
     which.add_argument("--list", action="store_true", help="list the situations")
     situation.add_argument("--seconds", metavar="N", type=float, default=0, help="repeat it for so long (once)")
     situation.add_argument("--record", metavar="FILE", help="the recording to write (NAME.jsonl)")
-    situation.add_argument("--port", type=int, default=0, help="port to listen on (a free one)")
+    situation.add_argument("--port", type=port_number, default=0, help="port to listen on (a free one)")
     situation.add_argument("--keep-serving", action="store_true", help="repeat it until Ctrl-C, for top and the page")
     situation.set_defaults(run=_situation)
 
