@@ -43,5 +43,5 @@ def test_what_cannot_be_written(number: int, words: str) -> None:
 def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
     said = unwritable(f"{tmp_path}/no/a.jsonl", error(errno.ENOENT))
     assert f"there is no folder {tmp_path}/no: make it first" in said
-    # Also if it is the folder that refuses, as /proc does.
+    # The folder exists, and refuses, as /proc does.
     assert "there is no folder" not in unwritable(f"{tmp_path}/a.jsonl", error(errno.ENOENT))
