@@ -166,7 +166,7 @@ class PipelineSettings(Struct, frozen=True, kw_only=True):
     ] = 100
     server_timing: bool = True
     server_timing_comment: bool = False
-    log_format: LogFormat = "json"
+    log_format: LogFormat = "auto"
     log_level: LogLevel = "info"
 
     @property
