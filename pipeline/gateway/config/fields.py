@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import copy
-from typing import Any, Final, TypeAlias, TypeVar, cast
+from typing import Any, Final, TypeAlias, TypeVar
 
 from msgspec import Struct
 
@@ -109,9 +109,9 @@ class Section:
         return iter(self._fields.items())
 
     def get(self, name: str) -> Node | None:
-        """Return the field if it is present and not null."""
+        """Return the field if it is present, and neither null nor empty text, which to LiteLLM is the same."""
         found = self._fields.get(name)
-        return found if found is not None and found.value is not None else None
+        return None if found is None or _is_blank(found) else found
 
     def place(self, name: str) -> FieldPlace:
         """Return where a field stands, or would stand."""
@@ -131,7 +131,7 @@ class Section:
             if "where" in struct.__struct_fields__:
                 values["where"] = str(self.node.place)
             for name, kind in kinds_of(struct).items():
-                if kind.is_required and self.get(name) is None:
+                if kind.is_required and ((field := self._fields.get(name)) is None or field.value is None):
                     self.problems.error(self.node.place, f"has no {name}: expected {kind.expected()}")
         is_complete = all(name in values for name, kind in kinds_of(struct).items() if kind.is_required)
         return struct(**values) if is_complete else None
@@ -140,7 +140,9 @@ class Section:
         """Return the fields of a Struct that are present and right."""
         kinds = kinds_of(struct)
         found = {
-            name: self._value(node, kinds[name]) for name, node in self if node.value is not None and name in kinds
+            name: self._value(node, kinds[name])
+            for name, node in self
+            if name in kinds and node.value is not None and not (kinds[name].is_optional_text and _is_blank(node))
         }
         return {name: value for name, value in found.items() if value is not None}
 
@@ -151,9 +153,11 @@ class Section:
 
     def items(self, name: str, expected: str) -> list[Node]:
         """Return the items of a list; none, and that is recorded, if the field is something else."""
-        node = self.get(name)
-        if node is None or isinstance(node.value, list):
-            return [] if node is None else cast("list[Node]", node.value)
+        node = self._fields.get(name)
+        if node is None or node.value is None:
+            return []
+        if isinstance(node.value, list):
+            return node.value
         self.problems.error(node.place, f"{node.found()}, expected {expected}")
         return []
 
@@ -211,6 +215,10 @@ class Section:
             hint = did_you_mean(node.value, kind.choices, cutoff=0.5)
         self.problems.error(node.place, f"{found}, expected {kind.expected(value)}{hint}")
         return None
+
+
+def _is_blank(node: Node) -> bool:
+    return node.value is None or (isinstance(node.value, str) and not node.value.strip())
 
 
 def is_filled_in(node: Node) -> bool:

@@ -48,6 +48,11 @@ class FieldKind:
         return get_origin(self.bare) is dict
 
     @property
+    def is_optional_text(self) -> bool:
+        """Whether it is text that may be absent."""
+        return self.bare is str and not self.is_required
+
+    @property
     def is_hidden(self) -> bool:
         """Whether no message may show the value."""
         return HIDDEN in self.marks or self.is_key

@@ -125,7 +125,7 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
             "write it into the entries of model_list",
         )
     has_key = master_key is not None or bool(keys)
-    is_configured = in_general.master_key is not None or own.get("keys") is not None
+    is_configured = general.get("master_key") is not None or own.get("keys") is not None
     _check_access(source, has_key, is_configured, pipeline, problems)
     assert isinstance(included.value, dict)  # read_yaml guarantees it
     report_limits(problems, ignored=pipeline.ignore_limits, own=included.value.get("pipeline_settings"))

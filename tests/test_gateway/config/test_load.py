@@ -475,7 +475,9 @@ NO_KEY = (
 )
 
 
-@pytest.mark.parametrize("general", ["", "general_settings:\n", "general_settings: {master_key: }\n"])
+@pytest.mark.parametrize(
+    "general", ["", "general_settings:\n", "general_settings: {master_key: }\n", "general_settings: {master_key: ''}\n"]
+)
 def test_without_any_key_the_gateway_does_not_start(general: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_settings(model("{model: canned/echo}") + general, source="config.yaml", environ={})
@@ -545,6 +547,13 @@ def test_a_bare_model_name_belongs_to_openai() -> None:
 def test_a_local_server_needs_no_key() -> None:
     assert only(model("{model: openai/m, api_base: 'http://127.0.0.1:1/v1'}")).headers == ()
     assert only(model("{model: lm_studio/m}")).url == "http://localhost:1234/v1/responses"
+
+
+def test_empty_text_counts_as_absent_as_in_litellm() -> None:
+    entry = "{model: openai/gpt-5, api_key: '', api_base: '', organization: ' '}"
+    deployment = only(model(entry), OPENAI_API_KEY="sk-1")
+    assert deployment.headers == (("authorization", "Bearer sk-1"),)
+    assert deployment.url == "https://api.openai.com/v1/responses"
 
 
 def test_extra_headers_replace_ours_and_may_carry_the_key() -> None:
