@@ -3,9 +3,12 @@
 Takes: the body as it arrives (bytes). Gives: the same, 1:1.
 Holds: nothing. Waits: for nothing. Fills: PRINCIPAL, unless the gateway has filled it to admit the request.
 Raises: when the stage opens, ClientFault: ``unauthorized`` if the key is missing, `UnknownKey` if it is unknown,
-``invalid_request`` if there are two different keys: who is asking must not depend on which of them is read.
-Source: OpenAI API reference, Authentication (2026-08): ``Authorization: Bearer``; Azure OpenAI uses ``api-key`` and
-Anthropic ``x-api-key``; LiteLLM accepts all three.
+``invalid_request`` if there are two different keys: who is asking must not depend on which of them is read. Only
+``x-litellm-api-key`` is certain to be meant for a gateway: if it is there, the others are somebody else's.
+Source: OpenAI API reference, Authentication (2026-08): ``Authorization: Bearer``; Azure OpenAI uses ``api-key``,
+Anthropic ``x-api-key``, Google ``x-goog-api-key``. LiteLLM (proxy/auth/user_api_key_auth.py, 2026-11) accepts all of
+them, ``x-litellm-api-key`` before any other, each with or without ``Bearer``, and only the header that
+``litellm_key_header_name`` names, if it names one.
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ from stages.slots import HEAD, PRINCIPAL, ReceivedHead
 
 BEARER = b"bearer "
 AUTHORIZATION = b"authorization"
-KEY_HEADERS = (AUTHORIZATION, b"x-api-key", b"api-key")
+KEY_HEADERS = (AUTHORIZATION, b"x-api-key", b"api-key", b"x-goog-api-key")
+GATEWAY_KEY = b"x-litellm-api-key"
+"""LiteLLM's own header. Whoever sends it may have another service's key in ``Authorization``."""
 
 
 class UnknownKey(ClientFault):
@@ -103,6 +108,8 @@ def presented_key(head: ReceivedHead, names: tuple[bytes, ...] = KEY_HEADERS) ->
         ClientFault: ``invalid_request`` if it presents two different ones.
     """
     headers = head.headers
+    if names is KEY_HEADERS and (headers.get(GATEWAY_KEY) or GATEWAY_KEY in head.differing):
+        names = (GATEWAY_KEY,)
     presented, of = b"", b""
     for name in names:
         if (value := headers.get(name)) is None:

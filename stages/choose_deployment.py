@@ -34,6 +34,7 @@ from stages.principal import Principal
 from stages.reasoning.keys import conversation_of
 from stages.request import ResponsesRequest
 from stages.routing.health import Change
+from stages.routing.known_names import usable
 from stages.routing.router import ROUTE, Candidate, Route, Router
 from stages.routing.settings import DEFAULT_ROUTING, RoutingSettings
 from stages.routing.windows import estimated_tokens, fitting
@@ -257,6 +258,19 @@ class Deployments:
         """Return the names that a key may use, in the order of the configuration."""
         return [name for name in self.names if principal.may_use(name)]
 
+    def not_found(self, model: str, principal: Principal, where: str = "") -> ClientFault:
+        """Return the failure of a request for a model that does not exist, or not for this key.
+
+        Args:
+            model: the name.
+            principal: whose key it is.
+            where: what is to be said of the name, in parentheses or between commas.
+        """
+        instead = usable(self.visible_to(principal), model)
+        return ClientFault(
+            f"the model {model!r}{where} does not exist: {instead}", code="model_not_found", param="model"
+        )
+
 
 def _weakly(find: Callable[[str, str | None], Match | None]) -> Callable[..., Match | None]:
     """Return a method without its object: a cache that holds its owner is garbage that only the collector frees.
@@ -307,20 +321,17 @@ class _Choose:
             match = self._deployments.match(asked)
         # Scopes are about models: a key for a model may use its variants, and a key may be limited to one variant.
         if not principal.may_use(asked) and (match is None or not match.is_for(principal)):
+            instead = usable(self._deployments.visible_to(principal), asked)
             raise ClientFault(
-                f"this API key may not use the model {asked!r}: GET /cursor/models lists the allowed models",
+                f"this API key may not use the model {asked!r}{self._named_where()}: {instead}",
                 code="model_forbidden",
                 param="model",
             )
         if target is not None:
             match = self._deployments.match(target, effort)
         if match is None:
-            why = "" if target is None else f", which a stage of this gateway chose for {asked!r},"
-            raise ClientFault(
-                f"the model {target or asked!r}{why} does not exist: GET /cursor/models lists the available models",
-                code="model_not_found",
-                param="model",
-            )
+            described = f", which a stage of this gateway chose for {asked!r}," if target else self._named_where()
+            raise self._deployments.not_found(target or asked, principal, described)
         if match.other_mode is not None:
             raise ClientFault(
                 f"the model {target or asked!r} is for {match.other_mode}: this gateway serves chat models only",
@@ -360,6 +371,10 @@ class _Choose:
             call = replace(call, model=target or asked, client_headers=headers)
         self._ctx[CALL] = call
         return call
+
+    def _named_where(self) -> str:
+        """Return where the model's name is, if a client's user would look for it in the wrong place."""
+        return "" if self._ctx[HEAD].model_in_path is None else " (the deployment that the path names)"
 
     def flush(self) -> list[UpstreamCall]:
         return []

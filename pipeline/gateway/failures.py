@@ -51,16 +51,25 @@ TABLE: dict[str, Row] = {
     "body_too_large": Row(413, "BR", "The body is larger than `pipeline_settings.max_body_mb`. Shorten the chat."),
     "body_timeout": Row(408, "BR", "The body did not arrive within `pipeline_settings.body_timeout_s`."),
     "unauthorized": Row(401, "AU", "The API key is missing or unknown. Check the key."),
-    "model_forbidden": Row(403, "AU", "The key's `models` do not allow this model."),
+    "model_forbidden": Row(403, "AU", "The key's `models` do not allow this model; the message names others."),
     "master_key_required": Row(403, "AU", "Only the master key may use this path."),
     "metrics_forbidden": Row(403, "AU", "The key may not read the metrics. Use one that has `metrics: true`."),
-    "model_not_found": Row(404, "BR", "No entry of `model_list` has this name. `GET /cursor/models` lists them."),
-    "route_not_found": Row(404, "BR", "The path does not exist. The README lists the routes."),
+    "model_not_found": Row(
+        404,
+        "BR",
+        "No entry of `model_list` has this name; the message names those that the key may use, as `GET /cursor/models` "
+        "does. With Azure's paths it is the name in the path that counts.",
+    ),
+    "route_not_found": Row(
+        404, "BR", "The path does not exist. The message names the nearest one; the README lists all of them."
+    ),
     "record_not_found": Row(
         404, "BR", "The flight recorder does not have this request, or not any more (`recorder_mb`)."
     ),
     "not_installed": Row(409, "BR", "The server lacks an optional package; the message names it."),
-    "method_not_allowed": Row(405, "BR", "The path does not support this method."),
+    "method_not_allowed": Row(
+        405, "BR", "The path does not have this method; `Allow` and the message name those that it has."
+    ),
     "upstream_unreachable": Row(
         502, "UC", "The connection was refused, the name has no address, or the TLS handshake failed."
     ),

@@ -16,12 +16,12 @@ from msgspec import Struct
 
 from pipeline.gateway.command_error import CommandError
 from pipeline.gateway.config.describe import full_model, host_of
+from pipeline.gateway.routes import HEALTH_PATH
 from stages.routing.health import HealthState
 from stages.routing.router import Router
 from stages.upstreams import Deployment
 from stages.wire.redaction import redact
 
-PATH: Final = "/health"
 FETCH_LIMIT_S: Final = 10.0
 
 
@@ -116,7 +116,7 @@ def fetch_health(url: str, key: str) -> HealthPage:
     Raises:
         CommandError: if it cannot be reached, refuses the key, or is not headrace.
     """
-    page = f"{url.rstrip('/')}{PATH}"
+    page = f"{url.rstrip('/')}{HEALTH_PATH}"
     try:
         # Not through a proxy of the environment: the server is ours.
         with httpx.Client(timeout=FETCH_LIMIT_S, trust_env=False) as client:

@@ -15,9 +15,9 @@ import trio
 from msgspec.structs import replace
 
 from pipeline import ClientFault, PipelineError
-from pipeline.gateway.app import CHAT_PATHS, MODELS_PATHS
 from pipeline.gateway.failures import render
 from pipeline.gateway.http.asgi import App, Receive, Scope, Send
+from pipeline.gateway.routes import raw_path_of, served_path_of
 from pipeline.gateway.upstream_clients import ClientSettings, UpstreamClients
 from stages.upstreams import Deployment
 from stages.upstreams.apis import APIS
@@ -68,11 +68,14 @@ class PassingOn:
 
         It stays as the client has encoded it: ``/v1/models/org%2Fname`` is one model, and ``%3F`` begins no query.
         """
-        path: str = scope["path"].rstrip("/")
-        raw_path: str = scope["raw_path"].decode("ascii")
-        if path in MODELS_PATHS:
+        raw_path = raw_path_of(scope).decode("ascii")
+        served = served_path_of(raw_path_of(scope))
+        kind = None if served is None else served.kind
+        if kind == "models":
             return "/models"
-        if not raw_path.startswith("/v1/") or (scope["method"] == "POST" and path in CHAT_PATHS):
+        if kind == "model":
+            return f"/models/{raw_path.partition('/models/')[2]}"
+        if not raw_path.startswith("/v1/") or (scope["method"] == "POST" and kind == "chat"):
             return None
         return raw_path.removeprefix("/v1")
 

@@ -17,7 +17,7 @@ from kit.service.records_of import record_line, request_record_of
 from pipeline.gateway import recorded
 from pipeline.gateway.admin import page_files
 from pipeline.gateway.admin.access import Access
-from pipeline.gateway.admin.dispatch import Admin, is_admin_path
+from pipeline.gateway.admin.dispatch import Admin
 from pipeline.gateway.admin.now import MAX_BYTES, SHARED_S, Now
 from pipeline.gateway.board import BoardText, RunningRequest, write_board
 from pipeline.gateway.client_address import NO_PROXIES
@@ -139,11 +139,6 @@ async def test_without_a_master_key_in_the_configuration_a_sentence_says_how_to_
 async def test_other_paths_do_not_exist(server: Server, path: str) -> None:
     answer = await server.get(path)
     assert (answer.status, answer.json()["error"]["code"]) == (404, "route_not_found")
-
-
-def test_the_admin_paths_are_told_from_others() -> None:
-    assert all(map(is_admin_path, ("/latency", "/latency/", "/latency/now", "/latency/requests/a/trace", "/metrics")))
-    assert not any(map(is_admin_path, ("/", "/latencies", "/v1/latency", "/health", "/metrics/", "/metrics/x")))
 
 
 async def test_records_are_read_with_a_cursor(server: Server) -> None:

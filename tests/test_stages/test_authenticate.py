@@ -40,6 +40,10 @@ def test_it_passes_every_check_and_does_not_change_the_body() -> None:
         {b"authorization": b"bearer  sk-alice "},
         {b"x-api-key": b"sk-alice"},
         {b"api-key": b"sk-alice"},
+        {b"api-key": b"Bearer sk-alice"},
+        {b"x-goog-api-key": b"sk-alice"},
+        {b"x-litellm-api-key": b"sk-alice"},
+        {b"x-litellm-api-key": b"Bearer sk-alice"},
     ],
 )
 async def test_every_header_that_clients_use_is_read(headers: dict[bytes, bytes]) -> None:
@@ -94,6 +98,9 @@ async def test_a_request_without_a_key_may_be_let_in_but_not_one_with_a_wrong_ke
         ({b"x-api-key": b"sk-bob", b"api-key": b"sk-alice"}, (), "the headers x-api-key and api-key have different"),
         ({b"authorization": b"Bearer sk-alice"}, (b"authorization",), "the header authorization came more than once"),
         ({b"x-api-key": b"sk-alice"}, (b"x-api-key",), "the header x-api-key came more than once"),
+        ({b"api-key": b"sk-bob", b"x-goog-api-key": b"sk-alice"}, (), "the headers api-key and x-goog-api-key have"),
+        ({b"x-litellm-api-key": b"sk-alice"}, (b"x-litellm-api-key",), "the header x-litellm-api-key came more than"),
+        ({b"x-litellm-api-key": b""}, (b"x-litellm-api-key",), "the header x-litellm-api-key came more than once"),
     ],
 )
 async def test_two_different_keys_are_refused(
@@ -117,6 +124,27 @@ async def test_one_key_in_several_headers_is_one_key(headers: dict[bytes, bytes]
     ctx = context(headers, differing=frozenset({b"cookie"}))
     await collect(authenticate(OneKey()), b"x", context=lambda: ctx)
     assert ctx[PRINCIPAL] is ALICE
+
+
+@pytest.mark.parametrize("others", [(), (b"authorization", b"x-api-key")])
+async def test_litellms_header_counts_alone(others: tuple[bytes, ...]) -> None:
+    of_others = {b"authorization": b"Bearer sk-bob", b"x-api-key": b"sk-carol"}
+    ctx = context({**of_others, b"x-litellm-api-key": b"sk-alice"}, differing=frozenset(others))
+    await collect(authenticate(OneKey()), b"x", context=lambda: ctx)
+    assert ctx[PRINCIPAL] is ALICE
+    wrong = {b"authorization": b"Bearer sk-alice", b"x-litellm-api-key": b"sk-bob"}
+    with pytest.raises(ClientFault, match="API key is unknown"):
+        await collect(authenticate(OneKey()), context=lambda: context(wrong))
+
+
+async def test_litellms_header_does_not_count_if_it_is_empty_or_another_one_is_configured() -> None:
+    for headers, key_header in (
+        ({b"authorization": b"Bearer sk-alice", b"x-litellm-api-key": b""}, None),
+        ({b"authorization": b"Bearer sk-alice", b"x-litellm-api-key": b"sk-bob"}, "Authorization"),
+    ):
+        ctx = context(headers)
+        await collect(authenticate(OneKey(), key_header=key_header), b"x", context=lambda ctx=ctx: ctx)
+        assert ctx[PRINCIPAL] is ALICE
 
 
 @pytest.mark.parametrize("value", [b"sk-alice", b"Bearer sk-alice"])

@@ -26,12 +26,12 @@ from pipeline.gateway.admin.summaries import summaries_of
 from pipeline.gateway.board import all_running, read_board
 from pipeline.gateway.http.asgi import Receive, Scope, Send
 from pipeline.gateway.http.door import OwnAnswer
-from pipeline.gateway.metrics.text import CONTENT_TYPE, METRICS_PATH, metrics_text
+from pipeline.gateway.metrics.text import CONTENT_TYPE, metrics_text
 from pipeline.gateway.recorded import cursor_now, line_of, lines_after, newest_lines
 from pipeline.gateway.recorder import KINDS, STALL
+from pipeline.gateway.routes import METRICS_PATH, PAGE_PATH, raw_path_of, served_path_of
 from pipeline.segments import SegmentFile
 
-PAGE_PATH: Final = "/latency"
 CURSOR_HEADER: Final = b"x-headrace-cursor"
 LOST_HEADER: Final = b"x-headrace-lost"
 MORE_HEADER: Final = b"x-headrace-more"
@@ -39,11 +39,6 @@ MORE_HEADER: Final = b"x-headrace-more"
 WATCHED_S: Final = 5.0
 """For how long the processes show what is running, after somebody has asked."""
 MAX_LIMIT: Final = 1000
-
-
-def is_admin_path(path: str) -> bool:
-    """Return whether `Admin` answers a path."""
-    return path in (PAGE_PATH, METRICS_PATH) or path.startswith(f"{PAGE_PATH}/")
 
 
 class Admin:
@@ -70,6 +65,9 @@ class Admin:
 
     async def _answer(self, scope: Scope) -> OwnAnswer:
         path: str = scope["path"]
+        served = served_path_of(raw_path_of(scope))
+        if served is None or served.kind != "admin":
+            raise _unknown(path)
         if scope["method"] not in ("GET", "HEAD"):
             raise ClientFault(f"{path} does not accept {scope['method']}: use GET", code="method_not_allowed")
         access = self._access()
@@ -77,8 +75,6 @@ class Admin:
             await access.check_metrics(scope)
             # In a thread: it may take 20 ms.
             return data_answer(await trio.to_thread.run_sync(metrics_text, self._file), CONTENT_TYPE)
-        if not is_admin_path(path):
-            raise _unknown(path)
         access.check_exists(PAGE_PATH)
         what, _, name = path.removeprefix(PAGE_PATH).lstrip("/").partition("/")
         if path == f"{PAGE_PATH}/":  # what the page refers to is relative to the path without the slash

@@ -16,7 +16,6 @@ from pipeline.observe import read_all
 from pipeline.segments import SegmentFile
 from pipeline.series import Family, Kind, Series
 
-METRICS_PATH: Final = "/metrics"
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
 _NOT_IN_A_NAME: Final = re.compile(r"[^a-zA-Z0-9_:]")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kit.clients.chat_fold import Folded
-from kit.upstreams.scripted import Exchange, error, sse_head
+from kit.upstreams.scripted import Exchange, error, json_answer, sse_head
 from openai.types.responses.response_create_params import ResponseCreateParamsBase
 
 Json = dict[str, Any]
@@ -234,8 +234,12 @@ class StrictResponses:
         reply = self._replies[len(self.inputs)]
         self.inputs.append(body["input"])
         self.bodies.append(body)
+        events = self._events(len(self.inputs), reply, body)
+        if not body.get("stream"):
+            await exchange.send(json_answer(events[-1]["response"]))
+            return
         await exchange.send(sse_head())
-        for event in self._events(len(self.inputs), reply, body):
+        for event in events:
             await exchange.send_chunk(b"data: %b\n\n" % json.dumps(event).encode())
         await exchange.send(b"0\r\n\r\n")
 
