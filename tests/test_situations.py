@@ -30,10 +30,11 @@ from kit.service.records import assert_sums
 from kit.time.patience import PROCESSES_S, patiently_with_processes
 from kit.time.run_queue import waited_for_processor_ms
 
-from pipeline.gateway.cli import known_plugins, main
+from pipeline.gateway.cli import main
 from pipeline.gateway.command_error import CommandError
 from pipeline.gateway.config.load import parse_settings
 from pipeline.gateway.generation import Generation
+from pipeline.gateway.installed import known_plugins
 from pipeline.gateway.publishing import PUBLISH_EVERY_S
 from pipeline.gateway.situations.clients import Seen, ask_all
 from pipeline.gateway.situations.own_service import RunningService, serving

@@ -8,22 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Final
 
-import httpx
-import msgspec
 from msgspec import Struct
 
-from pipeline.gateway.command_error import CommandError
 from pipeline.gateway.config.describe import full_model, host_of
 from pipeline.gateway.routes import HEALTH_PATH
+from pipeline.study import live
 from stages.routing.health import HealthState
 from stages.routing.router import Router
 from stages.upstreams import Deployment
 from stages.wire.redaction import redact
-
-FETCH_LIMIT_S: Final = 10.0
-
 
 class EndpointHealth(Struct, kw_only=True):
     """One deployment.
@@ -114,27 +108,6 @@ def fetch_health(url: str, key: str) -> HealthPage:
         key: its master key.
 
     Raises:
-        CommandError: if it cannot be reached, refuses the key, or is not headrace.
+        LiveError: if it cannot be reached, refuses the key, or is not headrace.
     """
-    page = f"{url.rstrip('/')}{HEALTH_PATH}"
-    try:
-        # Not through a proxy of the environment: the server is ours.
-        with httpx.Client(timeout=FETCH_LIMIT_S, trust_env=False) as client:
-            response = client.get(page, headers={"authorization": f"Bearer {key}"})
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol):
-        raise CommandError("--url is not a URL such as http://127.0.0.1:4000") from None
-    except httpx.TimeoutException:
-        raise CommandError(f"{page} has not answered within {FETCH_LIMIT_S:g} s") from None
-    except (httpx.HTTPError, UnicodeError) as error:
-        raise CommandError(f"{page} cannot be reached ({type(error).__name__}): is the server running there?") from None
-    if response.status_code in (401, 403):
-        raise CommandError(
-            f"{page} refuses the key (status {response.status_code}): it needs the server's master key, "
-            "from --key, the configuration, or the environment variable HEADRACE_MASTER_KEY"
-        )
-    try:
-        if response.status_code == 200:
-            return msgspec.json.decode(response.content, type=HealthPage)
-    except msgspec.DecodeError:
-        pass
-    raise CommandError(f"{page} answers with status {response.status_code} and no health: is that headrace's address?")
+    return live.decoded(url, live.fetch(url, key, HEALTH_PATH)[0], HealthPage)

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
+import shlex
 import shutil
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol
 
 MAX_COLUMNS: Final = 100
+LAST_PORT: Final = 65535
 _NAME_COLUMNS: Final = 14
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -38,8 +42,24 @@ class Commands(Protocol):
     def add_parser(self, name: str, **arguments: Any) -> Any: ...
 
 
-class CommandParser(argparse.ArgumentParser):
-    """The parser of one command, whose errors name its own help.
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors end with where to read on."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the command line, and end with status 2."""
+        self.print_usage(sys.stderr)
+        self.exit(2, f"{self.prog}: {message}; `{self.prog} --help` explains it\n")
+
+    def refuse_unknown(self, words: Sequence[str]) -> NoReturn:
+        """End with status 2, because of words that this command does not have; a flag may be a near miss."""
+        flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
+        near = [close for word in words for close in difflib.get_close_matches(word.partition("=")[0], flags, n=1)]
+        hint = f"; did you mean {near[0]}?" if near else ""
+        self.error(f"unknown: {' '.join(words)}{hint}")
+
+
+class CommandParser(_Parser):
+    """The parser of one command.
 
     Attributes:
         summary: the line of the command in ``headrace --help``.
@@ -50,20 +70,8 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(*arguments, **named)
         self.summary = ""
 
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong with the command line, and end with status 2."""
-        self.print_usage(sys.stderr)
-        self.exit(2, f"{self.prog}: {message}; `{self.prog} --help` has an example\n")
 
-    def refuse_unknown(self, words: Sequence[str]) -> NoReturn:
-        """End with status 2, because of words that this command does not have; a flag may be a near miss."""
-        flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
-        near = [close for word in words for close in difflib.get_close_matches(word.partition("=")[0], flags, n=1)]
-        hint = f"; did you mean {near[0]}?" if near else ""
-        self.error(f"unknown: {' '.join(words)}{hint}")
-
-
-class HeadraceParser(argparse.ArgumentParser):
+class HeadraceParser(_Parser):
     """The parser of ``headrace``, whose help lists the commands by `GROUPS`.
 
     Attributes:
@@ -118,6 +126,17 @@ def add_command(
     return parser
 
 
+def port_number(text: str) -> int:
+    """Return a port from the command line.
+
+    Raises:
+        argparse.ArgumentTypeError: if there is no such port: the system would take another one.
+    """
+    if not (text.isdecimal() and text.isascii() and int(text) <= LAST_PORT):
+        raise argparse.ArgumentTypeError(f"expected a port number, 1 to {LAST_PORT}, or 0 for any free one")
+    return int(text)
+
+
 def _columns() -> int:
     return min(shutil.get_terminal_size().columns, MAX_COLUMNS) - 2
 
@@ -147,3 +166,13 @@ def new_parser(description: str, version: str) -> HeadraceParser:
     parser.add_argument("--version", action="version", version=version)
     parser.commands = parser.add_subparsers(metavar="COMMAND", dest="command", parser_class=CommandParser)
     return parser
+
+
+def program_name() -> str:
+    """Return how this program was called, for command lines that are printed: they work where they are read."""
+    called = Path(sys.argv[0])
+    if called.name != "headrace":
+        return f"{sys.executable} -m pipeline.gateway"
+    found = shutil.which("headrace")
+    is_found = found is not None and os.path.exists(called) and os.path.samefile(found, called)
+    return "headrace" if is_found else shlex.quote(str(called))

@@ -15,6 +15,7 @@ from msgspec import Struct
 from pipeline.gateway.command_error import CommandError
 from pipeline.gateway.insertions import BUILT_IN
 from pipeline.registry import discover
+from pipeline.study.files import unwritable
 
 TEMPLATES: Final = Path(__file__).parent / "stage_templates"
 """Shared files, and a folder for each kind. In them ``@NAME@`` and its like are replaced."""
@@ -97,7 +98,7 @@ def write_new_stage(given: str, kind: str, into: str | None = None) -> str:
         for file, template in files.items():
             (folder / file).write_text(_filled(template.read_text("utf-8"), values), "utf-8")
     except OSError as error:
-        raise CommandError(f"{folder} cannot be written: {error.strerror}") from error
+        raise CommandError(unwritable(str(folder), error)) from error
     python = shlex.quote(sys.executable)  # a bare name may be that of another environment
     return f"""\
 {folder}: {", ".join(files)}

@@ -61,7 +61,7 @@ def serve(
         reread: reads the configuration again, for a reload; None if it comes from nowhere that can change.
 
     Raises:
-        OSError: if the address cannot be bound; the message names it.
+        ListenError: if the address cannot be bound.
         PluginError: if a configured stage does not fit.
         ConfigError: if there are more limits or workers than can be counted.
     """

@@ -8,7 +8,6 @@ upstream it sees here too.
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,11 +25,13 @@ from pipeline.gateway.config.urls import base_problem, endpoint_url
 from pipeline.gateway.event_log import RecordLog
 from pipeline.gateway.http.sockets import bind_socket
 from pipeline.gateway.logs import LineSink, Log, StallRecord
+from pipeline.gateway.new_key import new_key
 from pipeline.gateway.passing_on import LOOPBACK, PassingOn
 from pipeline.gateway.request_record import RequestRecord
 from pipeline.gateway.upstream_clients import proxy_in_environment
 from pipeline.study.brief_line import brief_line, stall_line
 from pipeline.study.recording import StudyError, header_now, new_file
+from pipeline.study.tables import has_colour
 from stages.routing.settings import RoutingSettings
 from stages.upstreams import Deployment, Timeouts
 from stages.upstreams.apis import APIS
@@ -74,7 +75,7 @@ def study_upstream(
     from pipeline.gateway.service import serve  # here because it takes half a second
 
     deployment = deployment_of(upstream, api)
-    key = f"sk-{secrets.token_urlsafe(24)}"
+    key = new_key()
     settings = settings_of(deployment, key=key, host=host, port=_free_port(host) if port is None else port)
     with ExitStack() as opened:
         logs: list[RecordLog] = [_printed(is_json=is_json)]
@@ -218,7 +219,7 @@ def _printed(*, is_json: bool) -> RecordLog:
     sink = LineSink(sys.stdout.fileno())
     if is_json:
         return Log(sink, "json", "info")
-    return BriefLog(sink, has_colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+    return BriefLog(sink, has_colour=has_colour(is_terminal=sys.stdout.isatty()))
 
 
 def _recording(fd: int, deployment: Deployment) -> RecordLog:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
+from pipeline.gateway.banner import banner_of, write_banner
 from pipeline.gateway.config.problems import ConfigError
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.http.sockets import bind_socket
@@ -73,7 +74,7 @@ def supervise(
     files: Callable[[], Iterable[str]] = tuple,
     code: Collection[Path] = (),
 ) -> int:
-    """Serve with worker processes until a signal ends it; return the exit status.
+    """Serve with worker processes until a signal ends it; return the exit status. Says so once all of them serve.
 
     Args:
         settings: the configuration, resolved.
@@ -84,10 +85,11 @@ def supervise(
             that checks the configuration ``--check``.
 
     Raises:
-        OSError: if the address cannot be bound; the message names it.
+        ListenError: if the address cannot be bound.
+        CommandError: if ``metrics_address`` cannot be.
     """
     own = settings.pipeline
-    configure_logging(own.log_format, own.log_level)
+    written = configure_logging(own.log_format, own.log_level)
     allow_many_files(own.max_connections)
     listener = bind_socket(own.host, own.port)
 
@@ -136,6 +138,7 @@ def supervise(
         check=check,
         more_fds=[counts, measurements.fd],
         beside=watch,
+        on_ready=lambda: write_banner(banner_of(settings, listener.getsockname()[1]), written),
     )
     return trio.run(serve, own.workers, [listener], command_of)
 

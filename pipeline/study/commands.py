@@ -9,40 +9,94 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from pipeline.study.selection import Selection
-
-# argparse has no public name for what `add_subparsers` returns.
-Subparsers = Any
 
 _CHECK: Final = "check --model, --deployment, --end, --since, --until"
 FILE_HELP: Final = "a recording (.zst needs the extra zstd) or a JSON log of headrace; - is standard input"
 
 
-def add_commands(commands: Subparsers) -> None:
+class AddCommand(Protocol):
+    """Adds a command to the parser of ``headrace``: `pipeline.gateway.help_text.add_command`."""
+
+    def __call__(
+        self,
+        name: str,
+        *,
+        summary: str,
+        description: str,
+        example: str,
+        environment: Sequence[tuple[str, str]] = (),
+    ) -> argparse.ArgumentParser: ...
+
+
+KEY_ROW: Final = ("HEADRACE_MASTER_KEY", "the master key of the service, for --url")
+COLOUR_ROW: Final = ("NO_COLOR", "no colour on a terminal; FORCE_COLOR: colour everywhere")
+
+
+def add_commands(add: AddCommand) -> None:
     """Add the commands to the parser of ``headrace``. Nothing heavy is imported before one of them runs."""
-    report = commands.add_parser("report", help="show where the time of all requests of a recording went")
+    report = add(
+        "report",
+        summary="show where the time of all requests of a recording went",
+        description="Show where the time of all requests of a recording went: by party, by stage, by moment.",
+        example="""
+            headrace report today.jsonl
+            headrace report --url http://127.0.0.1:4000 --model my-gpt
+        """,
+        environment=[KEY_ROW, COLOUR_ROW],
+    )
     report.add_argument("file", metavar="FILE", nargs="?", help=FILE_HELP)
     add_service(report, instead_of="FILE")
     _add_selection(report)
     set_run(report, _report)
 
-    why = commands.add_parser("why", help="say why one request took long: whose time it was, and what cost most")
+    why = add(
+        "why",
+        summary="say why a request took long, or what requests wait for",
+        description="""
+            Say why one request took long: whose time it was, what cost most, and what it waited for. With --now: what
+            each running request waits for at this moment.
+        """,
+        example="""
+            headrace why --slowest today.jsonl
+            headrace why --now --url http://127.0.0.1:4000
+        """,
+        environment=[KEY_ROW, COLOUR_ROW],
+    )
     _add_request(why, "explain")
     why.add_argument("--now", action="store_true", help="say what each running request waits for; needs --url")
     _add_selection(why)
     set_run(why, _why)
 
-    stalls = commands.add_parser("stalls", help="show which stages held the loop, and which requests waited for them")
+    stalls = add(
+        "stalls",
+        summary="show which stages held the loop, and who waited for them",
+        description="""
+            Show which stages held the event loop of their process, so that every stream of it waited, and which
+            requests these were.
+        """,
+        example="headrace stalls today.jsonl",
+        environment=[KEY_ROW, COLOUR_ROW],
+    )
     stalls.add_argument("file", metavar="FILE", nargs="?", help=FILE_HELP)
     add_service(stalls, instead_of="FILE")
     _add_selection(stalls)
     set_run(stalls, _stalls)
 
-    compare = commands.add_parser("compare", help="show what is slower or faster in a second recording")
+    compare = add(
+        "compare",
+        summary="show what is slower or faster in a second recording",
+        description="""
+            Show which figures differ between two recordings by more than chance and a margin. The status is 1 if there
+            is one.
+        """,
+        example="headrace compare before.jsonl after.jsonl --margin 10",
+        environment=[COLOUR_ROW],
+    )
     compare.add_argument("before", metavar="A", help=FILE_HELP)
     compare.add_argument("after", metavar="B", help="another one")
     compare.add_argument(
@@ -52,13 +106,28 @@ def add_commands(commands: Subparsers) -> None:
     _add_selection(compare)
     set_run(compare, _compare)
 
-    trace = commands.add_parser("trace", help="write a request as a Perfetto trace (extra trace; ui.perfetto.dev)")
+    trace = add(
+        "trace",
+        summary="write a request as a Perfetto trace, for ui.perfetto.dev",
+        description="""
+            Write requests as a trace that https://ui.perfetto.dev shows, batch by batch if they were traced. Needs the
+            extra: pip install 'headrace[trace]'.
+        """,
+        example="headrace trace --slowest today.jsonl --output slow.pftrace",
+        environment=[KEY_ROW],
+    )
     _add_request(trace, "write")
     trace.add_argument("--output", "-o", metavar="FILE.pftrace", required=True, help="what to write")
     _add_selection(trace)
     set_run(trace, _trace)
 
-    budget = commands.add_parser("budget", help="check limits for CI: status 1 and one line for each that is exceeded")
+    budget = add(
+        "budget",
+        summary="check limits for CI: status 1 if one is exceeded",
+        description="Check the figures of recordings against limits, for CI: status 1 if one is exceeded.",
+        example="headrace budget budgets.toml today.jsonl --strict",
+        environment=[COLOUR_ROW],
+    )
     budget.add_argument("budgets", metavar="BUDGETS.toml", help="the limits; docs/recordings.md has the format")
     budget.add_argument("files", metavar="FILE", nargs="+", help=f"{FILE_HELP}; several count as one")
     budget.add_argument("--strict", action="store_true", help="a limit that cannot be judged counts as exceeded")
@@ -247,6 +316,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _trace(options: argparse.Namespace) -> int:
+    from pipeline.study.files import unwritable
     from pipeline.study.perfetto import perfetto_trace
     from pipeline.study.recording import StudyError
     from pipeline.study.source import open_source
@@ -261,7 +331,7 @@ def _trace(options: argparse.Namespace) -> int:
         with open(options.output, "wb") as file:
             file.write(trace)
     except OSError as error:
-        raise StudyError(f"{options.output} cannot be written: {error.strerror}") from None
+        raise StudyError(unwritable(options.output, error)) from None
     traced = sum(request.trace is not None for request in requests)
     if options.json:
         write_json({"file": options.output, "bytes": len(trace), "requests": len(requests), "traced": traced})

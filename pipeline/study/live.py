@@ -7,7 +7,7 @@ import os
 import ssl
 from threading import Event
 from time import monotonic
-from typing import IO, Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode, urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
@@ -58,7 +58,7 @@ def records(url: str, key: str, after: str = "", *, limit: int = LINES_AT_A_TIME
     Raises:
         LiveError: if that fails.
     """
-    body, headers = _fetch(url, key, f"/latency/records?{urlencode({'after': after, 'limit': limit})}")
+    body, headers = fetch(url, key, f"/latency/records?{urlencode({'after': after, 'limit': limit})}")
     cursor = headers.get("x-headrace-cursor")
     if cursor is None:
         raise _not_headrace(url)
@@ -73,7 +73,7 @@ def running(url: str, key: str) -> list[dict[str, Any]]:
     Raises:
         LiveError: if that fails.
     """
-    found: list[dict[str, Any]] = _decoded(url, _fetch(url, key, "/latency/running")[0], list[dict[str, Any]])
+    found: list[dict[str, Any]] = decoded(url, fetch(url, key, "/latency/running")[0], list[dict[str, Any]])
     return found
 
 
@@ -83,7 +83,7 @@ def now(url: str, key: str) -> dict[str, Any]:
     Raises:
         LiveError: if that fails.
     """
-    found: dict[str, Any] = _decoded(url, _fetch(url, key, "/latency/now")[0], dict[str, Any])
+    found: dict[str, Any] = decoded(url, fetch(url, key, "/latency/now")[0], dict[str, Any])
     return found
 
 
@@ -107,7 +107,7 @@ def request(url: str, key: str, request_id: str) -> bytes:
     Raises:
         LiveError: if that fails, or the flight recorder does not have it (any more).
     """
-    return _fetch(url, key, f"/latency/requests/{quote(request_id, safe='')}")[0]
+    return fetch(url, key, f"/latency/requests/{quote(request_id, safe='')}")[0]
 
 
 def key_from(option: str | None) -> str:
@@ -132,7 +132,12 @@ class _NoRedirects(HTTPRedirectHandler):
         return None
 
 
-def _fetch(url: str, key: str, path: str) -> tuple[bytes, http.client.HTTPMessage]:
+def fetch(url: str, key: str, path: str) -> tuple[bytes, http.client.HTTPMessage]:
+    """Return what the service answers for a path, and its headers.
+
+    Raises:
+        LiveError: if it cannot be reached, or refuses.
+    """
     address = _checked(url)
     try:
         asked = Request(address + path, headers={"Authorization": f"Bearer {key}", "Accept": "*/*"})
@@ -197,7 +202,15 @@ def _message(error: HTTPError) -> str | None:
     return "".join(filter(str.isprintable, message))[:_SHOWN_CHARACTERS] if isinstance(message, str) else None
 
 
-def _decoded(url: str, body: bytes, wanted: Any) -> Any:  # as the caller wants it
+DocumentT = TypeVar("DocumentT")
+
+
+def decoded(url: str, body: bytes, wanted: type[DocumentT]) -> DocumentT:
+    """Return a document of the service.
+
+    Raises:
+        LiveError: if it is not what is wanted.
+    """
     try:
         return msgspec.json.decode(body, type=wanted)
     except (msgspec.MsgspecError, UnicodeDecodeError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from threading import Event
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.study.commands import add_service, set_run, write_json
+from pipeline.study.commands import COLOUR_ROW, KEY_ROW, AddCommand, add_service, set_run, write_json
 
 if TYPE_CHECKING:
     from pipeline.study.recording import RecordingWriter
@@ -27,10 +26,18 @@ _OTHER_SCREEN: Final = "\x1b[?1049h\x1b[?25l"
 _BACK: Final = "\x1b[?25h\x1b[?1049l"
 
 
-# argparse has no public name for what `add_subparsers` returns.
-def add_live_commands(commands: Any) -> None:
+def add_live_commands(add: AddCommand) -> None:
     """Add the commands to the parser of ``headrace``. Nothing heavy is imported before one of them runs."""
-    record = commands.add_parser("record", help="write the requests of a running service to a file, to study it later")
+    record = add(
+        "record",
+        summary="write the requests of a running service to a file",
+        description="Write the requests of a running service to a new file, which report, why and the others read.",
+        example="""
+            headrace record --url http://127.0.0.1:4000 --output today.jsonl
+            headrace record --url http://127.0.0.1:4000 --output - --seconds 0 | headrace report -
+        """,
+        environment=[KEY_ROW],
+    )
     add_service(record)
     record.add_argument(
         "--output", "-o", metavar="FILE", required=True, help="what to write (.zst: compressed); - is stdout"
@@ -40,7 +47,13 @@ def add_live_commands(commands: Any) -> None:
     record.add_argument("--json", action="store_true", help="how much was recorded as one JSON document on stdout")
     set_run(record, _record)
 
-    top = commands.add_parser("top", help="show what a running service does now, and where its time goes")
+    top = add(
+        "top",
+        summary="show what a running service does now, and where its time goes",
+        description="Show what a running service does now, and where its time goes, until Ctrl-C.",
+        example="headrace top --url http://127.0.0.1:4000",
+        environment=[KEY_ROW, COLOUR_ROW],
+    )
     add_service(top)
     top.add_argument("--interval", metavar="S", type=_interval, default=1.0, help="seconds of each view (%(default)g)")
     top.add_argument("--once", action="store_true", help="one interval only")
@@ -49,17 +62,21 @@ def add_live_commands(commands: Any) -> None:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < 1e9:
-        raise argparse.ArgumentTypeError("a number of seconds from 0")
-    return seconds
+    return _number(text, 0, 1e9, "expected a number of seconds from 0")
 
 
 def _interval(text: str) -> float:
-    seconds = float(text)
-    if not 0.1 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError("a number of seconds from 0.1 to 3600")
-    return seconds
+    return _number(text, 0.1, 3600, "expected a number of seconds from 0.1 to 3600")
+
+
+def _number(text: str, least: float, most: float, expected: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(expected) from None
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(expected)
+    return number
 
 
 def _record(options: argparse.Namespace) -> int:
@@ -147,12 +164,13 @@ def _top(options: argparse.Namespace) -> int:
     import msgspec
 
     from pipeline.study.live import key_from, now, watched
+    from pipeline.study.tables import has_colour
     from pipeline.study.top import carried, top_of
     from pipeline.study.top_screen import lines_of
 
     key = key_from(options.key)
     is_screen = sys.stdout.isatty() and not options.once and not options.json
-    has_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    colours = has_colour(is_terminal=sys.stdout.isatty())
     before: Mapping[str, Any] = watched(options.url, key)
     top: Top | None = None
     try:
@@ -166,7 +184,7 @@ def _top(options: argparse.Namespace) -> int:
                 text = msgspec.json.encode(top).decode() + "\n"
             else:
                 size = shutil.get_terminal_size((120, 40))
-                lines = lines_of(top, url=options.url, has_colour=has_colour, width=size.columns)
+                lines = lines_of(top, url=options.url, has_colour=colours, width=size.columns)
                 if is_screen:
                     lines = lines[: size.lines - 1]
                     text = _HOME + "".join(f"{line}{_TO_END_OF_LINE}\n" for line in lines) + _TO_END_OF_SCREEN

@@ -14,6 +14,7 @@ from typing import IO, Any, Final
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from pipeline.study.files import unreadable, unwritable
 from pipeline.study.progress import Progress
 from pipeline.study.records import Recorded, RecordedRequest, RecordedStall
 
@@ -144,7 +145,7 @@ def open_recording(name: str) -> Generator[Recording]:
             try:
                 file = stack.enter_context(open(name, "rb"))
             except OSError as error:
-                raise StudyError(f"{name} cannot be opened: {error.strerror}") from None
+                raise StudyError(unreadable(name, error)) from None
             progress = stack.enter_context(
                 Progress(f"reading {os.path.basename(name)}", os.fstat(file.fileno()).st_size)
             )
@@ -199,10 +200,8 @@ def new_file(name: str) -> int:
     """
     try:
         return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        raise StudyError(f"{name} exists; write to another file, or remove it") from None
     except OSError as error:
-        raise StudyError(f"{name} cannot be written: {error.strerror}") from None
+        raise StudyError(unwritable(name, error)) from None
 
 
 @contextmanager

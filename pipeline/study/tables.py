@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, TextIO
 
 WIDTH: Final = 100
@@ -13,12 +13,22 @@ _COLOUR: Final = re.compile(r"(\x1b\[[0-9]{1,2}m)")
 _COLOURS: Final = {"client": "36", "ours": "33", "upstream": "35", "bold": "1", "bad": "31", "good": "32", "dim": "2"}
 
 
+def has_colour(*, is_terminal: bool, environ: Mapping[str, str] = os.environ) -> bool:
+    """Return whether text has colour: on a terminal, unless NO_COLOR or TERM=dumb is set; FORCE_COLOR: anywhere.
+
+    Source: no-color.org, force-color.org; an empty variable counts as absent.
+    """
+    if environ.get("NO_COLOR"):
+        return False
+    return bool(environ.get("FORCE_COLOR")) or (is_terminal and environ.get("TERM") != "dumb")
+
+
 class Paint:
-    """Colours words, if ``stream`` is a terminal and the variable NO_COLOR is not set (no-color.org)."""
+    """Colours words, if ``stream`` is to have colour: `has_colour`."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         chosen: TextIO = sys.stdout if stream is None else stream
-        self._is_on = chosen.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        self._is_on = has_colour(is_terminal=chosen.isatty())
 
     def __call__(self, text: str, colour: str) -> str:
         """Return the text in a colour: a party's, ``bold``, ``bad``, ``good`` or ``dim``."""

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,11 @@ from kit.clients.chat_fold import fold_document, fold_stream
 from kit.service.plugins import install
 from kit.time.patience import PATIENCE_S, PROCESSES_S, patiently_with_processes
 
-from pipeline.gateway import cli, supervision
+from pipeline.gateway import cli, service, supervision
+from pipeline.gateway.config.keys import key_digest
+from pipeline.gateway.config.load import load_settings
+from pipeline.gateway.help_text import GROUPS, CommandParser
+from pipeline.gateway.logs import LineSink, Log
 
 pytestmark = pytest.mark.timeout(300)  # processes
 
@@ -53,11 +57,134 @@ def test_the_version_is_that_of_the_distribution() -> None:
     assert ran.stdout == f"headrace {version('headrace')}\n"
 
 
-def test_without_a_command_the_usage_is_shown() -> None:
+def test_without_a_command_the_help_is_shown() -> None:
     ran = run()
-    assert ran.returncode == 2
+    assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith("usage: headrace ")
-    assert "Traceback" not in ran.stderr
+    assert "get started:\n  init " in ran.stderr
+
+
+def test_a_mistyped_command_gets_a_question(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["srve"]) == 2
+    assert "there is no command 'srve'; did you mean 'serve'?" in capsys.readouterr().err
+
+
+def test_a_mistyped_flag_gets_a_question(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["serve", "--prot", "5"])
+    assert ended.value.code == 2
+    assert "headrace serve: unknown: --prot 5; did you mean --port?" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def commands() -> Mapping[str, CommandParser]:
+    return cli.parser().commands.choices
+
+
+HIDDEN = {"docs"}
+"""What only those need who work on headrace itself."""
+
+
+def test_every_command_is_in_a_group_or_hidden(commands: Mapping[str, CommandParser]) -> None:
+    listed = [name for names in GROUPS.values() for name in names]
+    assert len(listed) == len(set(listed))
+    assert set(commands) - set(listed) == HIDDEN
+
+
+def test_every_command_has_a_sentence_an_example_and_a_line_that_fits(
+    commands: Mapping[str, CommandParser], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for name, command in commands.items():
+        text = command.format_help()
+        assert (command.description or "").rstrip().endswith("."), name
+        assert re.search(rf"^examples?:\n  headrace {name}\b|^  .*headrace {name}\b", text, re.MULTILINE), name
+        assert 0 < len(command.summary) <= 62, name
+        assert max(map(len, text.splitlines())) <= 100, name
+        for action in command._actions:
+            assert action.help, (name, action.dest)
+
+
+def test_every_example_is_a_command_line_that_is_understood(commands: Mapping[str, CommandParser]) -> None:
+    for name, command in commands.items():
+        _, _, lines = (command.epilog or "").rpartition("example")
+        for line in lines.splitlines()[1:]:
+            for part in line.strip().removeprefix("export HEADRACE_MASTER_KEY=$(").removesuffix(")").split(" | "):
+                program, *words = part.split()
+                assert program == "headrace", (name, line)
+                assert cli.parser().parse_args(words).command, line
+
+
+WRONG = {
+    "study --upstream nonsense://x": "does not start with http://",
+    "study --upstream http://127.0.0.1:1 --port 70000": "expected a port number, 1 to 65535, or 0 for any free one",
+    "study --upstream http://127.0.0.1:1 --record no/such/x": "there is no folder no/such",
+    "demo --port many": "expected a port number",
+    "demo --host 192.0.2.1 --port 0": "this machine does not have that address",
+    "situation slow-head --port 99999": "expected a port number",
+    "situation slow-head --record no/such/x": "there is no folder no/such",
+    "serve --port 70000": "expected a port number",
+    "serve --config .": "is a folder: name the file in it",
+    "serve --host host.invalid": "no address is known for that host",
+    "graph .": "is a folder: name the file in it",
+    "graph --url http://127.0.0.1:1": "cannot be reached (Connection refused): is the service running there?",
+    "graph --url nonsense": "--url is not a URL such as",
+    "why --slowest .": ". is a folder: name a file in it",
+    "report nowhere": "there is no such file",
+    "compare . .": "is a folder",
+    "trace --slowest . --output x": "is a folder",
+    "record --url http://127.0.0.1:1 --output x --key x": "is the service running there?",
+    "record --url http://127.0.0.1:1 --output x --seconds abc": "expected a number of seconds from 0;",
+    "top --url http://127.0.0.1:1 --interval 0": "expected a number of seconds from 0.1 to 3600",
+    "new-stage x --kind event --into /proc/x": "/proc/x cannot be written (",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_whatever_is_wrong_is_a_sentence_and_no_number_of_the_system(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(supervision, "configure_logging", lambda format, level: None)
+    monkeypatch.setattr(service, "configure_logging", lambda format, level, worker: Log(LineSink(2), "text", "error"))
+    write(tmp_path, GOOD)
+    try:
+        status = cli.main(line.split())
+    except SystemExit as ended:  # argparse
+        status = int(ended.code or 0)
+    err = capfd.readouterr().err
+    assert (status, WRONG[line] in err) == (2, True), err
+    assert "Errno" not in err
+    assert "Traceback" not in err
+
+
+def test_a_new_key_is_alone_on_its_line_and_its_digest_is_what_the_configuration_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["new-key"]) == 0
+    assert re.fullmatch(r"sk-[A-Za-z0-9_-]{32}\n", capsys.readouterr().out)
+    assert cli.main(["new-key", "--hash"]) == 0
+    key, digest = capsys.readouterr().out.splitlines()
+    keys = f"pipeline_settings: {{keys: [{{name: a, key: '{digest}'}}]}}\n"
+    assert load_settings(write(tmp_path, GOOD + keys)).keys[0].digest == key_digest(key)
+
+
+def test_check_config_and_graph_find_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HEADRACE_CONFIG", raising=False)
+    for command in ("check-config", "graph", "serve", "dev"):
+        assert cli.main([command]) == 2
+        assert "`headrace init` writes one" in capsys.readouterr().err
+    write(tmp_path, GOOD)
+    for command in ("check-config", "graph"):
+        assert cli.main([command]) == 0
+        assert "echo" in capsys.readouterr().out
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("HEADRACE_CONFIG", str(tmp_path / "config.yaml"))
+    assert cli.main(["check-config"]) == 0
+    assert "echo" in capsys.readouterr().out
 
 
 def test_a_good_configuration_is_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +264,10 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         port = str(taken.getsockname()[1])
         ran = run("serve", "--config", write(tmp_path, GOOD), "--host", "127.0.0.1", "--port", port)
     assert ran.returncode == 2
-    assert f"cannot listen on 127.0.0.1 port {port}" in ran.stderr
+    assert (
+        f"headrace: cannot listen on 127.0.0.1 port {port}, which another program uses: choose another port, such as "
+        "--port "
+    ) in ran.stderr
     assert "Traceback" not in ran.stderr
 
 

@@ -19,7 +19,7 @@ from msgspec import UNSET
 from pipeline import Inlet, Outlet, Pipeline, RequestContext
 from pipeline.gateway.event_log import MAX_UNLOGGED, REQUEST_LOG_PAUSE_S, STALL_LOG_PAUSE_S, EventLog, RecordLog, fold
 from pipeline.gateway.failures import EndCode
-from pipeline.gateway.logs import LineSink, Log, LogFormat, LogLevel, StallRecord
+from pipeline.gateway.logs import LineFormat, LineSink, Log, LogLevel, StallRecord
 from pipeline.gateway.recorded import lines_after, rings_of
 from pipeline.gateway.recorder import FAILED, STALL, STALLED, Recorder
 from pipeline.gateway.request_record import FinishedRequest, RequestRecord
@@ -39,7 +39,7 @@ class Logging:
     def __init__(
         self,
         level: LogLevel = "info",
-        format: LogFormat = "json",
+        format: LineFormat = "json",
         ring_bytes: int = 0,
         extra: RecordLog | None = None,
     ) -> None:
@@ -283,7 +283,7 @@ async def test_what_holds_a_loop_is_written_by_its_log(
 
 @pytest.mark.parametrize(("format", "level"), [("json", "info"), ("text", "info"), ("json", "error")])
 async def test_the_recorder_has_the_lines_of_the_json_log_whatever_is_logged(
-    format: LogFormat, level: LogLevel
+    format: LineFormat, level: LogLevel
 ) -> None:
     logging = Logging(level, format, ring_bytes=1 << 20)
     await finish(logging.events, 2)

@@ -58,7 +58,7 @@ def test_a_mistake_is_told_with_the_help_of_its_command(
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert said.startswith("usage: headrace serve ")
-    assert said.endswith("argument --port: invalid int value: 'many'; `headrace serve --help` has an example\n")
+    assert said.endswith("argument --port: invalid int value: 'many'; `headrace serve --help` explains it\n")
 
 
 def test_a_flag_that_is_a_near_miss_gets_a_question(parser: HeadraceParser, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pty
+import re
 import time
 import warnings
 from collections.abc import Iterator
@@ -18,9 +20,11 @@ from hypothesis import strategies as st
 from kit.time.patience import AT_ONCE_S
 from msgspec import UNSET, structs
 
+from pipeline.gateway.failures import EndCode
 from pipeline.gateway.logs import (
     TEXT_LINE_CHARACTERS,
     JsonFormatter,
+    LineFormat,
     LineSink,
     Log,
     LogFormat,
@@ -158,6 +162,33 @@ def text_lines(log_file: Path, record: RequestRecord, *, level: LogLevel = "info
     return [line.split(" ", 1)[1] for line in written]
 
 
+@pytest.fixture(autouse=True)
+def _no_wishes_for_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+
+
+def on_a_terminal(record: RequestRecord) -> str:
+    """Return what a terminal shows of a request, and of a warning after it."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    ours, theirs = pty.openpty()
+    try:
+        configure_logging("auto", "info", fd=theirs).requests([record], [MOMENT_S])
+        logging.getLogger("headrace.test").warning("busy")
+        said = b""
+        while not said.endswith(b"busy\r\n"):
+            said += os.read(ours, 4096)
+        return said.decode()
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+        logging.captureWarnings(False)
+        os.close(ours)
+        os.close(theirs)
+
+
 def test_text_for_people_quotes_only_where_needed(log_file: Path) -> None:
     record = structs.replace(REQUEST, model="gpt 5", deployment='a"b', key=None)
     (line,) = text_lines(log_file, record, level="debug")
@@ -168,7 +199,7 @@ def test_text_for_people_quotes_only_where_needed(log_file: Path) -> None:
 
 def test_a_request_for_people_has_its_times_its_largest_party_and_its_busiest_stage(log_file: Path) -> None:
     assert text_lines(log_file, REQUEST) == [
-        "request OK 200 key=anna model=gpt-5 first=412.7 total=5121.9 ms upstream=5109.2 decode_events=5.0"
+        "request OK 200 key=anna model=gpt-5 5122 ms, first token 413 ms; upstream 5109 ms, decode_events 5.0 ms"
     ]
 
 
@@ -194,7 +225,7 @@ def test_what_is_not_known_of_a_request_is_left_out(log_file: Path) -> None:
         party_ms={"client": 0.1, "ours": 0.3, "upstream": 0.0},
         stages={"authenticate": StageFigures(0.12, 0.0, 0.0, 0, 0, 0, 0)},
     )
-    assert text_lines(log_file, refused) == ["request BR 401 total=0.4 ms ours=0.3 authenticate=0.1"]
+    assert text_lines(log_file, refused) == ["request BR 401 unauthorized 0.40 ms; ours 0.30 ms"]
 
 
 def test_a_stage_that_waits_for_something_of_its_own_is_named_before_those_that_wait_for_sockets(
@@ -209,14 +240,14 @@ def test_a_stage_that_waits_for_something_of_its_own_is_named_before_those_that_
         },
     )
     [line] = text_lines(log_file, waits)
-    assert line.endswith(" ms ours=970.3 slow_down=968.1")
+    assert line.endswith("; ours 970 ms, slow_down 968 ms")
 
 
 def test_a_request_that_no_stage_has_seen_has_a_line_too(log_file: Path) -> None:
     unseen = structs.replace(
         REQUEST, end="DR", status=503, key=None, model=None, total_ms=0.4, first_token_ms=None, stages={}
     )
-    assert text_lines(log_file, unseen) == ["request DR 503 total=0.4 ms upstream=5109.2"]
+    assert text_lines(log_file, unseen) == ["request DR 503 0.40 ms; upstream 5109 ms"]
 
 
 @pytest.mark.parametrize("length", [*range(1, 60), 500])
@@ -229,12 +260,13 @@ def test_a_request_for_people_fits_into_its_line_whatever_its_names_are(log_file
         status=None,
         total_ms=599_999.94,
         first_token_ms=599_999.94,
+        error="upstream_context_length_exceeded",
         party_ms={"client": 0.0, "ours": 0.0, "upstream": 599_999.94},
         stages={"s" * length: StageFigures(599_999.94, 0.0, 0.0, 1, 1, 1, 1)},
     )
     (line,) = text_lines(log_file, named)
-    assert line.startswith("request DC None key=k")
-    assert " first=599999.9 total=599999.9 ms upstream=599999.9 s" in line
+    assert line.startswith("request DC - upstream_context_length_exceeded key=k")
+    assert line.endswith(" 600.0 s, first token 600.0 s; upstream 600.0 s")
 
 
 @pytest.mark.parametrize(
@@ -247,9 +279,52 @@ def test_a_long_name_has_all_the_room_that_is_left(log_file: Path, names: dict[s
     assert line.count("...") == cut
 
 
+@pytest.mark.parametrize(
+    ("end", "status", "colour"),
+    [("OK", 200, 32), ("BR", 401, 33), ("RL", 429, 33), ("DC", None, 33), ("UE", 502, 31), ("UT", 200, 31)],
+)
+def test_on_a_terminal_the_end_and_the_largest_party_have_colours(end: EndCode, status: int, colour: int) -> None:
+    said = on_a_terminal(structs.replace(REQUEST, end=end, status=status))
+    shown = "-" if status is None else status
+    assert re.fullmatch(
+        rf"\d\d:\d\d:\d\d request \x1b\[{colour}m{end} {shown}\x1b\[0m key=anna model=gpt-5 "
+        r"5122 ms, first token 413 ms; "
+        r"\x1b\[35mupstream 5109 ms\x1b\[0m, decode_events 5\.0 ms\r\n"
+        r"\d\d:\d\d:\d\d \x1b\[33mwarning\x1b\[0m headrace\.test: busy\r\n",
+        said,
+    ), said
+
+
+@pytest.mark.parametrize(
+    ("environ", "is_coloured"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False), ({"TERM": "dumb", "FORCE_COLOR": "1"}, True)],
+)
+def test_a_terminal_may_be_asked_for_no_colour(
+    environ: dict[str, str], is_coloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    said = on_a_terminal(REQUEST)
+    assert ("\x1b" in said) is is_coloured
+    assert said[:8].count(":") == 2
+
+
+def test_in_a_file_auto_is_json_and_text_has_no_colour_unless_it_is_forced(
+    log_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with log_file.open("ab") as file:
+        assert configure_logging("auto", "info", fd=file.fileno()).is_json
+        configure_logging("text", "info", fd=file.fileno()).requests([REQUEST], [MOMENT_S])
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        configure_logging("text", "info", fd=file.fileno()).requests([REQUEST], [MOMENT_S])
+    plain, coloured = log_file.read_text().splitlines()
+    assert plain.startswith("2026-01-31T12:00:00.250Z request OK 200 key=anna ")
+    assert coloured.startswith("2026-01-31T12:00:00.250Z request \x1b[32mOK 200\x1b[0m key=anna ")
+
+
 def test_a_name_from_a_client_stays_on_the_line(log_file: Path) -> None:
     (line,) = text_lines(log_file, structs.replace(REQUEST, model="gpt 5\n2026 request"))
-    assert line.startswith('request OK 200 key=anna model="gpt 5\\n2026 request" first=')
+    assert line.startswith('request OK 200 key=anna model="gpt 5\\n2026 request" 5122 ms, first token ')
 
 
 @pytest.mark.parametrize(
@@ -312,7 +387,7 @@ def test_a_key_is_redacted_in_every_message() -> None:
 @example("\ud800", "\ud800", "\ud800", "json", False)
 @example("\ud800", "\ud800", "\ud800", "text", True)
 def test_any_names_make_one_line_for_each_request(
-    key: str, model: str, stage: str, format: LogFormat, is_detailed: bool
+    key: str, model: str, stage: str, format: LineFormat, is_detailed: bool
 ) -> None:
     named = structs.replace(REQUEST, key=key, model=model, stage=stage, stages={stage: STAGES["decode_events"]})
     reading, writing = os.pipe()

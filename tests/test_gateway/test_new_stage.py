@@ -13,7 +13,7 @@ import pytest
 from kit.service.plugins import install
 from kit.time.patience import PROCESSES_S
 
-from pipeline.gateway import cli
+from pipeline.gateway import cli, stage_commands
 from pipeline.gateway.new_stage import KINDS, MAX_NAME_CHARACTERS
 from pipeline.registry import discover
 
@@ -62,7 +62,7 @@ def run(folder: Path, *command: str) -> str:
 
 
 def test_the_command_line_offers_every_kind() -> None:
-    assert tuple(KINDS) == cli.KINDS
+    assert tuple(KINDS) == stage_commands.KINDS
 
 
 def test_their_tests_pass_unchanged(packages: Path) -> None:

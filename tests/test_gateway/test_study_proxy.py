@@ -796,7 +796,7 @@ async def test_an_address_that_others_can_reach_is_pointed_out() -> None:
 
 @pytest.mark.parametrize(("arguments", "why"), [
     (("--upstream", "ftp://x"), "--upstream: the URL does not start with http:// or https://"),
-    (("--upstream", "localhost:1", "--record", "{file}"), "--record: {file} exists; write to another file"),
+    (("--upstream", "localhost:1", "--record", "{file}"), "--record: {file} exists: name another file, or remove it"),
     (("--upstream", "localhost:1", "--record", "x.zst"), "a recording is written as it is"),
 ])  # fmt: skip
 def test_what_cannot_work_is_said_before_it_serves(tmp_path: Path, arguments: Sequence[str], why: str) -> None:

@@ -21,6 +21,7 @@ from kit.service.running import KEY, model
 from kit.time.patience import patiently_with_processes
 from kit.upstreams.scripted import scripted_upstream
 
+from pipeline.gateway.command_error import CommandError
 from pipeline.gateway.metrics.address import open_address
 
 pytestmark = pytest.mark.timeout(300)  # processes
@@ -160,7 +161,7 @@ def test_an_address_that_cannot_be_bound_is_named() -> None:
     with open_address("127.0.0.1:0") as taken:
         port = taken.getsockname()[1]
         with pytest.raises(
-            OSError, match=f"metrics_address: cannot listen on 127.0.0.1 port {port}: Address already in use"
+            CommandError, match=f"metrics_address: cannot listen on 127.0.0.1 port {port}, which another program uses"
         ):
             open_address(f"127.0.0.1:{port}")
 

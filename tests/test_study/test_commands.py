@@ -144,7 +144,7 @@ def test_a_missing_extra_says_how_to_install_it(
         (["why", "a", "b", "FILE"], "name a request's id and a recording"),
         (["why", "--slowest", "-n", "0", "FILE"], "it must be at least 1"),
         (["why", "nobody", "FILE"], "no request with the id 'nobody' is in the recording"),
-        (["report", "nowhere"], "nowhere cannot be opened"),
+        (["report", "nowhere"], "nowhere: there is no such file: check its name"),
         (["trace", "slow-one", "FILE", "-o", "/nowhere/x"], "/nowhere/x cannot be written"),
     ],
 )

@@ -12,7 +12,7 @@ import trio
 from kit.service.running import KEY, Service, serving
 from kit.study.made import as_request, request_line, varied_lines
 
-from pipeline.gateway.cli import known_plugins
+from pipeline.gateway.installed import known_plugins
 from pipeline.gateway.situations.clients import ask_all
 from pipeline.gateway.situations.table import Load
 from pipeline.study.bootstrap import mean_interval, median_interval, widening

@@ -169,7 +169,7 @@ async def test_a_real_service_is_read_recorded_and_watched(
     assert (found["event"], found["format"], found["source"], found["workers"]) == ("recording", 1, url, 2)
     assert capfd.readouterr().err == f"headrace: {len(written)} lines recorded\n"
     assert await in_thread(lambda: main(command)) == 2
-    assert capfd.readouterr().err == f"headrace: {file} exists; write to another file, or remove it\n"
+    assert capfd.readouterr().err == f"headrace: {file} exists: name another file, or remove it\n"
     assert file.read_bytes().splitlines()[1:] == written
     file = tmp_path / "new.jsonl"
     command[4] = str(file)

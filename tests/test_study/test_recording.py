@@ -84,7 +84,7 @@ def test_a_damaged_compressed_file_says_so(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_says_so() -> None:
-    with pytest.raises(StudyError, match="nowhere cannot be opened: No such file"), open_recording("nowhere"):
+    with pytest.raises(StudyError, match="nowhere: there is no such file"), open_recording("nowhere"):
         pass
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pipeline.gateway.config.callbacks import read_callbacks
 from pipeline.gateway.config.describe import describe
+from pipeline.gateway.config.env_file import env_file_of, with_env_file
 from pipeline.gateway.config.fields import Environment, Section, is_filled_in
 from pipeline.gateway.config.ignored import warn_ignored
 from pipeline.gateway.config.keys import KeySettings
@@ -52,12 +53,13 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def load_settings(path: str | Path, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read a configuration file.
+    """Read a configuration file, with the variables that are beside it (`config.env_file`).
 
     Raises:
         ConfigError: if it cannot be read or used; ``problems`` names everything that is wrong.
     """
-    return parse_settings(_read_file(Path(path)), source=str(path), environ=environ)
+    text = _read_file(Path(path))
+    return parse_settings(text, source=str(path), environ=with_env_file(path, environ))
 
 
 def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -129,12 +131,17 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
 
 
 def config_files(path: str | Path) -> tuple[str, ...]:
-    """Return the names of a configuration file and of those that it includes, also of those that cannot be read."""
+    """Return the names of a configuration file, of those that it includes, and of the file with its variables.
+
+    Those that cannot be read are among them.
+    """
     problems = Problems()
     try:
-        return _with_included(read_yaml(_read_file(Path(path)), str(path), problems), problems)[1]
+        files = _with_included(read_yaml(_read_file(Path(path)), str(path), problems), problems)[1]
     except ConfigError:
-        return (str(path),)
+        files = (str(path),)
+    variables = env_file_of(path)
+    return (*files, str(variables)) if variables.exists() else files
 
 
 def _read_file(path: Path) -> str:

@@ -27,7 +27,7 @@ from pipeline.gateway.config.yaml_tree import Node
 from stages.choose_deployment import Deployments
 
 PREFIX = "HEADRACE_"
-FLAGS = ("host", "port", "workers")
+FLAGS = ("host", "port", "workers", "log-format")
 """Settings that are command-line flags too. They are among the environment variables, as ``--host``."""
 LAST_PORT = 65535
 WEAK_KEY_CHARACTERS = 16
@@ -140,7 +140,7 @@ def _override(values: dict[str, Any], process: Mapping[str, str], environment: E
         The variable or flag that overrode each setting, by the setting's name.
     """
     sources = [("PORT", "port"), *((PREFIX + name.upper(), name) for name in _SCALARS)]
-    sources += [(f"--{name}", name) for name in FLAGS]
+    sources += [(f"--{name}", name.replace("-", "_")) for name in FLAGS]
     overridden: dict[str, str] = {}
     for variable, name in sources:
         text = process.get(variable, "").strip()

@@ -155,7 +155,7 @@ class PipelineSettings(Struct, frozen=True, kw_only=True):
     ] = 100
     server_timing: Annotated[bool, Meta(description="true or false")] = True
     server_timing_comment: Annotated[bool, Meta(description="true or false")] = False
-    log_format: LogFormat = "json"
+    log_format: LogFormat = "auto"
     log_level: LogLevel = "info"
 
     @property

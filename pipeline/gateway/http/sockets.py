@@ -30,6 +30,21 @@ UNSENT_LOW_WATER_BYTES: Final = 16 * KIB
 """TCP_NOTSENT_LOWAT, as trio sets it: a stalled client holds little kernel memory, and backpressure comes early."""
 
 
+class ListenError(OSError):
+    """An address cannot be listened on.
+
+    Args:
+        why: what the system says.
+        host, port: the address.
+    """
+
+    def __init__(self, why: OSError, host: str, port: int) -> None:
+        super().__init__(why.errno, f"cannot listen on {host} port {port}: {why.strerror or why}")
+        self.host = host
+        self.port = port
+        self.is_unknown_name = isinstance(why, socket.gaierror)
+
+
 def bind_socket(host: str, port: int) -> socket.socket:
     """Open a listening TCP socket that can be passed to `serve` and inherited by worker processes.
 
@@ -38,7 +53,7 @@ def bind_socket(host: str, port: int) -> socket.socket:
         port: 0 lets the system choose.
 
     Raises:
-        OSError: if the address cannot be resolved or bound; the message names it.
+        ListenError: if the address cannot be resolved or bound.
     """
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
@@ -55,7 +70,7 @@ def bind_socket(host: str, port: int) -> socket.socket:
             listener.close()
             raise
     except OSError as error:
-        raise OSError(error.errno, f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+        raise ListenError(error, host, port) from error
     return listener
 
 

@@ -60,6 +60,7 @@ async def run_workers(
     check: Check | None = None,
     more_fds: Sequence[int] = (),
     beside: Callable[[], Awaitable[None]] = trio.sleep_forever,
+    on_ready: Callable[[], None] = lambda: None,
 ) -> int:
     """Keep ``count`` workers running until SIGTERM or SIGINT, then let them drain; a second signal ends them at once.
 
@@ -74,6 +75,7 @@ async def run_workers(
         check: checks the configuration before the workers are told of a new one.
         more_fds: further file descriptors that they inherit.
         beside: what else to do, in a task, until the end.
+        on_ready: called once, when every place has had a worker that serves.
 
     Returns:
         The exit status of the process: 0 after a drain, 1 if the workers cannot be kept running or one did not drain;
@@ -85,7 +87,7 @@ async def run_workers(
                 crew = Crew(
                     partial(start_worker, listeners, command_of, more_fds), listeners, workers, nursery, stop_timeout_s
                 )
-                supervisor = _Supervisor(count, crew, max_age_s, check)
+                supervisor = _Supervisor(count, crew, max_age_s, check, on_ready)
                 nursery.start_soon(supervisor.obey, signals)
                 nursery.start_soon(crew.check_heartbeats)
                 nursery.start_soon(beside)
@@ -134,11 +136,15 @@ class _WorkerPlace:
 
 
 class _Supervisor:
-    def __init__(self, count: int, crew: Crew, max_age_s: float | None, check: Check | None) -> None:
+    def __init__(
+        self, count: int, crew: Crew, max_age_s: float | None, check: Check | None, on_ready: Callable[[], None]
+    ) -> None:
         self._places = [_WorkerPlace(number) for number in range(1, count + 1)]
         self._crew = crew
         self._max_age_s = max_age_s
         self._check = check
+        self._on_ready = on_ready
+        self._not_yet_up = set(range(1, count + 1))
         self._first_is_decided = trio.Event()
         self._replacing = trio.Lock()
         self._early_deaths = 0
@@ -289,10 +295,17 @@ class _Supervisor:
         worker = await self._crew.start(place.number, for_process=for_process)
         if worker is not None:
             worker.on_news = place.note_news
+            self._note_up(place.number)
             place.due_at, place.due_at_to = math.inf, MAX_AGE
             if self._max_age_s is not None:
                 place.due_at = trio.current_time() + jittered(self._max_age_s)
         return worker
+
+    def _note_up(self, number: int) -> None:
+        if number in self._not_yet_up:
+            self._not_yet_up.discard(number)
+            if not self._not_yet_up and not self._crew.stopping.is_set():
+                self._on_ready()
 
     def _anyone_is_up(self) -> bool:
         up_since = trio.current_time() - EARLY_DEATH_S

@@ -15,13 +15,15 @@ import trio
 from pipeline.gateway.admin.access import Access
 from pipeline.gateway.admin.dispatch import Admin
 from pipeline.gateway.client_address import Proxies
+from pipeline.gateway.command_error import CommandError
 from pipeline.gateway.config.keys import KeyStore
 from pipeline.gateway.config.settings import Settings
 from pipeline.gateway.failures import refusal
 from pipeline.gateway.http.asgi import Receive, Scope, Send
 from pipeline.gateway.http.connection import ServerSettings, describe_failure
 from pipeline.gateway.http.server import hypercorn_config, serve
-from pipeline.gateway.http.sockets import bind_socket
+from pipeline.gateway.http.sockets import ListenError, bind_socket
+from pipeline.gateway.os_errors import listen_sentence
 from pipeline.gateway.wrong_keys import WrongKeys
 from pipeline.segments import SegmentFile
 
@@ -41,13 +43,13 @@ def open_address(address: str) -> socket.socket:
     """Return the listening socket of ``metrics_address``.
 
     Raises:
-        OSError: if the address cannot be bound; the message names it.
+        CommandError: if the address cannot be bound.
     """
     host, _, port = address.rpartition(":")
     try:
         return bind_socket(host.strip("[]"), int(port))
-    except OSError as error:
-        raise OSError(error.errno, f"metrics_address: {error.strerror}") from error
+    except ListenError as error:
+        raise CommandError(f"metrics_address: {listen_sentence(error, is_flag=False)}") from error
 
 
 class AddressApp:

@@ -7,24 +7,36 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.gateway.command_error import CommandError
+from pipeline.gateway.help_text import Commands, add_command, port_number
 
 if TYPE_CHECKING:
     from pipeline.gateway.situations.table import Situation
 
 
-# Any: argparse has no public name for what `add_subparsers` returns.
-def add_situation(commands: Any) -> None:
+def add_situation(commands: Commands) -> None:
     """Add the command to the parser of ``headrace``. Nothing heavy is imported before it runs."""
-    situation = commands.add_parser("situation", help="lose time on purpose, at a known place: to learn from")
+    situation = add_command(
+        commands,
+        "situation",
+        summary="lose time on purpose, at a known place: to learn from",
+        description="""
+            Play a situation in which a known amount of time is lost at a known place, record it, and name the commands
+            that find it.
+        """,
+        example="""
+            headrace situation --list
+            headrace situation slow-head
+        """,
+    )
     which = situation.add_mutually_exclusive_group(required=True)
     which.add_argument("name", metavar="NAME", nargs="?", help="one of the list")
     which.add_argument("--list", action="store_true", help="list the situations")
     situation.add_argument("--seconds", metavar="N", type=float, default=0, help="repeat it for so long (once)")
     situation.add_argument("--record", metavar="FILE", help="the recording to write (NAME.jsonl)")
-    situation.add_argument("--port", type=int, default=0, help="port to listen on (a free one)")
+    situation.add_argument("--port", type=port_number, default=0, help="port to listen on (a free one)")
     situation.add_argument("--keep-serving", action="store_true", help="repeat it until Ctrl-C, for top and the page")
     situation.set_defaults(run=_situation)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import signal
 import sys
 import tempfile
@@ -19,7 +18,9 @@ import trio
 from msgspec import Struct
 
 from pipeline.gateway.command_error import CommandError
+from pipeline.gateway.new_key import new_key
 from pipeline.gateway.situations.table import Situation
+from pipeline.study.files import unwritable
 from pipeline.study.recording import header_now
 
 STARTS_WITHIN_S: Final = 60
@@ -49,7 +50,7 @@ async def serving(situation: Situation, recording: Path, port: int) -> AsyncGene
     Raises:
         CommandError: if the service does not start; with what it has logged.
     """
-    key = f"sk-{secrets.token_urlsafe(24)}"
+    key = new_key()
     with tempfile.TemporaryDirectory(prefix="headrace-") as folder:
         process = await _start(Path(folder, "config.yaml"), situation.config(port), recording, _header(situation), key)
         try:
@@ -63,7 +64,10 @@ async def serving(situation: Situation, recording: Path, port: int) -> AsyncGene
 
 async def _start(config: Path, text: str, recording: Path, header: bytes, key: str) -> trio.Process:
     await trio.Path(config).write_text(text, encoding="utf-8")
-    await trio.Path(recording).write_bytes(header)
+    try:
+        await trio.Path(recording).write_bytes(header)
+    except OSError as error:
+        raise CommandError(unwritable(str(recording), error)) from None
     # Settings of the shell would change the situation.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
     environ |= {"HEADRACE_MASTER_KEY": key, "HEADRACE_LOG_FORMAT": "json", "HEADRACE_LOG_LEVEL": "info"}

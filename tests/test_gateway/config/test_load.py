@@ -293,7 +293,7 @@ MISTAKES = [
     ("pipeline_settings:\n  shutdown_delay_s: soon\n", "config.yaml:2: pipeline_settings.shutdown_delay_s: "
      'found "soon" (text), expected seconds, such as 10, or 0 for none'),
     ("pipeline_settings:\n  log_format: jsn\n", "config.yaml:2: pipeline_settings.log_format: "
-     'found "jsn" (text), expected one of: json, text; did you mean json?'),
+     'found "jsn" (text), expected one of: auto, json, text; did you mean json?'),
     ("pipeline_settings:\n  cursor_error_status: 500\n", "config.yaml:2: pipeline_settings.cursor_error_status: "
      "found 500 (a number), expected one of: 400, passthrough"),
     ("pipeline_settings:\n  forwarded_allow_ips: [10.0.0.0/8, proxy]\n",
