@@ -65,7 +65,8 @@ class Pages:
         await self._quart(scope, receive, send)  # type: ignore[arg-type]  # Quart expects hypercorn's TypedDicts
 
     async def _answer(self) -> Response:
-        served, path, method = _served(), request.path, request.method
+        served, method = _served(), request.method
+        path: str = _scope()["path"]  # not `request.path`, which Quart normalises in a way of its own
         if method == "OPTIONS":
             return _preflight(served)
         if served is None:
@@ -168,16 +169,19 @@ def _allowed(served: ServedPath) -> str:
 
 def _served() -> ServedPath | None:
     """Return what the path of the current request means."""
-    scope: Mapping[str, Any] = request.scope
-    found: ServedPath | None = scope[_SERVED]
+    found: ServedPath | None = _scope()[_SERVED]
     return found
 
 
 def _generation() -> Generation:
     """Return the generation that the current request belongs to."""
-    scope: Mapping[str, Any] = request.scope
-    found: Generation = scope[_GENERATION]
+    found: Generation = _scope()[_GENERATION]
     return found
+
+
+def _scope() -> Mapping[str, Any]:
+    """Return the scope of the current request, which has more than Quart knows."""
+    return request.scope
 
 
 def _identify() -> Principal:

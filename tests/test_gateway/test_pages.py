@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from urllib.parse import unquote
+
 import pytest
+import trio
 from kit.clients.raw import RawClient
 from kit.service.running import KEY, routed, serving
+
+from pipeline.gateway.http.asgi import Message
+from pipeline.gateway.http.door import OwnAnswer
+from pipeline.gateway.pages import Pages
+from pipeline.gateway.routes import ServedPath
 
 LIMITED = "sk-limited-key-0123456789"
 WITH_ALIAS = routed("{num_retries: 0, model_group_alias: {gpt-3.5-turbo: {model: echo, hidden: true}}}")
@@ -155,16 +164,43 @@ async def test_options_is_answered_at_every_path(path: str, allow: str | None) -
         assert answer.headers["access-control-allow-methods"] == "GET, POST, OPTIONS"
 
 
-async def test_an_alias_is_refused_at_the_door_like_the_path_itself() -> None:
+async def test_the_admin_paths_and_the_health_checks_have_no_other_spelling() -> None:
     async with serving(is_measured=True) as service:
-        for path in ("//latency", "/%6Catency", "/latency%2Fnow", "//metrics", "/metrics/", "/x/../metrics"):
-            answer = await raw_get(service.port, path)
-            assert (answer, path) == (404, path)
-        assert await raw_get(service.port, "/latency") == 200
+        for path in ("//latency", "/latency%2Fnow", "//metrics", "/metrics/", "/x/../metrics"):
+            status, body = await raw_get(service.port, path)
+            message = json.loads(body)["error"]["message"]
+            assert status == 404
+            assert message.startswith(f"there is no path {unquote(path)}: ")
+        for path in ("/%6Catency", "/%6Civez", "/health%2Freadiness"):
+            assert (await raw_get(service.port, path))[0] == 404
+        for path in ("/latency", "/livez", "/health/readiness"):
+            assert (await raw_get(service.port, path))[0] == 200
 
 
-async def raw_get(port: int, path: str) -> int:
-    """Return the status for a path as it is: httpx would resolve its dots."""
+async def raw_get(port: int, path: str) -> tuple[int, bytes]:
+    """Return the status and the body for a path as it is: httpx would resolve its dots."""
     async with await RawClient.open(("127.0.0.1", port)) as client:
         await client.send(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode())
-        return (await client.read_answer()).status
+        answer = await client.read_answer()
+        return answer.status, answer.body
+
+
+async def test_a_bug_is_a_500_and_not_a_missing_path(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> OwnAnswer:
+        raise RuntimeError("a bug")
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        await trio.lowlevel.checkpoint()
+        sent.append(message)
+
+    async with serving() as service:
+        pages = Pages({"/livez": fail})
+        scope = {"type": "http", "method": "GET", "path": "/livez", "raw_path": b"/livez", "query_string": b""}
+        scope |= {"headers": [(b"host", b"t")], "http_version": "1.1", "scheme": "http", "root_path": ""}
+        await pages(ServedPath("live"), service.app, scope, trio.sleep_forever, send)
+    assert sent[0]["status"] == 500
+    assert json.loads(sent[1]["body"])["error"]["code"] == "internal_error"
+    assert "a bug" in caplog.text
+    assert b"a bug" not in sent[1]["body"]

@@ -473,10 +473,13 @@ async def test_other_paths_below_v1_are_passed_on_as_they_are() -> None:
         other = await service.get("/v1/files?limit=2", key=CLIENTS_KEY)
         assert (other.status_code, other.json(), other.headers["x-reason"]) == (404, {"detail": "Not Found"}, "none")
         assert (await service.get("/cursor/models", key=None)).json() == models
-        assert [one.path for one in up.requests] == ["/v1/models", "/v1/embeddings", "/v1/files?limit=2", "/v1/models"]
+        assert (await service.get("/cursor/models/org%2Ftiny", key=CLIENTS_KEY)).status_code == 404
+        assert [one.path for one in up.requests] == [
+            *("/v1/models", "/v1/embeddings", "/v1/files?limit=2", "/v1/models", "/v1/models/org%2Ftiny"),
+        ]
         assert up.requests[1].json() == {"model": "tiny", "input": "x", "encoding_format": "float"}
         keys = [one.headers.get("authorization") for one in up.requests]
-        assert keys == [*[f"Bearer {CLIENTS_KEY}"] * 3, None]
+        assert keys == [*[f"Bearer {CLIENTS_KEY}"] * 3, None, f"Bearer {CLIENTS_KEY}"]
         elsewhere = await service.get("/v2/models", key=CLIENTS_KEY)
         assert elsewhere.status_code == 404
         assert "there is no path /v2/models" in elsewhere.json()["error"]["message"]

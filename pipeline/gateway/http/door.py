@@ -72,7 +72,7 @@ class OwnAnswer:
 
 
 Answers = Mapping[str, Callable[[], OwnAnswer]]
-"""What the server answers itself to GET and HEAD, by path."""
+"""What the server answers itself to GET and HEAD, by path; to a path that is percent-encoded it does not."""
 Shed = Callable[[RequestHead], OwnAnswer | None]
 """Returns how to refuse a request while the loop is overloaded, or None if it is to be served nevertheless."""
 NO_ANSWERS: Final[Answers] = {}
@@ -89,7 +89,9 @@ def shed_none(_: RequestHead) -> None:
 def answer_to(head: RequestHead, answers: Answers) -> OwnAnswer | None:
     """Return what the server itself answers to a request; None if the application does."""
     make = answers.get(head.path)
-    return make() if make is not None and head.method in _HEALTH_METHODS else None
+    if make is None or head.method not in _HEALTH_METHODS or head.raw_path != head.path.encode():
+        return None
+    return make()
 
 
 class Door:
