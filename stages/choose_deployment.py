@@ -7,6 +7,9 @@ the name that it asked for.
 Fields that choose another model are removed unless the deployment forwards them, and always if the key is limited to
 some models: only the name that the client asked for is checked.
 
+The models of ``headrace doctor`` (`stages.upstreams.canned.probes`) are for the master key alone, and have nothing to
+do with the configured ones.
+
 If the key, or the deployments, have limits, the request takes its part of them here (`stages.admission`).
 
 Takes: ResponsesRequest. Gives: UpstreamCall, 1:1. Fills: CALL, ROUTE.
@@ -41,6 +44,7 @@ from stages.routing.windows import estimated_tokens, fitting
 from stages.slots import CALL, HEAD, PRINCIPAL
 from stages.upstreams import Deployment, UpstreamCall
 from stages.upstreams.apis import APIS
+from stages.upstreams.canned.probes import is_probe, probe_deployment
 from stages.upstreams.client_headers import passed_on
 from stages.upstreams.model_modes import other_mode
 from stages.wire.answers.context_length import CONTEXT_LENGTH_EXCEEDED, sentence_of
@@ -315,10 +319,13 @@ class _Choose:
         principal = self._ctx[PRINCIPAL]
         asked, target = request.requested_model, request.target_model
         effort = _effort(request)
-        match = self._deployments.match(asked, effort)
+        deployments = (
+            _probes(asked) if target is None and principal.is_master and is_probe(asked) else self._deployments
+        )
+        match = deployments.match(asked, effort)
         if effort is not None and match is not None and not match.is_for(principal):
             # The body may have led to another configured name, which the key may not use.
-            match = self._deployments.match(asked)
+            match = deployments.match(asked)
         # Scopes are about models: a key for a model may use its variants, and a key may be limited to one variant.
         if not principal.may_use(asked) and (match is None or not match.is_for(principal)):
             instead = usable(self._deployments.visible_to(principal), asked)
@@ -346,7 +353,7 @@ class _Choose:
             size_of = PromptSize(request.body)
             names = (target or asked, match.alias or asked, match.variant.name, match.name)
             admitted.ask_for(match.name, names, size_of)
-        route = self._ctx[ROUTE] = self._deployments.route(match, request, self._ctx[HEAD].headers, size_of)
+        route = self._ctx[ROUTE] = deployments.route(match, request, self._ctx[HEAD].headers, size_of)
         now_s = trio.current_time()
         chosen = route.begin(now_s)
         allowed = match.forwards
@@ -378,6 +385,14 @@ class _Choose:
 
     def flush(self) -> list[UpstreamCall]:
         return []
+
+
+def _probes(model: str) -> Deployments:
+    """Return the deployment of a model of ``headrace doctor``, with a router of its own."""
+    try:
+        return Deployments([probe_deployment(model)])
+    except ValueError as error:
+        raise ClientFault(f"the model {model!r}: {error}", code="model_not_found", param="model") from error
 
 
 def _effort(request: ResponsesRequest) -> str | None:

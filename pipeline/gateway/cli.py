@@ -15,6 +15,7 @@ from pipeline.gateway.command_error import CommandError
 from pipeline.gateway.config.describe import describe_failure
 from pipeline.gateway.config.problems import ConfigError
 from pipeline.gateway.demo import add_demo
+from pipeline.gateway.doctor.command import add_doctor
 from pipeline.gateway.graph_command import add_graph
 from pipeline.gateway.help_text import HeadraceParser, add_command, new_parser, program_name
 from pipeline.gateway.init_command import add_init
@@ -135,6 +136,7 @@ def parser() -> HeadraceParser:
     add_check_config(commands)
     add_graph(commands)
     add_stage_commands(commands)
+    add_doctor(commands)
     add_situation(commands)
     add_commands(partial(add_command, commands))
     add_live_commands(partial(add_command, commands))

@@ -48,18 +48,19 @@ class Proxies:
         """
         if peer is not None and ":" in peer:
             peer = str(_read(peer) or peer)
-        if not self._has_any or not self._trusts(peer):
+        if not self._has_any or not self.trusts(peer):
             return peer
         for entry in _hops(headers):
             address = _address(entry)
             if address is None:
                 break
             peer = address
-            if not self._trusts(peer):
+            if not self.trusts(peer):
                 break
         return peer
 
-    def _trusts(self, address: str | None) -> bool:
+    def trusts(self, address: str | None) -> bool:
+        """Return whether an address is that of such a proxy; None is a Unix socket."""
         if self._trusts_all:
             return True
         known = None if address is None else _read(address)

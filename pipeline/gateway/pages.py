@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 
 from pipeline import ClientFault, PipelineError, StageBug
 from pipeline.gateway.admin.access import Access
+from pipeline.gateway.doctor.server_page import server_page
 from pipeline.gateway.failures import render
 from pipeline.gateway.generation import Generation
 from pipeline.gateway.health_page import health_page
@@ -84,6 +85,8 @@ class Pages:
                 return Response(_BASE_PAGE, 200, content_type="application/json")
             case "health":
                 return _health()
+            case "doctor":
+                return _doctor()
             case _:
                 answer = self._answers[path]()
                 return Response(answer.body, answer.status, _texts(answer))
@@ -161,6 +164,13 @@ def _health() -> Response:
     settings, router = generation.settings, generation.deployments.router
     workers, wrong_keys = settings.pipeline.workers, generation.bridge.wrong_keys.total
     return _json(health_page(router, settings.deployments, now_s, workers=workers, wrong_keys=wrong_keys))
+
+
+def _doctor() -> Response:
+    if not _identify().is_master:
+        raise ClientFault("only the master key may see how its requests arrive", code="master_key_required")
+    generation = _generation()
+    return _json(server_page(request.scope, generation.settings.pipeline, generation.bridge.proxies))
 
 
 def _allowed(served: ServedPath) -> str:

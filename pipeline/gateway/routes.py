@@ -18,7 +18,7 @@ from itertools import product
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote, unquote
 
-Kind = Literal["chat", "models", "model", "base", "admin", "health", "live"]
+Kind = Literal["chat", "models", "model", "base", "admin", "health", "live", "doctor"]
 
 PAGE_PATH: Final = "/latency"
 METRICS_PATH: Final = "/metrics"
@@ -38,6 +38,7 @@ METHODS: Final[Mapping[Kind, tuple[str, ...]]] = {
     "admin": _GET,
     "health": _GET,
     "live": _GET,
+    "doctor": _GET,
 }
 """The methods of each kind of path, besides OPTIONS."""
 
@@ -58,10 +59,12 @@ _CHAT: Final = ServedPath("chat")
 _MODELS: Final = ServedPath("models")
 _BASE: Final = ServedPath("base")
 _ADMIN: Final = ServedPath("admin")
+_DOCTOR: Final = ServedPath("doctor")
 
 _BY_BASE: Final[dict[bytes, ServedPath]] = {
     **{f"{base}/chat/completions".encode(): _CHAT for base in BASES},
     **{f"{base}/models".encode(): _MODELS for base in BASES},
+    **{f"{base}/doctor".encode(): _DOCTOR for base in BASES},
     **{(base or "/").encode(): _BASE for base in BASES},
 }
 _AS_SENT: Final[dict[bytes, ServedPath]] = {

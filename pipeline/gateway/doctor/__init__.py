@@ -1,0 +1,1 @@
+"""``headrace doctor``: finds what is wrong between Cursor and the models, and says what to do."""
