@@ -15,6 +15,7 @@ from pipeline.gateway.config.finding import find_config
 from pipeline.gateway.config.load import ConfigError, describe, load_settings
 from pipeline.gateway.config.settings import Settings
 from pipeline.gateway.demo import add_demo
+from pipeline.gateway.doctor.command import add_doctor
 from pipeline.gateway.graph_command import add_graph
 from pipeline.gateway.help_text import HeadraceParser, add_command, new_parser, program_name
 from pipeline.gateway.init_command import add_init
@@ -146,6 +147,7 @@ def parser() -> HeadraceParser:
 
     add_graph(commands)
     add_stage_commands(commands)
+    add_doctor(commands)
     add_situation(commands)
     add_commands(partial(add_command, commands))
     add_live_commands(partial(add_command, commands))

@@ -19,6 +19,7 @@ from stages.routing.router import Router
 from stages.upstreams import Deployment
 from stages.wire.redaction import redact
 
+
 class EndpointHealth(Struct, kw_only=True):
     """One deployment.
 

@@ -20,6 +20,8 @@ SHARED = ROOT.parent / "shared"
 NODE_CLIENTS_FOLDER = Path(os.environ.get("HEADRACE_NODE_CLIENTS", ROOT / ".venv" / "node-clients"))
 
 _PREFIX = "needs "
+_SYSTEM = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
+"""Debian has the programs of servers in /usr/sbin, which is not in everybody's PATH."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,12 @@ PROMETHEUS = Need(
     shutil.which("prometheus") is not None and shutil.which("promtool") is not None,
 )
 
-NEEDS = (RECORDINGS, NODE_CLIENTS, PERFETTO_ENGINE, CHROMIUM, LINUX, PROMETHEUS)
+PROXIES = Need(
+    "nginx, HAProxy and Caddy (apt-get install nginx haproxy caddy)",
+    all(shutil.which(name, path=_SYSTEM) is not None for name in ("nginx", "haproxy", "caddy")),
+)
+
+NEEDS = (RECORDINGS, NODE_CLIENTS, PERFETTO_ENGINE, CHROMIUM, LINUX, PROMETHEUS, PROXIES)
 
 
 def needs(need: Need) -> pytest.MarkDecorator:
