@@ -111,7 +111,7 @@ async def test_a_running_server_is_examined_and_ctrl_c_ends_that(tmp_path: Path)
             )
             found = {one["check"]: one["status"] for one in json.loads(ran.stdout)["findings"]}
             assert ran.returncode == 1  # Cursor refuses 127.0.0.1
-            assert found["stream"] == "ok"
+            assert found["stream"] in ("ok", "warning")
             assert found["configuration"] == "not tested"
             assert KEY.encode() not in ran.stdout
 

@@ -22,7 +22,7 @@ from pipeline.gateway.doctor.visit import FIRST_OF_PUBLIC, visit
 from stages.upstreams.transport.tls import client_context
 
 LIMITED = "sk-limited-key-0123456789"
-QUICK = Plan(tokens=4, gap_s=0.05, idle_s=0.3, body_bytes=100_000, leave_s=0.2, limit_s=20)
+QUICK = Plan(tokens=2, gap_s=0.05, late_s=10, idle_s=0.3, body_bytes=100_000, leave_s=0.2, limit_s=20)
 LEAST = Plan(tokens=2, gap_s=0.01, idle_s=0, body_bytes=0, leave_s=0.1)
 PUBLIC = list(CHECKS)[list(CHECKS).index(FIRST_OF_PUBLIC) :]
 
@@ -40,7 +40,7 @@ async def found_at(url: str, key: str = KEY, plan: Plan = QUICK) -> dict[str, Fi
 
 async def test_with_the_master_key_everything_is_told() -> None:
     async with serving(pipeline="  keep_alive_interval_s: 0.1", is_measured=True) as service:
-        found = await found_at(f"{service.url}/cursor")
+        found = await found_at(f"{service.url}/cursor", plan=replace(QUICK, tokens=3, gap_s=1.0))
         assert {check: one.status for check, one in found.items() if one.status != "ok"} == {
             "address": "problem",
             "https": "problem",
@@ -49,7 +49,7 @@ async def test_with_the_master_key_everything_is_told() -> None:
         assert "recorder_mb" in found["leaving"].measured
         assert "echo, story, agent" in found["key"].measured
         assert found["server"].measured.startswith("headrace ")
-        assert "4 tokens, sent one each 50 ms" in found["stream"].measured
+        assert "3 tokens, sent one each 1000 ms" in found["stream"].measured
         assert found["cursor request"].measured.startswith("echo: ")
 
 

@@ -44,10 +44,10 @@ async def examine_configuration(named: str | None, report: Report, *, offline: b
     """
     try:
         file = find_config(named)
-    except CommandError:
+    except CommandError as error:
         if is_asked:
             raise
-        report(untested("configuration", "there is none here: only the URL is checked", "--config FILE"))
+        report(untested("configuration", "only the URL is checked", f"to check more: {error}"))
         return None
     try:
         settings = load_settings(file)

@@ -17,8 +17,6 @@ from pipeline.gateway.doctor.target import Plan, Visit, encoded, error_of
 CHAT: Final = "/chat/completions"
 HELD_SHARE: Final = 0.5
 """Of the time that a stream takes: what is held back for longer was buffered."""
-LATE_S: Final = 0.5
-"""What is held back for longer is worth a warning: a network seldom does that."""
 LEAVE_AFTER_S: Final = 0.5
 _POLL_S: Final = 0.1
 
@@ -50,7 +48,7 @@ def judge_stream(streamed: Streamed, plan: Plan, visit: Visit) -> Finding:
             remedy_for("stream", visit.proxy),
         )
     text = f"{len(times_s)} tokens, sent one each {plan.gap_s * 1000:g} ms, came in {parts} parts"
-    if held_s > LATE_S:
+    if held_s > plan.late_s:
         return warning("stream", f"{text}, held back for up to {held_s:.2f} s", "run it again: the network may be slow")
     return ok(
         "stream", f"{text}, the first after {times_s[0] * 1000:.0f} ms, held back for up to {held_s * 1000:.0f} ms"

@@ -27,6 +27,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     Attributes:
         tokens, gap_s: the stream that is timed.
+        late_s: what of it is held back for longer is worth a warning: a network seldom does that.
         idle_s: for how long a stream is silent; 0 to leave that out.
         body_bytes: the size of the large body; 0 to leave that out.
         leave_s: how long is waited until headrace has noticed that a client has left.
@@ -37,6 +38,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     tokens: int = 12
     gap_s: float = 0.25
+    late_s: float = 0.5
     idle_s: float = 75.0
     body_bytes: int = 25 * 1024 * 1024
     leave_s: float = 6.0

@@ -85,7 +85,7 @@ CASES = (
         NGINX,
         "`proxy_read_timeout` shorter than the time between comments",
         "idle",
-        edits={"proxy_read_timeout 600s;": "proxy_read_timeout 500ms;"},
+        edits={"proxy_read_timeout 600s;": "proxy_read_timeout 1500ms;"},
         figure="silent",
     ),
     Case(
@@ -161,7 +161,7 @@ CASES = (
         HAPROXY,
         "`timeout server` shorter than the time between comments",
         "idle",
-        edits={"timeout server 600s": "timeout server 500ms"},
+        edits={"timeout server 600s": "timeout server 1500ms"},
         figure="silent",
     ),
     Case(
@@ -233,7 +233,7 @@ CASES = (
         CADDY,
         "`read_timeout` shorter than the time between comments",
         "idle",
-        edits=_added(_IN_TRANSPORT, "\t\t\tread_timeout 500ms"),
+        edits=_added(_IN_TRANSPORT, "\t\t\tread_timeout 1500ms"),
         figure="silent",
     ),
     Case(CADDY, "`request_body max_size 1MB`", "large body", edits={"max_size 100MB": "max_size 1MB"}),
@@ -263,8 +263,10 @@ CASES = (
     Case(CADDY, "`flush_interval -1`", "leaving", edits=_added(_IN_REVERSE_PROXY, "\t\tflush_interval -1")),
 )
 
-COMMENTS_S = 3.0
-PLAN = Plan(tokens=8, gap_s=0.1, idle_s=COMMENTS_S + 0.5, body_bytes=2 * 1024 * 1024, leave_s=2.0, limit_s=20.0)
+COMMENTS_S = 4.0
+PLAN = Plan(
+    tokens=8, gap_s=0.4, late_s=10, idle_s=COMMENTS_S + 0.5, body_bytes=2 * 1024 * 1024, leave_s=3.0, limit_s=20.0
+)
 """As short as a busy machine allows. One comment comes in the silence; until then only the proxy can notice that a
 client has left."""
 
