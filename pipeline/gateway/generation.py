@@ -164,7 +164,8 @@ class Generation:
         """
         async with AsyncExitStack() as opening:
             await opening.enter_async_context(self._clients)
-            await opening.enter_async_context(keeping_tokens(self.settings.deployments))
+            if any(one.token is not None for one in self.settings.deployments):
+                await opening.enter_async_context(keeping_tokens(self.settings.deployments))
             if self._store is not None:
                 await opening.enter_async_context(self._store)
             if self.plugins.have_lifetimes:

@@ -102,9 +102,6 @@ async def keeping_tokens(deployments: Iterable[Deployment], run: Run = run_comma
     for one in deployments:
         if one.token is not None:
             users.setdefault(one.token, []).append(one.id)
-    if not users:
-        yield
-        return
     living, ended = trio.CancelScope(), trio.Event()
 
     async def live() -> None:

@@ -21,7 +21,9 @@ def unwritable(name: str, error: OSError) -> str:
     """Return the sentence for a file that cannot be written."""
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR if not os.path.isdir(folder := os.path.dirname(name) or "."):
-            return f"{name} cannot be written: there is no folder {folder}: make it first, or name another one"
+            is_file = os.path.exists(folder)
+            found = f"{folder} is not a folder" if is_file else f"there is no folder {folder}: make it first"
+            return f"{name} cannot be written: {found}{': ' if is_file else ', or '}name another one"
         case errno.EISDIR:
             return f"{name} is a folder: name a file in it"
         case errno.EEXIST:

@@ -197,7 +197,7 @@ def test_a_folder_that_exists_is_left_alone(
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     assert write("quiet_down", "event", "--into", str(tmp_path / "file" / "folder")) == 2
-    assert "file/folder cannot be written: Not a directory" in capsys.readouterr().err
+    assert "file is not a folder: name another one" in capsys.readouterr().err
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,6 +54,8 @@ async def examine_configuration(named: str | None, report: Report, *, offline: b
     except ConfigError as error:
         for text in error.problems:
             report(problem("configuration", text, "correct the file; docs/config.md has every setting"))
+        for text in error.warnings:
+            report(warning("configuration", text, "see docs/config.md"))
         for check in LOCAL[1:]:
             report(untested(check, "the configuration cannot be used"))
         return None
@@ -74,10 +76,7 @@ def judge_configuration(settings: Settings) -> Iterator[Finding]:
     names = {deployment.model_name for deployment in settings.deployments}
     count = len(settings.deployments)
     text = f"{settings.source}: {len(names)} model names, {count} {'deployment' if count == 1 else 'deployments'}"
-    if settings.deployments:
-        yield ok("configuration", text)
-    else:
-        yield problem("configuration", text, "write an entry of model_list; `headrace init` writes a file")
+    yield ok("configuration", text)
     for said in settings.warnings:
         yield warning("configuration", said, "see docs/config.md")
 
