@@ -89,8 +89,8 @@ class Token:
         Raises:
             UpstreamFault: ``upstream_unauthorized`` if there is none.
         """
-        if self.value is None and self.is_kept and (self._is_running or trio.current_time() >= self._asked_from):
-            self._asked.set()
+        if self.value is None and self.is_kept and (self._is_running or self._may_ask):
+            self._ask()
             await self._tried.wait()
         if self.value is None:
             why = self._failure or "it is not run here"
@@ -103,7 +103,15 @@ class Token:
 
     def refused(self, value: str) -> None:
         """Ask for a run because the upstream has refused a token, if that is still the last one."""
-        if value == self.value and not self._is_running and trio.current_time() >= self._asked_from:
+        if value == self.value and self._may_ask:
+            self._ask()
+
+    @property
+    def _may_ask(self) -> bool:
+        return trio.current_time() >= self._asked_from
+
+    def _ask(self) -> None:
+        if not self._is_running:  # what is asked for then would be another run after this one
             self._asked.set()
 
     async def wait_for_need(self) -> None:

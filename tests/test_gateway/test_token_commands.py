@@ -138,6 +138,22 @@ async def test_without_any_token_a_request_waits_for_a_run_unless_one_has_just_f
         await Token(COMMAND).get("d")
 
 
+async def test_requests_that_wait_for_a_run_cause_no_other_after_it(autojump_clock: trio.abc.Clock) -> None:
+    token, runs = Token(COMMAND), FakeRuns(FAILED, takes_s=4)
+    start = trio.current_time()
+    async with keeping_tokens([deployment(token)], runs), trio.open_nursery() as nursery:
+        await trio.sleep(6)
+
+        async def ask() -> None:
+            with pytest.raises(UpstreamFault):
+                await token.get("d")
+
+        for _ in range(40):  # 8 s, longer than a run and shorter than a run and the pause
+            nursery.start_soon(ask)
+            await trio.sleep(0.2)
+    assert [at - start for at in runs.at] == [0, 10]
+
+
 async def test_at_the_end_nobody_waits_and_what_runs_is_cancelled(autojump_clock: trio.abc.Clock) -> None:
     token, runs = Token(COMMAND), FakeRuns(FAILED, "t", takes_s=1)
     async with trio.open_nursery() as nursery:
