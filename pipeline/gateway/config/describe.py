@@ -13,8 +13,10 @@ from pipeline.gateway.config.limits import limit_words
 from pipeline.gateway.config.problems import ConfigError, Problem
 from pipeline.gateway.config.settings import PipelineSettings, Settings, StageSettings
 from stages.upstreams import Deployment, UpstreamKind
+from stages.wire.redaction import redact
 
-_HIDDEN = ("proxy", "stages")
+_HIDDEN = ("proxy", "otlp_endpoint")
+"""Settings whose value may hold a password, or a key in the query."""
 
 
 class CheckedDeployment(Struct, frozen=True):
@@ -56,7 +58,7 @@ class CheckedConfig(Struct, frozen=True):
 def checked(settings: Settings) -> CheckedConfig:
     """Return the document about a usable configuration."""
     deployments = tuple(
-        CheckedDeployment(one.id, one.model_name, one.provider, shown_model(one), one.kind, host_of(one))
+        CheckedDeployment(redact(one.id), redact(one.model_name), one.provider, shown_model(one), one.kind, host_of(one))
         for one in settings.deployments
     )
     return CheckedConfig(settings.source, True, (), settings.found_warnings, deployments)
@@ -82,9 +84,10 @@ def _lines(settings: Settings) -> Iterator[str]:
     yield f"{settings.source}: usable, {_count(len(settings.warnings), 'warning')}"
     yield ""
     yield f"{_count(len(settings.deployments), 'deployment')}:"
-    width = max((len(deployment.model_name) for deployment in settings.deployments), default=0)
-    for deployment in settings.deployments:
-        yield f"  {deployment.model_name:<{width}} -> {target_of(deployment)}{limits_of(deployment)}"
+    asked = [redact(deployment.model_name) for deployment in settings.deployments]
+    width = max(map(len, asked), default=0)
+    for name, deployment in zip(asked, settings.deployments, strict=True):
+        yield f"  {name:<{width}} -> {target_of(deployment)}{limits_of(deployment)}"
     names = [*(["master"] if settings.master_key is not None else []), *(key.name for key in settings.keys)]
     yield ""
     yield f"{_count(len(names), 'key')}:{'' if names else ' requests need no key'}"
@@ -92,7 +95,7 @@ def _lines(settings: Settings) -> Iterator[str]:
         models = "" if key.models is None else f", only {', '.join(key.models)}" if key.models else ", no model"
         limits = [limit_words(key.limits), *(f"of {name} {limit_words(of)}" for name, of in key.model_limits.items())]
         metrics = ", reads the metrics" if key.reads_metrics else ""
-        yield f"  {key.name}{models}{metrics}{''.join(f'; {words}' for words in limits if words)}"
+        yield redact(f"  {key.name}{models}{metrics}{''.join(f'; {words}' for words in limits if words)}")
     if settings.master_key is not None:
         yield "  master, may use everything"
     if settings.health_check_interval_s is not None:
@@ -115,7 +118,7 @@ def _lines(settings: Settings) -> Iterator[str]:
 def target_of(deployment: Deployment) -> str:
     """Return what answers for a deployment: its model, API and host, and its id if that is not its name."""
     host = host_of(deployment)
-    named = f", id {deployment.id}" if deployment.id != deployment.model_name else ""
+    named = f", id {redact(deployment.id)}" if deployment.id != deployment.model_name else ""
     comma = "" if deployment.on_chat is None else ","
     token = "" if deployment.token is None else f", token by {deployment.token.command.program}"
     return f"{full_model(deployment)} ({api_words(deployment)}{f'{comma} at {host}' if host else ''}{token}{named})"
@@ -133,9 +136,9 @@ def full_model(deployment: Deployment) -> str:
 
 
 def shown_model(deployment: Deployment) -> str:
-    """Return the model; of a recording only the file's name."""
+    """Return the model; of a recording only the file's name. A key in the place of a name is not shown."""
     model = deployment.model
-    return f"replay:{Path(model.removeprefix('replay:')).name}" if model.startswith("replay:") else model
+    return f"replay:{Path(model.removeprefix('replay:')).name}" if model.startswith("replay:") else redact(model)
 
 
 def host_of(deployment: Deployment) -> str:

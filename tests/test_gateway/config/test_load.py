@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kit.service.config_texts import MASTER, model, only, parse, problems
 
+from pipeline.gateway.config.describe import checked
 from pipeline.gateway.config.keys import key_digest
 from pipeline.gateway.config.load import (
     ConfigError,
@@ -152,6 +153,22 @@ pipeline_settings:
         "  stages: strip_thinking after decode_events\n  stages: shout at events before strip_thinking\n"
         "  stages: retry\n  transport: httpx\n  proxy: (set)\n"
     )
+
+
+def test_check_config_does_not_show_a_key_in_the_place_of_a_name_or_an_address() -> None:
+    key = "sk-proj-0123456789abcdef"
+    own = f"""
+pipeline_settings:
+  keys: [{{name: anna, key: sk-anna-0123456789abcdef, models: [{key}]}}]
+  otlp_endpoint: http://127.0.0.1:4318/?key=hunter2
+"""
+    found = parse(model(f"{{model: deepseek/{key}, api_key: k}}", "{id: " + key + "-id}", name=key) + own)
+    text, document = describe(found), msgspec.json.encode(checked(found)).decode()
+    assert "\n  [redacted] -> deepseek/[redacted] (chat at api.deepseek.com, id [redacted])\n" in text
+    assert "\n  anna, only [redacted]\n" in text
+    assert "\n  otlp_endpoint: (set)\n" in text
+    assert key not in text + document
+    assert "hunter2" not in text + document
 
 
 # --- every mistake, with its line -------------------------------------------------------------------------------------
