@@ -58,7 +58,9 @@ class CheckedConfig(Struct, frozen=True):
 def checked(settings: Settings) -> CheckedConfig:
     """Return the document about a usable configuration."""
     deployments = tuple(
-        CheckedDeployment(redact(one.id), redact(one.model_name), one.provider, shown_model(one), one.kind, host_of(one))
+        CheckedDeployment(
+            redact(one.id), redact(one.model_name), one.provider, shown_model(one), one.kind, host_of(one)
+        )
         for one in settings.deployments
     )
     return CheckedConfig(settings.source, True, (), settings.found_warnings, deployments)

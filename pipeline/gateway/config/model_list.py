@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pipeline.gateway.config.address_parts import placed
+from pipeline.gateway.config.api_choice import EntryModel, choose_api, names_base, without_api
 from pipeline.gateway.config.deployment_ids import with_ids
 from pipeline.gateway.config.fields import Environment, Section, is_not_set
 from pipeline.gateway.config.headers import HeaderReader
@@ -24,7 +25,6 @@ from pipeline.gateway.config.litellm_names import (
     LITELLM_PARAMS,
     MODEL_INFO,
     MODEL_LIST_ENTRY,
-    UNREACHED,
     split_model,
 )
 from pipeline.gateway.config.litellm_sections import LitellmParams, ModelEntry, ModelInfo
@@ -43,7 +43,6 @@ from pipeline.gateway.config.yaml_tree import Node
 from stages.upstreams import Deployment, HealthCheck, Timeouts, Transport, UpstreamKind
 from stages.upstreams.apis import APIS
 from stages.upstreams.canned.timing import is_timed, parse_timing
-from stages.upstreams.model_modes import other_mode
 from stages.upstreams.provider import Provider
 from stages.upstreams.providers import PROVIDERS, UNKNOWN, is_openai_itself
 from stages.upstreams.rows.local import COMPATIBLE
@@ -59,10 +58,7 @@ REFUSED_BY_CURSOR = ("gpt-5.5", "gpt-6-astra")
 """Custom names for which Cursor itself reports an error, and sends nothing: docs/facts/cursor.md, "Model names"
 (forum.cursor.com t/160004, t/161077; orchidfiles/ungate#50, PR #52)."""
 
-_SERVED_MODES = ("chat", "responses")
 _VERSION = re.compile(r"[A-Za-z0-9._\-]+\Z")
-_CHAT_PREFIX = "chat_completions/"  # LiteLLM: `openai/chat_completions/<name>` asks for the chat bridge
-_RESPONSES_PREFIX = "responses/"
 
 
 class Defaults(Struct, frozen=True, kw_only=True):
@@ -120,9 +116,6 @@ class _Entry:
         self._shown_name = node.path
         self._unset: list[tuple[FieldPlace, str]] = []
         self._reason: str | None = None
-        self._is_chat = False
-        self._names_api = False
-        self._missing = self._bare = ""
 
     @property
     def is_left_out(self) -> bool:
@@ -166,13 +159,15 @@ class _Entry:
         provider, model = split_model(params.model)
         if named := params.custom_llm_provider:
             provider, model = named, params.model.removeprefix(f"{named}/")
-        self._bare = params.model if params.model.startswith("gemini-") else ""
-        known, model = self._row(provider, model)
-        self._reason = self._unusable(provider, known, model, entry.model_name)
-        if self._reason is not None:
+        found = self._model(provider, model, entry.model_name)
+        self._api = choose_api(found, self._params_section, params, self._info)
+        if self._api.kind is None:
+            self._reason = self._api.reason
+            if self._api.other_mode:
+                self._shown_name += f" ({self._api.other_mode})"
             self._problems.forget_errors(before)  # those of fields that do not matter then
             return None
-        if "*" in model and "*" not in entry.model_name:
+        if "*" in found.name and "*" not in entry.model_name:
             self._problems.error(
                 self._params_section.place("model"),
                 "contains a *, but model_name does not: write the same * there, or name one model here",
@@ -180,96 +175,18 @@ class _Entry:
         self.id = self._read_id()
         self._limits, self._key_limits = deployment_limits(entry, params, self._info, self._defaults.parallel)
         if provider == "canned":
-            return self._canned(entry.model_name, model)
-        model = model.removeprefix(_CHAT_PREFIX).removeprefix(_RESPONSES_PREFIX)
-        return self._remote(entry.model_name, provider or COMPATIBLE, known, model)
+            return self._canned(entry.model_name, found.name)
+        return self._remote(entry.model_name, provider or COMPATIBLE, found.row, without_api(found.name))
 
-    def _row(self, provider: str | None, written: str) -> tuple[Provider, str]:
-        """Return the provider's row as it is for this model, and its name of the model."""
-        known = PROVIDERS.get(provider or "", UNKNOWN)
-        model = known.named(written)
-        known = known.of_model(model.removeprefix(_CHAT_PREFIX).removeprefix(_RESPONSES_PREFIX))
-        base = self._params.api_base or self._params.base_url or self._environment.first_of(known.base_names)
-        known, self._missing = placed(known, written, base, self._params, self._environment)
-        return known, model
-
-    def _unusable(self, provider: str | None, known: Provider, model: str, model_name: str) -> str | None:
-        """Find out by which API the model is asked; return why it is left out, or None."""
-        mode = self._info.mode
-        asked = [] if provider == "canned" or not _is_served(mode) else self._asked_kinds(known, model, mode)
-        self._names_api = bool(asked)
-        self._is_chat = mode is not None or bool(asked)
-        if provider != "canned" and (other := self._other_mode(mode, model)) is not None:
-            self._shown_name += f" ({other})"
-            return "is not for chats (if it is, write mode: chat into model_info)"
-        self._kind, reason = self._kind_of(provider, known, model, model_name, asked)
-        return reason if self._kind is None else None
-
-    def _other_mode(self, mode: str | None, model: str) -> str | None:
-        """Return what the entry's model is for if that is not chats: by its mode, or else by its name."""
-        if not _is_served(mode):
-            return (safe_word(mode or "") or "something else").replace("_", " ")
-        if self._is_chat:
-            return None
-        node = self._info.base_model or self._params_section.get("base_model")
-        return other_mode(node.value if node is not None and isinstance(node.value, str) else model)
-
-    def _kind_of(
-        self, provider: str | None, known: Provider, model: str, model_name: str, asked: list[UpstreamKind]
-    ) -> tuple[UpstreamKind | None, str]:
-        """Return the API to use; None, with the reason, if the entry is left out."""
-        if provider == "canned":
-            return "canned", ""
-        if model_name.count("*") > 1 or model.count("*") > 1:
-            return None, "a name with more than one * is not supported yet"
-        if self._params_section.get("litellm_credential_name") is not None:
-            return None, "litellm_credential_name is not supported yet"
-        has_base = self._names_base or self._environment.first_of(known.base_names) is not None
-        kind = _usual_kind(known)
-        for wanted in asked:
-            if wanted in known.kinds or has_base:
-                kind = wanted
-                break
-        if kind is None and known is not UNKNOWN:
-            route = known.route_of(model)
-            return None, (route.reason if route is not None else None) or "this model cannot be called"
-        if kind is None and asked:
-            return None, "an unknown provider needs an api_base"
-        if kind is None and provider is None:
-            hint = _meant_provider(model.partition("/")[0])
-            return None, f"the provider of its model is not known (expected a prefix, as in openai/gpt-5){hint}"
-        if kind is None:
-            why = UNREACHED.get(provider or "", f" yet{_meant_provider(provider or '')}")
-            return None, f"provider {safe_name(provider or '')} is not supported{why}"
-        if self._missing:
-            bare = f"; gemini/{safe_name(self._bare)} is asked for with a Gemini key" if self._bare else ""
-            return None, f"provider {safe_name(provider or '')}: {self._missing}{bare}"
-        if known.signs_in_to is not None and not self._has_token(known):
-            return None, f"signing in to {known.signs_in_to} is not supported ({known.token_from})"
-        return kind, ""
-
-    def _has_token(self, known: Provider) -> bool:
-        """Return whether the entry, or the provider's variable, has a token or says where it comes from."""
-        fields = ("api_key", "token_command", "headers", "extra_headers")
-        return (
-            any(self._params_section.get(field) is not None for field in fields)
-            or self._environment.first_of(known.key_names) is not None
-        )
-
-    def _asked_kinds(self, known: Provider, model: str, mode: str | None) -> list[UpstreamKind]:
-        """Return the APIs that the entry asks for, the preferred one first; empty if it names none."""
-        wants_chat = self._params.use_chat_completions_api or model.startswith(_CHAT_PREFIX)
-        found = self._info.supported_endpoints or ()
-        listed: list[UpstreamKind] = [
-            api.name for endpoint in found for api in APIS.values() if endpoint.rstrip("/").endswith(api.endpoint)
-        ]
-        # LiteLLM's bridge, which uses Messages for Anthropic's models anyway.
-        if wants_chat and known.kinds != ("anthropic",):
-            return ["chat"]
-        if mode == "responses" or "responses" in listed or model.startswith(_RESPONSES_PREFIX):
-            return ["responses"]
-        usual = _usual_kind(known)
-        return [usual] if usual in listed else listed
+    def _model(self, provider: str | None, written: str, asked_for: str) -> EntryModel:
+        """Return the entry's model, with the provider's row as it is for that model."""
+        row = PROVIDERS.get(provider or "", UNKNOWN)
+        name = row.named(written)
+        row = row.of_model(without_api(name))
+        base = self._params.api_base or self._params.base_url or self._environment.first_of(row.base_names)
+        row, missing = placed(row, written, base, self._params, self._environment)
+        bare = self._params.model if self._params.model.startswith("gemini-") else ""
+        return EntryModel(provider=provider, row=row, name=name, asked_for=asked_for, missing=missing, bare=bare)
 
     def _read_id(self) -> str | None:
         found, node = self._info.id, self._info_section.get("id")
@@ -320,7 +237,7 @@ class _Entry:
         )  # fmt: skip
 
     def _remote(self, model_name: str, provider: str, known: Provider, model: str) -> Deployment | None:
-        kind, params = self._kind, self._params
+        kind, params = self._api.kind, self._params
         assert kind is not None
         url = self._url(provider, known, kind, model)
         # Without an address too, so that all that is missing is reported together.
@@ -333,7 +250,7 @@ class _Entry:
             token=read_token(self._params_section, params, self._tokens),
             timeouts=self._timeouts(), transport=self._defaults.transport, forward_fields=self._forward_fields(),
             weight=1.0 if params.weight is None else params.weight, order=params.order or 0,
-            parameters=read_parameters(self._params_section, params), is_chat=self._is_chat,
+            parameters=read_parameters(self._params_section, params), is_chat=self._api.is_chat,
             health_check=self._health_check(provider, known, model),
             # LiteLLM has one for its SDKs, and one for its router.
             max_retries=first((params.max_retries, params.num_retries)),
@@ -361,8 +278,7 @@ class _Entry:
         """Return how it is asked in the background; None if it is not, or no model of a wildcard is named for that."""
         named, timeout_s = self._info.health_check_model, self._info.health_check_timeout
         if named is not None:
-            model = known.named(named.removeprefix(f"{provider}/"))
-            model = model.removeprefix(_CHAT_PREFIX).removeprefix(_RESPONSES_PREFIX)
+            model = without_api(known.named(named.removeprefix(f"{provider}/")))
         if self._info.disable_background_health_check or "*" in model:
             return None
         return HealthCheck(model=model) if timeout_s is None else HealthCheck(model=model, timeout_s=timeout_s)
@@ -372,7 +288,11 @@ class _Entry:
 
         The provider's own server has what its row in the table says.
         """
-        if deployment.kind != "responses" or self._names_api or is_openai_itself(deployment.provider, deployment.url):
+        if (
+            deployment.kind != "responses"
+            or self._api.is_named
+            or is_openai_itself(deployment.provider, deployment.url)
+        ):
             return deployment
         own = default_url(known, RESPONSES)
         if known.needs_key and own is not None and is_same_owner(deployment.url, own):
@@ -393,15 +313,11 @@ class _Entry:
                 )
         return frozenset(names)
 
-    @property
-    def _names_base(self) -> bool:
-        return any(self._params_section.get(name) is not None for name in ("api_base", "base_url"))
-
     def _url(self, provider: str, known: Provider, kind: UpstreamKind, model: str) -> str | None:
         version, section = self._params.api_version, self._params_section
         place = section.place("base_url" if section.get("api_base") is None and section.get("base_url") else "api_base")
         base = self._params.api_base or self._params.base_url
-        if not self._names_base:
+        if not names_base(section):
             base = self._environment.first_of(known.base_names)
             if base is None and (usual := default_url(known, APIS[kind])) is not None:
                 return usual
@@ -431,18 +347,3 @@ class _Entry:
             )
             return None
         return url
-
-
-def _meant_provider(name: str) -> str:
-    if name in UNREACHED:
-        return ""
-    return did_you_mean(name, [f"{known}/" for known in (*PROVIDERS, *UNREACHED, "canned")])
-
-
-def _is_served(mode: str | None) -> bool:
-    return mode is None or mode in _SERVED_MODES
-
-
-def _usual_kind(known: Provider) -> UpstreamKind | None:
-    """Return the API for the provider's model if the entry names none."""
-    return known.kinds[0] if known.kinds else None
