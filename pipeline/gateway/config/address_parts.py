@@ -14,6 +14,8 @@ from stages.upstreams.provider import AddressPart, Provider
 
 _PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*\Z")
 """What a region, an account or a project may be: nothing that would change the host or the path around it."""
+_NOBODY: Final = "nobody"
+"""Stands for what is not known beside an ``api_base``, so that the provider's domain is still told from a stranger's."""
 
 
 def placed(
@@ -33,17 +35,19 @@ def placed(
     if not provider.parts:
         return provider, ""
     values: dict[str, str] = {}
+    is_known = True
     for part in provider.parts:
         value = _named_by(part, provider, written, base, params, environment)
         if value is not None and _PART.match(value):
             values[part.name] = value
         elif base is not None:
-            return replace(provider, origin=None, root="/v1", parts=()), ""
+            values[part.name], is_known = _NOBODY, False
         else:
             ways = " or ".join([*part.params[:1], *part.variables[:1]])
             finding = "has none that can stand in an address" if value is not None else "is not known"
             return provider, f"{part.what} is needed for its address, and {finding}: set {ways}, or api_base"
-    return provider.with_parts(values), ""
+    filled = provider.with_parts(values)
+    return filled if is_known else replace(filled, root="/v1"), ""
 
 
 def _named_by(

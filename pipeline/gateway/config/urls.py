@@ -25,7 +25,7 @@ _AZURE_DEPLOYMENT: Final = re.compile(r"/deployments/([^/]+)")
 _URL_TEXT: Final = re.compile(r"[!-~]+\Z")
 _HOST: Final = re.compile(r"[A-Za-z0-9._\-]+\Z|[0-9A-Fa-f:.]+\Z")
 
-_SHARED_DOMAINS: Final = frozenset({"amazonaws.com", "api.aws", "azure.com", "googleapis.com"})
+_SHARED_DOMAINS: Final = (".amazonaws.com", ".api.aws", ".azure.com", ".googleapis.com")
 """Domains in which anyone can have a host: only the very same host is the provider's."""
 
 
@@ -126,9 +126,13 @@ def is_azure_deployment_of(model: str, url: str) -> bool:
 
 
 def is_same_owner(url: str, default: str) -> bool:
-    """Return whether ``url`` is on the same host as ``default``, or on another of the same domain, over TLS."""
+    """Return whether ``url`` is on the same host as ``default``, or on another of the same domain, over TLS.
+
+    The domain is what the host is in: of ``ark.cn-beijing.volces.com``, where anyone can have a host below
+    ``volces.com``, it is ``cn-beijing.volces.com``.
+    """
     here, there = urlsplit(url), urlsplit(default)
-    domain = ".".join((there.hostname or "").split(".")[-2:])
-    host = here.hostname or ""
-    is_sibling = domain not in _SHARED_DOMAINS and host.endswith("." + domain)
-    return here.scheme == there.scheme and (host == there.hostname or is_sibling)
+    host, own = here.hostname or "", there.hostname or ""
+    domain = own.partition(".")[2] if own.count(".") > 1 else own
+    is_sibling = not own.endswith(_SHARED_DOMAINS) and host.endswith("." + domain)
+    return here.scheme == there.scheme and (host == own or is_sibling)

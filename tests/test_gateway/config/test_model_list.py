@@ -486,6 +486,22 @@ def test_the_key_of_a_cloud_is_sent_to_its_own_hosts_only() -> None:
         assert not any("b-1" in value for _, value in headers)
 
 
+@pytest.mark.parametrize(
+    ("name", "variable", "own"),
+    [
+        ("cloudflare/@cf/qwen/qwen3", "CLOUDFLARE_API_KEY", "gateway.ai.cloudflare.com/v1/a/g/workers-ai"),
+        ("snowflake/m", "SNOWFLAKE_JWT", "a-1.snowflakecomputing.com/api/v2"),
+        ("vertex_ai/gemini-3", "VERTEX_AI_ACCESS_TOKEN", "us-central1-aiplatform.googleapis.com/v1/p/openapi"),
+    ],
+)
+def test_an_address_without_its_account_gets_the_key_on_the_clouds_own_hosts_only(
+    name: str, variable: str, own: str
+) -> None:
+    text = model(f"{{model: '{name}', api_base: 'https://%s'}}")
+    assert only(text % own, **{variable: "t-1"}).headers == (("authorization", "Bearer t-1"),)
+    assert only(text % "evil.example/v1", **{variable: "t-1"}).headers == ()
+
+
 def test_what_litellm_writes_before_a_token_of_snowflake_is_not_sent() -> None:
     deployment = only(model("{model: snowflake/m, account_id: a, api_key: pat/t-1}"))
     assert deployment.headers == (("authorization", "Bearer t-1"),)
@@ -513,6 +529,10 @@ def test_on_a_domain_of_many_owners_only_the_very_host_is_the_providers() -> Non
     assert only(model(f"{{model: gemini/m, api_base: '{own}'}}"), GEMINI_API_KEY="g-1").headers != ()
     for stranger in ("https://storage.googleapis.com/v1beta/openai", "https://h.example/v1beta"):
         assert only(model(f"{{model: gemini/m, api_base: '{stranger}'}}"), GEMINI_API_KEY="g-1").headers == ()
+    server = model("{model: ovhcloud/m, api_base: 'https://vps-1.vps.ovh.net/v1'}")
+    assert only(server, OVHCLOUD_API_KEY="o-1").headers == ()
+    bucket = model("{model: volcengine/m, api_base: 'https://b.tos-cn-beijing.volces.com/v1'}")
+    assert only(bucket, VOLCENGINE_API_KEY="v-1").headers == ()
 
 
 def test_headers_of_the_user_add_to_those_of_messages_and_replace_them() -> None:
