@@ -131,6 +131,35 @@ async def test_a_reload_while_the_process_stops_is_refused(file: Path, lines: py
         assert lines.messages == ["configuration not reloaded, generation 1 goes on: this process is about to stop"]
 
 
+async def test_a_variable_that_has_vanished_leaves_out_its_deployments_and_the_log_says_so(
+    file: Path, lines: pytest.LogCaptureFixture
+) -> None:
+    entry = "  - {model_name: %s, litellm_params: {model: deepseek/m, api_key: os.environ/%s}}\n"
+    file.write_text(text_of(entry % ("both", "KEY_A") + entry % ("both", "KEY_B") + entry % ("lost", "KEY_B")))
+    variables = file.with_name("headrace.env")
+    variables.write_text("KEY_A=sk-a\nKEY_B=sk-b\n")
+    async with serving() as service:
+        reload = reloader(service, reading(file))
+        await reload()
+        lines.clear()
+        variables.write_text("KEY_A=sk-a\n")
+        await reload()
+        assert [record.getMessage() for record in lines.records if record.levelname == "WARNING"] == [
+            f"{file}:9: model_list[4].litellm_params.api_key: the environment variable KEY_B is not set, or is empty; "
+            "2 deployments are left out: both, lost (lines 9, 10)"
+        ]
+        deployments = service.application.generations.current.settings.deployments
+        assert [one.id for one in deployments] == ["echo", "story", "agent", "both"]
+        variables.unlink()
+        file.write_text(
+            f"model_list:\n{entry % ('both', 'KEY_A')}general_settings: {{master_key: {KEY}}}\n",
+        )
+        await reload()
+        [refused] = [record.getMessage() for record in lines.records if record.levelname == "ERROR"]
+        assert refused.startswith(f"configuration not reloaded, generation 3 goes on: {file}: has no deployment that")
+        assert service.application.generations.current.settings.deployments == deployments
+
+
 async def test_the_level_of_the_log_changes_at_once(file: Path) -> None:
     log = Log(LineSink(2), "json", "info")
     async with serving() as service:

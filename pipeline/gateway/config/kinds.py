@@ -85,9 +85,9 @@ class FieldKind:
             ValueError: if it does not fit.
         """
         if isinstance(value, list):
-            value = [item.strip() if isinstance(item, str) else item for item in cast("list[object]", value)]
+            value = [_stripped(item) if isinstance(item, str) else item for item in cast("list[object]", value)]
         elif isinstance(value, str):
-            value = value.strip()
+            value = _stripped(value)
             if self.bare is bool and value.lower() in ("true", "false", "yes", "no", "on", "off"):
                 return value.lower() in ("true", "yes", "on")
         elif self.bare is bool and not isinstance(value, bool):
@@ -98,6 +98,11 @@ class FieldKind:
         if isinstance(converted, float) and not math.isfinite(converted):
             raise ValueError("not finite")
         return converted
+
+
+def _stripped(text: str) -> str:
+    text.encode()  # half a character, from "\\ud800" or a variable that is not UTF-8, is a UnicodeError: a ValueError
+    return text.strip()
 
 
 def kind_of(annotation: Any, *, is_required: bool = False) -> FieldKind:

@@ -28,14 +28,12 @@ def read_token(section: Section, params: LitellmParams, known: dict[TokenCommand
     node = params.token_command
     if node is None:
         return None
-    if isinstance(node.value, list):
-        words = list(section.value("token_command", _Words) or ())
-    else:
-        text = section.value("token_command", _Line)
-        if text is None:
-            return None
+    words = section.value("token_command", _Words if isinstance(node.value, list) else _Line)
+    if words is None:
+        return None
+    if isinstance(words, str):
         try:
-            words = shlex.split(text)
+            words = tuple(shlex.split(words))
         except ValueError:
             section.problems.error(node.place, f"has a quotation mark that is not closed: expected {_EXPECTED}")
             return None
@@ -45,9 +43,9 @@ def read_token(section: Section, params: LitellmParams, known: dict[TokenCommand
     if (key := section.get("api_key")) is not None:
         section.problems.error(key.place, "stands beside a token_command, which is the key: remove one of them")
         return None
-    usual = TokenCommand(words=tuple(words))
+    usual = TokenCommand(words=words)
     command = TokenCommand(
-        words=usual.words,
+        words=words,
         refresh_s=params.token_refresh_s or usual.refresh_s,
         limit_s=params.token_timeout_s or usual.limit_s,
     )

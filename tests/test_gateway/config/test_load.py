@@ -760,6 +760,21 @@ def test_reasoning_that_is_not_kept_as_one_might_expect_gets_a_warning() -> None
     )
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        model("{model: os.environ/NAME}"),
+        model("{model: canned/echo}", name="os.environ/NAME"),
+        model('{model: "openai/\\ud800", api_key: k}'),
+        model("{model: canned/echo}", "{id: os.environ/NAME}"),
+        model("{model: deepseek/m, token_command: [os.environ/NAME]}"),
+    ],
+)
+def test_half_a_character_is_an_error_because_nothing_can_send_or_print_it(text: str) -> None:
+    [said] = problems(text, NAME="caf\udce9")
+    assert ("found a list, expected " if "token_command" in text else "found text, expected ") in said
+
+
 def test_a_wrong_variable_is_an_error_and_a_misspelt_one_gets_a_warning() -> None:
     assert problems("", PORT="http") == (
         'environment variable PORT: found "http", expected a port number, 1 to 65535, or 0 for any free one',
