@@ -64,9 +64,13 @@ async def run_command(command: TokenCommand) -> str:
                         start_new_session=True,
                     )
                 )
-                async with process.stdout:
-                    while len(printed) <= MAX_BYTES and (piece := await process.stdout.receive_some(_PIECE_BYTES)):
-                        printed += piece
+                try:
+                    async with process.stdout:
+                        while len(printed) <= MAX_BYTES and (piece := await process.stdout.receive_some(_PIECE_BYTES)):
+                            printed += piece
+                except trio.Cancelled:  # it may have ended, and a process that it has started has not
+                    await _kill(process)
+                    raise
                 if len(printed) > MAX_BYTES:
                     nursery.cancel_scope.cancel()
                 status = await process.wait()

@@ -15,7 +15,7 @@ from stages.upstreams.provider import AddressPart, Provider
 _PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*\Z")
 """What a region, an account or a project may be: nothing that would change the host or the path around it."""
 _NOBODY: Final = "nobody"
-"""Stands for what is not known beside an ``api_base``, so that the provider's domain is still told from a stranger's."""
+"""What is not known beside an ``api_base``: with it, the provider's domain is still told from a stranger's."""
 
 
 def placed(
