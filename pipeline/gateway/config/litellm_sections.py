@@ -6,13 +6,14 @@ in `litellm_names`.
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
 from pipeline.gateway.config.kinds import HIDDEN, KEY
 from pipeline.gateway.config.settings import HEADER_NAME
 from pipeline.gateway.config.yaml_tree import Node
+from stages.routing.settings import Strategy
 
 MOST: int = 1_000_000_000_000
 """The largest whole number that is accepted."""
@@ -34,6 +35,12 @@ FailsPolicy: TypeAlias = Annotated[
 Url: TypeAlias = Annotated[str, Meta(description="a URL such as https://api.example.com/v1"), HIDDEN]
 Place: TypeAlias = Annotated[str, Meta(description="text, such as the name of a region, a project or an account")]
 MasterKey: TypeAlias = Annotated[str, Meta(description="text such as os.environ/LITELLM_MASTER_KEY"), KEY]
+
+
+UncountedStrategy: TypeAlias = Literal[
+    "usage-based-routing", "usage-based-routing-v2", "cost-based-routing", "provider-budget-routing"
+]
+"""LiteLLM's strategies that need to know what each deployment was used for, or what it costs."""
 
 
 class TopLevel(Struct, frozen=True, kw_only=True):
@@ -87,7 +94,7 @@ class RoutingSection(Struct, frozen=True, kw_only=True):
     allowed_fails_policy: FailsPolicy | None = None
     cooldown_time: Pause | None = None
     disable_cooldowns: bool | None = None
-    routing_strategy: Node | None = None
+    routing_strategy: Literal[Strategy, UncountedStrategy] | None = None
     routing_strategy_args: StrategyArgs | None = None
     model_group_alias: Node | None = None
     enable_pre_call_checks: bool | None = None

@@ -7,17 +7,14 @@ from typing import Final, TypeVar, get_args
 
 from pipeline.gateway.config.fields import Section
 from pipeline.gateway.config.kinds import kinds_of
-from pipeline.gateway.config.litellm_sections import RoutingSection, StrategyArgs
-from pipeline.gateway.config.problems import did_you_mean, safe_word
+from pipeline.gateway.config.litellm_sections import RoutingSection, StrategyArgs, UncountedStrategy
+from pipeline.gateway.config.problems import did_you_mean
 from pipeline.gateway.config.yaml_tree import Node
 from stages.routing.faults import FaultKind
 from stages.routing.settings import FaultNumbers, RoutingSettings, Strategy
 
-STRATEGIES: Final[dict[str, Strategy]] = {name: name for name in get_args(Strategy)}
-SHUFFLED: Final = frozenset(
-    {"usage-based-routing", "usage-based-routing-v2", "cost-based-routing", "provider-budget-routing"}
-)
-"""LiteLLM's strategies that need to know what each deployment was used for, or what it costs."""
+_STRATEGIES: Final[dict[str, Strategy]] = {name: name for name in get_args(Strategy)}
+_UNCOUNTED: Final = get_args(UncountedStrategy)
 
 _KINDS: Final[dict[str, FaultKind]] = {
     "AuthenticationError": "auth",
@@ -126,21 +123,14 @@ class _RoutingReader:
                 self._problems.error(entry.place, f'{entry.found()}, expected a mapping such as {{gpt-5: ["gpt-4o"]}}')
         return found
 
-    def _strategy(self, node: Node | None) -> Strategy:
-        word = None if node is None else self._sections[0].environment.fill_in(node)
-        if node is None or word is None:
-            return "simple-shuffle"
-        if word in SHUFFLED:
+    def _strategy(self, word: Strategy | UncountedStrategy | None) -> Strategy:
+        if word in _UNCOUNTED:
+            node = self._node("routing_strategy")
+            assert node is not None
             self._problems.warn(
                 node.place, f"{word} needs figures that are not kept yet: deployments are chosen by simple-shuffle"
             )
-            return "simple-shuffle"
-        if (strategy := STRATEGIES.get(word)) is None:
-            hint = did_you_mean(word, [*STRATEGIES, *SHUFFLED], cutoff=0.6)
-            self._problems.error(
-                node.place, f"is {safe_word(word) or 'no strategy'}: expected {', '.join(STRATEGIES)}{hint}"
-            )
-        return strategy or "simple-shuffle"
+        return _STRATEGIES.get(word or "", "simple-shuffle")
 
     def _aliases(self) -> tuple[dict[str, str], frozenset[str]]:
         """Read ``{"gpt-4": "gpt-5"}`` and ``{"gpt-4": {"model": "gpt-5", "hidden": true}}``."""
