@@ -14,7 +14,7 @@ import trio
 from msgspec import Struct
 
 from pipeline import UpstreamFault
-from stages.wire.redaction import secrets_in
+from stages.wire.redaction import redact, secrets_in
 
 PAUSE_S: Final = 5.0
 """Requests cause a run at most so often: the first of a token, or one after a 401."""
@@ -37,8 +37,8 @@ class TokenCommand(Struct, frozen=True, kw_only=True):
 
     @property
     def program(self) -> str:
-        """The program's name, as messages have it."""
-        return os.path.basename(self.words[0])
+        """The program's name, as messages have it: not a token that was written in its place."""
+        return redact(os.path.basename(self.words[0]))
 
     def __repr__(self) -> str:
         """Omit the arguments, which may be secret."""

@@ -70,3 +70,9 @@ def test_the_program_is_shown_and_its_arguments_are_not() -> None:
     shown = describe(settings) + repr(settings) + repr(settings.deployments[0].token)
     assert "(anthropic at bedrock-runtime.us-west-2.amazonaws.com, token by get-token)" in shown
     assert "s3cret" not in shown
+
+
+def test_a_token_in_the_place_of_the_command_is_not_shown() -> None:
+    settings = parse(model("{model: deepseek/m, token_command: sk-0123456789abcdef}"))
+    assert "  m -> deepseek/m (chat at api.deepseek.com, token by [redacted])\n" in describe(settings)
+    assert repr(settings.deployments[0].token) == "<Token of [redacted]>"
