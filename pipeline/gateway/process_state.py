@@ -14,7 +14,7 @@ import trio
 
 from pipeline.gateway.board import links_of
 from pipeline.gateway.generations import Generations
-from pipeline.gateway.logs import LineSink
+from pipeline.gateway.line_sink import LineSink
 from pipeline.loop import current_loop
 from pipeline.observe import Observed
 from pipeline.segments import SegmentFile

@@ -24,7 +24,8 @@ from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.config.urls import base_problem, endpoint_url
 from pipeline.gateway.event_log import RecordLog
 from pipeline.gateway.http.sockets import bind_socket
-from pipeline.gateway.logs import LineSink, Log, StallRecord
+from pipeline.gateway.line_sink import LineSink
+from pipeline.gateway.logs import Log, StallRecord
 from pipeline.gateway.new_key import new_key
 from pipeline.gateway.passing_on import LOOPBACK, PassingOn
 from pipeline.gateway.request_record import RequestRecord

@@ -12,12 +12,11 @@ from typing import Any, Final
 
 from pipeline.study.parts import PARTIES
 from pipeline.study.records import ON_SOCKETS
-from pipeline.study.tables import ms_text, printable
+from pipeline.study.tables import coloured, ms_text, printable
 
 _NAMED: Final = PARTIES[::-1]
 """The parties in the order in which they are named."""
 _MAX_NAME_CHARACTERS: Final = 60
-_BOLD, _GREEN, _RED, _PLAIN = "\x1b[1m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
 
 Record = Mapping[str, Any]
 """A line of a recording or of the JSON log, decoded: foreign to us, as another version may have written it."""
@@ -34,7 +33,7 @@ def brief_line(record: Record, ended_s: float, *, has_colour: bool = False, zone
     """
     end, status = str(record.get("end")), record.get("status")
     is_good = end == "OK" and status == 200
-    shown_end = _marked(end if is_good else f"{end} {status or 'no status'}", _GREEN if is_good else _RED, has_colour)
+    shown_end = _marked(end if is_good else f"{end} {status or 'no status'}", "good" if is_good else "bad", has_colour)
     why = record.get("error") or ""
     if why and (upstream_status := record.get("upstream_status")) and upstream_status != status:
         why += f", the upstream answered {upstream_status}"
@@ -49,7 +48,7 @@ def brief_line(record: Record, ended_s: float, *, has_colour: bool = False, zone
     parties: Mapping[str, float] = record.get("party_ms", {})
     longest = max(_NAMED, key=lambda party: parties.get(party, 0.0))
     parts = [
-        _marked(f"{party} {ms_text(parties[party])}", _BOLD, has_colour and party == longest)
+        _marked(f"{party} {ms_text(parties[party])}", "bold", has_colour and party == longest)
         + (_of_upstream(record) if party == "upstream" else "")
         for party in _NAMED
         if party in parties
@@ -62,7 +61,7 @@ def stall_line(stall: Record, noted_s: float, *, has_colour: bool = False, zone:
     """Return the line of a stall: what has held the event loop, while every stream waited."""
     streams = stall.get("streams", 0)
     waited = "1 stream waited" if streams == 1 else f"{streams} streams waited"
-    what = _marked("stall", _RED, has_colour)
+    what = _marked("stall", "bad", has_colour)
     stage = shown(stall.get("stage") or "something outside of the stages")
     return f"{_clock(noted_s, zone)} {what}: {stage} held the event loop for {ms_text(stall['ms'])}; {waited}"
 
@@ -104,5 +103,5 @@ def _clock(at_s: float, zone: tzinfo | None) -> str:
     return datetime.fromtimestamp(at_s, zone).strftime("%H:%M:%S")
 
 
-def _marked(text: str, mark: str, is_marked: bool) -> str:
-    return f"{mark}{text}{_PLAIN}" if is_marked else text
+def _marked(text: str, colour: str, is_marked: bool) -> str:
+    return coloured(text, colour) if is_marked else text

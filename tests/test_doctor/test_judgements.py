@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from pipeline.gateway.doctor.client import ErrorOf, error_of
 from pipeline.gateway.doctor.connection import judge_address, judge_https
 from pipeline.gateway.doctor.entering import judge_arrival, judge_wrong_key
+from pipeline.gateway.doctor.findings import ok
 from pipeline.gateway.doctor.proxies import REMEDIES, proxy_of, remedy_for
+from pipeline.gateway.doctor.report import line_of
 from pipeline.gateway.doctor.requests import judge_cursor, judge_large_body
 from pipeline.gateway.doctor.server_page import ServerPage
-from pipeline.gateway.doctor.streaming import judge_compression, judge_idle, judge_stream
+from pipeline.gateway.doctor.streaming import judge_compression, judge_idle, judge_stream, probe_stream
 from pipeline.gateway.doctor.streams import Arrival, StreamCall, StreamChoice, StreamChunk, StreamDelta, Streamed
-from pipeline.gateway.doctor.target import ErrorOf, Plan, Target, Visit, error_of
+from pipeline.gateway.doctor.target import Plan, Target, Visit
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
 PLAN = Plan(tokens=5, gap_s=0.25, idle_s=75)
@@ -251,3 +256,58 @@ def test_each_remedy_is_for_the_proxy_or_for_the_three_that_are_known_best() -> 
 @given(st.binary(max_size=60))
 def test_no_body_is_an_error_document_by_accident(body: bytes) -> None:
     assert error_of(body) is None or b"error" in body
+
+
+class Scripted(httpx.AsyncBaseTransport):
+    """Answers each request with the next of several streams: when each of its tokens comes, and whether it ends."""
+
+    def __init__(self, *scripts: tuple[list[float], bool]) -> None:
+        self.left = list(scripts)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        times_s, is_whole = self.left.pop(0)
+        return httpx.Response(200, headers=SSE, stream=Timed(times_s, is_whole))
+
+
+class Timed(httpx.AsyncByteStream):
+    def __init__(self, times_s: list[float], is_whole: bool) -> None:
+        self.times_s = times_s
+        self.is_whole = is_whole
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        began_s = trio.current_time()
+        for at_s in self.times_s:
+            await trio.sleep_until(began_s + at_s)
+            yield b'data: {"choices": [{"delta": {"content": "x"}}]}\n\n'
+        if self.is_whole:
+            yield b"data: [DONE]\n\n"
+
+
+STEADY = ([0.0, 0.25, 0.5, 0.75, 1.0], True)
+LATE = ([0.0, 1.0, 1.0, 1.0, 1.0], True)
+CUT = ([0.0, 0.25], False)
+
+
+@pytest.mark.parametrize(
+    ("scripts", "unasked", "status"),
+    [
+        ([STEADY, LATE], 1, "ok"),
+        ([LATE, STEADY, LATE], 1, "ok"),
+        ([LATE, LATE, LATE, STEADY], 1, "problem"),
+        ([CUT, STEADY], 1, "problem"),
+    ],
+)
+async def test_a_stream_is_called_buffered_only_if_it_is_so_each_time(
+    scripts: list[tuple[list[float], bool]], unasked: int, status: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    server = Scripted(*scripts)
+    async with httpx.AsyncClient(transport=server) as client:
+        found, _ = await probe_stream(replace(VISIT, client=client))
+    assert found.status == status
+    assert found.measured.startswith("buffered") == (scripts[0] is LATE and status == "problem")
+    assert len(server.left) == unasked
+
+
+def test_a_server_does_not_command_the_terminal() -> None:
+    line = line_of(ok("server", "headrace \x1b]0;title\x07\x1b[2J"), has_colour=False)
+    assert line == "ok          server          headrace ?]0;title??[2J"

@@ -32,12 +32,47 @@ async def test_the_master_key_gets_an_answer_by_the_script_and_routing_learns_no
         assert len(service.app.deployments.router.health) == 3
 
 
-async def test_another_key_does_not_get_one_even_if_it_may_use_every_model() -> None:
-    keys = "  allow_anonymous: false"
-    async with serving(pipeline=keys) as service:
-        answer = await service.post(BODY, key=LIMITED, user_agent="test")
-    assert answer.status_code == 403
-    assert answer.json()["error"]["code"] == "model_forbidden"
+ALL = "sk-key-for-all-models-0123456789"
+OTHER_KEYS = f"""\
+    - {{name: all, key: {ALL}}}
+    - {{name: probes, key: sk-key-for-probes-0123456789, models: ["headrace-doctor*"]}}
+  allow_anonymous: true
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "status", "code"),
+    [
+        (LIMITED, 403, "model_forbidden"),
+        (ALL, 404, "model_not_found"),
+        ("sk-key-for-probes-0123456789", 404, "model_not_found"),
+        (None, 404, "model_not_found"),
+        ("sk-not-a-key-0123456789", 401, "unauthorized"),
+    ],
+)
+async def test_no_other_key_gets_one_whatever_models_it_may_use(key: str | None, status: int, code: str) -> None:
+    path = "/openai/deployments/headrace-doctor%3Atokens=2/chat/completions"
+    async with serving(pipeline=OTHER_KEYS) as service:
+        for answer in (
+            await service.post(BODY, key=key, user_agent="test"),
+            await service.post({"messages": BODY["messages"]}, key=key, path=path, user_agent="test"),
+        ):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+        page = await service.get("/cursor/doctor", key=key)
+        assert page.status_code == (401 if status == 401 else 403)
+
+
+@pytest.mark.parametrize("model", [MODEL, "fast", "headrace-doctor-high", "any-headrace-doctor:tokens=2"])
+async def test_an_alias_or_a_wildcard_leads_another_key_to_configured_models_only(model: str) -> None:
+    config = routed("{model_group_alias: {fast: 'headrace-doctor:tokens=2'}}")
+    async with serving(
+        "  - {model_name: '*', litellm_params: {model: canned/echo}}", OTHER_KEYS, config=config
+    ) as service:
+        answer = await service.post({**BODY, "model": model}, key=ALL)
+        record = await service.record()
+    assert answer.status_code == 200
+    assert "Hello" in answer.text
+    assert record["deployment"] != "headrace-doctor"
 
 
 async def test_no_fallback_and_no_alias_leads_to_another_deployment() -> None:

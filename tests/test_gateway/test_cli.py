@@ -27,7 +27,8 @@ from pipeline.gateway.config.describe import CheckedConfig
 from pipeline.gateway.config.keys import key_digest
 from pipeline.gateway.config.load import load_settings
 from pipeline.gateway.help_text import GROUPS, CommandParser
-from pipeline.gateway.logs import LineSink, Log
+from pipeline.gateway.line_sink import LineSink
+from pipeline.gateway.logs import Log
 
 pytestmark = pytest.mark.timeout(300)  # processes
 

@@ -19,7 +19,8 @@ from msgspec import UNSET
 from pipeline import Inlet, Outlet, Pipeline, RequestContext
 from pipeline.gateway.event_log import MAX_UNLOGGED, REQUEST_LOG_PAUSE_S, STALL_LOG_PAUSE_S, EventLog, RecordLog, fold
 from pipeline.gateway.failures import EndCode
-from pipeline.gateway.logs import LineFormat, LineSink, Log, LogLevel, StallRecord
+from pipeline.gateway.line_sink import LineSink
+from pipeline.gateway.logs import LineFormat, Log, LogLevel, StallRecord
 from pipeline.gateway.recorded import lines_after, rings_of
 from pipeline.gateway.recorder import FAILED, STALL, STALLED, Recorder
 from pipeline.gateway.request_record import FinishedRequest, RequestRecord

@@ -21,11 +21,11 @@ from kit.time.patience import AT_ONCE_S
 from msgspec import UNSET, structs
 
 from pipeline.gateway.failures import EndCode
+from pipeline.gateway.line_sink import LineSink
 from pipeline.gateway.logs import (
     TEXT_LINE_CHARACTERS,
     JsonFormatter,
     LineFormat,
-    LineSink,
     Log,
     LogFormat,
     LogLevel,

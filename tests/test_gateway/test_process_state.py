@@ -23,7 +23,7 @@ from kit.time.patience import patiently_with_processes
 from pipeline import RequestContext
 from pipeline.channel import Link
 from pipeline.gateway.generations import Generations
-from pipeline.gateway.logs import LineSink
+from pipeline.gateway.line_sink import LineSink
 from pipeline.gateway.process_state import ProcessState, resident_bytes, timed_collections
 from pipeline.loop import watch_loop
 from pipeline.observe import Observed, read_all

@@ -20,7 +20,8 @@ from kit.time.patience import patiently_with_processes
 
 from pipeline.gateway.config.load import load_settings
 from pipeline.gateway.config.settings import PipelineSettings, Settings
-from pipeline.gateway.logs import LineSink, Log
+from pipeline.gateway.line_sink import LineSink
+from pipeline.gateway.logs import Log
 from pipeline.gateway.reloading import Reloader, new_warnings
 from pipeline.gateway.restarts import OF_A_PROCESS, OF_THE_SERVICE, needed_restart
 from pipeline.registry import Plugins

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.gateway.help_text import Commands, add_command
 from pipeline.gateway.serve_command import CONFIG_ROW
+from pipeline.study.commands import COLOUR_ROW
 
 if TYPE_CHECKING:
     from pipeline.gateway.config.settings import Settings
@@ -40,7 +41,7 @@ def add_doctor(commands: Commands) -> None:
         environment=[
             CONFIG_ROW,
             ("HEADRACE_MASTER_KEY", "the key of the server, if there is no --key"),
-            ("NO_COLOR", "if it is set, a terminal gets no colours"),
+            COLOUR_ROW,
         ],
     )
     doctor.add_argument("url", metavar="URL", nargs="?", help="what is typed into Cursor's Override OpenAI Base URL")
@@ -72,18 +73,19 @@ def _doctor(options: argparse.Namespace) -> int:
     from pipeline.gateway.doctor.findings import exit_status
     from pipeline.gateway.doctor.report import as_json, last_line, line_of
     from pipeline.gateway.doctor.target import Plan
+    from pipeline.study.tables import has_colour
 
     def say(text: str) -> None:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
 
     findings: list[Finding] = []
-    has_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    colours = has_colour(is_terminal=sys.stdout.isatty())
 
     def report(finding: Finding) -> None:
         findings.append(finding)
         if not options.json:
-            say(line_of(finding, has_colour=has_colour))
+            say(line_of(finding, has_colour=colours))
 
     plan = Plan(idle_s=options.idle, model=options.model, asks_models=not options.offline)
     trio.run(partial(examine, options, plan, report))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from pipeline.gateway.command_error import CommandError
@@ -12,7 +12,7 @@ from pipeline.gateway.config.keys import HASH_PREFIX, key_digest
 from pipeline.gateway.config.load import load_settings
 from pipeline.gateway.config.problems import ConfigError
 from pipeline.gateway.config.settings import Settings
-from pipeline.gateway.doctor.findings import CHECKS, Finding, ok, problem, untested, warning
+from pipeline.gateway.doctor.findings import CHECKS, Finding, Report, ok, problem, untested, warning
 from pipeline.gateway.doctor.machine import see_machine
 from pipeline.gateway.doctor.upstreams import see_upstreams
 from pipeline.gateway.generation import Generation
@@ -26,8 +26,6 @@ WELL_KNOWN: Final = ("sk-1234", "sk-12345", "sk-123456", "sk-12345678", "sk-test
 NEW_KEY: Final = "make one with `headrace new-key`"
 SET_MASTER: Final = "export HEADRACE_MASTER_KEY=$(headrace new-key)"
 LOCAL: Final = list(CHECKS)[: list(CHECKS).index("model") + 1]
-
-Report = Callable[[Finding], object]
 
 
 async def examine_configuration(named: str | None, report: Report, *, offline: bool, is_asked: bool) -> Settings | None:

@@ -12,13 +12,13 @@ from typing import Final
 
 import trio
 
+from pipeline.gateway.doctor.client import CONNECT_LIMIT_S, failure_text, hidden_group
 from pipeline.gateway.doctor.findings import Finding, ok, problem, warning
 from pipeline.gateway.doctor.proxies import NOT_HTTP
-from pipeline.gateway.doctor.target import Target, failure_text, hidden_group
+from pipeline.gateway.doctor.target import Target
 
 SOON_DAYS: Final = 14
 """A certificate that ends within so many days is worth a warning: Let's Encrypt's are renewed 30 days before."""
-CONNECT_LIMIT_S: Final = 10.0
 _ANSWER_LIMIT_S: Final = 3.0
 _LOCAL: Final = (".local", ".localhost", ".internal", ".lan", ".home.arpa")
 

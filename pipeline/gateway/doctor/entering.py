@@ -8,10 +8,11 @@ import httpx
 import msgspec
 from msgspec import Struct
 
+from pipeline.gateway.doctor.client import error_of, failure_text
 from pipeline.gateway.doctor.findings import Finding, ok, problem, untested, warning
 from pipeline.gateway.doctor.proxies import proxy_of, remedy_for
 from pipeline.gateway.doctor.server_page import ServerPage
-from pipeline.gateway.doctor.target import WRONG_KEY, Target, Visit, error_of, failure_text
+from pipeline.gateway.doctor.target import WRONG_KEY, Target, Visit
 
 MODELS: Final = "/models"
 HEADERS_SENT: Final[dict[str, str]] = {

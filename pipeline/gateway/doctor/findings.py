@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
@@ -58,6 +58,10 @@ class Finding(Struct, frozen=True, kw_only=True):
     measured: str
     remedy: str = ""
     about: str = ""
+
+
+Report = Callable[[Finding], object]
+"""Called with each finding as soon as there is one."""
 
 
 def ok(check: str, measured: str, *, about: str = "") -> Finding:

@@ -7,14 +7,13 @@ import os
 import resource
 import shutil
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import httpx
 
 from pipeline.gateway.config.settings import PipelineSettings, Settings
-from pipeline.gateway.doctor.findings import Finding, ok, problem, warning
+from pipeline.gateway.doctor.findings import Finding, Report, ok, problem, warning
 from pipeline.gateway.memory import MIB, memory_limit_bytes
 from pipeline.gateway.open_files import files_needed
 from pipeline.gateway.upload_budget import default_total_bytes
@@ -26,7 +25,7 @@ _ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """An address that stands for all: the one by which this machine itself is reached."""
 
 
-async def see_machine(settings: Settings, report: Callable[[Finding], object]) -> None:
+async def see_machine(settings: Settings, report: Report) -> None:
     """Make all checks of the machine."""
     own = settings.pipeline
     report(judge_files(own.max_connections, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))

@@ -9,19 +9,19 @@ from typing import Final
 import msgspec
 
 from pipeline.gateway.doctor.findings import CHECKS, Finding, Status, exit_status
+from pipeline.study.tables import coloured, printable
 
-_COLOURS: Final[dict[Status, str]] = {"ok": "32", "warning": "33", "problem": "31", "not tested": "2"}
+_COLOURS: Final[dict[Status, str]] = {"ok": "good", "warning": "ours", "problem": "bad", "not tested": "dim"}
 _WIDTH: Final = max(map(len, CHECKS))
 
 
 def line_of(finding: Finding, *, has_colour: bool) -> str:
-    """Return a finding as one line."""
+    """Return a finding as one line; servers that are asked have a say in its text, but not in what a terminal does."""
     status = f"{finding.status:<10}"
-    if has_colour:
-        status = f"\x1b[{_COLOURS[finding.status]}m{status}\x1b[0m"
     about = f"{finding.about}: " if finding.about else ""
     remedy = f" -> {finding.remedy}" if finding.remedy else ""
-    return " ".join(f"{status}  {finding.check:<{_WIDTH}}  {about}{finding.measured}{remedy}".splitlines())
+    text = printable(" ".join(f"{finding.check:<{_WIDTH}}  {about}{finding.measured}{remedy}".splitlines()))
+    return f"{coloured(status, _COLOURS[finding.status]) if has_colour else status}  {text}"
 
 
 def last_line(findings: Sequence[Finding]) -> str:

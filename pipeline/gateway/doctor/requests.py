@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Self
+from collections.abc import Iterator
+from typing import Any, Final
 from urllib.parse import quote
 
 import httpx
 import trio
 
+from pipeline.gateway.doctor.client import error_of, failure_text, posting
 from pipeline.gateway.doctor.findings import Finding, ok, problem, untested, warning
 from pipeline.gateway.doctor.proxies import remedy_for
 from pipeline.gateway.doctor.streaming import CHAT, HELLO, see_log, what_came
 from pipeline.gateway.doctor.streams import Streamed, stream
-from pipeline.gateway.doctor.target import USER_AGENT, Visit, error_of, failure_text
+from pipeline.gateway.doctor.target import USER_AGENT, Visit
 
 API_VERSION: Final = "2024-10-21"
 _MIB: Final = 1024 * 1024
@@ -142,25 +144,16 @@ def judge_azure(streamed: Streamed, visit: Visit) -> Finding:
     )
 
 
-class _LargeBody(httpx.AsyncByteStream):
-    """A chat without a model, in pieces; no generator, which a refusal would leave unfinished."""
+_BEFORE: Final = b'{"messages":[{"role":"user","content":"'
+_AFTER: Final = b'"}]}'
 
-    def __init__(self, size: int) -> None:
-        self._left = size
-        self._parts = [b'"}]}', b'{"messages":[{"role":"user","content":"']
-        self.length = size + sum(map(len, self._parts))
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if len(self._parts) == 1 and self._left:
-            part = b"x" * min(self._left, _PIECE_BYTES)
-            self._left -= len(part)
-            return part
-        if not self._parts:
-            raise StopAsyncIteration
-        return self._parts.pop()
+def _large_body(size: int) -> Iterator[bytes]:
+    """Yield a chat without a model."""
+    yield _BEFORE
+    for at in range(0, size, _PIECE_BYTES):
+        yield b"x" * min(size - at, _PIECE_BYTES)
+    yield _AFTER
 
 
 async def probe_large_body(visit: Visit) -> list[Finding]:
@@ -168,13 +161,10 @@ async def probe_large_body(visit: Visit) -> list[Finding]:
     target, size = visit.target, visit.plan.body_bytes
     if not size:
         return [untested("large body", "switched off")]
-    body = _LargeBody(size)
-    headers = target.headers() | {"content-length": str(body.length)}
-    request = visit.client.build_request("POST", target.url(CHAT), headers=headers)
-    request.stream = body
-    began_s = trio.current_time()
+    whole, began_s = len(_BEFORE) + size + len(_AFTER), trio.current_time()
     try:
-        response = await visit.client.send(request)
+        async with posting(visit.client, target.url(CHAT), target.headers(), _large_body(size), whole) as response:
+            await response.aread()
     except httpx.HTTPError as error:
         return [_too_large(visit, f"{failure_text(error)} after {trio.current_time() - began_s:.1f} s")]
     return [judge_large_body(response.status_code, response.content, trio.current_time() - began_s, visit)]

@@ -10,7 +10,8 @@ import msgspec
 import trio
 from msgspec import Struct
 
-from pipeline.gateway.doctor.target import ErrorOf, Target, encoded, failure_text
+from pipeline.gateway.doctor.client import ErrorOf, failure_text, posting
+from pipeline.gateway.doctor.target import Target
 from stages.wire.sse import Parser
 
 MAX_ERROR_BYTES: Final = 4096
@@ -112,12 +113,10 @@ async def stream(
         headers: instead of the target's.
     """
     began_s = trio.current_time()
-    sent = client.stream(
-        "POST", url, content=encoded({**body, "stream": True}), headers=target.headers() if headers is None else headers
-    )
+    content = msgspec.json.encode({**body, "stream": True})
     reading = _Reading(began_s)
     try:
-        async with sent as response:
+        async with posting(client, url, headers or target.headers(), [content], len(content)) as response:
             await reading.read(response)
     except httpx.HTTPError as error:
         reading.failure = failure_text(error)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import ssl
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import httpx
-import msgspec
 from msgspec import Struct
 
 from pipeline.gateway.command_error import CommandError
@@ -117,25 +112,6 @@ class Visit(Struct, frozen=True, kw_only=True):
         return f"{PROBE}:{script}"
 
 
-class ErrorOf(Struct, frozen=True):
-    """The parts of an error document that are read."""
-
-    message: str = ""
-    code: str | None = None
-
-
-class _ErrorDocument(Struct):
-    error: ErrorOf
-
-
-def error_of(body: bytes) -> ErrorOf | None:
-    """Return the error in the shape of OpenAI's; None if it is something else, such as a proxy's page."""
-    try:
-        return msgspec.json.decode(body, type=_ErrorDocument).error
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-
-
 def read_target(text: str, key: str, tls: ssl.SSLContext) -> Target:
     """Return the address that was typed; without a scheme it is https.
 
@@ -152,55 +128,3 @@ def read_target(text: str, key: str, tls: ssl.SSLContext) -> Target:
             "https://gateway.example.com/cursor"
         )
     return Target(base=httpx.URL(str(url).rstrip("/")), key=key, tls=tls)
-
-
-def make_client(target: Target) -> httpx.AsyncClient:
-    """Return a client that is not sent elsewhere: by no redirect and by no proxy of the environment."""
-    return httpx.AsyncClient(
-        verify=target.tls,
-        trust_env=False,
-        follow_redirects=False,
-        timeout=httpx.Timeout(None, connect=10.0),
-        headers={"accept-encoding": "gzip, deflate"},
-    )
-
-
-def failure_text(error: Exception) -> str:
-    """Return why a request has failed, in words that hold no address and no key."""
-    for one in _causes(error):
-        if isinstance(one, ssl.SSLCertVerificationError):
-            return f"the certificate is not accepted: {one.verify_message}"
-        if isinstance(one, OSError) and one.errno and not isinstance(one, socket.gaierror):
-            return os.strerror(one.errno).lower()
-    known: Mapping[type[Exception], str] = {
-        httpx.ConnectTimeout: "no connection within 10 s",
-        httpx.ConnectError: "no connection",
-        httpx.RemoteProtocolError: "the connection was closed before the answer was complete",
-        httpx.ReadError: "the connection was reset",
-        httpx.WriteError: "the connection was closed while the request was sent",
-    }
-    return known.get(type(error), type(error).__name__)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        of_group: tuple[BaseException, ...] = getattr(error, "exceptions", ())
-        error = of_group[0] if of_group else error.__cause__ or error.__context__
-
-
-# Any: a body that is encoded as it is.
-def encoded(body: Any) -> bytes:
-    """Return a body as JSON."""
-    return msgspec.json.encode(body)
-
-
-@contextmanager
-def hidden_group() -> Generator[None]:
-    """Raise the one exception of a group that happy eyeballs or a nursery has made, without the group."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) == 1:
-            raise group.exceptions[0] from group
-        raise

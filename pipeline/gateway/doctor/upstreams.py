@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -12,9 +12,9 @@ import trio
 
 from pipeline import PipelineError
 from pipeline.gateway.config.describe import full_model, host_of
-from pipeline.gateway.doctor.connection import CONNECT_LIMIT_S, addresses_of, date_of, end_of, ends_text
-from pipeline.gateway.doctor.findings import Finding, ok, problem, untested, warning
-from pipeline.gateway.doctor.target import failure_text
+from pipeline.gateway.doctor.client import CONNECT_LIMIT_S, failure_text
+from pipeline.gateway.doctor.connection import addresses_of, date_of, end_of, ends_text
+from pipeline.gateway.doctor.findings import Finding, Report, ok, problem, untested, warning
 from pipeline.gateway.generation import Generation
 from pipeline.gateway.health_checks import make_ask
 from stages.routing.router import Candidate
@@ -27,8 +27,6 @@ AT_A_TIME: Final = 8
 ASK_LIMIT_S: Final = 30.0
 CLOCK_LIMIT_S: Final = 5.0
 """What tokens with a time in them usually allow."""
-
-Report = Callable[[Finding], object]
 
 REMEDIES: Final[Mapping[str, str]] = {
     "upstream_unauthorized": "replace its api_key: the upstream does not accept it",

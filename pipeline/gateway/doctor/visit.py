@@ -11,15 +11,13 @@ import msgspec
 import trio
 from msgspec import Struct
 
+from pipeline.gateway.doctor.client import failure_text, make_client
 from pipeline.gateway.doctor.connection import see_address, see_server
 from pipeline.gateway.doctor.entering import NO_PAGE, FirstAnswer, enter, judge_arrival, probe_wrong_key
-from pipeline.gateway.doctor.findings import CHECKS, Finding, problem, untested
+from pipeline.gateway.doctor.findings import CHECKS, Finding, Report, problem, untested
 from pipeline.gateway.doctor.requests import probe_azure, probe_cursor, probe_double_slash, probe_large_body
 from pipeline.gateway.doctor.streaming import probe_idle, probe_leaving, probe_stream
-from pipeline.gateway.doctor.target import Plan, Target, Visit, failure_text, make_client
-
-Report = Callable[[Finding], object]
-"""Called with each finding as soon as there is one."""
+from pipeline.gateway.doctor.target import Plan, Target, Visit
 
 FIRST_OF_PUBLIC: Final = "address"
 SEE_LOGS: Final = "see the log of the proxy and of headrace"
@@ -83,7 +81,7 @@ async def _enter(target: Target, plan: Plan, now: datetime, report: Report, only
     report(encryption)
     if nonsense is None:
         return
-    async with make_client(target) as client:
+    async with make_client(target.tls) as client:
         entry = FirstAnswer([problem("key", f"no answer within {plan.limit_s:g} s", SEE_LOGS)])
         with trio.move_on_after(plan.limit_s):
             entry = await enter(client, target, nonsense)

@@ -265,7 +265,7 @@ CASES = (
 
 COMMENTS_S = 4.0
 PLAN = Plan(
-    tokens=8, gap_s=0.4, late_s=10, idle_s=COMMENTS_S + 0.5, body_bytes=2 * 1024 * 1024, leave_s=3.0, limit_s=20.0
+    tokens=6, gap_s=0.2, late_s=1.0, idle_s=COMMENTS_S + 1.5, body_bytes=2 * 1024 * 1024, leave_s=3.0, limit_s=20.0
 )
 """As short as a busy machine allows. One comment comes in the silence; until then only the proxy can notice that a
 client has left."""
