@@ -211,7 +211,8 @@ def _write(file: Path, wish: Wish, environ: Mapping[str, str]) -> None:
     say("\nNext:\n\n")
     variable = _variable(wish)
     if variable in unset or (variable in new and variable not in kept):  # a key that was typed is not shown
-        say(f"  export {variable}=...   # your key\n")
+        instead = f", or write {variable}=... into {variables}" if kept else ""
+        say(f"  export {variable}=...   # your key{instead}\n")
     if MASTER_KEY in new and not kept:
         say(f"  export {MASTER_KEY}={new[MASTER_KEY]}\n")
     say(f"  {program} serve{f' --config{where}' if where else ''}\n\n")

@@ -75,6 +75,14 @@ def test_the_usual_variable_of_the_provider_is_named_and_to_be_set(
     assert "api_key: os.environ/OPENAI_API_KEY" in (folder / "config.yaml").read_text()
 
 
+def test_a_key_that_is_to_be_set_can_be_kept_beside_the_others(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", "--provider", "openai", "--env-file"]) == 0
+    instead = "   # your key, or write OPENAI_API_KEY=... into headrace.env\n"
+    assert f"  export OPENAI_API_KEY=...{instead}" in capsys.readouterr().out
+
+
 def test_variables_that_are_set_are_used(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
