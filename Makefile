@@ -4,7 +4,15 @@ PORT ?= 4000
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup run fmt check test coverage test-clients nightly fuzz fuzz-guided soak budget bench docs lock audit clean
+.DEFAULT_GOAL := help
+.PHONY: help setup run fmt check test coverage test-clients nightly fuzz fuzz-guided soak budget bench docs lock audit clean
+
+help:
+	@echo "make run            serve the built-in models: no key, no network (PORT=4000)"
+	@echo "make setup          install headrace and the development tools into $(VENV)"
+	@echo "make test, check    run the tests; ruff, mypy, pyright and import-linter"
+	@echo "make clean          remove $(VENV) and what tools have written"
+	@echo "The others are in the Makefile, each with a comment."
 
 # Creates the virtual environment, or fails with a clear sentence if Python is too old.
 $(BIN)/python:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -61,7 +62,7 @@ def banner_of(settings: Settings, port: int) -> Banner:
         model_count=len(names),
         warnings=len(settings.warnings),
         left_out=sum("left out" in warning for warning in settings.warnings),
-        check=f"{program_name()} check-config {settings.source}",
+        check=f"{program_name()} check-config {shlex.quote(settings.source)}",
         workers=own.workers,
         cursor_base_url=CURSOR_BASE_URL,
         sdk_base_url=f"{url}/v1",
@@ -110,20 +111,23 @@ def banner_lines(banner: Banner, style: TextStyle) -> Iterator[str]:
     )
 
 
-def cursor_lines(models: Sequence[str], key: str | None) -> Iterator[str]:
+def cursor_lines(models: Sequence[str], key: str | None, *, doctor: str = "") -> Iterator[str]:
     """Yield what to click in Cursor.
 
     Args:
         models: names that clients can ask for; those with a * are left out.
         key: words for the key; None if any will do.
+        doctor: arguments that ``headrace doctor`` needs as well.
     """
     names = [printable(name) for name in models if "*" not in name]
     yield "In Cursor (Settings > Models):"
     yield f"  OpenAI API Key            {key or 'any text, since requests need no key'}"
     yield f"  Override OpenAI Base URL  {CURSOR_BASE_URL}"
     yield f"  Add custom model          {', '.join(names) or 'a name that your configuration has'}"
+    yield "Where Cursor does not offer that URL: Azure OpenAI, with Base URL https://YOUR-HOST, the same key, and as"
+    yield f"Deployment Name one of these models{f', such as {names[0]}' if names else ''}."
     yield "Cursor calls from its own servers: YOUR-HOST must be reachable from the internet by https, through a tunnel"
-    yield f"or a proxy in front of this port. `{program_name()} doctor https://YOUR-HOST` checks that."
+    yield f"or a proxy in front of this port. `{program_name()} doctor https://YOUR-HOST{doctor}` checks that."
 
 
 def _row(name: str, words: str, style: TextStyle) -> str:

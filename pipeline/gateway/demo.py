@@ -87,7 +87,7 @@ def _demo(options: argparse.Namespace) -> int:
     names = [deployment.model_name for deployment in settings.deployments]
 
     def welcome(host: str, port: int) -> None:
-        cursor = "\n".join(cursor_lines(names, "the key above"))
+        cursor = "\n".join(cursor_lines(names, "the key above", doctor=f" --key {key}"))
         url = local_url(host, port)
         sys.stdout.write(WELCOME.format(url=url, key=key, cursor=cursor, program=program_name()))
         sys.stdout.flush()

@@ -53,6 +53,9 @@ class _Parser(argparse.ArgumentParser):
     def refuse_unknown(self, words: Sequence[str]) -> NoReturn:
         """End with status 2, because of words that this command does not have; a flag may be a near miss."""
         flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
+        files = [word for word in words if word.endswith((".yaml", ".yml")) and not word.startswith("-")]
+        if files and "--config" in flags:
+            self.error(f"unknown: {' '.join(words)}; did you mean --config {shlex.quote(files[0])}?")
         near = [close for word in words for close in difflib.get_close_matches(word.partition("=")[0], flags, n=1)]
         hint = f"; did you mean {near[0]}?" if near else ""
         self.error(f"unknown: {' '.join(words)}{hint}")

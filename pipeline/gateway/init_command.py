@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -113,8 +114,8 @@ def _check_target(file: Path, *, is_forced: bool) -> None:
         raise CommandError(f"--file {file}: there is no folder {file.parent}: make it first, or name another")
     if file.exists() and not is_forced:
         raise CommandError(
-            f"{file} exists, and is not overwritten: `{program_name()} check-config {file}` says what it means; "
-            "--file NAME writes another one, --force replaces it"
+            f"{file} exists, and is not overwritten: `{program_name()} check-config {shlex.quote(str(file))}` says "
+            "what it means; --file NAME writes another one, --force replaces it"
         )
 
 
@@ -129,11 +130,11 @@ def _from_flags(options: argparse.Namespace, environ: Mapping[str, str]) -> Wish
     if offer is None:
         if word != NONE:
             raise CommandError(
-                f"--provider {word}: there is no such provider{did_you_mean(word, (*OFFERS, *PROVIDERS, NONE))}: write "
-                f"one of {', '.join(OFFERS)}, {NONE}, or a prefix of LiteLLM's, such as groq"
+                f"--provider {word}: there is no such provider: write one of {', '.join(OFFERS)}, {NONE}, or a prefix "
+                f"of LiteLLM's, such as groq{did_you_mean(word, (*OFFERS, *PROVIDERS, NONE))}"
             )
-        if any((options.model, options.api_base, options.key_from)):
-            raise CommandError(f"--provider {NONE} takes no --model, --api-base and --key-from")
+        if any((options.model, options.name, options.api_base, options.key_from)):
+            raise CommandError(f"--provider {NONE} takes no --model, --name, --api-base and --key-from")
         return Wish(choice=None, keeps_keys=options.env_file)
     model = options.model or offer.model
     if not model:
@@ -176,7 +177,7 @@ def _write(file: Path, wish: Wish, environ: Mapping[str, str]) -> None:
         ConfigError: if the configuration could not be used; then nothing is written.
     """
     program = program_name()
-    where = "" if str(file) == USUAL_FILE else f" {file}"
+    where = "" if str(file) == USUAL_FILE else f" {shlex.quote(str(file))}"
     text = config_text(wish.choice, check=f"headrace check-config{where}")
     known = {name for name in (MASTER_KEY, _variable(wish)) if name and environ.get(name, "").strip()}
     new = {} if MASTER_KEY in known else {MASTER_KEY: new_key()}
@@ -210,10 +211,11 @@ def _write(file: Path, wish: Wish, environ: Mapping[str, str]) -> None:
     say("\nNext:\n\n")
     variable = _variable(wish)
     if variable in unset or (variable in new and variable not in kept):  # a key that was typed is not shown
-        say(f"  export {variable}=...   # your key\n")
+        instead = f", or write {variable}=... into {variables}" if kept else ""
+        say(f"  export {variable}=...   # your key{instead}\n")
     if MASTER_KEY in new and not kept:
         say(f"  export {MASTER_KEY}={new[MASTER_KEY]}\n")
-    say(f"  {program} serve{f' --config {file}' if where else ''}\n\n")
+    say(f"  {program} serve{f' --config{where}' if where else ''}\n\n")
     names = [deployment.model_name for deployment in settings.deployments]
     if MASTER_KEY in new:
         source = f"in {variables}" if kept else "above"

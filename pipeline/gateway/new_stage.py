@@ -106,7 +106,7 @@ def write_new_stage(given: str, kind: str, into: str | None = None) -> str:
 Install it into headrace's environment, and test it:
 
   cd {folder}
-  {python} -m pip install --no-deps --editable .
+{_install_lines(python)}
   {python} -m pytest
   {python} benchmark_{name}.py
 
@@ -115,6 +115,19 @@ Then add it to your config.yaml:
   pipeline_settings:
     stages:
       - {_filled(row.line, values)}"""
+
+
+def _install_lines(python: str) -> str:
+    """Return the commands that install the package into an environment, which need not have pip and pytest.
+
+    Args:
+        python: its interpreter, quoted. Those that pipx and uv make have neither.
+    """
+    install = f"{python} -m pip install" if importlib.util.find_spec("pip") else f"uv pip install --python {python}"
+    lines = [f"  {install} --no-deps --editable ."]
+    if importlib.util.find_spec("pytest") is None:
+        lines.append(f"  {install} pytest")
+    return "\n".join(lines)
 
 
 def _checked_name(given: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, get_args
 
 from pipeline.gateway.command_error import CommandError
+from pipeline.gateway.config.env_file import ENV_FILE
 from pipeline.gateway.config.finding import CONFIG_VARIABLE, USUAL_FILE, find_config
 from pipeline.gateway.config.load import config_files, load_settings
 from pipeline.gateway.config.pipeline_section import FLAGS
@@ -22,7 +23,7 @@ from pipeline.registry import Plugins
 from pipeline.study.commands import COLOUR_ROW
 
 CONFIG_ROW: Final = (CONFIG_VARIABLE, f"the configuration, if no file is named; without it ./{USUAL_FILE}")
-_NAMES: Final = ("NAME", "whatever the file names as os.environ/NAME: keys of providers")
+_NAMES: Final = ("NAME", f"whatever the file names as os.environ/NAME: keys of providers; also in {ENV_FILE} beside it")
 _ENVIRONMENT: Final = (
     CONFIG_ROW,
     ("HEADRACE_MASTER_KEY", "the key that may use everything, if the file has none"),

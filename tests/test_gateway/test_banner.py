@@ -35,6 +35,8 @@ def test_it_names_the_file_the_models_the_addresses_and_what_to_click() -> None:
     assert "  OpenAI API Key            the master key" in said
     assert "  Override OpenAI Base URL  https://YOUR-HOST/cursor\n" in said
     assert "  Add custom model          my-echo\n" in said
+    assert "Azure OpenAI, with Base URL https://YOUR-HOST, " in said
+    assert "Deployment Name one of these models, such as my-echo.\n" in said
     assert "warnings" not in said
     assert KEY not in said
 

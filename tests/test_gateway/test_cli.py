@@ -390,6 +390,7 @@ async def test_the_demo_prints_commands_that_work_unchanged() -> None:
     async with demo() as (process, printed):
         [key] = re.findall(r"^  key +(sk-\S+)$", printed, re.MULTILINE)
         assert len(key) > 30
+        assert f" doctor https://YOUR-HOST --key {key}` checks that." in printed  # no variable has the key
         commands = re.findall(r"^  curl (.*?)\n\n", printed, re.MULTILINE | re.DOTALL)
         assert len(commands) == 2
         answers: list[httpx.Response] = []

@@ -65,3 +65,11 @@ def test_a_flag_that_is_a_near_miss_gets_a_question(parser: HeadraceParser, caps
     with pytest.raises(SystemExit):
         parser.commands.choices["serve"].refuse_unknown(["--prot=5"])
     assert "unknown: --prot=5; did you mean --port?" in capsys.readouterr().err
+
+
+def test_a_file_without_its_flag_gets_a_question(parser: HeadraceParser, capsys: pytest.CaptureFixture[str]) -> None:
+    serve = parser.commands.choices["serve"]
+    serve.add_argument("--config")
+    with pytest.raises(SystemExit):
+        serve.refuse_unknown(["prod.yaml"])
+    assert "unknown: prod.yaml; did you mean --config prod.yaml?" in capsys.readouterr().err

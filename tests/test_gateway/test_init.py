@@ -75,6 +75,14 @@ def test_the_usual_variable_of_the_provider_is_named_and_to_be_set(
     assert "api_key: os.environ/OPENAI_API_KEY" in (folder / "config.yaml").read_text()
 
 
+def test_a_key_that_is_to_be_set_can_be_kept_beside_the_others(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", "--provider", "openai", "--env-file"]) == 0
+    instead = "   # your key, or write OPENAI_API_KEY=... into headrace.env\n"
+    assert f"  export OPENAI_API_KEY=...{instead}" in capsys.readouterr().out
+
+
 def test_variables_that_are_set_are_used(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,13 +141,22 @@ def test_a_file_is_only_replaced_by_force(folder: Path, capsys: pytest.CaptureFi
     assert "mine" not in (folder / "config.yaml").read_text()
 
 
+def test_a_file_name_with_a_space_is_quoted_in_what_is_to_be_pasted(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", "--provider", NONE, "--file", "my config.yaml"]) == 0
+    assert "serve --config 'my config.yaml'\n" in capsys.readouterr().out
+    assert "headrace check-config 'my config.yaml'\n" in (folder / "my config.yaml").read_text()
+
+
 WRONG = {
-    "--provider opnai": "did you mean 'openai'?",
+    "--provider opnai": "such as groq; did you mean 'openai'?\n",
     "--provider vllm": "needs --model",
     "--provider azure --model m": "needs --api-base",
     "--provider compatible --model m --api-base localhost:8000": "does not start with http://",
     "--provider compatible --model m --api-base http://u:p@h/": "contains a user name or password",
     "--provider none --model m": "takes no --model",
+    "--provider none --name n": "takes no --model, --name",
     "--provider openai --key-from sk-abc": "write the name of a variable",
     "--provider openai --key-from -": "add --env-file",
     "--provider openai --key-from - --env-file": "the key is empty",

@@ -104,6 +104,16 @@ def test_their_benchmarks_print_microseconds(packages: Path) -> None:
     assert all(re.search(r": -?\d+\.\d+ us per (event|call|request)", line) for line in lines)
 
 
+def test_where_pip_and_pytest_are_missing_as_in_pipxs_environments_they_are_not_taken_for_granted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert write("written_here", "event") == 0
+    install = f"uv pip install --python {sys.executable}"
+    assert f"\n  {install} --no-deps --editable .\n  {install} pytest\n" in capsys.readouterr().out
+
+
 def test_they_are_found_and_the_lines_that_were_printed_configure_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

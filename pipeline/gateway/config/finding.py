@@ -34,6 +34,7 @@ def find_config(named: str | None, environ: Mapping[str, str] = os.environ) -> s
     if os.path.exists(USUAL_FILE):
         return USUAL_FILE
     raise CommandError(
-        f"there is no configuration: name a file (serve and dev: --config FILE, the others: FILE), set the environment "
-        f"variable {CONFIG_VARIABLE}, or go to a folder that has a {USUAL_FILE}. `headrace init` writes one."
+        f"there is no configuration: name a file (check-config and graph: FILE, the others: --config FILE), set the "
+        f"environment variable {CONFIG_VARIABLE}, or go to a folder that has a {USUAL_FILE}. "
+        "`headrace init` writes one."
     )
