@@ -91,7 +91,7 @@ def _haproxy_edits(ports: Ports, certificate: Certificate) -> Edits:
         "127.0.0.1:4000 check": f"127.0.0.1:{ports.headrace} check",
         "bind :443": f"bind 127.0.0.1:{ports.proxy}",
         "/etc/haproxy/certs/gateway.example.com.pem": str(both),
-        "maxconn 10000": "maxconn 100",  # else it warns where fewer descriptors are allowed
+        "maxconn 4000": "maxconn 100",  # else it warns where fewer descriptors are allowed
     }
 
 
