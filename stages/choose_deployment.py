@@ -23,7 +23,7 @@ RateLimited if the key, or each deployment that may answer, has reached a limit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from weakref import WeakMethod
 
@@ -112,9 +112,12 @@ class Deployments:
     Args:
         deployments: all of them.
         routing: which of those of one name is asked, and what follows if it fails.
+        left_out: names in the configuration none of whose deployments can be used. Their fallbacks answer, and no
+            wildcard does: what is meant for one vendor must not be sent to another.
         on_change: called when one of them was ejected, and when it is back.
 
     Attributes:
+        left_out: the names that are left out, without wildcards.
         names: the configured names and aliases, in the order of the configuration, without the hidden ones.
         router: what is known of the deployments' health.
         match: `find` with a cache, as clients ask for the same few names again and again.
@@ -125,6 +128,7 @@ class Deployments:
         deployments: Iterable[Deployment],
         routing: RoutingSettings = DEFAULT_ROUTING,
         *,
+        left_out: Collection[str] = (),
         on_change: Callable[[Change], object] | None = None,
     ) -> None:
         groups: dict[str, list[Deployment]] = {}
@@ -135,6 +139,8 @@ class Deployments:
         self._routed_names = routing.names()
         self.match = lru_cache(MATCH_CACHE_SIZE)(_weakly(self.find))
         self._exact = {name: group for name, group in groups.items() if "*" not in name}
+        self.left_out = frozenset(name for name in left_out if "*" not in name and name not in groups)
+        self._exact.update((name, []) for name in self.left_out)
         self._wild: list[tuple[str, str, list[Deployment]]] = []
         for name in sorted(groups, key=len, reverse=True):
             start, star, end = name.partition("*")
@@ -227,10 +233,15 @@ class Deployments:
             name = next((one for one in names if one in routed), name)
         if self.router.settings.checks_windows:
             return self._route_by_window(name, match, size_of or PromptSize(request.body), name_of)
-        if not self.router.quotas:
-            return Route(self.router, name, match.candidates, name_of, self._group_of)
-        size_of = size_of or PromptSize(request.body)
-        return Route(self.router, name, match.candidates, name_of, self._group_of, size_of)
+        if self.router.quotas:
+            route = Route(
+                self.router, name, match.candidates, name_of, self._group_of, size_of or PromptSize(request.body)
+            )
+        else:
+            route = Route(self.router, name, match.candidates, name_of, self._group_of)
+        if not match.candidates and route.go_elsewhere("auth", trio.current_time()) is None:
+            raise route.refusal() or _left_out(name)
+        return route
 
     def _route_by_window(
         self, group: str, match: Match, size_of: Callable[[], int], name_of: Callable[[], str]
@@ -245,6 +256,8 @@ class Deployments:
         if not route.has_candidates and route.go_elsewhere("context_window", trio.current_time()) is None:
             if (refusal := route.refusal()) is not None:
                 raise refusal
+            if not match.candidates:
+                raise _left_out(group)
             window = max(one.deployment.max_input_tokens or 0 for one in match.candidates)
             raise ClientFault(sentence_of(window, tokens), code=CONTEXT_LENGTH_EXCEEDED)
         return route
@@ -274,6 +287,15 @@ class Deployments:
         return ClientFault(
             f"the model {model!r}{where} does not exist: {instead}", code="model_not_found", param="model"
         )
+
+
+def _left_out(model: str) -> ClientFault:
+    return ClientFault(
+        f"the model {model!r} is in this gateway's configuration, but is left out: its operator sees why in the log, "
+        "or by `headrace check-config`",
+        code="model_not_found",
+        param="model",
+    )
 
 
 def _weakly(find: Callable[[str, str | None], Match | None]) -> Callable[..., Match | None]:

@@ -88,10 +88,16 @@ class Generation:
         own = settings.pipeline
         self.settings = settings
         self.number = number
-        self.keys = (_AnyKey if settings.is_transparent else KeyStore)(settings.master_key, settings.keys)
+        is_open = own.allow_anonymous and settings.master_key is None and not settings.keys
+        # Cursor always sends a key: where there are none, any will do.
+        self.keys = (_AnyKey if settings.is_transparent or is_open else KeyStore)(settings.master_key, settings.keys)
         self.anonymous = ANONYMOUS if own.allow_anonymous else None
+        if before is not None:
+            _keep_tokens(settings, before.settings)
         self._health_log: HealthLog = HealthLog() if before is None else before._health_log
-        self.deployments = Deployments(settings.deployments, settings.routing, on_change=self._health_log.note)
+        self.deployments = Deployments(
+            settings.deployments, settings.routing, left_out=settings.left_out, on_change=self._health_log.note
+        )
         self.deployments.router.on_chat_only = _log_chat_only
         self.counts: Counts | None = counts if before is None else before.counts
         admission = None
@@ -193,6 +199,13 @@ class Generation:
         await self._opened.aclose()
 
 
+def _keep_tokens(settings: Settings, before: Settings) -> None:
+    printed = {one.token: one.token for one in before.deployments if one.token is not None}
+    for token in {one.token for one in settings.deployments if one.token is not None}:
+        if (last := printed.get(token)) is not None:
+            token.go_on_with(last)
+
+
 def _clients(own: PipelineSettings, before: Lasting[UpstreamClients] | None) -> Lasting[UpstreamClients]:
     settings = ClientSettings(
         max_connections=own.upstream_max_connections,
@@ -250,7 +263,7 @@ def _upload_budget(own: PipelineSettings) -> UploadBudget:
 
 
 class _AnyKey(KeyStore):
-    """Accepts every key: it is the client's own, for the upstream. Only the configured ones are known."""
+    """Accepts every key: it is the client's own, for the upstream, or there are none. Only the configured are known."""
 
     def authenticate(self, presented: bytes) -> Principal:
         """Return the owner of a key."""

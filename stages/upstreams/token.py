@@ -83,6 +83,10 @@ class Token:
         """What must not appear in any message: this token, and the one before, which requests may still carry."""
         return self._secrets
 
+    def go_on_with(self, before: Token) -> None:
+        """Use what another Token of the command has, until a run has printed a new one."""
+        self.value, self._secrets = before.value, before._secrets
+
     async def get(self, deployment_id: str) -> str:
         """Return the token; if there has never been one, wait for a run, unless the last has only just failed.
 

@@ -76,6 +76,15 @@ async def test_without_a_command_nothing_is_run(autojump_clock: trio.abc.Clock) 
         assert kept is None
 
 
+async def test_a_token_goes_on_with_what_the_configuration_before_has(autojump_clock: trio.abc.Clock) -> None:
+    before, token = Token(COMMAND), Token(COMMAND)
+    before.end_run("t-1")
+    token.go_on_with(before)
+    async with keeping_tokens([deployment(token)], FakeRuns(FAILED)):
+        assert await token.get("d") == "t-1"
+        assert "Bearer t-1" in token.secrets
+
+
 async def test_a_401_causes_one_run_and_only_if_it_was_about_the_last_token(autojump_clock: trio.abc.Clock) -> None:
     token, runs = Token(COMMAND), FakeRuns("t-1", "t-2")
     async with keeping_tokens([deployment(token)], runs):

@@ -62,6 +62,7 @@ async def test_a_gateway_without_any_key_answers_everybody() -> None:
     )
     async with serving(is_measured=True, pipeline="  allow_anonymous: true", config=config) as service:
         assert (await service.get("/metrics", key=None)).status_code == 200
+        assert (await service.get("/v1/models", key="sk-of-cursor-anything")).status_code == 200
 
 
 async def test_only_get_is_served() -> None:

@@ -385,3 +385,23 @@ async def test_if_nothing_is_large_enough_the_request_is_too_long() -> None:
         "This model's maximum context length is 200 tokens. However, your messages resulted in 1000 tokens. "
         "Please reduce the length of the messages.",
     )
+
+
+LEFT_OUT = Deployments(
+    [deployment("*", "*"), deployment("spare")],
+    RoutingSettings(fallbacks={"gone": ("lost", "spare")}, aliases={"other": "gone"}),
+    left_out=["gone", "lost"],
+)
+
+
+@pytest.mark.parametrize("requested", ["gone", "gone-high", "other"])
+async def test_the_fallbacks_of_a_name_that_is_left_out_answer(requested: str) -> None:
+    (given,) = await collect(choose_deployment(LEFT_OUT), request(requested), context=context)
+    assert given.deployment.model_name == "spare"
+
+
+@pytest.mark.parametrize("requested", ["lost", "lost-high"])
+async def test_no_wildcard_answers_to_a_name_that_is_left_out(requested: str) -> None:
+    with pytest.raises(ClientFault, match="'lost' is in this gateway's configuration, but is left out") as refusal:
+        await collect(choose_deployment(LEFT_OUT), request(requested), context=context)
+    assert refusal.value.code == "model_not_found"

@@ -31,8 +31,9 @@ def read_callbacks(litellm: Section, settings: LitellmSettings) -> dict[str, obj
                 _read_otel(found, item, litellm)
             else:
                 shown = safe_word(word) if isinstance(word, str) else None
-                said = unprotected(NO_CHECKS) if shown in GUARDS else "is not supported yet and is ignored"
-                litellm.problems.warn(item.place, f"{f'{shown} ' if shown else ''}{said}")
+                is_guard = shown in GUARDS
+                said = unprotected(NO_CHECKS) if is_guard else "is not supported yet and is ignored"
+                litellm.problems.warn(item.place, f"{f'{shown} ' if shown else ''}{said}", is_unprotected=is_guard)
     if settings.require_auth_for_metrics_endpoint is False:
         found["metrics_without_key"] = True
     return found

@@ -6,6 +6,7 @@ ignore may name a variable that does not exist.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import copy
 from typing import Any, Final, TypeAlias, TypeVar
@@ -18,6 +19,13 @@ from pipeline.gateway.config.yaml_tree import Node
 
 ENVIRON: Final = "os.environ/"
 _MAPPING: Final = "a mapping (name: value lines, indented)"
+
+_LIKE_A_VARIABLE: Final = re.compile(
+    r"\A\$\{?[A-Z][A-Z0-9_]+\}?\Z|\A(?:os\.)?environ[./][A-Z][A-Z0-9_]+\Z|.os\.environ/"
+)
+_USED_AS_IT_STANDS: Final = (
+    "looks like the name of a variable, but is used as it stands: os.environ/NAME, as the whole value, is a variable"
+)
 
 OnUnset: TypeAlias = Callable[[FieldPlace, str], None]
 """Is told where a variable is named that is not set, and its name as a message may show it."""
@@ -64,6 +72,8 @@ class Environment:
         """Return a node's text, its variable filled in; None, and that is noted, if the variable is not set."""
         text = str(node.value)
         if not text.startswith(ENVIRON):
+            if _LIKE_A_VARIABLE.search(text):
+                self.problems.warn(node.place, _USED_AS_IT_STANDS)
             return text
         name = text.removeprefix(ENVIRON).strip()
         self.named.add(name)

@@ -36,7 +36,7 @@ def warn_ignored(section: Section, names: Names, problems: Problems, *, near_mis
         if _asks_nothing(name, node, names):
             continue
         if name in ignored.protections:
-            problems.warn(node.place, unprotected(ignored.protections[name]))
+            problems.warn(node.place, unprotected(ignored.protections[name]), is_unprotected=True)
         elif name in ignored.unsupported:
             instead = ignored.unsupported[name]
             problems.warn(node.place, f"is not supported yet and is ignored{f' (see {instead})' if instead else ''}")
@@ -52,13 +52,17 @@ def _asks_nothing(name: str, node: Node, names: Names) -> bool:
 def warn_unknown(section: Section, names: Names, problems: Problems, *, near_misses_only: bool = False) -> None:
     """Note one warning for each field of the section that is not known: also where it is not read for the rest."""
     for name, node in section:
-        if name in names.known or PRICES.match(name):
-            continue
+        if name in names.known or PRICES.match(name) or (names is TOP_LEVEL and name.startswith("x-")):
+            continue  # of the document, x- is where YAML's anchors are kept
         if near_misses_only:
             if hint := did_you_mean(name, names.honoured, cutoff=0.8):
                 problems.warn(node.place, f"is not a known setting and is ignored{hint}")
         else:
-            hint = _home(name, names) or did_you_mean(name, names.known, cutoff=0.8)
+            hint = (
+                _home(name, names)
+                or did_you_mean(name, names.known, cutoff=0.8)
+                or (_IN_PARAMS if names is LITELLM_PARAMS else "")
+            )
             problems.warn(node.place, f"is not a known setting and is ignored{hint}")
 
 
@@ -69,6 +73,8 @@ def _home(name: str, names: Names) -> str:
     return f"; it belongs in {home}" if home else ""
 
 
+_IN_PARAMS: Final = "; if the provider is to get it, write it into extra_body"
+"""LiteLLM sends it what it does not know."""
 _ENTRY_HOMES: Final = {"litellm_params": LITELLM_PARAMS.honoured, "model_info": MODEL_INFO.honoured}
 _PARAMS_HOMES: Final = {"model_info": MODEL_INFO.honoured, "the entry itself": MODEL_LIST_ENTRY.honoured}
 _SECTIONS: Final = {

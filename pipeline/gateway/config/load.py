@@ -51,6 +51,10 @@ NO_DEPLOYMENT = (
     "`- {model_name: my-gpt, litellm_params: {model: openai/gpt-5, api_key: os.environ/OPENAI_API_KEY}}`, or let "
     "`headrace init` write a configuration"
 )
+ALL_LEFT_OUT = (
+    "has no deployment that can be used: all entries of model_list are left out, and the warnings say why; where a "
+    "variable is not set, set it in the environment, or in headrace.env beside the configuration"
+)
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -109,9 +113,10 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
     entries = top.items("model_list", "a list of models, each beginning with - model_name:")
     deployments = read_deployments(entries, environment, defaults)
     if not deployments and problems.count == before:
-        problems.error(FieldPlace(source), NO_DEPLOYMENT)
+        problems.error(FieldPlace(source), ALL_LEFT_OUT if problems.left_out else NO_DEPLOYMENT)
     routing = read_routing(router, litellm, in_router, in_litellm)
-    known = Deployments(deployments, routing)
+    left_out = frozenset(problems.left_out - {deployment.model_name for deployment in deployments})
+    known = Deployments(deployments, routing, left_out=left_out)
     keys = read_keys(own, known)
     master_key = _master_key(general, keys, environment)
     interval_s = None
@@ -137,6 +142,7 @@ def parse_settings(text: str, *, source: str, environ: Mapping[str, str] = os.en
         pipeline=pipeline,
         routing=routing,
         health_check_interval_s=interval_s,
+        left_out=left_out,
         found_warnings=problems.warnings,
         source=source,
     )
@@ -170,7 +176,7 @@ def _read_file(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError.at(FieldPlace(str(path)), "there is no such file: check the name after --config") from None
+        raise ConfigError.at(FieldPlace(str(path)), "there is no such file: check its name") from None
     except IsADirectoryError:
         raise ConfigError.at(
             FieldPlace(str(path)), f"is a folder: name the file in it, such as {path}/config.yaml"
@@ -313,6 +319,10 @@ def _check_names(source: str, routing: RoutingSettings, known: Deployments, prob
     special = (routing.fallbacks, routing.context_window_fallbacks, routing.content_policy_fallbacks)
     names = {name for fallbacks in special for group in fallbacks.items() for name in (group[0], *group[1])}
     names |= {*routing.default_fallbacks, *routing.group_retry_policy, *routing.aliases.values()}
+    if idle := [safe_name(name) for name in sorted(names & known.left_out)]:
+        problems.warn(
+            FieldPlace(source), f"fallbacks, policies or aliases name models that are left out: {listed(idle)}"
+        )
     if lost := [safe_name(name) for name in sorted(names - {"*"}) if known.find(name) is None]:
         problems.warn(
             FieldPlace(source), f"fallbacks, policies or aliases name {listed(lost)}, and no model_name answers to that"

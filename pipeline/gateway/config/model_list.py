@@ -114,6 +114,7 @@ class _Entry:
         self._info_section = Section(self._entry.get("model_info"), environment)
         self.id: str | None = None
         self._shown_name = node.path
+        self._model_name: str | None = None
         self._unset: list[tuple[FieldPlace, str]] = []
         self._reason: str | None = None
 
@@ -129,10 +130,12 @@ class _Entry:
             reasons.setdefault(reason, place)
         for reason, place in reasons.items():
             self._problems.leave_out(place, reason, self._shown_name)
+        if self._model_name is not None:
+            self._problems.left_out.add(self._model_name)
 
     def report_names(self) -> None:
-        """Report fields that are not known and, unless it is left out, those that are not supported."""
-        report = warn_unknown if self.is_left_out else warn_ignored
+        """Report fields that are not known and, unless it cannot be asked at all, those that are not supported."""
+        report = warn_unknown if self._reason is not None else warn_ignored
         report(self._entry, MODEL_LIST_ENTRY, self._problems)
         report(self._params_section, LITELLM_PARAMS, self._problems)
         report(self._info_section, MODEL_INFO, self._problems, near_misses_only=True)
@@ -145,6 +148,7 @@ class _Entry:
         self._info = self._info_section.read(ModelInfo) or ModelInfo()
         if entry is not None:
             self._shown_name = safe_name(entry.model_name)
+            self._model_name = entry.model_name
         if entry is None or params is None:
             return None
         self._params = params
@@ -165,6 +169,7 @@ class _Entry:
             self._reason = self._api.reason
             if self._api.other_mode:
                 self._shown_name += f" ({self._api.other_mode})"
+                self._model_name = None
             self._problems.forget_errors(before)  # those of fields that do not matter then
             return None
         if "*" in found.name and "*" not in entry.model_name:

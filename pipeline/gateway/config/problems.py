@@ -106,6 +106,7 @@ class ConfigError(Exception):
 class _Group:
     place: FieldPlace
     message: str
+    is_unprotected: bool = False
     lines: dict[int, None] = field(default_factory=dict[int, None])
     left_out: list[str] = field(default_factory=list[str])
 
@@ -122,10 +123,12 @@ class Problems:
 
     Attributes:
         limits: limits that are not enforced; they are reported together.
+        left_out: the names, as clients write them, of chat models that are left out.
     """
 
     def __init__(self) -> None:
         self.limits: list[FieldPlace] = []
+        self.left_out: set[str] = set()
         self._errors: list[Problem] = []
         self._warnings: dict[tuple[str, str], _Group] = {}
 
@@ -133,13 +136,15 @@ class Problems:
         """Record an error."""
         self._errors.append(Problem(*place, message))
 
-    def warn(self, place: FieldPlace, message: str, *, topic: str = "") -> None:
+    def warn(self, place: FieldPlace, message: str, *, topic: str = "", is_unprotected: bool = False) -> None:
         """Record a warning.
 
         What several places of a file cause is one warning, with all their lines: the same message about the same field,
-        of whichever item of a list, or the same ``topic``, of which the first message is reported.
+        of whichever item of a list, or the same ``topic``, of which the first message is reported. What
+        ``is_unprotected`` leaves something open, and is reported first.
         """
-        self._group(place, message, topic or f"{_INDEX.sub('[]', place.path)} {message}")
+        group = self._group(place, message, topic or f"{_INDEX.sub('[]', place.path)} {message}")
+        group.is_unprotected = is_unprotected
 
     def leave_out(self, place: FieldPlace, reason: str, name: str) -> None:
         """Record that the deployment ``name`` is left out; those with the same reason are one warning."""
@@ -164,8 +169,9 @@ class Problems:
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
-        """All warnings, in the order of the file."""
-        return tuple(sorted((group.problem() for group in self._warnings.values()), key=_order))
+        """All warnings: what is not protected, then what is left out, then the rest; each in the order of the file."""
+        ranked = [((not one.is_unprotected, not one.left_out), one.problem()) for one in self._warnings.values()]
+        return tuple(found for _, found in sorted(ranked, key=lambda pair: (pair[0], _order(pair[1]))))
 
     def raise_errors(self) -> None:
         """Raise the recorded errors, and with them the warnings.

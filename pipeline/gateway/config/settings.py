@@ -194,6 +194,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         pipeline: our own section.
         routing: which deployment answers, and which one next.
         health_check_interval_s: how often each deployment is asked in the background; None if none is.
+        left_out: the names that the file has, and none of whose deployments can be used.
         found_warnings: what the file asks for and does not get.
         source: the configuration file's name.
     """
@@ -204,6 +205,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     pipeline: PipelineSettings = PipelineSettings()
     routing: RoutingSettings = DEFAULT_ROUTING
     health_check_interval_s: float | None = None
+    left_out: frozenset[str] = frozenset()
     found_warnings: tuple[Problem, ...] = ()
     source: str = ""
 

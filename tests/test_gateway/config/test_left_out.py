@@ -127,6 +127,10 @@ NONE = (
     "litellm_params: {model: openai/gpt-5, api_key: os.environ/OPENAI_API_KEY}}`, or let `headrace init` write a "
     "configuration"
 )
+ALL = (
+    "config.yaml: has no deployment that can be used: all entries of model_list are left out, and the warnings say "
+    "why; where a variable is not set, set it in the environment, or in headrace.env beside the configuration"
+)
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "null\n", "model_list: []\n", "model_list:\n"])
@@ -139,7 +143,7 @@ def test_a_configuration_without_any_deployment_is_refused(text: str) -> None:
 
 def test_why_deployments_were_left_out_is_told_beside_the_error_that_none_is_left() -> None:
     error = refused(entries(entry("model: groq/llama"), entry("model: triton/claude", "c")))
-    assert error.problems == (NONE,)
+    assert error.problems == (ALL,)
     assert error.warnings == (
         "config.yaml:2: model_list[0].litellm_params.api_key: the environment variable GROQ_API_KEY is not set, or is "
         "empty; 1 deployment is left out: m",
@@ -243,3 +247,38 @@ def test_a_field_of_another_section_is_told_with_its_section(text: str, home: st
 
 def test_what_is_not_a_near_miss_has_no_hint() -> None:
     assert did_you_mean("temperature", ["model", "api_key"]) == ""
+
+
+@pytest.mark.parametrize(
+    "written", ["$OPENAI_API_KEY", "${OPENAI_API_KEY}", "environ/OPENAI_API_KEY", "os.environ.OPENAI_API_KEY"]
+)
+def test_what_looks_like_a_variable_but_is_none_is_a_warning(written: str) -> None:
+    settings = parse(entries(entry(f"model: openai/gpt-5, api_key: '{written}'")))
+    assert settings.warnings == (
+        "config.yaml:2: model_list[0].litellm_params.api_key: looks like the name of a variable, but is used as it "
+        "stands: os.environ/NAME, as the whole value, is a variable",
+    )
+
+
+def test_protections_that_are_missing_come_first_and_then_what_is_left_out() -> None:
+    text = entries(entry("model: openai/gpt-5, api_key: k, tags: [a]"), entry("model: groq/llama", "c"))
+    warnings = parse(text + "guardrails: [{guardrail_name: pii}]\n").warnings
+    assert ["NOT enforced" in warnings[0], "left out: c" in warnings[1], ".tags: " in warnings[2]] == [True] * 3
+
+
+def test_fields_of_an_entry_whose_variable_is_not_set_are_reported_at_once() -> None:
+    text = entries(entry("model: openai/gpt-5, api_key: k"), entry("model: groq/llama, tags: [a], api_kee: k", "c"))
+    assert [warning.partition(": ")[2].partition(":")[0] for warning in parse(text).warnings] == [
+        "model_list[1].litellm_params.api_key",
+        "model_list[1].litellm_params.tags",
+        "model_list[1].litellm_params.api_kee",
+    ]
+
+
+def test_only_the_names_of_chat_models_are_known_as_left_out() -> None:
+    text = entries(
+        entry("model: openai/gpt-5, api_key: k"),
+        entry("model: groq/llama", "c"),
+        entry("model: openai/text-embedding-3-large, api_key: k", "e"),
+    )
+    assert parse(text).left_out == {"c"}
