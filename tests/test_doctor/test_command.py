@@ -17,7 +17,7 @@ from kit.time.patience import patiently_with_processes
 from pipeline.gateway.cli import main
 from pipeline.gateway.doctor.command import key_for
 from pipeline.gateway.doctor.findings import CHECKS, ok, problem, untested, warning
-from pipeline.gateway.doctor.report import as_json, last_line, line_of
+from pipeline.gateway.doctor.report import as_json, in_short, last_line, line_of
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """\
@@ -81,6 +81,17 @@ def test_the_key_comes_from_the_argument_the_environment_or_the_configuration(mo
     assert key_for("sk-of-the-argument", settings) == "sk-of-the-argument"
     monkeypatch.setenv("HEADRACE_MASTER_KEY", "sha256:" + "0" * 64)
     assert key_for(None, None) == ""
+
+
+def test_checks_that_were_not_made_for_one_reason_are_one_line() -> None:
+    why = "because of what was found before"
+    found = [untested("key", why), untested("stream", why), untested("idle", "--idle 0"), ok("https", "TLSv1.3")]
+    lines = [line_of(one, has_colour=False) for one in in_short(found)]
+    assert [" ".join(line.split()) for line in lines] == [
+        f"not tested 2 checks {why}: key, stream",
+        "not tested idle --idle 0",
+        "ok https TLSv1.3",
+    ]
 
 
 def test_findings_as_lines_and_as_json() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from pipeline.gateway.doctor.client import ErrorOf, error_of
+from pipeline.gateway.doctor.client import ErrorOf, error_of, failure_text
 from pipeline.gateway.doctor.connection import judge_address, judge_https
 from pipeline.gateway.doctor.entering import judge_arrival, judge_wrong_key
 from pipeline.gateway.doctor.findings import ok
@@ -198,6 +199,20 @@ def test_a_large_body(status: int, body: bytes, expected: str) -> None:
     found = judge_large_body(status, body, 2.0, VISIT)
     assert found.status == expected
     assert found.measured.startswith("25 MiB")
+
+
+def test_a_large_body_is_a_matter_of_the_limit_only_if_the_proxy_says_so() -> None:
+    too_large, broken = (judge_large_body(status, b"<html>", 2.0, VISIT) for status in (413, 500))
+    assert too_large.remedy == remedy_for("large body", VISIT.proxy)
+    assert (broken.status, broken.remedy) == ("problem", "see the log of the proxy")
+    of_another_gateway = judge_large_body(200, b"data: {}", 2.0, replace(VISIT, page=None))
+    assert of_another_gateway.status == "ok"
+
+
+def test_what_is_not_tls_and_what_has_no_address_is_said_in_words() -> None:
+    assert failure_text(ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER]")).startswith("the TLS handshake failed")
+    assert failure_text(socket.gaierror(-2, "Name or service not known")) == "the name has no address"
+    assert failure_text(ConnectionRefusedError(111, "")) == "connection refused"
 
 
 def test_an_answer_that_cursor_cannot_show() -> None:

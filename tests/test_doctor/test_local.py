@@ -54,6 +54,8 @@ async def test_each_deployment_is_asked_and_each_failure_has_its_remedy(tmp_path
         models = by_chat("good", good.url) + by_chat("bad-key", bad_key.url)
         models += by_chat("no-model", no_model.url) + model("any/*", good.url, upstream="openai/*")
         models += by_chat("gone", "http://127.0.0.1:1")
+        models += "  - {model_name: token, litellm_params: {model: openai/gpt-5, token_command: echo, "
+        models += f"api_base: {good.url}/v1}}}}\n"
         found = await found_in(tmp_path, text_of(models))
     by_model = {one.about.partition(" ")[0]: one for one in found if one.check == "model"}
     assert by_model["good"].status == "ok"
@@ -61,7 +63,7 @@ async def test_each_deployment_is_asked_and_each_failure_has_its_remedy(tmp_path
     assert "replace its api_key" in by_model["bad-key"].remedy
     assert "correct its model" in by_model["no-model"].remedy
     assert "correct its api_base" in by_model["gone"].remedy
-    assert by_model["any/*"].status == "not tested"
+    assert by_model["any/*"].status == by_model["token"].status == "not tested"
     assert not any("secret" in one.measured for one in found)
     hosts = {one.about: one.status for one in found if one.check == "upstream"}
     assert hosts["127.0.0.1:1"] == "problem"

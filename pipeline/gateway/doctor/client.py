@@ -84,7 +84,11 @@ def failure_text(error: Exception) -> str:
     for one in _causes(error):
         if isinstance(one, ssl.SSLCertVerificationError):
             return f"the certificate is not accepted: {one.verify_message}"
-        if isinstance(one, OSError) and one.errno and not isinstance(one, socket.gaierror):
+        if isinstance(one, ssl.SSLError):  # its number is none of the system's
+            return "the TLS handshake failed: this port may not speak TLS"
+        if isinstance(one, socket.gaierror):
+            return "the name has no address"
+        if isinstance(one, OSError) and one.errno:
             return os.strerror(one.errno).lower()
     known: Mapping[type[Exception], str] = {
         httpx.ConnectTimeout: f"no connection within {CONNECT_LIMIT_S:g} s",

@@ -71,7 +71,7 @@ def _doctor(options: argparse.Namespace) -> int:
     import trio
 
     from pipeline.gateway.doctor.findings import exit_status
-    from pipeline.gateway.doctor.report import as_json, last_line, line_of
+    from pipeline.gateway.doctor.report import as_json, in_short, last_line, line_of
     from pipeline.gateway.doctor.target import Plan
     from pipeline.study.tables import has_colour
 
@@ -80,15 +80,28 @@ def _doctor(options: argparse.Namespace) -> int:
         sys.stdout.flush()
 
     findings: list[Finding] = []
+    held: list[Finding] = []  # those that were not tested for one reason: they are one line
     colours = has_colour(is_terminal=sys.stdout.isatty())
+
+    def tell_held() -> None:
+        for one in () if options.json else in_short(held):
+            say(line_of(one, has_colour=colours))
+        held.clear()
 
     def report(finding: Finding) -> None:
         findings.append(finding)
-        if not options.json:
+        if finding.status == "not tested" and (not held or held[-1].measured == finding.measured):
+            held.append(finding)
+            return
+        tell_held()
+        if finding.status == "not tested":
+            held.append(finding)
+        elif not options.json:
             say(line_of(finding, has_colour=colours))
 
     plan = Plan(idle_s=options.idle, model=options.model, asks_models=not options.offline)
     trio.run(partial(examine, options, plan, report))
+    tell_held()
     say(as_json(findings) if options.json else f"\n{last_line(findings)}")
     return exit_status(findings)
 

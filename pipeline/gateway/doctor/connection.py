@@ -22,6 +22,8 @@ SOON_DAYS: Final = 14
 _ANSWER_LIMIT_S: Final = 3.0
 _LOCAL: Final = (".local", ".localhost", ".internal", ".lan", ".home.arpa")
 
+_NO_NAME: Final = "check how the URL is spelled, and the DNS record of the name"
+
 TUNNEL: Final = (
     "Cursor calls from its own servers: put a tunnel or a proxy with a public name in front (docs/cursor.md), and type "
     "its address"
@@ -42,8 +44,9 @@ def judge_address(host: str, addresses: Sequence[str]) -> Finding:
     """Return whether Cursor's servers can call an address, as far as it can be told from here."""
     inner = [address for address in addresses if not ipaddress.ip_address(address.partition("%")[0]).is_global]
     shown = ", ".join(addresses)
+    subject = host if shown == host else f"{host} is {shown}"
     if inner and len(inner) == len(addresses):
-        return problem("address", f"{host} is {shown}: private, which Cursor refuses (ssrf_blocked)", TUNNEL)
+        return problem("address", f"{subject}: private, which Cursor refuses (ssrf_blocked)", TUNNEL)
     if host.lower().endswith(_LOCAL) or ("." not in host and ":" not in host):
         return problem("address", f"{host} is a name of this network only", TUNNEL)
     if inner:
@@ -54,18 +57,18 @@ def judge_address(host: str, addresses: Sequence[str]) -> Finding:
         )
     return ok(
         "address",
-        f"{host} is {shown}: public; whether Cursor's servers reach it through firewalls cannot be told from here",
+        f"{subject}: public; whether Cursor's servers reach it through firewalls cannot be told from here",
     )
 
 
-async def see_address(target: Target) -> tuple[Finding, bool]:
-    """Look up the name; return the finding, and whether all addresses are loopback ones."""
+async def see_address(target: Target) -> tuple[Finding, bool | None]:
+    """Look up the name; return the finding, and whether all addresses are loopback ones, or None if there are none."""
     host = target.base.host
     try:
         with trio.fail_after(CONNECT_LIMIT_S):
             addresses = await addresses_of(host, _port(target))
     except (OSError, UnicodeError, trio.TooSlowError):
-        return problem("address", f"{host} has no address in the DNS that this machine asks", TUNNEL), False
+        return problem("address", f"{host} has no address in the DNS that this machine asks", _NO_NAME), None
     is_loopback = all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in addresses)
     return judge_address(host, addresses), is_loopback
 
@@ -117,11 +120,20 @@ async def see_server(target: Target, now: datetime, *, may_be_plain: bool) -> tu
     except (OSError, trio.BrokenResourceError) as error:
         why = failure_text(error)
         if "certificate" in why:
-            return problem("https", why, "use one of a public authority, such as Let's Encrypt, with its chain"), None
+            return problem("https", why, _certificate_remedy(why)), None
         return problem("https", f"port {_port(target)}: {why}", _START), None
     finally:
         if stream is not None:
             await trio.aclose_forcefully(stream)
+
+
+def _certificate_remedy(why: str) -> str:
+    """Return what to do, by OpenSSL's words."""
+    if "expired" in why:
+        return "renew it, and reload the proxy; see why that was not done by itself"
+    if "mismatch" in why:
+        return "type a name that the certificate has, or get one for this name"
+    return "use one of a public authority, such as Let's Encrypt, with its chain"
 
 
 _TYPE_HTTPS: Final = "let a proxy or a tunnel speak https in front of headrace, and type https://"

@@ -76,7 +76,12 @@ async def enter(client: httpx.AsyncClient, target: Target, nonsense: bytes) -> F
         said = error_of(response.content)
         why = f": {target.hide_key(said.message)}" if said else ", without a list of models"
         return FirstAnswer(
-            [found, problem("key", f"GET {target.url(MODELS)}: status {response.status_code}{why}", _PASS_ON)]
+            [
+                found,
+                problem(
+                    "key", f"GET {target.url(MODELS)}: status {response.status_code}{why}", _PATH if said else _PASS_ON
+                ),
+            ]
         )
     page = await _page(client, target)
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
@@ -86,6 +91,10 @@ async def enter(client: httpx.AsyncClient, target: Target, nonsense: bytes) -> F
     return FirstAnswer([found, key], names, proxy, page)
 
 
+_PATH: Final = (
+    "type a base URL that ends in /cursor; if the proxy serves headrace below a path of its own, it must remove that "
+    "path (nginx: `proxy_pass http://headrace/;`, with a slash)"
+)
 _PASS_ON: Final = (
     "is headrace up, and does the proxy send this path to it as it is? The base URL of headrace ends in /cursor"
 )
@@ -117,10 +126,12 @@ async def _refused(client: httpx.AsyncClient, target: Target, response: httpx.Re
             "the way replaces or removes `Authorization`",
             remedy_for("authorization", proxy),
         )
+    if error_of(response.content) is None:
+        text = f"refused with status {response.status_code}, by what is not headrace (the answer is not its JSON)"
+        return problem("key", text, remedy_for("authorization", proxy))
     return problem(
         "key",
-        f"refused with status {response.status_code}"
-        + ("" if error_of(response.content) else ", by what is not headrace (the answer is not its JSON)"),
+        f"refused with status {response.status_code}",
         "use a key of the running configuration (reload after a change); a proxy must not replace `Authorization`",
     )
 

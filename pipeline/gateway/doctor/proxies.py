@@ -62,7 +62,7 @@ REMEDIES: Final[dict[str, dict[str, str]]] = {
         "nginx": "proxy_read_timeout 600s",
         "HAProxy": "timeout server 600s and timeout client 600s",
         "Caddy": "no `read_timeout` or `response_header_timeout` below 600s in `transport http`",
-        "Cloudflare": "nothing to set (100 s are fixed): headrace's comments must come more often",
+        "Cloudflare": "nothing to set (120 s are fixed): headrace's comments must come more often",
     },
     "leaving": {
         "nginx": "delete `proxy_ignore_client_abort on;`",

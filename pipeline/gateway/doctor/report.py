@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Final
 
 import msgspec
@@ -13,6 +14,17 @@ from pipeline.study.tables import coloured, printable
 
 _COLOURS: Final[dict[Status, str]] = {"ok": "good", "warning": "ours", "problem": "bad", "not tested": "dim"}
 _WIDTH: Final = max(map(len, CHECKS))
+
+
+def in_short(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Yield findings for a reader: one for all checks in a row that were not made for the same reason."""
+    for (status, measured, _), group in groupby(findings, lambda one: (one.status, one.measured, one.remedy)):
+        first, *others = group
+        if status != "not tested" or not others:
+            yield from (first, *others)
+            continue
+        names = ", ".join(one.check for one in (first, *others))
+        yield Finding(check=f"{1 + len(others)} checks", status=status, measured=f"{measured}: {names}")
 
 
 def line_of(finding: Finding, *, has_colour: bool) -> str:

@@ -179,8 +179,13 @@ def judge_large_body(status: int, answer: bytes, took_s: float, visit: Visit) ->
             f"{size} are more than headrace's own limit",
             "pipeline_settings.max_body_mb: 100; chats with many images are larger than 20 MiB",
         )
-    if status == 413 or said is None:
+    if status == 413 or (status, visit.proxy) == (502, "Caddy"):  # Caddy 2.6 says so of a body above max_size
         return _too_large(visit, f"status {status}, from what is in front of headrace")
+    if said is None and visit.page is None and status < 400:
+        return ok("large body", f"{size} are accepted")
+    if said is None:
+        text = f"{size}: status {status}, from what is in front of headrace"
+        return problem("large body", text, "see the log of the proxy")
     if visit.page is not None and said.code != "invalid_request":
         return warning("large body", f"{size}: {visit.target.hide_key(said.message)}", "see headrace's log")
     rate = visit.plan.body_bytes / _MIB / max(took_s, 1e-3)

@@ -93,7 +93,7 @@ async def see_host(origin: str, tls: ssl.SSLContext) -> tuple[Finding, float | N
     try:
         with trio.fail_after(CONNECT_LIMIT_S):
             addresses = await addresses_of(url.host, port)
-            took.append(f"{len(addresses)} addresses in {_ms(began_s)}")
+            took.append(f"{len(addresses)} {'address' if len(addresses) == 1 else 'addresses'} in {_ms(began_s)}")
             began_s = trio.current_time()
             async with (
                 httpx.AsyncClient(verify=tls, trust_env=False, timeout=None) as client,
@@ -139,6 +139,9 @@ async def see_model(deployment: Deployment, upstreams: Mapping[str, Upstream[Any
     model = deployment.model if check is None else check.model
     if "*" in model:
         return untested("model", "a wildcard", "model_info.health_check_model names the model to ask", about=about)
+    if deployment.token is not None:
+        remedy = "run it by hand where headrace runs; its log has what failed"
+        return untested("model", "its token_command is not run here", remedy, about=about)
     began_s, limit_s = trio.current_time(), ASK_LIMIT_S if check is None else min(check.timeout_s, ASK_LIMIT_S)
     form = deployment
     try:

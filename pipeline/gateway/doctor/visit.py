@@ -77,6 +77,8 @@ async def visit(target: Target, plan: Plan, now: datetime, report: Report, *, on
 async def _enter(target: Target, plan: Plan, now: datetime, report: Report, only: Container[str]) -> None:
     address, is_loopback = await see_address(target)
     report(address)
+    if is_loopback is None:
+        return
     encryption, nonsense = await see_server(target, now, may_be_plain=is_loopback)
     report(encryption)
     if nonsense is None:
