@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Final
+from urllib.parse import unquote
 
 from pipeline import ClientFault
 from pipeline.gateway.routes import (
@@ -55,9 +56,9 @@ def no_route(path: str) -> ClientFault:
     """Return the failure of a request for a path that does not exist.
 
     Args:
-        path: as the client sent it, decoded.
+        path: as the client sent it, without the query; decoded, it might look like one that exists.
     """
-    return ClientFault(f"there is no path {_shown(path)}: {_instead(path)}", code="route_not_found")
+    return ClientFault(f"there is no path {_shown(path)}: {_instead(unquote(path))}", code="route_not_found")
 
 
 def not_allowed(path: str, method: str, served: ServedPath) -> ClientFault:

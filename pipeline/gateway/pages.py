@@ -22,7 +22,7 @@ from pipeline.gateway.http.asgi import Receive, Scope, Send
 from pipeline.gateway.http.door import Answers, OwnAnswer
 from pipeline.gateway.no_route import no_route, not_allowed
 from pipeline.gateway.received_head import received_head
-from pipeline.gateway.routes import METHODS, ServedPath
+from pipeline.gateway.routes import METHODS, ServedPath, raw_path_of
 from stages.principal import Principal
 from stages.slots import ReceivedHead
 
@@ -67,7 +67,7 @@ class Pages:
 
     async def _answer(self) -> Response:
         served, method = _served(), request.method
-        path: str = _scope()["path"]  # not `request.path`, which Quart normalises in a way of its own
+        path = raw_path_of(_scope()).decode("ascii", "replace")
         if method == "OPTIONS":
             return _preflight(served)
         if served is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from urllib.parse import unquote
 
 import pytest
 import trio
@@ -170,7 +169,7 @@ async def test_the_admin_paths_and_the_health_checks_have_no_other_spelling() ->
             status, body = await raw_get(service.port, path)
             message = json.loads(body)["error"]["message"]
             assert status == 404
-            assert message.startswith(f"there is no path {unquote(path)}: ")
+            assert message.startswith(f"there is no path {path}: ")
         for path in ("/%6Catency", "/%6Civez", "/health%2Freadiness"):
             assert (await raw_get(service.port, path))[0] == 404
         for path in ("/latency", "/livez", "/health/readiness"):
@@ -204,3 +203,11 @@ async def test_a_bug_is_a_500_and_not_a_missing_path(caplog: pytest.LogCaptureFi
     assert json.loads(sent[1]["body"])["error"]["code"] == "internal_error"
     assert "a bug" in caplog.text
     assert b"a bug" not in sent[1]["body"]
+
+
+async def test_a_path_that_does_not_exist_is_shown_as_it_was_sent() -> None:
+    async with serving() as service:
+        answer = await service.get("/cursor%2Fmodels")
+    assert answer.status_code == 404
+    message = answer.json()["error"]["message"]
+    assert message.startswith("there is no path /cursor%2Fmodels: it is GET /cursor/models")

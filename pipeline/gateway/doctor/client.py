@@ -27,7 +27,7 @@ def make_client(tls: ssl.SSLContext) -> httpx.AsyncClient:
     )
 
 
-class _Pieces(httpx.AsyncByteStream):
+class _BodyInPieces(httpx.AsyncByteStream):
     """A body in pieces; no async generator, as httpx's own is, which a request that ends early leaves unfinished."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
@@ -52,7 +52,7 @@ async def posting(
         httpx.HTTPError: if the connection fails.
     """
     request = client.build_request("POST", url, headers={**headers, "content-length": str(size)})
-    request.stream = _Pieces(pieces)
+    request.stream = _BodyInPieces(pieces)
     response = await client.send(request, stream=True)
     try:
         yield response

@@ -32,12 +32,14 @@ async def probe_stream(visit: Visit) -> list[Finding]:
     """
     plan = visit.plan
     model = visit.probe_model(f"tokens={plan.tokens};gap={plan.gap_s * 1000:g}ms")
-    for _ in range(STREAM_TRIES):
+    tries = 0
+    while True:
+        tries += 1
         streamed = await stream(visit.client, visit.target, visit.target.url(CHAT), {"model": model, **HELLO})
         found = judge_stream(streamed, plan, visit)
-        if found.status != "problem" or not streamed.is_done:
-            break
-    return [found, judge_compression(streamed, visit.proxy)]
+        is_buffered = found.status == "problem" and streamed.is_done
+        if not is_buffered or tries == STREAM_TRIES:
+            return [found, judge_compression(streamed, visit.proxy)]
 
 
 HELLO: Final = {"messages": [{"role": "user", "content": "headrace doctor"}]}
