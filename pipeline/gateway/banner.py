@@ -34,7 +34,7 @@ class Banner(Struct, frozen=True, kw_only=True):
         workers: the processes that serve.
         cursor_base_url: what Cursor needs; its host is for the reader to fill in.
         sdk_base_url: what SDKs on this machine need.
-        latency_page: where the time goes.
+        latency_page: where the time goes; None without a master key.
         has_keys: whether requests need a key.
     """
 
@@ -47,7 +47,7 @@ class Banner(Struct, frozen=True, kw_only=True):
     workers: int
     cursor_base_url: str
     sdk_base_url: str
-    latency_page: str
+    latency_page: str | None
     has_keys: bool
 
 
@@ -66,7 +66,7 @@ def banner_of(settings: Settings, port: int) -> Banner:
         workers=own.workers,
         cursor_base_url=CURSOR_BASE_URL,
         sdk_base_url=f"{url}/v1",
-        latency_page=f"{url}/latency",
+        latency_page=f"{url}/latency" if settings.master_key is not None else None,
         has_keys=settings.master_key is not None or bool(settings.keys),
     )
 
@@ -104,7 +104,8 @@ def banner_lines(banner: Banner, style: TextStyle) -> Iterator[str]:
         left_out = f", {banner.left_out} about models that are left out" if banner.left_out else ""
         yield _row("warnings", style.paint(f"{count}{left_out}", "ours") + f": {banner.check}", style)
     yield _row("SDKs", banner.sdk_base_url, style)
-    yield _row("latency", f"{banner.latency_page} (asks for the master key)", style)
+    if banner.latency_page is not None:
+        yield _row("latency", f"{banner.latency_page} (asks for the master key)", style)
     yield ""
     yield from cursor_lines(
         banner.models, "the master key, or a key of pipeline_settings.keys" if banner.has_keys else None

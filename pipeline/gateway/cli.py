@@ -48,6 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if group.split(KeyboardInterrupt)[1] is not None:
             raise
         return INTERRUPTED
+    finally:
+        try:  # also after `--help`
+            sys.stdout.flush()
+        except OSError:
+            _drop_output()
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -72,7 +77,7 @@ def _run(arguments: Sequence[str] | None) -> int:
             print(problem, file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit would fail again
+        _drop_output()
         return 1
     except CommandError as error:
         print(f"headrace: {error}", file=sys.stderr)
@@ -81,6 +86,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         print(f"headrace: {sentence_of(error)}", file=sys.stderr)
         return 2
     return status
+
+
+def _drop_output() -> None:
+    """Write what is left nowhere: else the flush at exit would fail again, with a message of Python's."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parsed(asked: HeadraceParser, words: Sequence[str]) -> argparse.Namespace:

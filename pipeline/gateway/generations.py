@@ -17,6 +17,7 @@ import trio
 
 from pipeline.errors import places_of
 from pipeline.gateway.bridge import OnEnd
+from pipeline.gateway.config.describe import counted
 from pipeline.gateway.config.settings import Settings
 from pipeline.gateway.generation import Generation
 from pipeline.loop import current_loop
@@ -182,8 +183,3 @@ class Generations:
         finally:
             self._were_stuck |= old.plugins.are_stuck
             self._ending.pop(old).set()
-
-
-def counted(count: int, noun: str) -> str:
-    """Return ``1 model`` or ``3 models``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterable
-from typing import Final
 
 import trio
 
 from pipeline.errors import places_of
-from pipeline.gateway.config.problems import ConfigError
+from pipeline.gateway.config.problems import ConfigError, Problem, listed, safe_name
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.generations import Generations, ReloadRefusedError
 from pipeline.gateway.logs import Log, set_level
@@ -20,8 +18,6 @@ from stages.reasoning.store import StoreError
 
 Reread = Callable[[], tuple[Settings, Plugins]]
 """Reads the configuration as at the start, with the same command line, and finds the plugins that are installed now."""
-
-_LINE: Final = re.compile(r":\d+")
 
 log = logging.getLogger("headrace")
 
@@ -60,8 +56,10 @@ class Reloader:
             self._log_failure(places_of(error))
         else:
             set_level(self._log, settings.pipeline.log_level)
-            for warning in new_warnings(before.settings.warnings, settings.warnings):
+            for warning in new_warnings(before.settings.found_warnings, settings.found_warnings):
                 log.warning(warning)
+            if lost := _names(before.settings) - _names(settings):
+                log.warning("no longer served: %s", listed(safe_name(name) for name in sorted(lost)))
             if self._generations.current.reasoning is not before.reasoning and before.reasoning is not None:
                 log.warning("%s", _changed_store(settings.pipeline))
             for fixed in self._fixed:
@@ -73,10 +71,14 @@ class Reloader:
         log.error("configuration not reloaded, generation %d goes on: %s", number, reason)
 
 
-def new_warnings(before: Iterable[str], now: Iterable[str]) -> list[str]:
+def new_warnings(before: Iterable[Problem], now: Iterable[Problem]) -> list[Problem]:
     """Return the warnings that the configuration before did not cause; a line that has only moved causes no new one."""
-    known = {_LINE.sub("", warning) for warning in before}
-    return [warning for warning in now if _LINE.sub("", warning) not in known]
+    known = {(warning.file, warning.path, warning.message) for warning in before}
+    return [warning for warning in now if (warning.file, warning.path, warning.message) not in known]
+
+
+def _names(settings: Settings) -> set[str]:
+    return {deployment.model_name for deployment in settings.deployments}
 
 
 def _changed_store(own: PipelineSettings) -> str:

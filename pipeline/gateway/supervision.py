@@ -175,6 +175,6 @@ async def problem_of(command: Sequence[str]) -> str | None:
             return f"its check cannot be started: {error.strerror}"
         if ran.returncode == 0:
             return None
-        said = "; ".join(ran.stderr.decode(errors="replace").strip().splitlines())
+        said = "; ".join(line for line in ran.stderr.decode(errors="replace").splitlines() if line.strip())
         return said[-SHOWN_CHARACTERS:] or f"its check ended with status {ran.returncode}"
     return f"its check took longer than {CHECK_LIMIT_S:g} s"

@@ -19,6 +19,7 @@ from kit.service.running import CONFIG, KEY, Service, serving
 from kit.time.patience import patiently_with_processes
 
 from pipeline.gateway.config.load import load_settings
+from pipeline.gateway.config.problems import Problem
 from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.line_sink import LineSink
 from pipeline.gateway.logs import Log
@@ -222,8 +223,8 @@ async def test_a_new_store_of_reasoning_is_announced(file: Path, lines: pytest.L
 
 
 def test_only_new_warnings_are_logged_although_lines_have_moved() -> None:
-    before = ["config.yaml:7: router_settings.x is not supported yet", "config.yaml:9: y is not supported yet"]
-    now = ["config.yaml:8: router_settings.x is not supported yet", "config.yaml:9: z is not supported yet"]
+    before = [Problem("config.yaml", 7, "x", "is ignored", (8,)), Problem("config.yaml", 9, "y", "is ignored")]
+    now = [Problem("config.yaml", 8, "x", "is ignored", (9, 12)), Problem("config.yaml", 9, "z", "is ignored")]
     assert new_warnings(before, now) == now[1:]
 
 

@@ -71,7 +71,7 @@ def describe_failure(error: ConfigError) -> str:
     errors, warnings = error.problems, error.warnings
     if len(errors) == 1 and not warnings:
         return f"{errors[0]}\n"
-    counts = f"{_count(len(errors), 'error')}, {_count(len(warnings), 'warning')}"
+    counts = f"{counted(len(errors), 'error')}, {counted(len(warnings), 'warning')}"
     file = next((one.file for one in error.errors if one.file), "the configuration")
     lines = [f"{file}: not usable, {counts}", "", *errors, *(["", "warnings:"] if warnings else []), *warnings]
     return "\n".join(lines) + "\n"
@@ -83,16 +83,16 @@ def describe(settings: Settings) -> str:
 
 
 def _lines(settings: Settings) -> Iterator[str]:
-    yield f"{settings.source}: usable, {_count(len(settings.warnings), 'warning')}"
+    yield f"{settings.source}: usable, {counted(len(settings.warnings), 'warning')}"
     yield ""
-    yield f"{_count(len(settings.deployments), 'deployment')}:"
+    yield f"{counted(len(settings.deployments), 'deployment')}:"
     asked = [redact(deployment.model_name) for deployment in settings.deployments]
     width = max(map(len, asked), default=0)
     for name, deployment in zip(asked, settings.deployments, strict=True):
         yield f"  {name:<{width}} -> {target_of(deployment)}{limits_of(deployment)}"
     names = [*(["master"] if settings.master_key is not None else []), *(key.name for key in settings.keys)]
     yield ""
-    yield f"{_count(len(names), 'key')}:{'' if names else ' requests need no key'}"
+    yield f"{counted(len(names), 'key')}:{'' if names else ' requests need no key'}"
     for key in settings.keys:
         models = "" if key.models is None else f", only {', '.join(key.models)}" if key.models else ", no model"
         limits = [limit_words(key.limits), *(f"of {name} {limit_words(of)}" for name, of in key.model_limits.items())]
@@ -103,7 +103,7 @@ def _lines(settings: Settings) -> Iterator[str]:
     if settings.health_check_interval_s is not None:
         checked = [one for one in settings.deployments if one.health_check is not None]
         yield ""
-        yield f"background health checks: {_count(len(checked), 'deployment')}, each every " + (
+        yield f"background health checks: {counted(len(checked), 'deployment')}, each every " + (
             f"{settings.health_check_interval_s:g} s by each worker"
         )
     changed = list(_changed(settings.pipeline))
@@ -174,5 +174,6 @@ def _where(stage: StageSettings) -> str:
     return "".join(f" {word} {value}" for word, value in said.items() if value is not None)
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Return ``1 model`` or ``3 models``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

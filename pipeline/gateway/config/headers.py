@@ -21,7 +21,7 @@ _OURS = frozenset(
     | {"expect", "te", "trailer", "upgrade"}
 )
 """Headers that frame the request, or that the upstream client depends on."""
-_CREDENTIALS = ("authorization", "api-key", "x-api-key")
+_CREDENTIALS = ("authorization", "api-key", "x-api-key", "x-goog-api-key")
 
 
 class HeaderReader:

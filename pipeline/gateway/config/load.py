@@ -292,7 +292,10 @@ def _master_key(general: Section, keys: tuple[KeySettings, ...], environment: En
 
 
 def _make_key(variable: str) -> str:
-    return f"make a key with `export {variable}=$(headrace new-key)`, and start headrace again"
+    return (
+        f"make a key with `export {variable}=$(headrace new-key)`, or a line {variable}=... of headrace.env beside the "
+        "configuration"
+    )
 
 
 def _check_access(

@@ -61,7 +61,10 @@ def add_doctor(commands: Commands) -> None:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
     if not 0 <= seconds <= 590:
         raise argparse.ArgumentTypeError("expected seconds from 0 to 590")
     return seconds
@@ -100,7 +103,12 @@ def _doctor(options: argparse.Namespace) -> int:
             say(line_of(finding, has_colour=colours))
 
     plan = Plan(idle_s=options.idle, model=options.model, asks_models=not options.offline)
-    trio.run(partial(examine, options, plan, report))
+    try:
+        trio.run(partial(examine, options, plan, report))
+    except BaseExceptionGroup as group:  # from a nursery
+        if group.split(BrokenPipeError)[1] is not None:
+            raise
+        raise BrokenPipeError from None  # the reader, such as `head`, has seen enough
     tell_held()
     say(as_json(findings) if options.json else f"\n{last_line(findings)}")
     return exit_status(findings)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from pipeline.gateway.command_error import CommandError
+from pipeline.gateway.config.describe import counted
 from pipeline.gateway.config.finding import find_config
 from pipeline.gateway.config.keys import HASH_PREFIX, key_digest
 from pipeline.gateway.config.load import load_settings
@@ -23,6 +24,7 @@ LEAST_CHARACTERS: Final = 20
 """Of a key; `headrace new-key` makes 35."""
 WELL_KNOWN: Final = ("sk-1234", "sk-12345", "sk-123456", "sk-12345678", "sk-test", "sk-master", "sk-litellm", "sk-key")
 """Keys of examples and tutorials, the first of LiteLLM's own; compared by their digests, as the file may have these."""
+ADVICE: Final = "docs/config.md has every setting; a variable can be set in headrace.env beside the configuration"
 NEW_KEY: Final = "make one with `headrace new-key`"
 SET_MASTER: Final = "export HEADRACE_MASTER_KEY=$(headrace new-key)"
 LOCAL: Final = list(CHECKS)[: list(CHECKS).index("model") + 1]
@@ -53,7 +55,7 @@ async def examine_configuration(named: str | None, report: Report, *, offline: b
         for text in error.problems:
             report(problem("configuration", text, "correct the file; docs/config.md has every setting"))
         for text in error.warnings:
-            report(warning("configuration", text, "see docs/config.md"))
+            report(warning("configuration", text, ADVICE))
         for check in LOCAL[1:]:
             report(untested(check, "the configuration cannot be used"))
         return None
@@ -73,10 +75,10 @@ def judge_configuration(settings: Settings) -> Iterator[Finding]:
     """Yield what reading the file has found."""
     names = {deployment.model_name for deployment in settings.deployments}
     count = len(settings.deployments)
-    text = f"{settings.source}: {len(names)} model names, {count} {'deployment' if count == 1 else 'deployments'}"
+    text = f"{settings.source}: {counted(len(names), 'model name')}, {counted(count, 'deployment')}"
     yield ok("configuration", text)
     for said in settings.warnings:
-        yield warning("configuration", said, "see docs/config.md")
+        yield warning("configuration", said, ADVICE)
 
 
 def judge_keys(settings: Settings) -> Iterator[Finding]:

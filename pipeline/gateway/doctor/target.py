@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from typing import Final
 
@@ -9,6 +10,7 @@ import httpx
 from msgspec import Struct
 
 from pipeline.gateway.command_error import CommandError
+from pipeline.gateway.config.pipeline_section import LAST_PORT
 from pipeline.gateway.doctor.server_page import ServerPage
 from stages.upstreams.canned.probes import PROBE
 
@@ -122,6 +124,10 @@ def read_target(text: str, key: str, tls: ssl.SSLContext) -> Target:
         url = httpx.URL(text if "://" in text else f"https://{text}")
     except httpx.InvalidURL:
         url = httpx.URL("")
+    if "://" not in text and os.path.isfile(text):
+        raise CommandError(f"{text} is a file: write --config {text}; what stands alone is the URL of a server")
+    if url.port is not None and url.port > LAST_PORT:
+        raise CommandError(f"URL has a port that does not exist: the last one is {LAST_PORT}")
     if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment or url.userinfo:
         raise CommandError(
             "URL is not a base URL: write what is in Cursor's field Override OpenAI Base URL, such as "

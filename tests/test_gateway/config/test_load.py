@@ -487,7 +487,8 @@ def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
 
 NO_KEY = (
     "config.yaml: there is no master key, so every request would be refused: make a key with "
-    "`export HEADRACE_MASTER_KEY=$(headrace new-key)`, and start headrace again (or set general_settings.master_key or "
+    "`export HEADRACE_MASTER_KEY=$(headrace new-key)`, or a line HEADRACE_MASTER_KEY=... of headrace.env beside the "
+    "configuration (or set general_settings.master_key or "
     "pipeline_settings.keys; or, to accept requests without a key, pipeline_settings.allow_anonymous: true)"
 )
 
@@ -508,7 +509,8 @@ def test_a_master_key_that_names_a_variable_that_is_not_set_is_refused_with_the_
     text = model("{model: canned/echo}") + "general_settings: {master_key: os.environ/PROXY_KEY}\n" + others
     assert problems(text) == (
         "config.yaml:5: general_settings.master_key: the environment variable PROXY_KEY is not set, or is empty: make "
-        "a key with `export PROXY_KEY=$(headrace new-key)`, and start headrace again",
+        "a key with `export PROXY_KEY=$(headrace new-key)`, or a line PROXY_KEY=... of headrace.env beside the "
+        "configuration",
     )
 
 
