@@ -65,16 +65,14 @@ def test_the_sdist_holds_all_that_its_own_tests_and_targets_need(sdist: Path) ->
         *("docs/index.md", "benchmarks/__main__.py", "tests/conftest.py", "tests/data/streams/responses/agent.sse"),
     ]
     assert [name for name in needed if not (sdist / name).is_file()] == []
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("*.py")}
-    assert {name for name in modules if not (sdist / name).is_file()} == set()
+    files = {path.relative_to(ROOT) for path in (ROOT / "tests").rglob("*") if path.is_file()}
+    kept = {path for path in files if not {"__pycache__", ".hypothesis"} & set(path.parts)}
+    assert {path for path in kept if not (sdist / path).is_file()} == set()
 
 
 def test_the_sdist_runs_its_own_tests(sdist: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(sdist)}
     pytest_command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
-    listed = run(*pytest_command, "--collect-only", cwd=sdist, env=env)
-    assert "tests collected" in listed
-    assert "error" not in listed.lower().splitlines()[-1]
     ran = run(*pytest_command, "tests/test_wire/test_sse.py", "tests/test_engine/test_imports.py", cwd=sdist, env=env)
     assert " passed" in ran
     assert "failed" not in ran

@@ -41,7 +41,7 @@ def test_it_names_what_check_config_warns_of() -> None:
 
 
 def test_the_alias_for_old_builds_works_and_is_hidden() -> None:
-    [example] = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    [example] = re.findall(r"```yaml\n(router_settings:.*?)```", PAGE, re.DOTALL)
     config = yaml.safe_load(CONFIG.format(models="", pipeline="", key=KEY)) | yaml.safe_load(example)
     config["model_list"].append({"model_name": "my-gpt", "litellm_params": {"model": "canned/echo"}})
     settings = parse_settings(yaml.safe_dump(config), source="test.yaml", environ={})

@@ -148,7 +148,8 @@ async def test_a_variable_that_has_vanished_leaves_out_its_deployments_and_the_l
         await reload()
         assert [record.getMessage() for record in lines.records if record.levelname == "WARNING"] == [
             f"{file}:9: model_list[4].litellm_params.api_key: the environment variable KEY_B is not set, or is empty; "
-            "2 deployments are left out: both, lost (lines 9, 10)"
+            "2 deployments are left out: both, lost (lines 9, 10)",
+            "no longer served: lost",
         ]
         deployments = service.application.generations.current.settings.deployments
         assert [one.id for one in deployments] == ["echo", "story", "agent", "both"]

@@ -84,7 +84,7 @@ def failure_text(error: Exception) -> str:
     for one in _causes(error):
         if isinstance(one, ssl.SSLCertVerificationError):
             return f"the certificate is not accepted: {one.verify_message}"
-        if isinstance(one, ssl.SSLError):  # its number is none of the system's
+        if isinstance(one, ssl.SSLError):  # its number is not one of the system's
             return "the TLS handshake failed: this port may not speak TLS"
         if isinstance(one, socket.gaierror):
             return "the name has no address"

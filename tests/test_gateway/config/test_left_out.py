@@ -252,7 +252,7 @@ def test_what_is_not_a_near_miss_has_no_hint() -> None:
 @pytest.mark.parametrize(
     "written", ["$OPENAI_API_KEY", "${OPENAI_API_KEY}", "environ/OPENAI_API_KEY", "os.environ.OPENAI_API_KEY"]
 )
-def test_what_looks_like_a_variable_but_is_none_is_a_warning(written: str) -> None:
+def test_what_only_looks_like_a_variable_is_a_warning(written: str) -> None:
     settings = parse(entries(entry(f"model: openai/gpt-5, api_key: '{written}'")))
     assert settings.warnings == (
         "config.yaml:2: model_list[0].litellm_params.api_key: looks like the name of a variable, but is used as it "
