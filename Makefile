@@ -52,7 +52,8 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 test: $(VENV)/.dev
-	$(BIN)/pytest -q -n auto --dist worksteal
+	$(BIN)/pytest -q -n auto --dist worksteal -m "not alone"
+	$(BIN)/pytest -q -m alone
 
 # Fails where a line or a branch of the engine or of the wire formats is not reached by its own tests. Only cases that are
 # written down count: none that hypothesis may draw, and none of the recordings that only some machines have.

@@ -2,7 +2,8 @@
 allowed.
 
 ``make test`` runs it in `PROCESSES_PER_CORE` processes for each core (pytest-xdist), since many tests wait for
-processes and timers; a plain ``pytest`` runs in one, as one wants it for a single file.
+processes and timers; a plain ``pytest`` runs in one, as one wants it for a single file. Tests that measure exact times
+are marked ``alone``, and run one by one after all others.
 
 Hypothesis tries 100 examples of each property; with ``HYPOTHESIS_PROFILE=ci`` 500, with ``nightly`` 20 000.
 A test that fixes ``max_examples`` itself keeps its number.

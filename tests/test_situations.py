@@ -55,7 +55,7 @@ BUSY_MS = 15
 """Waits for a processor that matter: less than any 5 % that is checked. On a machine without other work they are 8."""
 LATE_MS = 300
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
 
 
 def exactly(ms: float) -> Any:

@@ -189,6 +189,7 @@ def body(name: str) -> bytes:
     return json.dumps({"model": name, "stream": True, "messages": [{"role": "user", "content": "hi"}]}).encode()
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("execution", ["fused", "tasks"])
 async def test_the_records_of_a_process_name_the_culprit(tmp_path: Path, execution: Execution) -> None:

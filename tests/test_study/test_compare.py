@@ -102,6 +102,7 @@ def real() -> dict[str, Samples]:
     return trio.run(real_samples)
 
 
+@pytest.mark.alone
 def test_of_real_requests_the_stage_is_found_and_not_the_wait_that_it_shortens(real: dict[str, Samples]) -> None:
     """While the stage works, the upstream goes on: the wait for tokens is shorter, by as much or by more."""
     slack_ms = 0.05 * 3 * TOKENS
@@ -114,6 +115,7 @@ def test_of_real_requests_the_stage_is_found_and_not_the_wait_that_it_shortens(r
         assert tokens.median_difference * first.median_difference < 0
 
 
+@pytest.mark.alone
 def test_of_real_requests_that_are_alike_no_difference_is_found(real: dict[str, Samples]) -> None:
     comparison = compared(real["before"], real["same"])
     assert [one.figure for one in comparison.figures if one.differs] == []

@@ -172,7 +172,7 @@ def judge_wrong_key(status: int, page: ServerPage | None, proxy: str | None) -> 
     )
 
 
-NO_PAGE: Final = "only with the master key of a headrace"
+NO_PAGE: Final = "only with the master key, and where GET /cursor/doctor is answered by headrace"
 
 
 def judge_arrival(page: ServerPage | None, proxy: str | None) -> list[Finding]:
