@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pipeline.gateway.help_text import Commands, add_command
@@ -104,7 +104,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
     plan = Plan(idle_s=options.idle, model=options.model, asks_models=not options.offline)
     try:
-        trio.run(partial(examine, options, plan, report))
+        trio.run(_examine_until_interrupted, options, plan, report)
     except BaseExceptionGroup as group:  # from a nursery
         if group.split(BrokenPipeError)[1] is not None:
             raise
@@ -112,6 +112,38 @@ def _doctor(options: argparse.Namespace) -> int:
     tell_held()
     say(as_json(findings) if options.json else f"\n{last_line(findings)}")
     return exit_status(findings)
+
+
+async def _examine_until_interrupted(
+    options: argparse.Namespace, plan: Plan, report: Callable[[Finding], object]
+) -> None:
+    """Make the checks; Ctrl-C cancels them. Raised in a task as it is, it may leave trio's own work unfinished.
+
+    Raises:
+        KeyboardInterrupt: when they are cancelled.
+    """
+    import trio
+
+    failure: Exception | None = None
+    examining = trio.CancelScope()
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def end_when_signalled() -> None:
+                async for _ in signals:
+                    examining.cancel()
+
+            nursery.start_soon(end_when_signalled)
+            try:
+                with examining:
+                    await examine(options, plan, report)
+            except Exception as error:
+                failure = error  # raised here, it would come in a group
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    if examining.cancelled_caught:
+        raise KeyboardInterrupt
 
 
 async def examine(options: argparse.Namespace, plan: Plan, report: Callable[[Finding], object]) -> None:
