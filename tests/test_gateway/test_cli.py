@@ -129,6 +129,9 @@ WRONG = {
     "serve --port 70000": "expected a port number",
     "serve --config .": "is a folder: name the file in it",
     "serve --host host.invalid": "no address is known for that host",
+    "doctor config.yaml": "config.yaml is a file: write --config config.yaml",
+    "doctor https://h:99999": "a port that does not exist",
+    "doctor --idle x": "expected seconds from 0 to 590",
     "graph .": "is a folder: name the file in it",
     "graph --url http://127.0.0.1:1": "cannot be reached (Connection refused): is the service running there?",
     "graph --url nonsense": "--url is not a URL such as",
@@ -159,6 +162,20 @@ def test_whatever_is_wrong_is_a_sentence_and_no_number_of_the_system(
     assert (status, WRONG[line] in err) == (2, True), err
     assert "Errno" not in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("line", ["--help", "new-key", "doctor --offline"])
+def test_a_reader_that_has_seen_enough_gets_no_traceback(line: str, tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    read, written = os.pipe()
+    os.close(read)
+    with os.fdopen(written, "w") as closed:
+        command = [sys.executable, "-m", "pipeline.gateway", *line.split()]
+        environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        ran = subprocess.run(
+            command, cwd=tmp_path, env=environ, stdout=closed, stderr=subprocess.PIPE, timeout=PROCESSES_S, check=False
+        )
+    assert ran.stderr == b""
 
 
 def test_a_new_key_is_alone_on_its_line_and_its_digest_is_what_the_configuration_takes(

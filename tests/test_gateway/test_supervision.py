@@ -141,7 +141,7 @@ async def test_a_check_that_succeeds_has_no_problem_whatever_it_prints() -> None
 
 
 async def test_all_lines_of_a_check_that_fails_are_the_problem() -> None:
-    said = await problem_of(python("print('line 1\\nline 2', file=sys.stderr); sys.exit(2)"))
+    said = await problem_of(python("print('line 1\\n\\nline 2', file=sys.stderr); sys.exit(2)"))
     assert said == "line 1; line 2"
     assert await problem_of(python("sys.exit(5)")) == "its check ended with status 5"
 

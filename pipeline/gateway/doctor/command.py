@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pipeline.gateway.help_text import Commands, add_command
@@ -117,32 +118,14 @@ def _doctor(options: argparse.Namespace) -> int:
 async def _examine_until_interrupted(
     options: argparse.Namespace, plan: Plan, report: Callable[[Finding], object]
 ) -> None:
-    """Make the checks; Ctrl-C cancels them. Raised in a task as it is, it may leave trio's own work unfinished.
+    """Make the checks; Ctrl-C cancels them.
 
     Raises:
         KeyboardInterrupt: when they are cancelled.
     """
-    import trio
+    from pipeline.gateway.cancelled_by_signals import cancelled_by_signals
 
-    failure: Exception | None = None
-    examining = trio.CancelScope()
-    with trio.open_signal_receiver(signal.SIGINT) as signals:
-        async with trio.open_nursery() as nursery:
-
-            async def end_when_signalled() -> None:
-                async for _ in signals:
-                    examining.cancel()
-
-            nursery.start_soon(end_when_signalled)
-            try:
-                with examining:
-                    await examine(options, plan, report)
-            except Exception as error:
-                failure = error  # raised here, it would come in a group
-            nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    if examining.cancelled_caught:
+    if await cancelled_by_signals(partial(examine, options, plan, report), signal.SIGINT):
         raise KeyboardInterrupt
 
 

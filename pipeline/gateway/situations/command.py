@@ -61,34 +61,13 @@ def _situation(options: argparse.Namespace) -> int:
 
 
 async def _play_until_signalled(situation: Situation, options: argparse.Namespace) -> None:
-    """Play a situation; a signal ends it with its service, even in the background, where a shell ignores Ctrl-C.
-
-    Further signals are taken until the service has ended: one that nobody took would be raised again.
-    """
-    import trio
-
+    """Play a situation; a signal ends it with its service, even in the background, where a shell ignores Ctrl-C."""
+    from pipeline.gateway.cancelled_by_signals import cancelled_by_signals
     from pipeline.gateway.situations.run import hints, play
 
     recording = Path(options.record or f"{situation.name}.jsonl")
     run = partial(play, seconds=options.seconds, port=options.port, keep_serving=options.keep_serving)
-    failure: CommandError | OSError | None = None
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            playing = trio.CancelScope()
-
-            async def end_when_signalled() -> None:
-                async for _ in signals:
-                    playing.cancel()
-
-            nursery.start_soon(end_when_signalled)
-            try:
-                with playing:
-                    await run(situation, recording, _say)
-            except (CommandError, OSError) as error:
-                failure = error  # raised here, it would come in a group
-            nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+    await cancelled_by_signals(partial(run, situation, recording, _say), signal.SIGINT, signal.SIGTERM)
     _say(hints(recording))
 
 
