@@ -140,3 +140,16 @@ async def test_a_running_server_is_examined_and_ctrl_c_ends_that(tmp_path: Path)
             assert await process.stderr.receive_some() == b""
             await process.stdout.aclose()
             await process.stderr.aclose()
+
+            ended = await trio.lowlevel.open_process(
+                [*program, url, "--idle", "0"], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+            assert ended.stdout is not None
+            assert ended.stderr is not None
+            seen = b""
+            while b"client address" not in seen:  # what follows is found by several tasks
+                seen += await ended.stdout.receive_some()
+            await ended.stdout.aclose()  # as `head` does
+            await ended.wait()
+            assert (ended.returncode, await ended.stderr.receive_some()) == (1, b"")
+            await ended.stderr.aclose()

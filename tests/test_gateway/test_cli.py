@@ -172,6 +172,7 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback(line: str, tmp_path: Pa
     with os.fdopen(written, "w") as closed:
         command = [sys.executable, "-m", "pipeline.gateway", *line.split()]
         environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        environ.pop("PYTHONUNBUFFERED", None)  # with it nothing is left to be written at the end
         ran = subprocess.run(
             command, cwd=tmp_path, env=environ, stdout=closed, stderr=subprocess.PIPE, timeout=PROCESSES_S, check=False
         )
