@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run fmt check test coverage test-clients nightly fuzz fuzz-guided soak budget bench docs lock audit clean
+.PHONY: help setup run fmt check test coverage test-clients test-deploy nightly fuzz fuzz-guided soak budget bench docs lock audit clean
 
 help:
 	@echo "make run            serve the built-in models: no key, no network (PORT=4000)"
@@ -52,7 +52,7 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 test: $(VENV)/.dev
-	$(BIN)/pytest -q -n auto --dist worksteal -m "not alone"
+	$(BIN)/pytest -q -n auto --dist worksteal -m "not alone and not deploy"
 	$(BIN)/pytest -q -m alone
 
 # Fails where a line or a branch of the engine or of the wire formats is not reached by its own tests. Only cases that are
@@ -73,6 +73,16 @@ $(CLIENTS)/.installed: clients/package.json clients/package-lock.json clients/.n
 
 test-clients: $(VENV)/.dev $(CLIENTS)/.installed
 	HEADRACE_NODE_CLIENTS=$(CURDIR)/$(CLIENTS) $(BIN)/pytest -q tests/test_clients
+
+# Builds, installs and starts what is in deploy/, as somebody who deploys it would: minutes. What it needs besides Python is
+# in .ci/packages.txt; without it the last line says what was skipped.
+$(VENV)/.deploy: requirements/deploy.txt $(VENV)/.dev
+	@echo "Installing what tests deploy/ into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements/deploy.txt
+	@touch $@
+
+test-deploy: $(VENV)/.deploy
+	$(BIN)/pytest -q -n 2 --dist loadfile -m deploy
 
 # Tries 20,000 examples of each property; CI tries 500. Plays 100 chats against each vendor's double; CI plays 3. Runs
 # 20,000 simulated worlds (docs/simulator.md); CI runs 2,000, `make test` alone 60.
@@ -121,6 +131,8 @@ lock: | $(BIN)/python
 	  pyproject.toml requirements/build.in --output-file requirements/run.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade \
 	  --group dev pyproject.toml --constraint requirements/run.txt --output-file requirements/dev.txt
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade \
+	  --group deploy --constraint requirements/run.txt --constraint requirements/dev.txt --output-file requirements/deploy.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade \
 	  --python-version 3.11 requirements/audit.in --output-file requirements/audit.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade \

@@ -57,6 +57,7 @@ def test_the_sdist_holds_all_that_its_own_tests_and_targets_need(sdist: Path) ->
         *(
             "requirements/run.txt",
             "requirements/dev.txt",
+            "requirements/deploy.txt",
             "requirements/audit.txt",
             "clients/package-lock.json",
             ".ci/run",

@@ -61,7 +61,23 @@ PROXIES = Need(
     all(shutil.which(name, path=_SYSTEM) is not None for name in ("nginx", "haproxy", "caddy")),
 )
 
-NEEDS = (RECORDINGS, NODE_CLIENTS, PERFETTO_ENGINE, CHROMIUM, LINUX, PROMETHEUS, PROXIES)
+IMAGES = Need(
+    "root, buildah and mmdebstrap (apt-get install buildah mmdebstrap)",
+    os.geteuid() == 0 and shutil.which("buildah") is not None and shutil.which("mmdebstrap") is not None,
+)
+SYSTEMD = Need("systemd (Debian's package systemd)", shutil.which("systemd-analyze") is not None)
+DEPLOY_TOOLS = Need(
+    "the tools of `make test-deploy`",
+    all(
+        importlib.util.find_spec(name) is not None
+        for name in ("helm_python", "kubernetes_validate", "check_jsonschema", "twine")
+    ),
+)
+
+NEEDS = (
+    *(RECORDINGS, NODE_CLIENTS, PERFETTO_ENGINE, CHROMIUM, LINUX, PROMETHEUS, PROXIES),
+    *(IMAGES, SYSTEMD, DEPLOY_TOOLS),
+)
 
 
 def needs(need: Need) -> pytest.MarkDecorator:
