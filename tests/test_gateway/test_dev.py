@@ -37,6 +37,16 @@ async def test_row_68_a_changed_file_is_reloaded_without_a_signal(tmp_path: Path
         assert await status_of(command, "other") == 200
 
 
+async def test_variables_that_come_later_are_noticed(tmp_path: Path) -> None:
+    """A deployment is left out for want of its key; then ``headrace.env`` is written, which did not exist."""
+    other = "  - {model_name: other, litellm_params: {model: canned/echo, api_key: os.environ/OTHER_KEY}}\n"
+    async with headrace_serve(tmp_path, configured(ECHO + other, "watch_config: true"), workers=1) as command:
+        assert await status_of(command, "other") == 404
+        (tmp_path / "headrace.env").write_text("OTHER_KEY=sk-upstream-secret-0123456789\n")
+        await command.logged(b"configuration reloaded: 2 models")
+        assert await status_of(command, "other") == 200
+
+
 async def test_workers_are_replaced_when_the_code_of_a_stage_changes(tmp_path: Path) -> None:
     folder = tmp_path / "code"
     folder.mkdir()

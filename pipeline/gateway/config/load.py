@@ -160,15 +160,14 @@ def _read(
 def config_files(path: str | Path) -> tuple[str, ...]:
     """Return the names of a configuration file, of those that it includes, and of the file with its variables.
 
-    Those that cannot be read are among them.
+    Those that cannot be read are among them, and so is the last one even if it does not exist: it may come.
     """
     problems = Problems()
     try:
         files = _with_included(read_yaml(_read_file(Path(path)), str(path), problems), problems)[1]
     except ConfigError:
         files = (str(path),)
-    variables = env_file_of(path)
-    return (*files, str(variables)) if variables.exists() else files
+    return (*files, str(env_file_of(path)))
 
 
 def _read_file(path: Path) -> str:

@@ -625,11 +625,12 @@ def test_included_files_continue_lists_and_replace_fields_and_keep_their_own_nam
         f"{tmp_path}/more.yaml:4: model_list[0].litellm_params.tags: is not supported yet and is ignored",
     )
     assert settings.source == str(tmp_path / "config.yaml")
-    assert config_files(tmp_path / "config.yaml") == (str(tmp_path / "config.yaml"), str(tmp_path / "more.yaml"))
+    config, more, variables = (str(tmp_path / name) for name in ("config.yaml", "more.yaml", "headrace.env"))
+    assert config_files(config) == (config, more, variables)
     (tmp_path / "more.yaml").unlink()
-    assert config_files(tmp_path / "config.yaml") == (str(tmp_path / "config.yaml"), str(tmp_path / "more.yaml"))
+    assert config_files(config) == (config, more, variables)
     (tmp_path / "config.yaml").unlink()
-    assert config_files(tmp_path / "config.yaml") == (str(tmp_path / "config.yaml"),)
+    assert config_files(config) == (config, variables)
 
 
 def test_variables_of_the_file_are_used_if_the_process_has_none() -> None:
