@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -111,6 +111,23 @@ async def headrace_serve(
     config.write_text(text)
     arguments = [*command, "--config", str(config), "--workers", str(workers)]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *packages]))}
+    async with running_command(folder, config, arguments, environ, workers=workers) as running:
+        yield running
+
+
+@asynccontextmanager
+async def running_command(
+    folder: Path, config: Path, arguments: Sequence[str], environ: Mapping[str, str], *, workers: int
+) -> AsyncIterator[Command]:
+    """Run it with a configuration that exists, and wait until all workers serve; at the end kill it.
+
+    Args:
+        folder: where its log is written.
+        config: its configuration file.
+        arguments: of the command, with ``--config``.
+        environ: its environment.
+        workers: how many processes serve.
+    """
     # A file and no pipe: what does not fit into a pipe is not logged.
     with (folder / "log").open("wb") as log, (folder / "log").open("rb") as to_read:
         process = await trio.lowlevel.open_process(
