@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit.deploy.chart import CHART, NAMESPACE, Manifest, Rendered, check_object, helm, refusal_of, render
-from kit.deploy.chart_values import ENV_FILE, LEAST, TREE, VALUES
+from kit.deploy.chart_values import ENV_FILE, LEAST, TREE, VALUES, VARIABLES
 from kit.needs import DEPLOY_TOOLS, PROMETHEUS, needs
 
 from pipeline.gateway.config.load import parse_settings
@@ -47,8 +47,7 @@ def settings_of(rendered: Rendered) -> Any:
     """Return what headrace reads in the rendered configuration."""
     config = rendered.config
     config["pipeline_settings"] = {k: v for k, v in config["pipeline_settings"].items() if k not in OPTIONAL}
-    environ = dict(line.split("=", 1) for line in ENV_FILE.splitlines())
-    return parse_settings(yaml.safe_dump(config), source="config.yaml", environ=environ)
+    return parse_settings(yaml.safe_dump(config), source="config.yaml", environ=VARIABLES)
 
 
 def ports_of(rendered: Rendered) -> dict[str, int]:

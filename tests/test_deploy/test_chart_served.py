@@ -18,7 +18,7 @@ from kit.clients.chat_fold import fold_stream
 from kit.clients.chat_posts import ask, post_bytes
 from kit.clients.held_streams import Held, open_stream, read_body
 from kit.clients.raw import RawClient
-from kit.deploy.chart import NAMESPACE, ROOT, Rendered, render
+from kit.deploy.chart import NAMESPACE, ROOT, Rendered, helm, render
 from kit.deploy.mounted import MountedVolume, files_of
 from kit.metrics.prometheus import prometheus
 from kit.needs import DEPLOY_TOOLS, PROMETHEUS, needs
@@ -73,6 +73,26 @@ async def status_of(running: Command, name: str, key: str) -> int:
 def bearers(upstream: ScriptedUpstream) -> list[str]:
     """Return the keys that the upstream got."""
     return [dict(request.headers)["authorization"].removeprefix("Bearer ") for request in upstream.requests]
+
+
+async def test_the_files_that_init_writes_are_all_that_an_installation_needs(tmp_path: Path) -> None:
+    """``--set-file configFile=config.yaml --set-file keys.envFile=headrace.env``, and then a streamed answer."""
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "sk-upstream-secret-0123456789"}
+    command = [sys.executable, "-m", "pipeline.gateway", "init", "--provider", "openai", "--env-file"]
+    subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, check=True)
+    files = {"configFile": tmp_path / "config.yaml", "keys.envFile": tmp_path / "headrace.env"}
+    given = helm().parse_set_file(",".join(f"{name}={file}" for name, file in files.items()))
+    rendered = render(given)
+    volume = MountedVolume(tmp_path / "config")
+    volume.write(files_of(rendered, "config"))
+    (master,) = re.findall(r"^HEADRACE_MASTER_KEY=(.+)$", given["keys"]["envFile"], re.MULTILINE)
+    async with (
+        pod(tmp_path, volume, rendered) as running,
+        await RawClient.open(("127.0.0.1", running.port)) as client,
+    ):
+        await client.send(post_bytes(ask("headrace-echo"), key=master))
+        answer = await client.read_answer()
+        assert (answer.status, fold_stream(answer.body).is_done) == (200, True)
 
 
 async def test_a_changed_release_is_served_without_a_restart_and_its_streams_end_whole(tmp_path: Path) -> None:

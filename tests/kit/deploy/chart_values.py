@@ -12,7 +12,11 @@ model_list:
     litellm_params: {model: openai/gpt-6.2-sol, api_key: os.environ/OPENAI_API_KEY}
 general_settings: {master_key: os.environ/HEADRACE_MASTER_KEY}
 """
-ENV_FILE = "OPENAI_API_KEY=sk-upstream-secret-0123456789\nHEADRACE_MASTER_KEY=sk-test-master-key-0123456789\n"
+VARIABLES = {
+    "OPENAI_API_KEY": "sk-upstream-secret-0123456789",
+    "HEADRACE_MASTER_KEY": "sk-test-master-key-0123456789",
+}
+ENV_FILE = "".join(f"{name}={value}\n" for name, value in VARIABLES.items())
 
 LEAST: Values = {"configFile": CONFIG, "keys": {"envFile": ENV_FILE}}
 _PARAMS = {"model": "hosted_vllm/qwen3-coder", "api_base": "http://vllm.models:8000/v1"}
