@@ -7,6 +7,7 @@ configured stages fit together is found out by the first worker, or on a reload 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
@@ -22,6 +23,7 @@ from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.http.sockets import bind_socket
 from pipeline.gateway.http.supervisor import run_workers
 from pipeline.gateway.logs import configure_logging
+from pipeline.gateway.notify_socket import NotifySocket
 from pipeline.gateway.open_files import allow_many_files
 from pipeline.gateway.restarts import OF_THE_SERVICE, needed_restart
 from pipeline.gateway.watching import watch_code, watch_files
@@ -89,6 +91,7 @@ def supervise(
         CommandError: if ``metrics_address`` cannot be.
     """
     own = settings.pipeline
+    notify = NotifySocket.take(os.environ)
     written = configure_logging(own.log_format, own.log_level)
     allow_many_files(own.max_connections)
     listener = bind_socket(own.host, own.port)
@@ -125,26 +128,41 @@ def supervise(
         inherited = Inherited(listeners[0], lifeline, number, counts, measurements.fd)
         return [*program, "--inherited", str(inherited)]
 
-    async def check() -> str | None:
-        problem = await problem_of([*program, "--check"])
-        return await _reload(own, reread, address) if problem is None else problem
-
     workers = "1 worker" if own.workers == 1 else f"{own.workers} workers"
+    status = f"{_models(settings)}, {workers}"
+
+    async def check() -> str | None:
+        nonlocal status
+        notify.reloading()
+        found = await problem_of([*program, "--check"]) or await _reload(own, reread, address)
+        if isinstance(found, str):
+            notify.reloaded(f"{status}; the last reload was refused, and the log says why")
+            return found
+        status = f"{_models(found)}, {workers}"
+        notify.reloaded(status)
+        return None
+
+    def note_ready() -> None:
+        write_banner(banner_of(settings, listener.getsockname()[1]), written)
+        notify.ready(status)
+
+    stop_timeout_s = own.shutdown_delay_s + own.graceful_timeout_s + KILL_MARGIN_S
     log.info("%s on %s port %d", workers, own.host, listener.getsockname()[1])
     serve = partial(
         run_workers,
-        stop_timeout_s=own.shutdown_delay_s + own.graceful_timeout_s + KILL_MARGIN_S,
+        stop_timeout_s=stop_timeout_s,
         max_age_s=own.max_age_s,
         check=check,
         more_fds=[counts, measurements.fd],
         beside=watch,
-        on_ready=lambda: write_banner(banner_of(settings, listener.getsockname()[1]), written),
+        on_ready=note_ready,
+        on_stop=partial(notify.stopping, stop_timeout_s),
     )
     return trio.run(serve, own.workers, [listener], command_of)
 
 
-async def _reload(own: PipelineSettings, reread: Callable[[], Settings], address: AddressApp | None) -> str | None:
-    """Have ``metrics_address`` know the keys of the configuration as it is now; return what is wrong with it.
+async def _reload(own: PipelineSettings, reread: Callable[[], Settings], address: AddressApp | None) -> Settings | str:
+    """Have ``metrics_address`` know the keys of the configuration as it is now; return it, or what is wrong with it.
 
     What has changed in it and needs a restart of the service is logged here: workers may have started later.
     """
@@ -158,7 +176,12 @@ async def _reload(own: PipelineSettings, reread: Callable[[], Settings], address
         return str(error)
     if remark := needed_restart(OF_THE_SERVICE, own, settings.pipeline):
         log.warning(remark)
-    return None
+    return settings
+
+
+def _models(settings: Settings) -> str:
+    count = len({deployment.model_name for deployment in settings.deployments})
+    return "1 model" if count == 1 else f"{count} models"
 
 
 def _note_change(what: str, number: signal.Signals) -> None:

@@ -61,6 +61,7 @@ async def run_workers(
     more_fds: Sequence[int] = (),
     beside: Callable[[], Awaitable[None]] = trio.sleep_forever,
     on_ready: Callable[[], None] = lambda: None,
+    on_stop: Callable[[], None] = lambda: None,
 ) -> int:
     """Keep ``count`` workers running until SIGTERM or SIGINT, then let them drain; a second signal ends them at once.
 
@@ -76,6 +77,7 @@ async def run_workers(
         more_fds: further file descriptors that they inherit.
         beside: what else to do, in a task, until the end.
         on_ready: called once, when every place has had a worker that serves.
+        on_stop: called once, when the drain begins.
 
     Returns:
         The exit status of the process: 0 after a drain, 1 if the workers cannot be kept running or one did not drain;
@@ -87,7 +89,7 @@ async def run_workers(
                 crew = Crew(
                     partial(start_worker, listeners, command_of, more_fds), listeners, workers, nursery, stop_timeout_s
                 )
-                supervisor = _Supervisor(count, crew, max_age_s, check, on_ready)
+                supervisor = _Supervisor(count, crew, max_age_s, check, on_ready, on_stop)
                 nursery.start_soon(supervisor.obey, signals)
                 nursery.start_soon(crew.check_heartbeats)
                 nursery.start_soon(beside)
@@ -137,13 +139,19 @@ class _WorkerPlace:
 
 class _Supervisor:
     def __init__(
-        self, count: int, crew: Crew, max_age_s: float | None, check: Check | None, on_ready: Callable[[], None]
+        self,
+        count: int,
+        crew: Crew,
+        max_age_s: float | None,
+        check: Check | None,
+        on_ready: Callable[[], None],
+        on_stop: Callable[[], None],
     ) -> None:
         self._places = [_WorkerPlace(number) for number in range(1, count + 1)]
         self._crew = crew
         self._max_age_s = max_age_s
         self._check = check
-        self._on_ready = on_ready
+        self._on_ready, self._on_stop = on_ready, on_stop
         self._not_yet_up = set(range(1, count + 1))
         self._first_is_decided = trio.Event()
         self._replacing = trio.Lock()
@@ -184,7 +192,7 @@ class _Supervisor:
             self._crew.stop_at_once()
         else:
             log.info("%s: draining %s; again to stop now", number.name, _workers(len(self._crew)))
-            self._crew.stop(number)
+            self._drain(number)
 
     async def _replace_all(self) -> None:
         for place in self._places:
@@ -313,7 +321,12 @@ class _Supervisor:
 
     def _end(self, status: int) -> None:
         self.status = status if status > 0 else 1
-        self._crew.stop(signal.SIGTERM)
+        self._drain(signal.SIGTERM)
+
+    def _drain(self, number: signal.Signals) -> None:
+        if not self._crew.stopping.is_set():
+            self._on_stop()
+        self._crew.stop(number)
 
 
 async def _cancel_when_lost(worker: WorkerProcess, place: _WorkerPlace, scope: trio.CancelScope) -> None:
