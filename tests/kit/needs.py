@@ -66,6 +66,12 @@ IMAGES = Need(
     os.geteuid() == 0 and shutil.which("buildah") is not None and shutil.which("mmdebstrap") is not None,
 )
 SYSTEMD = Need("systemd (Debian's package systemd)", shutil.which("systemd-analyze") is not None)
+SYSTEMD_BOOT = Need(
+    "root, systemd, and a kernel that lets them boot it in a namespace (cgroup2, overlay)",
+    os.geteuid() == 0
+    and all(shutil.which(name, path=_SYSTEM) for name in ("systemctl", "systemd-analyze", "nsenter", "useradd"))
+    and all(f"\t{name}\n" in Path("/proc/filesystems").read_text() for name in ("cgroup2", "overlay")),
+)
 DEPLOY_TOOLS = Need(
     "the tools of `make test-deploy`",
     all(
@@ -76,7 +82,7 @@ DEPLOY_TOOLS = Need(
 
 NEEDS = (
     *(RECORDINGS, NODE_CLIENTS, PERFETTO_ENGINE, CHROMIUM, LINUX, PROMETHEUS, PROXIES),
-    *(IMAGES, SYSTEMD, DEPLOY_TOOLS),
+    *(IMAGES, SYSTEMD, SYSTEMD_BOOT, DEPLOY_TOOLS),
 )
 
 
