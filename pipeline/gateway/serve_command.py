@@ -17,6 +17,7 @@ from pipeline.gateway.config.settings import PipelineSettings, Settings
 from pipeline.gateway.help_text import Commands, add_command
 from pipeline.gateway.installed import check_stages, known_plugins, with_warnings
 from pipeline.gateway.logs import LogFormat
+from pipeline.gateway.notify_socket import VARIABLE
 from pipeline.gateway.supervision import Inherited
 from pipeline.gateway.watching import code_folders
 from pipeline.registry import Plugins
@@ -29,6 +30,7 @@ _ENVIRONMENT: Final = (
     ("HEADRACE_MASTER_KEY", "the key that may use everything, if the file has none"),
     ("HEADRACE_PORT", "the port; PORT as well. Each of pipeline_settings has such a variable"),
     _NAMES,
+    (VARIABLE, "a service manager's socket, such as systemd's, for reports that it is ready, reloads, and stops"),
     COLOUR_ROW,
 )
 

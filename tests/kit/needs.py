@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable
@@ -67,11 +68,13 @@ IMAGES = Need(
 )
 SYSTEMD = Need("systemd (Debian's package systemd)", shutil.which("systemd-analyze") is not None)
 SYSTEMD_BOOT = Need(
-    "root, systemd, and a kernel that lets them boot it in a namespace (cgroup2, overlay)",
-    os.geteuid() == 0
-    and all(shutil.which(name, path=_SYSTEM) for name in ("systemctl", "systemd-analyze", "nsenter", "useradd"))
-    and all(f"\t{name}\n" in Path("/proc/filesystems").read_text() for name in ("cgroup2", "overlay")),
+    "systemd, and root with the right to mount (they boot it in namespaces, on an overlay)",
+    LINUX.is_met
+    and re.search(r"^CapEff:.*[2367abef].{5}$", Path("/proc/self/status").read_text(), re.MULTILINE) is not None
+    and all(f"\t{name}\n" in Path("/proc/filesystems").read_text() for name in ("cgroup2", "overlay"))
+    and all(shutil.which(name, path=_SYSTEM) is not None for name in ("systemctl", "nsenter", "useradd")),
 )
+"""The right is CAP_SYS_ADMIN, bit 21 of a process's capabilities."""
 DEPLOY_TOOLS = Need(
     "the tools of `make test-deploy`",
     all(
