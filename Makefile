@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run fmt check test coverage test-clients test-deploy nightly fuzz fuzz-guided soak budget bench docs lock audit clean
+.PHONY: help setup run fmt check test coverage test-clients test-deploy dist test-dist release-check \
+  release-login release-image release-chart release-github nightly fuzz fuzz-guided soak budget bench docs lock audit clean
 
 help:
 	@echo "make run            serve the built-in models: no key, no network (PORT=4000)"
@@ -83,6 +84,51 @@ $(VENV)/.deploy: requirements/deploy.txt $(VENV)/.dev
 
 test-deploy: $(VENV)/.deploy
 	$(BIN)/pytest -q -n 2 --dist loadfile -m deploy
+
+# A release. `make dist` builds wheel, sdist, SBOM and checksums; `make test-dist` installs wheel and sdist with each Python
+# that is found, and uses them (REQUIRE=--require-all: fails where one of the classifiers is missing).
+DIST := dist
+BUILD := build
+RELEASE := PYTHONPATH=tests $(BIN)/python -m kit.release
+dist: $(VENV)/.deploy
+	@$(RELEASE) dist $(DIST)
+
+test-dist: $(VENV)/.deploy
+	@$(RELEASE) test-dist $(REQUIRE) $(DIST)
+
+# Fails unless this version (without one: that of pyproject.toml) is the same everywhere and has its section in
+# CHANGELOG.md, in the right form. Prints that section. A tag such as v1.2.3 is also understood.
+VERSION ?=
+export VERSION
+release-check: $(VENV)/.run
+	@$(RELEASE) check "$$VERSION"
+
+# What only the workflow of a release runs (.github/workflows/release.yml), since only it may write there. The digest of
+# what was pushed becomes an output of its step.
+REGISTRY := ghcr.io
+IMAGE := $(REGISTRY)/headrace/headrace
+CHARTS := $(REGISTRY)/headrace/charts
+OUTPUT := "$${GITHUB_OUTPUT:-/dev/stdout}"
+release-login:
+	@echo "$$GITHUB_TOKEN" | docker login $(REGISTRY) --username "$$GITHUB_ACTOR" --password-stdin
+
+release-image:
+	@mkdir -p $(BUILD)
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) docker buildx build --platform linux/amd64,linux/arm64 \
+	  --build-arg VERSION="$${VERSION#v}" --build-arg REVISION="$$(git rev-parse HEAD)" --provenance mode=max --sbom true \
+	  --file deploy/docker/Dockerfile --tag $(IMAGE):"$${VERSION#v}" --metadata-file $(BUILD)/image.json --push .
+	@sed -n 's/.*"containerimage.digest": *"\(sha256:[0-9a-f]*\)".*/digest=\1/p' $(BUILD)/image.json >> $(OUTPUT)
+
+release-chart:
+	@rm -rf $(BUILD)/chart && mkdir -p $(BUILD)/chart
+	helm package deploy/helm/headrace --destination $(BUILD)/chart
+	helm push $(BUILD)/chart/headrace-*.tgz oci://$(CHARTS) > $(BUILD)/chart.txt 2>&1 || { cat $(BUILD)/chart.txt; exit 1; }
+	@sed -n 's/^Digest: *\(sha256:[0-9a-f]*\)$$/digest=\1/p' $(BUILD)/chart.txt >> $(OUTPUT)
+
+release-github: $(VENV)/.run
+	@mkdir -p $(BUILD)
+	@$(RELEASE) check "$$VERSION" > $(BUILD)/notes.md
+	gh release create "v$${VERSION#v}" --verify-tag --title "headrace $${VERSION#v}" --notes-file $(BUILD)/notes.md $(DIST)/*
 
 # Tries 20,000 examples of each property; CI tries 500. Plays 100 chats against each vendor's double; CI plays 3. Runs
 # 20,000 simulated worlds (docs/simulator.md); CI runs 2,000, `make test` alone 60.

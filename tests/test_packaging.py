@@ -1,4 +1,7 @@
-"""The distribution as installed: the content of the wheel, the command, and the Procfile."""
+"""The distribution as installed: the content of the wheel, the command, and the Procfile.
+
+tests/test_deploy/test_release.py installs it as a user would, with every Python.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+from kit.release.dist import build, epoch_of
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the distribution does not contain the benchmarks
@@ -35,8 +39,7 @@ def run(*command: str, cwd: Path, env: dict[str, str] | None = None) -> str:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel from the working tree, without network."""
     folder = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder), cwd=ROOT)
-    [built] = folder.glob("headrace-*.whl")
+    [built] = build(ROOT, folder, epoch_of(ROOT), "wheel")
     return built
 
 
@@ -44,8 +47,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The unpacked source distribution."""
     folder = tmp_path_factory.mktemp("sdist")
-    run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(folder), cwd=ROOT)
-    [built] = folder.glob("headrace-*.tar.gz")
+    [built] = build(ROOT, folder, epoch_of(ROOT), "sdist")
     with tarfile.open(built) as archive:
         archive.extractall(folder, filter="data")
     return folder / built.name.removesuffix(".tar.gz")
@@ -62,6 +64,7 @@ def test_the_sdist_holds_all_that_its_own_tests_and_targets_need(sdist: Path) ->
             "clients/package-lock.json",
             ".ci/run",
             ".ci/packages.txt",
+            ".github/workflows/release.yml",
         ),
         *("docs/index.md", "benchmarks/__main__.py", "tests/conftest.py", "tests/data/streams/responses/agent.sse"),
     ]
