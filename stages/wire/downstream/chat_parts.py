@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final, get_args
 
 from stages.events import Citation, Usage
+from stages.wire.downstream.chat_shapes import ServiceTier
 from stages.wire.foreign_json import whole
 
-SERVICE_TIERS = frozenset({"auto", "default", "flex", "scale", "priority", "fast"})
-"""The tiers of Chat Completions; Responses has more (openai-openapi 2.3.0, ServiceTier)."""
+SERVICE_TIERS: Final[frozenset[str]] = frozenset(get_args(ServiceTier))
 
 
 def chat_annotations(citations: tuple[Citation, ...]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ client may not override".
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from stages.wire.bad_request import BadRequest, need_object, need_text, wrong_type
 from stages.wire.foreign_json import Json, is_list, is_object
@@ -83,18 +83,48 @@ def _is_stop(value: Json) -> bool:
     return isinstance(value, str) or _is_texts(value)
 
 
-_NUMBER: Final = (_is_number, "a number")
-_COUNT: Final = (_is_count, "a whole number that is not negative")
-_LIMIT: Final = (_is_limit, "a whole number above 0")
-_BOOL: Final = (_is_bool, "true or false")
-_TEXT: Final = (_is_text, "a string")
-_OBJECT: Final = (is_object, "an object")
+class _Type(NamedTuple):
+    """What a parameter must be.
 
-_TYPES: Final[dict[str, tuple[Callable[[Json], bool], str]]] = {
+    Attributes:
+        is_right: says whether a value is.
+        expected: a noun with its article, for people.
+        schema: the same as a JSON Schema, for programs, with what is checked later of an object's fields.
+    """
+
+    is_right: Callable[[Json], bool]
+    expected: str
+    schema: dict[str, Any]  # JSON Schema has values of all kinds
+
+
+_STRINGS: Final = {"type": "array", "items": {"type": "string"}}
+_NUMBER: Final = _Type(_is_number, "a number", {"type": "number"})
+_COUNT: Final = _Type(_is_count, "a whole number that is not negative", {"type": "integer", "minimum": 0})
+_LIMIT: Final = _Type(_is_limit, "a whole number above 0", {"type": "integer", "minimum": 1})
+_WHOLE: Final = _Type(_is_whole, "a whole number", {"type": "integer"})
+_BOOL: Final = _Type(_is_bool, "true or false", {"type": "boolean"})
+_TEXT: Final = _Type(_is_text, "a string", {"type": "string"})
+_TEXTS: Final = _Type(_is_texts, "an array of strings", _STRINGS)
+_STOP: Final = _Type(_is_stop, "a string or an array of strings", {"anyOf": [{"type": "string"}, _STRINGS]})
+_OBJECT: Final = _Type(is_object, "an object", {"type": "object"})
+_STREAM_OPTIONS: Final = _Type(
+    is_object, "an object", {"type": "object", "properties": {"include_usage": {"type": ["boolean", "null"]}}}
+)
+_FORMAT: Final = _Type(
+    is_object,
+    "an object",
+    {"type": "object", "properties": {"type": {"type": "string", "minLength": 1}}, "required": ["type"]},
+)
+_CHOICE: Final = _Type(
+    _is_choice, 'a string such as "auto" or an object', {"anyOf": [{"type": "string"}, {"type": "object"}]}
+)
+_ONE: Final = _Type(_is_one, "1 (a request has one answer)", {"type": "integer", "enum": [1]})
+
+_TYPES: Final[dict[str, _Type]] = {
     "stream": _BOOL,
-    "stream_options": _OBJECT,
+    "stream_options": _STREAM_OPTIONS,
     "parallel_tool_calls": _BOOL,
-    "tool_choice": (_is_choice, 'a string such as "auto" or an object'),
+    "tool_choice": _CHOICE,
     "temperature": _NUMBER,
     "top_p": _NUMBER,
     "top_logprobs": _COUNT,
@@ -102,10 +132,10 @@ _TYPES: Final[dict[str, tuple[Callable[[Json], bool], str]]] = {
     "max_completion_tokens": _LIMIT,
     "max_tokens": _LIMIT,
     "max_tool_calls": _LIMIT,
-    "n": (_is_one, "1 (a request has one answer)"),
-    "stop": (_is_stop, "a string or an array of strings"),
-    "stop_sequences": (_is_texts, "an array of strings"),
-    "seed": (_is_whole, "a whole number"),
+    "n": _ONE,
+    "stop": _STOP,
+    "stop_sequences": _TEXTS,
+    "seed": _WHOLE,
     "frequency_penalty": _NUMBER,
     "presence_penalty": _NUMBER,
     "logit_bias": _OBJECT,
@@ -114,8 +144,8 @@ _TYPES: Final[dict[str, tuple[Callable[[Json], bool], str]]] = {
     "metadata": _OBJECT,
     "reasoning": _OBJECT,
     "text": _OBJECT,
-    "response_format": _OBJECT,
-    "include": (_is_texts, "an array of strings"),
+    "response_format": _FORMAT,
+    "include": _TEXTS,
     "instructions": _TEXT,
     "user": _TEXT,
     "safety_identifier": _TEXT,
@@ -144,8 +174,13 @@ def expected_type(key: str, value: Json) -> str | None:
     """Return what a parameter must be, as a noun with its article, if the value is of another type; else None."""
     if key not in _TYPES:
         return None
-    is_right, expected = _TYPES[key]
-    return None if is_right(value) else expected
+    known = _TYPES[key]
+    return None if known.is_right(value) else known.expected
+
+
+def parameter_schemas() -> dict[str, dict[str, Any]]:
+    """Return the JSON Schema of each parameter that we know, by its name; null is allowed besides."""
+    return {name: known.schema for name, known in _TYPES.items()}
 
 
 def native_parameters(raw: dict[str, Json]) -> dict[str, Json]:
