@@ -19,6 +19,7 @@ from pipeline.gateway.generations import Generations
 from pipeline.gateway.http.asgi import Receive, Scope, Send
 from pipeline.gateway.http.door import Answers, OwnAnswer
 from pipeline.gateway.http.http1 import RequestHead
+from pipeline.gateway.page_shapes import Readiness
 from pipeline.gateway.pages import Pages, access_of
 from pipeline.gateway.routes import ALIVE_PATHS, READY_PATHS, raw_path_of, served_path_of
 from pipeline.observe import Observed
@@ -116,6 +117,6 @@ def _answer(value: object, status: int = 200) -> OwnAnswer:
 
 
 _ALIVE = _answer("I'm alive!")
-_READY = _answer({"status": "healthy", "db": "Not connected"})
-_STARTING = _answer({"status": "starting"}, 503)
-_DRAINING = _answer({"status": "draining"}, 503)
+_READY = _answer(Readiness(status="healthy", db="Not connected"))
+_STARTING = _answer(Readiness(status="starting"), 503)
+_DRAINING = _answer(Readiness(status="draining"), 503)

@@ -20,6 +20,7 @@ from pipeline.gateway.graph_command import add_graph
 from pipeline.gateway.help_text import HeadraceParser, add_command, new_parser, program_name
 from pipeline.gateway.init_command import add_init
 from pipeline.gateway.new_key import add_new_key
+from pipeline.gateway.openapi.command import add_openapi
 from pipeline.gateway.os_errors import sentence_of
 from pipeline.gateway.serve_command import add_serve
 from pipeline.gateway.situations.command import add_situation
@@ -145,6 +146,7 @@ def parser() -> HeadraceParser:
 
     add_check_config(commands)
     add_graph(commands)
+    add_openapi(commands)
     add_stage_commands(commands)
     add_doctor(commands)
     add_situation(commands)

@@ -7,12 +7,12 @@ from typing import Final
 
 Headers = list[tuple[bytes, bytes]]
 
-_EXPOSED: Final = (
-    b"access-control-expose-headers",
-    b"x-request-id, x-headrace-deployment, x-headrace-attempts, retry-after, server-timing, "
-    b"x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
-    b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens",
+EXPOSED: Final = (
+    *("x-request-id", "x-headrace-deployment", "x-headrace-attempts", "retry-after", "server-timing"),
+    *(f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")),
 )
+"""The headers of responses that a web page may read, besides those that it always may."""
+_EXPOSED: Final = (b"access-control-expose-headers", ", ".join(EXPOSED).encode())
 _VARY: Final = (b"vary", b"origin")
 
 

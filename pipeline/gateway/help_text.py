@@ -23,7 +23,7 @@ _NAME_COLUMNS: Final = 14
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "get started": ("init", "serve", "demo", "check-config", "doctor"),
-    "operate": ("graph", "new-key"),
+    "operate": ("graph", "new-key", "openapi"),
     "see where the time goes": (
         *("study", "top", "record", "report", "why", "stalls", "compare", "budget", "trace", "situation"),
     ),

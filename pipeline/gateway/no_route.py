@@ -14,6 +14,7 @@ from pipeline.gateway.routes import (
     HEALTH_PATH,
     METHODS,
     METRICS_PATH,
+    OPENAPI_PATH,
     PAGE_PATH,
     READY_PATHS,
     ServedPath,
@@ -48,7 +49,7 @@ _NOT_SERVED: Final[Mapping[str, str]] = {
 _METHOD_OF: Final[Mapping[str, str]] = {
     **{f"{base}/chat/completions": "POST" for base in BASES},
     **dict.fromkeys((f"{base}/models" for base in BASES), "GET"),
-    **dict.fromkeys((PAGE_PATH, METRICS_PATH, HEALTH_PATH, *ALIVE_PATHS, *READY_PATHS), "GET"),
+    **dict.fromkeys((PAGE_PATH, METRICS_PATH, HEALTH_PATH, OPENAPI_PATH, *ALIVE_PATHS, *READY_PATHS), "GET"),
 }
 
 

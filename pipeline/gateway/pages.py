@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import trio
@@ -21,10 +21,14 @@ from pipeline.gateway.health_page import health_page
 from pipeline.gateway.http.asgi import Receive, Scope, Send
 from pipeline.gateway.http.door import Answers, OwnAnswer
 from pipeline.gateway.no_route import no_route, not_allowed
+from pipeline.gateway.page_shapes import ListedModel, ModelList
 from pipeline.gateway.received_head import received_head
 from pipeline.gateway.routes import METHODS, ServedPath, raw_path_of
 from stages.principal import Principal
 from stages.slots import ReceivedHead
+
+if TYPE_CHECKING:
+    from pipeline.gateway.openapi.document import Published
 
 CORS_METHODS: Final = "GET, POST, OPTIONS"
 
@@ -77,7 +81,8 @@ class Pages:
         match served.kind:
             case "models":
                 names = _generation().deployments.visible_to(_identify())
-                return _json({"object": "list", "data": [self._model(name) for name in names]})
+                listed: ModelList = {"object": "list", "data": [self._model(name) for name in names]}
+                return _json(listed)
             case "model":
                 assert served.model is not None
                 return self._one_model(served.model)
@@ -87,11 +92,13 @@ class Pages:
                 return _health()
             case "doctor":
                 return _doctor()
+            case "openapi":
+                return await _openapi()
             case _:
                 answer = self._answers[path]()
                 return Response(answer.body, answer.status, _texts(answer))
 
-    def _model(self, name: str) -> Mapping[str, object]:
+    def _model(self, name: str) -> ListedModel:
         return {"id": name, "object": "model", "created": self._started_s, "owned_by": "headrace"}
 
     def _one_model(self, name: str) -> Response:
@@ -131,6 +138,7 @@ _BASE_PAGE: Final = msgspec.json.format(
             "chat": "POST /cursor/chat/completions, POST /v1/chat/completions",
             "models": "GET /cursor/models, GET /v1/models, with a key",
             "figures": "/latency, with the master key",
+            "all paths": "/openapi.json",
         }
     )
 )
@@ -171,6 +179,20 @@ def _doctor() -> Response:
         raise ClientFault("only the master key may see how its requests arrive", code="master_key_required")
     generation = _generation()
     return _json(server_page(request.scope, generation.settings.pipeline, generation.bridge.proxies))
+
+
+def _published() -> Published:
+    from pipeline.gateway.openapi.document import published  # here: hardly any process is asked for it
+
+    return published()
+
+
+async def _openapi() -> Response:
+    made = await trio.to_thread.run_sync(_published)  # in a thread: the first time it takes some 30 ms
+    headers = {"etag": made.etag, "cache-control": "no-cache"}
+    if made.etag in request.headers.get("if-none-match", ""):
+        return Response(b"", 304, headers)
+    return Response(made.body, 200, headers, content_type="application/json")
 
 
 def _allowed(served: ServedPath) -> str:

@@ -6,8 +6,8 @@ So are the paths that name the model: Azure OpenAI's, which Cursor's Azure setti
 engines, which LiteLLM has.
 
 A path is split before it is decoded, and only the model's name is decoded at all. So ``%2F`` never separates two
-segments, and no path is an alias only because of how it is encoded. ``/latency``, ``/metrics`` and the health checks
-have no aliases at all: a proxy in front that denies ``/metrics`` has denied all of it.
+segments, and no path is an alias only because of how it is encoded. ``/latency``, ``/metrics``, ``/openapi.json`` and
+the health checks have no aliases at all: a proxy in front that denies ``/metrics`` has denied all of it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,20 @@ from itertools import product
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote, unquote
 
-Kind = Literal["chat", "models", "model", "base", "admin", "health", "live", "doctor"]
+Kind = Literal["chat", "models", "model", "base", "admin", "health", "live", "doctor", "openapi"]
 
 PAGE_PATH: Final = "/latency"
 METRICS_PATH: Final = "/metrics"
 HEALTH_PATH: Final = "/health"
+OPENAPI_PATH: Final = "/openapi.json"
 ALIVE_PATHS: Final = ("/health/liveliness", "/health/liveness", "/livez")
 READY_PATHS: Final = ("/health/readiness", "/readyz")
 
 BASES: Final = tuple(map("".join, product(("", "/cursor"), ("", "/openai"), ("", "/v1"))))
 """What may come before ``/chat/completions`` and ``/models``: the base URLs, without scheme and host."""
+BASES_OF_NAMED: Final = tuple(base for base in BASES if "/openai" not in base)
+"""What may come before the paths of a chat that name the model."""
+NO_BASE: Final = ("",)
 
 _GET: Final = ("GET", "HEAD")
 METHODS: Final[Mapping[Kind, tuple[str, ...]]] = {
@@ -39,6 +43,7 @@ METHODS: Final[Mapping[Kind, tuple[str, ...]]] = {
     "health": _GET,
     "live": _GET,
     "doctor": _GET,
+    "openapi": _GET,
 }
 """The methods of each kind of path, besides OPTIONS."""
 
@@ -55,31 +60,66 @@ class ServedPath(NamedTuple):
     model: str | None = None
 
 
-_CHAT: Final = ServedPath("chat")
-_MODELS: Final = ServedPath("models")
-_BASE: Final = ServedPath("base")
-_ADMIN: Final = ServedPath("admin")
-_DOCTOR: Final = ServedPath("doctor")
+class PathTemplate(NamedTuple):
+    """A path that is served, with the names of its parameters in braces.
 
-_BY_BASE: Final[dict[bytes, ServedPath]] = {
-    **{f"{base}/chat/completions".encode(): _CHAT for base in BASES},
-    **{f"{base}/models".encode(): _MODELS for base in BASES},
-    **{f"{base}/doctor".encode(): _DOCTOR for base in BASES},
-    **{(base or "/").encode(): _BASE for base in BASES},
-}
-_AS_SENT: Final[dict[bytes, ServedPath]] = {
-    **_BY_BASE,
-    PAGE_PATH.encode(): _ADMIN,
-    METRICS_PATH.encode(): _ADMIN,
-    HEALTH_PATH.encode(): ServedPath("health"),
-    **{path.encode(): ServedPath("live") for path in (*ALIVE_PATHS, *READY_PATHS)},
-}
+    Attributes:
+        path: without its base.
+        kind: what it is.
+        bases: what may come before it. One that has `NO_BASE` must be sent exactly as it is written.
+    """
+
+    path: str
+    kind: Kind
+    bases: tuple[str, ...] = NO_BASE
+
+
+TEMPLATES: Final = (
+    PathTemplate("/chat/completions", "chat", BASES),
+    PathTemplate("/openai/deployments/{model}/chat/completions", "chat", BASES_OF_NAMED),
+    PathTemplate("/engines/{model}/chat/completions", "chat", BASES_OF_NAMED),
+    PathTemplate("/models", "models", BASES),
+    PathTemplate("/models/{model}", "model", BASES),
+    PathTemplate("/doctor", "doctor", BASES),
+    PathTemplate("/", "base", BASES),
+    PathTemplate(HEALTH_PATH, "health"),
+    *(PathTemplate(path, "live") for path in (*ALIVE_PATHS, *READY_PATHS)),
+    PathTemplate(OPENAPI_PATH, "openapi"),
+    PathTemplate(METRICS_PATH, "admin"),
+    PathTemplate(PAGE_PATH, "admin"),
+    *(
+        PathTemplate(f"{PAGE_PATH}/{rest}", "admin")
+        for rest in (
+            *("static/{file}", "now", "running", "records", "requests"),
+            *("requests/{request_id}", "requests/{request_id}/trace"),
+        )
+    ),
+)
+"""All paths. Those with ``{model}`` are tried in this order; `pipeline.gateway.admin.dispatch` reads the others."""
+
+
+def _meanings(*, with_bases: bool) -> dict[bytes, ServedPath]:
+    return {
+        (f"{base}{path}".rstrip("/") or "/").encode(): ServedPath(kind)
+        for path, kind, bases in TEMPLATES
+        for base in bases
+        if "{" not in path and (bases is not NO_BASE) == with_bases
+    }
+
+
+def _pattern(template: PathTemplate) -> re.Pattern[bytes]:
+    before, after = map(re.escape, template.path.split("{model}"))
+    return re.compile(f"(?:{'|'.join(map(re.escape, template.bases))}){before}(?P<name>.+){after}".encode())
+
+
+_BY_BASE: Final = _meanings(with_bases=True)
+_AS_SENT: Final = {**_BY_BASE, **_meanings(with_bases=False)}
+_NAMED: Final[list[tuple[re.Pattern[bytes], Kind]]] = [
+    (_pattern(template), template.kind) for template in TEMPLATES if "{model}" in template.path
+]
+_ADMIN: Final = ServedPath("admin")
 _BELOW_PAGE: Final = f"{PAGE_PATH}/".encode()
 _SLASHES: Final = re.compile(rb"/{2,}")
-_CHAT_OF_MODEL: Final = re.compile(
-    rb"(?:/cursor)?(?:/v1)?/(?:openai/deployments|engines)/(?P<name>.+)/chat/completions"
-)
-_MODEL: Final = re.compile(rb"(?:/cursor)?(?:/openai)?(?:/v1)?/models/(?P<name>.+)")
 _BASE_OF_ANY: Final = re.compile(r"(?:/+(?:cursor|openai|v1|(?:deployments|engines)/+[^/]+)(?=/))*/+")
 
 
@@ -98,10 +138,9 @@ def served_path_of(raw_path: bytes) -> ServedPath | None:
         path = path[:-1]
     if (found := _BY_BASE.get(path)) is not None:
         return found
-    if (named := _CHAT_OF_MODEL.fullmatch(path)) is not None:
-        return ServedPath("chat", _decoded(named["name"]))
-    if (named := _MODEL.fullmatch(path)) is not None:
-        return ServedPath("model", _decoded(named["name"]))
+    for pattern, kind in _NAMED:
+        if (named := pattern.fullmatch(path)) is not None:
+            return ServedPath(kind, _decoded(named["name"]))
     return None
 
 

@@ -1,7 +1,7 @@
 """Validate responses against JSON Schemas of OpenAI's chat.completion and chat.completion.chunk.
 
-The project's own schemas, which are closed, always apply. Where a folder ``shared`` lies beside the repository, the
-schemas of OpenAI's published specification apply as well.
+The project's own schemas, which are closed, always apply, and so do those of ``/openapi.json``. Where a folder
+``shared`` lies beside the repository, the schemas of OpenAI's published specification apply as well.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 from kit.needs import ROOT, SHARED
+from kit.openapi import validator
 from referencing import Registry, Resource
 
 _OWN = ROOT / "tests" / "data" / "schema"
@@ -27,16 +28,17 @@ _REGISTRY = Registry[Any]().with_resources(
 )
 
 
-def _validators(name: str) -> list[Draft202012Validator]:
+def _validators(name: str, documented: str) -> list[Draft202012Validator]:
     published = SHARED / "schema" / name
     return [
         Draft202012Validator(_load(_OWN / name), registry=_REGISTRY),
+        validator("components", "schemas", documented),
         *([Draft202012Validator(_load(published))] if published.exists() else []),
     ]
 
 
-_CHUNK = _validators("chat_chunk.schema.json")
-_COMPLETION = _validators("chat_completion.schema.json")
+_CHUNK = _validators("chat_chunk.schema.json", "ChatCompletionChunk")
+_COMPLETION = _validators("chat_completion.schema.json", "ChatCompletion")
 
 
 def validate_chunk(chunk: Any) -> None:
@@ -50,5 +52,5 @@ def validate_completion(completion: Any) -> None:
 
 
 def _validate(validators: Sequence[Draft202012Validator], value: Any) -> None:
-    for validator in validators:
-        validator.validate(value)
+    for one in validators:
+        one.validate(value)

@@ -66,6 +66,7 @@ def test_the_admin_paths_are_found(path: str) -> None:
         *("/latencies", "/v1/latency", "//latency", "/latency%2Fnow", "/%6Catency", "/./latency", "/x/../latency"),
         *("/metrics/", "/metrics/x", "//metrics", "/%6Detrics", "/cursor/metrics", "/METRICS"),
         *("/health/", "//health", "/cursor/health", "/livez/"),
+        *("/openapi.json/", "//openapi.json", "/v1/openapi.json", "/openapi%2Ejson", "/OpenAPI.json"),
     ],
 )
 def test_what_a_proxy_in_front_may_deny_has_no_alias(path: str) -> None:

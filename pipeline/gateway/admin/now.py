@@ -16,6 +16,7 @@ import msgspec
 import trio
 
 from pipeline.families import IN_FLIGHT, LOST, REQUESTS
+from pipeline.gateway.admin.shapes import HistogramNow, WorkerNow
 from pipeline.gateway.admin.summaries import summaries_of
 from pipeline.gateway.board import PARTIES, BoardText, all_running, last_board, wall_clock_s
 from pipeline.gateway.recorded import Latest
@@ -189,7 +190,7 @@ class _Histogram:
         self._slots = slots
         self._sum_s = sum_s
 
-    def shown(self, most: int) -> dict[str, Any]:
+    def shown(self, most: int) -> HistogramNow:
         """Return it with at most so many slots; ``step`` neighbouring ones are added up to one."""
         slots, step = self._slots, 1
         while len(slots) > most and step < STEPS:
@@ -198,7 +199,7 @@ class _Histogram:
         return {"step": step, "slots": sorted(slots.items()), "sum_s": round(self._sum_s, 6)}
 
 
-def _worker(process: _ProcessFigures) -> dict[str, Any]:
+def _worker(process: _ProcessFigures) -> WorkerNow:
     view, figures = process.view, process.figures
 
     def gauge(family: str, label: tuple[str, str] | None = None) -> float:

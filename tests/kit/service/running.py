@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import msgspec
 import trio
+from kit.openapi import check_answer
 from kit.service.certificates import Certificate
 
 from pipeline.gateway.app import Application
@@ -106,15 +107,22 @@ class Service:
     async def post(
         self, body: Any, *, path: str = "/cursor/chat/completions", key: str | None = KEY, **headers: str
     ) -> httpx.Response:
-        """Post a body (bytes as they are, anything else as JSON) and read the whole response."""
+        """Post a body (bytes as they are, anything else as JSON) and read the whole response.
+
+        It is held to ``/openapi.json``, and so is that of `get`.
+        """
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         async with httpx.AsyncClient(base_url=self.url, timeout=30, trust_env=False, verify=PLAIN) as client:
-            return await client.post(path, content=content, headers=_encoded(headers, key))
+            answer = await client.post(path, content=content, headers=_encoded(headers, key))
+            check_answer(answer)
+            return answer
 
     async def get(self, path: str, *, method: str = "GET", key: str | None = KEY, **headers: str) -> httpx.Response:
         """Request a page."""
         async with httpx.AsyncClient(base_url=self.url, timeout=30, trust_env=False, verify=PLAIN) as client:
-            return await client.request(method, path, headers=_encoded(headers, key))
+            answer = await client.request(method, path, headers=_encoded(headers, key))
+            check_answer(answer)
+            return answer
 
 
 def _encoded(headers: dict[str, str], key: str | None) -> list[tuple[bytes, bytes]]:
