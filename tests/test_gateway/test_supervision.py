@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from kit.clients.chat_fold import fold_stream
 from kit.clients.chat_posts import ask, post_bytes
 from kit.clients.held_streams import Held
 from kit.clients.raw import RawClient
+from kit.clients.short_requests import PAUSE_S, SHORT, ShortRequests
 from kit.service.command import configured, headrace_serve
 from kit.service.running import model
 from kit.upstreams.scripted import scripted_upstream
@@ -24,39 +26,11 @@ pytestmark = pytest.mark.timeout(300)  # processes
 STREAMS = 40
 KEPT, NEW = 8, 4
 """Clients that send short requests all the time, on a connection that they keep or on new ones."""
-PAUSE_S = 0.05
 CANNED = "  - {model_name: echo, litellm_params: {model: canned/echo}}\n"
-SHORT = post_bytes(ask("echo", stream=False))
 
 
-class ShortRequests:
-    """Clients that fail the test if one of their requests is not answered with 200."""
-
-    def __init__(self, port: int) -> None:
-        self.address = ("127.0.0.1", port)
-        self.answered = 0
-        self.is_over = False
-
-    async def send_on(self) -> None:
-        """Use a connection for as long as the server does not say that it ends."""
-        while not self.is_over:
-            async with await RawClient.open(self.address) as client:
-                while not self.is_over and await self._ask(client):
-                    await trio.sleep(PAUSE_S)
-
-    async def send_anew(self) -> None:
-        """Use a connection for each."""
-        while not self.is_over:
-            async with await RawClient.open(self.address) as client:
-                await self._ask(client)
-            await trio.sleep(PAUSE_S)
-
-    async def _ask(self, client: RawClient) -> bool:
-        await client.send(SHORT)
-        answer = await client.read_answer()
-        assert answer.status == 200, answer
-        self.answered += 1
-        return answer.headers.get("connection") != "close"
+def short_requests(port: int) -> ShortRequests:
+    return ShortRequests(partial(RawClient.open, ("127.0.0.1", port)))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -68,14 +42,14 @@ async def test_row_70_under_load_a_rolling_restart_cuts_no_stream_and_refuses_no
     async with scripted_upstream(held) as upstream:
         text = configured(CANNED + model("up", upstream.url))
         async with headrace_serve(tmp_path, text, workers=workers) as running, trio.open_nursery() as nursery:
-            requests = ShortRequests(running.port)
+            requests = short_requests(running.port)
             for _ in range(KEPT):
                 nursery.start_soon(requests.send_on)
             for _ in range(NEW):
                 nursery.start_soon(requests.send_anew)
             streams: list[RawClient] = []
             for _ in range(STREAMS):
-                client = await RawClient.open(requests.address)
+                client = await RawClient.open(("127.0.0.1", running.port))
                 await client.send(post_bytes(ask()))
                 assert (await client.read_head()).status == 200
                 streams.append(client)
@@ -92,7 +66,8 @@ async def test_row_70_under_load_a_rolling_restart_cuts_no_stream_and_refuses_no
                     assert (folded.content, folded.is_done) == ("Hello, you", True)
             await running.logged(b"drained in", times=workers)
             requests.is_over = True
-            assert during > before
+        assert during > before
+        assert requests.lost == []
         assert b'"level":"error"' not in running.log
 
 
@@ -100,11 +75,12 @@ async def test_row_72_a_worker_that_has_served_max_requests_is_replaced_and_noth
     """Requests on kept and on new connections come meanwhile: none is lost."""
     text = configured(CANNED, "max_requests: 50")
     async with headrace_serve(tmp_path, text, workers=1) as running, trio.open_nursery() as nursery:
-        requests = ShortRequests(running.port)
+        requests = short_requests(running.port)
         nursery.start_soon(requests.send_on)
         nursery.start_soon(requests.send_anew)
         await running.logged(b": max_requests", times=2)
         requests.is_over = True
+        assert requests.lost == []
         served = [int(count) for count in re.findall(rb"max_requests: (\d+) requests served", running.log)]
         assert all(45 <= count <= 55 for count in served)
 

@@ -20,12 +20,13 @@ def post_bytes(
     path: str = "/cursor/chat/completions",
     length: int | None = None,
     key: str = KEY,
+    host: str = "test",
 ) -> bytes:
     """Return a complete POST; ``length`` declares a length other than the body's."""
     content = json.dumps(body).encode()
     lines = [
         f"POST {path} HTTP/1.1",
-        "Host: test",
+        f"Host: {host}",
         f"User-Agent: {agent}",
         f"Authorization: Bearer {key}",
         f"Content-Length: {len(content) if length is None else length}",
