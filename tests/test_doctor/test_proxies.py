@@ -15,7 +15,7 @@ from kit.service.proxy_cases import CASES, Case, headrace_for_doctor, looked_at
 from pipeline.gateway.doctor.findings import CHECKS
 from pipeline.gateway.doctor.visit import FIRST_OF_PUBLIC
 
-pytestmark = [needs(PROXIES), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.deploy, needs(PROXIES), pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def headrace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 @pytest.mark.parametrize("proxy", [NGINX, HAPROXY, CADDY], ids=lambda proxy: proxy.name)
 async def test_the_configuration_of_deploy_gives_no_finding(proxy: Proxy, headrace: int, tmp_path: Path) -> None:
     certificate = issue(tmp_path)
-    async with proxied(proxy, tmp_path, certificate, headrace, {}) as port:
+    async with proxied(proxy, tmp_path, certificate, [headrace], {}) as port:
         findings = await looked_at(f"https://127.0.0.1:{port}/cursor", certificate.trusting)
     by_check = {finding.check: finding for finding in findings}
     public = list(CHECKS)[list(CHECKS).index(FIRST_OF_PUBLIC) :]
@@ -44,7 +44,7 @@ async def test_the_configuration_of_deploy_gives_no_finding(proxy: Proxy, headra
 async def test_a_bad_setting_is_found_by_its_name(case: Case, headrace: int, tmp_path: Path) -> None:
     certificate = issue(tmp_path)
     tls = certificate.trusting if case.is_trusted else ssl.create_default_context()
-    async with proxied(case.proxy, tmp_path, certificate, headrace, case.edits) as port:
+    async with proxied(case.proxy, tmp_path, certificate, [headrace], case.edits) as port:
         findings = await looked_at(f"{case.scheme}://127.0.0.1:{port}/cursor", tls, only={case.check})
     found = [finding for finding in findings if finding.check == case.check]
     assert [finding.status for finding in found] == [case.status], findings

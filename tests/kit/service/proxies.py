@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,10 @@ Edits = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Ports:
-    """Where a proxy listens, and where headrace does."""
+    """Where a proxy listens, and where each headrace behind it does."""
 
     proxy: int
-    headrace: int
+    headrace: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,9 @@ def edited(text: str, edits: Edits) -> str:
 
 def _nginx_edits(ports: Ports, certificate: Certificate) -> Edits:
     live = "/etc/letsencrypt/live/gateway.example.com"
+    server = "    server 127.0.0.1:4000 max_fails=1 fail_timeout=1s;\n"
     return {
-        "server 127.0.0.1:4000": f"server 127.0.0.1:{ports.headrace}",
+        server: "".join(server.replace("4000", str(port)) for port in ports.headrace),
         "listen 443": f"listen 127.0.0.1:{ports.proxy}",
         f"{live}/fullchain.pem": certificate.certfile,
         f"{live}/privkey.pem": certificate.keyfile,
@@ -79,7 +81,7 @@ def _nginx_wrap(text: str, folder: Path) -> str:
         f"{name}_temp_path {folder}/{name}; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     return (
-        f"daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;\n"
+        f"user root; daemon off; pid {folder}/pid; error_log {folder}/error.log;\n"
         f"events {{}}\nhttp {{ access_log off; {paths}\n{text}\n}}\n"
     )
 
@@ -87,8 +89,12 @@ def _nginx_wrap(text: str, folder: Path) -> str:
 def _haproxy_edits(ports: Ports, certificate: Certificate) -> Edits:
     both = Path(certificate.certfile).parent / "both.pem"
     both.write_text(Path(certificate.certfile).read_text() + Path(certificate.keyfile).read_text())
+    server = "    server headrace1 127.0.0.1:4000 check\n"
     return {
-        "127.0.0.1:4000 check": f"127.0.0.1:{ports.headrace} check",
+        server: "".join(
+            server.replace("1 127", f"{number} 127").replace("4000", str(port))
+            for number, port in enumerate(ports.headrace, 1)
+        ),
         "bind :443": f"bind 127.0.0.1:{ports.proxy}",
         "/etc/haproxy/certs/gateway.example.com.pem": str(both),
         "maxconn 4000": "maxconn 100",  # else it warns where fewer descriptors are allowed
@@ -98,7 +104,7 @@ def _haproxy_edits(ports: Ports, certificate: Certificate) -> Edits:
 def _caddy_edits(ports: Ports, certificate: Certificate) -> Edits:
     tls = f"tls {certificate.certfile} {certificate.keyfile}"
     return {
-        "127.0.0.1:4000": f"127.0.0.1:{ports.headrace}",
+        "127.0.0.1:4000": " ".join(f"127.0.0.1:{port}" for port in ports.headrace),
         "gateway.example.com {": f"https://127.0.0.1:{ports.proxy} {{\n\t{tls}",
     }
 
@@ -111,7 +117,7 @@ NGINX = Proxy(
     "nginx",
     "nginx/headrace.conf",
     _nginx_edits,
-    lambda folder: ["nginx", "-p", str(folder), "-c", str(folder / "config"), "-e", str(folder / "error.log")],
+    lambda folder: ["nginx", "-e", str(folder / "error.log"), "-c", str(folder / "config")],
     _nginx_wrap,
 )
 HAPROXY = Proxy(
@@ -131,34 +137,38 @@ CADDY = Proxy(
 
 @asynccontextmanager
 async def proxied(
-    proxy: Proxy, folder: Path, certificate: Certificate, headrace_port: int, edits: Edits
+    proxy: Proxy, folder: Path, certificate: Certificate, headrace: Sequence[int], edits: Edits
 ) -> AsyncIterator[int]:
-    """Run a proxy in front of a headrace; return its port once it listens."""
+    """Run a proxy in front of the headraces at these ports; return its port once it listens."""
     with socket.create_server(("127.0.0.1", 0)) as free:
-        ports = Ports(proxy=free.getsockname()[1], headrace=headrace_port)
-    (folder / "config").write_text(proxy.wrap(proxy.text(ports, certificate, edits), folder))
-    path = f"{os.environ['PATH']}:/usr/sbin"
-    environ = {
-        **os.environ,
-        "PATH": path,
-        "HOME": str(folder),
-        "XDG_DATA_HOME": str(folder),
-        "XDG_CONFIG_HOME": str(folder),
-    }
+        port: int = free.getsockname()[1]
+    text = proxy.text(Ports(port, headrace), certificate, edits)
+    (folder / "config").write_text(proxy.wrap(text, folder))
     with (folder / "proxy.log").open("wb") as log:
         process = await trio.lowlevel.open_process(
-            proxy.command(folder), stdout=log, stderr=subprocess.STDOUT, env={**environ, "GOMAXPROCS": "1"}
+            proxy.command(folder), stdout=log, stderr=subprocess.STDOUT, env=_environ(folder), start_new_session=True
         )
         try:
             with patiently_with_processes():
-                while not await _listens(ports.proxy):
+                while not await _listens(port):
                     assert process.poll() is None, (folder / "proxy.log").read_text()
                     await trio.sleep(0.02)
-            yield ports.proxy
+            yield port
         finally:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # its workers, too
             with trio.CancelScope(shield=True):
                 await process.wait()
+
+
+def _environ(folder: Path) -> Mapping[str, str]:
+    return {
+        **os.environ,
+        "PATH": f"{os.environ['PATH']}:/usr/sbin",
+        "HOME": str(folder),
+        "XDG_DATA_HOME": str(folder),
+        "XDG_CONFIG_HOME": str(folder),
+        "GOMAXPROCS": "1",
+    }
 
 
 async def _listens(port: int) -> bool:

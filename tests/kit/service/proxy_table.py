@@ -41,7 +41,7 @@ async def _run(case: Case, headrace: int) -> list[Finding]:
     folder = Path(tempfile.mkdtemp())
     certificate = issue(folder)
     tls = certificate.trusting if case.is_trusted else ssl.create_default_context()
-    async with proxied(case.proxy, folder, certificate, headrace, case.edits) as port:
+    async with proxied(case.proxy, folder, certificate, [headrace], case.edits) as port:
         return await looked_at(f"{case.scheme}://127.0.0.1:{port}/cursor", tls)
 
 
