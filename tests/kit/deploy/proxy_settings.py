@@ -123,7 +123,6 @@ _LARGE_BODY = (
     Trial("large body", CADDY, "`request_body { max_size 1MB }`", False, {"max_size 100MB": "max_size 1MB"}),
 )
 
-_NO_RETRIES: Edits = {"retries 2": "retries 0", "option redispatch": ""}
 _NO_CHECKS: Edits = {"health_uri /readyz": "", "health_interval 2s": "", "health_timeout 2s": ""}
 _DRAIN = (
     *(Trial("drain", proxy, "as in deploy/, one server, SIGUSR1", True, restarts=True, servers=1) for proxy in PROXIES),
@@ -141,14 +140,11 @@ _DRAIN = (
         {"proxy_next_upstream error timeout": "proxy_next_upstream off"},
     ),
     Trial(
-        "drain", HAPROXY, "`retries 0`, no `redispatch`, one of two stops, no `shutdown_delay_s`", False, _NO_RETRIES
-    ),
-    Trial(
         "drain",
         HAPROXY,
-        f"`retries 0`, no `redispatch`, no `check`, one of two stops, `{_DELAY}`",
+        f"no `check`, `retries 0`, no `option redispatch`, one of two stops, `{_DELAY}`",
         False,
-        {**_NO_RETRIES, " check\n": "\n"},
+        {" check\n": "\n", "retries 2": "retries 0", "option redispatch": ""},
         _DELAY,
     ),
     Trial("drain", CADDY, f"no `health_uri`, one of two stops, `{_DELAY}`", False, _NO_CHECKS, _DELAY),
