@@ -1,4 +1,4 @@
-"""Clients of real proxies see what docs/deploying.md says: with the files of deploy/, and with mistakes."""
+"""Clients of real proxies see what docs/proxies.md says: with the files of deploy/, and with mistakes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prints the table of docs/deploying.md: what clients of each proxy see, with good settings and with bad ones.
+"""Prints the table of docs/proxies.md: what clients of each proxy see, with good settings and with bad ones.
 
 PYTHONPATH=.:tests python -m kit.deploy.proxy_trials_table
 """
