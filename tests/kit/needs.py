@@ -62,6 +62,9 @@ PROXIES = Need(
     all(shutil.which(name, path=_SYSTEM) is not None for name in ("nginx", "haproxy", "caddy")),
 )
 
+PROCESS_ONE = Need(
+    "root and Linux's unshare (they run as process 1)", os.geteuid() == 0 and shutil.which("unshare") is not None
+)
 IMAGES = Need(
     "root, buildah and mmdebstrap (apt-get install buildah mmdebstrap)",
     os.geteuid() == 0 and shutil.which("buildah") is not None and shutil.which("mmdebstrap") is not None,
@@ -85,7 +88,7 @@ DEPLOY_TOOLS = Need(
 
 NEEDS = (
     *(RECORDINGS, NODE_CLIENTS, PERFETTO_ENGINE, CHROMIUM, LINUX, PROMETHEUS, PROXIES),
-    *(IMAGES, SYSTEMD, SYSTEMD_BOOT, DEPLOY_TOOLS),
+    *(PROCESS_ONE, IMAGES, SYSTEMD, SYSTEMD_BOOT, DEPLOY_TOOLS),
 )
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import random
 import signal
 import socket
@@ -27,6 +28,7 @@ import trio
 
 from pipeline.gateway.http.coalesced import Coalesced
 from pipeline.gateway.http.crew import Crew
+from pipeline.gateway.http.orphans import reap_orphans
 from pipeline.gateway.http.worker_process import WorkerCommand, WorkerProcess, start_worker
 
 EARLY_DEATH_S: Final = 5.0
@@ -93,6 +95,8 @@ async def run_workers(
                 nursery.start_soon(supervisor.obey, signals)
                 nursery.start_soon(crew.check_heartbeats)
                 nursery.start_soon(beside)
+                if os.getpid() == 1:  # the orphans of the container are ours
+                    nursery.start_soon(reap_orphans)
                 await supervisor.run(workers)
             nursery.cancel_scope.cancel()
     for listener in listeners:

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,10 @@ REPLACE = "/replace"
 """The path of a request that has its worker ask for a successor."""
 SPIN = "/spin"
 """The path of a request that never gives the loop back."""
+ORPHAN = "/orphan"
+"""The path of a request that starts a process, which leaves another one running for a moment; answered with its id."""
+PROCESSES = "/processes"
+"""The path of a request for the ids of all processes."""
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -83,9 +88,14 @@ def work(options: Options, fd: int, lifeline_fd: int) -> None:
             lifeline.report(REPLACE_ME)
         while path == SPIN:
             pass
+        body = b"%d" % os.getpid()
+        if path == ORPHAN:
+            body = subprocess.check_output(["sh", "-c", "sleep 0.2 >/dev/null & echo $!"])
+        elif path == PROCESSES:
+            body = " ".join(name for name in os.listdir("/proc") if name.isdigit()).encode()
         status = 503 if path == "/readyz" and not is_ready else 200
         await send({"type": "http.response.start", "status": status, "headers": []})
-        await send({"type": "http.response.body", "body": b"%d" % os.getpid(), "more_body": path == "/stream"})
+        await send({"type": "http.response.body", "body": body, "more_body": path == "/stream"})
         if path == "/stream":
             await receive()
             await send({"type": "http.response.body", "body": b"end"})

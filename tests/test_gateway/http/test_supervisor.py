@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import msgspec
 import pytest
 import trio
 from kit.clients.raw import RESET, RawClient, get
-from kit.service.supervised_program import REPLACE, SPIN, Options
+from kit.needs import PROCESS_ONE, needs
+from kit.service.supervised_program import ORPHAN, PROCESSES, REPLACE, SPIN, Options
 from kit.time.patience import patiently_with_processes
 
 pytestmark = pytest.mark.timeout(300)  # processes
@@ -88,13 +89,13 @@ async def finish(client: RawClient) -> None:
 
 
 @asynccontextmanager
-async def supervising(workers: int, **options: Any) -> AsyncIterator[Supervised]:
-    """Run a supervisor with these `Options`."""
+async def supervising(workers: int, *, within: Sequence[str] = (), **options: Any) -> AsyncIterator[Supervised]:
+    """Run a supervisor with these `Options`, by the command ``within`` if there is one."""
     given = msgspec.json.encode(Options(workers=workers, **options)).decode()
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # the code under test, wherever it is
     async with trio.open_nursery() as nursery:
         process = await trio.lowlevel.open_process(
-            [sys.executable, str(PROGRAM), "supervise", given],
+            [*within, sys.executable, str(PROGRAM), "supervise", given],
             env=environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -121,6 +122,12 @@ def is_running(pid: int) -> bool:
         return PROGRAM.name.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):  # it may end between open and read
         return False
+
+
+def children(pid: int) -> list[int]:
+    """Return the children of a process, whichever of its threads has started them."""
+    of_threads = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for file in of_threads for child in file.read_text().split()]
 
 
 async def has_ended(pid: int) -> None:
@@ -435,3 +442,21 @@ async def test_sighup_reaches_each_worker_if_the_configuration_is_valid(tmp_path
         await supervised.logged(b"SIGHUP: the configuration is invalid, so nothing changes: model_list is empty")
         assert supervised.log.count(b"has reloaded") == 2
         assert (await get(supervised.address)).status == 200
+
+
+@needs(PROCESS_ONE)
+async def test_process_one_waits_for_the_children_of_others_and_only_for_those() -> None:
+    as_process_one = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+    async with supervising(1, within=as_process_one) as supervised:
+        [process_one] = children(supervised.process.pid)
+        orphans = {(await get(supervised.address, ORPHAN)).body.strip() for _ in range(5)}
+        worker = await supervised.pid()
+        with patiently_with_processes():
+            while orphans & set((await get(supervised.address, PROCESSES)).body.split()):
+                await trio.sleep(0.05)
+        [worker_outside] = children(process_one)
+        os.kill(worker_outside, signal.SIGKILL)
+        await supervised.logged(b"process %d) ended by itself: killed by SIGKILL" % worker)
+        await supervised.logged(b"is up after", times=2)
+        os.kill(process_one, signal.SIGTERM)
+        assert await supervised.exit() == 0
