@@ -39,6 +39,7 @@ SUITE: Final = "bookworm"
 PACKAGES: Final = ("python3", "python3-venv", "ca-certificates", "passwd", "usr-is-merged")
 """What an image of Debian must have so that ours can be built on it. The last one spares usrmerge, which needs Perl."""
 UNUSED: Final = ("share/doc", "share/man", "share/locale", "share/info", "lib/*/gconv")
+"""What is removed from it, below /usr. The official images of Python have no byte code either."""
 BUILD_LIMIT_S: Final = 500.0
 MEMORY_KB: Final = 4 * 1024 * 1024
 """Much more than what the images and containers of a test take."""
@@ -101,7 +102,7 @@ class Storage:
     def debian(self) -> str:
         """Return the name of an image of Debian with Python, as small as it may be. Takes half a minute."""
         archive = self._folder / "debian.tar"
-        remove = f'cd "$1/usr" && rm -r {" ".join(UNUSED)}'
+        remove = f'cd "$1/usr" && rm -r {" ".join(UNUSED)} && find lib/python3* -name "*.pyc" -delete'
         make = ["mmdebstrap", "--quiet", "--mode=root", "--variant=essential", f"--include={','.join(PACKAGES)}"]
         make += ["--dpkgopt=force-unsafe-io", '--aptopt=Acquire::Languages "none"', f"--customize-hook={remove}"]
         make += ["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", SUITE, str(archive)]
@@ -211,6 +212,19 @@ class Image:
         script.append(f"exec {shlex.join([*as_user, *self.in_container(words, environ)])}")
         return [*_IN_NAMESPACES, "sh", "-c", "\n".join(script)]
 
+    def exec_command(self, process_one: int, command: Sequence[str], environ: Mapping[str, str]) -> list[str]:
+        """Return the command that runs another one in the container of a process, as ``docker exec`` does."""
+        user, _, group = self.configuration["User"].partition(":")
+        enter = ["nsenter", f"--target={process_one}", "--mount", "--pid", "--ipc", "--uts", "--root"]
+        return [*enter, f"--setuid={user}", f"--setgid={group}", *self.in_container(command, environ)]
+
+    @property
+    def health_check(self) -> list[str]:
+        """The command with which an engine looks whether a container is healthy."""
+        kind, *command = self.configuration["Healthcheck"]["Test"]
+        assert kind == "CMD", "a shell would be one more process each time"
+        return list(command)
+
     def run(
         self, *arguments: str, volumes: Mapping[str, Path] | None = None, entrypoint: Sequence[str] | None = None
     ) -> subprocess.CompletedProcess[str]:
@@ -267,14 +281,9 @@ class Container(Command):
 
     async def run(self, *command: str, **environ: str) -> subprocess.CompletedProcess[bytes]:
         """Run another command in it, as ``docker exec`` does."""
-        user, _, group = self.image.configuration["User"].partition(":")
-        enter = ["nsenter", f"--target={self.process_one}", "--mount", "--pid", "--ipc", "--uts", "--root"]
-        enter += [f"--setuid={user}", f"--setgid={group}"]
-        words = [*enter, *self.image.in_container(command, {**self.environ, **environ})]
+        words = self.image.exec_command(self.process_one, command, {**self.environ, **environ})
         return await trio.run_process(words, capture_stdout=True, capture_stderr=True, check=False)
 
     async def is_healthy(self, **environ: str) -> bool:
         """Return what the image's health check says."""
-        kind, *command = self.image.configuration["Healthcheck"]["Test"]
-        assert kind == "CMD", "a shell would be one more process each time"
-        return (await self.run(*command, **environ)).returncode == 0
+        return (await self.run(*self.image.health_check, **environ)).returncode == 0
