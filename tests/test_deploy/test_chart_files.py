@@ -76,8 +76,6 @@ def test_every_value_at_the_top_is_explained() -> None:
 
 
 def test_the_image_runs_as_the_user_and_with_the_files_that_the_chart_expects() -> None:
-    if not DOCKERFILE.is_file():  # remove this line when it is there
-        return
     text = DOCKERFILE.read_text().replace("\\\n", " ")
     last = text[text.rindex("\nFROM ") :]
     values, template = yaml.safe_load(VALUES), (CHART / "templates" / "deployment.yaml").read_text()
