@@ -176,6 +176,10 @@ lock: | $(BIN)/python
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade \
 	  pyproject.toml requirements/build.in --output-file requirements/run.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade \
+	  --extra watch --extra http2 pyproject.toml --constraint requirements/run.txt --output-file requirements/image.txt
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade \
+	  requirements/build.in --constraint requirements/run.txt --output-file requirements/build.txt
+	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade \
 	  --group dev pyproject.toml --constraint requirements/run.txt --output-file requirements/dev.txt
 	$(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade \
 	  --group deploy --constraint requirements/run.txt --constraint requirements/dev.txt --output-file requirements/deploy.txt

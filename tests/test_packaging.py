@@ -58,6 +58,8 @@ def test_the_sdist_holds_all_that_its_own_tests_and_targets_need(sdist: Path) ->
         *("Makefile", "Procfile", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "config.example.yaml"),
         *(
             "requirements/run.txt",
+            "requirements/image.txt",
+            "requirements/build.txt",
             "requirements/dev.txt",
             "requirements/deploy.txt",
             "requirements/audit.txt",
@@ -65,6 +67,8 @@ def test_the_sdist_holds_all_that_its_own_tests_and_targets_need(sdist: Path) ->
             ".ci/run",
             ".ci/packages.txt",
             ".github/workflows/release.yml",
+            ".dockerignore",
+            "deploy/docker/Dockerfile",
         ),
         *("docs/index.md", "benchmarks/__main__.py", "tests/conftest.py", "tests/data/streams/responses/agent.sse"),
     ]
