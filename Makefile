@@ -130,8 +130,8 @@ release-github: $(VENV)/.run
 	@$(RELEASE) check "$$VERSION" > $(BUILD)/notes.md
 	gh release create "v$${VERSION#v}" --verify-tag --title "headrace $${VERSION#v}" --notes-file $(BUILD)/notes.md $(DIST)/*
 
-# Tries 20,000 examples of each property; CI tries 500. Plays 100 chats against each vendor's double; CI plays 3. Runs
-# 20,000 simulated worlds (docs/simulator.md); CI runs 2,000, `make test` alone 60.
+# Tries 20,000 examples of each property; CI tries 500. Plays 100 chats against each vendor's double; CI plays 3,
+# `make test` alone 1. Runs 20,000 simulated worlds (docs/simulator.md); CI runs 2,000, `make test` alone 60.
 nightly: $(VENV)/.dev
 	HEADRACE_WORLDS=20000 $(BIN)/pytest -q tests/simulator
 	HYPOTHESIS_PROFILE=nightly $(BIN)/pytest -q tests/test_wire

@@ -25,7 +25,7 @@ from kit.upstreams.scripted import scripted_upstream
 from kit.vendors.accounts import Accounts
 from kit.vendors.vendors import GPT_6_CHAT, VENDORS, Vendor
 
-CHATS: Final = int(os.environ.get("HEADRACE_CHATS", "3"))
+CHATS: Final = int(os.environ.get("HEADRACE_CHATS", "1"))
 TURNS: Final = int(os.environ.get("HEADRACE_TURNS", "200"))
 FIRST: Final = int(os.environ.get("HEADRACE_SEED", "0"))
 LEAST_RESTORED: Final = 0.95
