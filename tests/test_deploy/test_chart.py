@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,6 +143,7 @@ def test_without_keys_it_says_what_to_set() -> None:
             "set pipelineSettings.metrics_address",
         ),
         ({"ingress": {"enabled": True}}, "ingress.host is not set"),
+        ({"ingress": {"path": "/llm"}}, "at '/ingress/path': value must be one of '/', '/cursor'"),
     ],
 )
 def test_values_that_cannot_work_are_refused_with_what_to_do(values: dict[str, Any], message: str) -> None:
@@ -256,6 +258,11 @@ def test_every_mount_has_its_volume_and_no_file_is_mounted_alone(rendered: Rende
     assert {mount["name"] for mount in mounts} == {volume["name"] for volume in rendered.pod["spec"]["volumes"]}
     assert not [mount for mount in mounts if "subPath" in mount]
     assert [mount["mountPath"] for mount in mounts][:3] == ["/etc/headrace", "/var/lib/headrace", "/tmp"]
+
+
+def test_a_release_with_a_volume_can_be_scaled_to_no_pod() -> None:
+    none = render({**VALUES["a volume"], "replicaCount": 0})
+    assert none.one("Deployment")["spec"]["replicas"] == 0
 
 
 def test_a_volume_is_never_mounted_by_two_pods() -> None:
@@ -409,14 +416,31 @@ def test_pods_are_replaced_for_everything_if_nothing_is_watched() -> None:
 def test_the_notes_warn_of_what_a_user_may_not_expect() -> None:
     assert "as soon as its pods are ready" in render(LEAST).notes
     assert "WARNING" not in render(LEAST).notes
-    assert "https://gateway.example.com/cursor" in render(VALUES[EVERYTHING]).notes
+    published = {"enabled": True, "host": "gateway.example.com", "path": "/cursor", "tlsSecret": "gateway-tls"}
+    for values in (VALUES[EVERYTHING], {**LEAST, "ingress": published}):
+        assert "base URL: https://gateway.example.com/cursor\n" in render(values).notes
     assert "kubectl rollout restart" in render(VALUES["nothing is watched"]).notes
-    params = {"model": "openai/a", "api_key": "sk-secret-0123456789", "tpm": 5}
-    config = {"model_list": [{"model_name": "a", "litellm_params": params}], "pipeline_settings": {"keys": [{"a": 1}]}}
-    notes = render({"config": config}).notes
-    assert "Each pod counts limits for itself" in notes
-    assert "WARNING: a key of a is in the ConfigMap" in notes
-    assert "sk-secret" not in notes
+    limited = {"model_list": [{"model_name": "a", "litellm_params": {"model": "openai/a", "tpm": 5}}]}
+    assert "Each pod counts limits for itself" in render({**configured(), "config": limited}).notes
+
+
+def test_the_notes_name_each_key_that_is_in_the_configuration_but_do_not_show_it() -> None:
+    def key(name: str, text: str) -> dict[str, str]:
+        return {"name": name, "key": text}
+
+    clear = "sk-secret-0123456789"
+    params = ({"api_key": clear}, {"api_key": "os.environ/A_KEY"}, {})
+    config = {
+        "model_list": [{"model_name": f"m{at}", "litellm_params": one} for at, one in enumerate(params)],
+        "general_settings": {"master_key": clear},
+        "pipeline_settings": {
+            "keys": [key("ann", clear), key("bob", "os.environ/BOB"), key("eve", f"sha256:{'0' * 64}")]
+        },
+    }
+    notes = render({"config": config, "keys": {"envFile": ENV_FILE}}).notes
+    warned = re.findall(r"WARNING: (.*) is in the ConfigMap", notes)
+    assert warned == ["general_settings.master_key", "a key of m0", "pipeline_settings.keys: that of ann"]
+    assert clear not in notes
 
 
 # What Prometheus reads

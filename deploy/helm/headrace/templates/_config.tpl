@@ -62,6 +62,27 @@
 {{- end -}}
 {{- end }}
 
+{{/* What the configuration has of keys as they are, neither as os.environ/NAME nor as their hash. */}}
+{{- define "headrace.clearKeys" -}}
+{{- $config := include "headrace.config" . | fromJson -}}
+{{- $keys := list (list "general_settings.master_key" (default dict $config.general_settings).master_key) -}}
+{{- range $config.model_list -}}
+  {{- $model := kindIs "map" . | ternary . dict -}}
+  {{- $keys = append $keys (list (printf "a key of %v" $model.model_name) (default dict $model.litellm_params).api_key) -}}
+{{- end -}}
+{{- range $config.pipeline_settings.keys -}}
+  {{- $own := kindIs "map" . | ternary . dict -}}
+  {{- $keys = append $keys (list (printf "pipeline_settings.keys: that of %v" $own.name) $own.key) -}}
+{{- end -}}
+{{- $clear := list -}}
+{{- range $keys -}}
+  {{- if and (last .) (not (regexMatch "^(os\\.environ/|sha256:)" (toString (last .)))) -}}
+    {{- $clear = append $clear (first .) -}}
+  {{- end -}}
+{{- end -}}
+{{- $clear | uniq | toJson -}}
+{{- end }}
+
 {{/* http, or https if headrace itself serves TLS. */}}
 {{- define "headrace.scheme" -}}
 {{- $pipeline := include "headrace.pipelineSettings" . | fromJson -}}
@@ -125,7 +146,7 @@ is watched. tests/test_deploy/test_chart.py compares the names with pipeline/gat
 {{- if ge (float64 $notReady) (float64 $pipeline.shutdown_delay_s) -}}
   {{- fail (printf "readinessProbe.periodSeconds x failureThreshold is %d s, and pipeline_settings.shutdown_delay_s is %v s: it must be longer, or a pod that ends gets requests that it refuses" $notReady $pipeline.shutdown_delay_s) -}}
 {{- end -}}
-{{- if and .Values.persistence.enabled (or .Values.autoscaling.enabled (ne (int .Values.replicaCount) 1)) -}}
+{{- if and .Values.persistence.enabled (or .Values.autoscaling.enabled (gt (int .Values.replicaCount) 1)) -}}
   {{- fail "persistence is for one pod: set replicaCount to 1 and autoscaling.enabled to false" -}}
 {{- end -}}
 {{- if and (or .Values.autoscaling.enabled .Values.serviceMonitor.enabled) (not (include "headrace.metricsPort" .)) -}}
