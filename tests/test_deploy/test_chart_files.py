@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +29,6 @@ OPEN = {
     "pipelineSettings",
 }
 """Values whose fields are headrace's or Kubernetes' own: they check them."""
-
-
-def test_the_chart_and_what_it_installs_have_the_version_of_the_project() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    about = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    assert (about["version"], about["appVersion"]) == (project, project)
 
 
 def test_the_rules_are_one_file() -> None:

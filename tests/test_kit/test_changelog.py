@@ -95,15 +95,19 @@ def test_all_places_must_have_the_version_that_is_released(tmp_path: Path) -> No
     (package / "__main__.py").write_text("print('headrace 1.10.0')\n", encoding="utf-8")
     chart = tmp_path / "deploy" / "helm" / "headrace" / "Chart.yaml"
     chart.parent.mkdir(parents=True)
-    chart.write_text('appVersion: "1.10.0"\n', encoding="utf-8")
+    chart.write_text('version: 1.10.0\nappVersion: "1.10.0"\n', encoding="utf-8")
     text, problems = check(tmp_path, "1.10.0")
     assert (problems, text.splitlines()[0]) == ([], "In short: better.")
-    chart.write_text('appVersion: "1.9.0"\n', encoding="utf-8")
-    assert check(tmp_path, "1.10.0")[1] == ["deploy/helm/headrace/Chart.yaml, appVersion is 1.9.0, not 1.10.0"]
+    chart.write_text("version: 1.9.0\n", encoding="utf-8")
+    of_the_chart = [
+        "deploy/helm/headrace/Chart.yaml, version is 1.9.0",
+        "deploy/helm/headrace/Chart.yaml, appVersion is unknown",
+    ]
+    assert check(tmp_path, "1.10.0")[1] == [f"{place}, not 1.10.0" for place in of_the_chart]
     (package / "__main__.py").write_text("raise SystemExit(1)\n", encoding="utf-8")
     assert check(tmp_path, "1.11.0")[1] == [
         "pyproject.toml is 1.10.0, not 1.11.0",
         "headrace --version is unknown, not 1.11.0",
-        "deploy/helm/headrace/Chart.yaml, appVersion is 1.9.0, not 1.11.0",
+        *(f"{place}, not 1.11.0" for place in of_the_chart),
         "CHANGELOG.md has no section '## 1.11.0 - DATE': rename '## Unreleased', and begin a new one",
     ]

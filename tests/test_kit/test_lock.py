@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from kit.release.lock import BUILD, closure, read_lock, requirement_name
+from kit.release.lock import BUILD, closure, read_lock
 
 DIGEST, OTHER = "0" * 64, "f" * 64
 LOCK = f"""\
@@ -53,9 +53,3 @@ def test_a_line_of_another_form_is_not_passed_over() -> None:
     for line in ("-e .", "quart>=1", "    --hash=sha512:00", "quart==1"):
         with pytest.raises(ValueError, match="line 19 is not of a lock"):
             read_lock(f"{LOCK}{line}\n")
-
-
-def test_names_of_requirements_are_normalized() -> None:
-    assert [requirement_name(it) for it in ("httpx[http2]>=0.28,<0.29", "Quart_Trio", "watchfiles ; x")] == [
-        *("httpx", "quart-trio", "watchfiles")
-    ]

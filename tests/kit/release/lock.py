@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 _PIN = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>[^ ;]+)(?: ; (?P<marker>.+?))? \\")
 _HASH = re.compile(r"    --hash=sha256:([0-9a-f]{64})(?: \\)?")
 _ROOT = re.compile(r"headrace \(pyproject\.toml\)")
@@ -104,7 +107,7 @@ def contents(root: Path, project: Mapping[str, Any]) -> Contents:
     dev = read_lock((root / "requirements/dev.txt").read_text(encoding="utf-8"))
     direct = {package.name for package in run if "headrace" in package.via}
     extras = {
-        requirement_name(requirement)
+        canonicalize_name(Requirement(requirement).name)
         for requirements in project["optional-dependencies"].values()
         for requirement in requirements
     }
@@ -116,8 +119,3 @@ def contents(root: Path, project: Mapping[str, Any]) -> Contents:
         build=[package for package in run if package not in needed],
         direct=frozenset(direct | extras),
     )
-
-
-def requirement_name(requirement: str) -> str:
-    """Return the normalized name of a requirement such as ``httpx[http2]>=0.28``."""
-    return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=!~; ]", requirement, maxsplit=1)[0]).lower()

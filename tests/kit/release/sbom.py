@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import re
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -19,19 +18,18 @@ from importlib.metadata import PackageNotFoundError, metadata
 from typing import Any
 
 from kit.release.lock import Contents, Locked
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
 JsonObject = dict[str, Any]
 
-_EXPRESSION = re.compile(r"[A-Za-z0-9.+-]+(?: (?:AND|OR|WITH) [A-Za-z0-9.+-]+)*")
 _SPELLINGS = {
     "Apache 2.0": "Apache-2.0",
     "Apache Software License": "Apache-2.0",
-    "apache-2.0": "Apache-2.0",
     "3-Clause BSD License": "BSD-3-Clause",
     "MIT License": "MIT",
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
 }
-"""What packages of the lock call their licences, where that is not SPDX's name."""
+"""What packages of the lock call their licences, where SPDX has another name for it."""
 
 NEEDED, OPTIONAL, BUILD = "required", "optional", "excluded"
 """CycloneDX' scopes: needed by headrace, by one of its extras, or by its build alone."""
@@ -54,7 +52,10 @@ def licences(name: str) -> list[JsonObject]:
     if not found:
         raise LookupError(f"{name} declares no licence")
     found = _SPELLINGS.get(found, found)
-    return [{"expression": found} if _EXPRESSION.fullmatch(found) else {"license": {"name": found}}]
+    try:
+        return [{"expression": canonicalize_license_expression(found)}]
+    except InvalidLicenseExpression:
+        return [{"license": {"name": found}}]
 
 
 def component(package: Locked, scope: str) -> JsonObject:

@@ -22,11 +22,12 @@ def project(root: Path) -> Mapping[str, Any]:
 
 def versions(root: Path) -> dict[str, str]:
     """Return where a version is written, and which."""
-    found = {"pyproject.toml": str(project(root)["version"]), "headrace --version": installed_version(root)}
-    if (root / CHART).is_file():
-        chart = yaml.safe_load((root / CHART).read_text(encoding="utf-8"))
-        found[f"{CHART}, appVersion"] = str(chart.get("appVersion", "none"))
-    return found
+    chart = yaml.safe_load((root / CHART).read_text(encoding="utf-8"))
+    return {
+        "pyproject.toml": str(project(root)["version"]),
+        "headrace --version": installed_version(root),
+        **{f"{CHART}, {name}": str(chart.get(name, "")) for name in ("version", "appVersion")},
+    }
 
 
 def installed_version(root: Path) -> str:
