@@ -1,7 +1,7 @@
 """CHANGELOG.md: whether it has the form of Keep a Changelog, and the text of one version for the release.
 
-Source: https://keepachangelog.com/en/1.1.0/. Brackets around a version are optional; if they are there, the link that
-they stand for must be defined. Our versions have none, since a link to a tag that does not exist yet leads nowhere.
+Source: https://keepachangelog.com/en/1.1.0/. There are no brackets around our versions, which would be links: one to a
+tag that does not exist yet leads nowhere.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import pairwise
 HEADINGS = ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")
 UNRELEASED = "Unreleased"
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
-_TITLE = re.compile(r"## (?P<open>\[)?(?P<version>[^\]\s]+)(?(open)\])(?: - (?P<date>\S+))?(?P<yanked> \[YANKED\])?")
+_TITLE = re.compile(r"## (?P<version>[^\[\s]+)(?: - (?P<date>\S+))?(?: \[YANKED\])?")
 
 
 @dataclass
@@ -26,30 +26,24 @@ class Version:
         name: the version, or `UNRELEASED`.
         dated: what is written as its date; empty without one.
         line: where it begins.
-        is_linked: whether its name is in brackets.
         lines: what is below its title.
     """
 
     name: str
     dated: str
     line: int
-    is_linked: bool
     lines: list[str] = field(default_factory=list[str])
 
     @property
     def text(self) -> str:
-        """The section without its title, and without definitions of links, as the text of a release."""
-        return "\n".join(line for line in self.lines if not _is_definition(line)).strip()
+        """The section without its title, as the text of a release."""
+        return "\n".join(self.lines).strip()
 
     @property
     def number(self) -> tuple[int, ...]:
         """What versions are ordered by; empty if the name is not a version."""
         match = _VERSION.fullmatch(self.name)
         return tuple(int(part) for part in match.groups()) if match else ()
-
-
-def _is_definition(line: str) -> bool:
-    return re.match(r"\[[^\]]+\]: \S", line) is not None
 
 
 def versions_of(text: str) -> tuple[list[Version], list[str]]:
@@ -61,9 +55,9 @@ def versions_of(text: str) -> tuple[list[Version], list[str]]:
             match = _TITLE.fullmatch(line)
             if match is None:
                 problems.append(f"line {number}: {line!r} is not of the form '## 1.2.3 - 2026-12-31'")
-                found.append(Version("", "", number, False))
+                found.append(Version("", "", number))
             else:
-                found.append(Version(match["version"], match["date"] or "", number, match["open"] is not None))
+                found.append(Version(match["version"], match["date"] or "", number))
         elif found:
             found[-1].lines.append(line)
     return found, problems
@@ -77,16 +71,14 @@ def problems_of(text: str) -> list[str]:
     if not versions or versions[0].name != UNRELEASED:
         problems.append(f"the first section is not '## {UNRELEASED}'")
     for version in versions:
-        problems += _problems_of_title(version, text)
+        problems += _problems_of_title(version)
         problems += _problems_of_content(version)
     problems += _problems_of_order([version for version in versions if version.number])
     return problems
 
 
-def _problems_of_title(version: Version, text: str) -> Iterator[str]:
+def _problems_of_title(version: Version) -> Iterator[str]:
     where = f"line {version.line}: {version.name}"
-    if version.is_linked and f"\n[{version.name}]: " not in text:
-        yield f"{where} is in brackets, but no line begins with '[{version.name}]: ' and its link"
     if version.name == UNRELEASED:
         if version.dated:
             yield f"{where} has a date"
