@@ -176,7 +176,7 @@ def test_the_service_monitor_selects_the_service_with_the_metrics_and_no_other()
     (port,) = selected["spec"]["ports"]
     (endpoint,) = spec["endpoints"]
     assert (endpoint["port"], endpoint["path"]) == (port["name"], METRICS_PATH)
-    assert selected["spec"]["clusterIP"] == "None"
+    assert (selected["spec"]["clusterIP"], selected["spec"]["publishNotReadyAddresses"]) == ("None", True)
     assert spec["namespaceSelector"]["matchNames"] == [NAMESPACE]
     assert spec["jobLabel"] in selected["metadata"]["labels"]
 
@@ -195,6 +195,45 @@ def test_ports_are_those_that_headrace_listens_on(rendered: Rendered) -> None:
         backend = ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
         ports_there = rendered.one("Service", backend["name"])["spec"]["ports"]
         assert backend["port"]["name"] in [port["name"] for port in ports_there]
+
+
+def test_values_that_are_kubernetes_own_arrive_where_they_belong() -> None:
+    given = VALUES[EVERYTHING]
+    rendered = render(given)
+    spec, container = rendered.pod["spec"], rendered.container
+    pod = ("nodeSelector", "tolerations", "affinity", "priorityClassName", "imagePullSecrets")
+    assert {name: spec[name] for name in pod} == {name: given[name] for name in pod}
+    assert (container["env"], container["envFrom"]) == (given["extraEnv"], given["extraEnvFrom"])
+    assert container["resources"] == given["resources"]
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    assert rendered.one("Deployment")["spec"]["strategy"] == rolling
+    metadata = rendered.pod["metadata"]
+    assert given["podLabels"].items() <= metadata["labels"].items()
+    assert given["podAnnotations"].items() <= metadata["annotations"].items()
+    service, wanted = rendered.one("Service", "headrace"), given["service"]
+    assert service["metadata"]["annotations"] == wanted["annotations"]
+    assert service["spec"]["ports"][0]["port"] == wanted["port"]
+    assert {name: service["spec"][name] for name in ("type", "loadBalancerSourceRanges")}.items() <= wanted.items()
+    assert rendered.one("ServiceAccount")["metadata"]["annotations"] == given["serviceAccount"]["annotations"]
+    assert rendered.one("NetworkPolicy")["spec"]["egress"][-1:] == given["networkPolicy"]["extraEgress"]
+    for kind, name in (("ServiceMonitor", "serviceMonitor"), ("PrometheusRule", "prometheusRule")):
+        assert given[name]["labels"].items() <= rendered.one(kind)["metadata"]["labels"].items()
+    budget = rendered.one("PodDisruptionBudget")["spec"]
+    assert (budget["minAvailable"], budget["unhealthyPodEvictionPolicy"]) == ("50%", "AlwaysAllow")
+    assert rendered.one("Ingress")["spec"]["ingressClassName"] == "nginx"
+
+
+def test_the_image_is_that_of_the_charts_version_unless_a_tag_or_a_digest_is_given() -> None:
+    repository = "ghcr.io/headrace/headrace"
+    digest = f"sha256:{'0' * 64}"
+    version = helm().Chart.load(CHART).metadata["appVersion"]
+    for image, expected in (
+        ({}, f"{repository}:{version}"),
+        ({"tag": "next"}, f"{repository}:next"),
+        ({"tag": "next", "digest": digest}, f"{repository}@{digest}"),
+    ):
+        assert render({**LEAST, "image": image}).container["image"] == expected
+    assert render({**LEAST, "image": {"pullPolicy": "Never"}}).container["imagePullPolicy"] == "Never"
 
 
 def test_probes_ask_for_paths_that_exist_and_do_not_end_a_busy_pod(rendered: Rendered) -> None:
@@ -267,8 +306,13 @@ def test_a_release_with_a_volume_can_be_scaled_to_no_pod() -> None:
 
 def test_a_volume_is_never_mounted_by_two_pods() -> None:
     for name in ("a volume", "a volume that exists"):
-        spec = render(VALUES[name]).one("Deployment")["spec"]
+        rendered = render(VALUES[name])
+        spec = rendered.one("Deployment")["spec"]
         assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+        made = rendered.maybe_one("PersistentVolumeClaim")
+        (claim,) = (one["persistentVolumeClaim"] for one in rendered.pod["spec"]["volumes"] if one["name"] == "state")
+        assert claim["claimName"] == ("ours" if made is None else made["metadata"]["name"])
+        assert made is None or made["spec"]["storageClassName"] == "fast"
 
 
 def test_the_network_policy_lets_in_what_it_should_and_no_more() -> None:
@@ -418,7 +462,10 @@ def test_the_notes_warn_of_what_a_user_may_not_expect() -> None:
     assert "WARNING" not in render(LEAST).notes
     published = {"enabled": True, "host": "gateway.example.com", "path": "/cursor", "tlsSecret": "gateway-tls"}
     for values in (VALUES[EVERYTHING], {**LEAST, "ingress": published}):
-        assert "base URL: https://gateway.example.com/cursor\n" in render(values).notes
+        rendered = render(values)
+        assert "base URL: https://gateway.example.com/cursor\n" in rendered.notes
+        (rule,) = rendered.one("Ingress")["spec"]["rules"]
+        assert rule["http"]["paths"][0]["path"] == values["ingress"].get("path", "/")
     assert "kubectl rollout restart" in render(VALUES["nothing is watched"]).notes
     limited = {"model_list": [{"model_name": "a", "litellm_params": {"model": "openai/a", "tpm": 5}}]}
     assert "Each pod counts limits for itself" in render({**configured(), "config": limited}).notes
