@@ -476,7 +476,7 @@ def test_the_notes_name_each_key_that_is_in_the_configuration_but_do_not_show_it
         return {"name": name, "key": text}
 
     clear = "sk-secret-0123456789"
-    params = ({"api_key": clear}, {"api_key": "os.environ/A_KEY"}, {})
+    params: tuple[dict[str, str], ...] = ({"api_key": clear}, {"api_key": "os.environ/A_KEY"}, {})
     config = {
         "model_list": [{"model_name": f"m{at}", "litellm_params": one} for at, one in enumerate(params)],
         "general_settings": {"master_key": clear},
