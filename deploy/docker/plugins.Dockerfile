@@ -3,7 +3,7 @@
 #     docker build -f plugins.Dockerfile -t headrace-with-plugins .
 #
 # They are built where pip is; only what is installed gets into the image. BASE has the Python of HEADRACE.
-ARG HEADRACE=ghcr.io/headrace/headrace:latest
+ARG HEADRACE=headrace
 ARG BASE=docker.io/library/python:3.13-slim-bookworm
 
 FROM ${HEADRACE} AS headrace

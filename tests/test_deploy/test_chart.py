@@ -143,6 +143,18 @@ def test_without_keys_it_says_what_to_set() -> None:
             "set pipelineSettings.metrics_address",
         ),
         ({"ingress": {"enabled": True}}, "ingress.host is not set"),
+        (
+            {"pipelineSettings": {"metrics_address": "0.0.0.0:4000"}},
+            "pipeline_settings.metrics_address has the port of the service, 4000: write another one",
+        ),
+        (
+            {"autoscaling": {"enabled": True, "minReplicas": 5, "maxReplicas": 2}},
+            "autoscaling.minReplicas is 5, and maxReplicas is 2: it must not be less",
+        ),
+        (
+            {"ingress": {"host": "https://a.example.com/"}},
+            "at '/ingress/host': 'https://a.example.com/' does not match",
+        ),
         ({"ingress": {"path": "/llm"}}, "at '/ingress/path': value must be one of '/', '/cursor'"),
     ],
 )
@@ -469,6 +481,17 @@ def test_the_notes_warn_of_what_a_user_may_not_expect() -> None:
     assert "kubectl rollout restart" in render(VALUES["nothing is watched"]).notes
     limited = {"model_list": [{"model_name": "a", "litellm_params": {"model": "openai/a", "tpm": 5}}]}
     assert "Each pod counts limits for itself" in render({**configured(), "config": limited}).notes
+
+
+def test_the_notes_name_the_variables_that_headrace_env_does_not_set() -> None:
+    names = ("SET", "EXPORTED", "EMPTY", "MISSING")
+    params = [{"model": "openai/a", "api_key": f"os.environ/{name}"} for name in names]
+    config = {"model_list": [{"model_name": f"m{at}", "litellm_params": one} for at, one in enumerate(params)]}
+    values = {"config": config, "keys": {"envFile": f"{ENV_FILE}SET=1\nexport EXPORTED=1\nEMPTY=\n#MISSING=1\n"}}
+    warning = "WARNING: headrace.env (keys.envFile) does not set EMPTY, MISSING: what needs it is left out."
+    assert warning in render(values).notes
+    elsewhere = {"extraEnvFrom": [{"secretRef": {"name": "others"}}]}
+    assert "WARNING" not in render({**values, **elsewhere}).notes
 
 
 def test_the_notes_name_each_key_that_is_in_the_configuration_but_do_not_show_it() -> None:

@@ -77,14 +77,26 @@ def bearers(upstream: ScriptedUpstream) -> list[str]:
 
 async def test_the_files_that_init_writes_are_all_that_an_installation_needs(tmp_path: Path) -> None:
     """``--set-file configFile=config.yaml --set-file keys.envFile=headrace.env``, and then a streamed answer."""
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "sk-upstream-secret-0123456789"}
-    command = [sys.executable, "-m", "pipeline.gateway", "init", "--provider", "openai", "--env-file"]
-    subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, check=True)
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline.gateway",
+        "init",
+        "--provider",
+        "openai",
+        "--env-file",
+        "--key-from",
+        "-",
+    ]
+    subprocess.run(command, cwd=tmp_path, env=environ, input=b"sk-upstream-secret\n", capture_output=True, check=True)
     files = {"configFile": tmp_path / "config.yaml", "keys.envFile": tmp_path / "headrace.env"}
     given = helm().parse_set_file(",".join(f"{name}={file}" for name, file in files.items()))
     rendered = render(given)
     volume = MountedVolume(tmp_path / "config")
     volume.write(files_of(rendered, "config"))
+    assert "OPENAI_API_KEY=sk-upstream-secret\n" in given["keys"]["envFile"]
+    assert "WARNING" not in rendered.notes
     (master,) = re.findall(r"^HEADRACE_MASTER_KEY=(.+)$", given["keys"]["envFile"], re.MULTILINE)
     async with (
         pod(tmp_path, volume, rendered) as running,

@@ -18,10 +18,8 @@ from kit.release.versions import CHART, project, python_versions
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 DIGEST = "sha256:" + "0123456789abcdef" * 4
-BEFORE_MAKE = (
-    "apt-get update -qq && apt-get install -y -qq --no-install-recommends ca-certificates git make python3-venv"
-)
-"""The only line that is neither a target nor .ci/run: the image of CI has neither git nor make."""
+BEFORE_CHECKOUT = "apt-get update -qq && apt-get install -y -qq --no-install-recommends ca-certificates git"
+"""The only line that is neither a target nor .ci/run: the image of CI has no git."""
 
 
 def workflow(name: str) -> dict[str, Any]:
@@ -84,7 +82,7 @@ def test_each_step_is_a_pinned_action_or_one_target_of_the_makefile() -> None:
     for name, step in steps():
         if "uses" in step:
             assert re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}", step["uses"]), f"{name}: {step['uses']} is not pinned"
-        elif step["run"] not in (".ci/run", BEFORE_MAKE):
+        elif step["run"] not in (".ci/run", BEFORE_CHECKOUT):
             called = re.fullmatch(r"make ([a-z-]+)(?: REQUIRE=--require-all)?", step["run"])
             assert called is not None, f"{name}: {step['run']!r} is not one target"
             assert called[1] in targets, f"{name}: `make {called[1]}` is not in the Makefile"

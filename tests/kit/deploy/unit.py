@@ -1,7 +1,8 @@
 """A machine of its own for the systemd unit: systemd as process 1, on a copy of this machine's files that is dropped.
 
 It has its own processes, mounts and control groups, and this machine's network, so that a test's client and upstream
-reach the service on 127.0.0.1. headrace is installed in it as docs/deploying.md says.
+reach the service on 127.0.0.1. headrace is installed where docs/deploying.md says, with the
+packages of this environment.
 """
 
 from __future__ import annotations

@@ -90,7 +90,9 @@ def _haproxy_edits(ports: Ports, certificate: Certificate) -> Edits:
     both = Path(certificate.certfile).parent / "both.pem"
     both.write_text(Path(certificate.certfile).read_text() + Path(certificate.keyfile).read_text())
     server = "    server headrace1 127.0.0.1:4000 check\n"
+    user = {} if os.geteuid() == 0 else {"    user haproxy\n    group haproxy\n": ""}  # only root can become another
     return {
+        **user,
         server: "".join(
             server.replace("1 127", f"{number} 127").replace("4000", str(port))
             for number, port in enumerate(ports.headrace, 1)

@@ -83,6 +83,20 @@
 {{- $clear | uniq | toJson -}}
 {{- end }}
 
+{{/* The variables that the configuration names and that the text of headrace.env does not set, if there is no other place. */}}
+{{- define "headrace.unsetNames" -}}
+{{- $unset := list -}}
+{{- if and .Values.keys.envFile (not .Values.extraEnv) (not .Values.extraEnvFrom) -}}
+  {{- range regexFindAll "os\\.environ/[A-Za-z_][A-Za-z0-9_]*" (include "headrace.config" .) -1 | uniq -}}
+    {{- $name := trimPrefix "os.environ/" . -}}
+    {{- if not (regexMatch (printf "(?m)^[ \\t]*(export[ \\t]+)?%s[ \\t]*=[ \\t]*\\S" $name) $.Values.keys.envFile) -}}
+      {{- $unset = append $unset $name -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- $unset | toJson -}}
+{{- end }}
+
 {{/* http, or https if headrace itself serves TLS. */}}
 {{- define "headrace.scheme" -}}
 {{- $pipeline := include "headrace.pipelineSettings" . | fromJson -}}
@@ -151,6 +165,12 @@ is watched. tests/test_deploy/test_chart.py compares the names with pipeline/gat
 {{- end -}}
 {{- if and (or .Values.autoscaling.enabled .Values.serviceMonitor.enabled) (not (include "headrace.metricsPort" .)) -}}
   {{- fail "autoscaling and serviceMonitor need metrics: set pipelineSettings.metrics_address" -}}
+{{- end -}}
+{{- if eq (include "headrace.metricsPort" .) (toString (int $pipeline.port)) -}}
+  {{- fail (printf "pipeline_settings.metrics_address has the port of the service, %d: write another one" (int $pipeline.port)) -}}
+{{- end -}}
+{{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}
+  {{- fail (printf "autoscaling.minReplicas is %d, and maxReplicas is %d: it must not be less" (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
   {{- fail "ingress.enabled is true, but ingress.host is not set" -}}
