@@ -16,7 +16,6 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 import trio
@@ -30,15 +29,16 @@ PAUSE_S: Final = 1.0
 Zombies = Callable[[], Iterable[int]]
 
 
-def zombies_of_this_process(proc: Path = Path("/proc")) -> list[int]:
-    """Return the children of this process that have ended and that nobody has waited for."""
+def zombies_of_this_process(proc: str = "/proc") -> list[int]:
+    """Return the children of this process that have ended and that nobody has waited for; none if it cannot look."""
     found: list[int] = []
-    own = str(os.getpid())
-    for name in os.listdir(proc):
-        if name.isdigit():
-            with suppress(OSError):  # it may end while we look
-                state, parent, *_ = (proc / name / "stat").read_text().rpartition(")")[2].split(maxsplit=2)
-                if state == "Z" and parent == own:
+    own = b"%d" % os.getpid()
+    with suppress(OSError):  # all descriptors are taken, say: the end of another child is another occasion
+        for name in filter(str.isdigit, os.listdir(proc)):
+            with suppress(OSError), open(f"{proc}/{name}/stat", "rb") as file:  # it may end while we look
+                # After the name of its program, which may have parentheses and bytes of any kind.
+                state, parent, *_ = file.read().rpartition(b")")[2].split(maxsplit=2)
+                if state == b"Z" and parent == own:
                     found.append(int(name))
     return found
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import trio
@@ -67,3 +69,19 @@ def test_a_child_that_runs_is_not_a_zombie() -> None:
         assert not is_there(process)
     with pytest.raises(ChildProcessError):
         os.waitid(os.P_PID, process.pid, os.WEXITED)
+
+
+def test_a_process_with_a_name_of_any_bytes_is_passed_over() -> None:
+    """A name is cut off after 15 bytes, so that half a character may be left."""
+    name_self = "import ctypes; ctypes.CDLL(None).prctl(15, b'1) Z %d (\xff', 0, 0, 0); print(flush=True); input()"
+    program = [sys.executable, "-c", name_self % os.getpid()]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process, zombie() as other:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert not is_there(process)
+        assert is_there(other)
+        process.kill()
+
+
+def test_nothing_is_found_and_nothing_raised_if_processes_cannot_be_listed(tmp_path: Path) -> None:
+    assert zombies_of_this_process(str(tmp_path / "no-proc")) == []
