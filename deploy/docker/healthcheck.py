@@ -9,7 +9,7 @@ import os
 import sys
 from _socket import AF_INET, SOCK_STREAM, socket
 
-PORT = int(os.environ.get("HEADRACE_PORT") or os.environ.get("PORT") or 4000)
+PORT = os.environ.get("HEADRACE_PORT") or os.environ.get("PORT") or "4000"
 TIMEOUT_S = 4  # less than the HEALTHCHECK's
 REQUEST = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
@@ -18,7 +18,7 @@ def first_bytes(*, tls: bool = False) -> bytes:
     """Return the beginning of the answer; empty if the connection is closed instead."""
     connection = socket(AF_INET, SOCK_STREAM)
     connection.settimeout(TIMEOUT_S)
-    connection.connect(("127.0.0.1", PORT))
+    connection.connect(("127.0.0.1", int(PORT)))
     if tls:
         import socket as sockets  # these two take longer than all the rest
         import ssl
@@ -41,7 +41,7 @@ def main() -> None:
         answer = first_bytes()
         if not is_http(answer):  # a port with TLS
             answer = first_bytes(tls=True)
-    except OSError as error:
+    except (OSError, ValueError, OverflowError) as error:  # the last two: it is no port
         sys.exit(f"port {PORT} does not answer: {error}")
     if answer.split(b" ")[1:2] != [b"200"]:
         sys.exit(f"port {PORT} answers /livez with {answer!r}")

@@ -19,7 +19,7 @@ HEALTHCHECK = Path(__file__).parents[2] / "deploy" / "docker" / "healthcheck.py"
 pytestmark = pytest.mark.timeout(300)  # processes
 
 
-async def check(port: int, variable: str = "HEADRACE_PORT") -> subprocess.CompletedProcess[bytes]:
+async def check(port: int | str, variable: str = "HEADRACE_PORT") -> subprocess.CompletedProcess[bytes]:
     """Run the health check as the image does, for this port."""
     environ = {name: value for name, value in os.environ.items() if name not in ("HEADRACE_PORT", "PORT")}
     with patiently_with_processes():
@@ -68,3 +68,11 @@ async def test_a_port_on_which_nothing_listens_is_not_healthy() -> None:
     ran = await check(port)
     assert ran.returncode == 1
     assert ran.stderr.startswith(b"port %d does not answer: " % port)
+
+
+@pytest.mark.parametrize("port", ["tcp://10.0.0.1:4000", "70000"])
+async def test_what_is_no_port_is_not_healthy(port: str) -> None:
+    ran = await check(port)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(f"port {port} does not answer: ".encode())
+    assert ran.stderr.count(b"\n") == 1
