@@ -1,4 +1,4 @@
-"""Ctrl-C ends each command without a traceback, whatever it does; real processes."""
+"""Ctrl-C ends each command without a traceback, whatever it does; in a container, so does SIGTERM. Real processes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from kit.needs import ROOT
+from kit.needs import PROCESS_ONE, ROOT, needs
 from kit.study.made import varied_lines, written
 from kit.time.patience import PROCESSES_S
 
@@ -22,9 +22,9 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @contextmanager
-def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a command that is interrupted in the block, and ends then."""
-    command = [sys.executable, "-m", "pipeline.gateway", *arguments]
+def running(*arguments: str, within: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
+    """Run a command, by the command ``within`` if there is one, that is interrupted in the block, and ends then."""
+    command = [*within, sys.executable, "-m", "pipeline.gateway", *arguments]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -70,3 +70,16 @@ def test_a_situation_that_is_interrupted_twice_ends_as_after_one(tmp_path: Path)
         assert process.stdout.readline().startswith("slow-head: ")
         process.send_signal(signal.SIGINT)
         assert interrupted(process) == (0, "")
+
+
+@needs(PROCESS_ONE)
+def test_a_command_that_is_process_one_and_gets_sigterm(tmp_path: Path) -> None:
+    """The kernel does not end process 1 for a signal that it has no handler for."""
+    pipe = tmp_path / "config.yaml"
+    os.mkfifo(pipe)
+    as_process_one = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+    with running("check-config", str(pipe), within=as_process_one) as process, pipe.open("w"):  # it has opened it
+        [process_one] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(process_one), signal.SIGTERM)
+        _, said = process.communicate(timeout=PROCESSES_S)
+        assert (process.returncode, said) == (128 + signal.SIGTERM, "")
