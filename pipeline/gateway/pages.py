@@ -191,7 +191,10 @@ async def _openapi() -> Response:
     made = await trio.to_thread.run_sync(_published)  # in a thread: the first time it takes some 30 ms
     headers = {"etag": made.etag, "cache-control": "no-cache"}
     if made.etag in request.headers.get("if-none-match", ""):
-        return Response(b"", 304, headers)
+        unchanged = Response(b"", 304, headers)
+        for name in ("content-type", "content-length"):  # Quart's: they would be about the document
+            del unchanged.headers[name]
+        return unchanged
     return Response(made.body, 200, headers, content_type="application/json")
 
 

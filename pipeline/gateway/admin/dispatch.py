@@ -39,6 +39,8 @@ MORE_HEADER: Final = b"x-headrace-more"
 WATCHED_S: Final = 5.0
 """For how long the processes show what is running, after somebody has asked."""
 MAX_LIMIT: Final = 1000
+LISTED: Final = 100
+"""How many requests are listed, unless ``limit`` says otherwise."""
 
 
 class Admin:
@@ -128,7 +130,7 @@ class Admin:
         kind = query.text("kind") or "recent"
         if kind != "recent" and kind not in KINDS:
             raise ClientFault(f"`kind` must be one of recent, {', '.join(KINDS)}", param="kind")
-        marks, limit = KINDS.get(kind, 0), query.limit(100)
+        marks, limit = KINDS.get(kind, 0), query.limit(LISTED)
         return json_answer(summaries_of(await self._newest_lines(marks=marks, without=STALL, limit=limit)))
 
     async def _line(self, request_id: str) -> bytes:

@@ -27,8 +27,8 @@ _INTRODUCTION: Final = """\
 {summary}
 
 Chats and models have the same paths below each of their `servers`: `/cursor` is for Cursor, `/v1` for SDKs. GET paths
-answer HEAD, too, and all paths OPTIONS. Fields of a request that are not listed are passed on or ignored. Responses may
-get more fields.
+answer HEAD, too, and all paths but `/metrics` and those of `/latency` OPTIONS. Fields of a request that are not listed
+are passed on or ignored. Responses may get more fields.
 
 Errors have OpenAI's shape; what each code means is in [docs/errors.md]({docs}/errors.md). Cursor shows the text of 400
 responses only, so Cursor gets each error of a chat as a 400, except 401, 403 and 404.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from pipeline.gateway.admin.dispatch import CURSOR_HEADER, LOST_HEADER, MAX_LIMIT, MORE_HEADER
+from pipeline.gateway.admin.dispatch import CURSOR_HEADER, LISTED, LOST_HEADER, MAX_LIMIT, MORE_HEADER
 from pipeline.gateway.admin.shapes import NowDocument, RequestLine, StallLine
 from pipeline.gateway.admin.summaries import RequestSummary
 from pipeline.gateway.board import RunningRequest
@@ -14,9 +14,10 @@ from pipeline.gateway.openapi.schemas import Schema, list_of, ref
 from pipeline.gateway.recorder import KINDS
 from pipeline.gateway.routes import METRICS_PATH, PAGE_PATH
 
-_LIMIT: Final = Query(
-    "limit", f"How many at most; there are never more than {MAX_LIMIT:,}.", {"type": "integer", "minimum": 1}
-)
+
+def _limit(default: int) -> Query:
+    what = f"How many at most; there are never more than {MAX_LIMIT:,}."
+    return Query("limit", what, {"type": "integer", "minimum": 1, "default": default})
 
 
 def _figures(
@@ -83,14 +84,17 @@ FIGURES: Final[Mapping[str, Operation]] = {
         headers=tuple(name.decode() for name in (CURSOR_HEADER, LOST_HEADER, MORE_HEADER)),
         query=(
             Query("after", "What the header `x-headrace-cursor` said, or `now`; absent for all there are.", TEXT),
-            _LIMIT,
+            _limit(MAX_LIMIT),
         ),
     ),
     f"{PAGE_PATH}/requests": _figures(
         "listRequests",
         "List the last requests in short, the newest first",
         {JSON: list_of(RequestSummary)},
-        query=(Query("kind", "Which ones.", {"type": "string", "enum": ["recent", *KINDS]}), _LIMIT),
+        query=(
+            Query("kind", "Which ones.", {"type": "string", "enum": ["recent", *KINDS], "default": "recent"}),
+            _limit(LISTED),
+        ),
     ),
     f"{PAGE_PATH}/requests/{{request_id}}": _figures(
         "getRequest", "Show the record of a finished request", {JSON: ref(RequestLine)}, codes=("record_not_found",)

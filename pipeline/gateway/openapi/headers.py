@@ -29,7 +29,7 @@ _WHAT: Final = {
 }
 _NUMBERS: Final = (
     *("x-headrace-attempts", "retry-after", "x-headrace-lost"),
-    *("x-ratelimit-limit-", "x-ratelimit-remaining-"),
+    *(name for name in EXPOSED if name.startswith(("x-ratelimit-limit-", "x-ratelimit-remaining-"))),
 )
 ALWAYS: Final = ("x-request-id",)
 OF_CHATS: Final = tuple(name for name in EXPOSED if name != "retry-after")
@@ -46,9 +46,7 @@ def header_components() -> dict[str, Schema]:
     return {
         name: {
             "description": what,
-            "schema": {
-                "type": "integer" if name in _NUMBERS or "-limit-" in name or "-remaining-" in name else "string"
-            },
+            "schema": {"type": "integer" if name in _NUMBERS else "string"},
         }
         for name, what in _WHAT.items()
     }

@@ -160,6 +160,10 @@ async def test_a_client_that_has_it_is_not_sent_it_again() -> None:
         answer = await service.get("/openapi.json", key=None)
         again = await service.get("/openapi.json", key=None, if_none_match=answer.headers["etag"])
         assert (again.status_code, again.content) == (304, b"")
+        assert not {"content-type", "content-length"} & set(again.headers)
+        etag = answer.headers["etag"]
+        for tags, status in ((f'"x", W/{etag}', 304), (etag.strip('"'), 200), ('"x"', 200)):
+            assert (await service.get("/openapi.json", key=None, if_none_match=tags)).status_code == status
         head = await service.get("/openapi.json", method="HEAD", key=None)
         assert (head.status_code, head.content) == (200, b"")
         assert head.headers["etag"] == again.headers["etag"] == answer.headers["etag"]
