@@ -71,7 +71,7 @@ async def test_a_port_on_which_nothing_listens_is_not_healthy() -> None:
 
 
 @pytest.mark.parametrize("port", ["tcp://10.0.0.1:4000", "70000"])
-async def test_what_is_no_port_is_not_healthy(port: str) -> None:
+async def test_a_value_that_cannot_be_a_port_is_not_healthy(port: str) -> None:
     ran = await check(port)
     assert ran.returncode == 1
     assert ran.stderr.startswith(f"port {port} does not answer: ".encode())
