@@ -10,13 +10,12 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 import trio
 
 from pipeline.families import IN_FLIGHT, LOST, REQUESTS
-from pipeline.gateway.admin.shapes import HistogramNow, WorkerNow
 from pipeline.gateway.admin.summaries import summaries_of
 from pipeline.gateway.board import PARTIES, BoardText, all_running, last_board, wall_clock_s
 from pipeline.gateway.recorded import Latest
@@ -26,6 +25,9 @@ from pipeline.lane import STATES
 from pipeline.observe import figures_of
 from pipeline.segments import SegmentFile, SegmentView
 from pipeline.series import Family, Reading, Series, read_segment
+
+if TYPE_CHECKING:
+    from pipeline.gateway.admin.shapes import HistogramNow, WorkerNow
 
 MAX_BYTES: Final = 20_000
 SHARED_S: Final = 0.9

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from stages.events import Citation, Usage
-from stages.wire.downstream.chat_shapes import ServiceTier
 from stages.wire.foreign_json import whole
 
+ServiceTier: TypeAlias = Literal["auto", "default", "flex", "scale", "priority", "fast"]
+"""The tiers of Chat Completions; Responses has more (openai-openapi 2.3.0, ServiceTier)."""
 SERVICE_TIERS: Final[frozenset[str]] = frozenset(get_args(ServiceTier))
 
 

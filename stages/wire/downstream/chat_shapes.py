@@ -9,12 +9,10 @@ models read.
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired, TypeAlias, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 from stages.events import FinishReason
-
-ServiceTier: TypeAlias = Literal["auto", "default", "flex", "scale", "priority", "fast"]
-"""The tiers of Chat Completions; Responses has more (openai-openapi 2.3.0, ServiceTier)."""
+from stages.wire.downstream.chat_parts import ServiceTier
 
 
 class FunctionCall(TypedDict):
