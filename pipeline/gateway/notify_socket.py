@@ -14,7 +14,7 @@ from typing import Final
 
 VARIABLE: Final = "NOTIFY_SOCKET"
 SEND_LIMIT_S: Final = 1.0
-"""How long a report may wait in a full queue. The supervisor does nothing else meanwhile, and serves nothing itself."""
+"""How long a report may wait in a full queue. The supervisor does nothing else meanwhile; it serves no chats."""
 STOP_MARGIN_S: Final = 10.0
 """What the service manager is to wait beyond the time after which the supervisor itself kills what still runs."""
 

@@ -7,7 +7,7 @@ killed worker whose plugin had started a program, would fill the table in time.
 Waiting for any child that has ended would take the exit statuses of workers from those who wait for them. Nor does it
 help to know which processes were started here: `subprocess` knows its child only some time after it has started it. So
 a child is reaped only if it has been a zombie for some time: whoever has started a process in this loop waits for it,
-and is woken by its end within a turn or two.
+and is woken by its end within a turn or two. (If one came too late all the same, it would be told the status 0.)
 """
 
 from __future__ import annotations

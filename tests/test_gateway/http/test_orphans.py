@@ -85,3 +85,14 @@ def test_a_process_with_a_name_of_any_bytes_is_passed_over() -> None:
 
 def test_nothing_is_found_and_nothing_raised_if_processes_cannot_be_listed(tmp_path: Path) -> None:
     assert zombies_of_this_process(str(tmp_path / "no-proc")) == []
+
+
+def test_a_zombie_of_another_process_is_left_to_it() -> None:
+    leave_one = "import os, subprocess as s; p = s.Popen('true'); os.waitid(os.P_PID, p.pid, os.WEXITED | os.WNOWAIT)"
+    program = [sys.executable, "-c", f"{leave_one}; print(p.pid, flush=True); input()"]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        assert " Z " in Path(f"/proc/{pid}/stat").read_text()
+        assert pid not in zombies_of_this_process()
+        process.kill()
