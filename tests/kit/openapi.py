@@ -115,6 +115,9 @@ def check_answer(answer: httpx.Response) -> None:
     for name in response.get("headers", {}):
         if name in answer.headers and document()["components"]["headers"][name]["schema"]["type"] == "integer":
             assert answer.headers[name].isdecimal(), (name, answer.headers[name])
+    if not is_cursor:
+        told = {name for name in ("www-authenticate", "retry-after") if name in answer.headers}
+        assert told <= set(response.get("headers", {})), (told, status)
     if "content" not in response:
         assert not answer.content
         return

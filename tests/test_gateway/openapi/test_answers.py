@@ -15,7 +15,7 @@ import trio
 from jsonschema import ValidationError
 from kit.clients.chat_posts import CURSOR, begun, failed_event
 from kit.clients.held_streams import Held, open_stream
-from kit.openapi import check_answer, validator
+from kit.openapi import check_answer, document, validator
 from kit.service.command import configured, headrace_serve
 from kit.service.running import KEY, Service, model, serving
 from kit.time.patience import patiently_with_processes
@@ -206,5 +206,10 @@ async def test_the_figures_of_a_service_with_traffic_are_as_the_document_says(tm
             *(("/latency/requests?kind=x", 400), ("/latency/requests?limit=0", 400), ("/latency/nothing", 404)),
         ):
             await get(path, status)
-        for path in ("/latency/now", "/latency/records", "/metrics", "/health"):
-            await get(path, 401, authorization="Bearer sk-wrong")
+        for path, item in document()["paths"].items():
+            [(method, operation)] = [(name, item[name]) for name in ("get", "post") if name in item]
+            anonymous = client.build_request(method, path)
+            del anonymous.headers["authorization"]
+            answer = await client.send(anonymous)
+            check_answer(answer)
+            assert (answer.status_code == 401) == (operation.get("security") != []), path
