@@ -133,6 +133,16 @@ _JSON = st.recursive(
 
 @given(st.sampled_from(sorted(parameter_schemas())), _JSON)
 def test_the_schema_of_a_parameter_says_what_is_checked(name: str, value: Any) -> None:
+    check_parameter(name, value)
+
+
+@pytest.mark.parametrize("name", parameter_schemas())
+def test_the_schema_of_a_parameter_says_what_is_checked_at_its_limits(name: str) -> None:
+    for value in (-1, 0, 1, 2, 0.5, True, "", "a", [], ["a"], [1], {}):
+        check_parameter(name, value)
+
+
+def check_parameter(name: str, value: Any) -> None:
     is_valid = Draft202012Validator(parameter_schemas()[name]).is_valid(value)
     is_accepted = expected_type(name, value) is None
     if isinstance(value, float) and value.is_integer():  # an integer of JSON Schema
