@@ -73,11 +73,11 @@ def test_a_child_that_runs_is_not_a_zombie() -> None:
 
 def test_a_process_with_a_name_of_any_bytes_is_passed_over() -> None:
     """A name is cut off after 15 bytes, so that half a character may be left."""
-    name_self = "import ctypes; ctypes.CDLL(None).prctl(15, b'1) Z %d (\xff', 0, 0, 0); print(flush=True); input()"
+    name_self = "import ctypes; ctypes.CDLL(None).prctl(15, b'1) Z %d (\\xff', 0, 0, 0); print(flush=True); input()"
     program = [sys.executable, "-c", name_self % os.getpid()]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process, zombie() as other:
         assert process.stdout is not None
-        process.stdout.readline()
+        assert process.stdout.readline() == b"\n"  # it has its name
         assert not is_there(process)
         assert is_there(other)
         process.kill()

@@ -138,7 +138,8 @@ def test_the_schema_of_a_parameter_says_what_is_checked(name: str, value: Any) -
 
 @pytest.mark.parametrize("name", parameter_schemas())
 def test_the_schema_of_a_parameter_says_what_is_checked_at_its_limits(name: str) -> None:
-    for value in (-1, 0, 1, 2, 0.5, True, "", "a", [], ["a"], [1], {}):
+    values: list[Any] = [-1, 0, 1, 2, 0.5, True, "", "a", [], ["a"], [1], {}]
+    for value in values:
         check_parameter(name, value)
 
 
