@@ -183,6 +183,12 @@ def test_addresses_that_cannot_be_are_errors() -> None:
     assert problems(f"{MODELS}pipeline_settings: {{metrics_address: 'localhost:65536'}}\n") == (
         "config.yaml:2: pipeline_settings.metrics_address: there is no such port: the last one is 65535",
     )
+    for service in ("", "port: 4000, ", "host: 127.0.0.1, "):
+        assert problems(f"{MODELS}pipeline_settings: {{{service}metrics_address: '127.0.0.1:4000'}}\n") == (
+            "config.yaml:2: pipeline_settings.metrics_address: is on the port of the service, 4000: write another one",
+        )
+    for service, port in (("port: 0", 0), ("host: 10.0.0.1", 4000)):
+        parse(f"{MODELS}pipeline_settings: {{{service}, metrics_address: '127.0.0.1:{port}'}}\n")
 
 
 def test_check_config_names_the_keys_that_read_metrics() -> None:

@@ -178,8 +178,14 @@ def _check_together(
             values["transport"] = "httpx"
     if (proxy := values.get("proxy")) and (problem := url_problem(proxy)):
         problems.error(place("proxy"), problem)
-    if (address := values.get("metrics_address")) and int(address.rpartition(":")[2]) > LAST_PORT:
-        problems.error(place("metrics_address"), f"there is no such port: the last one is {LAST_PORT}")
+    if address := values.get("metrics_address"):
+        host, _, port_text = address.rpartition(":")
+        port, default = int(port_text), PipelineSettings()
+        hosts = {host.strip("[]"), values.get("host", default.host)}
+        if port > LAST_PORT:
+            problems.error(place("metrics_address"), f"there is no such port: the last one is {LAST_PORT}")
+        elif port == values.get("port", default.port) != 0 and (len(hosts) == 1 or hosts & {"0.0.0.0", "::"}):
+            problems.error(place("metrics_address"), f"is on the port of the service, {port}: write another one")
     if endpoint := values.get("otlp_endpoint"):
         if problem := url_problem(endpoint):
             problems.error(place("otlp_endpoint"), problem)
