@@ -182,11 +182,17 @@ def check(situation: Situation, seen: list[Seen], recorded: Recorded) -> None:
 
 
 def check_why(situation: Situation, found: list[dict[str, Any]], seen: list[Seen], recorded: Recorded) -> None:
-    """Check that the culprit is named, with what was injected; of a queue, with what its client has measured."""
+    """Check that the culprit is named, with what was injected.
+
+    Of a queue it is what its client has measured. Of a stall it may be that, too: streams that have waited for the loop
+    are then served in one turn, which is a stall of its own on a machine that is slow at that moment.
+    """
     [(request_id, culprit)] = [(one["request_id"], one["culprit"]) for one in found]
     loss = situation.loss
     assert (culprit["kind"], culprit["party"]) == (situation.culprit, situation.party), found
-    assert culprit["ms"] == exactly(loss.ms)
+    [one] = [one for one in seen if one.request_id == request_id]
+    longest_ms = max(loss.ms, one.silence_ms) if loss.kind == "stall" else loss.ms
+    assert (1 - EXACT) * loss.ms <= culprit["ms"] <= (1 + EXACT) * longest_ms
     if loss.kind in ("busy", "outside", "stall"):
         assert culprit["stage"] == loss.name
     if loss.kind == "stall":
