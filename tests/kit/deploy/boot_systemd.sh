@@ -1,10 +1,11 @@
 #!/bin/sh
-# boot_systemd.sh FOLDER GROUP PREFIX PACKAGES: start systemd as process 1, on this machine's files, of which it can
+# boot_systemd.sh FOLDER GROUP PREFIX PACKAGES SOURCE: start systemd as process 1, on this machine's files, of which it can
 # change none. It is called as process 1 of new namespaces (mount, pid, ipc, uts), and by itself in a new one for cgroups.
 # `boot_systemd.sh FOLDER GROUP` removes the control group afterwards; it is called in a new mount namespace.
 #
 # FOLDER is an empty one; GROUP the name of a control group to create; PREFIX is Python's installation, which is shown as
-# /opt/python, and PACKAGES its installed packages, shown as /opt/packages. systemd reports to $NOTIFY_SOCKET when it is up.
+# /opt/python, PACKAGES its installed packages, shown as /opt/packages, and SOURCE this checkout, shown as /opt/source
+# (it may be where systemd mounts something else, such as below /tmp). systemd reports to $NOTIFY_SOCKET when it is up.
 set -eu
 folder=$1 group=$2
 root=$folder/root
@@ -16,8 +17,8 @@ if [ $# = 2 ]; then
     exit
 fi
 
-prefix=$3 packages=$4
-if [ $# = 4 ]; then
+prefix=$3 packages=$4 source=$5
+if [ $# = 5 ]; then
     mount --make-rprivate /
     mkdir "$folder/cgroup" "$folder/over" "$root"
     mount -t cgroup2 cgroup2 "$folder/cgroup"
@@ -50,9 +51,10 @@ mount -t tmpfs -o mode=755 tmpfs "$root/run"
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
 
 rm -rf "$root/opt"
-mkdir -p "$root/opt/python" "$root/opt/packages"
+mkdir -p "$root/opt/python" "$root/opt/packages" "$root/opt/source"
 mount --bind -o ro "$prefix" "$root/opt/python"
 mount --bind -o ro "$packages" "$root/opt/packages"
+mount --bind -o ro "$source" "$root/opt/source"
 
 # Only these units exist: nothing else that this machine has installed is started.
 units=usr/lib/systemd/system

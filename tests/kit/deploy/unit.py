@@ -1,8 +1,7 @@
 """A machine of its own for the systemd unit: systemd as process 1, on a copy of this machine's files that is dropped.
 
 It has its own processes, mounts and control groups, and this machine's network, so that a test's client and upstream
-reach the service on 127.0.0.1. headrace is installed where docs/deploying.md says, with the
-packages of this environment.
+reach the service on 127.0.0.1. headrace is installed where docs/deploying.md says, with this environment's packages.
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ set -e
 /opt/python/bin/python3 -m venv --without-pip /opt/headrace
 # What headrace needs is here already, so that nothing is downloaded.
 echo /opt/packages > /opt/headrace/lib/python{sysconfig.get_python_version()}/site-packages/packages.pth
-{sys.executable} -m pip --python /opt/headrace/bin/python --disable-pip-version-check install \\
-    --quiet --no-cache-dir --no-deps --no-index --no-build-isolation {ROOT}
+PYTHONPATH=/opt/packages /opt/python/bin/python3 -m pip --python /opt/headrace/bin/python --disable-pip-version-check \\
+    install --quiet --no-cache-dir --no-deps --no-index --no-build-isolation /opt/source
 
 useradd --system --home-dir /var/lib/headrace --shell /usr/sbin/nologin headrace
 install -d /etc/headrace
-install -m 0644 {UNIT} /etc/systemd/system/
+install -m 0644 /opt/source/deploy/systemd/headrace.service /etc/systemd/system/
 mkdir /etc/systemd/system/headrace.service.d
 # This Python may find its library in a home only, which the unit hides.
 printf '[Service]\\nEnvironment=LD_LIBRARY_PATH=/opt/python/lib\\n' > /etc/systemd/system/headrace.service.d/python.conf
@@ -102,7 +101,7 @@ def booted(folder: Path) -> Generator[Machine]:
             [
                 *("setpriv", "--pdeathsig", "KILL"),  # nothing of it outlives the tests
                 *("unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", BOOT),
-                *(folder, name, sys.base_prefix, sysconfig.get_path("purelib")),
+                *(folder, name, sys.base_prefix, sysconfig.get_path("purelib"), ROOT),
             ],
             env={"PATH": _PATH, "NOTIFY_SOCKET": f"@{name}"},
             stdin=subprocess.DEVNULL,
