@@ -29,7 +29,8 @@ from stages.events import Failed, Finished, StreamEvent, TextDelta
 ROOT = Path(__file__).parents[2]
 MIRROR = ROOT / "docs" / "examples" / "mirror"
 STREAMS = 200
-GRACE_S = 2
+GRACE_S = 8
+"""What breaks or completes must do so within it, on a busy machine as well; what stalls waits for its end."""
 FATES = ("completes", "completes", "stalls", "breaks", "is left")
 """What happens to a stream, in turn; but for the last, after SIGTERM."""
 
