@@ -26,6 +26,8 @@ from kit.vendors.accounts import Accounts
 from kit.vendors.vendors import GPT_6_CHAT, VENDORS, Vendor
 
 CHATS: Final = int(os.environ.get("HEADRACE_CHATS", "1"))
+CHATS_WITH_ACCOUNTS: Final = max(CHATS, 3)
+"""Shares of fewer chats depend on chance. A chat that is repeated by its seed is the first one."""
 TURNS: Final = int(os.environ.get("HEADRACE_TURNS", "200"))
 FIRST: Final = int(os.environ.get("HEADRACE_SEED", "0"))
 LEAST_RESTORED: Final = 0.95
@@ -115,7 +117,7 @@ async def play_with_accounts(
     has_affinity: bool = True,
     returns_home: bool | None = None,
     routing: str = "{}",
-    chats: int = CHATS,
+    chats: int = CHATS_WITH_ACCOUNTS,
 ) -> Figures:
     """Play some chats with several accounts, of which one is always in order; in virtual time."""
     figures = Figures()
