@@ -41,7 +41,7 @@ def main() -> None:
         answer = first_bytes()
         if not is_http(answer):  # a port with TLS
             answer = first_bytes(tls=True)
-    except (OSError, ValueError, OverflowError) as error:  # the last two: it is no port
+    except (OSError, ValueError, OverflowError) as error:  # PORT is not a number, or above 65535
         sys.exit(f"port {PORT} does not answer: {error}")
     if answer.split(b" ")[1:2] != [b"200"]:
         sys.exit(f"port {PORT} answers /livez with {answer!r}")
