@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import trio
-from kit.service.command import Command
+from kit.service.command import Command, started
 
 ROOT: Final = Path(__file__).parents[3]
 DOCKERFILE: Final = ROOT / "deploy" / "docker" / "Dockerfile"
@@ -237,21 +237,10 @@ class Image:
         self, folder: Path, arguments: Sequence[str] = (), *, volumes: Mapping[str, Path] | None = None, **environ: str
     ) -> AsyncIterator[Container]:
         """Run a container until the end of the block; its log is written into ``folder``."""
-        with (folder / "log").open("wb") as log, (folder / "log").open("rb") as to_read:
-            process = await trio.lowlevel.open_process(
-                self.command(arguments, volumes, **environ), stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-            container = Container(process, folder / "config.yaml", to_read)
+        words = self.command(arguments, volumes, **environ)
+        async with started(Container, words, folder, folder / "config.yaml") as container:
             container.image, container.environ = self, environ
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(container.wait)
-                try:
-                    yield container
-                finally:
-                    if process.returncode is None:
-                        process.kill()
-                    with trio.CancelScope(shield=True):
-                        await process.wait()
+            yield container
 
 
 _IN_NAMESPACES: Final = ("unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import trio
 from kit.service.running import KEY
@@ -94,6 +95,9 @@ def configured(models: str, settings: str = "") -> str:
     )
 
 
+Kind = TypeVar("Kind", bound=Command)
+
+
 @asynccontextmanager
 async def headrace_serve(
     folder: Path, text: str, *, workers: int, command: Sequence[str] = ("serve",), packages: Sequence[Path] = ()
@@ -128,16 +132,32 @@ async def running_command(
         environ: its environment.
         workers: how many processes serve.
     """
+    words = [sys.executable, "-m", "pipeline.gateway", *arguments]
+    async with started(Command, words, folder, config, environ) as running:
+        await running.logged(b"is up after", times=workers)
+        yield running
+
+
+@asynccontextmanager
+async def started(
+    kind: type[Kind], words: Sequence[str], folder: Path, config: Path, environ: Mapping[str, str] | None = None
+) -> AsyncIterator[Kind]:
+    """Start a program; at the end kill it.
+
+    Args:
+        kind: what is returned.
+        words: its command line.
+        folder: where what it prints is written.
+        config: its configuration file.
+        environ: its environment; None for that of this process.
+    """
     # A file and no pipe: what does not fit into a pipe is not logged.
     with (folder / "log").open("wb") as log, (folder / "log").open("rb") as to_read:
-        process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "pipeline.gateway", *arguments], stderr=log, env=environ
-        )
-        running = Command(process, config, to_read)
+        process = await trio.lowlevel.open_process(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ)
+        running = kind(process, config, to_read)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(running.wait)
             try:
-                await running.logged(b"is up after", times=workers)
                 yield running
             finally:
                 if process.returncode is None:
