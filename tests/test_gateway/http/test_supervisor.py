@@ -306,6 +306,7 @@ async def test_no_more_workers_drain_than_there_are_places() -> None:
         first, _ = await supervised.open_stream()
         supervised.process.send_signal(signal.SIGUSR1)
         await supervised.logged(b"restarted: 1 worker replaced")
+        await supervised.logged(b"replaced: draining")  # until then, the old worker may still accept
         second, pid = await supervised.open_stream()
         supervised.process.send_signal(signal.SIGUSR1)
         await supervised.logged(b"SIGUSR1: replacing", times=2)
@@ -324,6 +325,7 @@ async def test_row_59_a_worker_that_dies_while_its_successor_waits_for_room_is_s
         draining, _ = await supervised.open_stream()
         supervised.process.send_signal(signal.SIGUSR1)
         await supervised.logged(b"restarted: 1 worker replaced")
+        await supervised.logged(b"replaced: draining")  # until then, the old worker may still accept
         pid = await supervised.pid()
         supervised.process.send_signal(signal.SIGUSR1)
         await supervised.logged(b"and another one is to drain")
@@ -401,7 +403,7 @@ async def test_row_72_a_worker_that_is_old_is_replaced() -> None:
 
 async def test_row_69_readiness_fails_while_connections_are_still_served_and_then_the_drain_begins() -> None:
     """SIGTERM behind a balancer: for `shutdown_delay_s` `/readyz` is 503 and all is served; then the drain begins."""
-    async with supervising(2, shutdown_delay_s=1) as supervised:
+    async with supervising(2, shutdown_delay_s=3) as supervised:
         streams = await supervised.open_streams()
         supervised.process.send_signal(signal.SIGTERM)
         await supervised.logged(b"SIGTERM: draining, 1 request open", times=2)
