@@ -8,6 +8,7 @@ import resource
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, TypeGuard, TypeVar
 
@@ -47,6 +48,8 @@ AT_ONCE: Final = 3
 """How many requests run at the same time, unless there are more contexts or streams."""
 LONGEST_CALL_S: Final = 0.02
 """An observer's method that waits this long holds up all requests."""
+SCHEDSTAT = Path("/proc/thread-self/schedstat")
+"""How long this thread has run, and how long it has waited for a processor, in nanoseconds (Linux, sched-stats.rst)."""
 
 
 def check_plugin(
@@ -372,13 +375,22 @@ def _waits() -> int:
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
+def _ran_s() -> float:
+    """Return how long this thread has run or has waited for nothing but a processor, which others had."""
+    try:
+        _, queued_ns, _ = SCHEDSTAT.read_text().split()
+    except OSError:  # not every kernel counts it
+        queued_ns = "0"
+    return time.thread_time() + int(queued_ns) / 1e9
+
+
 def _tell(name: str, method: str, tell: Callable[[Any], object], what: object) -> None:
-    began_s, worked_s, waits = time.perf_counter(), time.thread_time(), _waits()
+    began_s, ran_s, waits = time.perf_counter(), _ran_s(), _waits()
     try:
         returned = tell(what)
     except Exception as error:
         raise AssertionError(f"{method} of the observer {name} raised {error!r}: it must not") from error
-    waited_s = time.perf_counter() - began_s - (time.thread_time() - worked_s)
+    waited_s = time.perf_counter() - began_s - (_ran_s() - ran_s)
     if inspect.iscoroutine(returned):
         returned.close()
         raise AssertionError(f"{method} of the observer {name} is async: nobody awaits it")

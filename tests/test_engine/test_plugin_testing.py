@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
-from threading import Event
+from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from pipeline import Host, Inlet, Outcome, Outlet, Plugin, RequestContext, Slot, StageBug, codec_stage, per_event
+from pipeline import (
+    Host,
+    Inlet,
+    Outcome,
+    Outlet,
+    Plugin,
+    RequestContext,
+    Slot,
+    StageBug,
+    codec_stage,
+    per_event,
+    plugin_testing,
+)
 from pipeline.plugin_testing import as_plugin, plugin_opened
 from pipeline.registry import NoOptions, PluginError
 from pipeline.testing import CLOSE_LIMIT_S, NewContext, check_plugin, new_record, soak
@@ -431,23 +447,54 @@ def test_an_observer_that_is_async_is_caught() -> None:
         check_plugin(observer(Returns()))
 
 
-def test_an_observer_that_waits_is_caught() -> None:
-    class Waits(Tells):
-        def on_start(self, ctx: RequestContext) -> None:
-            Event().wait(0.05)
+class WaitsIdly(Tells):
+    def on_start(self, ctx: RequestContext) -> None:
+        Event().wait(0.05)
 
+
+def test_an_observer_that_waits_is_caught() -> None:
     with pytest.raises(AssertionError, match=r"^on_start of the observer observes waited 0\.\d+ s, and all requests"):
-        check_plugin(observer(Waits()))
+        check_plugin(observer(WaitsIdly()))
+
+
+def test_an_observer_that_waits_is_caught_where_the_kernel_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(plugin_testing, "SCHEDSTAT", tmp_path / "schedstat")
+    with pytest.raises(AssertionError, match=r"^on_start of the observer observes waited 0\.\d+ s, and all requests"):
+        check_plugin(observer(WaitsIdly()))
+
+
+class Works(Tells):
+    def on_start(self, ctx: RequestContext) -> None:
+        end_s = time.thread_time() + 0.03
+        while time.thread_time() < end_s:
+            pass
 
 
 def test_an_observer_that_works_is_not_taken_for_one_that_waits() -> None:
-    class Works(Tells):
-        def on_start(self, ctx: RequestContext) -> None:
-            end_s = time.thread_time() + 0.03
-            while time.thread_time() < end_s:
-                pass
-
     assert check_plugin(observer(Works())) == []
+
+
+def test_an_observer_that_works_is_not_taken_for_one_that_waits_while_others_have_the_processor() -> None:
+    is_over = Event()
+
+    def interrupt() -> None:
+        while not is_over.wait(0.001):  # each time it takes Python's lock for a moment
+            pass
+
+    cpus = os.sched_getaffinity(0)
+    with ExitStack() as stack:
+        stack.callback(os.sched_setaffinity, 0, cpus)
+        os.sched_setaffinity(0, {min(cpus)})  # of this thread and those it starts
+        for _ in range(4):
+            busy = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            stack.callback(busy.kill)
+        thread = Thread(target=interrupt)
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(is_over.set)
+        assert check_plugin(observer(Works())) == []
 
 
 # What grows.
