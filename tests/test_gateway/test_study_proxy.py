@@ -761,7 +761,7 @@ async def test_the_printed_commands_explain_the_slowest_request_while_it_runs(tm
         assert re.search(r"\d+ ms of \d+ ms until the first token was the upstream's", shown), shown
         [explained] = json.loads(await run_headrace(*why, "--json"))
         assert explained["culprit"]["party"] == "upstream"
-        assert explained["culprit"]["ms"] == pytest.approx(300, abs=100)
+        assert 290 <= explained["culprit"]["ms"] <= explained["first_token_ms"]
 
         trace = json.loads(await run_headrace("trace", *why[1:], "--json", "-o", str(tmp_path / "slowest.pftrace")))
         assert (trace["requests"], trace["traced"]) == (1, 1)
