@@ -57,7 +57,7 @@ pytestmark = [
     needs(LINUX),
     pytest.mark.timeout(300),  # some start several processes, one after the other
 ]
-SECONDS = 0.1
+SECONDS = 0.3
 """The length of each round: even on a slow or busy machine something must finish within it."""
 
 
@@ -482,14 +482,19 @@ def test_a_profile_orders_the_functions_by_their_own_time(tools: Tools, service:
 def test_bench_overload_counts_streams_checks_and_who_is_refused(tools: Tools) -> None:
     recording = begin("overload", is_quick=True)
     bench_overload.measure_tree(
-        recording, tools, "headrace", ROOT, [50], bounds=(20, 22), seconds=4 * SECONDS, rounds=1, stream_s=0.5
+        recording, tools, "headrace", ROOT, [50], bounds=(20, 22), seconds=2 * SECONDS, rounds=1, stream_s=0.5
     )
     for coming, streams in (("50/s, 1 x capacity", 20), ("50/s, 2 x capacity", 40)):
         assert recording.median("headrace", coming, "streams") == streams
         for figure in ("events_per_s", "answered_per_s", "check_ms.p99", "first_ms.p50"):
             assert (recording.median("headrace", coming, figure) or 0) > 0, figure
-    goodput = recording.median("headrace", "50/s, 2 x capacity", "times.goodput")
-    assert goodput == pytest.approx(2, rel=0.3)
+    at_capacity, at_twice, goodput = (
+        recording.median("headrace", f"50/s, {coming} x capacity", figure)
+        for coming, figure in ((1, "events_per_s"), (2, "events_per_s"), (2, "times.goodput"))
+    )
+    assert at_capacity
+    assert at_twice
+    assert goodput == pytest.approx(at_twice / at_capacity, rel=0.01)
     assert re.search(r"50/s, 2 x capacity +headrace +40", bench_overload.summary(recording))
 
 
