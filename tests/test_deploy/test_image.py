@@ -103,7 +103,9 @@ async def serving(image: Image, volumes: Volumes) -> AsyncIterator[tuple[Contain
     port = free_port()
     async with image.running(volumes.log, volumes=volumes.mounted, HEADRACE_PORT=str(port)) as container:
         await container.logged(b"is up after")
+        process_one = container.process_one
         yield container, port
+    assert not Path(f"/proc/{process_one}").exists(), "a container outlives its test"
 
 
 async def status_of(port: int, model_name: str) -> int:

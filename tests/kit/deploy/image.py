@@ -260,9 +260,23 @@ class Container(Command):
     @property
     def process_one(self) -> int:
         """Its first process, as this machine numbers it."""
-        own = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        [first] = own.read_text().split()
-        return int(first)
+        [first] = self._children()
+        return first
+
+    def _children(self) -> list[int]:
+        return [
+            int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        ]
+
+    def kill(self) -> None:
+        """End all processes in it; that of ``unshare`` ends after them.
+
+        ``unshare --kill-child`` does it no more once its child has become another user (Linux, PR_SET_PDEATHSIG).
+        """
+        if children := self._children():
+            os.kill(children[0], signal.SIGKILL)
+        else:
+            self.process.kill()
 
     def signal(self, number: signal.Signals) -> None:
         """Send its first process a signal, as ``docker stop`` and ``docker kill`` do."""

@@ -41,6 +41,10 @@ class Command:
         await self.process.wait()
         self.ended.set()
 
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
+
     def read(self) -> None:
         """Read what has been logged meanwhile."""
         *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
@@ -161,6 +165,6 @@ async def started(
                 yield running
             finally:
                 if process.returncode is None:
-                    process.kill()
+                    running.kill()
                 with trio.CancelScope(shield=True):
                     await process.wait()
